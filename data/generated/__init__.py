@@ -1,0 +1,114 @@
+"""Generated pictures with questions whose answers can be verified: the embedded default data.
+
+``generate`` makes training and evaluation rows. ``cold_start`` makes rows to imitate: some describe the
+picture, some answer carefully, some hastily, so that the policy can see and knows several ways to answer,
+and reinforcement learning has something to choose from.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from functools import partial
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from data.errors import DataError
+from data.example import Example, ImageRef
+from data.generated import chart, clock, lengths, shapes, table
+from data.generated.scene import Question, respond
+
+
+class Kind(NamedTuple):
+    """One kind of task: how to make a scene, to draw it, to ask about it and to describe it."""
+
+    make: Callable[[random.Random], Any]
+    draw: Callable[[Any], Image.Image]
+    ask: Callable[[Any, random.Random], Question]
+    describe: Callable[[Any], str]
+
+
+KINDS: dict[str, Kind] = {
+    name: Kind(module.make, module.draw, module.ask, module.describe)
+    for name, module in (
+        ("shapes", shapes),
+        ("chart", chart),
+        ("clock", clock),
+        ("table", table),
+        ("lengths", lengths),
+    )
+}
+HASTE = "One look is enough."
+
+
+def generate(kinds: tuple[str, ...], count: int, seed: int = 0, offset: int = 0) -> list[Example]:
+    """Make ``count`` examples, the kinds taking turns.
+
+    Args:
+        kinds: names out of ``KINDS``; empty or ``("all",)`` for all.
+        count: how many rows.
+        seed: rows of two different seeds are drawn independently.
+        offset: index of the first row: rows 0–99 and 100–199 of one seed never share randomness.
+
+    Raises:
+        DataError: for an unknown kind.
+    """
+    return [_example(kind, seed, index)[0] for kind, index in _turns(kinds, count, offset)]
+
+
+def cold_start(
+    kinds: tuple[str, ...], count: int, seed: int = 0, offset: int = 0, *, describe: float, careful: float
+) -> list[Example]:
+    """Make ``count`` rows to imitate: shares ``describe`` and ``careful``, the rest hasty guesses."""
+    return [
+        _imitable(kind, seed, index, describe=describe, careful=careful)
+        for kind, index in _turns(kinds, count, offset)
+    ]
+
+
+def _turns(kinds: tuple[str, ...], count: int, offset: int) -> list[tuple[str, int]]:
+    names = tuple(KINDS) if kinds in ((), ("all",)) else kinds
+    unknown = [name for name in names if name not in KINDS]
+    if unknown:
+        raise DataError(f"unknown generated task {unknown[0]!r}; there are: all, {', '.join(KINDS)}")
+    return [(names[index % len(names)], index) for index in range(offset, offset + count)]
+
+
+def _example(kind: str, seed: int, index: int) -> tuple[Example, Question, Any, random.Random]:
+    # A string seed is hashed in full by random.Random, so neighbouring rows share nothing.
+    rng = random.Random(f"{kind}/{seed}/{index}")
+    scene = KINDS[kind].make(rng)
+    question = KINDS[kind].ask(scene, rng)
+    name = f"{kind}-{seed}-{index}"
+    example = Example(
+        id=name,
+        question=question.text,
+        answer=question.answer,
+        images=(ImageRef(f"drawn: {name}", partial(KINDS[kind].draw, scene)),),
+        solution=question.solution,
+        source=f"generated:{kind}",
+        meta=MappingProxyType({"kind": kind}),
+    )
+    return example, question, scene, rng
+
+
+def _imitable(kind: str, seed: int, index: int, *, describe: float, careful: float) -> Example:
+    example, question, scene, rng = _example(kind, seed, index)
+    style = rng.random()
+    if style < describe:
+        text, solution = "Describe the picture.", KINDS[kind].describe(scene)
+    elif style < describe + careful:
+        text, solution = question.text, question.solution
+    else:
+        text, solution = question.text, respond(HASTE, rng.choice(list(question.guesses)))
+    return Example(
+        id=example.id,
+        question=text,
+        answer=example.answer,
+        images=example.images,
+        solution=solution,
+        source=example.source.replace("generated:", "cold-start:"),
+        meta=example.meta,
+    )

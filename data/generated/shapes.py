@@ -1,0 +1,86 @@
+"""Counting coloured shapes that lie on a four by four grid."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from PIL import Image
+
+from data.generated.scene import CELL, COLOURS, Question, blank, shade
+
+FORMS = ("circle", "square", "triangle")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """``cells[row][column]`` is a (colour, form) pair or None, moved by ``shifts`` (pixels)."""
+
+    cells: tuple[tuple[tuple[str, str] | None, ...], ...]
+    shifts: tuple[tuple[tuple[int, int], ...], ...]
+    fills: Mapping[str, tuple[int, int, int]]
+
+
+def make(rng: random.Random) -> Scene:
+    """Draw a scene in which colours and forms are uneven, so that counts from 0 to about 9 occur."""
+    filled = rng.uniform(0.35, 0.85)
+    colours = rng.choices(list(COLOURS), k=3)
+    forms = rng.choices(FORMS, k=3)
+
+    def cell() -> tuple[str, str] | None:
+        return (rng.choice(colours), rng.choice(forms)) if rng.random() < filled else None
+
+    cells = tuple(tuple(cell() for _ in range(4)) for _ in range(4))
+    shifts = tuple(tuple((rng.randint(-2, 2), rng.randint(-2, 2)) for _ in range(4)) for _ in range(4))
+    return Scene(cells, shifts, {colour: shade(colour, rng) for colour in COLOURS})
+
+
+def draw(scene: Scene) -> Image.Image:
+    """Render the scene."""
+    image, pen = blank()
+    for row, cells in enumerate(scene.cells):
+        for column, cell in enumerate(cells):
+            if cell is None:
+                continue
+            colour, form = cell
+            right, down = scene.shifts[row][column]
+            x, y, r = column * CELL + CELL // 2 + right, row * CELL + CELL // 2 + down, 9
+            if form == "circle":
+                pen.ellipse((x - r, y - r, x + r, y + r), fill=scene.fills[colour])
+            elif form == "square":
+                pen.rectangle((x - r, y - r, x + r, y + r), fill=scene.fills[colour])
+            else:
+                pen.polygon(((x, y - r), (x - r, y + r), (x + r, y + r)), fill=scene.fills[colour])
+    return image
+
+
+def ask(scene: Scene, rng: random.Random) -> Question:
+    """Ask how many shapes of a colour, of a form, or of both there are."""
+    present = [cell for row in scene.cells for cell in row if cell]
+    colour, form = (
+        rng.choice(present) if present and rng.random() < 0.8 else (_any_colour(rng), rng.choice(FORMS))
+    )
+    wanted = rng.choice(("colour", "form", "both"))
+    name = {"colour": f"{colour} shapes", "form": f"{form}s", "both": f"{colour} {form}s"}[wanted]
+
+    def matches(cell: tuple[str, str] | None) -> bool:
+        return (
+            cell is not None
+            and (wanted == "form" or cell[0] == colour)
+            and (wanted == "colour" or cell[1] == form)
+        )
+
+    rows = [sum(map(matches, row)) for row in scene.cells]
+    steps = f"Row by row: {', '.join(map(str, rows))}. {' + '.join(map(str, rows))} = {sum(rows)}."
+    return Question(f"How many {name} are there?", str(sum(rows)), steps, [str(n) for n in range(1, 9)])
+
+
+def describe(scene: Scene) -> str:
+    """Write down every cell, row by row."""
+    rows = (", ".join(" ".join(cell) if cell else "none" for cell in row) for row in scene.cells)
+    return "; ".join(rows) + "."
+
+
+def _any_colour(rng: random.Random) -> str:
+    return rng.choice(list(COLOURS))
