@@ -26,9 +26,8 @@ def make(rng: random.Random) -> Scene:
     """Give the four colours a random order and different heights."""
     colours = rng.sample(list(COLOURS), 4)
     heights = tuple(zip(colours, rng.sample(range(1, HIGHEST + 1), 4), strict=True))
-    edges = tuple(
-        (left := index * CELL + rng.randint(2, 7), left + rng.randint(14, 19)) for index in range(4)
-    )
+    lefts = [index * CELL + rng.randint(2, 7) for index in range(4)]
+    edges = tuple((left, left + rng.randint(14, 19)) for left in lefts)
     return Scene(heights, edges, tuple(shade(colour, rng) for colour in colours))
 
 

@@ -14,7 +14,7 @@ UNIT = 12  # pixels of length for a value of one
 
 @dataclass(frozen=True)
 class Scene:
-    """Colour → length in units, from top to bottom; all lengths differ. ``corners`` (upper left) are in pixels."""
+    """Colour → length in units, top to bottom; all lengths differ. ``corners`` (upper left) are in pixels."""
 
     lengths: tuple[tuple[str, int], ...]
     corners: tuple[tuple[int, int], ...]

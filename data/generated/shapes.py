@@ -58,9 +58,9 @@ def draw(scene: Scene) -> Image.Image:
 def ask(scene: Scene, rng: random.Random) -> Question:
     """Ask how many shapes of a colour, of a form, or of both there are."""
     present = [cell for row in scene.cells for cell in row if cell]
-    colour, form = (
-        rng.choice(present) if present and rng.random() < 0.8 else (_any_colour(rng), rng.choice(FORMS))
-    )
+    colour, form = rng.choice(list(COLOURS)), rng.choice(FORMS)
+    if present and rng.random() < 0.8:
+        colour, form = rng.choice(present)
     wanted = rng.choice(("colour", "form", "both"))
     name = {"colour": f"{colour} shapes", "form": f"{form}s", "both": f"{colour} {form}s"}[wanted]
 
@@ -80,7 +80,3 @@ def describe(scene: Scene) -> str:
     """Write down every cell, row by row."""
     rows = (", ".join(" ".join(cell) if cell else "none" for cell in row) for row in scene.cells)
     return "; ".join(rows) + "."
-
-
-def _any_colour(rng: random.Random) -> str:
-    return rng.choice(list(COLOURS))
