@@ -1,0 +1,244 @@
+"""load_config and save_config: what a person writes, and what a person gets wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mm_cpgd import config_loading
+from mm_cpgd.config_loading import load_config, save_config
+from mm_cpgd.errors import UserError
+
+BASE = """\
+policy:
+  model: embedded:tiny
+data:
+  train: {path: "generated:clock"}
+algorithm:
+  advantage: {name: group_mean, weight: std}
+  surrogate: {name: log_ratio_clip, epsilon_low: 0.2, epsilon_high: 0.2}
+  aggregation: {name: token_mean}
+  regularizers: [{name: drift, coefficient: 0.01}, {name: entropy, coefficient: 1e-3}]
+"""
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write_file(text: str = "", name: str = "run.yaml", base: str = BASE) -> Path:
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(base + text, encoding="utf-8")
+        return file
+
+    return write_file
+
+
+def message(path: Path, *overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        load_config(path, overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["1e-6", "1.0e-6", "1E-6", "0.000001", "+1e-6", ".1e-5"])
+def test_a_float_in_scientific_notation_is_a_number_in_files_and_overrides(write: Write, text: str) -> None:
+    from_file = load_config(write(f"  selection: [{{name: filter, low: {text}}}]\n"))
+    from_override = load_config(write(), [f"algorithm.selection=[{{name: filter, low: {text}}}]"])
+    assert from_file.algorithm.selection[0].options == {"low": 1e-6}
+    assert from_override.algorithm.selection[0].options == {"low": 1e-6}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("no", "no"), ("on", "on"), ("010", "010"), ("2024-01-02", "2024-01-02")]
+)
+def test_words_and_dates_stay_what_was_written(write: Write, text: str, value: str) -> None:
+    assert load_config(write(), [f"policy.revision={text}"]).policy.revision == value
+
+
+def test_a_mixed_precision_of_no_is_not_read_as_false(write: Write) -> None:
+    assert load_config(write("training: {mixed_precision: no}\n")).training.mixed_precision == "no"
+
+
+def test_overrides_replace_what_the_file_says_and_the_last_one_wins(write: Write) -> None:
+    config = load_config(write("seed: 1\n"), ["seed=2", "training.iterations=7", "seed=3"])
+    assert (config.seed, config.training.iterations) == (3, 7)
+
+
+def test_an_override_reaches_into_a_list_that_the_file_writes(write: Write) -> None:
+    config = load_config(write(), ["algorithm.regularizers.1.coefficient=2e-3"])
+    assert [part.options["coefficient"] for part in config.algorithm.regularizers] == [0.01, 0.002]
+
+
+def test_an_override_reaches_into_a_list_that_is_only_a_default(write: Write) -> None:
+    config = load_config(write(), ["rewards.0.weight=2"])
+    assert [(reward.rule, reward.weight) for reward in config.rewards] == [("accuracy", 2.0), ("format", 0.5)]
+
+
+def test_an_override_makes_the_section_that_it_needs(write: Write) -> None:
+    lora = load_config(write(), ["policy.lora.rank=4"]).policy.lora
+    assert lora is not None
+    assert lora.rank == 4
+
+
+def test_an_override_may_hold_an_equals_sign_and_may_be_empty(write: Write) -> None:
+    config = load_config(write("name: old\n"), ["policy.system_prompt=a=b", "output="])
+    assert config.policy.system_prompt == "a=b"
+    assert config.output is None
+
+
+def test_an_index_past_the_end_says_how_long_the_list_is(write: Write) -> None:
+    assert "rewards has 2 entries" in message(write(), "rewards.2.weight=1")
+
+
+def test_an_index_into_a_section_is_one_message(write: Write) -> None:
+    assert "0 is an index but no list is there" in message(write(), "training.0.iterations=1")
+
+
+@pytest.mark.parametrize("text", ["seed", "=3", "training..seed=1"])
+def test_an_override_of_the_wrong_form_shows_the_right_form(write: Write, text: str) -> None:
+    assert "section.key=value" in message(write(), text)
+
+
+def test_extends_merges_sections_and_replaces_lists_along_a_chain(write: Write) -> None:
+    write(
+        "training: {iterations: 5, schedule: linear}\nrewards: [{rule: accuracy}, {rule: format}]\n", "a.yaml"
+    )
+    write("extends: ../a.yaml\ntraining: {iterations: 6}\nrewards: [{rule: choice}]\n", "sub/b.yaml", base="")
+    config = load_config(write("extends: sub/b.yaml\nseed: 9\n", "c.yaml", base=""))
+    assert (config.training.iterations, config.training.schedule, config.seed) == (6, "linear", 9)
+    assert [reward.rule for reward in config.rewards] == ["choice"]
+
+
+def test_a_component_of_another_name_does_not_inherit_numbers(write: Write) -> None:
+    write(name="a.yaml")
+    text = (
+        "extends: a.yaml\nalgorithm:\n  surrogate: {name: ppo}\n  advantage: {name: group_mean, scale: 2}\n"
+    )
+    config = load_config(write(text, "b.yaml", base=""))
+    assert config.algorithm.surrogate.options == {}
+    assert config.algorithm.advantage.options == {"weight": "std", "scale": 2}
+
+
+def test_a_run_name_in_the_child_keeps_the_rest_of_the_parent(write: Write) -> None:
+    write("name: parent\nseed: 4\n", "a.yaml")
+    config = load_config(write("extends: a.yaml\nname: child\n", "b.yaml", base=""))
+    assert (config.name, config.seed) == ("child", 4)
+
+
+def test_extends_in_a_circle_is_named(write: Write) -> None:
+    write("extends: b.yaml\n", "a.yaml")
+    assert "circle: b.yaml → a.yaml → b.yaml" in message(write("extends: a.yaml\n", "b.yaml"))
+
+
+def test_extends_of_a_missing_file_names_both_files(write: Write) -> None:
+    text = message(write("extends: nowhere.yaml\n"))
+    assert "run.yaml" in text
+    assert "nowhere.yaml" in text
+
+
+def test_an_unknown_key_names_the_nearest_and_lists_the_allowed_ones(write: Write) -> None:
+    text = message(write("checkpoint: {evry: 3}\n"))
+    assert "checkpoint.evry: unknown key; did you mean every? Allowed in checkpoint: every, keep" in text
+
+
+def test_a_key_of_another_section_is_pointed_there(write: Write) -> None:
+    assert "did you mean training.learning_rate?" in message(write("learning_rate: 1e-6\n"))
+
+
+def test_a_wrong_type_names_place_value_and_what_is_allowed(write: Write) -> None:
+    text = message(write("rollout: {prompts: many}\n"))
+    assert "rollout.prompts: 'many' is not allowed here; should be a valid integer" in text
+
+
+def test_the_branches_of_a_union_make_one_line(write: Write) -> None:
+    text = message(write(), "policy.lora.targets=7")
+    assert text.count("policy.lora.targets") == 1
+    assert "a valid list or 'all-linear'" in text
+
+
+def test_all_mistakes_are_listed_together(write: Write) -> None:
+    text = message(
+        write("sed: 1\ntraining: {iterations: 0}\nrewards: [{rule: a, wait: 1}]\n"), "data.train=null"
+    )
+    assert "4 mistakes" in text
+    for part in ("sed: unknown", "training.iterations: 0", "rewards.0.wait: unknown", "data.train: None"):
+        assert part in text
+
+
+def test_a_missing_section_says_what_belongs_in_it(write: Write) -> None:
+    text = message(write("seed: 1\n", base="algorithm: {}\npolicy: {}\n"))
+    assert "data: missing (a section with train)" in text
+    assert "policy.model: missing (hub name, folder, or embedded:tiny)" in text
+
+
+def test_broken_yaml_names_file_and_line(write: Write) -> None:
+    text = message(write("seed: 1\nname: 'open\nrollout: {\n"))
+    assert "run.yaml, line 13: broken YAML" in text
+    assert "quoted scalar, line 11" in text
+
+
+def test_a_key_written_twice_is_an_error_with_its_line(write: Write) -> None:
+    text = message(write("seed: 1\nseed: 2\n"))
+    assert "line 11" in text
+    assert "'seed' is written twice" in text
+
+
+def test_a_file_that_is_no_mapping_is_an_error(write: Write) -> None:
+    assert "must hold sections" in message(write("- 1\n- 2\n", base=""))
+
+
+def test_a_missing_config_lists_the_shipped_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "quickstart.yaml").write_text(BASE)
+    monkeypatch.setattr(config_loading, "SHIPPED", tmp_path)
+    text = message(Path("quickstrt"))
+    assert "config quickstrt does not exist" in text
+    assert "Did you mean quickstart?" in text
+
+
+def test_a_shipped_config_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "qwen2.5-vl.yaml").write_text(BASE + "seed: 5\n")
+    monkeypatch.setattr(config_loading, "SHIPPED", tmp_path)
+    assert load_config(Path("qwen2.5-vl")).seed == 5
+
+
+def test_a_path_beside_the_config_file_wins_over_the_current_directory(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("here", "conf"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "rows.jsonl").touch()
+    (tmp_path / "here" / "only.jsonl").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    text = BASE.replace('"generated:clock"', "rows.jsonl") + "seed: 1\n"
+    config = load_config(write(text, "conf/run.yaml", base=""), ["data.eval.path=only.jsonl"])
+    assert config.data.train.path == str(tmp_path / "conf" / "rows.jsonl")
+    assert config.data.eval is not None
+    assert config.data.eval.path == str(tmp_path / "here" / "only.jsonl")
+
+
+def test_a_hub_name_stays_as_written(write: Write) -> None:
+    config = load_config(write(), ["policy.model=Qwen/Qwen2.5-VL-7B-Instruct"])
+    assert config.policy.model == "Qwen/Qwen2.5-VL-7B-Instruct"
+
+
+def test_a_saved_config_loads_to_an_equal_one_from_another_directory(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = [
+        "algorithm.surrogate.bound=.inf",
+        "policy.revision='1e-6'",
+        "policy.system_prompt='no: # \"x\"\\n 思考'",
+        "training.betas=[0.9, 0.95]",
+        "output=runs/x",
+        "policy.lora={rank: 2}",
+        "rewards=[{rule: accuracy, options: {nested: {1e-6: [yes, 012, null]}}}]".replace("1e-6:", "'1e-6':"),
+    ]
+    config = load_config(write(), overrides)
+    assert math.isinf(config.algorithm.surrogate.options["bound"])
+    save_config(config, tmp_path / "run" / "config.yaml")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load_config(tmp_path / "run" / "config.yaml") == config
