@@ -1,0 +1,39 @@
+"""How the terms of all tokens become one number.
+
+A part takes ``mask`` (n, T) bool, the completion mask of the rows at hand, and ``lengths`` (M,), the lengths
+in tokens of *all* completions of the mini-batch over all processes, and returns weights (n, T). The sum of
+weight·term over all rows, micro-batches and processes is the objective: no part of it is averaged again, so
+that splitting the mini-batch changes nothing. A floating ``lengths`` gives the weights its dtype.
+"""
+
+from __future__ import annotations
+
+from pydantic import PositiveInt
+from torch import Tensor
+
+
+def token_mean(mask: Tensor, lengths: Tensor) -> Tensor:
+    """1 / (tokens of the mini-batch) for every token: CPGD (arXiv 2505.12504), DAPO (arXiv 2503.14476)."""
+    return mask / lengths.sum().clamp(min=1)
+
+
+def completion_mean(mask: Tensor, lengths: Tensor) -> Tensor:
+    """Mean over completions of token means, 1 / (M·|y|): GRPO (arXiv 2402.03300). Empty ones do not count."""
+    completions = (lengths > 0).sum().clamp(min=1).to(lengths.dtype)
+    return mask / completions / mask.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def constant(mask: Tensor, lengths: Tensor, max_tokens: int, *, length: PositiveInt | None = None) -> Tensor:
+    """Sum over tokens over a constant, 1 / (M·length): Dr. GRPO (arXiv 2503.20783), free of length bias.
+
+    Args:
+        mask: (n, T).
+        lengths: (M,).
+        max_tokens: longest completion that may be sampled.
+        length: the constant; None: ``max_tokens``, as in the paper's code.
+
+    Returns:
+        (n, T).
+    """
+    completions = (lengths > 0).sum().clamp(min=1).to(lengths.dtype)
+    return mask / (completions * (length or max_tokens))
