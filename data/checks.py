@@ -1,0 +1,72 @@
+"""What makes a row unusable, each with a reason that a person understands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from data.errors import DataError
+from data.example import Example
+from data.images import image_size
+from data.markers import split_at_images
+
+# In a prompt these would be read as the model's own markup: an image pad without an image, an end of turn.
+CONTROL_TOKENS = (
+    "<|image_pad|>",
+    "<|video_pad|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+)
+ImageCheck = Literal["decode", "header"]
+
+
+def check_example(
+    example: Example,
+    *,
+    check_images: ImageCheck | None = "decode",
+    control_tokens: Sequence[str] = CONTROL_TOKENS,
+) -> str | None:
+    """Return why the example cannot be used, or None.
+
+    Args:
+        example: to check by itself; whether its id occurs twice is for the loader to see.
+        check_images: decode every image, read its header only, or (None) leave images unopened.
+        control_tokens: texts that may occur nowhere in the example's texts.
+    """
+    reason = check_text(example, control_tokens=control_tokens)
+    if reason is None and check_images is not None:
+        reason = check_pictures(example, check_images)
+    return reason
+
+
+def check_text(example: Example, *, control_tokens: Sequence[str] = CONTROL_TOKENS) -> str | None:
+    """Return what is wrong with the texts and their image markers, or None."""
+    if not example.question.strip():
+        return "empty question"
+    if not example.answer.strip():
+        return "empty answer"
+    texts = (example.question, example.answer, example.solution or "", *example.choices)
+    token = next((token for token in control_tokens if any(token in text for text in texts)), None)
+    if token is not None:
+        return f"the text contains the model's control token {token}"
+    try:
+        split_at_images("\n".join((example.question, *example.choices)), len(example.images))
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def check_pictures(example: Example, how: ImageCheck) -> str | None:
+    """Return what is wrong with the first image that cannot be used, or None."""
+    try:
+        for image in example.images:
+            if how == "header":
+                image_size(image)
+            else:
+                image.open()
+    except DataError as error:
+        return str(error)
+    return None

@@ -1,0 +1,203 @@
+"""From the columns of a row to an ``Example``: a mapping in the config, sensible guesses without one.
+
+``columns`` maps a field of ``Example`` to the column that holds it, to a path into nested columns
+(``reward_model.ground_truth``), or to a template with columns in braces (``tables/{id}.png``).
+A column that a row lacks counts as empty.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from functools import partial
+from typing import Any
+
+from data.chat import Chat, parse_chat
+from data.errors import DataError
+from data.example import Example
+from data.images import MAX_PIXELS, image_ref, is_embedded
+from data.readers import Row, Values
+
+# Field: columns that are tried in order where the config names none.
+DEFAULTS: dict[str, tuple[str, ...]] = {
+    "id": ("id", "ID", "pid", "uid", "question_id", "index"),
+    "question": ("question", "problem", "prompt", "query"),
+    "message": ("message", "messages", "conversations"),
+    "images": ("images", "image", "image_path", "image_paths", "img_path", "file_name"),
+    "answer": ("answer", "gold", "ground_truth", "final_answer"),
+    "solution": ("solution", "rationale"),
+    "choices": ("choices", "options"),
+}
+ALIASES = {"image": "images", "options": "choices", "messages": "message"}
+# A longer text in an unused column is rarely a property to report on, and often an embedded file.
+META_CHARACTERS = 10_000
+
+_BRACES = re.compile(r"\{([^{}]+)\}")
+_TAGGED = re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL)
+
+
+def check_columns(columns: Mapping[str, str]) -> dict[str, str]:
+    """Return the mapping with the fields' canonical names. Raises ``DataError`` for an unknown field."""
+    known: dict[str, str] = {}
+    for target, source in columns.items():
+        field = ALIASES.get(target, target)
+        if field not in DEFAULTS:
+            near = get_close_matches(target, [*DEFAULTS, *ALIASES], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise DataError(f"columns: {target!r} is no field; there are {', '.join(DEFAULTS)}{hint}")
+        if field in known:
+            raise DataError(f"columns: {target!r} is mapped twice, to {known[field]!r} and {source!r}")
+        known[field] = source
+    return known
+
+
+def check_present(columns: Mapping[str, str], seen: Iterable[str], rows: int) -> None:
+    """Refuse a mapping to a column that no row has. Raises ``DataError``."""
+    names = set(seen)
+    for target, source in columns.items():
+        for column in _BRACES.findall(source) or [source]:
+            if column != "_row" and column not in names and column.split(".")[0] not in names:
+                raise DataError(
+                    f"columns: {target} is mapped to {source!r}, but none of {rows:,} rows has a column "
+                    f"{column!r}; there are {', '.join(sorted(names))}"
+                )
+
+
+def to_example(row: Row, columns: Mapping[str, str], *, max_pixels: int = MAX_PIXELS) -> Example:
+    """Make the example of a row; opens no image.
+
+    Args:
+        row: as read.
+        columns: as returned by ``check_columns``.
+        max_pixels: handed to the image references.
+
+    Raises:
+        DataError: why this row cannot be used.
+    """
+    if row.error:
+        raise DataError(row.error)
+    sources = {field: _source(field, row.values, columns) for field in DEFAULTS}
+    chat = _chat(row.values, columns)
+    question = chat.question if chat else _text(_get(row, sources["question"]), "question")
+    solution = _text(_get(row, sources["solution"]), "solution") or (chat.solution if chat else None)
+    meta = _meta(row.values, sources)
+    if chat and chat.system:
+        meta["system"] = chat.system
+    return Example(
+        id=_text(_get(row, sources["id"]), "id") or str(row.index),
+        question=question,
+        answer=_answer(_get(row, sources["answer"])),
+        images=_images(row, columns, max_pixels),
+        solution=solution or None,
+        choices=_choices(_get(row, sources["choices"])),
+        source=row.where,
+        meta=meta,
+    )
+
+
+def image_values(row_values: Values, columns: Mapping[str, str], index: int = 0) -> list[Any]:
+    """Return what the row gives as its images, in order: paths, bytes, …, none of them opened."""
+    chat = _chat(row_values, columns)
+    if chat and chat.images:
+        return chat.images
+    value = _lookup(row_values, _source("images", row_values, columns), index)
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return [
+        value for value in values if value is not None and not (isinstance(value, str) and not value.strip())
+    ]
+
+
+def _images(row: Row, columns: Mapping[str, str], max_pixels: int) -> tuple[Any, ...]:
+    refs = []
+    for number, value in enumerate(image_values(row.values, columns, row.index)):
+        again = None
+        if row.reload is not None and is_embedded(value):
+            again = partial(_image_again, row.reload, columns, row.index, number)
+        refs.append(image_ref(value, folder=row.folder, max_pixels=max_pixels, again=again))
+    return tuple(refs)
+
+
+def _image_again(reload: Any, columns: Mapping[str, str], index: int, number: int) -> Any:
+    return image_values(reload(), columns, index)[number]
+
+
+def _chat(values: Values, columns: Mapping[str, str]) -> Chat | None:
+    """Return the chat that the question is in; a question column named in the config goes before it."""
+    if "question" in columns:
+        value = _lookup(values, columns["question"])
+        return parse_chat(value) if isinstance(value, list) else None
+    value = _lookup(values, _source("message", values, columns))
+    if value is None:
+        value = _lookup(values, _source("question", values, columns))
+        value = value if isinstance(value, list) else None
+    return None if value is None else parse_chat(value)
+
+
+def _source(field: str, values: Values, columns: Mapping[str, str]) -> str | None:
+    if field in columns:
+        return columns[field]
+    guess = next((name for name in DEFAULTS[field] if values.get(name) is not None), None)
+    if field == "answer" and not any(name in values for name in DEFAULTS["answer"]):
+        # Several public sets keep the gold answer there; a worked solution must never pass for an answer.
+        solution = values.get("solution")
+        return "solution" if isinstance(solution, str) and _TAGGED.fullmatch(solution) else None
+    return guess
+
+
+def _get(row: Row, source: str | None) -> Any:
+    return _lookup(row.values, source, row.index)
+
+
+def _lookup(values: Values, source: str | None, index: int = 0) -> Any:
+    if source is None:
+        return None
+    if source in values:
+        return values[source]
+    if _BRACES.search(source):
+        return _BRACES.sub(lambda match: _text(_lookup(values, match[1], index), match[1]), source)
+    if source == "_row":
+        return index
+    value: Any = values
+    for name in source.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _text(value: Any, what: str) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, (list, tuple)) and len(value) == 1:
+        return _text(value[0], what)
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    raise DataError(
+        f"{what} is a {type(value).__name__}, not a text or number; map it with columns: {{{what}: …}}"
+    )
+
+
+def _answer(value: Any) -> str:
+    text = _text(value, "answer")
+    # The tags are those that the model is to write, not a part of the answer.
+    tagged = _TAGGED.fullmatch(text)
+    return (tagged[1] if tagged else text).strip()
+
+
+def _choices(value: Any) -> tuple[str, ...]:
+    if value is None or value == "":
+        return ()
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+        raise DataError(f"choices is a {type(value).__name__}, not a list; leave the column out or mend it")
+    return tuple(_text(choice, "choices") for choice in value)
+
+
+def _meta(values: Values, sources: Mapping[str, str | None]) -> dict[str, Any]:
+    used = set(sources.values())
+    guesses = {name for names in DEFAULTS.values() for name in names}
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in used
+        and (isinstance(value, (bool, int, float, str)) or (value is None and name not in guesses))
+        and not (isinstance(value, str) and len(value) > META_CHARACTERS)
+    }

@@ -1,0 +1,217 @@
+"""Image references from everything a row may hold, opened late, refused early.
+
+Accepted: a path (absolute, or relative to the data file's folder), ``file://``, encoded bytes, the Hugging
+Face form ``{"bytes": …, "path": …}``, a base64 ``data:`` URL, a PIL image. Web addresses are refused: a run
+must not depend on, or reach out to, a server that a data file names.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import unquote
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from data.errors import DataError
+from data.example import ImageRef
+
+MAX_PIXELS = 50_000_000
+# Pillow knows many more; the rest is rare in data sets and has the worse record with hostile files.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+
+_WEB = re.compile(r"(?:https?|ftp|s3|gs)://", re.IGNORECASE)
+_DATA_URL = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
+_ORIENTATION = 0x0112
+_SIDEWAYS = (5, 6, 7, 8)
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """An encoded image that is read and decoded anew at every call.
+
+    Attributes:
+        origin: for messages.
+        stream: opens the encoded bytes.
+        max_pixels: width × height above this is refused from the header, before any pixel is decoded.
+    """
+
+    origin: str
+    stream: Callable[[], IO[bytes]]
+    max_pixels: int = MAX_PIXELS
+
+    def __call__(self) -> Image.Image:
+        """Return the upright RGB image. Raises ``DataError``."""
+        with self._opened() as image:
+            image.load()
+            return to_rgb(_upright(image))
+
+    def size(self) -> tuple[int, int]:
+        """Return (width, height) of the upright image, from the header alone. Raises ``DataError``."""
+        with self._opened() as image:
+            return (image.height, image.width) if _orientation(image) in _SIDEWAYS else image.size
+
+    @contextmanager
+    def _opened(self) -> Iterator[Image.Image]:
+        with (
+            _errors_as_data_errors(self.origin),
+            self.stream() as stream,
+            Image.open(stream, formats=FORMATS) as image,
+        ):
+            _check_size(image, self.origin, self.max_pixels)
+            yield image
+
+
+def image_ref(
+    value: Any,
+    *,
+    folder: Path | None = None,
+    max_pixels: int = MAX_PIXELS,
+    again: Callable[[], Any] | None = None,
+) -> ImageRef:
+    """Make a reference to the image that ``value`` stands for; opens nothing.
+
+    Args:
+        value: any of the accepted forms, see the module's head.
+        folder: what a relative path is relative to; None where the rows come from no folder.
+        max_pixels: larger images are refused when they are opened.
+        again: gives ``value`` once more. With it the reference keeps no encoded bytes in memory.
+
+    Raises:
+        DataError: for a web address, a relative path without a folder, or a value that is no image.
+    """
+    value = _plain(value)
+    if isinstance(value, Image.Image):
+        origin = f"PIL image ({value.width} × {value.height})"
+        return ImageRef(origin, partial(_from_pil, value, origin, max_pixels))
+    if isinstance(value, Path) or (isinstance(value, str) and not is_embedded(value)):
+        text = str(value)
+        origin = text if len(text) <= 200 else text[:200] + "…"
+        return ImageRef(origin, EncodedImage(origin, partial(_open_file, _paths(text, folder)), max_pixels))
+    if not is_embedded(value):
+        raise DataError(f"an image is given as {type(value).__name__}; use a path, bytes or a data: URL")
+    origin = f"data URL ({len(value):,} characters)" if isinstance(value, str) else f"bytes ({len(value):,})"
+    stream = partial(_open_again, again) if again else partial(_open_bytes, value)
+    return ImageRef(origin, EncodedImage(origin, stream, max_pixels))
+
+
+def is_embedded(value: Any) -> bool:
+    """Say whether ``value`` carries the encoded image itself, rather than where it lies."""
+    value = _plain(value)
+    return isinstance(value, (bytes, bytearray)) or (
+        isinstance(value, str) and _DATA_URL.match(value[:200]) is not None
+    )
+
+
+def image_size(ref: ImageRef) -> tuple[int, int]:
+    """Return (width, height); from the header where there is one, else by opening. Raises ``DataError``."""
+    return ref.load.size() if isinstance(ref.load, EncodedImage) else ref.open().size
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return a new RGB image; transparent parts become white, 16-bit grey is scaled to 8."""
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.int64) // 257
+        image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+    if not image.has_transparency_data:
+        return image.convert("RGB") if image.mode != "RGB" else image.copy()
+    layer = image.convert("RGBA")
+    paper = Image.new("RGBA", layer.size, "white")
+    return Image.alpha_composite(paper, layer).convert("RGB")
+
+
+def _plain(value: Any) -> Any:
+    """Return the one thing that counts in ``{"bytes": …, "path": …}`` and ``{"url": …}``."""
+    if not isinstance(value, Mapping):
+        return value
+    plain = value.get("bytes")
+    return plain if plain is not None else value.get("path") or value.get("url")
+
+
+def _from_pil(image: Image.Image, origin: str, max_pixels: int) -> Image.Image:
+    with _errors_as_data_errors(origin):
+        _check_size(image, origin, max_pixels)
+        return to_rgb(_upright(image))
+
+
+def _check_size(image: Image.Image, origin: str, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels:
+        raise DataError(
+            f"image {origin} has {image.width:,} × {image.height:,} pixels, a decompression bomb by the "
+            f"limit of {max_pixels:,}; shrink it or raise max_image_pixels"
+        )
+
+
+def _paths(text: str, folder: Path | None) -> tuple[Path, ...]:
+    """Return where the file may lie, likeliest first."""
+    if _WEB.match(text):
+        raise DataError(f"image {text[:120]} is a web address; download it and give its path")
+    names = [text]
+    if text.lower().startswith("file://"):
+        plain = text[len("file://") :].removeprefix("localhost")
+        # Percent signs are escapes by the standard, yet many data files put a plain path after file://.
+        names = [plain, unquote(plain)]
+    if folder is None and not Path(names[0]).is_absolute():
+        raise DataError(
+            f"image {text[:120]} is a relative path, but these rows come from no folder; make it absolute"
+        )
+    return tuple((folder or Path()) / name for name in names)
+
+
+def _open_file(paths: tuple[Path, ...]) -> IO[bytes]:
+    # Not only a kinder message: opening a pipe or a device could block for ever.
+    for path in paths:
+        if path.is_file():
+            return path.open("rb")
+    raise DataError(f"image file {paths[0]} " + ("is not a file" if paths[0].exists() else "does not exist"))
+
+
+def _open_bytes(value: Any) -> IO[bytes]:
+    if isinstance(value, str):
+        encoded = "".join(unquote(value[value.index(",") + 1 :]).split())
+        return io.BytesIO(base64.b64decode(encoded, validate=True))
+    return io.BytesIO(value)
+
+
+def _open_again(again: Callable[[], Any]) -> IO[bytes]:
+    return _open_bytes(_plain(again()))
+
+
+def _orientation(image: Image.Image) -> int:
+    # Pillow looks for a PNG's EXIF behind the pixels, and would decode them all, unless it came before them.
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:
+        return 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # A picture whose EXIF block is damaged is still a good picture; every viewer shows it as it lies.
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        return image
+
+
+@contextmanager
+def _errors_as_data_errors(origin: str) -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"image {origin} is a decompression bomb: {error}") from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"image {origin} is none of {', '.join(FORMATS)}") from error
+    except Exception as error:  # a broken file makes Pillow's decoders raise nearly anything
+        raise DataError(f"image {origin} cannot be decoded: {error}") from error

@@ -1,0 +1,192 @@
+"""Rows from JSON, JSON Lines, parquet and Hugging Face datasets, one after another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from data.errors import DataError
+
+Values = Mapping[str, Any]
+LINES = (".jsonl", ".ndjson")
+SUFFIXES = (".json", *LINES, ".parquet")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row as it was read.
+
+    Attributes:
+        where: for messages: ``train.jsonl:12``.
+        index: from 0, over the whole source.
+        values: the columns; empty when ``error`` is set.
+        folder: what relative image paths are relative to; None when the rows come from no folder.
+        reload: reads the values anew, so that embedded images need not be held; None when they are in memory.
+        error: why the row could not be read.
+    """
+
+    where: str
+    index: int
+    values: Values = field(default_factory=dict)
+    folder: Path | None = None
+    reload: Callable[[], Values] | None = None
+    error: str | None = None
+
+
+def read_rows(
+    path: str | Path | Sequence[Values],
+    *,
+    split: str | None = None,
+    name: str | None = None,
+    offset: int = 0,
+    limit: int | None = None,
+) -> Iterator[Row]:
+    """Read rows lazily.
+
+    Args:
+        path: a ``.json``, ``.jsonl`` or ``.parquet`` file; a folder that holds one, or a saved Hugging Face
+            dataset; a hub name; or rows that are already in memory.
+        split: of a dataset, or the stem of a file in the folder.
+        name: the configuration of a hub dataset.
+        offset: rows to pass over at the start.
+        limit: rows to read at most.
+
+    Raises:
+        DataError: nothing there, or not of a known form. A single bad line is a ``Row`` with ``error``.
+    """
+    stop = None if limit is None else offset + limit
+    if not isinstance(path, (str, Path)):
+        if hasattr(path, "with_format"):
+            from data.hub import read_dataset
+
+            return read_dataset(path, "dataset", folder=None, start=offset, stop=stop)
+        return islice(_in_memory(path), offset, stop)
+    file = _local_file(path, split)
+    if file is None or file.suffix == ".parquet":
+        from data.hub import read_hub
+
+        return read_hub(file or path, split=split, name=name, start=offset, stop=stop)
+    if not file.stat().st_size:
+        raise DataError(f"{file} is empty; give a file with at least one row")
+    return read_jsonl(file, offset, stop) if _has_lines(file) else islice(read_json(file), offset, stop)
+
+
+def read_json(file: Path) -> Iterator[Row]:
+    """Read a list of rows, or an object of rows by their id; the whole file is parsed at once."""
+    try:
+        content = json.loads(file.read_bytes().decode("utf-8-sig"), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{file} is not JSON: {error}; mend it, or call it .jsonl if it has a row a line"
+        ) from error
+    if isinstance(content, dict) and content and all(isinstance(row, dict) for row in content.values()):
+        pairs = [(f"{file.name}[{key!r}]", {"id": key, **row}) for key, row in content.items()]
+    elif isinstance(content, list):
+        pairs = [(f"{file.name}[{index}]", row) for index, row in enumerate(content)]
+    else:
+        raise DataError(f"{file} holds neither a list of rows nor an object of rows by id")
+    for index, (where, row) in enumerate(pairs):
+        yield _row(row, where, index, file.parent)
+
+
+def read_jsonl(file: Path, start: int = 0, stop: int | None = None) -> Iterator[Row]:
+    """Read one row a line; blank lines are no rows."""
+    index = 0
+    with file.open("rb") as lines:
+        position = 0
+        for number, line in enumerate(lines, 1):
+            here, position = position, position + len(line)
+            if not line.strip():
+                continue
+            if stop is not None and index >= stop:
+                return
+            if index >= start:
+                yield _parsed_line(file, number, here, line, index)
+            index += 1
+
+
+def _parsed_line(file: Path, number: int, position: int, line: bytes, index: int) -> Row:
+    where = f"{file.name}:{number}"
+    try:
+        values = _parse(line)
+    except (ValueError, RecursionError) as error:
+        return Row(where, index, error=f"not JSON: {error}")
+    return _row(values, where, index, file.parent, partial(_line_at, file, position))
+
+
+def _line_at(file: Path, position: int) -> Values:
+    with file.open("rb") as lines:
+        lines.seek(position)
+        values: Values = _parse(lines.readline())
+        return values
+
+
+def _parse(line: bytes) -> Any:
+    return json.loads(line.decode("utf-8-sig"), object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Python's json keeps the last of two equal keys; with rows keyed by id that would drop a row silently.
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return values
+
+
+def _row(
+    values: Any, where: str, index: int, folder: Path | None, reload: Callable[[], Values] | None = None
+) -> Row:
+    if isinstance(values, Mapping):
+        return Row(where, index, values, folder, reload)
+    return Row(where, index, error=f"a {type(values).__name__} instead of an object with columns")
+
+
+def _in_memory(rows: Sequence[Values]) -> Iterator[Row]:
+    for index, values in enumerate(rows):
+        yield _row(values, f"row {index}", index, Path.cwd())
+
+
+def _has_lines(file: Path) -> bool:
+    """Say whether it has a row a line; many data sets call such a file .json."""
+    if file.suffix in LINES:
+        return True
+    with file.open("rb") as lines:
+        first, second = lines.readline(), lines.readline()
+    try:
+        return second.lstrip()[:1] == b"{" and isinstance(_parse(first), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _local_file(path: str | Path, split: str | None) -> Path | None:
+    """Return the file to read, or None for what the datasets library has to load."""
+    place = Path(path).expanduser()
+    if place.is_file():
+        return _known_file(place, split)
+    if place.is_dir():
+        return _file_in_folder(place, split)
+    if place.suffix in SUFFIXES or len(place.parts) > 2 or str(path).startswith((".", "/", "~")):
+        raise DataError(f"{path} does not exist; relative paths start at the folder the command runs in")
+    return None
+
+
+def _known_file(file: Path, split: str | None) -> Path:
+    if file.suffix not in SUFFIXES:
+        raise DataError(f"{file}: files of rows end with {', '.join(SUFFIXES)}, not {file.suffix!r}")
+    if split is not None:
+        raise DataError(f"{file} is a single file and has no split {split!r}; leave split out")
+    return file
+
+
+def _file_in_folder(folder: Path, split: str | None) -> Path | None:
+    if any((folder / mark).exists() for mark in ("state.json", "dataset_dict.json")):
+        return None
+    files = [file for file in folder.iterdir() if file.suffix in SUFFIXES and file.is_file()]
+    chosen = [file for file in files if split in (None, file.stem)]
+    return chosen[0] if len(chosen) == 1 else None
