@@ -1,0 +1,176 @@
+"""``rollouts/iteration-000012.jsonl``: what was asked, answered, rewarded, and why; one line a prompt."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from data.errors import DataError
+from data.example import ImageRef
+from mm_cpgd.errors import UserError
+from mm_cpgd.tracking.files import json_line, write_lines, writing
+
+THUMBNAIL = 512
+"""Longest side of a stored image, in pixels."""
+_NUMBER = re.compile(r"(?:iteration-)?(\d{6,})")
+
+
+@dataclass(frozen=True)
+class ScoredComponent:
+    """One reward rule's verdict of one completion, as in ``rewards.verdict.Verdict``."""
+
+    score: float | None
+    status: str
+    extracted: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ScoredCompletion:
+    """One completion and what it earned.
+
+    Attributes:
+        tokens: its length, the end token included.
+        finished: it ended by itself; False if it was cut at the token limit.
+        total: the weighted sum of the components, None when it could not be scored.
+        advantage: None when it was left out of the update.
+        components: by the rule's name.
+    """
+
+    text: str
+    tokens: int
+    finished: bool
+    total: float | None
+    advantage: float | None = None
+    components: Mapping[str, ScoredComponent] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PromptRollout:
+    """One prompt with its group of completions.
+
+    Attributes:
+        images: file names under ``rollouts/images``; empty where none were kept.
+    """
+
+    id: str
+    question: str
+    answer: str
+    completions: tuple[ScoredCompletion, ...]
+    images: tuple[str, ...] = ()
+
+
+class RolloutLog:
+    """Writes the rollouts of every ``every``-th iteration (the first included), with a few images.
+
+    Args:
+        folder: the run's ``rollouts`` folder.
+        every: iterations from one file to the next.
+        images: prompts an iteration whose images are kept, as thumbnails.
+    """
+
+    def __init__(self, folder: Path, every: int = 1, images: int = 1) -> None:
+        self.folder = folder
+        self.every = every
+        self.images = images
+
+    def path(self, iteration: int) -> Path:
+        """Return where an iteration's rollouts are or would be."""
+        return self.folder / f"iteration-{iteration:06d}.jsonl"
+
+    def wants(self, iteration: int) -> bool:
+        """Whether ``write`` will write this iteration (counted from 1)."""
+        return (iteration - 1) % self.every == 0
+
+    def write(
+        self,
+        iteration: int,
+        prompts: Sequence[PromptRollout],
+        images: Sequence[Sequence[ImageRef]],
+        force: bool = False,
+    ) -> None:
+        """Write an iteration's file if it is wanted or ``force`` is set (a step that went wrong).
+
+        Args:
+            iteration: counted from 1.
+            prompts: the P prompts; their ``images`` are filled in here.
+            images: the images of each prompt, as in ``Example.images``.
+            force: write in any case.
+
+        Raises ``UserError`` if the disk refuses.
+        """
+        if not (force or self.wants(iteration)):
+            return
+        lines = []
+        for index, (prompt, references) in enumerate(zip(prompts, images, strict=True)):
+            kept = references if index < self.images else ()
+            names = (self._save_image(iteration, index, place, image) for place, image in enumerate(kept))
+            lines.append(json_line(asdict(replace(prompt, images=tuple(name for name in names if name)))))
+        write_lines(self.path(iteration), lines)
+
+    def truncate_after(self, iteration: int) -> None:
+        """Remove the files and images of later iterations, which a resumed run will write again."""
+        for file in (*self.folder.glob("iteration-*.jsonl"), *self.folder.glob("images/*")):
+            number = _NUMBER.match(file.name)
+            if number and int(number[1]) > iteration:
+                file.unlink()
+
+    def _save_image(self, iteration: int, prompt: int, place: int, reference: ImageRef) -> str | None:
+        """Store a thumbnail and return its file name; None if the image no longer opens."""
+        try:
+            suffix, content = _thumbnail(reference.open())
+        except (DataError, OSError):
+            return None
+        file = self.folder / "images" / f"{iteration:06d}-{prompt:04d}-{place}.{suffix}"
+        with writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        return file.name
+
+
+def rollout_files(folder: Path) -> dict[int, Path]:
+    """Return the rollout files of a ``rollouts`` folder by iteration, in order."""
+    files = {int(path.stem.removeprefix("iteration-")): path for path in folder.glob("iteration-*.jsonl")}
+    return dict(sorted(files.items()))
+
+
+def read_rollouts(path: Path) -> list[PromptRollout]:
+    """Return what ``RolloutLog`` wrote. Raises ``UserError`` with the number of a line of another form."""
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(_prompt(json.loads(line)))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise UserError(f"{path}, line {number}: not a rollout ({error!r})") from None
+    return rows
+
+
+def _prompt(row: dict[str, Any]) -> PromptRollout:
+    completions = tuple(_completion(completion) for completion in row.pop("completions"))
+    return PromptRollout(**{**row, "completions": completions, "images": tuple(row["images"])})
+
+
+def _completion(row: dict[str, Any]) -> ScoredCompletion:
+    components = {rule: ScoredComponent(**component) for rule, component in row.pop("components").items()}
+    return ScoredCompletion(**row, components=components)
+
+
+def _thumbnail(image: Image.Image) -> tuple[str, bytes]:
+    """Return suffix and content of the smaller of PNG (drawings) and JPEG (photographs)."""
+    small = image.copy()
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    contents = {}
+    for suffix, kind, options in (("png", "PNG", {}), ("jpg", "JPEG", {"quality": 85})):
+        buffer = io.BytesIO()
+        small.save(buffer, kind, **options)
+        contents[suffix] = buffer.getvalue()
+    return min(contents.items(), key=lambda item: len(item[1]))
