@@ -27,6 +27,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from mm_cpgd.algorithms.recipes import load_recipe
 from mm_cpgd.config import RunConfig
 from mm_cpgd.config_errors import dotted, explain, section_at
 from mm_cpgd.config_yaml import dump_yaml, parse_yaml, read_yaml, shorten
@@ -133,8 +134,6 @@ def _with_recipe(data: dict[str, Any]) -> dict[str, Any]:
     name = algorithm.get("recipe") if isinstance(algorithm, Mapping) else None
     if not isinstance(name, str):
         return data
-    from mm_cpgd.algorithms.recipes import load_recipe
-
     return _merge({"algorithm": load_recipe(name)}, data)
 
 

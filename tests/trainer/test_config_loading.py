@@ -242,3 +242,57 @@ def test_a_saved_config_loads_to_an_equal_one_from_another_directory(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert load_config(tmp_path / "run" / "config.yaml") == config
+
+
+SHORT = 'policy: {model: "embedded:tiny"}\ndata: {train: {path: "generated:clock"}}\n'
+RECIPE = {
+    "advantage": {"name": "group", "weight": "std"},
+    "surrogate": {"name": "clip", "low": 0.2, "high": 0.3},
+    "regularizers": [{"name": "drift", "alpha": 0.01}],
+    "aggregation": {"name": "token_mean"},
+}
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mm_cpgd.config_loading.load_recipe", {"toy": RECIPE}.__getitem__)
+
+
+@pytest.mark.usefixtures("recipe")
+def test_a_recipe_fills_in_what_is_not_written(write: Write) -> None:
+    text = SHORT + "algorithm: {recipe: toy, surrogate: {high: 0.5}}\n"
+    algorithm = load_config(write(text, base="")).algorithm
+    assert algorithm.surrogate.name == "clip"
+    assert algorithm.surrogate.options == {"low": 0.2, "high": 0.5}
+    assert algorithm.advantage.options == {"weight": "std"}
+    assert algorithm.recipe == "toy"
+
+
+@pytest.mark.usefixtures("recipe")
+def test_overrides_choose_the_recipe_and_reach_into_it(write: Write) -> None:
+    overrides = [
+        "algorithm.recipe=toy",
+        "algorithm.regularizers.0.alpha=1e-3",
+        "algorithm.surrogate.name=ppo",
+    ]
+    algorithm = load_config(write(SHORT, base=""), overrides).algorithm
+    assert algorithm.regularizers[0].options == {"alpha": 0.001}
+    assert (algorithm.surrogate.name, algorithm.surrogate.options) == ("ppo", {})
+    assert RECIPE["regularizers"] == [{"name": "drift", "alpha": 0.01}]
+
+
+@pytest.mark.usefixtures("recipe")
+def test_an_empty_list_takes_the_recipes_list_away(write: Write) -> None:
+    config = load_config(write(SHORT, base=""), ["algorithm.recipe=toy", "algorithm.regularizers=[]"])
+    assert config.algorithm.regularizers == []
+
+
+def test_a_saved_config_with_a_real_recipe_loads_to_an_equal_one(write: Write, tmp_path: Path) -> None:
+    config = load_config(write(SHORT, base=""), ["algorithm.recipe=cpgd"])
+    save_config(config, tmp_path / "config.yaml")
+    assert "alpha: 0.01" in (tmp_path / "config.yaml").read_text()
+    assert load_config(tmp_path / "config.yaml") == config
+
+
+def test_an_unknown_recipe_is_a_user_error(write: Write) -> None:
+    assert "cpgd" in message(write(SHORT, base=""), "algorithm.recipe=cpdg")
