@@ -15,17 +15,16 @@ def check_group(parts: Sequence[Part], completions: int) -> None:
     """Parts that compare the completions of a prompt need at least two of them."""
     if completions >= 2:
         return
-    for part in parts:
-        if _compares_group(part):
-            raise UserError(
-                f"{part.where} compares the completions of one prompt and needs rollout.completions >= 2; "
-                f"it is {completions}. Raise it"
-                + (
-                    ", or use the advantage reinforce_pp with baseline: none."
-                    if part.kind == "advantage"
-                    else ", or remove the part."
-                )
-            )
+    for part in filter(_compares_group, parts):
+        way_out = (
+            "use the advantage reinforce_pp with baseline none"
+            if part.kind == "advantage"
+            else "remove the part"
+        )
+        raise UserError(
+            f"{part.where} compares the completions of one prompt and needs rollout.completions >= 2; it is "
+            f"{completions}. Raise it, or {way_out}."
+        )
 
 
 def _compares_group(part: Part) -> bool:

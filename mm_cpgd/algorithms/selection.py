@@ -43,8 +43,7 @@ def accuracy_filter(accuracy: Tensor, *, low: Share = 0.1, high: Share = 0.9) ->
         (P,) bool.
     """
     mean = accuracy.nanmean(dim=1)
-    # Half a millionth of slack: the mean of float32 accuracies misses a bound such as 0.9 by rounding.
-    return (mean >= low - 5e-7) & (mean <= high + 5e-7)
+    return (mean >= low) & (mean <= high)
 
 
 def dynamic_sampling(

@@ -1,0 +1,243 @@
+"""The composed loss: closed-form gradients, masking, splitting, metrics."""
+
+import math
+
+import pytest
+import torch
+
+from mm_cpgd.algorithms.objective import build_objective
+from mm_cpgd.algorithms.recipes import load_recipe, recipe_names
+from mm_cpgd.config import AlgorithmConfig
+
+MAX_TOKENS = 10
+LENGTHS = [4, 1, 3, 2]
+MASK = torch.arange(4) < torch.tensor(LENGTHS)[:, None]
+ADVANTAGES = torch.tensor([1.5, -0.5, -1.0, 0.0], dtype=torch.float64)
+# Inside and outside of every bound on either side, for either sign of the advantage.
+LOG_RATIO = torch.tensor(
+    [[0.05, 0.5, -0.5, 1.5], [0.1, 0, 0, 0], [1.5, -0.4, -0.1, 0], [0.3, -2.0, 0, 0]], dtype=torch.float64
+)
+OLD = torch.tensor([[-1.0, -2.0, -0.5, -3.0]] * 4, dtype=torch.float64)
+KL = {"name": "kl", "coefficient": 0.1}
+
+
+def build(recipe="cpgd", **sections):
+    config = AlgorithmConfig(**{**load_recipe(recipe), **sections})
+    return build_objective(config, completions=4, max_new_tokens=MAX_TOKENS)
+
+
+def run(objective, rows=slice(None), mask=MASK, **inputs):
+    """Loss, gradient of the log-probs and metrics for these rows of the batch above."""
+    logprobs = (OLD + LOG_RATIO)[rows].clone().requires_grad_()
+    loss, metrics = objective.loss(
+        logprobs, OLD[rows], ADVANTAGES[rows], mask[rows], torch.tensor(LENGTHS), **inputs
+    )
+    (gradient,) = torch.autograd.grad(loss, logprobs)
+    return loss.item(), gradient, metrics
+
+
+def slope(recipe, ell, a):
+    """d(term − penalty)/dℓ of one token, from the published formulas."""
+    r = math.exp(ell)
+    high = 1.28 if recipe == "dapo" else 1.2
+    stopped = (a > 0 and r > high) or (a < 0 and r < 0.8)
+    if recipe == "grpo_dual_clip":
+        stopped = stopped or (a < 0 and r > 3)
+    if recipe in ("pg", "pgd"):
+        gradient = a
+    elif recipe.startswith("cp"):
+        gradient = 0.0 if stopped else a
+    else:
+        gradient = 0.0 if stopped else r * a
+    drift = 0.01 * min(r - 1, 2.0) if recipe == "pgd" or recipe.startswith("cpgd") else 0.0
+    return gradient - drift
+
+
+def weight(recipe, row):
+    if recipe.startswith("grpo"):
+        return 1 / (len(LENGTHS) * LENGTHS[row])
+    if recipe == "dr_grpo":
+        return 1 / (len(LENGTHS) * MAX_TOKENS)
+    return 1 / sum(LENGTHS)
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_gradient_equals_the_closed_form(recipe):
+    expected = torch.zeros(4, 4, dtype=torch.float64)
+    for row, length in enumerate(LENGTHS):
+        for t in range(length):
+            ell, a = LOG_RATIO[row, t].item(), ADVANTAGES[row].item()
+            expected[row, t] = -weight(recipe, row) * slope(recipe, ell, a)
+    _, gradient, _ = run(build(recipe))
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-14)
+
+
+def test_cpgd_loss_value_worked_out_by_hand():
+    # One completion of two tokens, A = 1: min(0.1, ln 1.2) + ln 1.2 less the drift 0.01·(r − 1 − ln r).
+    ell = torch.tensor([[0.1, 0.5]], dtype=torch.float64)
+    loss, _ = build().loss(
+        ell, torch.zeros(1, 2), torch.ones(1), torch.ones(1, 2, dtype=torch.bool), torch.tensor([2])
+    )
+    drift = (math.exp(0.1) - 1.1) + (math.exp(0.5) - 1.5)
+    assert loss.item() == pytest.approx(-(0.1 + math.log(1.2) - 0.01 * drift) / 2, abs=1e-15)
+
+
+def test_cpgd_loss_contains_the_drift():
+    # Seen in public code: a CPGD loss without it.
+    with_drift, without = run(build("cpgd")), run(build("cpg"))
+    assert not torch.allclose(with_drift[1], without[1], rtol=0, atol=1e-6)
+    assert with_drift[0] > without[0]
+
+
+@pytest.mark.parametrize("recipe", ["cpgd", "cpg", "pgd", "grpo_dual_clip", "dapo", "rloo"])
+def test_gradient_equals_plain_policy_gradient_where_nothing_has_moved(recipe):
+    logprobs = OLD.clone().requires_grad_()
+    loss, _ = build(recipe, aggregation={"name": "token_mean"}).loss(
+        logprobs, OLD, ADVANTAGES, MASK, torch.tensor(LENGTHS)
+    )
+    (gradient,) = torch.autograd.grad(loss, logprobs)
+    expected = -ADVANTAGES[:, None] * MASK / sum(LENGTHS)
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_splitting_into_micro_batches_leaves_loss_gradient_and_metrics_unchanged(recipe):
+    objective = build(recipe, regularizers=[KL])
+    reference, entropy = OLD - 0.3, OLD.abs()
+    whole = run(objective, reference_logprobs=reference, entropy=entropy)
+    parts = [
+        run(objective, rows, reference_logprobs=reference[rows], entropy=entropy[rows])
+        for rows in (slice(0, 1), slice(1, 4))
+    ]
+    assert sum(part[0] for part in parts) == pytest.approx(whole[0], abs=1e-14)
+    torch.testing.assert_close(torch.cat([part[1] for part in parts]), whole[1], rtol=0, atol=1e-14)
+    for name, value in whole[2].items():
+        combine = {"max": max, "min": min}.get(name.split("/")[0], sum)
+        assert combine(part[2][name].item() for part in parts) == pytest.approx(value.item(), abs=1e-14)
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+@pytest.mark.parametrize("garbage", [float("nan"), float("-inf"), float("inf"), 1e30])
+def test_masked_positions_have_no_influence_and_gradient_zero(recipe, garbage):
+    objective = build(recipe, regularizers=[KL])
+    clean = run(objective, reference_logprobs=OLD)
+    logprobs = torch.where(MASK, OLD + LOG_RATIO, garbage).requires_grad_()
+    old, entropy = torch.where(MASK, OLD, garbage), torch.where(MASK, OLD.abs(), garbage)
+    loss, metrics = objective.loss(
+        logprobs, old, ADVANTAGES, MASK, torch.tensor(LENGTHS), reference_logprobs=old, entropy=entropy
+    )
+    (gradient,) = torch.autograd.grad(loss, logprobs)
+    assert loss.item() == clean[0]
+    assert torch.equal(gradient, clean[1])
+    assert all(value.isfinite() for value in metrics.values())
+
+
+def test_permuting_the_rows_permutes_the_gradient():
+    order = [2, 0, 3, 1]
+    loss, gradient, _ = run(build())
+    shuffled_loss, shuffled_gradient, _ = run(build(), order)
+    assert shuffled_loss == pytest.approx(loss, abs=1e-15)
+    torch.testing.assert_close(shuffled_gradient, gradient[order], rtol=0, atol=1e-15)
+
+
+def test_advantages_by_token_equal_advantages_by_completion():
+    logprobs = OLD + LOG_RATIO
+    by_token = torch.where(MASK, ADVANTAGES[:, None], float("nan"))
+    loss, _ = build().loss(logprobs, OLD, by_token, MASK, torch.tensor(LENGTHS))
+    assert loss.item() == pytest.approx(run(build())[0], abs=1e-15)
+
+
+def test_metrics_are_token_means_worked_out_independently():
+    _, _, metrics = run(build(), reference_logprobs=OLD - 0.3, entropy=OLD.abs())
+    ell = LOG_RATIO[MASK]
+    assert metrics["policy_drift"].item() == pytest.approx((ell.exp() - 1 - ell).mean().item(), abs=1e-14)
+    assert metrics["ratio"].item() == pytest.approx(ell.exp().mean().item(), abs=1e-14)
+    assert metrics["entropy"].item() == pytest.approx(OLD.abs()[MASK].mean().item(), abs=1e-14)
+    x = ell + 0.3
+    assert metrics["kl"].item() == pytest.approx(((-x).exp() - 1 + x).mean().item(), abs=1e-14)
+    # Clipped: 0.5 and 1.5 of the first row (A > 0), −0.4 of the third (A < 0): 3 of 10 tokens.
+    assert metrics["clip_fraction"].item() == pytest.approx(0.3, abs=1e-15)
+    assert metrics["max/ratio"].item() == pytest.approx(math.exp(1.5), abs=1e-14)
+    assert metrics["min/ratio"].item() == pytest.approx(math.exp(-2.0), abs=1e-14)
+
+
+def test_penalty_metric_is_what_the_regularizers_add_to_the_loss():
+    with_drift, without = run(build("cpgd")), run(build("cpg"))
+    assert with_drift[2]["penalty"].item() == pytest.approx(with_drift[0] - without[0], abs=1e-15)
+
+
+def test_metrics_carry_no_gradient():
+    _, _, metrics = run(build())
+    assert not any(value.requires_grad for value in metrics.values())
+
+
+def test_rows_without_tokens_are_neutral_in_every_reduction():
+    loss, _, metrics = run(build(), slice(0, 1), mask=torch.zeros_like(MASK))
+    assert loss == 0.0
+    assert metrics["max/ratio"].item() == -math.inf
+    assert metrics["min/ratio"].item() == math.inf
+    assert metrics["policy_drift"].item() == 0.0
+
+
+@pytest.mark.parametrize("recipe", ["cpgd", "cpgd_equal", "cpgd_clip_filter", "cpg", "pgd", "pg"])
+def test_log_ratio_objectives_stay_finite_when_the_policy_has_left_altogether(recipe):
+    logprobs = torch.tensor([[-500.0, 0.0]], requires_grad=True)
+    old = torch.tensor([[0.0, -500.0]])
+    for advantage in (1.0, -1.0):
+        loss, metrics = build(recipe).loss(
+            logprobs, old, torch.tensor([advantage]), torch.ones(1, 2, dtype=torch.bool), torch.tensor([2])
+        )
+        (gradient,) = torch.autograd.grad(loss, logprobs)
+        assert gradient.isfinite().all()
+        assert all(value.isfinite() for value in metrics.values())
+
+
+def test_half_precision_log_probs_are_aggregated_in_float32():
+    # 1,000 completions of 3 tokens, every term 1: bfloat16 has neither 3,000 nor 1/3,000.
+    zeros, ones = torch.zeros(1000, 3, dtype=torch.bfloat16), torch.ones(1000, 3, dtype=torch.bool)
+    objective = build("grpo", aggregation={"name": "token_mean"})
+    loss, _ = objective.loss(zeros, zeros, torch.ones(1000), ones, torch.full((1000,), 3))
+    assert loss.dtype is torch.float32
+    assert loss.item() == pytest.approx(-1.0, abs=1e-6)
+
+
+def test_kl_needs_a_reference_and_says_so():
+    objective = build(regularizers=[KL])
+    assert objective.needs_reference
+    with pytest.raises(ValueError, match="needs reference_logprobs"):
+        run(objective)
+
+
+def test_without_kl_no_reference_is_needed():
+    assert not build().needs_reference
+
+
+def test_a_mask_that_is_not_bool_is_refused():
+    with pytest.raises(TypeError, match="mask must be bool"):
+        run(build(), mask=MASK.long())
+
+
+def test_keep_is_all_without_selection_and_the_intersection_with_several():
+    accuracy = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
+    assert build().keep(accuracy, accuracy).tolist() == [True] * 3
+    both = build(selection=[{"name": "accuracy_filter", "low": 0.0}, {"name": "dynamic_sampling"}])
+    assert both.keep(accuracy, accuracy).tolist() == [False, True, False]
+
+
+def test_shape_adds_the_penalty_to_every_reward_and_leaves_the_unscored_alone():
+    rewards = torch.tensor([[1.0, 1.0], [0.5, float("nan")]])
+    shaped = build("dapo").shape(rewards, torch.tensor([3, 9, 10, 10]), MAX_TOKENS)
+    # Buffer 2 of 10 tokens: nothing at 3, half at 9, all at 10.
+    torch.testing.assert_close(
+        shaped, torch.tensor([[1.0, 0.5], [-0.5, float("nan")]]), rtol=0, atol=1e-7, equal_nan=True
+    )
+
+
+def test_shape_without_shaping_returns_the_rewards():
+    rewards = torch.tensor([[1.0, 0.0]])
+    assert torch.equal(build().shape(rewards, torch.tensor([1, 2]), MAX_TOKENS), rewards)
+
+
+def test_advantages_are_those_of_the_recipe():
+    rewards = torch.tensor([[3.0, 1.0, 2.0]], dtype=torch.float64)
+    assert build("rloo").advantages(rewards).tolist() == [[1.5, -1.5, 0.0]]

@@ -1,0 +1,90 @@
+"""Policy drift and KL to the reference: values, gradients, safety."""
+
+import math
+
+import pytest
+import torch
+
+from mm_cpgd.algorithms import regularizers
+
+POINTS = [-5.0, -0.7, -0.01, 0.0, 0.01, 0.7, math.log(3) - 1e-6, math.log(3) + 1e-6, 2.0, 10.0]
+
+
+def evaluate(part, points, dtype=torch.float64, **options):
+    x = torch.tensor([points], dtype=dtype, requires_grad=True)
+    penalty = part(x, **options)
+    (gradient,) = torch.autograd.grad(penalty.sum(), x)
+    return penalty[0].tolist(), gradient[0].tolist()
+
+
+def test_drift_gradient_is_ratio_less_one_capped():
+    _, gradient = evaluate(regularizers.policy_drift, POINTS, alpha=0.01, cap=2.0)
+    assert gradient == pytest.approx([0.01 * min(math.exp(x) - 1, 2.0) for x in POINTS], abs=1e-14)
+
+
+def test_drift_gradient_equals_that_of_the_papers_stop_gradient_form():
+    log_policy = torch.tensor(POINTS, dtype=torch.float64, requires_grad=True)
+    coefficient = (log_policy.exp() - 1).clamp(max=2.0).detach()
+    (expected,) = torch.autograd.grad((coefficient * log_policy).sum(), log_policy)
+    _, gradient = evaluate(regularizers.policy_drift, POINTS, alpha=1.0, cap=2.0)
+    assert gradient == pytest.approx(expected.tolist(), abs=1e-14)
+
+
+def test_drift_value_is_k3_as_long_as_nothing_is_capped():
+    points = [x for x in POINTS if x < math.log(3)]
+    value, _ = evaluate(regularizers.policy_drift, points, alpha=1.0)
+    assert value == pytest.approx([math.exp(x) - 1 - x for x in points], abs=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_drift_is_finite_for_huge_log_ratios(dtype):
+    value, gradient = evaluate(regularizers.policy_drift, [-1e4, 1e4], dtype, alpha=1.0, cap=2.0)
+    assert all(math.isfinite(v) and v >= 0 for v in value)
+    assert gradient == pytest.approx([-1.0, 2.0], abs=1e-12)
+
+
+def test_reported_k3_is_finite_for_huge_log_ratios():
+    assert regularizers.capped_k3(torch.tensor([-1e4, 1e4])).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("estimator", "value", "slope"),
+    [
+        ("k1", lambda x: x, lambda x: 1.0),
+        ("k2", lambda x: x * x / 2, lambda x: x),
+        ("k3", lambda x: math.exp(-x) - 1 + x, lambda x: 1 - math.exp(-x)),
+    ],
+)
+def test_kl_in_the_papers_form_differentiates_the_estimator(estimator, value, slope):
+    actual, gradient = evaluate(regularizers.kl, POINTS, coefficient=0.1, estimator=estimator)
+    assert actual == pytest.approx([0.1 * value(x) for x in POINTS], abs=1e-12)
+    assert gradient == pytest.approx([0.1 * slope(x) for x in POINTS], abs=1e-12)
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_correct_kl_keeps_the_value_and_has_the_log_ratio_as_gradient(estimator):
+    paper, _ = evaluate(regularizers.kl, POINTS, coefficient=0.1, estimator=estimator)
+    value, gradient = evaluate(
+        regularizers.kl, POINTS, coefficient=0.1, estimator=estimator, gradient="correct"
+    )
+    assert value == pytest.approx(paper, abs=1e-14)
+    assert gradient == pytest.approx([0.1 * x for x in POINTS], abs=1e-14)
+
+
+def test_correct_kl_gradient_is_on_average_that_of_the_divergence():
+    # All three tokens of a small vocabulary, each weighted with its probability: the exact expectation.
+    logits = torch.tensor([0.3, -1.0, 0.5], dtype=torch.float64, requires_grad=True)
+    reference = torch.tensor([0.1, 0.2, -0.4], dtype=torch.float64).log_softmax(0)
+    log_policy = logits.log_softmax(0)
+    (exact,) = torch.autograd.grad(
+        (log_policy.exp() * (log_policy - reference)).sum(), logits, retain_graph=True
+    )
+    penalty = regularizers.kl(log_policy - reference, coefficient=1.0, estimator="k3", gradient="correct")
+    (sampled,) = torch.autograd.grad((log_policy.exp().detach() * penalty).sum(), logits)
+    torch.testing.assert_close(sampled, exact, rtol=0, atol=1e-14)
+
+
+def test_kl_is_finite_when_the_policy_has_nearly_dropped_a_token():
+    value, gradient = evaluate(regularizers.kl, [-1e3], torch.float32, coefficient=1.0, estimator="k3")
+    assert math.isfinite(value[0])
+    assert math.isfinite(gradient[0])
