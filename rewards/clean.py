@@ -1,0 +1,143 @@
+"""One spelling for what has many: Unicode, LaTeX macros, spacing, markdown.
+
+``clean`` keeps the meaning and changes only the spelling, so that everything after it (splitting, parsing,
+comparing as text) meets one form: ASCII mathematics with a small set of LaTeX commands.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_SUPER = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n", strict=True))
+_SUB = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True))
+_VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅛": "1/8", "⅙": "1/6"}
+_SYMBOLS = {
+    **dict.fromkeys("−–—‐‑﹣－", "-"),
+    **dict.fromkeys("×✕∗", r"\times "),
+    **dict.fromkeys("·⋅∙•", r"\cdot "),
+    "÷": r"\div ",
+    "√": r"\sqrt ",
+    "∞": r"\infty ",
+    "≤": r"\le ",
+    "⩽": r"\le ",
+    "≥": r"\ge ",
+    "⩾": r"\ge ",
+    "≠": r"\ne ",
+    "≈": r"\approx ",
+    "≌": r"\cong ",
+    "≅": r"\cong ",
+    "∽": r"\sim ",
+    "∼": r"\sim ",
+    "⊥": r"\perp ",
+    "∥": r"\parallel ",
+    "∪": r"\cup ",
+    "∩": r"\cap ",
+    "∈": r"\in ",
+    "∠": r"\angle ",
+    "△": r"\triangle ",
+    "±": r"\pm ",
+    "°": r"^{\circ}",
+    "º": r"^{\circ}",
+    "℃": r"^{\circ}\text{C}",
+    "π": r"\pi ",
+    "∅": r"\emptyset ",
+    "→": r"\to ",
+    **{
+        c: rf"\{name} "
+        for c, name in zip(
+            "αβγδθλμφωε",
+            ["alpha", "beta", "gamma", "delta", "theta", "lambda", "mu", "phi", "omega", "epsilon"],
+            strict=True,
+        )
+    },
+    **dict.fromkeys("，、", ","),
+    **dict.fromkeys("；", ";"),
+    **dict.fromkeys("：∶", ":"),
+    "。": ". ",
+    **dict.fromkeys("’‘′", "'"),
+    **dict.fromkeys("“”", '"'),
+}
+_CIRCLED = {chr(0x2460 + i): f"({i + 1})" for i in range(20)}
+_TABLE = str.maketrans(
+    {**_SYMBOLS, **_CIRCLED, **{c: rf" \frac{{{f[0]}}}{{{f[2]}}}" for c, f in _VULGAR.items()}}
+)
+# A braced group whose content may hold one more level of braces.
+_GROUP = r"\{((?:[^{}]|\{[^{}]*\})*)\}"
+_FUNCTIONS = "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|lg|exp|max|min"
+
+# (pattern, replacement), in order. Each is linear in the text's length: no nested quantifiers.
+_MACROS = [
+    (r"\\(?:[dtc])frac(?![a-zA-Z])", r"\\frac"),
+    (r"\\(?:dbinom|tbinom)(?![a-zA-Z])", r"\\binom"),
+    (r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|rm|bf|it)(?![a-zA-Z])\.?", ""),
+    (r"\{\s*,\s*\}", ","),
+    (r"(?<=\d)\\[,!;:](?=\d{3})", ""),
+    (r"\\[,!;:>]|\\ |~|\\q?quad(?![a-zA-Z])|\\n(?![a-zA-Z])|\\(?:h|v)space\*?\{[^{}]*\}", " "),
+    (rf"\\(?:number|num)\s*{_GROUP}", r"\1"),
+    (rf"\\(?:quantity|qty|SI)\s*{_GROUP}\s*{_GROUP}", r"\1\\text{\2}"),
+    (r"\\sqrt\s*\{\s*\}", r"\\sqrt "),
+    (
+        r"\\(?:mathrm|mathit|mathsf|textrm|textbf|textit|mbox|hbox|unit|si|operatorname|mathop|ce)\*?\s*\{",
+        r"\\text{",
+    ),
+    (r"\\(?:mathrm|mathit|mathsf|mathbf|boldsymbol|bm)(?![a-zA-Z{])(?!\s*\{)", ""),
+    (r"\\(?:mathbf|boldsymbol|bm|pmb|hat|widehat|tilde|bar)\s*\{([^{}]*)\}", r"\1"),
+    (r"\\hat(?![a-zA-Z])", ""),
+    (r"\\(?:overrightarrow|vec)\s*\{([^{}]*)\}", r"\\vec{\1}"),
+    (rf"\\text\s*\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
+    (r"\\text\s*\{\s*([A-Za-z]|[\d.,]+|\([A-Z]\))\s*\}", r"\1"),
+    (r"\\text\s*\{\s*(and|or|yes|no)\s*\}", r" \1 "),
+    (r"\\leqslant(?![a-zA-Z])|\\leq(?![a-zA-Z])|\\leqq(?![a-zA-Z])", r"\\le "),
+    (r"\\geqslant(?![a-zA-Z])|\\geq(?![a-zA-Z])|\\geqq(?![a-zA-Z])", r"\\ge "),
+    (r"\\lt(?![a-zA-Z])", "<"),
+    (r"\\gt(?![a-zA-Z])", ">"),
+    (r"\\neq(?![a-zA-Z])|\\not\s*=", r"\\ne "),
+    (r"\\(?:vartriangle|Delta(?=\s*[A-Z]{3}))(?![a-zA-Z])", r"\\triangle "),
+    (r"\\(?:backsim|thicksim)(?![a-zA-Z])", r"\\sim "),
+    (r"\\(?:varnothing|O|empty)(?![a-zA-Z])", r"\\emptyset "),
+    (r"\\varphi(?![a-zA-Z])", r"\\phi "),
+    (r"\\varepsilon(?![a-zA-Z])", r"\\epsilon "),
+    (r"\\(?:mid|vert|lvert|rvert)(?![a-zA-Z])", "|"),
+    (r"\\(?:colon|ratio)(?![a-zA-Z])", ":"),
+    (r"\\textdegree(?![a-zA-Z])|\\degree(?![a-zA-Z])|\$\s*textdegree\s*\$", r"^{\\circ}"),
+    (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))", r"^{\\circ}"),
+    (r"\\begin\s*\{(?:[bpvBV]?matrix|cases)\}|\\begin\s*\{array\}\s*\{[lcr|\s]*\}", r"\\begin "),
+    (r"\\end\s*\{(?:[bpvBV]?matrix|cases|array)\}", r"\\end "),
+    (r"\\%", "%"),
+    (r"(?:\*\*|__|`)", ""),
+]
+_COMPILED = [(re.compile(pattern), replacement) for pattern, replacement in _MACROS]
+
+
+def _scripts(text: str) -> str:
+    for table, mark in ((_SUPER, "^"), (_SUB, "_")):
+        run = re.compile(f"[{''.join(table)}]+")
+        text = run.sub(lambda m, t=table, k=mark: f"{k}{{{''.join(t[c] for c in m.group())}}}", text)
+    return text
+
+
+def _printable(text: str) -> str:
+    """Without control, bidi and zero-width characters, which can hide one answer behind another."""
+    return "".join(c for c in text if c in "\n\t " or unicodedata.category(c) not in ("Cc", "Cf", "Co", "Cn"))
+
+
+def clean(text: str) -> str:
+    """Return ``text`` in the one spelling that the rest of the package reads; ``$`` delimiters stay."""
+    if text.isascii() and text.isalnum():
+        return text
+    text = _scripts(_printable(text)).translate(_TABLE)
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text).translate(_TABLE)
+    for pattern, replacement in _COMPILED:
+        text = pattern.sub(replacement, text)
+    return text.strip()
+
+
+def plain_text(text: str) -> str:
+    """The form in which words are compared: cleaned, lower case, no ``$``, articles, quotes or end stops."""
+    text = clean(text).replace("$", " ").replace('"', "").casefold()
+    text = re.sub(rf"\\text\s*{_GROUP}", r" \1 ", text)
+    text = re.sub(r"\b(?:the|a|an)\s+(?=\w{2})", "", text)
+    text = re.sub(r"\s+", " ", text).strip()
+    return re.sub(r"\s*[.!,;:]+$", "", text)

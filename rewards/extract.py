@@ -1,0 +1,138 @@
+r"""Find the final answer in a free-form completion.
+
+The order, first that holds: what stands after thinking; inside it the last ``<answer>`` tag; the last
+``\boxed{…}`` (a run of boxes is one answer); "the answer is" and kin, the last of them; the last formula; the
+last words in bold; what follows the last line's last "is" or "="; the whole text if it is one short line. Text inside ``<think>`` is never an answer.
+"""
+
+from __future__ import annotations
+
+import re
+
+_TAIL = 20_000
+_SHORT = 60
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_EMPTY_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{\s*\}")
+_JOINT = re.compile(r"[\s$,;.()\\\[\]]*(?:and|or|和|或)?[\s$,;()\\\[\]]*")
+_PHRASES = re.compile(
+    r"(?:final\s+answer|correct\s+answer|answer|result|correct\s+(?:option|choice))\s*"
+    r"(?:\*\*)?\s*(?:(?:is|are|would be|should be|equals)\s*(?:therefore|thus)?\s*[::]?|[::])\s*(?:\*\*)?"
+    r"|(?:答案|结果|选项)\s*(?:应该?)?\s*(?:是|为|[::])\s*|故(?:填|选|答案为)\s*[::]?\s*|fill\s+in\s*:?",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(r"\n|[。!?]|[.!?](?=\s|$)(?<!\d\.\d)")
+_MATH = re.compile(r"\$\$([^$]+)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_CLOSING = re.compile(r"(?:\bis|\bare|=|是|为)\s*:?\s*((?:(?!\bis\b|\bare\b)[^=是为]){1,40})$")
+_BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
+
+
+def after_thinking(completion: str) -> str:
+    """Drop ``<think>`` blocks; an unclosed one swallows the rest, a closing tag without opening all before it."""
+    end = completion.rfind("</think>")
+    rest = completion[end + len("</think>") :] if end >= 0 else completion
+    start = rest.find("<think>")
+    if start < 0:
+        return rest
+    return rest[:start]
+
+
+def _tagged(text: str) -> str | None:
+    start = text.rfind("<answer>")
+    if start < 0:
+        return None
+    content = text[start + len("<answer>") :]
+    end = content.find("</answer>")
+    return content[:end] if end >= 0 else content
+
+
+def _braced(text: str, start: int) -> int | None:
+    """The index of the brace that closes the one before ``start``."""
+    depth, i = 1, start
+    while i < len(text):
+        if text[i] == "\\":
+            i += 1
+        elif text[i] in "{}":
+            depth += 1 if text[i] == "{" else -1
+            if depth == 0:
+                return i
+        i += 1
+    return None
+
+
+def _boxes(text: str) -> list[tuple[int, int, str]]:
+    """Start, end and content of each outermost box that closes, left to right."""
+    found: list[tuple[int, int, str]] = []
+    for match in _BOX.finditer(text):
+        if found and match.start() < found[-1][1]:
+            continue
+        end = _braced(text, match.end())
+        if end is None:
+            break
+        found.append((match.start(), end + 1, text[match.end() : end]))
+    return found
+
+
+def _boxed(text: str) -> str | None:
+    boxes = _boxes(text)
+    if not boxes:
+        return None
+    first = len(boxes) - 1
+    while first > 0 and _JOINT.fullmatch(text[boxes[first - 1][1] : boxes[first][0]]):
+        first -= 1
+    contents = [content for _, _, content in boxes[first:]]
+    return contents[0] if len(contents) == 1 else ", ".join(dict.fromkeys(contents))
+
+
+def _phrased(text: str) -> str | None:
+    matches = list(_PHRASES.finditer(text))
+    if not matches:
+        return None
+    rest = text[matches[-1].end() :].lstrip(" :*")
+    display = re.match(r"\s*(\$\$[^$]+\$\$|\\\[.+?\\\])", rest, re.DOTALL)
+    if display:
+        return display.group(1)
+    end = _SENTENCE_END.search(rest.lstrip())
+    return rest.lstrip()[: end.start()] if end else rest
+
+
+def _last_math(text: str) -> str | None:
+    matches = list(_MATH.finditer(text))
+    return next(group for group in matches[-1].groups() if group) if matches else None
+
+
+def _last_bold(text: str) -> str | None:
+    matches = _BOLD.findall(text)
+    return matches[-1] if matches else None
+
+
+def _closing(text: str) -> str | None:
+    """What follows the last "is" or "=" of the last line, if it is short: "the area is (C)." """
+    line = text.rpartition("\n")[2]
+    match = _CLOSING.search(line)
+    return match.group(1) if match else None
+
+
+def _whole(text: str) -> str | None:
+    return text if len(text) <= _SHORT and "\n" not in text else None
+
+
+def _bare(text: str | None) -> str | None:
+    """Without surrounding space and emphasis; None if nothing is left."""
+    bare = text.strip().strip("*_`").strip() if text else ""
+    return bare or None
+
+
+def extract_answer(completion: str) -> str | None:
+    """Return the final answer of a completion as its author wrote it, or None if there is none.
+
+    Only the last 20,000 characters after thinking are looked at.
+    """
+    text = _EMPTY_BOX.sub("", after_thinking(completion)[-_TAIL:]).strip()
+    tagged = _tagged(text)
+    if tagged is not None:
+        return _bare(_boxed(tagged)) or _bare(_phrased(tagged)) or _bare(tagged)
+    for find in (_boxed, _phrased, _last_math, _last_bold, _closing, _whole):
+        found = _bare(find(text))
+        if found:
+            return found
+    return None

@@ -1,0 +1,79 @@
+"""Sets of real numbers: inequalities, intervals and unions of them in one form, so that either may answer the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rewards.numeric import evaluate
+from rewards.tree import Node, symbol, symbols
+
+_INFINITY = symbol("oo")
+_MINUS_INFINITY = Node("neg", (_INFINITY,))
+_FLIPPED = {">": "<", ">=": "<="}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """From ``low`` to ``high``; ``closed`` says of each end whether it belongs. ``name`` is the variable's or ""."""
+
+    low: Node
+    high: Node
+    closed: tuple[bool, bool]
+    name: str = ""
+
+
+def ascending(tree: Node) -> Node:
+    """A chain of ``>`` written as a chain of ``<``."""
+    names = tree.name.split()
+    if names and all(name in _FLIPPED for name in names):
+        flipped = " ".join(_FLIPPED[name] for name in reversed(names))
+        return Node("rel", tree.args[::-1], name=flipped)
+    return tree
+
+
+def _from_chain(tree: Node) -> Interval | None:
+    tree = ascending(tree)
+    sides, names = tree.args, tree.name.split()
+    if not names or any(name not in ("<", "<=") for name in names) or len(sides) > 3:
+        return None
+    middle = [side for side in sides if side.op == "sym" and side.name not in ("pi", "e", "i", "oo")]
+    if len(middle) != 1 or sum(bool(symbols(side)) for side in sides) != 1:
+        return None
+    name = "" if middle[0].name == "?" else middle[0].name
+    if len(sides) == 3:
+        closed = (names[0] == "<=", names[1] == "<=")
+        return Interval(sides[0], sides[2], closed, name) if sides[1] is middle[0] else None
+    if sides[0] is middle[0]:
+        return Interval(_MINUS_INFINITY, sides[1], (False, names[0] == "<="), name)
+    return Interval(sides[0], _INFINITY, (names[0] == "<=", False), name)
+
+
+def _from_bracket(tree: Node) -> Interval | None:
+    if len(tree.args) != 2 or any(symbols(arg) - {"oo"} for arg in tree.args):
+        return None
+    return Interval(tree.args[0], tree.args[1], (tree.name[0] == "[", tree.name[-1] == "]"))
+
+
+def _low(interval: Interval) -> float:
+    value = evaluate(interval.low, {"oo": complex(1e300)})
+    return value.z.real if value else 0.0
+
+
+def region(tree: Node) -> tuple[Interval, ...] | None:
+    """The tree as disjoint intervals from left to right, or None if it is no set of real numbers."""
+    if tree.op == "rel" and tree.name == "in":
+        inner = region(tree.args[1])
+        name = tree.args[0].name
+        return inner and tuple(Interval(i.low, i.high, i.closed, name) for i in inner)
+    if tree.op == "cup":
+        parts = [region(arg) for arg in tree.args]
+        joined = [interval for part in parts if part for interval in part]
+        return tuple(sorted(joined, key=_low)) if all(parts) else None
+    interval = _from_chain(tree) if tree.op == "rel" else None
+    interval = _from_bracket(tree) if tree.op == "bracket" else interval
+    return (interval,) if interval else None
+
+
+def union(trees: list[Node]) -> tuple[Interval, ...] | None:
+    """Several sets as one."""
+    return region(Node("cup", tuple(trees))) if trees else None
