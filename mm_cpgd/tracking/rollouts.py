@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -141,17 +142,19 @@ def rollout_files(folder: Path) -> dict[int, Path]:
     return dict(sorted(files.items()))
 
 
-def read_rollouts(path: Path) -> list[PromptRollout]:
-    """Return what ``RolloutLog`` wrote. Raises ``UserError`` with the number of a line of another form."""
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(_prompt(json.loads(line)))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise UserError(f"{path}, line {number}: not a rollout ({error!r})") from None
-    return rows
+def read_rollouts(path: Path, most: int | None = None) -> list[PromptRollout]:
+    """Return what ``RolloutLog`` wrote, of a large file only the first ``most`` prompts (those with images).
+
+    Raises ``UserError`` with the line number for a line of another form.
+    """
+    prompts = []
+    with path.open(encoding="utf-8", newline="\n") as file:
+        for number, line in enumerate(islice(file, most), 1):
+            try:
+                prompts.append(_prompt(json.loads(line)))
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+                raise UserError(f"{path}, line {number}: not a rollout ({error!r})") from None
+    return prompts
 
 
 def _prompt(row: dict[str, Any]) -> PromptRollout:

@@ -1,0 +1,168 @@
+"""The report's charts as inline SVG, drawn by matplotlib in colours that the page decides (light or dark)."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mm_cpgd.report.plans import PLANS, Plan
+from mm_cpgd.report.run_data import RunData, Series, share
+
+MOST_POINTS = 400
+"""Longer series are drawn as means of neighbours, so that a page stays small."""
+# Stand-ins that matplotlib draws and the page's variables replace; matplotlib knows no CSS variables.
+_COLORS = {"#010101": "var(--ink)", "#020202": "var(--line)", "#030303": "var(--muted)"} | {
+    f"#0400{i:02x}": f"var(--series-{i})" for i in range(4)
+}
+_INK, _LINE, _MUTED, *_SERIES = _COLORS
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 11,
+    "text.color": _INK,
+    "axes.edgecolor": _LINE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": _LINE,
+    "grid.linewidth": 0.6,
+    "xtick.color": _LINE,
+    "ytick.color": _LINE,
+    "xtick.labelcolor": _MUTED,
+    "ytick.labelcolor": _MUTED,
+    "legend.frameon": False,
+    "legend.fontsize": 10,
+    "lines.linewidth": 1.6,
+}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawn chart. ``svg`` is safe to place in the page: its texts come from ``Plan`` and numbers alone."""
+
+    title: str
+    about: str
+    svg: str
+
+
+_KNOWN = {key for plan in PLANS for key in (*plan.lines, *plan.points, plan.band)}
+_ELSEWHERE = {"eval/n", "seconds/iteration", "tokens/per_second", "optimizer/skipped"}
+
+
+def draw_charts(run: RunData) -> list[Chart]:
+    """Return the known charts that the run has numbers for."""
+    return [chart for plan in PLANS if (chart := _draw(run, plan))]
+
+
+def draw_others(run: RunData, most: int = 24) -> list[Chart]:
+    """Return a small chart for each metric that no known chart shows (one rule's reward, ``sft``)."""
+    keys = [key for key in run.metric_names() if key not in _KNOWN | _ELSEWHERE]
+    # A key is free text from a file: the template, which escapes, writes it as the title; the SVG must not.
+    charts = [_draw(run, Plan(key, "", {key: "value"})) for key in keys[:most]]
+    return [chart for chart in charts if chart]
+
+
+def _draw(run: RunData, plan: Plan) -> Chart | None:
+    lines = {label: run.series(key) for key, label in plan.lines.items()}
+    points = {key: run.series(key) for key in plan.points}
+    if not any(lines.values()) and not any(points.values()):
+        return None
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": plan.title}):
+        figure = Figure(figsize=(4.6, 2.7), layout="constrained")
+        axes = figure.add_subplot()
+        if plan.band:
+            _draw_band(axes, run, next(iter(plan.lines)), plan.band)
+        for color, (label, series) in zip(_SERIES, lines.items(), strict=False):
+            _draw_line(axes, series, label, color)
+        for key, series in points.items():
+            _draw_points(axes, run, series, plan.points[key])
+        _finish(axes, plan.percent)
+        return Chart(plan.title, plan.about, _to_svg(figure))
+
+
+def _draw_line(axes: Axes, series: Series, label: str, color: str) -> None:
+    if not series:
+        return
+    x, y = zip(*shorten_series(series), strict=True)
+    if len(series) < 40:
+        axes.plot(x, y, color=color, label=label, marker="o", markersize=2.5)
+    else:
+        axes.plot(x, y, color=color, alpha=0.3, linewidth=0.8)
+        axes.plot(x, rolling_mean(y, max(3, len(y) // 20 | 1)), color=color, label=label)
+
+
+def _draw_band(axes: Axes, run: RunData, key: str, spread: str) -> None:
+    spreads = dict(run.series(spread))
+    rows = [(at, value, spreads[at]) for at, value in run.series(key) if at in spreads]
+    if len(rows) > 1:
+        low = shorten_series([(at, value - width) for at, value, width in rows])
+        high = shorten_series([(at, value + width) for at, value, width in rows])
+        x = [at for at, _ in low]
+        axes.fill_between(
+            x, [y for _, y in low], [y for _, y in high], color=_SERIES[0], alpha=0.12, linewidth=0
+        )
+
+
+def _draw_points(axes: Axes, run: RunData, series: Series, label: str) -> None:
+    if not series:
+        return
+    counts = dict(run.series("eval/n"))
+    x, y = zip(*series, strict=True)
+    shares = [share(value, counts.get(at)) for at, value in series]
+    ends = [(s.value - s.low, s.high - s.value) if s and s.low is not None and s.high is not None else (0, 0)
+            for s in shares]  # fmt: skip
+    axes.errorbar(x, y, list(zip(*ends, strict=True)), fmt="o", markersize=4.5, capsize=2, elinewidth=1,
+                  color=_SERIES[1], label=label, zorder=3)  # fmt: skip
+
+
+def _finish(axes: Axes, percent: bool) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %" if percent else f"{value:.4g}")
+    axes.tick_params(length=0)
+    axes.margins(x=0.02)
+    axes.set_xlabel("iteration", color=_MUTED, fontsize=10)
+    if percent:
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(-0.02, low), min(1.02, max(high, 0.05)))
+    if len(axes.get_legend_handles_labels()[1]) > 1:
+        axes.legend(loc="best", ncols=3, handlelength=1.2, columnspacing=1.2)
+
+
+def shorten_series(series: Series, most: int = MOST_POINTS) -> list[tuple[float, float]]:
+    """Return at most ``most`` points, each the mean (of both coordinates) of as many neighbours."""
+    size = -(-len(series) // most)
+    blocks = [series[start : start + size] for start in range(0, len(series), size)] if size else []
+    return [(_mean([at for at, _ in block]), _mean([value for _, value in block])) for block in blocks]
+
+
+def rolling_mean(values: Sequence[float], window: int) -> list[float]:
+    """Return the mean of the ``window`` values (an odd count) around each place; of fewer at the ends."""
+    half = window // 2
+    return [_mean(values[max(0, at - half) : at + half + 1]) for at in range(len(values))]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _to_svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg))
+    for stand_in, variable in _COLORS.items():
+        svg = svg.replace(stand_in, variable)
+    return svg
