@@ -9,6 +9,16 @@ from rewards.verdict import Status, Verdict
 from rewards.verification import verify, verify_many
 
 __all__ = [
-    "RewardSum", "RuleError", "Scored", "Status", "Verdict", "equivalent", "extract_answer", "get_rule", "list_rules",
-    "rule", "verify", "verify_many",
-]  # fmt: skip
+    "RewardSum",
+    "RuleError",
+    "Scored",
+    "Status",
+    "Verdict",
+    "equivalent",
+    "extract_answer",
+    "get_rule",
+    "list_rules",
+    "rule",
+    "verify",
+    "verify_many",
+]

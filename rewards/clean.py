@@ -12,6 +12,18 @@ import unicodedata
 _SUPER = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n", strict=True))
 _SUB = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True))
 _VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅛": "1/8", "⅙": "1/6"}
+_GREEK = {
+    "α": "alpha",
+    "β": "beta",
+    "γ": "gamma",
+    "δ": "delta",
+    "θ": "theta",
+    "λ": "lambda",
+    "μ": "mu",
+    "φ": "phi",
+    "ω": "omega",
+    "ε": "epsilon",
+}
 _SYMBOLS = {
     **dict.fromkeys("−–—‐‑﹣－", "-"),
     **dict.fromkeys("×✕∗", r"\times "),
@@ -43,14 +55,7 @@ _SYMBOLS = {
     "π": r"\pi ",
     "∅": r"\emptyset ",
     "→": r"\to ",
-    **{
-        c: rf"\{name} "
-        for c, name in zip(
-            "αβγδθλμφωε",
-            ["alpha", "beta", "gamma", "delta", "theta", "lambda", "mu", "phi", "omega", "epsilon"],
-            strict=True,
-        )
-    },
+    **{letter: rf"\{name} " for letter, name in _GREEK.items()},
     **dict.fromkeys("，、", ","),
     **dict.fromkeys("；", ";"),
     **dict.fromkeys("：∶", ":"),
@@ -110,10 +115,14 @@ _MACROS = [
 _COMPILED = [(re.compile(pattern), replacement) for pattern, replacement in _MACROS]
 
 
+def _script(run: str, table: dict[str, str], mark: str) -> str:
+    return f"{mark}{{{''.join(table[c] for c in run)}}}"
+
+
 def _scripts(text: str) -> str:
     for table, mark in ((_SUPER, "^"), (_SUB, "_")):
         run = re.compile(f"[{''.join(table)}]+")
-        text = run.sub(lambda m, t=table, k=mark: f"{k}{{{''.join(t[c] for c in m.group())}}}", text)
+        text = run.sub(lambda match: _script(match.group(), table, mark), text)  # noqa: B023 - used at once
     return text
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,10 +28,10 @@ class Scored:
     components: dict[str, Verdict] = field(default_factory=dict)
 
 
-def guarded(call: Callable[[], Verdict]) -> Verdict:
-    """The rule's verdict; status ``error`` without a score if it raises, for a bug is no evidence of an answer."""
+def guarded(bound: BoundRule, completion: str, example: Any) -> Verdict:
+    """The rule's verdict; ``error`` without a score if it raises, for a bug says nothing of the answer."""
     try:
-        return call()
+        return bound(completion, example)
     except Exception as error:
         return Verdict(None, Status.ERROR, None, f"{type(error).__name__}: {error}"[:300])
 
@@ -39,8 +39,8 @@ def guarded(call: Callable[[], Verdict]) -> Verdict:
 class RewardSum:
     """A weighted sum of reward rules.
 
-    A rule that raises gives a verdict with status ``error`` and no score: the completion is not trained on, and
-    the caller counts it. Rules may be called from several threads at a time.
+    A rule that raises gives a verdict with status ``error`` and no score: the completion is not trained on,
+    and the caller counts it. Rules may be called from several threads at a time.
 
     Args:
         components: (rule, weight, options) each; see ``get_rule`` for how a rule is named.

@@ -1,9 +1,9 @@
 """Whether a reading of an answer says the same as a reading of the gold answer.
 
-Structure is compared here (blanks, tuples, sets, relations, units); two expressions are compared by ``_leaf``:
-exact arithmetic, then certain difference in floating point, then identical trees, and only then sympy, through
-the ``arbiter`` that the caller passes. The parent process passes one that raises ``Undecided``; a worker process
-passes sympy's. Both run the same code, so a verdict does not depend on where it was found.
+Structure is compared here (blanks, tuples, sets, relations, units); two expressions are compared by
+``_leaf``: exact arithmetic, identical trees, certain difference in floating point, and only then sympy,
+through the ``arbiter`` that the caller passes. The parent process passes one that raises ``Undecided``; a
+worker process passes sympy's. Both run the same code, so a verdict does not depend on where it was found.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def _decimals(node: Node) -> int:
 def rounds_to(answer: Node, gold: Node, value: Fraction, wanted: Fraction) -> bool:
     """The rounding rule: a decimal that carries more digits than a decimal gold and rounds to it is right.
 
-    The gold must have at least two decimals and three significant digits; nothing but a written decimal is ever
-    rounded, so 1/3 is not 0.33 and no root is its decimal.
+    The gold must have at least two decimals and three significant digits; nothing but a written decimal is
+    ever rounded, so 1/3 is not 0.33 and no root is its decimal.
     """
     places = _decimals(gold)
     digits = len(str(abs(wanted.numerator * 10**places // wanted.denominator))) if places >= 0 else 0
@@ -72,7 +72,7 @@ def _ordered(answers: Sequence[Node], golds: Sequence[Node], arbiter: Arbiter) -
 
 
 def _matched(answers: Sequence[object], golds: Sequence[object], same: Callable[..., bool]) -> bool:
-    """Whether each gold has its own answer. Equality is transitive, so taking the first that fits is enough."""
+    """Whether each gold has its own answer. Equality is transitive, so the first that fits will do."""
     left = list(answers)
     for gold in golds:
         found = next((i for i, answer in enumerate(left) if same(answer, gold)), None)
@@ -91,7 +91,7 @@ def _distinct(items: Sequence[Node], arbiter: Arbiter) -> list[Node]:
 
 
 def same_set(answers: Sequence[Node], golds: Sequence[Node], arbiter: Arbiter) -> bool:
-    """Whether two lists hold the same elements, in any order, repeats counted once. A part is not the whole."""
+    """Whether two lists hold the same elements, in any order, repeats once. A part is not the whole."""
     first, second = _distinct(answers, arbiter), _distinct(golds, arbiter)
     return len(first) == len(second) and _matched(first, second, lambda a, g: same_tree(a, g, arbiter))
 

@@ -7,7 +7,7 @@ from rewards.reading import read_answer, read_gold
 from rewards.tree import Node
 
 
-class Incomparable(Exception):  # noqa: N818 - an outcome, not a fault
+class Incomparable(Exception):
     """sympy could not work with one of the sides; the message is sympy's."""
 
 

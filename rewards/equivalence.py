@@ -1,7 +1,7 @@
 """Compare a bare answer with a gold answer and say how it went.
 
-The road: options if the question has them; then what both sides say (``rewards.reading``), compared exactly and
-numerically here, and by sympy in a worker process only where that does not decide.
+The road: options if the question has them; then what both sides say (``rewards.reading``), compared exactly
+and numerically here, and by sympy in a worker process only where that does not decide.
 """
 
 from __future__ import annotations

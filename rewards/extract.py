@@ -2,7 +2,8 @@ r"""Find the final answer in a free-form completion.
 
 The order, first that holds: what stands after thinking; inside it the last ``<answer>`` tag; the last
 ``\boxed{…}`` (a run of boxes is one answer); "the answer is" and kin, the last of them; the last formula; the
-last words in bold; what follows the last line's last "is" or "="; the whole text if it is one short line. Text inside ``<think>`` is never an answer.
+last words in bold; what follows the last line's last "is" or "="; the whole text if it is one short
+line. Text inside ``<think>`` is never an answer.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
 
 
 def after_thinking(completion: str) -> str:
-    """Drop ``<think>`` blocks; an unclosed one swallows the rest, a closing tag without opening all before it."""
+    """Drop ``<think>`` blocks; an unclosed one takes the rest, a closing tag all that is before it."""
     end = completion.rfind("</think>")
     rest = completion[end + len("</think>") :] if end >= 0 else completion
     start = rest.find("<think>")
@@ -106,7 +107,7 @@ def _last_bold(text: str) -> str | None:
 
 
 def _closing(text: str) -> str | None:
-    """What follows the last "is" or "=" of the last line, if it is short: "the area is (C)." """
+    """What follows the last "is" or "=" of the last line, if it is short, as in "the area is (C)"."""
     line = text.rpartition("\n")[2]
     match = _CLOSING.search(line)
     return match.group(1) if match else None

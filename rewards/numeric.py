@@ -1,8 +1,8 @@
 """Floating point evaluation that knows its own error: enough to say for certain that two trees differ.
 
-Most wrong answers are wrong by far. Evaluating both sides at a few fixed points settles those in microseconds,
-and leaves to sympy only what agrees. Each value carries a first-order bound of its rounding error, so that
-cancellation is never mistaken for a difference.
+Most wrong answers are wrong by far. Evaluating both sides at a few fixed points settles those in
+microseconds, and leaves to sympy only what agrees. Each value carries a first-order bound of its rounding
+error, so that cancellation is never mistaken for a difference.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _power(base: Value, exponent: Value) -> Value:
 
 
 def _real_odd_root(base: Value, top: int, bottom: int) -> Value:
-    """The real value of a negative number to the power top/bottom, bottom odd, as school mathematics has it."""
+    """The real value of a negative number to the power top/bottom, bottom odd, as taught at school."""
     size = _power(Value(-base.z, base.error), Value(top / bottom, _UNIT))
     return Value(-size.z if top % 2 else size.z, size.error)
 
@@ -151,7 +151,7 @@ def _unary(op: str, a: Value) -> Value:
 
 
 def evaluate(node: Node, point: Mapping[str, complex]) -> Value | None:
-    """The tree's value with its error bound where each name has the value ``point`` gives it; None if undefined."""
+    """The tree's value and error bound where names have the values of ``point``; None if undefined."""
     try:
         return _evaluate(node, point)
     except (ArithmeticError, ValueError, IndexError):
@@ -159,7 +159,7 @@ def evaluate(node: Node, point: Mapping[str, complex]) -> Value | None:
 
 
 def points(names: frozenset[str]) -> list[dict[str, complex]]:
-    """Fixed pseudo-random places to evaluate at, the same in every process; the later ones have mixed signs."""
+    """Fixed pseudo-random places to evaluate at, the same in every process; later ones have mixed signs."""
     if not names:
         return [{}]
     made = []

@@ -33,7 +33,7 @@ def _joined(text: str) -> frozenset[str]:
 
 
 def letters_in(text: str) -> frozenset[str]:
-    """The option letters that ``text`` names: "B", "(b)", "B. 12 cm", "A and C", "ACD"; empty if none."""
+    """The option letters that ``text`` names: "B", "(b)", "B. 12 cm", "A and C", "ACD"; or none."""
     text = _cleaned(text)
     if _RUN.fullmatch(text) and list(text) == sorted(set(text)):
         return frozenset(text)

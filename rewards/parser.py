@@ -1,14 +1,16 @@
 r"""Read mathematics as people write it in answers: a small recursive-descent parser from LaTeX to ``Node``.
 
-Grammar, loosest first: relations (``<``, ``=``, ``\perp`` …), ``\cup`` and ``\cap``, ratios ``:``, sums, products
-(written or implied), signs, powers and other marks behind, atoms. Everything is bounded: length, depth, number
-of nodes, digits. It is its own parser because a general one reads too much into answers: letters folded to
-lower case, decimals turned into binary floats, ``\frac94`` and ``0.\overline{3}`` not read, 1–70 ms each.
+Grammar, loosest first: relations (``<``, ``=``, ``\perp`` …), ``\cup`` and ``\cap``, ratios ``:``, sums,
+products (written or implied), signs, powers and other marks behind, atoms. Everything is bounded: length,
+depth, number of nodes, digits. It is its own parser because a general one (latex2sympy2_extended) was
+measured to fold letters to lower case, to turn decimals into binary floats, to hand digits to ``sympify``, not to read
+``\frac94`` and ``0.\overline{3}``, and take 1–70 ms for what takes 0.1 ms here.
 """
 
 from __future__ import annotations
 
-from rewards.bounds import MAX_DEPTH, MAX_NODES, Refused, Unreadable, check_length
+from rewards.bounds import MAX_DEPTH, Refused, Unreadable, check_length
+from rewards.cursor import Cursor
 from rewards.tokens import Token, tokenize
 from rewards.tree import Node, exact, number, symbol
 
@@ -18,86 +20,29 @@ _RELATIONS = {
     r"\parallel": "parallel", r"\cong": "cong", r"\sim": "sim", r"\equiv": "=", r"\to": "to",
     r"\rightarrow": "to", r"\subset": "subset", r"\subseteq": "subset",
 }  # fmt: skip
-_GREEK = frozenset(
-    [
-        r"\alpha",
-        r"\beta",
-        r"\gamma",
-        r"\delta",
-        r"\epsilon",
-        r"\theta",
-        r"\lambda",
-        r"\mu",
-        r"\phi",
-        r"\omega",
-        r"\rho",
-        r"\sigma",
-        r"\tau",
-        r"\eta",
-        r"\xi",
-        r"\psi",
-        r"\nu",
-        r"\kappa",
-        r"\Delta",
-        r"\Omega",
-        r"\Phi",
-        r"\Gamma",
-        r"\Sigma",
-        r"\Theta",
-        r"\Lambda",
-        r"\zeta",
-        r"\ell",
-        r"\emptyset",
-    ]
+_GREEK_NAMES = (
+    "alpha beta gamma delta epsilon theta lambda mu phi omega rho sigma tau eta xi psi nu kappa zeta ell "
+    "emptyset Delta Omega Phi Gamma Sigma Theta Lambda"
 )
-_CLOSERS = {"(": ")]", "[": ")]", "{": "}", r"\{": r"\}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil"}
+_GREEK = frozenset("\\" + name for name in _GREEK_NAMES.split())
+_ROUND = (")", "]")
+_CLOSERS = {
+    "(": _ROUND,
+    "[": _ROUND,
+    "{": ("}",),
+    r"\{": (r"\}",),
+    r"\lfloor": (r"\rfloor",),
+    r"\lceil": (r"\rceil",),
+}
 _STOPPERS = frozenset(
     [")", "]", "}", r"\}", "|", ",", "&", ":", "+", "-", r"\\", r"\|", r"\rfloor", r"\rceil", r"\end"]
 )
 _TIMES = frozenset(["*", r"\times", r"\cdot"])
 _HOLE = "?"
-_END = Token("end", "")
 
 
-class _Parser:
-    def __init__(self, tokens: list[Token]) -> None:
-        self.tokens = tokens
-        self.position = 0
-        self.depth = 0
-        self.nodes = 0
-
-    # Moving through the tokens.
-
-    @property
-    def next(self) -> Token:
-        return self.tokens[self.position] if self.position < len(self.tokens) else _END
-
-    def peek(self, ahead: int = 1) -> Token:
-        position = self.position + ahead
-        return self.tokens[position] if position < len(self.tokens) else _END
-
-    def take(self) -> Token:
-        token = self.next
-        self.position += 1
-        return token
-
-    def accept(self, *texts: str) -> bool:
-        if self.next.kind != "num" and self.next.text in texts and self.next.kind != "end":
-            self.position += 1
-            return True
-        return False
-
-    def expect(self, text: str) -> None:
-        if not self.accept(text):
-            raise Unreadable(f"{text!r} expected, {self.next.text or 'the end'!r} found")
-
-    def node(self, op: str, *args: Node, name: str = "") -> Node:
-        self.nodes += 1
-        if self.nodes > MAX_NODES:
-            raise Refused(f"more than {MAX_NODES} operations")
-        return Node(op, args, name=name)
-
-    # The grammar.
+class _Parser(Cursor):
+    """Reads one text; each method reads one level of the grammar and leaves the rest."""
 
     def relation(self) -> Node:
         first = symbol(_HOLE) if self.next.text in _RELATIONS else self.union()
@@ -208,7 +153,7 @@ class _Parser:
         return self.node("^", base, self._script())
 
     def _script(self) -> Node:
-        """What stands after ``^``: a group, a signed number, or one atom with its own power (right to left)."""
+        """What stands after ``^``: a group, a signed number, or one atom with its own power."""
         if self.accept("-"):
             return self.node("neg", self._script())
         base = self.atom()
@@ -216,8 +161,6 @@ class _Parser:
             self.take()
             return self._power(base)
         return base
-
-    # Atoms.
 
     def atom(self, single_digit: bool = False) -> Node:
         self.depth += 1
@@ -275,11 +218,11 @@ class _Parser:
         return "".join(parts)
 
     def _bracket(self, opener: str) -> Node:
-        items = [] if self.next.text in _CLOSERS[opener].split() else [self.relation()]
+        items = [] if self.next.text in _CLOSERS[opener] else [self.relation()]
         while self.accept(","):
             items.append(self.relation())
         closer = self.take().text
-        if closer not in (tuple(_CLOSERS[opener]) if len(opener) == 1 else (_CLOSERS[opener],)):
+        if closer not in _CLOSERS[opener]:
             raise Unreadable(f"{closer or 'the end'!r} closes {opener!r}")
         return self._closed(opener, closer, items)
 

@@ -48,7 +48,7 @@ def join_thousands(text: str) -> str:
 
 def _numbered(text: str) -> list[str] | None:
     """The contents of ``(1) … (2) …`` or None if the text is not numbered like that from its start."""
-    marks = [m for m in re.finditer(r"\((\d{1,2})\)", text)]
+    marks = list(re.finditer(r"\((\d{1,2})\)", text))
     wanted, used = 1, []
     for mark in marks:
         if int(mark.group(1)) == wanted and (wanted > 1 or not text[: mark.start()].strip()):
@@ -62,7 +62,7 @@ def _numbered(text: str) -> list[str] | None:
 
 
 def split_top(text: str, separators: str) -> list[str]:
-    """Split at any of the characters that stand outside of every bracket; half-open intervals count as brackets."""
+    """Split at those of the characters that stand outside of every bracket, of whatever kind."""
     parts, depth, start = [], 0, 0
     for i, c in enumerate(text):
         if c in "([{":

@@ -78,7 +78,7 @@ class _Worker:
         self.ready = True
 
     def ask(self, request: dict[str, object], limit: float) -> dict[str, object] | None:
-        """Send one question; None if no reply comes within ``limit`` seconds. Raises ``EOFError`` if it died."""
+        """Send one question; None if no reply comes within ``limit`` s. Raises ``EOFError`` if it died."""
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(json.dumps({**request, "limit": limit}).encode() + b"\n")
@@ -127,7 +127,7 @@ class Pool:
         return worker
 
     def _take(self) -> _Worker:
-        """The worker that has waited least; a spare one is kept loading, to be there when another is killed."""
+        """The worker that has waited least; a spare one is kept, to be there when another is killed."""
         with self._lock:
             worker = self._idle.pop() if self._idle else self._start()
             if not self._idle and len(self._all) <= self.size:

@@ -14,21 +14,8 @@ from rewards.tree import Node, walk
 from rewards.units import DEGREES, PERCENT, Unit, find_unit
 
 _MAX_WORDS = 6
-_COUNTS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-]
+_COUNT_WORDS = "zero one two three four five six seven eight nine ten eleven twelve"
+_COUNTS = _COUNT_WORDS.split()
 _OPEN = re.compile(
     r"not\s+(?:be\s+)?unique|answers?\s+(?:may|can|could)?\s*var|any\s+(?:value|reasonable|one)|acceptable|"
     r"open[- ]ended|reasonable answer|答案不唯一|不唯一|言之有理|略",
@@ -166,7 +153,7 @@ def _read_one(text: str) -> Reading:
 
 @lru_cache(maxsize=4096)
 def read_answer(text: str) -> Reading:
-    """Return what a bare answer says. Raises ``Unreadable`` if it is empty, ``Refused`` if it is too large."""
+    """Return what a bare answer says. Raises ``Unreadable`` if empty, ``Refused`` if too large."""
     check_length(text)
     return _read_one(clean(text))
 
@@ -205,7 +192,7 @@ def _gold_alternatives(text: str) -> Reading:
 def read_gold(text: str) -> Reading:
     """Return what a gold answer says, its alternatives included.
 
-    Raises ``Unreadable`` with the reason if no answer could be compared with it: open answers, prose, nothing.
+    Raises ``Unreadable`` with the reason if nothing can be compared with it: an open answer, prose, nothing.
     """
     check_length(text)
     cleaned = clean(text)

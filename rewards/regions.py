@@ -1,4 +1,4 @@
-"""Sets of real numbers: inequalities, intervals and unions of them in one form, so that either may answer the other."""
+"""Sets of real numbers: inequalities, intervals, unions in one form, so that either may answer the other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FLIPPED = {">": "<", ">=": "<="}
 
 @dataclass(frozen=True)
 class Interval:
-    """From ``low`` to ``high``; ``closed`` says of each end whether it belongs. ``name`` is the variable's or ""."""
+    """From ``low`` to ``high``; ``closed`` says which ends belong. ``name`` is the variable's or ""."""
 
     low: Node
     high: Node

@@ -1,6 +1,6 @@
 """Find a reward rule by name, or in a user's own file, and bind its options.
 
-A rule is a plain function ``rule(completion, example, **options) -> Verdict | float`` under ``@rule("name")``.
+A rule is a plain function ``f(completion, example, **options) -> Verdict | float`` under ``@rule("name")``.
 """
 
 from __future__ import annotations

@@ -15,8 +15,9 @@ from rewards.tree import Node, exact
 
 _DIGITS = 40
 _FUNCTIONS: dict[str, Any] = {
-    "sin": sympy.sin, "cos": sympy.cos, "tan": sympy.tan, "cot": sympy.cot, "sec": sympy.sec, "csc": sympy.csc,
-    "arcsin": sympy.asin, "arccos": sympy.acos, "arctan": sympy.atan, "sinh": sympy.sinh, "cosh": sympy.cosh,
+    "sin": sympy.sin, "cos": sympy.cos, "tan": sympy.tan, "cot": sympy.cot, "sec": sympy.sec,
+    "csc": sympy.csc, "arcsin": sympy.asin, "arccos": sympy.acos,
+    "arctan": sympy.atan, "sinh": sympy.sinh, "cosh": sympy.cosh,
     "tanh": sympy.tanh, "abs": sympy.Abs, "!": sympy.factorial, "floor": sympy.floor, "ceil": sympy.ceiling,
     "binom": sympy.binomial, "log": sympy.log, "max": sympy.Max, "min": sympy.Min,
 }  # fmt: skip
@@ -31,7 +32,7 @@ def _raised(base: Any, exponent: Any) -> Any:
 
 
 def to_sympy(node: Node) -> Any:
-    """Return the tree as a sympy expression over real symbols. Raises ``Unreadable`` for what is no expression."""
+    """Return the tree as a sympy expression over real symbols. Raises ``Unreadable`` if it is none."""
     value = exact(node)
     if value is not None:
         return sympy.Rational(value.numerator, value.denominator)

@@ -2,61 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from fractions import Fraction
 from typing import NamedTuple
 
 from rewards.bounds import MAX_DIGITS, Refused, Unreadable
 
-FUNCTIONS = frozenset(
-    [
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "sinh",
-        "cosh",
-        "tanh",
-        "ln",
-        "lg",
-        "log",
-        "exp",
-        "max",
-        "min",
-        "sqrt",
-        "abs",
-    ]
-)
+_FUNCTION_NAMES = "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln lg log exp max min sqrt abs"
+FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
 _WORDS = FUNCTIONS | {"pi", "infty", "theta", "alpha", "beta", "gamma", "omega", "phi", "lambda", "mu"}
-_SHORT_WORDS = frozenset(
-    [
-        "no",
-        "up",
-        "on",
-        "in",
-        "at",
-        "of",
-        "to",
-        "by",
-        "is",
-        "it",
-        "or",
-        "if",
-        "so",
-        "we",
-        "he",
-        "an",
-        "as",
-        "be",
-        "go",
-        "do",
-    ]
-)
+_SHORT_WORD_LIST = "no up on in at of to by is it or if so we he an as be go do"
+_SHORT_WORDS = frozenset(_SHORT_WORD_LIST.split())
 _TOKEN = re.compile(
     r"""\s*(?:
       (?P<num>\d+(?:\.\d*)?|\.\d+)
@@ -101,7 +58,7 @@ def _repeating(text: str, end: int, start: Token) -> tuple[Token, int]:
 
 
 def _consecutive(word: str) -> bool:
-    return all(ord(b) - ord(a) == 1 for a, b in zip(word, word[1:], strict=False))
+    return all(ord(b) - ord(a) == 1 for a, b in itertools.pairwise(word))
 
 
 def _letters(word: str) -> list[Token]:

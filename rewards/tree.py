@@ -18,9 +18,10 @@ class Node:
     """One operation.
 
     Attributes:
-        op: ``num``, ``sym``, ``+``, ``*``, ``/``, ``neg``, ``^``, ``root`` (radicand, degree), ``abs``, ``!``,
-            ``binom``, ``floor``, ``ceil``, ``log`` (argument, base), ``deg``, ``%``, ``pm``, ``:``, ``rel``,
-            ``cup``, ``cap``, ``bracket``, ``set``, ``matrix`` (rows are ``bracket``), or a function's name.
+        op: ``num``, ``sym``, ``+``, ``*``, ``/``, ``neg``, ``^``, ``root`` (radicand, degree), ``abs``,
+            ``!``, ``binom``, ``floor``, ``ceil``, ``log`` (argument, base), ``deg``, ``%``, ``pm``, ``:``,
+            ``rel``, ``cup``, ``cap``, ``bracket``, ``set``, ``matrix`` (rows are ``bracket``), or a function's
+            name.
         args: the operands, in order.
         value: the number of a ``num``.
         name: of a ``sym``; the delimiters of a ``bracket`` (``(]``); the relations of a ``rel``, by spaces.
@@ -123,8 +124,8 @@ def _apply(op: str, args: list[Fraction]) -> Fraction | None:
 def exact(node: Node) -> Fraction | None:
     """The tree's value if it is rational and simple arithmetic finds it, else None.
 
-    Raises ``Refused`` when a part of it, rational or not, is larger than the bounds allow, so that calling this
-    once on a tree is also the check that it can be handed to sympy.
+    Raises ``Refused`` when a part of it, rational or not, is larger than the bounds allow, so that calling
+    this once on a tree is also the check that it can be handed to sympy.
     """
     if node.op == "num":
         return node.value

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 _LENGTH = {
-    "mm": "1/1000", "cm": "1/100", "dm": "1/10", "m": "1", "km": "1000", "inch": "127/5000", "foot": "381/1250",
-    "yard": "1143/1250", "mile": "201168/125",
+    "mm": "1/1000", "cm": "1/100", "dm": "1/10", "m": "1", "km": "1000", "inch": "127/5000",
+    "foot": "381/1250", "yard": "1143/1250", "mile": "201168/125",
 }  # fmt: skip
 _OTHER = {
     "mg": ("mass", "1/1000"), "g": ("mass", "1"), "kg": ("mass", "1000"), "ton": ("mass", "1000000"),
@@ -30,8 +30,9 @@ _NAMES = {
     "gram": "g", "kilogram": "kg", "milliliter": "ml", "mL": "ml", "liter": "l", "litre": "l", "L": "l",
     "second": "s", "sec": "s", "minute": "min", "hour": "h", "hr": "h", "degree": "°", "deg": "°",
     "percent": "%", "RMB": "yuan", "元": "yuan", "¥": "yuan", "$": "dollar", "€": "euro", "£": "pound",
-    "radian": "rad", "厘米": "cm", "毫米": "mm", "分米": "dm", "千米": "km", "米": "m", "千克": "kg", "克": "g",
-    "升": "l", "毫升": "ml", "秒": "s", "分钟": "min", "小时": "h", "度": "°", "N": "n", "J": "j", "W": "w",
+    "radian": "rad", "厘米": "cm", "毫米": "mm", "分米": "dm", "千米": "km", "米": "m", "千克": "kg",
+    "克": "g", "升": "l", "毫升": "ml", "秒": "s", "分钟": "min", "小时": "h", "度": "°",
+    "N": "n", "J": "j", "W": "w",
     "V": "v", "Pa": "pa", "mph": "mi/h", "平方厘米": "cm2", "平方米": "m2", "立方厘米": "cm3", "立方米": "m3",
 }  # fmt: skip
 _POWER_WORDS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
@@ -59,7 +60,7 @@ def _base(word: str) -> str | None:
 
 
 def find_unit(text: str) -> Unit | None:
-    """Return the unit that ``text`` names (``cm``, ``square meters``, ``cm^{2}``), or None if it names none."""
+    """Return the unit that ``text`` names (``cm``, ``square meters``, ``cm^{2}``), or None."""
     text = re.sub(r"[{}^\s]+", " ", text.replace("^{\\circ}", "°")).strip(" .")
     words = text.split(" ")
     power = _POWER_WORDS.get(words[0].rstrip(".").lower(), 1) if len(words) > 1 else 1

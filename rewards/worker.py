@@ -1,7 +1,7 @@
 """The process in which sympy runs: reads questions from its standard input, answers on its standard output.
 
-One line of JSON each way. Started by ``rewards.pool``, never by hand. It ends when its input ends, which is also
-what happens when the parent is killed; while it computes, a timer of the kernel ends it if the parent does not.
+One line of JSON each way. Started by ``rewards.pool``, never by hand. It ends when its input ends, which is
+also what happens when the parent is killed; while it computes, a kernel timer ends it if the parent does not.
 """
 
 from __future__ import annotations
