@@ -61,10 +61,7 @@ class RewardSum:
 
     def score_one(self, completion: str, example: Any) -> Scored:
         """Score one completion."""
-        verdicts = {
-            name: guarded(lambda bound=bound: bound(completion, example))
-            for name, bound in self.rules.items()
-        }
+        verdicts = {name: guarded(bound, completion, example) for name, bound in self.rules.items()}
         return Scored(self._total(verdicts), verdicts)
 
     def _total(self, verdicts: Mapping[str, Verdict]) -> float | None:

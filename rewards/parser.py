@@ -3,8 +3,8 @@ r"""Read mathematics as people write it in answers: a small recursive-descent pa
 Grammar, loosest first: relations (``<``, ``=``, ``\perp`` …), ``\cup`` and ``\cap``, ratios ``:``, sums,
 products (written or implied), signs, powers and other marks behind, atoms. Everything is bounded: length,
 depth, number of nodes, digits. It is its own parser because a general one (latex2sympy2_extended) was
-measured to fold letters to lower case, to turn decimals into binary floats, to hand digits to ``sympify``, not to read
-``\frac94`` and ``0.\overline{3}``, and take 1–70 ms for what takes 0.1 ms here.
+measured to fold letters to lower case, to turn decimals into binary floats, to hand digits to ``sympify``,
+not to read ``\frac94`` and ``0.\overline{3}``, and take 1–70 ms for what takes 0.1 ms here.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class _Parser(Cursor):
                 return node
 
     def _power(self, base: Node) -> Node:
-        if self.next.text == "{" and self.peek().text == r"\circ" and self.peek(2).text == "}":
+        if self.next.text == "{" and self.peek(1).text == r"\circ" and self.peek(2).text == "}":
             self.position += 3
             return self.node("deg", base)
         return self.node("^", base, self._script())

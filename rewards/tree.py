@@ -20,8 +20,8 @@ class Node:
     Attributes:
         op: ``num``, ``sym``, ``+``, ``*``, ``/``, ``neg``, ``^``, ``root`` (radicand, degree), ``abs``,
             ``!``, ``binom``, ``floor``, ``ceil``, ``log`` (argument, base), ``deg``, ``%``, ``pm``, ``:``,
-            ``rel``, ``cup``, ``cap``, ``bracket``, ``set``, ``matrix`` (rows are ``bracket``), or a function's
-            name.
+            ``rel``, ``cup``, ``cap``, ``bracket``, ``set``, ``matrix`` (rows are ``bracket``), or a
+            function's name.
         args: the operands, in order.
         value: the number of a ``num``.
         name: of a ``sym``; the delimiters of a ``bracket`` (``(]``); the relations of a ``rel``, by spaces.
