@@ -8,14 +8,14 @@ A column that a row lacks counts as empty.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
 from data.chat import Chat, parse_chat
 from data.errors import DataError
-from data.example import Example
+from data.example import Example, ImageRef
 from data.images import MAX_PIXELS, image_ref, is_embedded
 from data.readers import Row, Values
 
@@ -88,7 +88,7 @@ def to_example(row: Row, columns: Mapping[str, str], *, max_pixels: int = MAX_PI
         id=_text(_get(row, sources["id"]), "id") or str(row.index),
         question=question,
         answer=_answer(_get(row, sources["answer"])),
-        images=_images(row, columns, max_pixels),
+        images=_images(row, chat, columns, max_pixels),
         solution=solution or None,
         choices=_choices(_get(row, sources["choices"])),
         source=row.where,
@@ -96,9 +96,8 @@ def to_example(row: Row, columns: Mapping[str, str], *, max_pixels: int = MAX_PI
     )
 
 
-def image_values(row_values: Values, columns: Mapping[str, str], index: int = 0) -> list[Any]:
+def _image_values(row_values: Values, chat: Chat | None, columns: Mapping[str, str], index: int) -> list[Any]:
     """Return what the row gives as its images, in order: paths, bytes, …, none of them opened."""
-    chat = _chat(row_values, columns)
     if chat and chat.images:
         return chat.images
     value = _lookup(row_values, _source("images", row_values, columns), index)
@@ -108,9 +107,9 @@ def image_values(row_values: Values, columns: Mapping[str, str], index: int = 0)
     ]
 
 
-def _images(row: Row, columns: Mapping[str, str], max_pixels: int) -> tuple[Any, ...]:
+def _images(row: Row, chat: Chat | None, columns: Mapping[str, str], max_pixels: int) -> tuple[ImageRef, ...]:
     refs = []
-    for number, value in enumerate(image_values(row.values, columns, row.index)):
+    for number, value in enumerate(_image_values(row.values, chat, columns, row.index)):
         again = None
         if row.reload is not None and is_embedded(value):
             again = partial(_image_again, row.reload, columns, row.index, number)
@@ -118,8 +117,9 @@ def _images(row: Row, columns: Mapping[str, str], max_pixels: int) -> tuple[Any,
     return tuple(refs)
 
 
-def _image_again(reload: Any, columns: Mapping[str, str], index: int, number: int) -> Any:
-    return image_values(reload(), columns, index)[number]
+def _image_again(reload: Callable[[], Values], columns: Mapping[str, str], index: int, number: int) -> Any:
+    values = reload()
+    return _image_values(values, _chat(values, columns), columns, index)[number]
 
 
 def _chat(values: Values, columns: Mapping[str, str]) -> Chat | None:

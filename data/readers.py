@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -179,6 +180,8 @@ def _local_file(path: str | Path, split: str | None) -> Path | None:
 def _known_file(file: Path, split: str | None) -> Path:
     if file.suffix not in SUFFIXES:
         raise DataError(f"{file}: files of rows end with {', '.join(SUFFIXES)}, not {file.suffix!r}")
+    if not os.access(file, os.R_OK):
+        raise DataError(f"{file} may not be read by this user; change its permissions")
     if split is not None:
         raise DataError(f"{file} is a single file and has no split {split!r}; leave split out")
     return file
@@ -189,4 +192,4 @@ def _file_in_folder(folder: Path, split: str | None) -> Path | None:
         return None
     files = [file for file in folder.iterdir() if file.suffix in SUFFIXES and file.is_file()]
     chosen = [file for file in files if split in (None, file.stem)]
-    return chosen[0] if len(chosen) == 1 else None
+    return _known_file(chosen[0], None) if len(chosen) == 1 else None
