@@ -139,7 +139,7 @@ def _decode(value: Any, file: Any) -> Any:
     if kind == "bytes":
         return base64.b64decode(content, validate=True)
     if kind == "tensor":
-        return file.get_tensor(content)
+        return file.get_tensor(content).clone()  # The bare one reads from the file for as long as it lives.
     if kind == "array":
         return _decode_array(value, file)
     raise ValueError(f"unknown kind {kind!r}")
