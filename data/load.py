@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from data.checks import CONTROL_TOKENS, ImageCheck, check_pictures, check_text
 from data.columns import check_columns, check_present, to_example
@@ -18,7 +19,7 @@ from data.example import Example
 from data.images import MAX_PIXELS
 from data.readers import Row, read_rows
 
-GENERATED = "generated:"
+GENERATED = ("generated:", "cold-start:")
 # Named in the message of a set with too many bad rows; the others are in the quarantine file.
 SHOWN = 5
 
@@ -79,7 +80,8 @@ def load_examples(
     """Read, convert and check all rows; no image stays in memory.
 
     Args:
-        path: as for ``read_rows``, or ``generated:KIND[,KIND…]`` with a ``limit``.
+        path: as for ``read_rows``, or ``generated:KIND[,KIND…]`` or
+            ``cold-start:KIND…?describe=0.4&careful=0.3`` (see ``data.generated``) with a ``limit``.
         columns: field of ``Example`` to column or template, see ``data.columns``.
         split: of a dataset.
         name: configuration of a hub dataset.
@@ -132,13 +134,30 @@ def write_quarantine(path: str | Path, quarantined: Sequence[Quarantined]) -> No
 
 def _generated(path: str, limit: int | None, seed: int, offset: int) -> list[_Draft]:
     # Imported here, because most runs on people's own data need none of it.
-    from data.generated import generate
+    from data.generated import cold_start, generate
 
     if limit is None:
         raise DataError(f"{path}: generated rows never end; set limit to how many you want")
-    kinds = tuple(kind.strip() for kind in path.removeprefix(GENERATED).split(",") if kind.strip())
-    examples = generate(kinds, limit, seed, offset)
+    prefix, _, rest = path.partition(":")
+    names, _, query = rest.partition("?")
+    kinds = tuple(kind.strip() for kind in names.split(",") if kind.strip())
+    if prefix == "generated":
+        examples = generate(kinds, limit, seed, offset)
+    else:
+        examples = cold_start(kinds, limit, seed, offset, **_shares(path, query))
     return [_Draft(example.id, example.source, example) for example in examples]
+
+
+def _shares(path: str, query: str) -> dict[str, float]:
+    """Return the shares in ``describe=0.4&careful=0.3``."""
+    shares = {"describe": 0.0, "careful": 1.0}
+    try:
+        given = {key: float(value) for key, value in parse_qsl(query, strict_parsing=bool(query))}
+    except ValueError as error:
+        raise DataError(f"{path}: write shares as ?describe=0.4&careful=0.3 ({error})") from error
+    if set(given) - set(shares) or any(value < 0 for value in given.values()):
+        raise DataError(f"{path}: shares are describe and careful, each from 0 to 1; the rest is hasty")
+    return shares | given
 
 
 def _converted(rows: Iterator[Row], columns: Mapping[str, str], max_pixels: int) -> list[_Draft]:

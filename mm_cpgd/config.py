@@ -9,7 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 
 
 class Section(BaseModel):
@@ -22,8 +30,7 @@ class LoraConfig(Section):
     """Low-rank adapters on the language model instead of full training (peft)."""
 
     rank: PositiveInt = 16
-    alpha: PositiveFloat = 32.0
-    dropout: NonNegativeFloat = 0.0
+    alpha: PositiveInt = 32
     targets: list[str] | Literal["all-linear"] = "all-linear"
 
 

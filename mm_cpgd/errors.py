@@ -9,3 +9,11 @@ class UserError(ValueError):
 
 
 USER_ERRORS = (UserError, DataError, RuleError)
+
+
+class RunEnded(Exception):
+    """A run that ended before its time, with a message for a person and an exit status."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -170,11 +170,19 @@ def points(names: frozenset[str]) -> list[dict[str, complex]]:
     return made
 
 
+def _unreal(value: Value) -> bool:
+    return abs(value.z.imag) > _SAFETY * value.error + 1e-12 * abs(value.z)
+
+
 def surely_differ(a: Node, b: Node, names: frozenset[str]) -> bool:
-    """True only if the trees have values at some point that differ by far more than their rounding errors."""
+    """True only if the trees have values at some point that differ by far more than their rounding errors.
+
+    Names stand for real numbers. Where both sides leave the reals (the root of a negative number), neither is
+    defined for the person who wrote it, so the point says nothing.
+    """
     for point in points(names):
         left, right = evaluate(a, point), evaluate(b, point)
-        if left is None or right is None:
+        if left is None or right is None or (names and _unreal(left) and _unreal(right)):
             continue
         if abs(left.z - right.z) > _SAFETY * (left.error + right.error) + 1e-300:
             return True

@@ -10,7 +10,8 @@ from rewards.clean import clean, plain_text
 from rewards.decide import decide_cheaply
 
 _LETTER = re.compile(
-    r"^(?:option|choice|answer|选项?)?\s*[(\[]?\s*([A-Za-z])\s*(?:[)\].:]+(?P<rest>.*)|[)\]]?)$", re.DOTALL
+    r"^(?:option|choice|answer|选项?)?\s*[(\[]?\s*([A-Za-z])\s*(?:[)\].:]+(?P<rest>.*)|[)\]]?)$",
+    re.DOTALL | re.IGNORECASE,
 )
 _JOINED = re.compile(r"[\s,;/&]*(?:(?:and|or|和|或)\b)?[\s,;/&]*[(\[]?([A-Z])(?![A-Za-z])[)\].:]*")
 _RUN = re.compile(r"[A-Z]{2,8}")

@@ -129,10 +129,18 @@ class Pool:
     def _take(self) -> _Worker:
         """The worker that has waited least; a spare one is kept, to be there when another is killed."""
         with self._lock:
+            self._drop_dead()
             worker = self._idle.pop() if self._idle else self._start()
             if not self._idle and len(self._all) <= self.size:
                 self._idle.append(self._start())
             return worker
+
+    def _drop_dead(self) -> None:
+        """Forget workers that something else has ended while they were idle."""
+        for worker in [w for w in self._idle if w.process.poll() is not None]:
+            worker.close()
+            self._idle.remove(worker)
+            self._all.discard(worker)
 
     def _give_back(self, worker: _Worker) -> None:
         with self._lock:

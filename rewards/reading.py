@@ -13,7 +13,7 @@ from rewards.parts import Pieces, split_parts
 from rewards.tree import Node, walk
 from rewards.units import DEGREES, PERCENT, Unit, find_unit
 
-_MAX_WORDS = 6
+_MAX_WORDS = 5
 _COUNT_WORDS = "zero one two three four five six seven eight nine ten eleven twelve"
 _COUNTS = _COUNT_WORDS.split()
 _OPEN = re.compile(
@@ -32,6 +32,7 @@ _UNIT_WORD = re.compile(
 _CURRENCY = re.compile(r"^\s*(?:\\\$|[¥€£])\s*(?=\d)")
 # "2.4." is statements 2 and 4 in some sources and the number 2.4 in others.
 _LABELS_OR_DECIMAL = re.compile(r"\d\.\d\.")
+_MIXED = re.compile(r"^(-?\d+)\s+(\d+)/(\d+)(?=\D|$)")
 _SINGLE = re.compile(r"[-+]?[\d,]+(?:\.\d+)?")
 
 
@@ -112,7 +113,7 @@ def read_part(text: str) -> Part:
     spelled = plain_text(text)
     if spelled in _COUNTS:
         return Part(spelled, parse(str(_COUNTS.index(spelled))))
-    amount = _CURRENCY.sub("", text)
+    amount = _MIXED.sub(r"\1\\frac{\2}{\3}", _CURRENCY.sub("", text))
     amount, unit = _take_unit(_named_point(amount))
     try:
         return _peel(Part(spelled, parse(_without_inner_units(amount)), unit))

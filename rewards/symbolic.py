@@ -32,12 +32,16 @@ def _raised(base: Any, exponent: Any) -> Any:
 
 
 def to_sympy(node: Node) -> Any:
-    """Return the tree as a sympy expression over real symbols. Raises ``Unreadable`` if it is none."""
+    """Return the tree as a sympy expression. Raises ``Unreadable`` if it is none.
+
+    Symbols are positive, so that sympy combines roots and logarithms; what differs for negative values only
+    has been told apart before, by ``numeric.surely_differ``.
+    """
     value = exact(node)
     if value is not None:
         return sympy.Rational(value.numerator, value.denominator)
     if node.op == "sym":
-        return _CONSTANTS[node.name] if node.name in _CONSTANTS else sympy.Symbol(node.name, real=True)
+        return _CONSTANTS[node.name] if node.name in _CONSTANTS else sympy.Symbol(node.name, positive=True)
     args = [to_sympy(arg) for arg in node.args]
     if node.op in ("+", "*"):
         return (sympy.Add if node.op == "+" else sympy.Mul)(*args)

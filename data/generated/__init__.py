@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from functools import partial
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from PIL import Image
@@ -89,7 +88,7 @@ def _example(kind: str, seed: int, index: int) -> tuple[Example, Question, Any, 
         images=(ImageRef(f"drawn: {name}", partial(KINDS[kind].draw, scene)),),
         solution=question.solution,
         source=f"generated:{kind}",
-        meta=MappingProxyType({"kind": kind}),
+        meta={"kind": kind},
     )
     return example, question, scene, rng
 

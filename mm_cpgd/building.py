@@ -1,0 +1,262 @@
+"""From a config to the objects of a run; the only place that reads the config and knows all classes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+
+from data import Example, ExampleSet, PromptSampler, TooManyBadRows, load_examples, write_quarantine
+from mm_cpgd.algorithms.objective import Objective, build_objective
+from mm_cpgd.collection import Collector
+from mm_cpgd.config import RunConfig, SourceConfig
+from mm_cpgd.demonstrations import Demonstrator, imitation_objective
+from mm_cpgd.learning import Learner, OptimizerStep
+from mm_cpgd.optimizer import build_optimizer, build_schedule
+from mm_cpgd.policy import Policy, PromptEncoder
+from mm_cpgd.rollout import LocalEngine, RolloutEngine, Sampling
+from mm_cpgd.saving import TrainingState
+from mm_cpgd.tracking import MetricsLog, RolloutLog
+from mm_cpgd.trainer import Evaluator, Trainer
+from rewards import RewardSum
+
+Check = Callable[[Example], str | None]
+
+
+def start_accelerator(config: RunConfig, folder: Path) -> Accelerator:
+    """Seed everything and set up devices, precision and trackers."""
+    random.seed(config.seed)
+    np.random.seed(config.seed % 2**32)
+    torch.manual_seed(config.seed)
+    if config.training.threads:
+        torch.set_num_threads(config.training.threads)
+    # Numbers next to zero cost a CPU hundreds of cycles each and mean nothing here.
+    torch.set_flush_denormal(True)
+    accelerator = Accelerator(
+        mixed_precision=_precision(config.training.mixed_precision),
+        log_with=list(config.tracking.tools) or None,
+        project_dir=str(folder),
+        # Rows without an image leave a trained vision tower without gradient.
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=not config.policy.freeze_vision)
+        ],
+    )
+    if config.tracking.tools:
+        accelerator.init_trackers(config.tracking.project, config=_flat(config.model_dump(mode="json")))
+    return accelerator
+
+
+def load_rows(
+    config: RunConfig,
+    source: SourceConfig,
+    encoder: PromptEncoder,
+    quarantine: Path | None,
+    checks: Sequence[Check] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> ExampleSet:
+    """Read and check rows; those that cannot be used go to the quarantine file with their reasons."""
+    try:
+        loaded = load_examples(
+            source.path,
+            columns=source.columns,
+            split=source.split,
+            name=source.name,
+            limit=source.limit,
+            offset=source.offset,
+            seed=source.seed,
+            max_bad_share=config.data.max_bad_share,
+            max_image_pixels=config.data.max_image_pixels,
+            check_images=config.data.check_images,
+            extra_checks=[length_check(encoder, config.data.max_prompt_tokens), *checks],
+            progress=progress,
+        )
+    except TooManyBadRows as error:
+        if quarantine:
+            write_quarantine(quarantine, error.quarantined)
+        raise
+    if quarantine:
+        write_quarantine(quarantine, loaded.quarantined)
+    return loaded
+
+
+def length_check(encoder: PromptEncoder, limit: int) -> Check:
+    """Return a check for prompts that are too long: they are left out, never cut."""
+
+    def check(example: Example) -> str | None:
+        try:
+            length = encoder.length(example)
+        except ValueError as error:  # for instance an image that is 200 times as wide as high
+            return f"the model's processor refuses it: {error}"
+        return (
+            f"the prompt has {length:,} tokens, data.max_prompt_tokens is {limit:,}"
+            if length > limit
+            else None
+        )
+
+    return check
+
+
+def reward_sum(config: RunConfig) -> RewardSum:
+    """Return the weighted sum of reward rules."""
+    return RewardSum([(rule.rule, rule.weight, rule.options) for rule in config.rewards])
+
+
+def objective_of(config: RunConfig) -> Objective:
+    """Return the objective that the config composes."""
+    return build_objective(
+        config.algorithm,
+        completions=config.rollout.completions,
+        max_new_tokens=config.rollout.max_new_tokens,
+    )
+
+
+def local_engine(config: RunConfig, policy: Policy) -> RolloutEngine:
+    """Return the sampling engine."""
+    return LocalEngine(policy, config.rollout.batch_prompts)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How many steps a run has: iterations, prompts an optimizer step, and optimizer steps an iteration."""
+
+    iterations: int
+    mini_batch_prompts: int
+    steps_per_iteration: int
+
+
+def shape_of(config: RunConfig) -> Shape:
+    """Return the numbers that follow from rollout and training settings."""
+    mini = config.training.mini_batch_prompts or config.rollout.prompts
+    steps = -(-config.rollout.prompts // mini) * config.training.inner_epochs
+    return Shape(config.training.iterations, mini, steps)
+
+
+def build_trainer(
+    config: RunConfig,
+    accelerator: Accelerator,
+    policy: Policy,
+    engine: RolloutEngine,
+    examples: Sequence[Example],
+    evaluator: Evaluator | None,
+) -> Trainer:
+    """Put a reinforcement learning run together."""
+    objective, shape = objective_of(config), shape_of(config)
+    sampler = PromptSampler(len(examples), config.seed)
+    sampling = Sampling(
+        config.rollout.max_new_tokens,
+        config.rollout.temperature,
+        config.rollout.top_p,
+        config.rollout.top_k,
+        config.rollout.min_p,
+    )
+    collector = Collector(
+        accelerator,
+        policy,
+        engine,
+        reward_sum(config),
+        objective,
+        examples,
+        sampler,
+        sampling,
+        prompts=config.rollout.prompts,
+        completions=config.rollout.completions,
+        mini_batch_prompts=shape.mini_batch_prompts,
+        seed=config.seed,
+    )
+    if objective.needs_reference:
+        policy.keep_reference()
+    steps = shape.iterations * shape.steps_per_iteration
+    return _assemble(
+        config, accelerator, policy, collector, sampler, objective, evaluator, shape.iterations, steps
+    )
+
+
+def build_tuner(
+    config: RunConfig,
+    accelerator: Accelerator,
+    policy: Policy,
+    examples: Sequence[Example],
+    evaluator: Evaluator | None,
+) -> Trainer:
+    """Put a supervised fine-tuning run together; one iteration is one optimizer step."""
+    sampler = PromptSampler(len(examples), config.seed)
+    demonstrator = Demonstrator(
+        accelerator,
+        policy,
+        examples,
+        sampler,
+        target_template=config.sft.target_template,
+        batch=config.sft.batch,
+    )
+    steps = config.sft.steps or max(1, round(config.sft.epochs * len(examples) / config.sft.batch))
+    objective = imitation_objective(config.rollout.max_new_tokens)
+    return _assemble(config, accelerator, policy, demonstrator, sampler, objective, evaluator, steps, steps)
+
+
+def _assemble(
+    config: RunConfig,
+    accelerator: Accelerator,
+    policy: Policy,
+    collector: Collector | Demonstrator,
+    sampler: PromptSampler,
+    objective: Objective,
+    evaluator: Evaluator | None,
+    iterations: int,
+    optimizer_steps: int,
+) -> Trainer:
+    training, folder = config.training, config.folder
+    optimizer = build_optimizer(policy, training)
+    schedule = build_schedule(optimizer, training, optimizer_steps)
+    wrapped, prepared = accelerator.prepare(policy, optimizer)
+    trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    step = OptimizerStep(
+        accelerator, trained, prepared, schedule, training.max_grad_norm, training.max_skipped_steps
+    )
+    learner = Learner(
+        accelerator,
+        policy,
+        wrapped,
+        objective,
+        step,
+        inner_epochs=training.inner_epochs if isinstance(collector, Collector) else 1,
+        micro_batch=training.micro_batch,
+        seed=config.seed,
+    )
+    return Trainer(
+        accelerator,
+        collector,
+        learner,
+        TrainingState(accelerator, wrapped, step, sampler, collector.reencode),
+        folder,
+        evaluator,
+        MetricsLog(folder / "metrics.jsonl"),
+        RolloutLog(folder / "rollouts", config.tracking.rollouts_every, config.tracking.rollouts_images),
+        iterations=iterations,
+        evaluate_every=config.evaluation.every,
+        save_every=config.checkpoint.every,
+        keep=config.checkpoint.keep,
+    )
+
+
+def _precision(wanted: str) -> str:
+    if wanted != "auto":
+        return wanted
+    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
+    """Return ``{"rollout.prompts": 32, …}``, the only kind of config that trackers take."""
+    flat: dict[str, str | int | float | bool] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value if isinstance(value, (str, int, float, bool)) else str(value)
+    return flat

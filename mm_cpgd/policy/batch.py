@@ -1,0 +1,90 @@
+"""Prompts and completions as padded tensors that the model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class EncodedPrompt:
+    """One prompt, ready for the model; L prompt tokens.
+
+    Attributes:
+        input_ids: (L,).
+        positions: (axes, L), axes = 3 for the Qwen family, else 1.
+        token_types: (L,) 0 text, 1 image, 2 video; None where the family has none.
+        vision: per-image tensors, concatenated over a batch along the first axis (``pixel_values`` …).
+    """
+
+    input_ids: Tensor
+    positions: Tensor
+    token_types: Tensor | None = None
+    vision: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.input_ids.numel()
+
+    @property
+    def next_position(self) -> int:
+        """The position of the first completion token."""
+        return int(self.positions.max()) + 1
+
+
+def collate_prompts(prompts: Sequence[EncodedPrompt], pad_id: int) -> dict[str, Tensor]:
+    """Pad prompts on the left, so that all completions begin at the same column.
+
+    Returns:
+        ``input_ids``, ``attention_mask`` and, where known, ``mm_token_type_ids`` (P, L);
+        ``position_ids`` (axes, P, L) or (P, L); vision tensors concatenated.
+    """
+    width = max(map(len, prompts))
+    return _collate(prompts, [None] * len(prompts), width, pad_id, left=True)
+
+
+def collate_rows(
+    prompts: Sequence[EncodedPrompt], completions: Sequence[Tensor], pad_id: int
+) -> dict[str, Tensor]:
+    """Put each completion (T_i,) behind its prompt and pad on the right; keys as in ``collate_prompts``."""
+    width = max(len(p) + c.numel() for p, c in zip(prompts, completions, strict=True))
+    return _collate(prompts, completions, width, pad_id, left=False)
+
+
+def _collate(
+    prompts: Sequence[EncodedPrompt],
+    completions: Sequence[Tensor | None],
+    width: int,
+    pad_id: int,
+    *,
+    left: bool,
+) -> dict[str, Tensor]:
+    n, axes = len(prompts), prompts[0].positions.shape[0]
+    ids = torch.full((n, width), pad_id)
+    mask = torch.zeros(n, width, dtype=torch.long)
+    types = torch.zeros(n, width, dtype=torch.long)
+    positions = torch.zeros(axes, n, width, dtype=torch.long)
+    for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        tail = completion.numel() if completion is not None else 0
+        start = width - len(prompt) if left else 0
+        middle, end = start + len(prompt), start + len(prompt) + tail
+        ids[row, start:middle] = prompt.input_ids
+        positions[:, row, start:middle] = prompt.positions
+        mask[row, start:end] = 1
+        if prompt.token_types is not None:
+            types[row, start:middle] = prompt.token_types
+        if completion is not None:
+            ids[row, middle:end] = completion
+            positions[:, row, middle:end] = prompt.next_position + torch.arange(tail)
+    batch = {"input_ids": ids, "attention_mask": mask}
+    batch["position_ids"] = positions if axes > 1 else positions[0]
+    if any(prompt.token_types is not None for prompt in prompts):
+        batch["mm_token_type_ids"] = types
+    return batch | _concatenate_vision(prompts)
+
+
+def _concatenate_vision(prompts: Sequence[EncodedPrompt]) -> dict[str, Tensor]:
+    names = {name: None for prompt in prompts for name in prompt.vision}  # in order, once each
+    return {name: torch.cat([p.vision[name] for p in prompts if name in p.vision]) for name in names}

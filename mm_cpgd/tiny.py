@@ -1,0 +1,146 @@
+"""A tiny model of the real Qwen2.5-VL architecture, made from nothing: model, tokenizer, processor, template.
+
+Everything else in this project treats it like the 7B model. No download is needed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, trainers
+from transformers import (
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+    Qwen2Tokenizer,
+    Qwen2VLImageProcessor,
+)
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+
+from data.generated import cold_start
+
+CONTROL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+
+# ChatML as Qwen2.5-VL speaks it, without the default system prompt.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% if message.content is string %}{{ message.content }}{% else %}"
+    "{% for part in message.content %}"
+    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif part.type == 'text' %}{{ part.text }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def build_tiny(folder: Path, seed: int = 0, vocabulary: int = 640) -> Path:
+    """Write a randomly initialised tiny policy that ``from_pretrained`` loads.
+
+    Args:
+        folder: where to write model, tokenizer and processor.
+        seed: of the initial weights.
+        vocabulary: tokens, control tokens and bytes included.
+    """
+    rows = cold_start(("all",), 4000, seed=-1, describe=0.4, careful=0.3)
+    texts = [text for row in rows for text in (row.question, row.solution or "")]
+    tokenizer = _tokenizer(texts, vocabulary)
+    torch.manual_seed(seed)
+    model = Qwen2_5_VLForConditionalGeneration(_config(tokenizer))
+    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(folder)
+    size = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}
+    Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessor(size=size),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(),
+        chat_template=CHAT_TEMPLATE,
+    ).save_pretrained(folder)
+    return folder
+
+
+def _tokenizer(texts: Iterable[str], vocabulary: int) -> Qwen2Tokenizer:
+    """Train a byte-level BPE that splits as Qwen's does; any text can be written, unknown words in bytes."""
+    bpe = Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated")
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary - len(CONTROL_TOKENS) - len(TAGS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator((_without_tags(text) for text in texts), trainer)
+    trained = json.loads(bpe.to_str())["model"]
+    tokenizer = Qwen2Tokenizer(
+        vocab=trained["vocab"],
+        merges=[tuple(pair) for pair in trained["merges"]],
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        unk_token="<|endoftext|>",
+        model_max_length=32768,
+    )
+    tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS])
+    # One token a tag: short completions, and skip_special_tokens keeps them in the text.
+    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
+    return tokenizer
+
+
+def _without_tags(text: str) -> str:
+    for tag in TAGS:
+        text = text.replace(tag, "")
+    return text
+
+
+def _config(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLConfig:
+    """Return the tiny sizes: 1.1 million parameters, pictures of 112 x 112 pixels give 16 visual tokens."""
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in CONTROL_TOKENS}
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 32768,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
+        "tie_word_embeddings": True,
+        # The usual 0.02 is made for widths of thousands; here it would leave the picture unheard.
+        "initializer_range": 0.06,
+        "bos_token_id": ids["<|endoftext|>"],
+        "eos_token_id": ids["<|im_end|>"],
+        "pad_token_id": ids["<|endoftext|>"],
+    }
+    vision = {
+        "depth": 2,
+        "hidden_size": 64,
+        "intermediate_size": 192,
+        "num_heads": 4,
+        "out_hidden_size": 128,
+        "fullatt_block_indexes": [1],
+        "initializer_range": 0.08,
+    }
+    return Qwen2_5_VLConfig(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
