@@ -57,8 +57,8 @@ def main(memory: int = MEMORY) -> None:
     """Load sympy, say that it is ready, serve. Nothing but replies may reach the pipe."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    import rewards.symbolic  # noqa: F401 - loaded before the memory limit and the first question
-
+    # Loads what sympy imports at first use, so that it counts neither as memory nor as time of a question.
+    answer({"answer": r"\sin 2x+x/(x+1)", "gold": r"2\sin x\cos x+1-1/(x+1)"})
     _confine(memory)
     replies.write('"ready"\n')
     replies.flush()

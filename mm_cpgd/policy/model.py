@@ -221,7 +221,7 @@ def _remove_dropout(model: nn.Module) -> None:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         if hasattr(module, "attention_dropout"):
-            setattr(module, "attention_dropout", 0.0)
+            module.attention_dropout = 0.0
 
 
 def _add_lora(model: Any, lora: LoraConfig) -> Any:

@@ -20,7 +20,6 @@ class LocalEngine:
     Args:
         policy: the live policy; updates are seen at once.
         batch_prompts: prompts decoded together.
-        autocast: a context manager factory for mixed precision, or None.
     """
 
     def __init__(self, policy: Policy, batch_prompts: int = 32) -> None:
@@ -69,15 +68,15 @@ class LocalEngine:
         self, tokens: Tensor, logprobs: Tensor, mask: Tensor, finished: Tensor, copies: int
     ) -> list[Group]:
         lengths = mask.sum(1).tolist()
-        rows = zip(tokens.cpu(), logprobs.cpu(), lengths, finished.tolist(), strict=True)
+        # As lists: decoding a tensor is slower than sampling it, for a tiny model.
+        own = [row[:length] for row, length in zip(tokens.tolist(), lengths, strict=True)]
+        texts = self.policy.tokenizer.batch_decode(own, skip_special_tokens=True)
+        rows = zip(tokens.cpu(), logprobs.cpu(), lengths, texts, finished.tolist(), strict=True)
         completions = [
-            Completion(row[:length], values[:length], self._text(row[:length]), done)
-            for row, values, length, done in rows
+            Completion(row[:length], values[:length], text, done)
+            for row, values, length, text, done in rows
         ]
         return [completions[i : i + copies] for i in range(0, len(completions), copies)]
-
-    def _text(self, tokens: Tensor) -> str:
-        return self.policy.tokenizer.decode(tokens, skip_special_tokens=True)
 
 
 class _Decoding:
