@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mm_cpgd.errors import USER_ERRORS, RunEnded, UserError
+from mm_cpgd.errors import USER_ERRORS, RunEnded
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -156,7 +156,7 @@ def tiny_build(
     """
     from mm_cpgd.cold_start import build_cold_started
 
-    print(build_cold_started(output, assets, overrides or [], Console(stderr=True)))
+    print(build_cold_started(output, assets, overrides or [], held_out_evaluator, Console(stderr=True)))
 
 
 def held_out_evaluator(
@@ -235,5 +235,3 @@ def _shown(value: float | None) -> str:
 
 if __name__ == "__main__":
     main()
-
-__all__ = ["UserError", "app", "main"]

@@ -189,7 +189,7 @@ class RunConfig(Section):
     rewards: list[RewardConfig] = Field(
         default_factory=lambda: [RewardConfig(rule="accuracy"), RewardConfig(rule="format", weight=0.5)]
     )
-    algorithm: AlgorithmConfig
+    algorithm: AlgorithmConfig = Field(description="recipe cpgd where none is written")
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     sft: SftConfig = Field(default_factory=SftConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)

@@ -6,7 +6,8 @@ In the order in which they apply, each over the one before:
 2. The file itself.
 3. Command line overrides ``section.key=value``; the value is YAML, an index reaches into a list
    (``rewards.0.weight=2``).
-4. ``algorithm.recipe: NAME`` fills in the algorithm keys that none of the above wrote.
+4. ``algorithm.recipe: NAME`` fills in the algorithm keys that none of the above wrote; where no algorithm
+   is written at all, the recipe is cpgd.
 
 A component of the algorithm (``advantage``, ``surrogate``, ``aggregation``) merges only with one of the same
 name: the numbers of one component mean nothing to another.
@@ -33,6 +34,7 @@ from mm_cpgd.config_errors import dotted, explain, section_at
 from mm_cpgd.config_yaml import dump_yaml, parse_yaml, read_yaml, shorten
 from mm_cpgd.errors import UserError
 
+DEFAULT_RECIPE = "cpgd"
 SHIPPED = Path(__file__).resolve().parent.parent / "configs"
 _PATHS = (("policy", "model"), ("data", "train", "path"), ("data", "eval", "path"))
 _COMPONENTS = tuple(("algorithm", part) for part in ("advantage", "surrogate", "aggregation"))
@@ -130,11 +132,11 @@ def _merge(base: Any, top: Any, location: Location = ()) -> Any:
 
 def _with_recipe(data: dict[str, Any]) -> dict[str, Any]:
     """Return ``data`` with the recipe's keys under what was written in ``algorithm``."""
-    algorithm = data.get("algorithm")
+    algorithm = data.get("algorithm", {"recipe": DEFAULT_RECIPE})
     name = algorithm.get("recipe") if isinstance(algorithm, Mapping) else None
     if not isinstance(name, str):
         return data
-    return _merge({"algorithm": load_recipe(name)}, data)
+    return _merge({"algorithm": {"recipe": name, **load_recipe(name)}}, data)
 
 
 def _resolve_paths(data: Mapping[str, Any], folder: Path) -> None:

@@ -71,8 +71,9 @@ def ask(scene: Scene, rng: random.Random) -> Question:
             and (wanted == "colour" or cell[1] == form)
         )
 
-    rows = [sum(map(matches, row)) for row in scene.cells]
-    steps = f"Row by row: {', '.join(map(str, rows))}. {' + '.join(map(str, rows))} = {sum(rows)}."
+    marks = ["".join(str(int(matches(cell))) for cell in row) for row in scene.cells]
+    rows = [row.count("1") for row in marks]
+    steps = f"{', '.join(marks)}. {' + '.join(map(str, rows))} = {sum(rows)}."
     return Question(f"How many {name} are there?", str(sum(rows)), steps, [str(n) for n in range(1, 9)])
 
 
