@@ -23,6 +23,7 @@ from rewards.decide import Incomparable
 from rewards.worker import MEMORY
 
 _START_LIMIT = 60.0
+_ATTEMPTS = 2
 _ROOT = str(Path(__file__).resolve().parent.parent)
 _CODE = "import sys; sys.path[:] = {path!r}; from rewards.worker import main; main({memory})"
 
@@ -53,9 +54,11 @@ class _Worker:
         """The next reply, None if the deadline passes first. Raises ``EOFError`` if the process has ended."""
         assert self.process.stdout is not None
         descriptor, received = self.process.stdout.fileno(), b""
+        poll = select.poll()  # unlike select.select, not limited to small descriptors
+        poll.register(descriptor, select.POLLIN)
         while not received.endswith(b"\n"):
             remaining = deadline - time.monotonic()
-            if remaining <= 0 or not select.select([descriptor], [], [], remaining)[0]:
+            if remaining <= 0 or not poll.poll(1000 * remaining):
                 return None
             chunk = os.read(descriptor, 65536)
             if not chunk:
@@ -64,18 +67,18 @@ class _Worker:
         return received
 
     def wait_until_ready(self) -> None:
-        """Block until sympy is loaded. Raises ``PoolError`` if that fails."""
+        """Block until sympy is loaded. Raises ``PoolError`` if it fails, ``EOFError`` if it was killed."""
         if self.ready:
             return
         try:
-            started = self._line(time.monotonic() + _START_LIMIT)
+            self.ready = bool(self._line(time.monotonic() + _START_LIMIT))
         except EOFError:
-            started = None
-        if not started:
+            if self.process.wait() < 0:
+                raise
+        if not self.ready:
             raise PoolError(
-                "a rewards worker did not start: run `python -c 'import rewards.symbolic'` to see why"
+                "a rewards worker did not start; `python -c 'import rewards.symbolic'` may say why"
             )
-        self.ready = True
 
     def ask(self, request: dict[str, object], limit: float) -> dict[str, object] | None:
         """Send one question; None if no reply comes within ``limit`` s. Raises ``EOFError`` if it died."""
@@ -160,16 +163,28 @@ class Pool:
             PoolError: workers cannot be started, or fail in a way that is not the answer's doing.
         """
         with self._free:
-            for _ in range(2):
+            for _ in range(_ATTEMPTS):
                 with contextlib.suppress(EOFError):
                     return self._ask_one({"answer": answer, "gold": gold}, limit)
-        raise OutOfTime("the worker process died twice over it, for want of memory or by a signal")
+        raise OutOfTime(f"{_ATTEMPTS} worker processes died over it, for want of memory or by a signal")
+
+    def _take_ready(self) -> _Worker:
+        for _ in range(self.size + 2):
+            worker = self._take()
+            try:
+                worker.wait_until_ready()
+                return worker
+            except EOFError:
+                self._discard(worker)
+            except BaseException:
+                self._discard(worker)
+                raise
+        raise PoolError("the rewards workers are killed before they can start; is there memory left?")
 
     def _ask_one(self, request: dict[str, object], limit: float) -> bool:
-        worker = self._take()
+        worker = self._take_ready()
         settled = False
         try:
-            worker.wait_until_ready()
             reply = worker.ask(request, limit)
             settled = reply is not None and "exhausted" not in reply
         finally:

@@ -1,0 +1,57 @@
+"""Where the final answer of a completion is found."""
+
+from __future__ import annotations
+
+import pytest
+
+from rewards import extract_answer
+
+FOUND = [
+    ("<think>maybe 3</think><answer>4</answer>", "4"),
+    ("<answer>1</answer> no, <answer>2</answer>", "2"),
+    ("<answer>so \\boxed{7}</answer>", "7"),
+    ("<answer>The answer is 12 cm.</answer>", "12 cm"),
+    ("<answer>5", "5"),
+    (r"first \boxed{1}, then \boxed{\frac{1}{\sqrt{2}}}", r"\frac{1}{\sqrt{2}}"),
+    (r"x: \boxed{1}, \boxed{2} and $\boxed{3}$", "1, 2, 3"),
+    (r"\boxed{\{1,2\}}", r"\{1,2\}"),
+    (r"\boxed{5} and \boxed{never closed", "5"),
+    ("<think>x</think>The answer is 5. The end", "5"),
+    ("The answer is 0.5.", "0.5"),
+    ("The final answer is: **B**", "B"),
+    ("所以答案是 12。", "12"),
+    ("故选 C", "C"),
+    ("Answer: $$x=2$$", "$$x=2$$"),
+    ("We get $x=1$ and then $y=2$.", "y=2"),
+    (r"hence \(3\pi\)", r"3\pi"),
+    ("We add and obtain **73** in the end", "73"),
+    ("The picture that shows the area is (C).", "(C)."),
+    ("42", "42"),
+]
+NOTHING = [
+    "",
+    "   \n ",
+    "<think>the answer is 5</think>",
+    "<think>the answer is \\boxed{5}",
+    "<answer> </answer>",
+    "\\boxed{}",
+    "no formula here\nand no answer either, only a story that goes on for a while without saying anything",
+]
+
+
+@pytest.mark.parametrize(("completion", "answer"), FOUND)
+def test_the_final_answer_is_found(completion: str, answer: str) -> None:
+    assert extract_answer(completion) == answer
+
+
+@pytest.mark.parametrize("completion", NOTHING)
+def test_a_missing_answer_is_none(completion: str) -> None:
+    assert extract_answer(completion) is None
+
+
+def test_text_inside_think_is_never_an_answer_even_when_the_opening_tag_was_in_the_prompt() -> None:
+    assert extract_answer("so \\boxed{5}</think> It is \\boxed{6}") == "6"
+
+
+def test_a_tag_wins_over_a_box_outside_of_it() -> None:
+    assert extract_answer("<answer>1</answer> \\boxed{2}") == "1"
