@@ -28,6 +28,6 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Makes the quickstart's starting checkpoint again (about an hour on two cores).
+# Makes the starting policy of the quickstart again (mm_cpgd/assets/tiny), within an hour on two cores.
 tiny: setup
 	$(BIN)/mm-cpgd tiny build
