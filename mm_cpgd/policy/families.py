@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-# Where the families keep the vision tower inside their base model.
-VISION_MODULES = ("visual", "vision_tower", "vision_model")
+from mm_cpgd.errors import UserError
+
+# Where the families keep the vision tower, and what leads from it to the language model.
+VISION_MODULES = ("visual", "vision_tower", "vision_model", "multi_modal_projector", "connector")
+CONTROL_TOKENS = (
+    "image_token",
+    "video_token",
+    "vision_start_token",
+    "vision_end_token",
+    "boi_token",
+    "eoi_token",
+)
 
 
 def base_model(model: Any) -> Any:
@@ -18,22 +28,22 @@ def base_model(model: Any) -> Any:
 
 
 def vision_modules(model: Any) -> list[nn.Module]:
-    """Return the vision tower with its projector; empty when the model has none."""
+    """Return the vision tower and its projector; empty when the model has none."""
     base = base_model(model)
     return [getattr(base, name) for name in VISION_MODULES if hasattr(base, name)]
 
 
 def control_token_ids(model: Any) -> set[int]:
     """Return tokens that stand for images or videos and must never be sampled."""
-    names = (
-        "image_token_id",
-        "video_token_id",
-        "vision_start_token_id",
-        "vision_end_token_id",
-        "image_token_index",
-    )
+    names = [f"{token}_{suffix}" for token in CONTROL_TOKENS for suffix in ("id", "index")]
     ids = (getattr(model.config, name, None) for name in names)
     return {token for token in ids if isinstance(token, int)}
+
+
+def control_texts(processor: Any) -> set[str]:
+    """Return texts that the tokenizer would read as markup: turns, ends, places of images."""
+    named = {getattr(processor, name, None) for name in CONTROL_TOKENS}
+    return {text for text in named if isinstance(text, str)} | set(processor.tokenizer.all_special_tokens)
 
 
 def prompt_positions(
@@ -53,10 +63,45 @@ def prompt_positions(
     base = base_model(model)
     if not hasattr(base, "get_rope_index"):
         return torch.arange(input_ids.numel()).unsqueeze(0)
-    types = token_types if token_types is not None else torch.zeros_like(input_ids)
+    # Older transformers find the images by their tokens and know no types.
+    types = {} if token_types is None else {"mm_token_type_ids": token_types.unsqueeze(0)}
     positions, _ = base.get_rope_index(
-        input_ids.unsqueeze(0),
-        mm_token_type_ids=types.unsqueeze(0),
-        image_grid_thw=vision.get("image_grid_thw"),
+        input_ids.unsqueeze(0), image_grid_thw=vision.get("image_grid_thw"), **types
     )
     return positions[:, 0]
+
+
+def image_token_counts(processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int] | None:
+    """Return how many tokens images of these (height, width) become, or None where only encoding tells.
+
+    Raises:
+        ValueError: the processor takes no image of such a size.
+    """
+    # Elsewhere the processor writes more around an image than its tokens: line ends, tile names.
+    if not hasattr(processor.image_processor, "merge_size"):
+        return None
+    return list(processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"])
+
+
+def set_pixel_limits(processor: Any, min_pixels: int | None, max_pixels: int | None) -> None:
+    """Let the processor scale images to an area within these limits (pixels); None keeps its own limit.
+
+    Raises:
+        UserError: the limits contradict each other, or the family scales images otherwise.
+    """
+    if min_pixels is None and max_pixels is None:
+        return
+    images = processor.image_processor
+    # The Qwen processors call the smallest area "shortest_edge" and the largest "longest_edge".
+    if not hasattr(images, "merge_size") or "longest_edge" not in images.size:
+        raise UserError(
+            f"policy.min_pixels and policy.max_pixels mean nothing to {type(images).__name__}; leave them out"
+        )
+    smallest = min_pixels or images.size["shortest_edge"]
+    largest = max_pixels or images.size["longest_edge"]
+    if smallest > largest:
+        raise UserError(
+            f"images would have at least {smallest:,} and at most {largest:,} pixels; "
+            "set policy.min_pixels below policy.max_pixels"
+        )
+    images.size = type(images.size)(shortest_edge=smallest, longest_edge=largest)

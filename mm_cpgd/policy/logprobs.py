@@ -18,31 +18,27 @@ def token_logprobs(
         hidden: (M, H) hidden states that predict the targets.
         head: maps (m, H) to logits (m, V).
         targets: (M,) token ids.
-        chunk: positions whose logits are held together; memory is chunk x V floats.
-        entropy_gradient: whether the entropy carries a gradient; without it the entropy is free to ignore.
+        chunk: positions whose logits are held together; memory is a few times chunk x V floats.
+        entropy_gradient: whether the entropy carries a gradient; without it the backward pass is cheaper.
 
     Returns:
-        log-probabilities (M,) and entropies in nats (M,), both float32.
+        log-probabilities (M,) and entropies in nats (M,), float32 (float64 where the logits are).
     """
-    logprobs, entropies = [], []
+    parts = []
+    # Of an empty tensor, split gives one empty part: the result still hangs on hidden and head.
     for states, tokens in zip(hidden.split(chunk), targets.split(chunk), strict=True):
         if torch.is_grad_enabled():
-            pair = checkpoint(_chunk, states, head, tokens, entropy_gradient, use_reentrant=False)
+            parts.append(checkpoint(_chunk, states, head, tokens, entropy_gradient, use_reentrant=False))
         else:
-            pair = _chunk(states, head, tokens, False)
-        logprobs.append(pair[0])
-        entropies.append(pair[1])
-    if not logprobs:
-        empty = hidden.new_zeros(0, dtype=torch.float32)
-        return empty, empty
+            parts.append(_chunk(states, head, tokens, False))
+    logprobs, entropies = zip(*parts, strict=True)
     return torch.cat(logprobs), torch.cat(entropies)
 
 
 def _chunk(states: Tensor, head: nn.Module, tokens: Tensor, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
-    logits = head(states).float()
-    normaliser = logits.logsumexp(-1)
-    logprobs = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - normaliser
+    logits = head(states)
+    everything = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    logprobs = everything.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
     with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
-        probabilities = (logits - normaliser.unsqueeze(-1)).exp()
-        entropy = normaliser - (probabilities * logits).sum(-1)
+        entropy = -(everything.exp() * everything).sum(-1)
     return logprobs, entropy

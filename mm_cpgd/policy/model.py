@@ -1,218 +1,161 @@
-"""Loading a vision-language model and asking it for log-probabilities."""
+"""Finding a vision-language model by name, and loading it as it is to be trained."""
 
 from __future__ import annotations
 
-import contextlib
-import copy
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from huggingface_hub import constants, get_session
+from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-from mm_cpgd.config import LoraConfig, PolicyConfig
+from mm_cpgd.config import PolicyConfig
 from mm_cpgd.errors import UserError
-from mm_cpgd.policy.batch import EncodedPrompt, collate_rows
-from mm_cpgd.policy.families import base_model, control_token_ids, vision_modules
-from mm_cpgd.policy.logprobs import token_logprobs
+from mm_cpgd.policy.families import set_pixel_limits, vision_modules
+from mm_cpgd.policy.lora import add_lora
+from mm_cpgd.policy.policy import Policy
 from mm_cpgd.policy.prompts import PromptEncoder
 
 EMBEDDED = {"embedded:tiny": Path(__file__).parent.parent / "assets" / "tiny"}
-# The package's own errors, and what the hub raises for a name that does not exist or cannot be reached.
-LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError)
-
-
-class Policy(nn.Module):
-    """A vision-language model, its processor and, where asked for, its frozen reference.
-
-    The module's own parameters are those of ``model``.
-
-    Args:
-        model: with its language head; adapters may be inside.
-        processor: of the same model.
-        encoder: writes prompts.
-        adapter: the peft wrapper around ``model``, or None.
-        logprob_chunk: tokens whose logits exist at one time.
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        processor: Any,
-        encoder: PromptEncoder,
-        adapter: Any = None,
-        logprob_chunk: int = 1024,
-    ) -> None:
-        super().__init__()
-        self.model: Any = model
-        self.processor = processor
-        self.encoder = encoder
-        self.logprob_chunk = logprob_chunk
-        self.adapter: Any
-        self.reference: Any
-        # Kept out of nn.Module's registry: the adapter and the reference are not this module's parameters.
-        self.__dict__["adapter"] = adapter
-        self.__dict__["reference"] = None
-
-    @property
-    def tokenizer(self) -> Any:
-        """The processor's tokenizer."""
-        return self.processor.tokenizer
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.model.parameters()).device
-
-    @property
-    def pad_id(self) -> int:
-        """The token that fills what is masked."""
-        pad = self.tokenizer.pad_token_id
-        return int(pad) if pad is not None else self.end_ids[0]
-
-    @property
-    def end_ids(self) -> list[int]:
-        """Tokens that end a completion."""
-        configured = getattr(self.model.generation_config, "eos_token_id", None)
-        ids = configured if isinstance(configured, list) else [configured]
-        return sorted({int(i) for i in [*ids, self.tokenizer.eos_token_id] if i is not None})
-
-    @property
-    def forbidden_ids(self) -> list[int]:
-        """Tokens that are never sampled: image and video tokens."""
-        return sorted(control_token_ids(self.model) - set(self.end_ids))
-
-    def forward(
-        self,
-        prompts: Sequence[EncodedPrompt],
-        completions: Tensor,
-        mask: Tensor,
-        entropy_gradient: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """Compute log π and entropy of completion tokens.
-
-        Args:
-            prompts: n prompts, one a row.
-            completions: (n, T) token ids.
-            mask: (n, T) True where a token is the completion's own.
-            entropy_gradient: whether the entropy carries a gradient.
-
-        Returns:
-            log-probabilities (n, T) and entropies in nats (n, T); 0 where the mask is False.
-        """
-        lengths = mask.sum(1).tolist()
-        own = [row[:length] for row, length in zip(completions, lengths, strict=True)]
-        batch = _to(collate_rows(prompts, own, self.pad_id), self.device)
-        hidden = base_model(self.model)(**batch, use_cache=False).last_hidden_state
-        rows, columns = mask.to(self.device).nonzero(as_tuple=True)
-        starts = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
-        # The hidden state one place before a token predicts it.
-        states = hidden[rows, starts[rows] + columns - 1]
-        targets = completions.to(self.device)[rows, columns]
-        head = self.model.get_output_embeddings()
-        values, entropies = token_logprobs(
-            states, head, targets, chunk=self.logprob_chunk, entropy_gradient=entropy_gradient
-        )
-        empty = torch.zeros(mask.shape, dtype=values.dtype, device=self.device)
-        return empty.index_put((rows, columns), values), empty.index_put((rows, columns), entropies)
-
-    def keep_reference(self) -> None:
-        """Remember the policy as it is now; adapters need no copy, full training holds a frozen one."""
-        if self.adapter is None:
-            frozen = copy.deepcopy(self.model).eval().requires_grad_(False)
-            self.__dict__["reference"] = frozen
-
-    @contextlib.contextmanager
-    def as_reference(self) -> Iterator[Policy]:
-        """Give the reference policy for the length of the block."""
-        if self.adapter is not None:
-            with self.adapter.disable_adapter():
-                yield self
-        elif self.reference is None:
-            raise RuntimeError("keep_reference() was not called")
-        else:
-            reference = Policy(
-                self.reference.to(self.device), self.processor, self.encoder, None, self.logprob_chunk
-            )
-            yield reference
-
-    def save(self, folder: Path) -> None:
-        """Write a plain ``from_pretrained`` folder; adapters are merged into a copy of the weights."""
-        model: Any = self.model
-        if self.adapter is not None:
-            merged = copy.deepcopy(self.adapter)
-            model = merged.merge_and_unload()
-        model.save_pretrained(folder)
-        self.processor.save_pretrained(folder)
+# What transformers raises for folders and names that hold no usable model.
+LOADING_ERRORS = (OSError, ValueError, LookupError, TypeError, ImportError, RuntimeError, SafetensorError)
+HUB_SECONDS = 5
 
 
 def load_policy(config: PolicyConfig, logprob_chunk: int = 1024) -> Policy:
-    """Load model and processor by hub name, folder or ``embedded:…``.
+    """Load model and processor by hub name, folder or ``embedded:…``; ready for rollouts (eval mode).
 
     Raises:
         UserError: when nothing loads under that name or it is no vision-language model.
     """
-    processor = load_processor(config)
-    source, options = _source(config)
-    dtype = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]
-    try:
-        model = AutoModelForImageTextToText.from_pretrained(
-            source, dtype=dtype, attn_implementation=config.attention, **options
+    if config.lora and not config.freeze_vision:
+        raise UserError(
+            "policy.lora trains adapters on the language model alone; set policy.freeze_vision=true, or "
+            "leave policy.lora out"
         )
-    except LOADING_ERRORS as error:
-        raise UserError(f"policy.model={config.model!r} could not be loaded: {_first_line(error)}") from error
+    source = _Source(config)
+    processor = source.processor()
+    model = source.model()
+    _remove_dropout(model)
     if config.freeze_vision:
         for module in vision_modules(model):
             module.requires_grad_(False)
+    lora = config.lora
+    adapter = add_lora(model, lora.rank, lora.alpha, lora.targets) if lora else None
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.enable_input_require_grads()
-    adapter = _add_lora(model, config.lora) if config.lora else None
+        _checkpoint_layers(model)
     encoder = PromptEncoder(processor, model, config.system_prompt, config.prompt_template)
-    _remove_dropout(model)
     return Policy(model.eval(), processor, encoder, adapter, logprob_chunk)
 
 
 def load_processor(config: PolicyConfig) -> Any:
     """Load the processor alone; raises UserError as ``load_policy`` does."""
-    source, options = _source(config)
-    try:
-        kind = AutoConfig.from_pretrained(source, **options)
-        if type(kind) not in AutoModelForImageTextToText._model_mapping and not config.trust_remote_code:
+    return _Source(config).processor()
+
+
+class _Source:
+    """Where a model comes from; everything that goes wrong there is a UserError that names it."""
+
+    def __init__(self, config: PolicyConfig) -> None:
+        self.config = config
+        self.options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
+        self.name = config.model
+        self.offline = False
+        folder = _folder(config.model)
+        if folder is not None:
+            self.name = str(folder)
+        else:
+            # One quick question instead of the hub client's retries, which take half a minute a file.
+            self.offline = not _hub_answers()
+            self.options |= {"revision": config.revision, "local_files_only": self.offline}
+
+    def processor(self) -> Any:
+        """Return the processor, with the pixel limits of the config."""
+        kind = self._load(AutoConfig)
+        if type(kind) not in AutoModelForImageTextToText._model_mapping and not self.config.trust_remote_code:
             raise UserError(
-                f"policy.model={config.model!r} is a {kind.model_type!r} model, no image-text-to-text model; "
-                "choose a vision-language model such as Qwen/Qwen2.5-VL-3B-Instruct"
+                f"policy.model={self.config.model!r} is a {kind.model_type!r} model, no image-text-to-text "
+                "model; choose a vision-language model such as Qwen/Qwen2.5-VL-3B-Instruct"
             )
-        processor = AutoProcessor.from_pretrained(source, **options)
-    except UserError:
-        raise
-    except LOADING_ERRORS as error:
-        raise UserError(f"policy.model={config.model!r} could not be loaded: {_first_line(error)}") from error
-    if not hasattr(processor, "image_processor"):
-        raise UserError(f"policy.model={config.model!r} has no image processor, so it cannot be shown images")
-    size = dict(processor.image_processor.size)
-    if config.min_pixels:
-        size["shortest_edge"] = config.min_pixels
-    if config.max_pixels:
-        size["longest_edge"] = config.max_pixels
-    if config.min_pixels or config.max_pixels:
-        processor.image_processor.size = type(processor.image_processor.size)(**size)
-    return processor
+        processor = self._load(AutoProcessor)
+        if getattr(processor, "image_processor", None) is None:
+            raise UserError(
+                f"policy.model={self.config.model!r} has no processor for images; copy the original model's "
+                "preprocessor_config.json and its like beside the weights"
+            )
+        set_pixel_limits(processor, self.config.min_pixels, self.config.max_pixels)
+        return processor
+
+    def model(self) -> Any:
+        """Return the model in the number format that it is to be trained in."""
+        return self._load(
+            AutoModelForImageTextToText, dtype=_dtype(self.config), attn_implementation=self.config.attention
+        )
+
+    def _load(self, kind: Any, **options: Any) -> Any:
+        try:
+            return kind.from_pretrained(self.name, **self.options, **options)
+        except LOADING_ERRORS as error:
+            raise UserError(self._message(error)) from error
+
+    def _message(self, error: Exception) -> str:
+        name = f"policy.model={self.config.model!r}"
+        if self.offline:
+            return (
+                f"{name} is no folder, is not (wholly) in the local cache, and {constants.ENDPOINT} does not "
+                f"answer; run `hf download {self.config.model}` where there is a network, or give a folder"
+            )
+        lines = str(error).strip().splitlines()
+        return f"{name} could not be loaded: {lines[0] if lines else type(error).__name__}"
 
 
-def _source(config: PolicyConfig) -> tuple[str, dict[str, Any]]:
-    folder = EMBEDDED.get(config.model, Path(config.model))
-    looks_local = config.model in EMBEDDED or config.model.startswith((".", "/", "~"))
-    folder = folder.expanduser()
+def _folder(model: str) -> Path | None:
+    """Return the folder that ``model`` names, None for a hub name."""
+    folder = EMBEDDED.get(model) or _expanded(model)
     if folder.is_dir():
         if not (folder / "config.json").exists():
-            raise UserError(f"policy.model={config.model!r}: the folder holds no config.json of a model")
-        return str(folder), {"trust_remote_code": config.trust_remote_code}
-    if looks_local:
-        raise UserError(f"policy.model={config.model!r}: there is no such folder")
-    return config.model, {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+            raise UserError(f"policy.model={model!r}: the folder holds no config.json of a model")
+        return folder
+    if model in EMBEDDED or model.startswith((".", "/", "~")) or model.count("/") > 1 or folder.exists():
+        raise UserError(f"policy.model={model!r}: there is no such folder")
+    return None
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # ~somebody who has no home here
+        return Path(path)
+
+
+def _hub_answers() -> bool:
+    """Say whether the hub can be reached; False at once in offline mode."""
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except Exception:  # the client's libraries have no common error
+        return False
+    return True
+
+
+def _dtype(config: PolicyConfig) -> torch.dtype | str:
+    """Return the format of the weights; autocast, not this, decides what products are computed in."""
+    if config.dtype != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]
+    # Frozen weights stay as they were published. Trained ones need float32: beside a weight of 0.01, a step
+    # of 1e-6 is below bfloat16's resolution and would be lost.
+    return "auto" if config.lora and torch.cuda.is_available() else torch.float32
+
+
+def _checkpoint_layers(model: Any) -> None:
+    """Keep only the layers' inputs of a forward pass in training mode; the backward pass repeats the rest."""
+    # The newer name in transformers; the older one is deprecated.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    # It makes embeddings and patches ask for gradients, as reentrant checkpointing needs; here that would
+    # only send a gradient through the frozen vision tower.
+    model.disable_input_require_grads()
 
 
 def _remove_dropout(model: nn.Module) -> None:
@@ -220,33 +163,6 @@ def _remove_dropout(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        if hasattr(module, "attention_dropout"):
-            module.attention_dropout = 0.0
-
-
-def _add_lora(model: Any, lora: LoraConfig) -> Any:
-    """Put adapters on the language model, in place; the vision tower gets none."""
-    from peft import LoraConfig as PeftConfig
-    from peft import get_peft_model
-
-    vision = {name for name, module in model.named_modules() if module in vision_modules(model)}
-    linear = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not model.get_output_embeddings()
-    ]
-    targets = [name for name in linear if not any(name.startswith(f"{tower}.") for tower in vision)]
-    if lora.targets != "all-linear":
-        targets = [name for name in targets if name.rsplit(".", 1)[-1] in lora.targets]
-    if not targets:
-        raise UserError(f"policy.lora.targets={lora.targets!r} names no linear layer of the language model")
-    settings = PeftConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets)
-    return get_peft_model(model, settings)
-
-
-def _to(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
 from torch import nn
 
-from data import Example, image_size, split_at_images
+from data import DataError, Example, image_size, split_at_images
 from mm_cpgd.policy.batch import EncodedPrompt
-from mm_cpgd.policy.families import prompt_positions
+from mm_cpgd.policy.families import control_texts, image_token_counts, prompt_positions
 
 TOKEN_ALIGNED = ("input_ids", "attention_mask", "mm_token_type_ids")
 
@@ -35,12 +36,22 @@ class PromptEncoder:
         self.model = model
         self.system_prompt = system_prompt
         self.template = template
+        self.control_texts = sorted(control_texts(processor))
 
     def encode(self, example: Example) -> EncodedPrompt:
-        """Open the images and return the prompt's tensors."""
+        """Open the images and return the prompt's tensors; nothing is ever cut.
+
+        Raises:
+            DataError: a marker without an image, control tokens in the text, or an image that does not open.
+            ValueError: the processor refuses an image.
+        """
         pieces = self._pieces(example)
         images = [example.images[piece].open() for piece in pieces if isinstance(piece, int)]
-        inputs = self.processor(text=[self._chat(pieces)], images=images or None, return_tensors="pt")
+        chat = self._chat(pieces)
+        special = self._wants_special_tokens(chat)
+        inputs = self.processor(
+            text=[chat], images=images or None, add_special_tokens=special, return_tensors="pt"
+        )
         ids = inputs["input_ids"][0]
         types = inputs["mm_token_type_ids"][0] if "mm_token_type_ids" in inputs else None
         vision = {name: value for name, value in inputs.items() if name not in TOKEN_ALIGNED}
@@ -51,22 +62,36 @@ class PromptEncoder:
         return EncodedPrompt(ids, positions, types, vision)
 
     def length(self, example: Example) -> int:
-        """Count the prompt's tokens, without decoding images where their sizes tell enough."""
+        """Count the prompt's tokens, without decoding images where their sizes tell enough.
+
+        Raises:
+            DataError, ValueError: as ``encode``.
+        """
         pieces = self._pieces(example)
         order = [piece for piece in pieces if isinstance(piece, int)]
-        if order and not hasattr(self.processor, "_get_num_multimodal_tokens"):
-            return len(self.encode(example))
-        text_tokens = len(self.processor.tokenizer(self._chat(pieces))["input_ids"])
-        if not order:
-            return text_tokens
         sizes = [image_size(example.images[index])[::-1] for index in order]
-        counted = self.processor._get_num_multimodal_tokens(image_sizes=sizes)
+        counts = image_token_counts(self.processor, sizes) if sizes else []
+        if counts is None:
+            return len(self.encode(example))
+        chat = self._chat(pieces)
+        special = self._wants_special_tokens(chat)
+        text = self.processor.tokenizer(chat, add_special_tokens=special)["input_ids"]
         # Each image is one placeholder token in the text and this many in the prompt.
-        return text_tokens + sum(counted["num_image_tokens"]) - len(order)
+        return len(text) + sum(counts) - len(order)
 
     def _pieces(self, example: Example) -> list[str | int]:
         """Return texts and image indices in the order in which the model reads them."""
-        return split_at_images(fill_template(self.template, example), len(example.images))
+        pieces = split_at_images(fill_template(self.template, example), len(example.images))
+        # Read as markup, such a text would end the turn, or claim an image that is not there.
+        for token in self.control_texts:
+            if any(isinstance(piece, str) and token in piece for piece in pieces):
+                raise DataError(f"the prompt's text contains the model's control token {token}")
+        return pieces
+
+    def _wants_special_tokens(self, chat: str) -> bool:
+        # Most chat templates write the beginning-of-text token themselves; two of them no model has seen.
+        begin = self.processor.tokenizer.bos_token
+        return not (begin and chat.startswith(begin))
 
     def _chat(self, pieces: list[str | int]) -> str:
         content = [
@@ -80,7 +105,13 @@ class PromptEncoder:
 
 
 def fill_template(template: str, example: Example) -> str:
-    """Put question and choices into the prompt template; choices as ``(A) …`` lines."""
+    """Put question and choices into the prompt template; choices as ``(A) …`` lines.
+
+    A template without ``{choices}`` gets them behind the question: without them it could not be answered.
+    """
+    if example.choices and "{choices}" not in template:
+        template = template.replace("{question}", "{question}\n{choices}")
     choices = "\n".join(f"({chr(ord('A') + index)}) {text}" for index, text in enumerate(example.choices))
-    # The question last: what it says is never read as a part of the template.
-    return template.replace("{choices}", choices).replace("{question}", example.question).strip()
+    values = {"{question}": example.question, "{choices}": choices}
+    # In one pass: what the values say is never read as a part of the template.
+    return re.sub(r"\{question\}|\{choices\}", lambda place: values[place[0]], template).strip()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mm_cpgd.policy.batch import EncodedPrompt, collate_prompts
-from mm_cpgd.policy.model import Policy
+from mm_cpgd.policy.policy import Policy
 from mm_cpgd.rollout.engine import Completion, Group, Sampling
 from mm_cpgd.rollout.sampling import draw
 
@@ -35,10 +36,14 @@ class LocalEngine:
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, seeds: Sequence[Sequence[int]]
     ) -> list[Group]:
         """See ``RolloutEngine.generate``; prompts of a call must have equally many completions."""
+        counts = [len(group) for group in seeds]
+        if len(counts) != len(prompts) or len(set(counts)) > 1:
+            raise ValueError(f"{len(prompts)} prompts with {counts} seeds; every prompt needs equally many")
         groups: list[Group] = []
-        for start in range(0, len(prompts), self.batch_prompts):
-            part = slice(start, start + self.batch_prompts)
-            groups += self._decode(prompts[part], sampling, seeds[part])
+        with _evaluation_mode(self.policy):
+            for start in range(0, len(prompts), self.batch_prompts):
+                part = slice(start, start + self.batch_prompts)
+                groups += self._decode(prompts[part], sampling, seeds[part])
         return groups
 
     def _decode(
@@ -73,8 +78,7 @@ class LocalEngine:
         texts = self.policy.tokenizer.batch_decode(own, skip_special_tokens=True)
         rows = zip(tokens.cpu(), logprobs.cpu(), lengths, texts, finished.tolist(), strict=True)
         completions = [
-            Completion(row[:length], values[:length], text, done)
-            for row, values, length, text, done in rows
+            Completion(row[:length], values[:length], text, done) for row, values, length, text, done in rows
         ]
         return [completions[i : i + copies] for i in range(0, len(completions), copies)]
 
@@ -108,6 +112,17 @@ class _Decoding:
         )
         self.logits = output.logits[:, -1]
         self.position = self.position + 1
+
+
+@contextlib.contextmanager
+def _evaluation_mode(policy: Policy) -> Iterator[None]:
+    """Sample in evaluation mode: in training mode gradient checkpointing would switch the cache off."""
+    training = policy.training
+    policy.eval()
+    try:
+        yield
+    finally:
+        policy.train(training)
 
 
 def _uniforms(seeds: Sequence[Sequence[int]], count: int) -> Tensor:

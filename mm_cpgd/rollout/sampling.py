@@ -15,7 +15,8 @@ def draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
         logits: (N, V) float32; forbidden tokens already at -inf.
         uniforms: (N,) in [0, 1).
         sampling: temperature divides first; then top-k, top-p and min-p cut, each on the probabilities that
-            the one before left (min-p relative to the most probable token).
+            the one before left. Top-k keeps all tokens that tie with the k-th; top-p keeps the token that
+            crosses the threshold; min-p is relative to the most probable token.
 
     Returns:
         (N,) token ids.
@@ -23,12 +24,12 @@ def draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
     if sampling.temperature == 0:
         return logits.argmax(-1)
     probabilities = _cut((logits / sampling.temperature).softmax(-1), sampling)
-    cumulative = probabilities.cumsum(-1)
-    # Scaling by the last entry keeps rounding from ever pointing behind the last token.
-    wanted = uniforms.unsqueeze(-1).to(cumulative) * cumulative[:, -1:]
+    # In float64: over 150,000 tokens a float32 sum would drift, and u times the total could round up to it.
+    cumulative = probabilities.cumsum(-1, dtype=torch.float64)
+    wanted = uniforms.unsqueeze(-1) * cumulative[:, -1:]
     tokens = torch.searchsorted(cumulative, wanted, right=True).squeeze(-1)
-    last = probabilities.shape[-1] - 1 - (probabilities.flip(-1) > 0).int().argmax(-1)
-    return torch.minimum(tokens, last)
+    # Only logits that are not finite lead past the end; the caller sees them in the log-probabilities.
+    return tokens.clamp(max=logits.shape[-1] - 1)
 
 
 def _cut(probabilities: Tensor, sampling: Sampling) -> Tensor:

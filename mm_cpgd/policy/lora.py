@@ -1,0 +1,78 @@
+"""Low-rank adapters on the language model (peft), and the plain weights that they amount to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mm_cpgd.errors import UserError
+from mm_cpgd.policy.families import vision_modules
+
+
+def add_lora(model: Any, rank: int, alpha: int, targets: Sequence[str] | str) -> Any:
+    """Put adapters into the model and freeze everything else; the vision tower gets none.
+
+    Args:
+        model: with its language head, which gets none either; changed in place.
+        rank: of the adapters.
+        alpha: their sum is scaled by alpha / rank.
+        targets: names of linear layers (``q_proj`` …), or ``all-linear``.
+
+    Returns:
+        peft's wrapper around the model.
+
+    Raises:
+        UserError: no linear layer of the language model has such a name.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    layers = _linear_layers(model)
+    chosen = [name for name in layers if targets == "all-linear" or name.rsplit(".", 1)[-1] in targets]
+    if not chosen:
+        known = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in layers}))
+        raise UserError(
+            f"policy.lora.targets={targets!r} names no linear layer of the language model: {known}"
+        )
+    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=chosen))
+
+
+def merged_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return the state of the model with its adapters merged in, under the names of the plain model.
+
+    The merged weights are new tensors on the CPU, so that neither the live policy changes nor the device
+    has to hold a second one.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    weights = {
+        name.replace(".base_layer.", "."): value
+        for name, value in model.state_dict().items()
+        if ".lora_" not in name
+    }
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            weights[f"{name}.weight"] = _merged(module)
+    return weights
+
+
+@torch.no_grad()
+def _merged(layer: Any) -> Tensor:
+    base = layer.get_base_layer().weight
+    delta = sum(layer.get_delta_weight(name).float() for name in layer.active_adapters)
+    # Added in float32: a small delta would be lost in bfloat16 before the sum is rounded.
+    return (base.float() + delta).to(base.dtype).cpu()
+
+
+def _linear_layers(model: Any) -> list[str]:
+    """Return the names of the language model's linear layers."""
+    vision = {module for tower in vision_modules(model) for module in tower.modules()}
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and module not in vision
+        and module is not model.get_output_embeddings()
+    ]

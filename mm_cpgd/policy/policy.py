@@ -1,0 +1,143 @@
+"""The policy: asked for log-probabilities, copied as a reference, saved."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mm_cpgd.policy.batch import EncodedPrompt, collate_rows
+from mm_cpgd.policy.families import base_model, control_token_ids
+from mm_cpgd.policy.logprobs import token_logprobs
+from mm_cpgd.policy.lora import merged_weights
+from mm_cpgd.policy.prompts import PromptEncoder
+
+
+class Policy(nn.Module):
+    """A vision-language model, its processor and, where asked for, its frozen reference.
+
+    The module's own parameters are those of ``model``.
+
+    Args:
+        model: with its language head; adapters may be inside.
+        processor: of the same model.
+        encoder: writes prompts.
+        adapter: the peft wrapper around ``model``, or None.
+        logprob_chunk: tokens whose logits exist at one time.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        encoder: PromptEncoder,
+        adapter: Any = None,
+        logprob_chunk: int = 1024,
+    ) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.processor = processor
+        self.encoder = encoder
+        self.logprob_chunk = logprob_chunk
+        self.adapter: Any
+        self.reference: Any
+        # Kept out of nn.Module's registry: the adapter and the reference are not this module's parameters.
+        self.__dict__["adapter"] = adapter
+        self.__dict__["reference"] = None
+
+    @property
+    def tokenizer(self) -> Any:
+        """The processor's tokenizer."""
+        return self.processor.tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def pad_id(self) -> int:
+        """The token that fills what is masked."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad) if pad is not None else self.end_ids[0]
+
+    @property
+    def end_ids(self) -> list[int]:
+        """Tokens that end a completion."""
+        configured = getattr(self.model.generation_config, "eos_token_id", None)
+        ids = configured if isinstance(configured, list) else [configured]
+        return sorted({int(i) for i in [*ids, self.tokenizer.eos_token_id] if i is not None})
+
+    @property
+    def forbidden_ids(self) -> list[int]:
+        """Tokens that are never sampled: image and video tokens."""
+        return sorted(control_token_ids(self.model) - set(self.end_ids))
+
+    def forward(
+        self,
+        prompts: Sequence[EncodedPrompt],
+        completions: Tensor,
+        mask: Tensor,
+        entropy_gradient: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Compute log π and entropy of completion tokens.
+
+        Args:
+            prompts: n prompts, one a row.
+            completions: (n, T) token ids.
+            mask: (n, T) True where a token is the completion's own.
+            entropy_gradient: whether the entropy carries a gradient.
+
+        Returns:
+            log-probabilities (n, T) and entropies in nats (n, T); 0 where the mask is False.
+        """
+        lengths = mask.sum(1).tolist()
+        own = [row[:length] for row, length in zip(completions, lengths, strict=True)]
+        batch = _to(collate_rows(prompts, own, self.pad_id), self.device)
+        hidden = base_model(self.model)(**batch, use_cache=False).last_hidden_state
+        rows, columns = mask.to(self.device).nonzero(as_tuple=True)
+        starts = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
+        # The hidden state one place before a token predicts it.
+        states = hidden[rows, starts[rows] + columns - 1]
+        targets = completions.to(self.device)[rows, columns]
+        head = self.model.get_output_embeddings()
+        values, entropies = token_logprobs(
+            states, head, targets, chunk=self.logprob_chunk, entropy_gradient=entropy_gradient
+        )
+        empty = torch.zeros(mask.shape, dtype=values.dtype, device=self.device)
+        return empty.index_put((rows, columns), values), empty.index_put((rows, columns), entropies)
+
+    def keep_reference(self) -> None:
+        """Remember the policy as it is now; adapters need no copy, full training holds a frozen one."""
+        if self.adapter is None:
+            frozen = copy.deepcopy(self.model).eval().requires_grad_(False)
+            self.__dict__["reference"] = frozen
+
+    @contextlib.contextmanager
+    def as_reference(self) -> Iterator[Policy]:
+        """Give the reference policy for the length of the block."""
+        if self.adapter is not None:
+            with self.adapter.disable_adapter():
+                yield self
+        elif self.reference is None:
+            raise RuntimeError("keep_reference() was not called")
+        else:
+            reference = Policy(
+                self.reference.to(self.device), self.processor, self.encoder, None, self.logprob_chunk
+            )
+            yield reference
+
+    def save(self, folder: Path) -> None:
+        """Write a plain ``from_pretrained`` folder, adapters merged in; the live policy stays as it is."""
+        weights = None if self.adapter is None else merged_weights(self.model)
+        self.model.save_pretrained(folder, state_dict=weights)
+        self.processor.save_pretrained(folder)
+
+
+def _to(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
