@@ -73,13 +73,15 @@ def _ordered(answers: Sequence[Node], golds: Sequence[Node], arbiter: Arbiter) -
 
 def _matched(answers: Sequence[object], golds: Sequence[object], same: Callable[..., bool]) -> bool:
     """Whether each gold has its own answer. Equality is transitive, so the first that fits will do."""
+    if len(answers) != len(golds):
+        return False
     left = list(answers)
     for gold in golds:
         found = next((i for i, answer in enumerate(left) if same(answer, gold)), None)
         if found is None:
             return False
         del left[found]
-    return not left
+    return True
 
 
 def _distinct(items: Sequence[Node], arbiter: Arbiter) -> list[Node]:
@@ -93,7 +95,7 @@ def _distinct(items: Sequence[Node], arbiter: Arbiter) -> list[Node]:
 def same_set(answers: Sequence[Node], golds: Sequence[Node], arbiter: Arbiter) -> bool:
     """Whether two lists hold the same elements, in any order, repeats once. A part is not the whole."""
     first, second = _distinct(answers, arbiter), _distinct(golds, arbiter)
-    return len(first) == len(second) and _matched(first, second, lambda a, g: same_tree(a, g, arbiter))
+    return _matched(first, second, lambda a, g: same_tree(a, g, arbiter))
 
 
 def _same_intervals(a: tuple[Interval, ...], b: tuple[Interval, ...], arbiter: Arbiter) -> bool:

@@ -10,6 +10,7 @@ from rewards.bounds import Refused, Unreadable, check_length
 from rewards.clean import clean, plain_text
 from rewards.parser import parse
 from rewards.parts import Pieces, split_parts
+from rewards.tokens import FUNCTIONS
 from rewards.tree import Node, walk
 from rewards.units import DEGREES, PERCENT, Unit, find_unit
 
@@ -32,6 +33,10 @@ _UNIT_WORD = re.compile(
 _CURRENCY = re.compile(r"^\s*(?:\\\$|[¥€£])\s*(?=\d)")
 # "2.4." is statements 2 and 4 in some sources and the number 2.4 in others.
 _LABELS_OR_DECIMAL = re.compile(r"\d\.\d\.")
+_WORD = r"(?:of|per|a|in|[A-Za-z][A-Za-z'-]{2,})"
+_COUNTED = re.compile(
+    rf"([-+]?[\d,]+(?:\.\d+)?(?:/\d+)?)\s+([A-Za-z][A-Za-z'-]{{2,}}(?:\s+{_WORD}){{1,5}}|[A-Za-z]+-[a-z]{{3,}})"
+)
 _MIXED = re.compile(r"^(-?\d+)\s+(\d+)/(\d+)(?=\D|$)")
 _SINGLE = re.compile(r"[-+]?[\d,]+(?:\.\d+)?")
 
@@ -58,8 +63,19 @@ def _trimmed(text: str) -> str:
     return re.sub(r"(?<!\d)\.$|(?<=\d)\.$", "", text.strip(" \n,;")).strip()
 
 
+def _counted(text: str) -> tuple[str, Unit] | None:
+    """Separate what several plain words count: "19 peppermint candies", "-4 rounds per year"."""
+    match = _COUNTED.fullmatch(text)
+    if not match or any(word in FUNCTIONS for word in match.group(2).split()):
+        return None
+    return match.group(1), find_unit(match.group(2)) or Unit(match.group(2))
+
+
 def _take_unit(text: str) -> tuple[str, Unit | None]:
     """Separate the unit at the text's end, if there is one and something before it."""
+    counted = _counted(text)
+    if counted:
+        return counted
     match = _UNIT_TEXT.search(text)
     if match and text[: match.start()].strip():
         name = match.group(1) + (match.group(2) or "")

@@ -54,7 +54,7 @@ PERCENT = Unit("%", "share", Fraction(1, 100))
 def _base(word: str) -> str | None:
     for candidate in (word, word.removesuffix("s"), word.lower(), word.lower().removesuffix("s")):
         found = _NAMES.get(candidate, candidate)
-        if found in _LENGTH or found in _OTHER or found[:-1] in _LENGTH:
+        if found in _LENGTH or found in _OTHER or (found[-1:] in ("2", "3") and found[:-1] in _LENGTH):
             return found
     return None
 

@@ -78,9 +78,103 @@ def test_an_expression_plus_one_is_another(expression: sympy.Expr) -> None:
     assert not equivalent(sympy.latex(expression) + "+1", sympy.latex(expression))
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
-@given(st.text(alphabet="0123456789xyπ√\\{}()[]^_+-*/=<>|!,.;:%$ \nfracsqtei或和°", max_size=40))
-def test_any_text_gets_a_verdict_and_never_an_exception(text: str) -> None:
+_PIECES = [
+    *(
+        "0",
+        "1",
+        "2",
+        ".",
+        ",",
+        "x",
+        "y",
+        "+",
+        "-",
+        "*",
+        "/",
+        "^",
+        "_",
+        "=",
+        "<",
+        ">",
+        "(",
+        ")",
+        "[",
+        "]",
+        "{",
+        "}",
+        "|",
+    ),
+    *(
+        "!",
+        "%",
+        "$",
+        ":",
+        ";",
+        "\\",
+        " ",
+        "\n",
+        "or",
+        "and",
+        "和",
+        "°",
+        "π",
+        "√",
+        "√(",
+        "①",
+        "½",
+        "²",
+        "__",
+        "**",
+    ),
+    *(
+        r"\frac",
+        r"\sqrt",
+        r"\text{",
+        r"\left(",
+        r"\{",
+        r"\pm",
+        r"\cup",
+        r"\infty",
+        r"\sin",
+        r"\log_",
+        r"\angle",
+    ),
+    *(
+        "cm",
+        "miles",
+        "square",
+        "yuan",
+        "per",
+        "sets",
+        "Yes",
+        "not",
+        "inches",
+        "A",
+        "B",
+        "(1)",
+        "A.",
+        "is",
+        "one",
+    ),
+    *(
+        r"\begin{pmatrix}",
+        r"\end{pmatrix}",
+        "&",
+        r"\\\\",
+        r"\binom",
+        r"^{\circ}",
+        r"\overline{",
+        r"\dot",
+        r"\boxed{",
+    ),
+]
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from(_PIECES), max_size=14), st.sampled_from(["", " "]))
+def test_any_text_gets_a_verdict_and_never_an_exception(pieces: list[str], joint: str) -> None:
+    text = joint.join(pieces)
     extract_answer(text)
     for completion, gold in ((f"\\boxed{{{text}}}", "1"), ("\\boxed{1}", text), (text, text)):
+        assert verify(completion, gold, choices=("1", "x", text), timeout=0.5).reason
         assert verify(completion, gold, timeout=0.5).reason
