@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
 
 from data import Example, ExampleSet, PromptSampler, TooManyBadRows, load_examples, write_quarantine
 from mm_cpgd.algorithms.objective import Objective, build_objective
 from mm_cpgd.collection import Collector
 from mm_cpgd.config import RunConfig, SourceConfig
+from mm_cpgd.demonstrations import LOGGED as LOGGED_OF_IMITATION
 from mm_cpgd.demonstrations import Demonstrator, imitation_objective
-from mm_cpgd.learning import Learner, OptimizerStep
-from mm_cpgd.optimizer import build_optimizer, build_schedule
+from mm_cpgd.experience import ExperienceSource
+from mm_cpgd.learning import LOGGED, Learner
+from mm_cpgd.optimizer import OptimizerStep, build_optimizer, build_schedule
 from mm_cpgd.policy import Policy, PromptEncoder
 from mm_cpgd.rollout import LocalEngine, RolloutEngine, Sampling
 from mm_cpgd.saving import TrainingState
@@ -28,29 +25,6 @@ from mm_cpgd.trainer import Evaluator, Trainer
 from rewards import RewardSum
 
 Check = Callable[[Example], str | None]
-
-
-def start_accelerator(config: RunConfig, folder: Path) -> Accelerator:
-    """Seed everything and set up devices, precision and trackers."""
-    random.seed(config.seed)
-    np.random.seed(config.seed % 2**32)
-    torch.manual_seed(config.seed)
-    if config.training.threads:
-        torch.set_num_threads(config.training.threads)
-    # Numbers next to zero cost a CPU hundreds of cycles each and mean nothing here.
-    torch.set_flush_denormal(True)
-    accelerator = Accelerator(
-        mixed_precision=_precision(config.training.mixed_precision),
-        log_with=list(config.tracking.tools) or None,
-        project_dir=str(folder),
-        # Rows without an image leave a trained vision tower without gradient.
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=not config.policy.freeze_vision)
-        ],
-    )
-    if config.tracking.tools:
-        accelerator.init_trackers(config.tracking.project, config=_flat(config.model_dump(mode="json")))
-    return accelerator
 
 
 def load_rows(
@@ -147,15 +121,8 @@ def build_trainer(
     evaluator: Evaluator | None,
 ) -> Trainer:
     """Put a reinforcement learning run together."""
-    objective, shape = objective_of(config), shape_of(config)
+    objective, shape, rollout = objective_of(config), shape_of(config), config.rollout
     sampler = PromptSampler(len(examples), config.seed)
-    sampling = Sampling(
-        config.rollout.max_new_tokens,
-        config.rollout.temperature,
-        config.rollout.top_p,
-        config.rollout.top_k,
-        config.rollout.min_p,
-    )
     collector = Collector(
         accelerator,
         policy,
@@ -164,18 +131,18 @@ def build_trainer(
         objective,
         examples,
         sampler,
-        sampling,
-        prompts=config.rollout.prompts,
-        completions=config.rollout.completions,
+        Sampling(rollout.max_new_tokens, rollout.temperature, rollout.top_p, rollout.top_k, rollout.min_p),
+        prompts=rollout.prompts,
+        completions=rollout.completions,
         mini_batch_prompts=shape.mini_batch_prompts,
+        batch_prompts=rollout.batch_prompts,
         seed=config.seed,
     )
     if objective.needs_reference:
         policy.keep_reference()
     steps = shape.iterations * shape.steps_per_iteration
-    return _assemble(
-        config, accelerator, policy, collector, sampler, objective, evaluator, shape.iterations, steps
-    )
+    learner = _learner(config, accelerator, policy, objective, steps, config.training.inner_epochs, LOGGED)
+    return _trainer(config, accelerator, collector, learner, sampler, evaluator, shape.iterations)
 
 
 def build_tuner(
@@ -197,21 +164,20 @@ def build_tuner(
     )
     steps = config.sft.steps or max(1, round(config.sft.epochs * len(examples) / config.sft.batch))
     objective = imitation_objective(config.rollout.max_new_tokens)
-    return _assemble(config, accelerator, policy, demonstrator, sampler, objective, evaluator, steps, steps)
+    learner = _learner(config, accelerator, policy, objective, steps, 1, LOGGED_OF_IMITATION)
+    return _trainer(config, accelerator, demonstrator, learner, sampler, evaluator, steps)
 
 
-def _assemble(
+def _learner(
     config: RunConfig,
     accelerator: Accelerator,
     policy: Policy,
-    collector: Collector | Demonstrator,
-    sampler: PromptSampler,
     objective: Objective,
-    evaluator: Evaluator | None,
-    iterations: int,
     optimizer_steps: int,
-) -> Trainer:
-    training, folder = config.training, config.folder
+    inner_epochs: int,
+    logged: Mapping[str, str],
+) -> Learner:
+    training = config.training
     optimizer = build_optimizer(policy, training)
     schedule = build_schedule(optimizer, training, optimizer_steps)
     wrapped, prepared = accelerator.prepare(policy, optimizer)
@@ -219,44 +185,42 @@ def _assemble(
     step = OptimizerStep(
         accelerator, trained, prepared, schedule, training.max_grad_norm, training.max_skipped_steps
     )
-    learner = Learner(
+    return Learner(
         accelerator,
         policy,
         wrapped,
         objective,
         step,
-        inner_epochs=training.inner_epochs if isinstance(collector, Collector) else 1,
+        inner_epochs=inner_epochs,
         micro_batch=training.micro_batch,
         seed=config.seed,
+        logged=logged,
     )
+
+
+def _trainer(
+    config: RunConfig,
+    accelerator: Accelerator,
+    source: ExperienceSource,
+    learner: Learner,
+    sampler: PromptSampler,
+    evaluator: Evaluator | None,
+    iterations: int,
+) -> Trainer:
+    folder, evaluation, tracking = config.folder, config.evaluation, config.tracking
     return Trainer(
         accelerator,
-        collector,
+        source,
         learner,
-        TrainingState(accelerator, wrapped, step, sampler, collector.reencode),
+        TrainingState(accelerator, learner.wrapped, learner.step, sampler, source.reencode),
         folder,
         evaluator,
         MetricsLog(folder / "metrics.jsonl"),
-        RolloutLog(folder / "rollouts", config.tracking.rollouts_every, config.tracking.rollouts_images),
+        RolloutLog(folder / "rollouts", tracking.rollouts_every, tracking.rollouts_images),
         iterations=iterations,
-        evaluate_every=config.evaluation.every,
+        evaluate_before=evaluation.before,
+        evaluate_every=evaluation.every,
+        evaluate_after=evaluation.after,
         save_every=config.checkpoint.every,
         keep=config.checkpoint.keep,
     )
-
-
-def _precision(wanted: str) -> str:
-    if wanted != "auto":
-        return wanted
-    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
-    """Return ``{"rollout.prompts": 32, …}``, the only kind of config that trackers take."""
-    flat: dict[str, str | int | float | bool] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value if isinstance(value, (str, int, float, bool)) else str(value)
-    return flat

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
@@ -14,50 +14,42 @@ from torch import Tensor
 from data import Example, PromptSampler
 from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.errors import UserError
-from mm_cpgd.experience import Experience, pad_tokens
+from mm_cpgd.experience import Collected, Experience, pad_tokens
+from mm_cpgd.mini_batches import plan_mini_batches
+from mm_cpgd.outcomes import Outcomes, gather_outcomes
 from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.rollout import Group, RolloutEngine, Sampling
-from mm_cpgd.tracking.rollouts import PromptRollout, ScoredCompletion, ScoredComponent
-from rewards import RewardSum, Status
+from mm_cpgd.stopping import ShouldStop, check, never
+from mm_cpgd.tracking import PromptRollout, ScoredCompletion, ScoredComponent
+from rewards import RewardSum
 from rewards.combine import Scored
 
-FAILED = (Status.ERROR, Status.TIMEOUT)
 
-
-@dataclass
+@dataclass(frozen=True)
 class Round:
-    """One rollout batch of this process, and the numbers of all processes.
+    """One rollout batch: the prompts of this process, and the outcomes of all processes.
 
     Attributes:
-        indices: dataset index of this process's prompts.
-        prompts: encoded, likewise.
+        indices: dataset index of each prompt.
+        prompts: encoded.
         groups: their completions.
         scored: their scores, G for each prompt.
-        numbers: (P, G, K) of all processes in prompt order: total reward, length, finished, failed, then
-            the score of each rule; NaN where there is none.
+        outcomes: of the whole batch.
+        seconds_of_rewards: time that scoring took.
     """
 
     indices: list[int]
     prompts: list[EncodedPrompt]
     groups: list[Group]
     scored: list[list[Scored]]
-    numbers: Tensor
-
-
-@dataclass
-class Collected:
-    """What ``Collector.collect`` returns: experience for the learner, and what there is to report."""
-
-    experience: Experience
-    metrics: dict[str, float]
-    rollouts: list[PromptRollout] = field(default_factory=list)
-    examples: list[Example] = field(default_factory=list)
+    outcomes: Outcomes
+    seconds_of_rewards: float
 
 
 class Collector:
     """Draws prompts, samples completions, scores them and computes advantages.
 
-    Prompt j of an iteration belongs to process j mod W. Draws, seeds and statistics depend on j alone, so
+    Prompt j of a rollout batch belongs to process j mod W. Draws, seeds and statistics depend on j alone, so
     that any number of processes W sees the same completions and the same advantages.
 
     Args:
@@ -72,7 +64,11 @@ class Collector:
         prompts: P over all processes.
         completions: G.
         mini_batch_prompts: prompts an optimizer step over all processes.
+        batch_prompts: prompts of this process between two chances to stop.
         seed: of the sampled tokens.
+
+    Raises:
+        UserError: P cannot be shared out evenly.
     """
 
     def __init__(
@@ -89,6 +85,7 @@ class Collector:
         prompts: int,
         completions: int,
         mini_batch_prompts: int,
+        batch_prompts: int,
         seed: int,
     ) -> None:
         workers = accelerator.num_processes
@@ -105,172 +102,146 @@ class Collector:
         self.prompts = prompts
         self.completions = completions
         self.mini_batch_prompts = mini_batch_prompts
+        self.batch_prompts = batch_prompts
         self.seed = seed
 
-    def collect(self, iteration: int) -> Collected:
-        """Sample until enough prompts are kept or the objective's rounds are used up."""
+    def collect(self, iteration: int, should_stop: ShouldStop = never) -> Collected:
+        """Sample until enough prompts are kept or the objective's rounds are used up.
+
+        Raises:
+            Interrupted: between two batches; prompts were drawn that the caller has to put back.
+        """
         started = time.perf_counter()
         self.engine.load_weights(self.policy)
-        rounds: list[Round] = []
-        seconds_of_rewards = 0.0
-        kept = 0
-        for _ in range(self.objective.max_rounds):
-            one, seconds = self._round(iteration, len(rounds))
-            rounds.append(one)
-            seconds_of_rewards += seconds
-            kept += int(self._keep(one.numbers).sum())
-            if kept >= self.prompts:
-                break
-        numbers = torch.cat([one.numbers for one in rounds])
-        experience, advantages = self._experience(rounds, numbers)
-        metrics = self._metrics(numbers)
-        metrics["groups/rounds"] = float(len(rounds))
-        metrics["seconds/reward"] = seconds_of_rewards
-        metrics["seconds/rollout"] = time.perf_counter() - started - seconds_of_rewards
-        reported = self._rollouts(rounds, advantages) if self.accelerator.is_main_process else []
+        rounds = self._rounds(iteration, should_stop)
+        outcomes = Outcomes(torch.cat([one.outcomes.values for one in rounds]))
+        usable, advantages = self._advantages(outcomes)
+        experience = self._experience(rounds, outcomes.lengths, usable, advantages)
+        seconds_of_rewards = sum(one.seconds_of_rewards for one in rounds)
+        metrics = {
+            **outcomes.metrics(list(self.rewards.rules)),
+            "groups/kept": float(self._keep(outcomes).double().mean()),
+            "groups/rounds": float(len(rounds)),
+            "seconds/reward": seconds_of_rewards,
+            "seconds/rollout": time.perf_counter() - started - seconds_of_rewards,
+        }
         examples = [self.examples[index] for one in rounds for index in one.indices]
-        return Collected(experience, metrics, reported, examples)
+        advantages = advantages.masked_fill(~usable, torch.nan)
+        return Collected(experience, metrics, self._report(rounds, advantages), examples)
 
     def reencode(self, indices: Sequence[int]) -> list[EncodedPrompt]:
-        """Encode the prompts of a checkpoint's experience again."""
+        """Encode the prompts of these examples."""
         return [self.policy.encoder.encode(self.examples[index]) for index in indices]
 
-    def _round(self, iteration: int, number: int) -> tuple[Round, float]:
+    def _rounds(self, iteration: int, should_stop: ShouldStop) -> list[Round]:
+        rounds: list[Round] = []
+        kept = 0
+        while len(rounds) < self.objective.max_rounds and kept < self.prompts:
+            rounds.append(self._round(iteration, len(rounds), should_stop))
+            kept += int(self._keep(rounds[-1].outcomes).sum())
+        return rounds
+
+    def _round(self, iteration: int, number: int, should_stop: ShouldStop) -> Round:
         drawn = self.sampler.take(self.prompts)
-        mine = range(self.accelerator.process_index, self.prompts, self.accelerator.num_processes)
-        indices = [drawn[slot] for slot in mine]
-        prompts = self.reencode(indices)
+        slots = range(self.accelerator.process_index, self.prompts, self.accelerator.num_processes)
+        indices = [drawn[slot] for slot in slots]
         seeds = [
-            [_seed(self.seed, iteration, number, slot, k) for k in range(self.completions)] for slot in mine
+            [_seed(self.seed, iteration, number, slot, k) for k in range(self.completions)] for slot in slots
         ]
-        with self.accelerator.autocast():
-            groups = self.engine.generate(prompts, self.sampling, seeds)
+        prompts, groups = self._sample(indices, seeds, should_stop)
         started = time.perf_counter()
+        scored = self._score(indices, groups)
+        seconds = time.perf_counter() - started
+        outcomes = gather_outcomes(self.accelerator, groups, scored)
+        return Round(indices, prompts, groups, scored, outcomes, seconds)
+
+    def _sample(
+        self, indices: Sequence[int], seeds: Sequence[Sequence[int]], should_stop: ShouldStop
+    ) -> tuple[list[EncodedPrompt], list[Group]]:
+        prompts: list[EncodedPrompt] = []
+        groups: list[Group] = []
+        for start in range(0, len(indices), self.batch_prompts):
+            check(should_stop)
+            part = slice(start, start + self.batch_prompts)
+            prompts += self.reencode(indices[part])
+            with self.accelerator.autocast():
+                groups += self.engine.generate(prompts[part], self.sampling, seeds[part])
+        return prompts, groups
+
+    def _score(self, indices: Sequence[int], groups: Sequence[Group]) -> list[list[Scored]]:
         texts = [completion.text for group in groups for completion in group]
         owners = [self.examples[index] for index in indices for _ in range(self.completions)]
         flat = self.rewards.score(texts, owners)
-        seconds = time.perf_counter() - started
-        scored = [flat[i : i + self.completions] for i in range(0, len(flat), self.completions)]
-        return Round(indices, prompts, groups, scored, self._gather(groups, scored)), seconds
+        return [flat[i : i + self.completions] for i in range(0, len(flat), self.completions)]
 
-    def _gather(self, groups: list[Group], scored: list[list[Scored]]) -> Tensor:
-        """Return (P, G, K) of all processes in prompt order, see ``Round.numbers``."""
-        rows = [
-            [
-                [
-                    _number(s.total),
-                    c.tokens.numel(),
-                    c.finished,
-                    any(v.status in FAILED for v in s.components.values()),
-                ]
-                + [_number(verdict.score) for verdict in s.components.values()]
-                for c, s in zip(group, scores, strict=True)
-            ]
-            for group, scores in zip(groups, scored, strict=True)
-        ]
-        mine = torch.tensor(rows, dtype=torch.float64, device=self.accelerator.device)
-        everyone: Tensor = self.accelerator.gather(mine)
-        # Gathered process by process; prompt j sits with process j mod W.
-        by_process = everyone.unflatten(0, (self.accelerator.num_processes, -1))
-        return by_process.transpose(0, 1).flatten(0, 1).cpu()
+    def _keep(self, outcomes: Outcomes) -> Tensor:
+        """Return (P,) bool: prompts that are selected and of which something could be scored."""
+        return self.objective.keep(outcomes.accuracy, outcomes.total) & ~outcomes.total.isnan().all(1)
 
-    def _keep(self, numbers: Tensor) -> Tensor:
-        """Return (P,) bool. The first rule of the config is what selection takes for accuracy."""
-        return self.objective.keep(numbers[..., 4], numbers[..., 0])
-
-    def _experience(self, rounds: Sequence[Round], numbers: Tensor) -> tuple[Experience, Tensor]:
-        """Return the experience and the advantages (P, G), 0 for prompts that are not kept."""
-        keep = self._keep(numbers)
+    def _advantages(self, outcomes: Outcomes) -> tuple[Tensor, Tensor]:
+        """Return which completions take part in the update, (P, G) bool, and advantages (P, G), else 0."""
+        keep = self._keep(outcomes)
         if self.objective.max_rounds > 1:
             keep &= keep.cumsum(0) <= self.prompts
-        lengths = numbers[..., 1]
-        shaped = self.objective.shape(numbers[..., 0], lengths)
+        shaped = self.objective.shape(outcomes.total, outcomes.lengths)
         advantages = torch.zeros_like(shaped)
         if keep.any():
             advantages[keep] = self.objective.advantages(shaped[keep])
-        steps = torch.div(keep.cumsum(0) - 1, self.mini_batch_prompts, rounding_mode="floor")
-        usable = keep.unsqueeze(1) & ~shaped.isnan()
-        workers = self.accelerator.num_processes
-        owner = torch.arange(len(keep)) % self.prompts % workers
-        rows_of = [
-            [int(usable[(steps == step) & (owner == rank)].sum()) for rank in range(workers)]
-            for step in range(int(steps.max()) + 1 if keep.any() else 0)
-        ]
-        per_step = [lengths[usable & (steps == step).unsqueeze(1)] for step in range(len(rows_of))]
-        mine = owner == self.accelerator.process_index
-        return self._rows(rounds, usable[mine], advantages[mine], steps[mine], per_step, rows_of), advantages
+        return keep.unsqueeze(1) & ~shaped.isnan(), advantages
 
-    def _rows(
-        self,
-        rounds: Sequence[Round],
-        usable: Tensor,
-        advantages: Tensor,
-        steps: Tensor,
-        lengths: list[Tensor],
-        rows_of: list[list[int]],
+    def _experience(
+        self, rounds: Sequence[Round], lengths: Tensor, usable: Tensor, advantages: Tensor
     ) -> Experience:
-        """Lay this process's usable completions out as rows; arguments are (p, G) and (p,) of its prompts."""
+        """Lay this process's usable completions out as rows."""
+        owner = self._owner(len(usable))
+        plan = plan_mini_batches(
+            usable, lengths, owner, self.mini_batch_prompts, self.accelerator.num_processes
+        )
+        mine = owner == self.accelerator.process_index
         groups = [group for one in rounds for group in one.groups]
-        prompt_of, place = usable.nonzero(as_tuple=True)
-        chosen = [groups[p][k].tokens for p, k in zip(prompt_of.tolist(), place.tolist(), strict=True)]
-        tokens, mask = pad_tokens(chosen)
+        slot, place = usable[mine].nonzero(as_tuple=True)
+        rows = zip(slot.tolist(), place.tolist(), strict=True)
+        tokens, mask = pad_tokens([groups[s][k].tokens for s, k in rows])
+        # Prompts without a row are let go: their images may be large. One stays, to stand in.
+        used = slot.unique().tolist() or [0]
+        indices = [index for one in rounds for index in one.indices]
+        prompts = [prompt for one in rounds for prompt in one.prompts]
         return Experience(
-            examples=[index for one in rounds for index in one.indices],
-            prompts=[prompt for one in rounds for prompt in one.prompts],
-            prompt_of=prompt_of,
+            examples=[indices[s] for s in used],
+            prompts=[prompts[s] for s in used],
+            prompt_of=torch.searchsorted(torch.tensor(used), slot),
             tokens=tokens,
             mask=mask,
-            advantages=advantages[usable].float(),
-            mini_batch=steps[prompt_of],
-            lengths=[part.float() for part in lengths],
-            widest=[max(counts) for counts in rows_of],
+            advantages=advantages[mine][usable[mine]].float(),
+            mini_batch=plan.step_of[mine][slot],
+            lengths=plan.lengths,
+            widest=plan.widest,
         )
 
-    def _metrics(self, numbers: Tensor) -> dict[str, float]:
-        """Sum up all completions of the iteration, kept or not."""
-        total, lengths, finished, failed = numbers[..., :4].unbind(-1)
-        rules = {
-            f"reward/{name}": float(numbers[..., 4 + i].nanmean())
-            for i, name in enumerate(self.rewards.rules)
-        }
-        spread = torch.where(total.isnan(), -torch.inf, total).amax(1) - torch.where(
-            total.isnan(), torch.inf, total
-        ).amin(1)
-        scored = total[~total.isnan()]
-        return {
-            "reward/mean": float(scored.mean()) if len(scored) else float("nan"),
-            "reward/std": float(scored.std(correction=0)) if len(scored) else float("nan"),
-            **rules,
-            "reward/unscored": float(total.isnan().float().mean()),
-            "reward/failed": float(failed.mean()),
-            "accuracy/train": float(numbers[..., 4].nanmean()),
-            "groups/no_signal": float((spread <= 0).float().mean()),
-            "groups/kept": float(self._keep(numbers).float().mean()),
-            "completion/length_mean": float(lengths.mean()),
-            "completion/truncated": float(1 - finished.mean()),
-            "tokens/sampled": float(lengths.sum()),
-        }
+    def _owner(self, count: int) -> Tensor:
+        """Return the process (count,) that has each prompt, round after round."""
+        return torch.arange(count) % self.prompts % self.accelerator.num_processes
 
-    def _rollouts(self, rounds: Sequence[Round], advantages: Tensor) -> list[PromptRollout]:
-        mine = torch.arange(len(advantages)) % self.prompts % self.accelerator.num_processes == 0
-        rows = iter(advantages[mine].tolist())
+    def _report(self, rounds: Sequence[Round], advantages: Tensor) -> list[PromptRollout]:
+        rows = iter(advantages[self._owner(len(advantages)) == self.accelerator.process_index].tolist())
         return [
-            _report(self.examples[index], group, scores, next(rows))
+            _reported(self.examples[index], group, scores, next(rows))
             for one in rounds
             for index, group, scores in zip(one.indices, one.groups, one.scored, strict=True)
         ]
 
 
-def _report(
+def _reported(
     example: Example, group: Group, scored: Sequence[Scored], advantages: Sequence[float]
 ) -> PromptRollout:
+    """Put a group on record; an advantage that is NaN, because it left the update, as None."""
     completions = tuple(
         ScoredCompletion(
             text=completion.text,
             tokens=completion.tokens.numel(),
             finished=completion.finished,
             total=score.total,
-            advantage=advantage,
+            advantage=None if advantage != advantage else advantage,
             components={
                 name: ScoredComponent(verdict.score, verdict.status.value, verdict.extracted, verdict.reason)
                 for name, verdict in score.components.items()
@@ -285,7 +256,3 @@ def _seed(*parts: int) -> int:
     """Mix numbers into one seed; neighbouring inputs give unrelated seeds."""
     text = "/".join(map(str, parts)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value

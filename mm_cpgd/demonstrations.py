@@ -14,11 +14,14 @@ from torch import Tensor
 
 from data import Example, PromptSampler
 from mm_cpgd.algorithms.objective import Objective, build_objective
-from mm_cpgd.collection import Collected
 from mm_cpgd.config import AlgorithmConfig, PartConfig
 from mm_cpgd.errors import UserError
-from mm_cpgd.experience import Experience, pad_tokens
+from mm_cpgd.experience import Collected, Experience, pad_tokens
 from mm_cpgd.policy import EncodedPrompt, Policy
+from mm_cpgd.stopping import ShouldStop, never
+
+# Old log-probabilities of 0 make ratio and drift meaningless; these are not.
+LOGGED = {"loss": "objective/loss", "entropy": "policy/entropy"}
 
 
 def imitation_objective(max_new_tokens: int) -> Objective:
@@ -42,6 +45,9 @@ class Demonstrator:
         sampler: draws them; the same on all processes.
         target_template: ``{solution}`` and ``{answer}`` are filled in.
         batch: examples an optimizer step over all processes.
+
+    Raises:
+        UserError: a batch cannot be shared out evenly.
     """
 
     def __init__(
@@ -65,8 +71,8 @@ class Demonstrator:
         self.target_template = target_template
         self.batch = batch
 
-    def collect(self, iteration: int) -> Collected:
-        """Return the next batch; ``iteration`` does not matter."""
+    def collect(self, iteration: int, should_stop: ShouldStop = never) -> Collected:
+        """Return the next batch; it does not depend on ``iteration`` and takes too little time to stop in."""
         drawn = self.sampler.take(self.batch)
         targets = [target_tokens(self.policy, self.examples[i], self.target_template) for i in drawn]
         lengths = torch.tensor([float(target.numel()) for target in targets])

@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from data import Example
 from mm_cpgd.policy import EncodedPrompt
+from mm_cpgd.stopping import ShouldStop
+from mm_cpgd.tracking import PromptRollout
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """The rows of one forward pass.
+
+    Attributes:
+        prompts: one a row.
+        tokens: (n, T).
+        mask: (n, T) True where a token is the completion's own.
+        advantages: (n,).
+        old_logprobs: (n, T), or None as in ``Experience``.
+        reference_logprobs: (n, T), or None.
+    """
+
+    prompts: list[EncodedPrompt]
+    tokens: Tensor
+    mask: Tensor
+    advantages: Tensor
+    old_logprobs: Tensor | None
+    reference_logprobs: Tensor | None
 
 
 @dataclass
@@ -19,7 +43,7 @@ class Experience:
 
     Attributes:
         examples: dataset index of each prompt.
-        prompts: encoded, in the same order; the first one also serves as a stand-in for an empty batch.
+        prompts: encoded, in the same order; at least one, also if there are no rows.
         prompt_of: (n,) which prompt each row belongs to.
         tokens: (n, T).
         mask: (n, T) True where a token is the completion's own.
@@ -46,22 +70,50 @@ class Experience:
     def __len__(self) -> int:
         return self.tokens.shape[0]
 
-    def micro_batches(self, mini_batch: int, size: int) -> list[Tensor]:
+    def split(self, mini_batch: int, size: int) -> list[Tensor]:
         """Split a mini-batch's rows into index tensors of at most ``size``, longest rows first.
 
         All processes get equally many; where a process has fewer rows, some are empty.
         """
         rows = (self.mini_batch == mini_batch).nonzero().squeeze(1)
-        widths = [len(self.prompts[p]) for p in self.prompt_of[rows].tolist()]
-        widths_of_rows = torch.tensor(widths, dtype=torch.long) + self.mask[rows].sum(1)
-        order = widths_of_rows.argsort(descending=True, stable=True)
+        prompt_lengths = torch.tensor([len(prompt) for prompt in self.prompts])
+        row_lengths = prompt_lengths[self.prompt_of[rows]] + self.mask[rows].sum(1)
+        order = row_lengths.argsort(descending=True, stable=True)
         count = -(-self.widest[mini_batch] // size)
         parts = list(rows[order].split(size)) if len(rows) else []
         return parts + [rows[:0]] * (count - len(parts))
 
-    def row_prompts(self, rows: Tensor) -> list[EncodedPrompt]:
-        """Return the prompt of each row."""
-        return [self.prompts[prompt] for prompt in self.prompt_of[rows].tolist()]
+    def select(self, rows: Tensor) -> MicroBatch:
+        """Cut out rows, as wide as their longest completion; for no rows one masked stand-in.
+
+        The stand-in has no influence, but the forward and backward passes of all processes stay in step.
+        """
+        if not len(rows):
+            return self._stand_in()
+        width = int(self.mask[rows].sum(1).max())
+
+        def cut(values: Tensor) -> Tensor:
+            return values[rows, :width]
+
+        return MicroBatch(
+            prompts=[self.prompts[prompt] for prompt in self.prompt_of[rows].tolist()],
+            tokens=cut(self.tokens),
+            mask=cut(self.mask),
+            advantages=self.advantages[rows],
+            old_logprobs=None if self.old_logprobs is None else cut(self.old_logprobs),
+            reference_logprobs=None if self.reference_logprobs is None else cut(self.reference_logprobs),
+        )
+
+    def _stand_in(self) -> MicroBatch:
+        nothing = torch.zeros(1, 1)
+        return MicroBatch(
+            prompts=self.prompts[:1],
+            tokens=nothing.long(),
+            mask=nothing.bool(),
+            advantages=nothing[0],
+            old_logprobs=None if self.old_logprobs is None else nothing,
+            reference_logprobs=None if self.reference_logprobs is None else nothing,
+        )
 
     def state(self) -> dict[str, Any]:
         """Return everything but the encoded prompts, which are made again from ``examples``."""
@@ -71,6 +123,35 @@ class Experience:
     def from_state(cls, state: Mapping[str, Any], prompts: list[EncodedPrompt]) -> Experience:
         """Rebuild what ``state`` describes."""
         return cls(prompts=prompts, **state)
+
+
+@dataclass
+class Collected:
+    """What an iteration learns from, and what there is to report of it.
+
+    Attributes:
+        experience: for the learner.
+        metrics: of all processes.
+        rollouts: what this process's prompts were answered, and why it was rewarded so.
+        examples: the dataset row of each of ``rollouts``.
+    """
+
+    experience: Experience
+    metrics: dict[str, float]
+    rollouts: list[PromptRollout] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
+
+
+class ExperienceSource(Protocol):
+    """First half of the training step: the collector, or worked solutions in its place."""
+
+    def collect(self, iteration: int, should_stop: ShouldStop) -> Collected:
+        """Return the next iteration's experience. Raises ``Interrupted`` if it is to stop on the way."""
+        ...
+
+    def reencode(self, indices: Sequence[int]) -> list[EncodedPrompt]:
+        """Encode the prompts of a checkpoint's experience again."""
+        ...
 
 
 def pad_tokens(completions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,10 +1,13 @@
-"""AdamW with its learning rates, and the schedule."""
+"""AdamW with its learning rates, the schedule, and the step that skips what is not finite."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 from transformers import get_scheduler
 
@@ -12,6 +15,66 @@ from mm_cpgd.config import TrainingConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import Policy
 from mm_cpgd.policy.families import vision_modules
+
+
+class Diverged(Exception):
+    """Too many optimizer steps in a row were not finite."""
+
+
+class OptimizerStep:
+    """Clips the gradient and steps, unless something is not finite; then the step is skipped and counted.
+
+    Args:
+        accelerator: prepared the model and the optimizer.
+        parameters: what is trained.
+        optimizer: prepared.
+        scheduler: stepped once for every optimizer step taken.
+        max_grad_norm: of the whole gradient.
+        max_skipped: so many skipped steps in a row end the run.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        parameters: Sequence[nn.Parameter],
+        optimizer: Any,
+        scheduler: Any,
+        max_grad_norm: float,
+        max_skipped: int,
+    ) -> None:
+        self.accelerator = accelerator
+        self.parameters = list(parameters)
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.max_grad_norm = max_grad_norm
+        self.max_skipped = max_skipped
+        self.skipped_in_a_row = 0
+
+    def __call__(self, loss: float) -> dict[str, float]:
+        """Take the step; ``loss`` is that of the whole mini-batch over all processes.
+
+        Raises:
+            Diverged: ``max_skipped`` steps in a row were not finite.
+        """
+        norm = float(self.accelerator.clip_grad_norm_(self.parameters, self.max_grad_norm))
+        finite = math.isfinite(norm) and math.isfinite(loss)
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        if finite:
+            self.optimizer.step()
+            self.scheduler.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
+        if self.skipped_in_a_row >= self.max_skipped:
+            raise Diverged(
+                f"loss or gradient was not finite in {self.skipped_in_a_row} optimizer steps in a row "
+                f"(loss {loss:g}, gradient norm {norm:g}); lower training.learning_rate or "
+                "training.max_grad_norm, or raise the policy drift's alpha"
+            )
+        return {
+            "optimizer/grad_norm": norm,
+            "optimizer/learning_rate": rate,
+            "optimizer/skipped": float(not finite),
+        }
 
 
 def build_optimizer(policy: Policy, training: TrainingConfig) -> torch.optim.AdamW:
@@ -41,13 +104,27 @@ def build_optimizer(policy: Policy, training: TrainingConfig) -> torch.optim.Ada
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, training: TrainingConfig, steps: int) -> Any:
-    """Return the learning-rate schedule named in the config, over ``steps`` optimizer steps."""
+    """Return the learning-rate schedule named in the config.
+
+    Args:
+        optimizer: the bare one.
+        training: ``schedule`` and ``warmup_steps``, in optimizer steps.
+        steps: optimizer steps of the whole run, at most: selection may leave an iteration with fewer.
+
+    Raises:
+        UserError: transformers has no such schedule, or one that needs more than these numbers.
+    """
+    name = training.schedule
+    if name == "constant" and training.warmup_steps:
+        name = "constant_with_warmup"  # transformers' plain constant would drop the warm-up silently
     try:
+        if name == "reduce_lr_on_plateau":
+            raise ValueError("it needs a metric to watch")
         return get_scheduler(
-            training.schedule, optimizer, num_warmup_steps=training.warmup_steps, num_training_steps=steps
+            name, optimizer, num_warmup_steps=training.warmup_steps, num_training_steps=steps
         )
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"training.schedule={training.schedule!r} is none of transformers' schedules "
-            f"(constant, constant_with_warmup, linear, cosine …): {error}"
+            f"training.schedule={training.schedule!r} cannot be used: {error}; choose constant, linear, "
+            "cosine, polynomial or inverse_sqrt"
         ) from error

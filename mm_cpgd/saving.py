@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.state_dict import (
 from data import PromptSampler
 from mm_cpgd.checkpoint import CheckpointError, load_state, random_states, save_state, set_random_states
 from mm_cpgd.experience import Experience
-from mm_cpgd.learning import OptimizerStep
+from mm_cpgd.optimizer import OptimizerStep
 from mm_cpgd.policy import EncodedPrompt
 
 # Frozen weights are not saved: they are loaded again from policy.model.
@@ -49,10 +49,11 @@ class TrainingState:
         reencode: encodes the prompts of given dataset indices again.
 
     Attributes:
+        begun: the policy has been evaluated as it was before training, if that was asked for.
         iteration: iterations that are finished.
         pending: the one that is half done, None between two.
         best_accuracy: best held-out accuracy so far, of ``best_iteration``.
-        saved_iteration: of the newest checkpoint, None if there is none.
+        saved: the newest checkpoint holds this state.
     """
 
     def __init__(
@@ -68,34 +69,56 @@ class TrainingState:
         self.step = step
         self.sampler = sampler
         self.reencode = reencode
+        self.begun = False
         self.iteration = 0
         self.pending: Pending | None = None
         self.best_accuracy: float | None = None
         self.best_iteration: int | None = None
-        self.saved_iteration: int | None = None
+        self.saved = False
+
+    @property
+    def number(self) -> int:
+        """Of the checkpoint: the newest iteration that is in it, if only in part.
+
+        A half done iteration so never takes the place of the finished one before it, which may be the best.
+        """
+        return self.iteration + (self.pending is not None)
 
     def begin(self, experience: Experience, metrics: dict[str, float]) -> None:
         """Note that the rollouts of the next iteration are there."""
-        self.pending = Pending(experience, metrics)
+        self.pending, self.saved = Pending(experience, metrics), False
 
     def finish(self) -> None:
         """Note that the iteration's update is done."""
-        self.pending = None
+        self.pending, self.saved = None, False
         self.iteration += 1
 
-    def note_accuracy(self, accuracy: float) -> bool:
-        """Remember a held-out accuracy; True if it is the best so far."""
-        if self.best_accuracy is not None and accuracy <= self.best_accuracy:
-            return False
-        self.best_accuracy, self.best_iteration = accuracy, self.iteration
-        return True
+    def draws(self) -> dict[str, Any]:
+        """Return what drawing prompts and sampling change."""
+        return {"sampler": self.sampler.state_dict(), "random": random_states()}
+
+    def undo_draws(self, draws: Mapping[str, Any]) -> None:
+        """Go back to before draws that came to nothing."""
+        self.sampler.load_state_dict(draws["sampler"])
+        set_random_states(draws["random"])
+
+    def note_accuracy(self, iteration: int, accuracy: float) -> bool:
+        """Remember an iteration's held-out accuracy; True if it is the best so far."""
+        is_best = accuracy > (float("-inf") if self.best_accuracy is None else self.best_accuracy)
+        if is_best:
+            self.best_accuracy, self.best_iteration = accuracy, iteration
+        return is_best
 
     def writer(self) -> Callable[[Path], None]:
         """Collect the state of all processes; the function it returns writes it, on one process."""
         weights = self._weights()
-        optimizer = get_optimizer_state_dict(self.model, self._optimizer, options=OPTIONS)
+        optimizer = None
+        # Before the first step there is no state, and torch's function would take a step to make some.
+        if self._optimizer.state:
+            optimizer = get_optimizer_state_dict(self.model, self._optimizer, options=OPTIONS)
         processes = gather_object([self._own_state()])
         shared = {
+            "begun": self.begun,
             "iteration": self.iteration,
             "sampler": self.sampler.state_dict(),
             "scheduler": self.step.scheduler.state_dict(),
@@ -128,26 +151,31 @@ class TrainingState:
         self._check_fit(place, weights)
         set_model_state_dict(self.model, weights, options=options)
         optimizer = load_state(place / "optimizer.safetensors")
-        set_optimizer_state_dict(self.model, self._optimizer, optimizer, options=options)
+        if optimizer is not None:
+            set_optimizer_state_dict(self.model, self._optimizer, optimizer, options=options)
         self.step.scheduler.load_state_dict(shared["scheduler"])
         self.step.skipped_in_a_row = shared["skipped_in_a_row"]
         self.sampler.load_state_dict(shared["sampler"])
-        self.iteration = shared["iteration"]
+        self.begun, self.iteration = shared["begun"], shared["iteration"]
         self.best_accuracy, self.best_iteration = shared["best"]
         if len(processes) == self.accelerator.num_processes:
             self._load_own_state(processes[self.accelerator.process_index])
+        self.saved = True
 
     @property
     def _optimizer(self) -> Any:
         """The bare optimizer; torch's functions do not know accelerate's wrapper."""
         return getattr(self.step.optimizer, "optimizer", self.step.optimizer)
 
-    def _weights(self) -> dict[str, Any]:
-        """Return what is trained, on the CPU; a weight that two modules share once."""
+    def _trained(self) -> dict[str, nn.Parameter]:
+        """Return what is trained; a weight that two modules share once."""
         bare = self.accelerator.unwrap_model(self.model)
-        names = [name for name, parameter in bare.named_parameters() if parameter.requires_grad]
+        return {name: value for name, value in bare.named_parameters() if value.requires_grad}
+
+    def _weights(self) -> dict[str, Any]:
+        """Return the values of what is trained, on the CPU of the main process; nothing on the others."""
         everything: dict[str, Any] = get_model_state_dict(self.model, options=OPTIONS)
-        return {name: everything[name].contiguous() for name in names}
+        return {name: everything[name].contiguous() for name in self._trained() if name in everything}
 
     def _own_state(self) -> dict[str, Any]:
         pending = self.pending and {
@@ -167,7 +195,7 @@ class TrainingState:
             self.pending = Pending(experience, saved["metrics"], saved["steps"])
 
     def _check_fit(self, place: Path, weights: Mapping[str, Any]) -> None:
-        expected = self._weights()
+        expected = self._trained()
         wrong = [
             name
             for name in {*expected, *weights}

@@ -4,10 +4,29 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 
 import torch
 from accelerate import Accelerator
+
+# Asked between batches of long work, equally often by all processes, and the same answer for all.
+ShouldStop = Callable[[], bool]
+
+
+class Interrupted(Exception):
+    """Long work was broken off between two batches; what it had begun does not count."""
+
+
+def never() -> bool:
+    """Do not stop."""
+    return False
+
+
+def check(should_stop: ShouldStop) -> None:
+    """Raise ``Interrupted`` if the run is to stop."""
+    if should_stop():
+        raise Interrupted
 
 
 class StopRequest:
