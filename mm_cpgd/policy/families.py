@@ -43,7 +43,8 @@ def control_token_ids(model: Any) -> set[int]:
 def control_texts(processor: Any) -> set[str]:
     """Return texts that the tokenizer would read as markup: turns, ends, places of images."""
     named = {getattr(processor, name, None) for name in CONTROL_TOKENS}
-    return {text for text in named if isinstance(text, str)} | set(processor.tokenizer.all_special_tokens)
+    added = {str(token) for token in processor.tokenizer.added_tokens_decoder.values() if token.special}
+    return {text for text in named if isinstance(text, str)} | added
 
 
 def prompt_positions(

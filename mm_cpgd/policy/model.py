@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,16 @@ from mm_cpgd.policy.prompts import PromptEncoder
 
 EMBEDDED = {"embedded:tiny": Path(__file__).parent.parent / "assets" / "tiny"}
 # What transformers raises for folders and names that hold no usable model.
-LOADING_ERRORS = (OSError, ValueError, LookupError, TypeError, ImportError, RuntimeError, SafetensorError)
+LOADING_ERRORS = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    RuntimeError,
+    SafetensorError,
+)
 HUB_SECONDS = 5
 
 
@@ -47,7 +57,7 @@ def load_policy(config: PolicyConfig, logprob_chunk: int = 1024) -> Policy:
     if config.gradient_checkpointing:
         _checkpoint_layers(model)
     encoder = PromptEncoder(processor, model, config.system_prompt, config.prompt_template)
-    return Policy(model.eval(), processor, encoder, adapter, logprob_chunk)
+    return Policy(model, processor, encoder, adapter, logprob_chunk).eval()
 
 
 def load_processor(config: PolicyConfig) -> Any:
@@ -107,8 +117,8 @@ class _Source:
                 f"{name} is no folder, is not (wholly) in the local cache, and {constants.ENDPOINT} does not "
                 f"answer; run `hf download {self.config.model}` where there is a network, or give a folder"
             )
-        lines = str(error).strip().splitlines()
-        return f"{name} could not be loaded: {lines[0] if lines else type(error).__name__}"
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return f"{name} could not be loaded: {textwrap.shorten(reason, 500, placeholder=' …')}"
 
 
 def _folder(model: str) -> Path | None:
