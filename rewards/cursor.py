@@ -17,6 +17,7 @@ class Cursor:
         self.position = 0
         self.depth = 0
         self.nodes = 0
+        self.bars = 0  # how many absolute values are open in the innermost bracket
 
     def peek(self, ahead: int) -> Token:
         """The token so many places on; one of kind ``end`` past the last."""

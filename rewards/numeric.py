@@ -16,7 +16,14 @@ from typing import NamedTuple
 from rewards.tree import Node, exact
 
 _UNIT = 2.0**-52
-_POINTS = 4
+# Which names (by rank) are negative at each point: none, none, all, every other, the others.
+_SIGNS: tuple[Callable[[int], bool], ...] = (
+    lambda rank: False,
+    lambda rank: False,
+    lambda rank: True,
+    lambda rank: rank % 2 == 0,
+    lambda rank: rank % 2 == 1,
+)
 _SAFETY = 64.0
 _TINY = 1e-280
 
@@ -162,11 +169,12 @@ def points(names: frozenset[str]) -> list[dict[str, complex]]:
     """Fixed pseudo-random places to evaluate at, the same in every process; later ones have mixed signs."""
     if not names:
         return [{}]
-    made = []
-    for k in range(_POINTS):
-        drawn = {name: random.Random(f"{name}/{k}").uniform(0.4, 2.6) for name in sorted(names)}
-        signs = {name: -1 if k > 1 and random.Random(f"{k}/{name}").random() < 0.6 else 1 for name in names}
-        made.append({name: complex(signs[name] * drawn[name]) for name in drawn})
+    made: list[dict[str, complex]] = []
+    for k, negative in enumerate(_SIGNS):
+        made.append({})
+        for rank, name in enumerate(sorted(names)):
+            size = random.Random(f"{name}/{k}").uniform(0.4, 2.6)
+            made[-1][name] = complex(-size if negative(rank) else size)
     return made
 
 

@@ -95,7 +95,7 @@ class _Parser(Cursor):
     def _starts_factor(self) -> bool:
         token = self.next
         if token.kind in ("end", "rel") or token.text in _RELATIONS or token.text in _STOPPERS:
-            return False
+            return token.text == "|" and not self.bars
         return token.text not in (r"\cup", r"\cap", r"\pm", r"\mp", "^", "_", "!", "%", "'")
 
     def _implied(self, left: Node) -> Node:
@@ -183,10 +183,7 @@ class _Parser(Cursor):
         if token.text in _CLOSERS:
             return self._bracket(self.take().text)
         if token.text == "|":
-            self.take()
-            inner = self.relation()
-            self.expect("|")
-            return self.node("abs", inner)
+            return self._absolute()
         if token.kind == "cmd":
             return self._command(self.take().text)
         raise Unreadable(f"{token.text or 'the end'!r} where a value should be")
@@ -218,13 +215,22 @@ class _Parser(Cursor):
         return "".join(parts)
 
     def _bracket(self, opener: str) -> Node:
+        outside, self.bars = self.bars, 0
         items = [] if self.next.text in _CLOSERS[opener] else [self.relation()]
         while self.accept(","):
             items.append(self.relation())
-        closer = self.take().text
+        closer, self.bars = self.take().text, outside
         if closer not in _CLOSERS[opener]:
             raise Unreadable(f"{closer or 'the end'!r} closes {opener!r}")
         return self._closed(opener, closer, items)
+
+    def _absolute(self) -> Node:
+        self.expect("|")
+        self.bars += 1
+        inner = self.relation()
+        self.bars -= 1
+        self.expect("|")
+        return self.node("abs", inner)
 
     def _closed(self, opener: str, closer: str, items: list[Node]) -> Node:
         if opener in (r"\lfloor", r"\lceil") and len(items) == 1:

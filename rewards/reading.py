@@ -194,7 +194,9 @@ def _scorable(reading: Reading) -> Reading:
 
 
 def _gold_alternatives(text: str) -> Reading:
-    others = [next(g for g in m.groups() if g) for m in _ALTERNATIVE.finditer(text)]
+    others = [
+        found for match in _ALTERNATIVE.finditer(text) for found in match.groups() if found and found.strip()
+    ]
     any_one = bool(_CHOOSE.search(text))
     main = _scorable(_read_one(_CHOOSE.sub("", _ALTERNATIVE.sub("", text))))
     if _LABELS_OR_DECIMAL.fullmatch(text):

@@ -32,6 +32,7 @@ EQUAL = [
     (r"\binom{5}{2}", "10"),
     (r"\lfloor 2.7 \rfloor", "2"),
     (r"|{-3}|", "3"),
+    ("2|x|(|y|+1)", "2|x||y|+2|x|"),
     # roots, powers, functions
     (r"\sqrt{8}", r"2\sqrt{2}"),
     ("2√2", r"\sqrt8"),
@@ -85,6 +86,7 @@ EQUAL = [
     ("1, 1, -1", "1 1 -1"),
     ("10 or 2 or 6", "6 or 2 or 10"),
     # alternatives in the gold
+    ("5", "5 (or )"),
     ("8.75", r"$$\dfrac{35}{4}$$(or fill in $$8.75$$)"),
     ("x>2", r"$$x \geqslant 2$$(or $$x > 2$$)"),
     (r"\angle C=\angle ADE", r"$$\angle B=\angle AED$$ or $$\angle C=\angle ADE$$"),
@@ -138,6 +140,8 @@ DIFFERENT = [
     (r"\sqrt{1/n}", r"\frac1n"),
     (r"\sqrt{x}", r"\sqrt{|x|}"),
     ("|x|", "x"),
+    ("|n|", "n"),
+    (r"\sqrt{a^2b}", r"a\sqrt{b}"),
     ("40 m", "40 cm"),
     ("40 m", "40 m²"),
     ("40 kg", "40 cm"),

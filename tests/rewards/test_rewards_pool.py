@@ -76,7 +76,7 @@ def test_many_threads_share_a_small_pool(pool: Pool) -> None:
 def test_a_worker_without_memory_says_so_and_is_replaced() -> None:
     pool = Pool(size=1, memory=220 << 20)
     try:
-        with pytest.raises(OutOfTime):
+        with pytest.raises(OutOfTime, match="memory"):
             pool.equal("(x+y+z+w+v+1)^{60}(x+1)", "(x+y+z+w+v+1)^{60}x+(x+y+z+w+v+1)^{60}", limit=20)
         assert pool.equal(*EASY, limit=5)
     finally:
@@ -133,6 +133,19 @@ def test_no_worker_outlives_a_parent_that_is_killed_even_while_it_computes() -> 
     parent.wait()
     assert pids
     assert _gone(pids, within=4)
+
+
+def test_no_worker_outlives_its_parent_though_a_forked_child_lives_on() -> None:
+    parent, pids = _workers_of("import os; child = os.fork(); print(child, flush=True); time.sleep(60)")
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    try:
+        assert _gone(pids, within=4)
+        assert _alive(child)
+    finally:
+        os.kill(child, signal.SIGKILL)
 
 
 def test_no_worker_outlives_a_parent_that_ends() -> None:

@@ -106,6 +106,11 @@ def test_a_choice_is_read_by_letter_words_or_value_and_only_one_counts(answer: s
     assert verify(f"<answer>{answer}</answer>", "B", choices=CHOICES).score == score
 
 
+@pytest.mark.parametrize("answer", ["A or B", "(A), (B), and (C)", "(A),(B)", "A B", "A, B, C, D", "AB"])
+def test_naming_the_right_option_among_others_is_wrong(answer: str) -> None:
+    assert verify(f"<answer>{answer}</answer>", "A", choices=CHOICES).score == 0.0
+
+
 def test_the_value_of_an_option_may_need_algebra() -> None:
     assert verify(r"\boxed{5\sqrt{5}-10}", "C", choices=CHOICES).score == 1.0
 
