@@ -181,7 +181,8 @@ def _column(text: str) -> tuple[str, str]:
 
 
 def _print_rows(source: SourceConfig, rows: ExampleSet, console: Console) -> None:
-    table = Table(title=Text(source.path), title_justify="left", show_header=False)
+    console.print(Text(source.path, style="bold"), soft_wrap=True)
+    table = Table(show_header=False)
     for line in (
         ("rows", f"{rows.total:,}"),
         ("usable", f"{len(rows.examples):,}"),
