@@ -135,7 +135,8 @@ def test_parameters_are_counted_without_weights_as_the_loaded_policy_counts_them
 def test_the_estimate_of_activations_is_what_autograd_really_keeps(
     tiny_folder: Path, tiny_policy: Policy, configured: Callable[..., RunConfig]
 ) -> None:
-    examples = load_examples("generated:clock", limit=8).examples
+    # Prompts of several lengths: with padding there is a mask, and attention keeps more.
+    examples = load_examples("generated:all", limit=8).examples
     prompts = [tiny_policy.encoder.encode(example) for example in examples]
     longest = max(map(len, prompts))
     own = {parameter.untyped_storage().data_ptr() for parameter in tiny_policy.parameters()}
