@@ -83,7 +83,14 @@ def _raised(node: Node, point: Mapping[str, complex]) -> Value:
         ratio, exponent = (1 / ratio if ratio else None), _quotient(Value(1, 0.0), exponent)
     if ratio is not None and ratio.denominator % 2 and base.z.imag == 0 and base.z.real < 0:
         return _real_odd_root(base, ratio.numerator, ratio.denominator)
-    return _power(base, exponent)
+    value = _power(base, exponent)
+    if point and _negative(base) and abs(value.z.imag) > _SAFETY * value.error:
+        raise Undefined
+    return value
+
+
+def _negative(value: Value) -> bool:
+    return value.z.imag == 0 and value.z.real < 0
 
 
 def _through(function: Callable[[complex], complex], slope: Callable[[complex], complex], a: Value) -> Value:
@@ -140,6 +147,8 @@ def _evaluate(node: Node, point: Mapping[str, complex]) -> Value:
     if node.op in ("/", ":") and len(args) == 2:
         return _quotient(args[0], args[1])
     if node.op == "log":
+        if point and any(_negative(a) for a in args):
+            raise Undefined
         base, argument = (_through(*_FUNCTIONS["ln"], a) for a in (args[1], args[0]))
         return _quotient(argument, base)
     return _unary(node.op, args[0])
@@ -178,19 +187,15 @@ def points(names: frozenset[str]) -> list[dict[str, complex]]:
     return made
 
 
-def _unreal(value: Value) -> bool:
-    return abs(value.z.imag) > _SAFETY * value.error + 1e-12 * abs(value.z)
-
-
 def surely_differ(a: Node, b: Node, names: frozenset[str]) -> bool:
     """True only if the trees have values at some point that differ by far more than their rounding errors.
 
-    Names stand for real numbers. Where both sides leave the reals (the root of a negative number), neither is
-    defined for the person who wrote it, so the point says nothing.
+    Names stand for real numbers. Where a root or logarithm of a negative number occurs on the way, the whole
+    is not defined for the person who wrote it, and the point says nothing: √a·√b is √(ab).
     """
     for point in points(names):
         left, right = evaluate(a, point), evaluate(b, point)
-        if left is None or right is None or (names and _unreal(left) and _unreal(right)):
+        if left is None or right is None:
             continue
         if abs(left.z - right.z) > _SAFETY * (left.error + right.error) + 1e-300:
             return True

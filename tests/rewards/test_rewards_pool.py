@@ -136,9 +136,12 @@ def test_no_worker_outlives_a_parent_that_is_killed_even_while_it_computes() -> 
 
 
 def test_no_worker_outlives_its_parent_though_a_forked_child_lives_on() -> None:
-    parent, pids = _workers_of("import os; child = os.fork(); print(child, flush=True); time.sleep(60)")
+    parent, pids = _workers_of(
+        "import os; child = os.fork(); child and print(child, flush=True); time.sleep(60)"
+    )
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
+    assert child > 1  # 0 would be this process's own group
     parent.kill()
     parent.wait()
     try:
