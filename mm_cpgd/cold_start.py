@@ -52,6 +52,6 @@ def install(policy: Path, place: Path) -> Path:
     """Copy a policy folder with its weights in half precision, which is exact enough and half as large."""
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(policy, place)
-    model = AutoModelForImageTextToText.from_pretrained(policy, dtype=torch.float32)
-    model.to(torch.float16).save_pretrained(place)
+    model = AutoModelForImageTextToText.from_pretrained(policy, dtype=torch.float16)
+    model.save_pretrained(place)
     return place

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, trainers
@@ -86,10 +87,11 @@ def _tokenizer(texts: Iterable[str], vocabulary: int) -> Qwen2Tokenizer:
         show_progress=False,
     )
     bpe.train_from_iterator((_without_tags(text) for text in texts), trainer)
-    trained = json.loads(bpe.to_str())["model"]
+    trained: dict[str, Any] = json.loads(bpe.to_str())["model"]
+    merges: Any = [tuple(pair) for pair in trained["merges"]]
     tokenizer = Qwen2Tokenizer(
         vocab=trained["vocab"],
-        merges=[tuple(pair) for pair in trained["merges"]],
+        merges=merges,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         unk_token="<|endoftext|>",
@@ -109,7 +111,7 @@ def _without_tags(text: str) -> str:
 
 def _config(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLConfig:
     """Return the tiny sizes: 1.1 million parameters, pictures of 112 x 112 pixels give 16 visual tokens."""
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in CONTROL_TOKENS}
+    ids: dict[str, Any] = {token: tokenizer.convert_tokens_to_ids(token) for token in CONTROL_TOKENS}
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": 128,
