@@ -35,7 +35,7 @@ from mm_cpgd.policy import EncodedPrompt, Policy, load_policy
 from mm_cpgd.policy.families import control_token_ids, vision_modules
 from mm_cpgd.rollout import LocalEngine, Sampling
 
-TEXT = {
+TEXT: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 128,
     "num_hidden_layers": 3,
@@ -46,7 +46,7 @@ TEXT = {
 SIZE = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}
 
 
-def special_ids(tokenizer: Any) -> dict[str, int]:
+def special_ids(tokenizer: Any) -> dict[str, Any]:
     names = ("image_pad", "video_pad", "vision_start", "vision_end")
     ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in names}
     return {
@@ -58,8 +58,8 @@ def special_ids(tokenizer: Any) -> dict[str, int]:
 
 
 def qwen2_vl(tokenizer: Any, template: str) -> tuple[Any, Any]:
-    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
-    vision = {"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2}
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
+    vision: dict[str, Any] = {"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2}
     config = Qwen2VLConfig(
         text_config={**TEXT, "vocab_size": len(tokenizer), "rope_parameters": rope},
         vision_config=vision,
@@ -76,8 +76,8 @@ def qwen2_vl(tokenizer: Any, template: str) -> tuple[Any, Any]:
 
 
 def qwen3_vl(tokenizer: Any, template: str) -> tuple[Any, Any]:
-    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
-    vision = {
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
+    vision: dict[str, Any] = {
         "depth": 3,
         "hidden_size": 32,
         "intermediate_size": 64,
@@ -103,11 +103,16 @@ def qwen3_vl(tokenizer: Any, template: str) -> tuple[Any, Any]:
 
 def llava(tokenizer: Any, template: str) -> tuple[Any, Any]:
     """A family without multimodal positions, whose pictures all have one size."""
-    vision = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 3}
+    vision: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 3,
+    }
     config = LlavaConfig(
         text_config=LlamaConfig(**TEXT, vocab_size=len(tokenizer)),
         vision_config=CLIPVisionConfig(**vision, image_size=56, patch_size=14),
-        image_token_id=special_ids(tokenizer)["image_token_id"],
+        image_token_index=special_ids(tokenizer)["image_token_id"],
     )
     processor = LlavaProcessor(
         image_processor=CLIPImageProcessor(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56}),

@@ -25,7 +25,7 @@ def alone(policy: Policy, prompt: EncodedPrompt, completion: Tensor) -> tuple[Te
     """Log-probabilities and entropies by transformers' own forward of one row, with its own positions."""
     ids = torch.cat([prompt.input_ids, completion]).unsqueeze(0)
     inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **prompt.vision}
-    if prompt.vision:
+    if prompt.token_types is not None and prompt.vision:
         types = torch.zeros_like(ids)
         types[0, : len(prompt)] = prompt.token_types
         inputs["mm_token_type_ids"] = types

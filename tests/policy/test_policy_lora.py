@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
@@ -87,6 +88,18 @@ def test_saving_merges_and_leaves_the_live_policy_alone(
     assert not (tmp_path / "out" / "adapter_config.json").exists()
     again = load_policy(PolicyConfig(model=str(tmp_path / "out")))
     torch.testing.assert_close(logprobs(again, examples), logprobs(policy, examples), rtol=0, atol=1e-5)
+
+
+def test_biases_beside_adapters_are_saved(tiny_folder: Path, tmp_path: Path) -> None:
+    policy = adapted(tiny_folder)
+    bias = policy.model.model.language_model.layers[1].self_attn.q_proj.base_layer.bias
+    with torch.no_grad():
+        bias.normal_()
+    policy.save(tmp_path / "out")
+    saved = load_file(tmp_path / "out" / "model.safetensors")
+    assert saved.keys() == load_file(tiny_folder / "model.safetensors").keys()
+    (own,) = (value for name, value in saved.items() if name.endswith("layers.1.self_attn.q_proj.bias"))
+    assert torch.equal(own, bias)
 
 
 def test_a_merged_folder_has_the_plain_models_weights(tiny_folder: Path, tmp_path: Path) -> None:
