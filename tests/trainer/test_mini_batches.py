@@ -1,0 +1,104 @@
+"""Dealing completions out to optimizer steps and forward passes."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mm_cpgd.experience import Experience, pad_tokens
+from mm_cpgd.mini_batches import plan_mini_batches
+from mm_cpgd.policy import EncodedPrompt
+
+USABLE = torch.tensor([[1, 1], [0, 0], [1, 0], [1, 1], [0, 1]], dtype=torch.bool)
+LENGTHS = torch.tensor([[3, 5], [7, 7], [2, 9], [4, 4], [9, 1]])
+OWNER = torch.tensor([0, 1, 0, 1, 0])
+
+
+def experience(rows: list[tuple[int, int, int]], widest: list[int]) -> Experience:
+    """Rows of (prompt, length, mini-batch); the prompts have 2, 4 and 6 tokens."""
+    prompts = [EncodedPrompt(torch.arange(n), torch.arange(n).unsqueeze(0)) for n in (2, 4, 6)]
+    tokens, mask = pad_tokens([torch.arange(1, length + 1) for _, length, _ in rows])
+    return Experience(
+        examples=[0, 1, 2],
+        prompts=prompts,
+        prompt_of=torch.tensor([prompt for prompt, _, _ in rows], dtype=torch.long),
+        tokens=tokens,
+        mask=mask,
+        advantages=torch.arange(len(rows)).float(),
+        mini_batch=torch.tensor([step for _, _, step in rows], dtype=torch.long),
+        lengths=[],
+        widest=widest,
+    )
+
+
+def test_prompts_without_usable_completions_take_no_place_in_a_step() -> None:
+    plan = plan_mini_batches(USABLE, LENGTHS, OWNER, prompts_per_step=2, workers=2)
+    assert plan.step_of[USABLE.any(1)].tolist() == [0, 0, 1, 1]
+    assert [part.tolist() for part in plan.lengths] == [[3, 5, 2], [4, 4, 1]]
+
+
+def test_widest_is_the_largest_number_of_rows_that_one_process_has_of_a_step() -> None:
+    plan = plan_mini_batches(USABLE, LENGTHS, OWNER, prompts_per_step=2, workers=2)
+    assert plan.widest == [3, 2]
+
+
+def test_nothing_usable_gives_no_step_at_all() -> None:
+    plan = plan_mini_batches(torch.zeros_like(USABLE), LENGTHS, OWNER, 2, workers=2)
+    assert (plan.lengths, plan.widest) == ([], [])
+
+
+@given(st.data())
+def test_every_usable_completion_counts_in_exactly_one_step(data: st.DataObject) -> None:
+    prompts, group = data.draw(st.integers(1, 8)), data.draw(st.integers(1, 4))
+    flags = data.draw(st.lists(st.booleans(), min_size=prompts * group, max_size=prompts * group))
+    usable = torch.tensor(flags).reshape(prompts, group)
+    lengths = torch.arange(prompts * group).reshape(prompts, group)
+    per_step = data.draw(st.integers(1, 4))
+    plan = plan_mini_batches(usable, lengths, torch.arange(prompts) % 2, per_step, workers=2)
+    assert sorted(torch.cat([*plan.lengths, torch.zeros(0)]).tolist()) == lengths[usable].tolist()
+    assert all(0 < len(part) <= per_step * group for part in plan.lengths)
+
+
+def test_a_mini_batch_is_split_from_the_longest_row_to_the_shortest() -> None:
+    rows = experience([(0, 1, 0), (2, 3, 0), (1, 9, 1), (1, 1, 0)], widest=[3, 1])
+    # Prompt and completion together: 3, 9, 13 and 5 tokens.
+    assert [part.tolist() for part in rows.split(0, 2)] == [[1, 3], [0]]
+    assert [part.tolist() for part in rows.split(1, 2)] == [[2]]
+
+
+def test_a_process_with_fewer_rows_gets_as_many_parts_as_the_others() -> None:
+    rows = experience([(0, 1, 0)], widest=[5, 2])
+    assert [len(part) for part in rows.split(0, 2)] == [1, 0, 0]
+    assert [len(part) for part in rows.split(1, 2)] == [0]
+
+
+def test_selected_rows_are_as_wide_as_their_longest_completion() -> None:
+    rows = experience([(0, 1, 0), (2, 3, 0), (1, 9, 0)], widest=[3])
+    part = rows.select(torch.tensor([1, 0]))
+    assert part.tokens.tolist() == [[1, 2, 3], [1, 0, 0]]
+    assert part.mask.tolist() == [[True, True, True], [True, False, False]]
+    assert ([len(prompt) for prompt in part.prompts], part.advantages.tolist()) == ([6, 2], [1.0, 0.0])
+
+
+def test_no_rows_are_stood_in_for_by_one_that_is_masked() -> None:
+    rows = experience([(0, 1, 0)], widest=[3])
+    rows.reference_logprobs = torch.ones(1, 1)
+    part = rows.select(torch.zeros(0, dtype=torch.long))
+    assert (len(part.prompts), part.mask.any().item(), part.advantages.tolist()) == (1, False, [0.0])
+    assert part.old_logprobs is None
+    assert part.reference_logprobs is not None
+
+
+def test_state_and_back_keeps_everything_but_the_prompts() -> None:
+    rows = experience([(0, 1, 0), (2, 3, 0)], widest=[2])
+    state = rows.state()
+    assert "prompts" not in state
+    back = Experience.from_state(state, rows.prompts)
+    assert vars(back).keys() == vars(rows).keys()
+    assert torch.equal(back.tokens, rows.tokens)
+
+
+def test_no_completions_pad_to_an_empty_table() -> None:
+    tokens, mask = pad_tokens([])
+    assert (tokens.shape, mask.dtype) == (torch.Size([0, 1]), torch.bool)

@@ -1,0 +1,77 @@
+"""Which weights are trained how fast."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from mm_cpgd.config import PolicyConfig, TrainingConfig
+from mm_cpgd.errors import UserError
+from mm_cpgd.optimizer import build_optimizer, build_schedule
+from mm_cpgd.policy import Policy, load_policy
+from mm_cpgd.policy.families import vision_modules
+
+
+def load(tiny_folder: Path, freeze_vision: bool) -> Policy:
+    return load_policy(PolicyConfig(model=str(tiny_folder), freeze_vision=freeze_vision))
+
+
+def rates(training: TrainingConfig, steps: int) -> list[float]:
+    """The learning rates of the first steps."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=training.learning_rate)
+    schedule = build_schedule(optimizer, training, steps)
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+def test_the_vision_tower_has_its_own_learning_rate(tiny_folder: Path) -> None:
+    policy = load(tiny_folder, freeze_vision=False)
+    optimizer = build_optimizer(policy, TrainingConfig(learning_rate=1e-3, vision_learning_rate=1e-5))
+    vision = {id(p) for module in vision_modules(policy.model) for p in module.parameters()}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            assert group["lr"] == (1e-5 if id(parameter) in vision else 1e-3)
+
+
+def test_every_trained_weight_is_in_one_group_and_no_frozen_one(tiny_folder: Path) -> None:
+    policy = load(tiny_folder, freeze_vision=True)
+    optimizer = build_optimizer(policy, TrainingConfig())
+    grouped = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in policy.parameters() if p.requires_grad)
+    assert len(grouped) < len(list(policy.parameters()))
+
+
+def test_weight_decay_is_for_matrices_alone(tiny_folder: Path) -> None:
+    policy = load(tiny_folder, freeze_vision=True)
+    for group in build_optimizer(policy, TrainingConfig(weight_decay=0.1)).param_groups:
+        assert {p.ndim >= 2 for p in group["params"]} == {group["weight_decay"] == 0.1}
+
+
+def test_nothing_to_train_is_the_users_to_mend(tiny_folder: Path) -> None:
+    policy = load(tiny_folder, freeze_vision=True)
+    policy.requires_grad_(False)
+    with pytest.raises(UserError, match="no weight is trained"):
+        build_optimizer(policy, TrainingConfig())
+
+
+def test_warm_up_counts_with_a_constant_schedule_too() -> None:
+    found = rates(TrainingConfig(learning_rate=1.0, schedule="constant", warmup_steps=4), 6)
+    assert found == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+
+
+def test_a_linear_schedule_falls_to_zero_over_the_steps_of_the_run() -> None:
+    found = rates(TrainingConfig(learning_rate=1.0, schedule="linear"), 4)
+    assert found == [1.0, 0.75, 0.5, 0.25]
+
+
+@pytest.mark.parametrize("name", ["linaer", "reduce_lr_on_plateau"])
+def test_a_schedule_that_cannot_be_used_is_named_with_those_that_can(name: str) -> None:
+    with pytest.raises(UserError, match=rf"training\.schedule='{name}' cannot be used.*cosine"):
+        rates(TrainingConfig(schedule=name), 1)

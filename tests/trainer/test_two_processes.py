@@ -1,0 +1,82 @@
+"""Two processes do what one does, and fail together."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trainer_jobs
+from safetensors.torch import load_file
+
+from mm_cpgd.checkpoint import newest_checkpoint
+
+Rows = Callable[[Path], list[dict[str, Any]]]
+FILTER = "algorithm.selection=[{name: accuracy_filter, low: 0.14, high: 0.9}]"
+
+
+def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert one == pytest.approx(other, rel=0, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_torchrun_on_two_processes_gives_the_trajectory_of_one(
+    yaml: Path, tmp_path: Path, read_rows: Rows
+) -> None:
+    trainer_jobs.run(yaml, [FILTER, "training.micro_batch=3", f"output={tmp_path / 'one'}"])
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv-backend=c10d"]
+    command = ["-m", "mm_cpgd.cli", "train", str(yaml), FILTER, "training.micro_batch=3"]
+    subprocess.run(
+        [*launch, "--rdzv-endpoint=localhost:0", *command],
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=200,
+    )
+    expected = read_rows(tmp_path / "one")
+    # The filter is on, and leaves the processes different numbers of rows.
+    assert {row.get("groups/kept") for row in expected} - {None, 1.0}
+    assert_same(read_rows(tmp_path / "run"), expected)
+
+
+@pytest.mark.slow
+def test_two_processes_resume_together(yaml: Path, tmp_path: Path, read_rows: Rows) -> None:
+    trainer_jobs.run(yaml, [FILTER, f"output={tmp_path / 'one'}", "evaluation.after=false"])
+    short = [FILTER, "evaluation.after=false", "training.iterations=2"]
+    assert trainer_jobs.in_two_processes(yaml, short) == [0, 0]
+    assert trainer_jobs.in_two_processes(yaml, short[:2], resume=True) == [0, 0]
+    assert_same(read_rows(tmp_path / "run"), read_rows(tmp_path / "one"))
+
+
+@pytest.mark.slow
+def test_fine_tuning_on_two_processes_gives_the_trajectory_of_one(
+    yaml: Path, tmp_path: Path, read_rows: Rows
+) -> None:
+    options = ["rollout.max_new_tokens=200", "data.eval=null"]
+    trainer_jobs.run(yaml, [*options, f"output={tmp_path / 'one'}"], imitate=True)
+    assert trainer_jobs.in_two_processes(yaml, options, imitate=True) == [0, 0]
+    assert_same(read_rows(tmp_path / "run"), read_rows(tmp_path / "one"))
+    one, two = (load_file(tmp_path / name / "final" / "model.safetensors") for name in ("one", "run"))
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-3
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_both_processes_with_one_message_and_leaves_no_half_checkpoint(
+    yaml: Path, tmp_path: Path
+) -> None:
+    options = ["data.eval=null", "training.iterations=1"]
+    assert trainer_jobs.in_two_processes(yaml, options, trainer_jobs.fail_to_save) == [2, 2]
+    assert "the disk is full" in (tmp_path / "stderr-0").read_text()
+    assert "Traceback" not in (tmp_path / "stderr-0").read_text()
+    assert newest_checkpoint(tmp_path / "run" / "checkpoints", print) is None
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_taken_is_refused_on_both_processes(yaml: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("name: old\n")
+    assert trainer_jobs.in_two_processes(yaml) == [2, 2]
