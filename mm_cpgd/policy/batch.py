@@ -17,6 +17,7 @@ class EncodedPrompt:
         input_ids: (L,).
         positions: (axes, L), axes = 3 for the Qwen family, else 1.
         token_types: (L,) 0 text, 1 image, 2 video; None where the family has none.
+        types_name: what the model calls them.
         vision: per-image tensors, concatenated over a batch along the first axis (``pixel_values`` …).
     """
 
@@ -24,6 +25,7 @@ class EncodedPrompt:
     positions: Tensor
     token_types: Tensor | None = None
     vision: dict[str, Tensor] = field(default_factory=dict)
+    types_name: str = "mm_token_type_ids"
 
     def __len__(self) -> int:
         return self.input_ids.numel()
@@ -38,7 +40,7 @@ def collate_prompts(prompts: Sequence[EncodedPrompt], pad_id: int) -> dict[str, 
     """Pad prompts on the left, so that all completions begin at the same column.
 
     Returns:
-        ``input_ids``, ``attention_mask`` and, where known, ``mm_token_type_ids`` (P, L);
+        ``input_ids``, ``attention_mask`` and, where known, token types (P, L);
         ``position_ids`` (axes, P, L) or (P, L); vision tensors concatenated.
     """
     width = max(map(len, prompts))
@@ -81,7 +83,7 @@ def _collate(
     batch = {"input_ids": ids, "attention_mask": mask}
     batch["position_ids"] = positions if axes > 1 else positions[0]
     if any(prompt.token_types is not None for prompt in prompts):
-        batch["mm_token_type_ids"] = types
+        batch[prompts[0].types_name] = types
     return batch | _concatenate_vision(prompts)
 
 

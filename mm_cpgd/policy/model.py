@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import constants, get_session
+from huggingface_hub import constants, get_session, snapshot_download
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
@@ -71,15 +71,13 @@ class _Source:
     def __init__(self, config: PolicyConfig) -> None:
         self.config = config
         self.options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
-        self.name = config.model
-        self.offline = False
         folder = _folder(config.model)
-        if folder is not None:
-            self.name = str(folder)
-        else:
-            # One quick question instead of the hub client's retries, which take half a minute a file.
-            self.offline = not _hub_answers()
-            self.options |= {"revision": config.revision, "local_files_only": self.offline}
+        if folder is None and not _hub_answers():
+            # At once, instead of the hub client's retries, which take half a minute a file.
+            folder = _cached(config.model, config.revision)
+        if folder is None:
+            self.options["revision"] = config.revision
+        self.name = config.model if folder is None else str(folder)
 
     def processor(self) -> Any:
         """Return the processor, with the pixel limits of the config."""
@@ -108,17 +106,10 @@ class _Source:
         try:
             return kind.from_pretrained(self.name, **self.options, **options)
         except LOADING_ERRORS as error:
-            raise UserError(self._message(error)) from error
-
-    def _message(self, error: Exception) -> str:
-        name = f"policy.model={self.config.model!r}"
-        if self.offline:
-            return (
-                f"{name} is no folder, is not (wholly) in the local cache, and {constants.ENDPOINT} does not "
-                f"answer; run `hf download {self.config.model}` where there is a network, or give a folder"
-            )
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return f"{name} could not be loaded: {textwrap.shorten(reason, 500, placeholder=' …')}"
+            reason = textwrap.shorten(" ".join(str(error).split()), 500, placeholder=" …")
+            raise UserError(
+                f"policy.model={self.config.model!r} could not be loaded: {reason or type(error).__name__}"
+            ) from error
 
 
 def _folder(model: str) -> Path | None:
@@ -128,7 +119,9 @@ def _folder(model: str) -> Path | None:
         if not (folder / "config.json").exists():
             raise UserError(f"policy.model={model!r}: the folder holds no config.json of a model")
         return folder
-    if model in EMBEDDED or model.startswith((".", "/", "~")) or model.count("/") > 1 or folder.exists():
+    if model in EMBEDDED:
+        raise UserError(f"policy.model={model!r} is not in this package; `make tiny` makes it")
+    if model.startswith((".", "/", "~")) or model.count("/") > 1 or folder.exists():
         raise UserError(f"policy.model={model!r}: there is no such folder")
     return None
 
@@ -138,6 +131,17 @@ def _expanded(path: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError:  # ~somebody who has no home here
         return Path(path)
+
+
+def _cached(model: str, revision: str | None) -> Path:
+    """Return the folder in the local cache that holds this hub model."""
+    try:
+        return Path(snapshot_download(model, revision=revision, local_files_only=True))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"policy.model={model!r} is no folder and not in the local cache, and {constants.ENDPOINT} does "
+            f"not answer; run `hf download {model}` where there is a network, or give a folder"
+        ) from error
 
 
 def _hub_answers() -> bool:

@@ -12,7 +12,8 @@ from data import DataError, Example, image_size, split_at_images
 from mm_cpgd.policy.batch import EncodedPrompt
 from mm_cpgd.policy.families import control_texts, image_token_counts, prompt_positions
 
-TOKEN_ALIGNED = ("input_ids", "attention_mask", "mm_token_type_ids")
+# What the families call the tensor that tells image tokens from text.
+TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")
 
 
 class PromptEncoder:
@@ -53,13 +54,15 @@ class PromptEncoder:
             text=[chat], images=images or None, add_special_tokens=special, return_tensors="pt"
         )
         ids = inputs["input_ids"][0]
-        types = inputs["mm_token_type_ids"][0] if "mm_token_type_ids" in inputs else None
-        vision = {name: value for name, value in inputs.items() if name not in TOKEN_ALIGNED}
+        types_name = next((name for name in TOKEN_TYPES if name in inputs), TOKEN_TYPES[0])
+        types = inputs[types_name][0] if types_name in inputs else None
+        aligned = {"input_ids", "attention_mask", types_name}
+        vision = {name: value for name, value in inputs.items() if name not in aligned}
         if self.model is None:
             positions = torch.arange(ids.numel()).unsqueeze(0)
         else:
             positions = prompt_positions(self.model, ids, types, vision)
-        return EncodedPrompt(ids, positions, types, vision)
+        return EncodedPrompt(ids, positions, types, vision, types_name)
 
     def length(self, example: Example) -> int:
         """Count the prompt's tokens, without decoding images where their sizes tell enough.

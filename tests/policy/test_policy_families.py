@@ -12,6 +12,10 @@ from torch import Tensor
 from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3ImageProcessor,
+    Gemma3Processor,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -126,11 +130,39 @@ def llava(tokenizer: Any, template: str) -> tuple[Any, Any]:
     return LlavaForConditionalGeneration(config), processor
 
 
+def gemma3(tokenizer: Any, template: str) -> tuple[Any, Any]:
+    """A family with sliding windows, and with attention in both directions inside a picture."""
+    marks = {
+        "boi_token": "<start_of_image>",
+        "eoi_token": "<end_of_image>",
+        "image_token": "<image_soft_token>",
+    }
+    tokenizer = Qwen2Tokenizer.from_pretrained(tokenizer.name_or_path, extra_special_tokens=marks)
+    ids = {name: tokenizer.convert_tokens_to_ids(mark) for name, mark in marks.items()}
+    vision: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
+    config = Gemma3Config(
+        text_config={**TEXT, "head_dim": 16, "vocab_size": len(tokenizer), "sliding_window": 16},
+        vision_config={**vision, "num_hidden_layers": 2, "image_size": 56, "patch_size": 14},
+        mm_tokens_per_image=4,
+        boi_token_index=ids["boi_token"],
+        eoi_token_index=ids["eoi_token"],
+        image_token_index=ids["image_token"],
+    )
+    processor = Gemma3Processor(
+        image_processor=Gemma3ImageProcessor(size={"height": 56, "width": 56}),
+        tokenizer=tokenizer,
+        chat_template=template.replace("<|vision_start|><|image_pad|><|vision_end|>", "<start_of_image>"),
+        image_seq_length=4,
+    )
+    return Gemma3ForConditionalGeneration(config), processor
+
+
 FAMILIES: dict[str, Callable[[Any, str], tuple[Any, Any]] | None] = {
     "qwen2_5_vl": None,  # the tiny policy itself
     "qwen2_vl": qwen2_vl,
     "qwen3_vl": qwen3_vl,
     "llava": llava,
+    "gemma3": gemma3,
 }
 
 
@@ -191,7 +223,7 @@ def greedy(policy: Policy) -> Iterator[Callable[[EncodedPrompt, int], Tensor]]:
         ids = prompt.input_ids.unsqueeze(0)
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **prompt.vision}
         if prompt.token_types is not None:
-            inputs["mm_token_type_ids"] = prompt.token_types.unsqueeze(0)
+            inputs[prompt.types_name] = prompt.token_types.unsqueeze(0)
         output: Tensor = policy.model.generate(
             **inputs, max_new_tokens=count, do_sample=False, suppress_tokens=policy.forbidden_ids
         )
@@ -268,7 +300,7 @@ def test_image_tokens_are_never_sampled(policy: Policy) -> None:
 
 def test_pixel_limits_are_honoured_or_refused(folder: Path, examples: list[Example]) -> None:
     config = PolicyConfig(model=str(folder), max_pixels=64 * 64)
-    if folder.name.startswith("llava"):
+    if folder.name.startswith(("llava", "gemma3")):
         with pytest.raises(UserError, match="leave them out"):
             load_policy(config)
         return

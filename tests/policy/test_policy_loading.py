@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, snapshot_download
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, LlamaConfig
 
 from data import Example
 from mm_cpgd.config import PolicyConfig
 from mm_cpgd.errors import UserError
-from mm_cpgd.policy import Policy, load_policy, load_processor
+from mm_cpgd.policy import EMBEDDED, Policy, load_policy, load_processor
 from mm_cpgd.policy.families import vision_modules
 
 
@@ -241,6 +242,30 @@ def test_a_hub_name_without_a_network_is_said_at_once(monkeypatch: pytest.Monkey
     assert time.perf_counter() - started < 3
     assert "hf download nobody/no-such-model" in message
     assert "does not answer" in message
+
+
+def test_a_cached_hub_model_loads_without_a_network(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(
+        "mm_cpgd.policy.model.snapshot_download", partial(snapshot_download, cache_dir=tmp_path)
+    )
+    cached = tmp_path / "models--somebody--tiny"
+    shutil.copytree(tiny_folder, cached / "snapshots" / "abc123")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc123")
+    started = time.perf_counter()
+    policy = load("somebody/tiny")
+    assert time.perf_counter() - started < 3
+    assert len(policy.tokenizer) == policy.model.config.text_config.vocab_size
+
+
+def test_an_embedded_model_that_is_not_there_says_how_to_make_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EMBEDDED, "embedded:tiny", tmp_path / "missing")
+    assert "make tiny" in refusal(PolicyConfig(model="embedded:tiny"))
 
 
 def test_lora_beside_a_trained_vision_tower_is_refused(tiny_folder: Path) -> None:
