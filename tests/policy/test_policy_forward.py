@@ -138,12 +138,9 @@ def test_vision_tensors_keep_the_order_of_the_images(prompts: list[EncodedPrompt
 
 
 def test_a_text_batch_has_no_vision_tensors(prompts: list[EncodedPrompt]) -> None:
-    assert set(collate_prompts([prompts[3]], pad_id=0)) == {
-        "input_ids",
-        "attention_mask",
-        "position_ids",
-        "mm_token_type_ids",
-    }
+    names = set(collate_prompts([prompts[3]], pad_id=0))
+    # Token types come with newer versions of transformers.
+    assert names - {"mm_token_type_ids"} == {"input_ids", "attention_mask", "position_ids"}
 
 
 def test_the_full_reference_stays_when_the_policy_moves(

@@ -90,10 +90,9 @@ def test_positions_are_those_that_the_model_computes_itself(
     )
     for example in examples[:3]:
         prompt = tiny_policy.encoder.encode(example)
-        ids, types = prompt.input_ids.unsqueeze(0), prompt.token_types
-        assert types is not None
+        types = {} if prompt.token_types is None else {"mm_token_type_ids": prompt.token_types.unsqueeze(0)}
         with torch.no_grad():
-            tiny_policy.model(input_ids=ids, mm_token_type_ids=types.unsqueeze(0), **prompt.vision)
+            tiny_policy.model(input_ids=prompt.input_ids.unsqueeze(0), **types, **prompt.vision)
         assert torch.equal(seen.pop()[:, 0], prompt.positions)
     handle.remove()
 

@@ -123,11 +123,9 @@ def test_text_is_the_tokens_without_control_tokens(tiny_policy: Policy, prompts:
 
 def plain_logits(policy: Policy, prompt: EncodedPrompt) -> Tensor:
     """Logits (V,) of the first completion token by transformers' own forward."""
-    ids = prompt.input_ids.unsqueeze(0)
-    types = prompt.token_types
-    assert types is not None
+    types = {} if prompt.token_types is None else {"mm_token_type_ids": prompt.token_types.unsqueeze(0)}
     with torch.no_grad():
-        output = policy.model(input_ids=ids, mm_token_type_ids=types.unsqueeze(0), **prompt.vision)
+        output = policy.model(input_ids=prompt.input_ids.unsqueeze(0), **types, **prompt.vision)
     logits: Tensor = output.logits[0, -1]
     return logits
 
