@@ -22,7 +22,7 @@ from mm_cpgd.rollout import LocalEngine, RolloutEngine, Sampling
 from mm_cpgd.saving import TrainingState
 from mm_cpgd.tracking import MetricsLog, RolloutLog
 from mm_cpgd.trainer import Evaluator, Trainer
-from rewards import RewardSum
+from rewards import Component, RewardSum
 
 Check = Callable[[Example], str | None]
 
@@ -79,7 +79,7 @@ def length_check(encoder: PromptEncoder, limit: int) -> Check:
 
 def reward_sum(config: RunConfig) -> RewardSum:
     """Return the weighted sum of reward rules."""
-    return RewardSum([(rule.rule, rule.weight, rule.options) for rule in config.rewards])
+    return RewardSum([Component(**dict(reward)) for reward in config.rewards])
 
 
 def objective_of(config: RunConfig) -> Objective:

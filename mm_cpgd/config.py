@@ -89,11 +89,17 @@ class RolloutConfig(Section):
 
 
 class RewardConfig(Section):
-    """One rule of the weighted sum."""
+    """One rule of the weighted sum, as ``rewards.Component``."""
 
-    rule: str
+    rule: str = Field(description="a rule's name, or path/to/file.py:function")
     weight: float = 1.0
     options: dict[str, Any] = Field(default_factory=dict)
+    name: str | None = Field(None, description="in the log; null: the rule's")
+    when: str | None = Field(None, description="another reward's name; without it this one counts 0")
+    at_least: float = Field(1.0, description="the score that the other must reach")
+    min: float | None = Field(None, description="lower scores are raised to it")
+    max: float | None = Field(None, description="higher scores are cut to it")
+    on_error: Literal["skip", "stop"] = Field("skip", description="what a rule that raises does to the run")
 
 
 class PartConfig(BaseModel):

@@ -137,9 +137,14 @@ def reward_lines(config: RunConfig) -> Lines:
     """Yield the weighted rules."""
     described = list_rules()
     for reward in config.rewards:
-        options = ", ".join(f"{key} {value}" for key, value in reward.options.items())
+        settings = {
+            **reward.options,
+            **reward.model_dump(include={"when", "at_least", "min", "max"}, exclude_defaults=True),
+        }
+        options = ", ".join(f"{key} {value}" for key, value in settings.items())
         text = described.get(reward.rule, "a rule of your own")
-        yield f"{reward.weight:g} × {reward.rule}", f"({options}) {text}" if options else text
+        name = f"{reward.name} ({reward.rule})" if reward.name else reward.rule
+        yield f"{reward.weight:g} × {name}", f"({options}) {text}" if options else text
 
 
 def result_lines(config: RunConfig) -> Lines:

@@ -1,6 +1,7 @@
 """Verifiable rewards: what a completion is worth, and why. Needs no torch; sympy runs in worker processes."""
 
 from rewards.combine import RewardSum, Scored
+from rewards.components import Component
 from rewards.equivalence import equivalent
 from rewards.errors import RuleError
 from rewards.extract import extract_answer
@@ -9,6 +10,7 @@ from rewards.verdict import Status, Verdict
 from rewards.verification import verify, verify_many
 
 __all__ = [
+    "Component",
     "RewardSum",
     "RuleError",
     "Scored",

@@ -1,17 +1,17 @@
-"""Several rules as one weighted sum, each component kept apart for the log."""
+"""Several rules as one weighted sum: gated, clipped, and each kept apart until the weights."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rewards.components import Component, check_components, gates_first
 from rewards.errors import RuleError
 from rewards.registry import BoundRule, get_rule
 from rewards.verdict import Status, Verdict
 from rewards.verification import side_by_side
-
-Component = tuple[str, float, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -21,19 +21,12 @@ class Scored:
     Attributes:
         total: the weighted sum of the components' scores; None if a component that counts (weight not 0) has
             none, so that the completion leaves averages and advantages.
-        components: each rule's verdict, by rule name.
+        components: each component's verdict by name, its score as it counts: after clipping and gate, before
+            its weight.
     """
 
     total: float | None
     components: dict[str, Verdict] = field(default_factory=dict)
-
-
-def guarded(bound: BoundRule, completion: str, example: Any) -> Verdict:
-    """The rule's verdict; ``error`` without a score if it raises, for a bug says nothing of the answer."""
-    try:
-        return bound(completion, example)
-    except Exception as error:
-        return Verdict(None, Status.ERROR, None, f"{type(error).__name__}: {error}"[:300])
 
 
 class RewardSum:
@@ -43,26 +36,46 @@ class RewardSum:
     and the caller counts it. Rules may be called from several threads at a time.
 
     Args:
-        components: (rule, weight, options) each; see ``get_rule`` for how a rule is named.
+        components: each a ``Component`` or the short (rule, weight, options).
+
+    Attributes:
+        rules: the bound rules by the components' names, in the order given.
+        weights: likewise.
 
     Raises:
-        RuleError: no component, a rule twice, or what ``get_rule`` raises.
+        RuleError: no component, a name twice, a gate that is unknown, circular or can never open, a weight
+            that is no number, or what ``get_rule`` raises.
     """
 
-    def __init__(self, components: Sequence[Component]) -> None:
-        names = [name for name, _, _ in components]
-        if not names:
-            raise RuleError("no reward rule is given; name at least one under rewards")
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice:
-            raise RuleError(f"rule {twice!r} is given twice; add up the weights and keep one")
-        self.weights = {name: float(weight) for name, weight, _ in components}
-        self.rules: dict[str, BoundRule] = {name: get_rule(name, options) for name, _, options in components}
+    def __init__(self, components: Sequence[Component | tuple[str, float, Mapping[str, Any]]]) -> None:
+        given = [one if isinstance(one, Component) else Component(*one) for one in components]
+        check_components(given)
+        self.components = {one.key: one for one in given}
+        self.weights = {one.key: float(one.weight) for one in given}
+        self.rules: dict[str, BoundRule] = {one.key: get_rule(one.rule, one.options) for one in given}
+        self._order = gates_first(self.components)
 
     def score_one(self, completion: str, example: Any) -> Scored:
-        """Score one completion."""
-        verdicts = {name: guarded(bound, completion, example) for name, bound in self.rules.items()}
+        """Score one completion. Raises ``RuleError`` if a rule raises whose ``on_error`` is "stop"."""
+        counted: dict[str, Verdict] = {}
+        for key in self._order:
+            component = self.components[key]
+            verdict = _clipped(self._judged(component, completion, example), component)
+            counted[key] = verdict if component.when is None else _gated(verdict, component, counted)
+        verdicts = {key: counted[key] for key in self.rules}
         return Scored(self._total(verdicts), verdicts)
+
+    def _judged(self, component: Component, completion: str, example: Any) -> Verdict:
+        try:
+            return self.rules[component.key](completion, example)
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"[:300]
+            if component.on_error == "stop":
+                raise RuleError(
+                    f"rule {component.rule!r} failed on example {getattr(example, 'id', '')!r}: {what}; "
+                    "mend the rule, or set its on_error to skip to leave such completions out"
+                ) from error
+            return Verdict(None, Status.ERROR, None, what)
 
     def _total(self, verdicts: Mapping[str, Verdict]) -> float | None:
         total = 0.0
@@ -78,3 +91,26 @@ class RewardSum:
         if len(completions) != len(examples):
             raise ValueError(f"{len(completions)} completions but {len(examples)} examples")
         return side_by_side(lambda pair: self.score_one(*pair), zip(completions, examples, strict=True))
+
+
+def _clipped(verdict: Verdict, component: Component) -> Verdict:
+    low = -math.inf if component.min is None else component.min
+    high = math.inf if component.max is None else component.max
+    if verdict.score is None or low <= verdict.score <= high:
+        return verdict
+    score = min(max(verdict.score, low), high)
+    return replace(verdict, score=score, reason=f"{verdict.reason} ({verdict.score:g} clipped to {score:g})")
+
+
+def _gated(verdict: Verdict, component: Component, counted: Mapping[str, Verdict]) -> Verdict:
+    """The verdict if the gate's score is reached, else a score of 0; none if the gate has none."""
+    gate = counted[component.when or ""]
+    if verdict.score is None:
+        return verdict
+    if gate.score is None:
+        return Verdict(None, gate.status, verdict.extracted, f"{component.when} has no score: {gate.reason}")
+    if gate.score >= component.at_least or verdict.score == 0:
+        return verdict
+    needed = f"{component.when} is {gate.score:g}, at least {component.at_least:g} is needed"
+    reason = f"does not count, for {needed} (else {verdict.score:g}: {verdict.reason})"
+    return replace(verdict, score=0.0, status=Status.WRONG, reason=reason)

@@ -1,26 +1,32 @@
-"""Find a reward rule by name, or in a user's own file, and bind its options.
+"""Find a reward rule: a built-in one by name, an installed one, or a function in a user's own file.
 
 A rule is a plain function ``f(completion, example, **options) -> Verdict | float`` under ``@rule("name")``.
 """
 
 from __future__ import annotations
 
-import difflib
+import hashlib
 import importlib
 import importlib.util
 import inspect
-import math
+import sys
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
+from rewards.binding import BoundRule, Rule, as_verdict, nearest
 from rewards.errors import RuleError
-from rewards.verdict import Status, Verdict
+
+__all__ = ["Answerable", "BoundRule", "Rule", "as_verdict", "find_rule", "get_rule", "list_rules", "rule"]
 
 # The modules that hold the built-in rules; loaded when a rule is first looked up.
 _BUILTIN = ("rewards.accuracy", "rewards.choice", "rewards.exact", "rewards.format")
+# Packages offer rules under this name: [project.entry-points."mm_cpgd.rewards"] brevity = "package:function".
+GROUP = "mm_cpgd.rewards"
+_HOW = "a rule is named path/to/file.py:function"
 
 
 class Answerable(Protocol):
@@ -35,8 +41,6 @@ class Answerable(Protocol):
         """The options' texts, empty for a free-form question."""
 
 
-Rule = Callable[..., Any]
-BoundRule = Callable[[str, Any], Verdict]
 Decorated = TypeVar("Decorated", bound=Rule)
 _rules: dict[str, Rule] = {}
 
@@ -62,106 +66,106 @@ def _load_builtin() -> None:
         importlib.import_module(module)
 
 
+def _installed() -> dict[str, list[EntryPoint]]:
+    """What installed packages offer, by name; a name may be offered by several."""
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in entry_points(group=GROUP):
+        found.setdefault(entry.name, []).append(entry)
+    return found
+
+
+def _load_installed(name: str, entries: list[EntryPoint]) -> Rule:
+    if len({entry.value for entry in entries}) > 1:
+        offers = " and ".join(entry.value for entry in entries)
+        raise RuleError(
+            f"rule {name!r} is offered by {offers}; uninstall one, or name a function by its file"
+        )
+    try:
+        return cast(Rule, entries[0].load())
+    except Exception as error:
+        raise RuleError(
+            f"rule {name!r} is installed as {entries[0].value} and cannot be loaded: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
 def list_rules() -> dict[str, str]:
-    """Every registered rule and the first line of its docstring, by name."""
+    """Every rule that has a name and the first line of its docstring, by name; installed ones included."""
     _load_builtin()
-    return {
-        name: (inspect.getdoc(function) or "").partition("\n")[0] for name, function in sorted(_rules.items())
-    }
+    listed = {name: _summary(function) for name, function in _rules.items()}
+    for name, entries in _installed().items():
+        try:
+            listed.setdefault(name, _summary(_load_installed(name, entries)))
+        except RuleError as error:
+            listed.setdefault(name, str(error))
+    return dict(sorted(listed.items()))
 
 
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return (
-        f"did you mean {' or '.join(map(repr, close))}?" if close else f"known are {', '.join(sorted(known))}"
-    )
+def _summary(function: Rule) -> str:
+    return (inspect.getdoc(function) or "").partition("\n")[0]
 
 
 @lru_cache(maxsize=64)
 def _module_at(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"_rewards_user_{path.stem}", path)
+    digest = hashlib.blake2b(str(path).encode(), digest_size=6).hexdigest()
+    spec = importlib.util.spec_from_file_location(f"_rewards_user_{path.stem}_{digest}", path)
     if spec is None or spec.loader is None:
-        raise RuleError(f"{path} is not a Python file; a rule is named path/to/file.py:function")
+        raise RuleError(f"{path} is not a Python file; {_HOW}")
     module = importlib.util.module_from_spec(spec)
+    # Dataclasses and pickle look their module up there.
+    sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        sys.modules.pop(spec.name, None)
         raise RuleError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     return module
 
 
-def _from_file(reference: str) -> Rule:
-    """The function of ``path/to/file.py:function``; the path is the user's own, from the config."""
+def _from_file(reference: str) -> tuple[str, Rule]:
+    """The function of ``path/to/file.py:function`` or of its ``@rule``; the path is the user's own."""
     file, _, name = reference.rpartition(":")
     path = Path(file).expanduser().resolve()
     if not path.is_file():
-        raise RuleError(
-            f"there is no file {path} (rule {reference!r}); a rule is named path/to/file.py:function"
-        )
+        raise RuleError(f"there is no file {path} (rule {reference!r}); {_HOW}")
     module = _module_at(path)
-    function = getattr(module, name, None)
-    if not callable(function):
-        defined = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+    registered = {key: f for key, f in _rules.items() if f.__module__ == module.__name__}
+    found = getattr(module, name, registered.get(name))
+    if found is None:
+        defined = [key for key, value in vars(module).items() if inspect.isfunction(value)] + list(registered)
         raise RuleError(
-            f"{path} has no function {name!r}: {_nearest(name, defined) if defined else 'it defines none'}"
+            f"{path} has no function {name!r}: {nearest(name, defined) if defined else 'it defines none'}"
         )
-    return function
+    return f"{path}:{name}", found
 
 
-def _find(name: str) -> Rule:
+def find_rule(name: str) -> tuple[str, Rule]:
+    """Return what finds the rule from any working directory, and the function.
+
+    Raises:
+        RuleError: unknown rule (names the nearest), unusable file or installed package.
+    """
     if ".py:" in name:
         return _from_file(name)
     _load_builtin()
-    if name not in _rules:
-        raise RuleError(f"there is no reward rule {name!r}: {_nearest(name, list(_rules))}")
-    return _rules[name]
-
-
-def _check_options(name: str, function: Rule, options: Mapping[str, Any]) -> None:
-    parameters = list(inspect.signature(function).parameters.values())
-    if len([p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]) < 2:
-        raise RuleError(
-            f"rule {name!r} must take a completion and an example: def rule(completion, example, …)"
-        )
-    accepted = [p.name for p in parameters[2:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    for option in options:
-        if option not in accepted and not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            hint = _nearest(option, accepted) if accepted else "it takes none"
-            raise RuleError(f"rule {name!r} has no option {option!r}: {hint}")
-    missing = [
-        p.name
-        for p in parameters[2:]
-        if p.name in accepted and p.default is p.empty and p.name not in options
-    ]
-    if missing:
-        raise RuleError(f"rule {name!r} needs the option {missing[0]!r}; write it under options")
-
-
-def as_verdict(name: str, result: Any) -> Verdict:
-    """A rule's result as a verdict: 1 is correct, 0 wrong, what lies between partial, None unscorable.
-
-    Raises ``RuleError`` for anything else, also for a number that is not finite.
-    """
-    if isinstance(result, Verdict):
-        return result
-    if not isinstance(result, (int, float)) or not math.isfinite(result):
-        raise RuleError(f"rule {name!r} returned {result!r}; it must return a Verdict or a finite number")
-    score = float(result)
-    status = Status.CORRECT if score >= 1 else Status.WRONG if score <= 0 else Status.PARTIAL
-    return Verdict(score, status, None, f"{name} gave {score:g}")
+    if name in _rules:
+        return name, _rules[name]
+    installed = _installed()
+    if name in installed:
+        return name, _load_installed(name, installed[name])
+    raise RuleError(f"there is no reward rule {name!r}: {nearest(name, [*_rules, *installed])}")
 
 
 def get_rule(name: str, options: Mapping[str, Any] | None = None) -> BoundRule:
     """Return ``rule(completion, example) -> Verdict`` with its options bound.
 
     Args:
-        name: a registered name, or ``path/to/file.py:function``.
+        name: a built-in or installed name, or ``path/to/file.py:function``.
         options: the rule's own keyword arguments, checked against its signature.
 
     Raises:
-        RuleError: unknown rule or option (names the nearest), missing option, unusable file.
+        RuleError: unknown rule or option (names the nearest), missing option, an option of another type,
+            a function that is no rule, unusable file.
     """
-    bound = dict(options or {})
-    function = _find(name)
-    _check_options(name, function, bound)
-    return lambda completion, example: as_verdict(name, function(completion, example, **bound))
+    reference, function = find_rule(name)
+    return BoundRule(name, reference, function, options or {})
