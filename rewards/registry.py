@@ -23,7 +23,13 @@ from rewards.errors import RuleError
 __all__ = ["Answerable", "BoundRule", "Rule", "as_verdict", "find_rule", "get_rule", "list_rules", "rule"]
 
 # The modules that hold the built-in rules; loaded when a rule is first looked up.
-_BUILTIN = ("rewards.accuracy", "rewards.choice", "rewards.exact", "rewards.format")
+_BUILTIN = tuple(
+    f"rewards.{module}"
+    for module in (
+        "accuracy", "boxes", "captions", "choice", "counting", "exact", "format", "json_schema", "language",
+        "length", "program_output", "repetition", "temporal_iou", "tolerance",
+    )
+)  # fmt: skip
 # Packages offer rules under this name: [project.entry-points."mm_cpgd.rewards"] brevity = "package:function".
 GROUP = "mm_cpgd.rewards"
 _HOW = "a rule is named path/to/file.py:function"

@@ -85,7 +85,7 @@ def test_an_unknown_option_names_the_nearest() -> None:
 
 def test_an_option_to_a_rule_that_takes_none_says_so() -> None:
     with pytest.raises(RuleError, match="it takes none"):
-        get_rule("format", {"strict": True})
+        get_rule("choice", {"strict": True})
 
 
 def test_a_name_that_is_taken_cannot_be_registered_again() -> None:
