@@ -195,6 +195,7 @@ def test_unscored_completions_leave_advantages_averages_and_the_update_and_are_c
 
 def test_a_prompt_that_nobody_can_score_takes_no_place_in_a_mini_batch() -> None:
     found = collector(in_turn("? ?", "0 1", "? ?", "1 0"), mini_batch_prompts=1).collect(1)
+    assert found.metrics["groups/kept"] == 0.5
     assert [len(part) for part in found.experience.lengths] == [2, 2]
     assert found.experience.mini_batch.tolist() == [0, 0, 1, 1]
 
