@@ -191,11 +191,17 @@ def _guard(command: Callable[[], Any]) -> None:
     try:
         command()
     except USER_ERRORS as error:
-        print(f"mm-cpgd: {error}", file=sys.stderr)
+        _say(f"mm-cpgd: {error}")
         sys.exit(2)
     except RunEnded as ended:
-        print(f"mm-cpgd: {ended}", file=sys.stderr)
+        _say(f"mm-cpgd: {ended}")
         sys.exit(ended.exit_code)
+
+
+def _say(message: str) -> None:
+    """Print to standard error, on the first of several processes alone."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(message, file=sys.stderr)
 
 
 def _be_quiet() -> None:
