@@ -21,8 +21,9 @@ _ENGLISH = {word: i for i, word in enumerate(_ONES)} | {word: 20 + 10 * i for i,
 _WORD = re.compile(rf"\b({'|'.join(_TENS)})[\s-]({'|'.join(_ONES[1:10])})\b|\b({'|'.join(_ENGLISH)})\b")
 _CHINESE = {sign: i for i, sign in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
 _SIGNS = re.compile(r"[〇零一二两三四五六七八九十]{1,4}")
+_LARGE = re.compile(r"\b(?:dozen|hundred|thousand|million)s?\b|[百千万亿]", re.IGNORECASE)
 _NONE = re.compile(r"\s*(?:there\s+(?:are|is)\s+)?(?:no|none|没有|无)\b", re.IGNORECASE)
-_DIGITS = re.compile(r"(?<![\w.])[-+]?[0-9][0-9,]{0,12}(?:\.[0-9]{1,20})?(?![0-9])")
+_DIGITS = re.compile(r"(?<![\w.])[-+]?[0-9][0-9,]{0,12}(?:\.[0-9]{1,20})?(?![0-9A-Za-z])")
 
 
 def _chinese(signs: str) -> int | None:
@@ -44,6 +45,8 @@ def _by_digits(text: str) -> list[int]:
 
 
 def _by_words(text: str) -> list[int]:
+    if _LARGE.search(text):
+        raise Unreadable(f"{text[:60]!r} is a number above 99 in words, which is read in digits only")
     spelled = [
         _ENGLISH[word] if word else _ENGLISH[tens] + _ENGLISH[ones]
         for tens, ones, word in _WORD.findall(text.casefold())

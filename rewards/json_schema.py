@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rewards.bounds import Unreadable
 from rewards.limits import Checked
 from rewards.registry import Answerable, rule
-from rewards.sides import MAX_TEXT, Section, graded, no_answer, section
+from rewards.sides import MAX_TEXT, Section, graded, no_answer, section, unfenced
 from rewards.verdict import Status, Verdict
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
 
 MAX_DEPTH = 32
-_FENCE = re.compile(r"\s*```(?:json)?[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL | re.IGNORECASE)
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
@@ -60,8 +59,7 @@ def read_json(text: str) -> Any:
     """
     if len(text) > MAX_TEXT:
         raise Unreadable(f"{len(text):,} characters, at most {MAX_TEXT:,} are read")
-    fenced = _FENCE.fullmatch(text)
-    text = fenced[1] if fenced else text
+    text = unfenced(text)
     _check_depth(text)
     try:
         return json.loads(

@@ -14,7 +14,7 @@ from rewards.sides import Section, measured, no_answer, section
 from rewards.verdict import Status, Verdict
 from rewards.words import words
 
-MAX_READ = 200_000
+MAX_READ = 100_000
 Language = Literal[
     "question", "latin", "chinese", "japanese", "korean", "cyrillic", "arabic", "greek", "hebrew"
 ]
@@ -29,9 +29,10 @@ _SCRIPTS = {
     "greek": {"GREEK"},
     "hebrew": {"HEBREW"},
 }
-# Formulas, code, tags, macros and addresses are written in Latin letters in every language.
+# Formulas, code, tags, macros, addresses and names of figures (ABC) have Latin letters in every language.
 _FOREIGN = re.compile(
-    r"```.*?```|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$|\\\(.*?\\\)|\\\[.*?\\\]|<[^<>\s]{1,40}>|\\[A-Za-z]+|https?://\S+",
+    r"```.*?```|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$|\\\(.{0,500}?\\\)|\\\[.{0,500}?\\\]|<[^<>\s]{1,40}>|\\[A-Za-z]+"
+    r"|https?://\S+|(?<![A-Za-z])[A-Z]{2,5}(?![A-Za-z])",
     re.DOTALL,
 )
 _MIN_LATIN = 3
@@ -47,7 +48,7 @@ def _script(letter: str) -> str | None:
 def scripts(text: str) -> Counter[str]:
     """How many words of ``text`` are written in each script, by Unicode's names; each Chinese sign is one.
 
-    Formulas, code and tags are left out, and Latin words of one or two letters, which name points and units.
+    Left out are formulas, code and tags, and Latin words of capitals or of one or two letters: points, units.
     """
     counts: Counter[str] = Counter()
     for word in words(_FOREIGN.sub(" ", text[:MAX_READ])):
@@ -95,6 +96,5 @@ def language(
     if not total:
         return Verdict(1.0, Status.CORRECT, None, "no words, so none of another language")
     share = sum(found[script] for script in wanted) / total
-    return measured(
-        share, threshold, None, f"{share:.1%} of {total:,} words are {' or '.join(sorted(wanted)).lower()}"
-    )
+    named = " or ".join("Chinese" if script == "CJK" else script.title() for script in sorted(wanted))
+    return measured(share, threshold, None, f"{share:.1%} of {total:,} words are {named}")

@@ -7,17 +7,15 @@ from typing import Any
 
 from rewards.limits import NonNegative
 from rewards.registry import Answerable, rule
-from rewards.sides import Section, compared, graded
+from rewards.sides import Section, compared, graded, unfenced
 from rewards.verdict import Verdict
 
-_FENCE = re.compile(r"\s*```[\w+-]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
 _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][-+]?[0-9]{1,3})?")
 
 
 def output_lines(text: str) -> list[str]:
     """The lines, of the code fence if there is one, without blanks at their ends and empty lines around."""
-    fenced = _FENCE.fullmatch(text)
-    lines = [line.rstrip() for line in (fenced[1] if fenced else text).splitlines()]
+    lines = [line.rstrip() for line in unfenced(text).splitlines()]
     filled = [i for i, line in enumerate(lines) if line]
     return lines[filled[0] : filled[-1] + 1] if filled else []
 

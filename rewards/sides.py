@@ -66,6 +66,14 @@ def section(completion: str, read: str) -> str | None:
     return found if found and found.strip() else None
 
 
+def unfenced(text: str) -> str:
+    """What stands in the code fence, if the text is one; else the text."""
+    first, newline, rest = text.strip().partition("\n")
+    if newline and re.fullmatch(r"```[\w+-]{0,20}\s{0,20}", first) and rest.endswith("```"):
+        return rest[: -len("```")]
+    return text
+
+
 def from_example(example: Answerable, name: str) -> Any:
     """Return the gold answer (``answer``) or a column of the example's ``meta``.
 

@@ -13,7 +13,7 @@ from rewards.reading import Part, read_answer
 from rewards.registry import Answerable, rule
 from rewards.sides import Section, compared, graded
 from rewards.tree import Node, exact
-from rewards.units import Unit, contradict, conversion
+from rewards.units import PERCENT, Unit, contradict, conversion, find_unit
 from rewards.verdict import Verdict
 
 _ABOUT = re.compile(
@@ -21,7 +21,9 @@ _ABOUT = re.compile(
 )
 # "1e5" is how programs write numbers; mathematics reads it as one times e times five.
 _PROGRAM = re.compile(r"\s*([-+]?[0-9]{1,20}(?:\.[0-9]{0,20})?)[eE]([-+]?[0-9]{1,2})\s*")
-_ANY = re.compile(r"(?<![\w.,])[-+]?[0-9][0-9,]{0,20}(?:\.[0-9]{1,20})?(?![\w,]*[0-9])")
+_ANY = re.compile(
+    r"(?<![\w.,])([-+]?[0-9][0-9,]{0,20}(?:\.[0-9]{1,20})?)(?![\w,]*[0-9])\s{0,3}([A-Za-z°%]{0,20})"
+)
 
 
 def _value(tree: Node) -> Fraction | None:
@@ -34,11 +36,13 @@ def _value(tree: Node) -> Fraction | None:
     return Fraction(computed.z.real) if computed and abs(computed.z.imag) <= computed.error else None
 
 
-def _only_number(text: str) -> Fraction:
+def _only_number(text: str) -> tuple[Fraction, Unit | None]:
+    """The number in a text that says more, with the unit behind it."""
     found = _ANY.findall(text)
     if len(found) != 1:
         raise Unreadable(f"{text[:60]!r} is not one number")
-    return Fraction(found[0].replace(",", ""))
+    digits, word = found[0]
+    return Fraction(digits.replace(",", "")), find_unit(word) if word else None
 
 
 def read_number(text: str) -> tuple[Fraction, Unit | None]:
@@ -50,7 +54,17 @@ def read_number(text: str) -> tuple[Fraction, Unit | None]:
     parts = read_answer(text).parts
     part = parts[0] if len(parts) == 1 else Part("")
     value = _value(part.tree) if part.tree else None
-    return (_only_number(text), None) if value is None else (value, part.unit)
+    return _only_number(text) if value is None else (value, part.unit)
+
+
+def _meant(value: Fraction, unit: Unit | None, gold_unit: Unit | None) -> list[Fraction]:
+    """What the number may be in the gold number's unit: 50% is 50 and 0.5, as in the rule "accuracy"."""
+    readings = [value * conversion(unit, gold_unit)]
+    if unit == PERCENT and gold_unit is None:
+        readings.append(value / 100)
+    if unit is None and gold_unit == PERCENT:
+        readings.append(value * 100)
+    return readings
 
 
 def _shown(value: Fraction) -> str:
@@ -87,7 +101,7 @@ def numeric(
         value, unit = read_number(text)
         if contradict(unit, wanted[1]):
             return graded(0.0, text, "the unit measures something else than the gold answer's")
-        off = abs(value * conversion(unit, wanted[1]) - wanted[0])
+        off = min(abs(reading - wanted[0]) for reading in _meant(value, unit, wanted[1]))
         allowed = max(Fraction(str(absolute)), Fraction(str(relative)) * abs(wanted[0]))
         reason = f"{_shown(off)} from the gold number, {_shown(allowed)} allowed"
         return graded(float(off <= allowed), text, reason)
