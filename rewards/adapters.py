@@ -1,0 +1,203 @@
+"""Any rule or composition as other trainers call a reward: TRL's ``reward_funcs``, verl's ``compute_score``.
+
+Neither trainer is imported. Signatures: TRL 1.x, ``GRPOTrainer``; verl, ``custom_reward_function``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rewards.combine import RewardSum, Scored
+from rewards.components import Component
+from rewards.errors import RuleError
+from rewards.row import RewardRow, gold_text, option_texts
+
+Message = Mapping[str, Any]
+# What TRL passes beside the data set's columns.
+_NOT_COLUMNS = ("trainer_state", "log_extra", "log_metric", "environments")
+
+
+def _as_sum(reward: str | Component | RewardSum, options: Mapping[str, Any] | None) -> RewardSum:
+    if isinstance(reward, str):
+        return RewardSum([Component(reward, options=options or {})])
+    if options:
+        raise RuleError(
+            "options go with a rule's name; a component has its own: Component(rule, options={…})"
+        )
+    return reward if isinstance(reward, RewardSum) else RewardSum([reward])
+
+
+def _called(rewards: RewardSum, name: str | None) -> str:
+    """A name that logs can show: the one given, else the components' names joined."""
+    if name:
+        return name
+    shown = [key.rpartition(":")[2] if ".py:" in key else key for key in rewards.rules]
+    return re.sub(r"\W+", "_", "_and_".join(shown)).strip("_")
+
+
+def _part_text(part: Any) -> str:
+    return part if isinstance(part, str) else str(part.get("text") or "")
+
+
+def _message_text(message: Message) -> str:
+    """A message's text; reasoning that a chat template took out of it is put back in its tags."""
+    content = message.get("content") or ""
+    text = content if isinstance(content, str) else "".join(_part_text(part) for part in content)
+    thinking = message.get("reasoning_content") or message.get("thinking")
+    return f"<think>{thinking}</think>{text}" if thinking else text
+
+
+def completion_text(completion: str | Sequence[Message]) -> str:
+    """What the model wrote: a text as it is; of a conversation, the assistant's last message."""
+    if isinstance(completion, str):
+        return completion
+    said = [message for message in completion if message.get("role", "assistant") == "assistant"]
+    return _message_text(said[-1]) if said else ""
+
+
+class TrlReward:
+    """A reward function as TRL calls it; see ``to_trl``."""
+
+    def __init__(self, rewards: RewardSum, name: str, answer: str, choices: str) -> None:
+        self.rewards = rewards
+        self.answer = answer
+        self.choices = choices
+        # TRL names the metrics of a reward after this.
+        self.__name__ = name
+
+    def __call__(
+        self,
+        prompts: Sequence[Any] | None = None,
+        completions: Sequence[str | Sequence[Message]] = (),
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        """Score completions; None where a completion has no score, which TRL leaves out.
+
+        Raises:
+            RuleError: the column of gold answers is missing, or holds no text.
+        """
+        golds = columns.get(self.answer)
+        if golds is None:
+            known = sorted(set(columns) - set(_NOT_COLUMNS))
+            raise RuleError(
+                f"the data set has no column {self.answer!r} for the gold answers, it has {known}; "
+                "name it: to_trl(…, answer='solution')"
+            )
+        texts = [completion_text(completion) for completion in completions]
+        rows = [self._row(index, columns) if gold is not None else None for index, gold in enumerate(golds)]
+        pairs = [(text, row) for text, row in zip(texts, rows, strict=True) if row is not None]
+        scored = self.rewards.score([text for text, _ in pairs], [row for _, row in pairs])
+        self._log(scored, columns.get("log_metric"))
+        totals = iter(scored)
+        return [None if row is None else next(totals).total for row in rows]
+
+    def _row(self, index: int, columns: Mapping[str, Any]) -> RewardRow:
+        values = {key: column[index] for key, column in columns.items() if key not in _NOT_COLUMNS}
+        return RewardRow(
+            answer=gold_text(values[self.answer], f"column {self.answer!r}"),
+            choices=option_texts(values.get(self.choices), f"column {self.choices!r}"),
+            id=str(values.get("id", "")),
+            meta=values,
+        )
+
+    def _log(self, scored: Sequence[Scored], log_metric: Any) -> None:
+        """Tell TRL the mean of each component, and how many completions had none."""
+        if log_metric is None or not scored:
+            return
+        log_metric(f"{self.__name__}/unscored", sum(one.total is None for one in scored) / len(scored))
+        if len(self.rewards.rules) < 2:
+            return
+        for key in self.rewards.rules:
+            scores = [s for one in scored if (s := one.components[key].score) is not None]
+            if scores:
+                log_metric(f"{self.__name__}/{key}", sum(scores) / len(scores))
+
+
+def to_trl(
+    reward: str | Component | RewardSum,
+    *,
+    options: Mapping[str, Any] | None = None,
+    answer: str = "answer",
+    choices: str = "choices",
+    name: str | None = None,
+) -> TrlReward:
+    """Return a reward function for TRL's ``GRPOTrainer(reward_funcs=…)`` and kin. It can be pickled.
+
+    Args:
+        reward: a rule's name, a component, or a composition, whose weighted sum is returned.
+        options: of the rule, where ``reward`` is a name.
+        answer: the data set's column of gold answers; a row without one (None) has no score.
+        choices: the column of options, if there is one. All columns reach the rule as ``example.meta``.
+        name: in TRL's log.
+
+    Raises:
+        RuleError: as ``RewardSum``.
+    """
+    rewards = _as_sum(reward, options)
+    return TrlReward(rewards, _called(rewards, name), answer, choices)
+
+
+class VerlReward:
+    """``compute_score`` as verl calls it; see ``to_verl``."""
+
+    def __init__(self, rewards: RewardSum, name: str, choices: str, unscored: float) -> None:
+        self.rewards = rewards
+        self.choices = choices
+        self.unscored = unscored
+        self.__name__ = name
+
+    def __call__(
+        self,
+        data_source: str,
+        solution_str: str,
+        ground_truth: Any,
+        extra_info: Mapping[str, Any] | None = None,
+        **others: Any,
+    ) -> dict[str, float]:
+        """Return ``score`` and, for the log, ``scored`` (0 or 1) and each component's score by its name.
+
+        The keys are the same for every completion, as verl requires; where a score is missing stands
+        ``unscored``. Raises ``RuleError`` for a ground truth that is neither text nor number.
+        """
+        extra = dict(extra_info or {})
+        row = RewardRow(
+            answer=gold_text(ground_truth, f"ground_truth of {data_source!r}"),
+            choices=option_texts(extra.get(self.choices), f"extra_info[{self.choices!r}]"),
+            id=str(extra.get("index", "")),
+            meta={**extra, "data_source": data_source},
+        )
+        scored = self.rewards.score_one(solution_str, row)
+        components = {key: self._number(verdict.score) for key, verdict in scored.components.items()}
+        taken = {"score": self._number(scored.total), "scored": float(scored.total is not None)}
+        return {**components, **taken}
+
+    def _number(self, score: float | None) -> float:
+        return self.unscored if score is None else float(score)
+
+
+def to_verl(
+    reward: str | Component | RewardSum,
+    *,
+    options: Mapping[str, Any] | None = None,
+    choices: str = "choices",
+    unscored: float = 0.0,
+) -> VerlReward:
+    """Return a ``compute_score`` for verl's ``custom_reward_function``.
+
+    Args:
+        reward: as for ``to_trl``.
+        options: of the rule, where ``reward`` is a name.
+        choices: the key of ``extra_info`` that holds the options, if any; all of it reaches the rule as
+            ``example.meta``.
+        unscored: what a completion without a score gets. verl has no "no score": one whose gold answer cannot
+            be scored is trained on as if it had earned this, so sort such rows out beforehand
+            (``mm-cpgd rewards audit``).
+
+    Raises:
+        RuleError: as ``RewardSum``.
+    """
+    rewards = _as_sum(reward, options)
+    return VerlReward(rewards, _called(rewards, None), choices, unscored)
