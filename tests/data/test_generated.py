@@ -72,9 +72,7 @@ def test_bars_are_as_high_as_their_values():
     scene = ChartScene((("red", 8), ("blue", 1)), ((0, 15), (28, 43)), ((200, 0, 0), (0, 0, 200)))
     image = draw_chart(scene)
     column = [image.getpixel((5, y)) for y in range(SIDE)]
-    assert (
-        sum(pixel == (200, 0, 0) for pixel in column) == 8 * 12 - 1
-    )  # the base line covers the last two rows
+    assert sum(pixel == (200, 0, 0) for pixel in column) == 8 * 12 + 1  # both edges are drawn
 
 
 def test_the_clock_shows_all_144_times():
