@@ -168,9 +168,14 @@ def _sources(
         data = load_config(path).data
         given = [source for source in (data.train, data.eval) if source is not None]
         return [s if limit is None else s.model_copy(update={"limit": limit}) for s in given], data
-    mapping = dict(_column(text) for text in columns)
+    mapping = column_mapping(columns)
     source = SourceConfig(path=path, columns=mapping, split=split, name=name, limit=limit)
     return [source], DataConfig(train=source)
+
+
+def column_mapping(columns: Sequence[str]) -> dict[str, str]:
+    """Return the mapping of ``field=column`` each. Raises ``UserError`` for another form."""
+    return dict(_column(text) for text in columns)
 
 
 def _column(text: str) -> tuple[str, str]:

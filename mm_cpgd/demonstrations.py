@@ -21,7 +21,7 @@ from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.stopping import ShouldStop, never
 
 # Old log-probabilities of 0 make ratio and drift meaningless; these are not.
-LOGGED = {"loss": "objective/loss", "entropy": "policy/entropy"}
+LOGGED = {"loss": "sft/loss", "entropy": "policy/entropy"}
 
 
 def imitation_objective(max_new_tokens: int) -> Objective:

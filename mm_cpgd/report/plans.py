@@ -28,6 +28,9 @@ class Plan:
 
 PLANS = (
     Plan(
+        "Loss", "Negative log-likelihood of a solution's token, in nats. Should fall.", {"sft/loss": "loss"}
+    ),
+    Plan(
         "Reward",
         "Mean over completions, ± one standard deviation. Should rise.",
         {"reward/mean": "mean"},

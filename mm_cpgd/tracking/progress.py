@@ -16,6 +16,7 @@ from rich.text import Text
 _SHOWN = (
     ("reward", "reward/mean", "{:.3f}"),
     ("accuracy", "accuracy/train", "{:.1%}"),
+    ("loss", "sft/loss", "{:.3f}"),
     ("drift", "policy/drift", "{:.2g}"),
     ("tokens/s", "tokens/per_second", "{:,.0f}"),
 )

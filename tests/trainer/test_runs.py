@@ -264,7 +264,7 @@ def test_supervised_fine_tuning_lowers_the_negative_log_likelihood(
     trainer_jobs.run(yaml, options, imitate=True)
     found = read_rows(tmp_path / "run")
     assert [row["iteration"] for row in found] == [1, 2, 3, 4]
-    losses = [row["objective/loss"] for row in found]
+    losses = [row["sft/loss"] for row in found]
     assert losses[-1] < losses[0] - 0.1
     assert not {"policy/drift", "policy/ratio_mean", "policy/clip_fraction"} & found[0].keys()
 
@@ -291,5 +291,5 @@ def test_the_first_loss_of_fine_tuning_is_the_token_mean_over_the_solutions(
             logprobs, _ = policy([policy.encoder.encode(example)], tokens, torch.ones_like(tokens).bool())
         total, count = total - float(logprobs.double().sum()), count + len(ids)
     (row,) = read_rows(tmp_path / "run")
-    assert row["objective/loss"] == pytest.approx(total / count, rel=1e-5)
+    assert row["sft/loss"] == pytest.approx(total / count, rel=1e-5)
     assert row["tokens/sampled"] == count
