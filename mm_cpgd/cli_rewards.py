@@ -34,7 +34,7 @@ def list_command() -> None:
 
 
 @rewards_app.command("test")
-def test_command(
+def cases_command(
     rule: RuleName,
     cases: Annotated[Path, typer.Argument(help="rows with completion, gold, expected and perhaps choices")],
     options: Options = None,

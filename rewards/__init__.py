@@ -4,6 +4,7 @@ from rewards.combine import RewardSum, Scored
 from rewards.components import Component
 from rewards.equivalence import equivalent
 from rewards.errors import RuleError
+from rewards.explain import Explanation, explain
 from rewards.extract import extract_answer
 from rewards.registry import get_rule, list_rules, rule
 from rewards.verdict import Status, Verdict
@@ -11,12 +12,14 @@ from rewards.verification import verify, verify_many
 
 __all__ = [
     "Component",
+    "Explanation",
     "RewardSum",
     "RuleError",
     "Scored",
     "Status",
     "Verdict",
     "equivalent",
+    "explain",
     "extract_answer",
     "get_rule",
     "list_rules",
