@@ -61,9 +61,9 @@ def cases_command(
     reward_cases.print_results(rule, results, console)
     if json_file:
         write_json(json_file, reward_cases.summary(rule, given, results))
-    right = sum(result.right for result in results)
-    if min_accuracy is not None and right < min_accuracy * len(results):
-        console.print(f"accuracy {right / len(results):.4f} is below {min_accuracy:g}")
+    accuracy = sum(result.right for result in results) / len(results)
+    if min_accuracy is not None and accuracy < min_accuracy:
+        console.print(f"accuracy {accuracy:.4f} is below {min_accuracy:g}")
         raise typer.Exit(1)
 
 
