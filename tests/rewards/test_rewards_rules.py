@@ -176,7 +176,7 @@ def test_a_rule_that_raises_is_an_error_without_a_score(rule_file: Path) -> None
 
 @pytest.mark.parametrize("value", ["good", math.nan, math.inf])
 def test_a_result_that_is_no_finite_number_is_an_error(value: object) -> None:
-    name = f"returns {value}"
+    name = f"gives {value}"
     rule(name)(lambda completion, example: value)
     (scored,) = RewardSum([(name, 1.0, {})]).score(["x"], [Row("x")])
     assert scored.components[name].status is Status.ERROR
