@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 
 _SUPER = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n", strict=True))
 _SUB = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True))
@@ -54,6 +55,10 @@ _SYMBOLS = {
     "℃": r"^{\circ}\text{C}",
     "π": r"\pi ",
     "∅": r"\emptyset ",
+    "⌊": r"\lfloor ",
+    "⌋": r"\rfloor ",
+    "⌈": r"\lceil ",
+    "⌉": r"\rceil ",
     "→": r"\to ",
     **{letter: rf"\{name} " for letter, name in _GREEK.items()},
     **dict.fromkeys("，、", ","),
@@ -71,19 +76,28 @@ _TABLE = str.maketrans(
 _GROUP = r"\{((?:[^{}]|\{[^{}]*\})*)\}"
 _FUNCTIONS = "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|lg|exp|max|min"
 
+
+def _priced(match: re.Match[str]) -> str:
+    """A sign of money before a number as a unit behind it."""
+    dollars, sign, amount = match.groups()
+    return f"{dollars}\\text{{dollar}}" if dollars else f"{amount}\\text{{{sign}}}"
+
+
 # (pattern, replacement), in order. Each is linear in the text's length: no nested quantifiers.
-_MACROS = [
+_MACROS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"\\(?:[dtc])frac(?![a-zA-Z])", r"\\frac"),
     (r"\\(?:dbinom|tbinom)(?![a-zA-Z])", r"\\binom"),
     (r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|rm|bf|it)(?![a-zA-Z])\.?", ""),
-    (r"\{\s*,\s*\}", ","),
-    (r"(?<=\d)\\[,!;:](?=\d{3})", ""),
-    (r"\\[,!;:>]|\\ |~|\\q?quad(?![a-zA-Z])|\\n(?![a-zA-Z])|\\(?:h|v)space\*?\{[^{}]*\}", " "),
+    (r"(?<=\d)\s*\{\s*,\s*\}\s*(?=\d)|\{\s*,\s*\}", ","),
+    (r"(?<=\d)(?:\\[,!;:]|,\\!)\s*(?=\d{3})", ""),
+    (r"\\\$\s*([\d,.]*\d)|([¥€£])\s*([\d,.]*\d)", _priced),
+    (r"\\\$", " "),
+    (r"\\[,!;:>]|\\ |~|\\q?quad(?!ity)|\\n(?![a-zA-Z])|\\(?:h|v)space\*?\{[^{}]*\}", " "),
     (rf"\\(?:number|num)\s*{_GROUP}", r"\1"),
     (rf"\\(?:quantity|qty|SI)\s*{_GROUP}\s*{_GROUP}", r"\1\\text{\2}"),
     (r"\\sqrt\s*\{\s*\}", r"\\sqrt "),
     (
-        r"\\(?:mathrm|mathit|mathsf|textrm|textbf|textit|mbox|hbox|unit|si|operatorname|mathop|ce)\*?\s*\{",
+        r"\\(?:mathrm|mathit|mathsf|textrm|textbf|textit|textnormal|mbox|hbox|unit|si|operatorname|mathop|ce)\*?\s*\{",
         r"\\text{",
     ),
     (r"\\(?:mathrm|mathit|mathsf|mathbf|boldsymbol|bm)(?![a-zA-Z{])(?!\s*\{)", ""),
@@ -112,6 +126,9 @@ _MACROS = [
     (r"\\%", "%"),
     (r"(?:\*\*|__|`)", ""),
 ]
+# Rows of a matrix end in two backslashes; outside of one they are a command escaped twice, as JSON leaves it.
+_ROW_END = "\x1e"
+_DOUBLE_ESCAPED = re.compile(r"\\\\(?=[A-Za-z{}()\[\]])")
 _COMPILED = [(re.compile(pattern), replacement) for pattern, replacement in _MACROS]
 
 
@@ -138,9 +155,12 @@ def clean(text: str) -> str:
     text = _scripts(_printable(text)).translate(_TABLE)
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text).translate(_TABLE)
+    if "\\\\" in text and "\\begin" not in text:
+        text = _DOUBLE_ESCAPED.sub(r"\\", text)
+    text = text.replace("\\\\", _ROW_END)
     for pattern, replacement in _COMPILED:
         text = pattern.sub(replacement, text)
-    return text.strip()
+    return text.replace(_ROW_END, "\\\\ ").strip()
 
 
 def plain_text(text: str) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from rewards.compare import Undecided, same_answer
+from collections.abc import Sequence
+
+from rewards.answers import same_answer
+from rewards.compare import Undecided
 from rewards.reading import read_answer, read_gold
 from rewards.tree import Node
 
@@ -20,6 +23,12 @@ class _NoArbiter:
     def same_equation(self, a: tuple[Node, Node], b: tuple[Node, Node]) -> bool:
         raise Undecided
 
+    def same_inequality(self, a: tuple[Node, Node], b: tuple[Node, Node]) -> bool:
+        raise Undecided
+
+    def solves(self, equation: tuple[Node, Node], name: str, values: Sequence[Node]) -> bool:
+        raise Undecided
+
 
 class _Sympy:
     """Asks sympy, which is imported at the first question."""
@@ -34,22 +43,32 @@ class _Sympy:
 
         return symbolic.same_equation(a, b)
 
+    def same_inequality(self, a: tuple[Node, Node], b: tuple[Node, Node]) -> bool:
+        from rewards import symbolic
 
-def decide_cheaply(answer: str, gold: str) -> bool | None:
+        return symbolic.same_inequality(a, b)
+
+    def solves(self, equation: tuple[Node, Node], name: str, values: Sequence[Node]) -> bool:
+        from rewards import symbolic
+
+        return symbolic.solves(equation, name, values)
+
+
+def decide_cheaply(answer: str, gold: str, ordered: bool = True) -> bool | None:
     """Compare without sympy; None if that does not decide. Microseconds, bounded. Raises ``Unreadable``."""
     try:
-        return same_answer(read_answer(answer), read_gold(gold), _NoArbiter())
+        return same_answer(read_answer(answer), read_gold(gold, ordered), _NoArbiter())
     except Undecided:
         return None
 
 
-def decide_fully(answer: str, gold: str) -> bool:
+def decide_fully(answer: str, gold: str, ordered: bool = True) -> bool:
     """Compare with sympy in this process, without bounds of time or memory.
 
     Raises ``Unreadable``, and ``Incomparable`` where sympy raises: the expression is an outsider's, so any
     exception of sympy's says something of the expression and nothing of this program.
     """
-    sides = read_answer(answer), read_gold(gold)
+    sides = read_answer(answer), read_gold(gold, ordered)
     try:
         return same_answer(*sides, _Sympy())
     except MemoryError:

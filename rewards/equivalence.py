@@ -67,7 +67,7 @@ def _unreadable_answer(answer: str, gold: Reading) -> Verdict | None:
     return None
 
 
-def _judge_free(answer: str, gold: str, timeout: float | None) -> Verdict:
+def _judge_free(answer: str, gold: str, timeout: float | None, ordered: bool = True) -> Verdict:
     try:
         wanted = read_gold(gold)
     except Unreadable as error:
@@ -77,15 +77,18 @@ def _judge_free(answer: str, gold: str, timeout: float | None) -> Verdict:
     unreadable = _unreadable_answer(answer, wanted)
     if unreadable:
         return unreadable
-    cheap = decide_cheaply(answer, gold)
+    cheap = decide_cheaply(answer, gold, ordered)
     if cheap is not None:
         return _judged(cheap, answer, gold)
-    return _judge_by_sympy(answer, gold, timeout)
+    return _judge_by_sympy(answer, gold, timeout, ordered)
 
 
-def _judge_by_sympy(answer: str, gold: str, timeout: float | None) -> Verdict:
+def _judge_by_sympy(answer: str, gold: str, timeout: float | None, ordered: bool) -> Verdict:
     try:
-        equal = decide_fully(answer, gold) if timeout is None else shared_pool().equal(answer, gold, timeout)
+        if timeout is None:
+            equal = decide_fully(answer, gold, ordered)
+        else:
+            equal = shared_pool().equal(answer, gold, timeout, ordered)
         return _judged(equal, answer, gold, " (sympy)")
     except Incomparable as error:
         return Verdict(0.0, Status.UNPARSABLE_ANSWER, answer, f"not comparable with {_short(gold)}: {error}")
@@ -93,7 +96,13 @@ def _judge_by_sympy(answer: str, gold: str, timeout: float | None) -> Verdict:
         return Verdict(0.0, Status.TIMEOUT, answer, f"not shown to equal {_short(gold)}: {error}")
 
 
-def judge(answer: str, gold: str, choices: Sequence[str] = (), timeout: float | None = TIME_LIMIT) -> Verdict:
+def judge(
+    answer: str,
+    gold: str,
+    choices: Sequence[str] = (),
+    timeout: float | None = TIME_LIMIT,
+    ordered: bool = True,
+) -> Verdict:
     """Return the verdict on a bare answer.
 
     Args:
@@ -101,19 +110,20 @@ def judge(answer: str, gold: str, choices: Sequence[str] = (), timeout: float | 
         gold: the gold answer.
         choices: the options' texts in order A, B, …; empty for a free-form question.
         timeout: seconds for the comparison in a worker process; None compares here, without bounds.
+        ordered: False where several values of a gold answer are a set, such as the solutions of an equation.
     """
     by_options = _judge_options(answer, gold, choices, timeout) if choices else None
     if by_options:
         return by_options
     letter = lone_letter(gold)
     by_letter = _judge_letter(answer, letter) if letter else None
-    return by_letter or _judge_free(answer, gold, timeout)
+    return by_letter or _judge_free(answer, gold, timeout, ordered)
 
 
-def equivalent(answer: str, gold: str, *, timeout: float | None = TIME_LIMIT) -> bool:
+def equivalent(answer: str, gold: str, *, timeout: float | None = TIME_LIMIT, ordered: bool = True) -> bool:
     """Whether a bare answer equals a gold answer.
 
     False also where the gold cannot be scored or time runs out; ``verify`` tells these apart.
     ``timeout=None`` compares in this process, without bounds of time or memory.
     """
-    return judge(answer, gold, timeout=timeout).status is Status.CORRECT
+    return judge(answer, gold, timeout=timeout, ordered=ordered).status is Status.CORRECT

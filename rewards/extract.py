@@ -1,9 +1,10 @@
 r"""Find the final answer in a free-form completion.
 
-The order, first that holds: what stands after thinking; inside it the last ``<answer>`` tag; the last
-``\boxed{…}`` (a run of boxes is one answer); "the answer is" and kin, the last of them; the last formula; the
-last words in bold; what follows the last line's last "is" or "="; the whole text if it is one short
-line. Text inside ``<think>`` is never an answer.
+The order, first that holds: what stands after thinking, up to the end of the model's turn; inside it the
+last ``<answer>`` tag; the last ``\boxed{…}`` (a run of boxes is one answer), or "the answer is" where that
+comes after it; "the answer is" and kin, the last of them; a closing "Therefore …" with one number; the last
+formula; the last words in bold; what follows the last line's last "is" or "="; the last number of a sentence;
+the whole text if it is one short line. Text inside ``<think>`` is never an answer.
 """
 
 from __future__ import annotations
@@ -14,15 +15,34 @@ _TAIL = 20_000
 _SHORT = 60
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _EMPTY_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{\s*\}")
-_JOINT = re.compile(r"[\s$,;.()\\\[\]]*(?:and|or|和|或)?[\s$,;()\\\[\]]*")
+# Between two boxes of one answer: punctuation, "and", a name ("y_2 ="), the place of the box in the question.
+_JOINT = re.compile(
+    r"(?:[\s$,;.()\\\[\]+]|\\q?quad|\\text\s*\{[^{}]{0,30}\b(?:and|or)\s*\}"
+    r"|(?:[a-z]{1,12}\s+)?\b(?:and|or)\b|[和或]|[a-zA-Z](?:_\w|_\{\w+\})?\s*=)*"
+)
+_TURN = re.compile(r"<\|(?:im_start|im_end|endoftext|eot_id|end|assistant|user)\|>(?:assistant\b)?|</s>")
+_LATER = re.compile(r"\b(?:final|correct|the)\s+answer\s*(?:is|:)|答案(?:是|为|[::])", re.IGNORECASE)
+_CONCLUSION = re.compile(
+    r"(?:^|(?<=[.\n。!?$:]))[ \t]{0,4}"
+    r"(?:therefore|thus|hence|so|final answer|in total|所以|因此|故)[,,::]?\s*",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(
+    r"(?<![\w.,\\^/])-?\d[\d,]*(?:\.\d+)?(?:\s*[%€£¥°]|\s?[cmdk]?m[²³]?(?![A-Za-z]))?(?![\w/])|(?<!\w)-?\.\d+"
+)
+_SAYS = re.compile(r"^[A-Z][^(.]*\s.*\b(?:is|are|equals)\s+(?!not\b)(.+)$", re.DOTALL)
 _PHRASES = re.compile(
     r"(?:final\s+answer|correct\s+answer|answer|result|correct\s+(?:option|choice))\s*"
     r"(?:\*\*)?\s*(?:(?:is|are|would be|should be|equals)\s*(?:therefore|thus)?\s*[::]?|[::])\s*(?:\*\*)?"
     r"|(?:答案|结果|选项)\s*(?:应该?)?\s*(?:是|为|[::])\s*|故(?:填|选|答案为)\s*[::]?\s*|fill\s+in\s*:?",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"\n|[。!?]|[.!?](?=\s|$)(?<!\d\.\d)")
-_MATH = re.compile(r"\$\$([^$]+)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_SENTENCE_END = re.compile(r"\n|[。\uff01\uff1f]|[.!?](?=\s|$)(?<!\d\.\d)")
+_MATH = re.compile(
+    r"\$\$((?:\\\$|[^$])+)\$\$|(?<!\\)\$((?:\\\$|[^$\n])+)(?<!\\)\$"
+    r"|\\\(((?:(?!\\\().)+?)\\\)|\\\[((?:(?!\\\[).)+?)\\\]",
+    re.DOTALL,
+)
 _CLOSING = re.compile(r"(?:\bis|\bare|=|是|为)\s*:?\s*((?:(?!\bis\b|\bare\b)[^=是为]){1,40})$")
 _BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
 
@@ -73,12 +93,16 @@ def _boxes(text: str) -> list[tuple[int, int, str]]:
     return found
 
 
+def _joined(gap: str) -> bool:
+    return len(gap) <= _SHORT and _JOINT.fullmatch(gap) is not None
+
+
 def _boxed(text: str) -> str | None:
     boxes = _boxes(text)
     if not boxes:
         return None
     first = len(boxes) - 1
-    while first > 0 and _JOINT.fullmatch(text[boxes[first - 1][1] : boxes[first][0]]):
+    while first > 0 and _joined(text[boxes[first - 1][1] : boxes[first][0]]):
         first -= 1
     contents = [content for _, _, content in boxes[first:]]
     return contents[0] if len(contents) == 1 else ", ".join(dict.fromkeys(contents))
@@ -93,7 +117,52 @@ def _phrased(text: str) -> str | None:
     if display:
         return display.group(1)
     end = _SENTENCE_END.search(rest.lstrip())
-    return rest.lstrip()[: end.start()] if end else rest
+    return _said(rest.lstrip()[: end.start()] if end else rest)
+
+
+def _said(sentence: str) -> str:
+    """The predicate of a whole sentence: "The volume of $P$ is 120", "Jane started 3 hours ago"."""
+    if (
+        len(sentence) > 5 * _SHORT
+        or re.match(r"[(\[]?[A-Z][)\].:]", sentence)
+        or not re.match(r"[A-Z][\w']*\s", sentence)
+    ):
+        return sentence
+    says = _SAYS.match(sentence)
+    if says:
+        return says.group(1)
+    numbers = _NUMBER.findall(sentence)
+    return numbers[0] if len(numbers) == 1 and len(sentence.split()) > 3 else sentence
+
+
+def _boxed_or_later(text: str) -> str | None:
+    """The last box, unless the completion goes on to say what the answer is."""
+    box = _boxed(text)
+    if box is None:
+        return None
+    after = text[_boxes(text)[-1][1] :]
+    said = _phrased(after) if _LATER.search(after) else None
+    return said if _bare(said) and len(said or "") <= _SHORT else box
+
+
+def _concluded(text: str) -> str | None:
+    """The one number of a last sentence that concludes, where no formula stands in it or after it."""
+    matches = list(_CONCLUSION.finditer(text))
+    if not matches:
+        return None
+    rest = text[matches[-1].end() :]
+    end = _SENTENCE_END.search(rest)
+    sentence = rest[: end.start()] if end else rest
+    numbers = _NUMBER.findall(sentence)
+    return numbers[0] if len(numbers) == 1 and not _MATH.search(rest) else None
+
+
+def _last_number(text: str) -> str | None:
+    """The last number of a last line that is a sentence; "Scheme 2" and "15 people" are none."""
+    line = text.rpartition("\n")[2]
+    sentence = len(re.findall(r"[A-Za-z']+", line)) > 2 or ":" in line
+    numbers = _NUMBER.findall(line)
+    return numbers[-1] if sentence and numbers and not re.match(r"[\d$(\\-]", line) else None
 
 
 def _last_math(text: str) -> str | None:
@@ -119,8 +188,18 @@ def _whole(text: str) -> str | None:
 
 def _bare(text: str | None) -> str | None:
     """Without surrounding space and emphasis; None if nothing is left."""
-    bare = text.strip().strip("*_`").strip() if text else ""
+    bare = text.strip().replace('\\"', '"').strip('*_`"').strip() if text else ""
     return bare or None
+
+
+def _turn(text: str) -> str:
+    """The model's own turn: a chat template's mark ends it, and what it dreams up after that is not read."""
+    return next((piece for piece in _TURN.split(text) if piece.strip()), "")
+
+
+_FINDERS = (
+    _boxed_or_later, _phrased, _concluded, _last_math, _last_bold, _closing, _last_number, _whole,
+)  # fmt: skip
 
 
 def extract_answer(completion: str) -> str | None:
@@ -128,11 +207,11 @@ def extract_answer(completion: str) -> str | None:
 
     Only the last 20,000 characters after thinking are looked at.
     """
-    text = _EMPTY_BOX.sub("", after_thinking(completion)[-_TAIL:]).strip()
+    text = _EMPTY_BOX.sub("", _turn(after_thinking(completion)[-_TAIL:])).strip()
     tagged = _tagged(text)
     if tagged is not None:
         return _bare(_boxed(tagged)) or _bare(_phrased(tagged)) or _bare(tagged)
-    for find in (_boxed, _phrased, _last_math, _last_bold, _closing, _whole):
+    for find in _FINDERS:
         found = _bare(find(text))
         if found:
             return found

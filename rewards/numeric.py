@@ -11,6 +11,7 @@ import cmath
 import math
 import random
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import NamedTuple
 
 from rewards.tree import Node, exact
@@ -200,3 +201,11 @@ def surely_differ(a: Node, b: Node, names: frozenset[str]) -> bool:
         if abs(left.z - right.z) > _SAFETY * (left.error + right.error) + 1e-300:
             return True
     return False
+
+
+def close_to(tree: Node, wanted: Fraction, places: int) -> bool:
+    """Whether a constant, rounded to so many decimals, is ``wanted``, for certain."""
+    value = evaluate(tree, {})
+    if value is None or abs(value.z.imag) > _SAFETY * value.error:
+        return False
+    return abs(value.z.real - float(wanted)) <= 0.5 * 10.0**-places + _SAFETY * value.error

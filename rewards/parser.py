@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from rewards.bounds import MAX_DEPTH, Refused, Unreadable, check_length
 from rewards.cursor import Cursor
+from rewards.matrices import fold
 from rewards.tokens import Token, tokenize
 from rewards.tree import Node, exact, number, symbol
 
 _RELATIONS = {
     "<": "<", ">": ">", "=": "=", "==": "=", "<=": "<=", ">=": ">=", "!=": "!=", "/=": "!=",
-    r"\le": "<=", r"\ge": ">=", r"\ne": "!=", r"\approx": "=", r"\in": "in", r"\perp": "perp",
+    r"\le": "<=", r"\ge": ">=", r"\ne": "!=", r"\approx": "~", r"\in": "in", r"\perp": "perp",
     r"\parallel": "parallel", r"\cong": "cong", r"\sim": "sim", r"\equiv": "=", r"\to": "to",
     r"\rightarrow": "to", r"\subset": "subset", r"\subseteq": "subset",
 }  # fmt: skip
@@ -35,7 +36,7 @@ _CLOSERS = {
     r"\lceil": (r"\rceil",),
 }
 _STOPPERS = frozenset(
-    [")", "]", "}", r"\}", "|", ",", "&", ":", "+", "-", r"\\", r"\|", r"\rfloor", r"\rceil", r"\end"]
+    [")", "]", "}", r"\}", "|", ",", ";", "&", ":", "+", "-", r"\\", r"\|", r"\rfloor", r"\rceil", r"\end"]
 )
 _TIMES = frozenset(["*", r"\times", r"\cdot"])
 _HOLE = "?"
@@ -76,7 +77,7 @@ class _Parser(Cursor):
         return self._added(terms)
 
     def _added(self, terms: list[Node]) -> Node:
-        return self.node("+", *terms) if len(terms) > 1 else terms[0]
+        return fold(self.node("+", *terms)) if len(terms) > 1 else fold(terms[0])
 
     def product(self) -> Node:
         left = self.signed()
@@ -86,7 +87,7 @@ class _Parser(Cursor):
                 left = self._times(left, self.signed())
             elif self.next.text in ("/", r"\div"):
                 self.take()
-                left = self.node("/", left, self.signed())
+                left = fold(self.node("/", left, self.signed()))
             elif self._starts_factor():
                 left = self._implied(left)
             else:
@@ -108,7 +109,7 @@ class _Parser(Cursor):
         return self._times(left, right)
 
     def _times(self, left: Node, right: Node) -> Node:
-        return self.node("*", *(left.args if left.op == "*" else (left,)), right)
+        return fold(self.node("*", *(left.args if left.op == "*" else (left,)), right))
 
     @staticmethod
     def _is_mixed(left: Node, right: Node) -> bool:
@@ -149,8 +150,16 @@ class _Parser(Cursor):
     def _power(self, base: Node) -> Node:
         if self.next.text == "{" and self.peek(1).text == r"\circ" and self.peek(2).text == "}":
             self.position += 3
-            return self.node("deg", base)
+            return self._minutes(self.node("deg", base))
         return self.node("^", base, self._script())
+
+    def _minutes(self, degrees: Node) -> Node:
+        """``30°15'`` as degrees."""
+        if self.next.kind != "num" or self.peek(1).text != "'":
+            return degrees
+        minutes = self.atom()
+        self.expect("'")
+        return self.node("deg", self.node("+", degrees.args[0], self.node("/", minutes, number(60))))
 
     def _script(self) -> Node:
         """What stands after ``^``: a group, a signed number, or one atom with its own power."""
@@ -200,10 +209,21 @@ class _Parser(Cursor):
     def _named(self, name: str) -> Node:
         if self.accept("_"):
             name = f"{name}_{self._subscript()}"
+            if name[:2] in ("C_", "A_", "P_") and name[2:].isdigit() and self.next.text == "^":
+                return self._chosen(name)
         if name in ("f", "g", "h") and self.next.text == "(":
             argument = self.atom()
             return symbol(f"{name}({_spelled(argument)})")
         return symbol(name)
+
+    def _chosen(self, name: str) -> Node:
+        """``C_5^2`` and ``A_5^2``, as combinations and arrangements are written at school."""
+        self.take()
+        total, k = number(int(name[2:])), self._script()
+        if k.op != "num":
+            return self.node("^", symbol(name), k)
+        chosen = self.node("binom", total, k)
+        return chosen if name[0] == "C" else self.node("*", chosen, self.node("!", k))
 
     def _subscript(self) -> str:
         if not self.accept("{"):
@@ -217,7 +237,7 @@ class _Parser(Cursor):
     def _bracket(self, opener: str) -> Node:
         outside, self.bars = self.bars, 0
         items = [] if self.next.text in _CLOSERS[opener] else [self.relation()]
-        while self.accept(","):
+        while self.accept(",", ";"):
             items.append(self.relation())
         closer, self.bars = self.take().text, outside
         if closer not in _CLOSERS[opener]:
@@ -236,7 +256,7 @@ class _Parser(Cursor):
         if opener in (r"\lfloor", r"\lceil") and len(items) == 1:
             return self.node("floor" if opener == r"\lfloor" else "ceil", items[0])
         if opener == r"\{" or (opener == "{" and len(items) > 1):
-            return self.node("set", *items)
+            return self.node("set", *items, name="" if opener == r"\{" else "{}")
         if len(items) == 1:
             return items[0]
         return self.node("bracket", *items, name=opener + closer)
@@ -259,10 +279,22 @@ class _Parser(Cursor):
             r"\angle": self._angle,
             r"\triangle": lambda: symbol("triangle " + "".join(self._points())),
             r"\begin": self._matrix,
+            r"\sum": lambda: self._series("sum"),
+            r"\prod": lambda: self._series("prod"),
         }.get(name)
         if reader is None:
             raise Unreadable(f"the command {name}")
         return reader()
+
+    def _series(self, op: str) -> Node:
+        r"""``\sum_{k=0}^{n} …``: the index, its first and last value, what is added."""
+        self.expect("_")
+        start = self.atom()
+        self.expect("^")
+        last = self._script()
+        if start.op != "rel" or start.name != "=" or start.args[0].op != "sym":
+            raise Unreadable("a sum without its index")
+        return self.node(op, start.args[0], start.args[1], last, self.product())
 
     def _root(self) -> Node:
         if self.next.text != "[":

@@ -154,7 +154,7 @@ class Pool:
         with self._lock:
             self._all.discard(worker)
 
-    def equal(self, answer: str, gold: str, limit: float) -> bool:
+    def equal(self, answer: str, gold: str, limit: float, ordered: bool = True) -> bool:
         """Whether two bare answers are equal.
 
         Raises:
@@ -165,7 +165,7 @@ class Pool:
         with self._free:
             for _ in range(_ATTEMPTS):
                 with contextlib.suppress(EOFError):
-                    return self._ask_one({"answer": answer, "gold": gold}, limit)
+                    return self._ask_one({"answer": answer, "gold": gold, "ordered": ordered}, limit)
         raise OutOfTime(f"{_ATTEMPTS} worker processes died over it, for want of memory or by a signal")
 
     def _take_ready(self) -> _Worker:

@@ -8,10 +8,11 @@ from functools import lru_cache
 
 from rewards.bounds import Refused, Unreadable, check_length
 from rewards.clean import clean, plain_text
+from rewards.clock import read_clock
 from rewards.parser import parse
 from rewards.parts import Pieces, split_parts
 from rewards.tokens import FUNCTIONS
-from rewards.tree import Node, walk
+from rewards.tree import Node, symbols, walk
 from rewards.units import DEGREES, PERCENT, Unit, find_unit
 
 _MAX_WORDS = 5
@@ -28,7 +29,7 @@ _ALTERNATIVE = re.compile(
 _CHOOSE = re.compile(r"\(\s*(?:choose|any|write|fill in)[^()]*one[^()]*\)", re.IGNORECASE)
 _UNIT_TEXT = re.compile(r"\\text\s*\{((?:[^{}]|\{[^{}]*\})*)\}\s*(\^?\s*\{?[23]\}?)?[\s.]*$")
 _UNIT_WORD = re.compile(
-    r"(?<=[\d)}\]\sπ])((?:square|cubic|sq\.?)\s+)?([A-Za-z°%]+(?:/[a-z]+)?|[\u4e00-\u9fff]+)(\^?\s*\{?[23]\}?)?[\s.]*$"
+    r"(?<=[\d)}\]\sπ])((?:square|cubic|sq\.?)\s+)?([A-Za-z°%€£¥]+(?:/[a-z]+)?|[\u4e00-\u9fff]+)(\^?\s*\{?[23]\}?)?[\s.]*$"
 )
 _CURRENCY = re.compile(r"^\s*(?:\\\$|[¥€£])\s*(?=\d)")
 # "2.4." is statements 2 and 4 in some sources and the number 2.4 in others.
@@ -129,6 +130,9 @@ def read_part(text: str) -> Part:
     spelled = plain_text(text)
     if spelled in _COUNTS:
         return Part(spelled, parse(str(_COUNTS.index(spelled))))
+    clock = read_clock(text)
+    if clock:
+        return Part(spelled, clock)
     amount = _MIXED.sub(r"\1\\frac{\2}{\3}", _CURRENCY.sub("", text))
     amount, unit = _take_unit(_named_point(amount))
     try:
@@ -136,7 +140,19 @@ def read_part(text: str) -> Part:
     except Refused:
         raise
     except Unreadable:
+        return _last_member(amount, spelled, unit)
+
+
+def _last_member(text: str, spelled: str, unit: Unit | None) -> Part:
+    """The value at the end of an equation whose name cannot be read: "Area of the square = 12"."""
+    name, equals, value = text.rpartition("=")
+    if not (equals and name.strip()) or name.rstrip()[-1:] in "<>!":
         return Part(spelled)
+    try:
+        tree = parse(_without_inner_units(value))
+    except Unreadable:
+        return Part(spelled)
+    return _peel(Part(spelled, tree, unit)) if not symbols(tree) and tree.op != "rel" else Part(spelled)
 
 
 def _respaced(pieces: Pieces) -> Pieces:
@@ -151,12 +167,16 @@ def _respaced(pieces: Pieces) -> Pieces:
 
 
 def _expanded(parts: tuple[Part, ...]) -> tuple[Part, ...] | None:
-    """±a as its two values, if that is all the answer is."""
-    if len(parts) != 1 or parts[0].tree is None or parts[0].tree.op != "pm":
+    """±a, or x = ±a, as its two values, if that is all the answer is."""
+    tree = parts[0].tree if len(parts) == 1 else None
+    named = tree is not None and tree.op == "rel" and tree.name == "=" and tree.args[0].op == "sym"
+    value = tree.args[1] if tree is not None and named else tree
+    if tree is None or value is None or value.op != "pm":
         return None
-    centre, offset = parts[0].tree.args
+    centre, offset = value.args
     signs = (Node("+", (centre, offset)), Node("+", (centre, Node("neg", (offset,)))))
-    return tuple(replace(parts[0], tree=tree, text="") for tree in signs)
+    trees = [Node("rel", (tree.args[0], sign), name="=") if named else sign for sign in signs]
+    return tuple(replace(parts[0], tree=both, text="") for both in trees)
 
 
 def _read_one(text: str) -> Reading:
@@ -165,14 +185,42 @@ def _read_one(text: str) -> Reading:
     if not parts:
         raise Unreadable("nothing in it")
     both = _expanded(parts)
-    return Reading(both, ordered=False) if both else Reading(parts, pieces.ordered)
+    return Reading(both, ordered=False) if both else Reading(parts, pieces.ordered and not _solutions(parts))
+
+
+def _solutions(parts: tuple[Part, ...]) -> bool:
+    """Whether a list is a solution set by its form: ``x_1 = 2, x_2 = 3``, ``x = 2, x = 3``, ``x = 2, 3``."""
+    trees = [part.tree for part in parts if part.tree is not None]
+    defined = [t.args[0].name for t in trees if t.op == "rel" and t.name == "=" and t.args[0].op == "sym"]
+    letters = {name.partition("_")[0] for name in defined}
+    if len(parts) < 2 or len(trees) < len(parts) or len(letters) != 1:
+        return False
+    bare = [tree for tree in trees[1:] if tree.op != "rel"]
+    same_name = len(set(defined)) == 1 or all(n[-2:] in ("_1", "_2", "_3", "_4") for n in defined)
+    return same_name and (len(defined) == len(parts) or (len(defined) == 1 and len(bare) == len(parts) - 1))
+
+
+# "2,74" and "1 000" are one number to some who write them and two to others.
+_COMMA_DECIMAL = re.compile(r"([-+]?\d+),(\d+)(?![\d,])")
+_SPACED = re.compile(r"[-+]?\d{1,3}(?: \d{3})+(?:\.\d+)?")
+
+
+def _as_one_number(text: str) -> tuple[Reading, ...]:
+    text = text.replace("$", " ").strip()
+    comma = _COMMA_DECIMAL.fullmatch(text)
+    if comma and (len(comma.group(2)) != 3 or comma.group(1).lstrip("+-") == "0"):
+        return (Reading((read_part(f"{comma.group(1)}.{comma.group(2)}"),)),)
+    if _SPACED.fullmatch(text):
+        return (Reading((read_part(text.replace(" ", "")),)),)
+    return ()
 
 
 @lru_cache(maxsize=4096)
 def read_answer(text: str) -> Reading:
     """Return what a bare answer says. Raises ``Unreadable`` if empty, ``Refused`` if too large."""
     check_length(text)
-    return _read_one(clean(text))
+    cleaned = clean(text)
+    return replace(_read_one(cleaned), alternatives=_as_one_number(cleaned))
 
 
 def _relational(part: Part) -> bool:
@@ -204,12 +252,12 @@ def _gold_alternatives(text: str) -> Reading:
     alternatives = tuple(_scorable(_read_one(other)) for other in others)
     if not main.ordered and (any_one or all(_relational(part) for part in main.parts)):
         alternatives += tuple(Reading((part,)) for part in main.parts)
-    return replace(main, alternatives=alternatives)
+    return replace(main, alternatives=alternatives + _as_one_number(text))
 
 
 @lru_cache(maxsize=4096)
-def read_gold(text: str) -> Reading:
-    """Return what a gold answer says, its alternatives included.
+def read_gold(text: str, ordered: bool = True) -> Reading:
+    """Return what a gold answer says, its alternatives included; ``ordered=False`` takes lists as sets.
 
     Raises ``Unreadable`` with the reason if nothing can be compared with it: an open answer, prose, nothing.
     """
@@ -217,4 +265,5 @@ def read_gold(text: str) -> Reading:
     cleaned = clean(text)
     if _OPEN.search(cleaned):
         raise Unreadable("an open answer: others are as right")
-    return _gold_alternatives(cleaned)
+    reading = _gold_alternatives(cleaned)
+    return reading if ordered else replace(reading, ordered=False)

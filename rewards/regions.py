@@ -48,6 +48,26 @@ def _from_chain(tree: Node) -> Interval | None:
     return Interval(sides[0], _INFINITY, (names[0] == "<=", False), name)
 
 
+def _from_absolute(tree: Node) -> tuple[Interval, ...] | None:
+    """``1 ≤ |x| ≤ 2`` as its two halves, ``|x| < 3`` as one interval."""
+    bars = [arg for arg in tree.args if arg.op == "abs" and arg.args[0].op == "sym"]
+    if len(bars) != 1:
+        return None
+    sides = tuple(arg.args[0] if arg is bars[0] else arg for arg in tree.args)
+    outer = _from_chain(Node("rel", sides, name=tree.name))
+    if outer is None:
+        return None
+    if outer.low == _MINUS_INFINITY:
+        closed = outer.closed[1]
+        return (Interval(Node("neg", (outer.high,)), outer.high, (closed, closed), outer.name),)
+    left = Interval(_negated(outer.high), _negated(outer.low), outer.closed[::-1], outer.name)
+    return (left, outer)
+
+
+def _negated(node: Node) -> Node:
+    return Node("neg", (node,))
+
+
 def _from_bracket(tree: Node) -> Interval | None:
     if len(tree.args) != 2 or any(symbols(arg) - {"oo"} for arg in tree.args):
         return None
@@ -69,6 +89,9 @@ def region(tree: Node) -> tuple[Interval, ...] | None:
         parts = [region(arg) for arg in tree.args]
         joined = [interval for part in parts if part for interval in part]
         return tuple(sorted(joined, key=_low)) if all(parts) else None
+    mirrored = _from_absolute(tree) if tree.op == "rel" else None
+    if mirrored:
+        return mirrored
     interval = _from_chain(tree) if tree.op == "rel" else None
     interval = _from_bracket(tree) if tree.op == "bracket" else interval
     return (interval,) if interval else None

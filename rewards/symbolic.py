@@ -5,13 +5,14 @@ Trees become sympy expressions node by node; no text is handed to sympy except t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import sympy
 
 from rewards.bounds import Unreadable
-from rewards.tree import Node, exact
+from rewards.tree import Node, exact, walk
 
 _DIGITS = 40
 _FUNCTIONS: dict[str, Any] = {
@@ -45,9 +46,21 @@ def to_sympy(node: Node) -> Any:
     args = [to_sympy(arg) for arg in node.args]
     if node.op in ("+", "*"):
         return (sympy.Add if node.op == "+" else sympy.Mul)(*args)
+    if node.op in ("sum", "prod"):
+        return _series(node, args)
     if node.op in _FUNCTIONS:
         return _FUNCTIONS[node.op](*args)
     return _operator(node.op, args)
+
+
+def _series(node: Node, args: list[Any]) -> Any:
+    index, first, last, body = args
+    if any(
+        n.op == "sym" and "_" in n.name and node.args[0].name in n.name.partition("_")[2] for n in walk(node)
+    ):
+        raise Unreadable("a sum of things that its index only names")
+    made = sympy.Sum if node.op == "sum" else sympy.Product
+    return made(body, (index, first, last)).doit()
 
 
 def _operator(op: str, args: list[Any]) -> Any:
@@ -109,3 +122,27 @@ def same_equation(a: tuple[Node, Node], b: tuple[Node, Node]) -> bool:
         return False
     ratio = sympy.simplify(first / second)
     return bool(not ratio.free_symbols and ratio != 0)
+
+
+def same_inequality(a: tuple[Node, Node], b: tuple[Node, Node]) -> bool:
+    """Whether the differences of both pairs of sides are multiples of each other by a positive number."""
+    first, second = _difference(*a), _difference(*b)
+    if second == 0:
+        return bool(first == 0)
+    ratio = sympy.simplify(first / second)
+    return bool(not ratio.free_symbols and ratio.is_positive)
+
+
+def solves(equation: tuple[Node, Node], name: str, values: Sequence[Node]) -> bool:
+    """Whether ``values`` are all real solutions of a polynomial equation in ``name``, and nothing else."""
+    numerator = sympy.fraction(sympy.together(_difference(*equation)))[0]
+    unknown = sympy.Symbol(name, positive=True)
+    free = sympy.Symbol(name, real=True)
+    polynomial = sympy.Poly(numerator.subs(unknown, free), free)
+    roots = sympy.roots(polynomial)
+    if sum(roots.values()) != polynomial.degree():
+        return False
+    real, given = [root for root in roots if root.is_real], [to_sympy(value) for value in values]
+    return all(any(is_zero(a - b) for b in given) for a in real) and all(
+        any(is_zero(a - b) for b in real) for a in given
+    )

@@ -135,3 +135,11 @@ def exact(node: Node) -> Fraction | None:
         return None
     value = _apply(node.op, known)
     return None if value is None else _bounded(value)
+
+
+def canonical(node: Node) -> Node:
+    """The tree with terms and factors in one order, the same for two trees that differ only in that."""
+    args = tuple(canonical(arg) for arg in node.args)
+    if node.op in ("+", "*") and not any(arg.op == "matrix" for arg in args):
+        args = tuple(sorted(args, key=repr))
+    return Node(node.op, args, node.value, node.name, node.decimals)

@@ -39,7 +39,12 @@ def _no_answer(gold: str, choices: Sequence[str]) -> Verdict:
 
 
 def verify(
-    completion: str, gold: str, *, choices: Sequence[str] = (), timeout: float | None = TIME_LIMIT
+    completion: str,
+    gold: str,
+    *,
+    choices: Sequence[str] = (),
+    timeout: float | None = TIME_LIMIT,
+    ordered: bool = True,
 ) -> Verdict:
     """Extract the final answer of a completion and compare it with the gold answer.
 
@@ -48,9 +53,10 @@ def verify(
         gold: the gold answer. Not exchangeable with the completion.
         choices: the options' texts in order A, B, …; empty for a free-form question.
         timeout: seconds for the comparison in a worker process; None compares here, without bounds.
+        ordered: False where several values of a gold answer are a set, such as the solutions of an equation.
     """
     answer = extract_answer(completion)
-    return judge(answer, gold, choices, timeout) if answer else _no_answer(gold, choices)
+    return judge(answer, gold, choices, timeout, ordered) if answer else _no_answer(gold, choices)
 
 
 def verify_many(
@@ -59,6 +65,7 @@ def verify_many(
     *,
     choices: Sequence[Sequence[str]] | None = None,
     timeout: float | None = TIME_LIMIT,
+    ordered: bool = True,
 ) -> list[Verdict]:
     """``verify`` for many pairs on all cores, in their order. Raises ``ValueError`` if the lengths differ."""
     options = choices if choices is not None else [()] * len(golds)
@@ -67,4 +74,6 @@ def verify_many(
             f"{len(completions)} completions, {len(golds)} golds, {len(options)} choices: not the same number"
         )
     rows = zip(completions, golds, options, strict=True)
-    return side_by_side(lambda row: verify(row[0], row[1], choices=row[2], timeout=timeout), rows)
+    return side_by_side(
+        lambda row: verify(row[0], row[1], choices=row[2], timeout=timeout, ordered=ordered), rows
+    )

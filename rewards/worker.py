@@ -32,7 +32,8 @@ def answer(request: dict[str, object]) -> dict[str, object]:
     from rewards.decide import Incomparable, decide_fully
 
     try:
-        return {"equal": decide_fully(str(request["answer"]), str(request["gold"]))}
+        ordered = bool(request.get("ordered", True))
+        return {"equal": decide_fully(str(request["answer"]), str(request["gold"]), ordered)}
     except MemoryError:
         return {"exhausted": "out of memory"}
     except Incomparable as error:
