@@ -108,7 +108,7 @@ def _check_gate(one: Component, components: Mapping[str, Component]) -> None:
     if gate is None:
         raise RuleError(
             f"reward {one.key!r} counts only when {one.when!r} holds, and no component has that name: "
-            f"{nearest(one.when or '', components)}; add one (weight: 0 if it is a gate alone)"
+            f"{nearest(one.when or '', components)} (or add one, with weight 0 if it is a gate alone)"
         )
     if gate.max is not None and gate.max < one.at_least:
         raise RuleError(
