@@ -198,6 +198,13 @@ def _meta(values: Values, sources: Mapping[str, str | None]) -> dict[str, Any]:
         name: value
         for name, value in values.items()
         if name not in used
-        and (isinstance(value, (bool, int, float, str)) or (value is None and name not in guesses))
-        and not (isinstance(value, str) and len(value) > META_CHARACTERS)
+        and (_is_plain(value) or (value is None and name not in guesses))
+        and not (isinstance(value, (str, list)) and len(str(value)) > META_CHARACTERS)
     }
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a scalar, or (nested) lists of scalars: boxes, several accepted answers."""
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return isinstance(value, (bool, int, float, str))

@@ -72,6 +72,22 @@ def test_a_row_may_have_many_images() -> None:
     assert origins(made({"question": "q", "images": ["a.png", "b.png"]})) == ["a.png", "b.png"]
 
 
+def test_lists_of_scalars_become_meta_and_objects_do_not() -> None:
+    row = {
+        "question": "q",
+        "answer": "a",
+        "boxes": [[0, 0, 1, 2]],
+        "also": ["b", "c"],
+        "nested": {"a": 1},
+        "mixed": [{}],
+    }
+    assert made(row).meta == {"boxes": [[0, 0, 1, 2]], "also": ["b", "c"]}
+
+
+def test_a_long_list_stays_out_of_meta() -> None:
+    assert made({"question": "q", "answer": "a", "pixels": list(range(10_000))}).meta == {}
+
+
 def test_other_scalar_columns_become_meta() -> None:
     row = {"question": "q", "level": 2, "unit": None, "table": {"x": 1}, "blob": b"1", "long": "a" * 10_001}
     assert made(row).meta == {"level": 2, "unit": None}
