@@ -12,7 +12,7 @@ from rewards.clock import read_clock
 from rewards.parser import parse
 from rewards.parts import Pieces, split_parts
 from rewards.tokens import FUNCTIONS
-from rewards.tree import Node, symbols, walk
+from rewards.tree import Node, symbol, symbols, walk
 from rewards.units import DEGREES, PERCENT, Unit, find_unit
 
 _MAX_WORDS = 5
@@ -25,6 +25,12 @@ _OPEN = re.compile(
 )
 _ALTERNATIVE = re.compile(
     r"\(\s*or(?:\s+fill\s+in)?[\s:]+((?:[^()]|\([^()]*\))*)\)|[((]\s*或填?((?:[^()]|\([^()]*\))*)\)"
+)
+# The end of a worked solution that says what to write down, and nothing else after it.
+_WORKED = re.compile(
+    r"\b(?:therefore|thus|hence|so),?\s+(?:fill\s+in|(?:it|the\s+(?:answer|value|result))\s+is)\s*:?\s*"
+    r"(\S[^\n.,;]{0,30}(?:\.\d+)?)\.?\s*$",
+    re.IGNORECASE,
 )
 _CHOOSE = re.compile(r"\(\s*(?:choose|any|write|fill in)[^()]*one[^()]*\)", re.IGNORECASE)
 _UNIT_TEXT = re.compile(r"\\text\s*\{((?:[^{}]|\{[^{}]*\})*)\}\s*(\^?\s*\{?[23]\}?)?[\s.]*$")
@@ -185,7 +191,20 @@ def _read_one(text: str) -> Reading:
     if not parts:
         raise Unreadable("nothing in it")
     both = _expanded(parts)
-    return Reading(both, ordered=False) if both else Reading(parts, pieces.ordered and not _solutions(parts))
+    if both:
+        return Reading(both, ordered=False)
+    if _solutions(parts):
+        return Reading(tuple(_unnumbered(part) for part in parts), ordered=False)
+    return Reading(parts, pieces.ordered)
+
+
+def _unnumbered(part: Part) -> Part:
+    """``x_2 = 3`` as ``x = 3``: which of its solutions an equation calls the second says nothing."""
+    tree = part.tree
+    if tree is None or tree.op != "rel":
+        return part
+    letter = symbol(tree.args[0].name.partition("_")[0])
+    return replace(part, tree=Node("rel", (letter, *tree.args[1:]), name=tree.name))
 
 
 def _solutions(parts: tuple[Part, ...]) -> bool:
@@ -265,5 +284,6 @@ def read_gold(text: str, ordered: bool = True) -> Reading:
     cleaned = clean(text)
     if _OPEN.search(cleaned):
         raise Unreadable("an open answer: others are as right")
-    reading = _gold_alternatives(cleaned)
+    worked = _WORKED.search(cleaned) if len(cleaned) > 60 else None
+    reading = _gold_alternatives(worked.group(1) if worked else cleaned)
     return reading if ordered else replace(reading, ordered=False)
