@@ -2,7 +2,7 @@
 
     python benchmarks/fuzz_rewards.py --inputs 100000 --seed 0
 
-Ends with status 1 at the first exception, verdict past its limit, or attempt to run code, and prints the text.
+Ends with status 1, and the text, at the first exception, verdict past its limit or attempt to run code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from rewards import Status, verify
 
 _LIMIT, _GRACE = 0.5, 0.5
-_PIECES = r"""
+_WRITTEN = r"""
 0 1 2 7 10 3.14 . , x y n e i + - * / ^ _ = < > ( ) [ ] { } | ! % $ $$ : ; \ & ' " ? # ~ @ or and 和
 或 是 ° π √ √( ① ½ ² ∞ ≤ ∪ \frac \dfrac{ \sqrt \sqrt[3]{ \text{ \left( \right) \{ \} \pm \cup \infty
 \sin \log_ \ln \angle \triangle \binom \overline{ \dot \boxed{ \sum_{k=1}^{ \prod \begin{pmatrix}
@@ -27,7 +27,8 @@ _PIECES = r"""
 miles square yuan per sets Yes not A B (1) A. is the answer Therefore fill in one 3:05 p.m. 1,000
 1e9 <think> </think> <answer> </answer> <|im_end|> __import__('os') eval( exec( lambda: os.system
 9^9^9 999! \u202e \x00
-""".split()
+"""
+_PIECES = _WRITTEN.split()
 _FORBIDDEN = frozenset(["exec", "compile", "os.system", "subprocess.Popen", "os.exec"])
 _armed = False
 
