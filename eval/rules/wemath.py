@@ -12,8 +12,8 @@ can be told from knowledge of its parts:
 IK is insufficient knowledge, IG inadequate generalisation, CM complete mastery, RM rote memorisation.
 
 Source: Qiao et al. 2024, arXiv 2407.01284, and the folder ``evaluation`` of github.com/We-Math/We-Math. The
-latter always divides by the 525 problems of testmini; here the divisor is the number of problems whose rows are all
-there, which is 525 when none is missing. And a share of nothing is None where the latter divides by zero.
+latter always divides by the 525 problems of testmini; here the divisor is the number of problems whose rows
+are all there, 525 when none is missing. A share of nothing is None where the latter divides by zero.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Metrics:
     incomplete: int
 
     def as_dict(self) -> dict[str, float | int | None]:
-        """Return the numbers under flat names, as ``IK``, ``score_strict``, ``RM_rate_loose``, ``one_step``."""
+        """Return the numbers under flat names, as ``IK``, ``score_strict``, ``RM_rate_loose``."""
         named: dict[str, float | int | None] = {
             "IK": self.strict.insufficient,
             "IG": self.strict.inadequate,
