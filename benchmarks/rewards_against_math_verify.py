@@ -79,7 +79,7 @@ def self_accepted(golds: list[str]) -> list[Row]:
         started = time.perf_counter()
         verdict = verify(text, gold)
         middle = time.perf_counter()
-        counts[0] += theirs(theirs_parsed(text), theirs_parsed(text))
+        counts[0] += theirs(theirs_parsed(gold), theirs_parsed(text))
         times.append((middle - started, time.perf_counter() - middle))
         counts[1] += verdict.status is Status.CORRECT
         if verdict.status is not Status.CORRECT:
@@ -104,13 +104,14 @@ def bare(gold: str) -> str:
 
 def different(golds: list[str]) -> Row:
     draw, counts, done = random.Random(0), [0, 0], 0
-    parsed = [theirs_parsed(rf"\boxed{{{gold}}}") for gold in golds]
+    parsed = [theirs_parsed(gold) for gold in golds]
+    answers = [theirs_parsed(rf"\boxed{{{gold}}}") for gold in golds]
     while done < _PAIRS:
         i, j = draw.sample(range(len(golds)), 2)
         if bare(golds[i]) == bare(golds[j]):
             continue
         done += 1
-        counts[0] += theirs(parsed[j], parsed[i])
+        counts[0] += theirs(parsed[j], answers[i])
         verdict = verify(rf"\boxed{{{golds[i]}}}", golds[j])
         counts[1] += verdict.status is Status.CORRECT
         if verdict.status is Status.CORRECT:

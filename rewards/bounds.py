@@ -33,7 +33,7 @@ def check_length(text: str) -> None:
 def check_power(base_bits: int, exponent: int) -> None:
     """Raise ``Refused`` if an integer of ``base_bits`` bits to this power would not fit into ``MAX_BITS``."""
     if base_bits * abs(exponent) > MAX_BITS:
-        raise Refused(f"a power of about {base_bits * abs(exponent):.2g} bits, at most {MAX_BITS:,} are read")
+        raise Refused(f"a power of more than the {MAX_BITS:,} bits that are read")
 
 
 def check_factorial(n: int) -> None:

@@ -208,4 +208,5 @@ def close_to(tree: Node, wanted: Fraction, places: int) -> bool:
     value = evaluate(tree, {})
     if value is None or abs(value.z.imag) > _SAFETY * value.error:
         return False
-    return abs(value.z.real - float(wanted)) <= 0.5 * 10.0**-places + _SAFETY * value.error
+    slack = Fraction(_SAFETY * value.error)  # fractions, as the gold may be too large for a float
+    return abs(Fraction(value.z.real) - wanted) <= Fraction(1, 2 * 10**places) + slack

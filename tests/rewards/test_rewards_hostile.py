@@ -18,6 +18,8 @@ HOSTILE = {
     "tower": "9^{9^{9^9}}",
     "plain tower": "5^(5^(5^(5^5)))",
     "irrational tower": r"2^{\pi^{\pi^{\pi^{\pi}}}}",
+    "tower with a long exponent": "9^9^910",
+    "long decimal gold": "9" * 390 + ".12345",
     "binomial": r"\binom{10^9}{5*10^8}",
     "factorial": "(10^9)!",
     "iterated factorial": "3" + "!" * 50,

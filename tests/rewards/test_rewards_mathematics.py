@@ -86,6 +86,10 @@ def test_lists_are_in_order_unless_the_caller_says_that_they_are_sets() -> None:
     assert not equivalent("(3,1)", "(1,3)", ordered=False)
 
 
+def test_a_gold_too_large_for_a_float_is_compared_with_a_root() -> None:
+    assert not equivalent(r"\sqrt{17}", "9" * 390 + ".12345")
+
+
 @pytest.mark.parametrize(
     ("completion", "answer"),
     [
