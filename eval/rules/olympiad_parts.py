@@ -28,6 +28,13 @@ from rewards.tree import Node, exact, symbols
 from rewards.verdict import Status
 
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
+_NAME = r"\{[^{}]*\}|[A-Za-z0-9]"
+_SPELLINGS = [
+    (re.compile(r"\\hbar(?![A-Za-z])"), "h_{br}"),
+    (re.compile(rf"\^\s?({_NAME})\s?_\s?({_NAME})"), r"_\2^\1"),
+    # f(x,y) is a name with arguments; the parser would take (x,y) for a point.
+    (re.compile(r"([A-Za-z])\s?\(\s?([A-Za-z])\s?,\s?([A-Za-z])\s?\)"), r"\1_{\2\3}"),
+]
 _CONSTANT_TOLERANCE = 1e-3
 _SLACK = 1.01
 _SAFETY = 64.0
@@ -131,8 +138,17 @@ def _right_side(text: str) -> str:
     return sides[min(1, len(sides) - 1)].strip()
 
 
+def _spelled(text: str) -> str:
+    """Rewrite what the parser of this project does not know but the benchmark's answers use."""
+    text = re.sub(r"\s+", " ", clean(text))
+    for pattern, replacement in _SPELLINGS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
 def _same_expression(answer: str, gold: str, error: float, budget: Budget) -> bool:
-    first, second = parse(clean(answer)), parse(clean(gold))
+    answer, gold = _spelled(answer), _spelled(gold)
+    first, second = parse(answer), parse(gold)
     if first == second:
         return True
     if first.op in _STRUCTURES or second.op in _STRUCTURES:
@@ -141,7 +157,7 @@ def _same_expression(answer: str, gold: str, error: float, budget: Budget) -> bo
     if bool(symbols(first)) != bool(symbols(second)):
         return False
     decided = _near_functions(first, second, names) if names else _near_constants(first, second, error)
-    return _by_sympy(answer, gold, budget) if decided is None else decided
+    return _by_sympy(f"({answer})-({gold})", "0", budget) if decided is None else decided
 
 
 def _near_constants(first: Node, second: Node, error: float) -> bool | None:
@@ -173,20 +189,19 @@ def _near_functions(first: Node, second: Node, names: frozenset[str]) -> bool | 
 
 def _same_equation(answer: str, gold: str, budget: Budget) -> bool:
     """Whether left minus right of the one is a constant, not 0, times that of the other."""
-    first, second = _difference(answer), _difference(gold)
-    names = symbols(first) | symbols(second)
-    ratios = _values(Node("/", (first, second)), names)
+    sides = _difference(answer), _difference(gold)
+    first, second = (parse(side) for side in sides)
+    ratios = _values(Node("/", (first, second)), symbols(first) | symbols(second))
     if len(ratios) > 1 and (not _constant(ratios) or abs(ratios[0].z) <= _SAFETY * ratios[0].error):
         return False
-    return _by_sympy(answer, gold, budget)
+    return _by_sympy(f"{sides[0]}=0", f"{sides[1]}=0", budget)
 
 
-def _difference(equation: str) -> Node:
-    sides = equation.split("=")
-    if len(sides) != 2:
+def _difference(equation: str) -> str:
+    sides = [_spelled(side) for side in equation.split("=")]
+    if len(sides) != 2 or not all(sides):
         raise Unreadable("an equation has two sides")
-    left, right = (parse(clean(side)) for side in sides)
-    return Node("+", (left, Node("neg", (right,))))
+    return f"({sides[0]})-({sides[1]})"
 
 
 def _values(node: Node, names: frozenset[str]) -> list[Value]:
@@ -200,7 +215,10 @@ def _constant(values: Iterable[Value]) -> bool:
 
 
 def _by_sympy(answer: str, gold: str, budget: Budget) -> bool:
-    """Ask a worker. Raises ``Unreadable``, ``Incomparable``, ``OutOfTime``."""
+    """Ask a worker. Neither text may end with a letter, which might be read as a unit.
+
+    Raises ``Unreadable``, ``Incomparable``, ``OutOfTime``.
+    """
     read_answer(answer)
     read_gold(gold)
     return budget.ask(answer, gold)

@@ -115,6 +115,8 @@ def test_intervals_have_the_same_brackets_and_equal_ends(answer, gold, equal):
         ("5", "x=5", True),
         ("y=5", "x=5", False),
         ("x=2+3=5", "5", True),
+        ("f(x,y)=x+x", "2x-f(x, y)=0", True),
+        (r"2F = \frac{16}{25}N", "F=0.32N", True),
     ],
 )
 def test_equations_are_equal_up_to_a_constant_factor(answer, gold, equal):
@@ -185,6 +187,11 @@ def test_only_numbers_in_digits_may_be_percentages():
         ("x", "1", False),
         (r"\sqrt{2}\cdot 10^{20}", r"10^{20}\sqrt{2}", True),
         (r"\sqrt{8}", r"2\sqrt{2}", True),
+        (r"\frac{16}{25}N", "0.64N", True),
+        ("0.64", "0.64N", False),
+        (r"\frac{E \hbar}{c}", r"\frac{\hbar E}{c}", True),
+        ("v_0^2 t + t", "t(v^2_0 + 1)", True),
+        (r"\frac{n!}{k!}", r"\frac{n(n-1)!}{k!}", True),
     ],
 )
 def test_expressions_may_differ_by_a_constant_below_a_thousandth(answer, gold, equal):
