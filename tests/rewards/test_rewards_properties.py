@@ -178,3 +178,29 @@ def test_any_text_gets_a_verdict_and_never_an_exception(pieces: list[str], joint
     for completion, gold in ((f"\\boxed{{{text}}}", "1"), ("\\boxed{1}", text), (text, text)):
         assert verify(completion, gold, choices=("1", "x", text), timeout=0.5).reason
         assert verify(completion, gold, timeout=0.5).reason
+
+
+@_FEW
+@given(expressions)
+def test_every_expression_equals_itself(expression: sympy.Expr) -> None:
+    printed = sympy.latex(expression)
+    assert equivalent(printed, printed)
+
+
+@_FEW
+@given(expressions, expressions)
+def test_equality_of_expressions_does_not_depend_on_the_side(a: sympy.Expr, b: sympy.Expr) -> None:
+    first, second = sympy.latex(a), sympy.latex(b)
+    assert equivalent(first, second) == equivalent(second, first)
+
+
+@_FEW
+@given(fractions, fractions)
+def test_an_interval_equals_its_inequality_on_either_side(a: Fraction, b: Fraction) -> None:
+    low, high = sorted((a, b))
+    if low == high:
+        return
+    interval = rf"({_latex(low)}, {_latex(high)}]"
+    inequality = rf"{_latex(low)} < x \le {_latex(high)}"
+    assert equivalent(inequality, interval)
+    assert equivalent(interval, inequality)
