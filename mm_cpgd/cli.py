@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mm_cpgd.cli_options import Columns, Limit, Name, Split
 from mm_cpgd.cli_rewards import rewards_app
 from mm_cpgd.errors import USER_ERRORS, RunEnded
 
@@ -124,12 +125,10 @@ def report(run: Annotated[Path, typer.Argument(help="a run folder, for instance 
 @data_app.command("check")
 def data_check(
     path: Annotated[str, typer.Argument(help="a file, folder or hub name, or a config whose data to check")],
-    columns: Annotated[
-        list[str] | None, typer.Option("--column", help="field=column, for instance answer=solution")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="of a dataset")] = None,
-    name: Annotated[str | None, typer.Option(help="configuration of a hub dataset")] = None,
-    limit: Annotated[int | None, typer.Option(help="rows to read at most")] = None,
+    columns: Columns = None,
+    split: Split = None,
+    name: Name = None,
+    limit: Limit = None,
     output: Annotated[
         Path | None, typer.Option(help="where to write the unusable rows with their reasons")
     ] = None,

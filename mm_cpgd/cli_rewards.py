@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from mm_cpgd.cli_options import Columns, Limit, Name, Split
+
 rewards_app = typer.Typer(no_args_is_help=True, help="List, test and explain reward rules.")
 
 RuleName = Annotated[str, typer.Argument(help="a rule's name (rewards list), or path/to/file.py:function")]
@@ -70,12 +72,10 @@ def cases_command(
 @rewards_app.command("audit")
 def audit_command(
     path: Annotated[str, typer.Argument(help="a file, folder or hub name, as for data check")],
-    columns: Annotated[
-        list[str] | None, typer.Option("--column", help="field=column, for instance answer=solution")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="of a dataset")] = None,
-    name: Annotated[str | None, typer.Option(help="configuration of a hub dataset")] = None,
-    limit: Annotated[int | None, typer.Option(help="rows to read at most")] = None,
+    columns: Columns = None,
+    split: Split = None,
+    name: Name = None,
+    limit: Limit = None,
     rule: Annotated[str, typer.Option(help="the rule that is to score them")] = "accuracy",
     options: Options = None,
     json_file: Json = None,
