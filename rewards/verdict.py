@@ -16,6 +16,7 @@ class Status(str, Enum):
     UNPARSABLE_ANSWER = "unparsable_answer"
     UNPARSABLE_GOLD = "unparsable_gold"
     TIMEOUT = "timeout"
+    NOT_JUDGED = "not_judged"
     ERROR = "error"
 
 

@@ -1,0 +1,1 @@
+"""One file a published benchmark: load, prompt, official scoring."""
