@@ -86,7 +86,7 @@ class Benchmark:
         source: paper and repository.
         load: reads the rows; published columns are in ``Example.meta``. Raises ``DataError``.
         prompt: what the model is asked, with ``<image>`` where an image belongs; choices included.
-        official: the benchmark's own rule without its LLM steps; given ``Response.extraction`` where it exists.
+        official: its own rule without its LLM steps; given ``Response.extraction`` where it exists.
         groups: dimension to the values that a row has there, such as ``{"level": ["3"]}``.
         verifier: this project's verdict.
         judge: the benchmark's own scoring with an LLM, None for the general one of ``eval.judge``.
