@@ -1,0 +1,167 @@
+"""Seconds and memory of a training iteration beside a peer: same model, prompts, lengths, optimizer steps.
+
+    python -m benchmarks.train_step --peer trl --visual-tokens 256 --completion-tokens 64 --json
+
+The sides run in processes of their own, in turn, so that the machine's moods hit both. ``ratio`` is this
+project's iterations a second over the peer's, the median over rounds; ``memory_ratio`` is this project's peak
+memory over the peer's: of the GPU's allocator, or on a CPU of the whole process. ``working_memory_ratio``
+leaves out what each process held before its first iteration (libraries, weights).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.workload import Workload, prepare
+
+PEERS = {"trl": "benchmarks.side_trl", "unshared": "benchmarks.side_ours"}
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run_side(module: str, folder: Path, threads: int) -> dict[str, Any]:
+    """Run one side in a process of its own and return what it reports."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TRL_EXPERIMENTAL_SILENCE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", module, str(folder)],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"{module} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compare(work: Workload, peer: str, rounds: int) -> dict[str, Any]:
+    """Run both sides ``rounds`` times in turn and return ratios and times."""
+    with tempfile.TemporaryDirectory() as scratch:
+        ours, theirs = Path(scratch) / "ours", Path(scratch) / "theirs"
+        prepare(ours, work)
+        if peer == "unshared":
+            prepare(theirs, Workload(**{**vars(work), "shared": False}))
+        else:
+            theirs = ours
+        pairs = [
+            (
+                run_side("benchmarks.side_ours", ours, work.threads),
+                run_side(PEERS[peer], theirs, work.threads),
+            )
+            for _ in range(rounds)
+        ]
+    return summary(work, peer, pairs)
+
+
+def summary(work: Workload, peer: str, pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
+    """Put the rounds together."""
+    ratios = [mean(b["seconds"]) / mean(a["seconds"]) for a, b in pairs]
+    tokens = work.prompts * work.completions * work.completion_tokens
+    return {
+        "ratio": statistics.median(ratios),
+        "ratios": ratios,
+        "memory_ratio": statistics.median(a["peak"] / b["peak"] for a, b in pairs),
+        "working_memory_ratio": statistics.median(_working(a) / _working(b) for a, b in pairs),
+        "ours": _one([a for a, _ in pairs], tokens),
+        peer: _one([b for _, b in pairs], tokens),
+        "workload": vars(work),
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return what took part, as far as it is installed."""
+    found = {"python": sys.version.split()[0]}
+    for name in ("torch", "transformers", "trl"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def mean(values: list[float]) -> float:
+    """Return the mean, for a side's iterations of one round."""
+    return statistics.fmean(values)
+
+
+def _working(side: dict[str, Any]) -> float:
+    return max(side["peak"] - side["before"], 1.0)
+
+
+def _one(reports: list[dict[str, Any]], tokens: int) -> dict[str, Any]:
+    seconds = statistics.median(mean(report["seconds"]) for report in reports)
+    phases = {
+        phase: statistics.median(mean(report["phases"][phase]) for report in reports)
+        for phase in reports[0]["phases"]
+    }
+    return {
+        "seconds": seconds,
+        "phases": phases,
+        "tokens_per_second": tokens / seconds,
+        "peak_mib": statistics.median(report["peak"] for report in reports),
+        "before_mib": statistics.median(report["before"] for report in reports),
+    }
+
+
+def print_table(result: dict[str, Any], peer: str) -> None:
+    """Print seconds an iteration by phase, tokens a second and memory of both sides."""
+    print(f"{'':24}{'mm-cpgd':>12}{peer:>12}")
+    ours, theirs = result["ours"], result[peer]
+    print(f"{'seconds an iteration':24}{ours['seconds']:12.3f}{theirs['seconds']:12.3f}")
+    for phase in dict.fromkeys([*ours["phases"], *theirs["phases"]]):
+        values = (side["phases"].get(phase) for side in (ours, theirs))
+        print(f"  {phase:22}" + "".join(f"{'–' if v is None else format(v, '.3f'):>12}" for v in values))
+    for name, key in (("sampled tokens/s", "tokens_per_second"), ("peak MiB", "peak_mib")):
+        print(f"{name:24}{ours[key]:12.0f}{theirs[key]:12.0f}")
+    print(f"{'  before the work':24}{ours['before_mib']:12.0f}{theirs['before_mib']:12.0f}")
+    print(
+        f"ratio {result['ratio']:.2f} (rounds: {', '.join(f'{r:.2f}' for r in result['ratios'])}), "
+        f"peak memory × {result['memory_ratio']:.2f}, working memory × {result['working_memory_ratio']:.2f}"
+    )
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the options that describe a workload."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    usual = Workload()
+    for name in ("prompts", "completions", "visual_tokens", "completion_tokens", "updates", "iterations"):
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(usual, name))
+    parser.add_argument("--warmup", type=int, default=usual.warmup)
+    parser.add_argument("--threads", type=int, default=usual.threads)
+    parser.add_argument("--rows", type=int, default=usual.rows, help="completions a forward pass")
+    parser.add_argument("--shape", choices=("tiny", "3b"), default=usual.shape)
+    parser.add_argument("--reference", action="store_true", help="with a frozen reference policy (KL)")
+    parser.add_argument(
+        "--train-vision", dest="frozen_vision", action="store_false", help="train the vision tower too"
+    )
+    parser.add_argument("--checkpointing", action="store_true", help="recompute activations, on both sides")
+    return parser
+
+
+def workload(options: argparse.Namespace) -> Workload:
+    """Return the workload of the parsed options."""
+    return Workload(**{name: getattr(options, name) for name in vars(Workload()) if hasattr(options, name)})
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--peer", choices=sorted(PEERS), default="trl")
+    parser.add_argument("--rounds", type=int, default=3, help="how often both sides run, in turn")
+    parser.add_argument("--json", action="store_true", help="print JSON as the last line")
+    options = parser.parse_args()
+    result = compare(workload(options), options.peer, options.rounds)
+    print_table(result, options.peer)
+    if options.json:
+        print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
