@@ -1,0 +1,213 @@
+r"""MathVerse: 788 problems in five versions that move ever more of the question into the image.
+
+testmini is 3,940 rows, 788 of each of the five versions; ``--split testmini_text_only`` is a sixth version
+without images, 788 rows more, and ``--split all`` both. The benchmark's own total is over the five versions,
+so with ``all`` read it from the metrics. Rows of the sixth have ids like ``text-only-12``, because their
+``sample_index`` begins at 1 again.
+
+The benchmark scores with an LLM, once to extract the answer and once to judge it 0 or 1; without one, by
+string equality. Official here: the extraction equals the gold answer as text (not counting case and the
+spaces around), or names the same letters in multiple choice; it is the stored one, else this project's. The
+judge is asked to extract, unless that is stored, and then to compare, unless official finds them equal; in
+this project's words. Take the judge for a number that is to stand beside published ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from data import Example, Row
+from eval.benchmark import Ask, Benchmark, DataSource, Response
+from eval.loading import check_published, complete, published_example, published_rows
+from eval.prompts import options_with, with_images
+from rewards import Status, Verdict, extract_answer
+from rewards.options import letters_in
+
+COLUMNS = ("sample_index", "problem_version", "question", "answer", "question_type")
+VERSIONS = ("Text Dominant", "Text Lite", "Vision Intensive", "Vision Dominant", "Vision Only")
+TEXT_ONLY = "Text Only"
+SPLITS = {
+    "testmini": ["testmini"],
+    "testmini_text_only": ["testmini_text_only"],
+    "all": ["testmini", "testmini_text_only"],
+}
+LETTER = r"Reason step by step, then give the letter of the right option alone in \boxed{}, as in \boxed{A}."
+VALUE = r"Reason step by step, then give the final answer alone in \boxed{}."
+IN_IMAGE = "The question is written in the image."
+EXTRACTION = """\
+Below is what a student wrote about a mathematics question, between the lines of dashes. Copy out the final \
+answer that the student gives: the letter if an option is chosen, else the value, expression or sentence, \
+unchanged and with its unit. Write nothing else. If no final answer is given, write null.
+
+--------
+{response}
+--------"""
+JUDGEMENT = """\
+Is a student's answer to a mathematics question right? It is right only if it agrees completely with the \
+reference answer. Other wording, notation or units of the same value agree; so do an option's letter and its text.
+
+Question:
+{question}
+
+Reference answer: {gold}
+Student's answer: {answer}
+
+Reply with a single digit: 1 if the student's answer is right, 0 if it is not."""
+_NOTHING = ("", "null", "none")
+_MAX_CHARS = 8_000
+
+
+def load(source: DataSource) -> list[Example]:
+    """Read ``testmini.json``, images beside it, or the hub's copy. Raises ``DataError``."""
+    examples = complete(map(_example, _rows(source)), "MathVerse")
+    return examples[: source.limit]
+
+
+def _rows(source: DataSource) -> Iterator[Row]:
+    parts = SPLITS.get(source.split or "testmini", [source.split or "testmini"])
+    if source.path is not None and Path(source.path).expanduser().is_file():
+        yield from published_rows(source, hub="AI4Math/MathVerse", split=parts[0], file="")
+        return
+    for part in parts:
+        one = replace(source, split=source.split and part)
+        # On the hub, each split is a configuration of its own.
+        config = part if source.path is None else None
+        yield from published_rows(
+            one, hub="AI4Math/MathVerse", config=config, split=part, file="{split}.json"
+        )
+
+
+def _example(row: Row) -> Example:
+    check_published(row, COLUMNS, "MathVerse")
+    values = row.values
+    question, gold = str(values["question"] or ""), str(values["answer"]).strip()
+    multiple = values["question_type"] == "multi-choice"
+    told = question or str(values.get("question_for_eval") or "")
+    return published_example(
+        row,
+        id=_id(values),
+        question=question or IN_IMAGE,
+        answer=gold,
+        choices=options_with(gold, told) if multiple else (),
+    )
+
+
+def _id(values: Mapping[str, Any]) -> str:
+    index = str(values["sample_index"])
+    return f"text-only-{index}" if values["problem_version"] == TEXT_ONLY else index
+
+
+def prompt(example: Example) -> str:
+    """Ask with the question as it is published, choices included; of Vision Only, the image has it."""
+    instruction = LETTER if example.meta["question_type"] == "multi-choice" else VALUE
+    return with_images(f"{example.question.strip()}\n\n{instruction}", example)
+
+
+def official(example: Example, response: Response) -> Verdict:
+    """Compare the extraction with the gold answer as texts, and as letters."""
+    answer = response.extraction if response.extraction is not None else extract_answer(response.text)
+    return _compared(example, answer) or Verdict(
+        0.0, Status.WRONG, answer, f"{_short(answer)} is not the text of {_short(example.answer)}"
+    )
+
+
+def _compared(example: Example, answer: str | None) -> Verdict | None:
+    """The verdict that needs no judge: nothing was answered, or the answers are the same."""
+    if _bare(answer) in _NOTHING:
+        return Verdict(0.0, Status.NO_ANSWER, None, "no answer was extracted")
+    same = _bare(answer) == _bare(example.answer)
+    if not same and example.meta["question_type"] == "multi-choice":
+        letters = letters_in(answer or "")
+        same = bool(letters) and letters == letters_in(example.answer)
+    reason = f"{_short(answer)} is {_short(example.answer)}"
+    return Verdict(1.0, Status.CORRECT, answer, reason) if same else None
+
+
+def _bare(text: str | None) -> str:
+    return (text or "").strip().lower()
+
+
+def _short(text: str | None) -> str:
+    text = " ".join((text or "").split())
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def judge(example: Example, response: Response, ask: Ask) -> Verdict:
+    """Let an LLM extract the answer, unless that is stored, and judge it. Raises what ``ask`` raises."""
+    answer = response.extraction
+    if answer is None:
+        reply = ask(EXTRACTION.format(response=response.text[-_MAX_CHARS:])) if response.text.strip() else ""
+        answer = reply.strip()
+    verdict = _compared(example, answer)
+    if verdict is not None:
+        return verdict
+    question = example.meta.get("question_for_eval") or example.question
+    reply = ask(JUDGEMENT.format(question=question, gold=example.answer, answer=answer[:_MAX_CHARS]))
+    digits = re.findall(
+        r"(?<![\w.])[01](?![\w.]*\d)", reply.strip().splitlines()[-1] if reply.strip() else ""
+    )
+    if len(set(digits)) != 1:
+        reason = f"the judge replied neither 0 nor 1: {_short(reply)!r}"
+        return Verdict(None, Status.NOT_JUDGED, answer, reason)
+    right = digits[0] == "1"
+    reason = f"the judge finds {_short(answer)} {'equal' if right else 'unequal'} to {_short(example.answer)}"
+    return Verdict(float(right), Status.CORRECT if right else Status.WRONG, answer, reason)
+
+
+def groups(example: Example) -> dict[str, list[str]]:
+    """Version, subject, and subfield with its subject: "Length" is one of two subjects."""
+    meta = example.meta
+    about = meta.get("metadata") or meta.get("category") or {}
+    subject, subfield = (str(about.get(name) or "not given") for name in ("subject", "subfield"))
+    return {
+        "problem version": [str(meta["problem_version"])],
+        "subject": [subject],
+        "subfield": [f"{subject}: {subfield}"],
+    }
+
+
+def metrics(scored: Sequence[tuple[Example, Verdict]]) -> dict[str, float | int | None]:
+    """Return the averages over the five image versions, and the accuracy of the sixth without images.
+
+    ``average_of_versions`` is the mean of the versions' accuracies (macro), ``accuracy_of_versions`` right
+    rows by rows (micro): the same if each version has as many. Both are over the ``versions`` that have rows.
+    """
+    scores: dict[str, list[float]] = defaultdict(list)
+    for example, verdict in scored:
+        if verdict.score is not None:
+            scores[str(example.meta["problem_version"])].append(verdict.score)
+    found = [scores[version] for version in VERSIONS if scores[version]]
+    return {
+        "average_of_versions": mean(map(mean, found)) if found else None,
+        "accuracy_of_versions": mean(one for version in found for one in version) if found else None,
+        "versions": len(found),
+        "text_only": mean(scores[TEXT_ONLY]) if scores[TEXT_ONLY] else None,
+    }
+
+
+def read(record: Mapping[str, Any]) -> Response:
+    """Read a row of testmini with ``model_answer``, and ``extraction`` once that has been made."""
+    extraction = record.get("extraction")
+    answer = record["model_answer"] if extraction is None else record.get("model_answer")
+    return Response(
+        _id(record), str(answer or ""), extraction=None if extraction is None else str(extraction)
+    )
+
+
+benchmark = Benchmark(
+    name="mathverse",
+    source="Zhang et al. 2024, arXiv 2403.14624; github.com/ZrrSkywalker/MathVerse",
+    load=load,
+    prompt=prompt,
+    official=official,
+    groups=groups,
+    judge=judge,
+    read=read,
+    metrics=metrics,
+)

@@ -1,0 +1,78 @@
+r"""MMK12: 2,000 multiple-choice questions on school mathematics, physics, chemistry and biology, 500 of each.
+
+The options stand within the question's text; the gold answer is a letter. Official here: the letter of the
+final answer, which is asked for in \boxed{}, equals the gold one. The verifier also takes the option's text.
+"""
+
+from __future__ import annotations
+
+from data import Example, Row
+from eval.benchmark import Benchmark, DataSource, Response
+from eval.loading import check_published, complete, published_example, published_rows
+from eval.prompts import options_with, with_images
+from rewards import Status, Verdict, extract_answer
+from rewards.options import letters_in
+
+COLUMNS = ("id", "question", "answer", "subject")
+PROMPT = (
+    "{question}\n\n"
+    r"One option is right. Reason step by step, then give its letter alone in \boxed{{}}, as in \boxed{{A}}."
+)
+
+
+def load(source: DataSource) -> list[Example]:
+    """Read the split test of 2,000 rows. Raises ``DataError``."""
+    rows = published_rows(
+        source,
+        hub="FanqingM/MMK12",
+        split="test",
+        file="{split}.parquet",
+        hub_files="data/{split}-*",
+    )
+    return complete(map(_example, rows), "MMK12")
+
+
+def _example(row: Row) -> Example:
+    check_published(row, COLUMNS, "MMK12")
+    values = row.values
+    gold = "".join(sorted(letters_in(str(values["answer"])))) or str(values["answer"])
+    return published_example(
+        row,
+        id=values["id"],
+        question=values["question"],
+        answer=gold,
+        choices=options_with(gold, values["question"]),
+    )
+
+
+def prompt(example: Example) -> str:
+    """Ask for the letter in a box."""
+    return with_images(PROMPT.format(question=example.question.strip()), example)
+
+
+def official(example: Example, response: Response) -> Verdict:
+    """Compare the letter of the final answer with the gold letter."""
+    answer = response.extraction if response.extraction is not None else extract_answer(response.text)
+    if not answer:
+        return Verdict(0.0, Status.NO_ANSWER, None, "no answer was found in the completion")
+    letters = "".join(sorted(letters_in(answer)))
+    if not letters:
+        return Verdict(0.0, Status.UNPARSABLE_ANSWER, answer, f"{answer[:60]!r} is not an option's letter")
+    right = letters == example.answer
+    reason = f"option {letters} picked, {example.answer} is right"
+    return Verdict(float(right), Status.CORRECT if right else Status.WRONG, letters, reason)
+
+
+def groups(example: Example) -> dict[str, list[str]]:
+    """Return the subject."""
+    return {"subject": [str(example.meta.get("subject") or "not given")]}
+
+
+benchmark = Benchmark(
+    name="mmk12",
+    source="Meng et al. 2025, arXiv 2503.07365; huggingface.co/datasets/FanqingM/MMK12",
+    load=load,
+    prompt=prompt,
+    official=official,
+    groups=groups,
+)

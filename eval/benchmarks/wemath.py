@@ -1,0 +1,129 @@
+"""We-Math: 525 problems asked as a whole and step by step; 1,740 multiple-choice questions.
+
+The official rule takes the first sign behind the last "Answer" as the letter, see ``eval.rules.wemath``,
+which also has the four-dimensional metrics. Their divisor is the number of problems whose rows are all there:
+525 on the whole of testmini, fewer with a limit.
+
+The question ``2steps_multi`` of the problem ``2steps_7`` has the id ``2steps_7/multi``, its first step
+``2steps_7/1``.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data import Example, Row
+from eval.benchmark import Benchmark, DataSource, Response
+from eval.loading import check_published, complete, published_example, published_rows
+from eval.prompts import options_with, with_images
+from eval.rules import wemath as rules
+from rewards import Status, Verdict
+
+COLUMNS = ("ID", "key", "question", "option", "answer")
+PROMPT = (
+    "{question}\nOptions: {option}\n\n"
+    'Work out your reasons first. End with a line "Answer: X", where X is the letter of your option alone.'
+)
+_STEPS = {"2steps_multi": "two steps", "3steps_multi": "three steps"}
+
+
+def load(source: DataSource) -> list[Example]:
+    """Read ``testmini.json`` and the images beside it, or the hub's copy. Raises ``DataError``."""
+    rows = published_rows(source, hub="We-Math/We-Math", split="testmini", file="{split}.json")
+    return complete(map(_example, rows), "We-Math")
+
+
+def _example(row: Row) -> Example:
+    check_published(row, COLUMNS, "We-Math")
+    values = row.values
+    return published_example(
+        row,
+        id=_id(values),
+        question=values["question"],
+        answer=values["answer"],
+        images=("image_path",) if values.get("image_path") else ("image",),
+        choices=options_with(str(values["answer"]), str(values["option"])),
+    )
+
+
+def _id(values: Mapping[str, Any]) -> str:
+    return f"{values['ID']}/{str(values['key']).rpartition('_')[2]}"
+
+
+def prompt(example: Example) -> str:
+    """Ask with the options as they are published, and for the letter behind "Answer"."""
+    return with_images(
+        PROMPT.format(question=example.question.strip(), option=example.meta["option"].strip()), example
+    )
+
+
+def official(example: Example, response: Response) -> Verdict:
+    """Compare the letter behind the last "Answer" with the gold one."""
+    letter = rules.extract_letter(response.text)
+    if letter is None:
+        return Verdict(0.0, Status.NO_ANSWER, None, 'no letter from A to H follows the last "Answer"')
+    right = letter == example.answer
+    reason = f"option {letter} picked, {example.answer} is right"
+    return Verdict(float(right), Status.CORRECT if right else Status.WRONG, letter, reason)
+
+
+def groups(example: Example) -> dict[str, list[str]]:
+    """Steps of the question, and the concept that a single step asks for."""
+    key = str(example.meta["key"])
+    found = {"steps": [_STEPS.get(key, "one step")]}
+    if key not in _STEPS:
+        found["knowledge concept"] = [str(example.meta.get("knowledge concept") or "not given")]
+    return found
+
+
+def metrics(scored: Sequence[tuple[Example, Verdict]]) -> Mapping[str, float | None]:
+    """Return the four-dimensional metrics; of several samples, their mean; None where one has none.
+
+    A question that could not be scored leaves its problem incomplete.
+    """
+    found = [rules.metrics(table).as_dict() for table in _tables(scored)]
+    if len(found) == 1:
+        return found[0]
+    return {name: _mean([one[name] for one in found]) for name in found[0]}
+
+
+def _tables(scored: Sequence[tuple[Example, Verdict]]) -> list[list[rules.Row]]:
+    """One table of hits for each sample: the n-th answer to a question is of the n-th."""
+    tables: list[list[rules.Row]] = [[]]
+    seen: dict[str, int] = defaultdict(int)
+    for example, verdict in scored:
+        sample = seen[example.id]
+        seen[example.id] += 1
+        tables += [[] for _ in range(sample + 1 - len(tables))]
+        if verdict.score is not None:
+            tables[sample].append(_hit(example, verdict.score == 1))
+    return tables
+
+
+def _hit(example: Example, hit: bool) -> rules.Row:
+    meta = example.meta
+    return rules.Row(str(meta["ID"]), str(meta["key"]), hit, str(meta.get("knowledge concept", "")))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
+
+
+def read(record: Mapping[str, Any]) -> Response:
+    """Read a row of testmini with the ``response`` added, which is what the benchmark's scripts score."""
+    return Response(_id(record), str(record["response"] or ""))
+
+
+benchmark = Benchmark(
+    name="wemath",
+    source="Qiao et al. 2024, arXiv 2407.01284; github.com/We-Math/We-Math",
+    load=load,
+    prompt=prompt,
+    official=official,
+    groups=groups,
+    read=read,
+    metrics=metrics,
+)
