@@ -60,11 +60,13 @@ class ScoredRow:
         example: the question.
         response: the answer.
         verdicts: by protocol, in the order asked for; the first one is the row's own.
+        missing: nobody answered: the response is a stand-in without text.
     """
 
     example: Example
     response: Response
     verdicts: Mapping[str, Verdict]
+    missing: bool = False
 
     @property
     def verdict(self) -> Verdict:

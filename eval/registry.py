@@ -1,0 +1,73 @@
+"""Find a benchmark: a file of ``eval/benchmarks/`` by name, or a user's own file by path."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import pkgutil
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from eval import benchmarks
+from eval.benchmark import Benchmark
+from mm_cpgd.errors import UserError
+from rewards.binding import nearest
+
+_HOW = "a benchmark is a name or path/to/file.py that defines benchmark = Benchmark(…)"
+
+
+def benchmark_names() -> list[str]:
+    """Return the names of the benchmarks that come with the project, sorted."""
+    names = (module.name for module in pkgutil.iter_modules(benchmarks.__path__))
+    return sorted(name for name in names if not name.startswith("_"))
+
+
+def find_benchmark(name_or_path: str) -> Benchmark:
+    """Return a benchmark by name, however it is spelt (``We-Math``), or of a user's file.
+
+    Raises:
+        UserError: unknown name (names the nearest), or a file that cannot be used.
+    """
+    if name_or_path.endswith(".py") or "/" in name_or_path:
+        return _benchmark_of(_module_at(name_or_path), name_or_path)
+    known = {_plain(name): name for name in benchmark_names()}
+    name = known.get(_plain(name_or_path))
+    if name is None:
+        raise UserError(
+            f"there is no benchmark {name_or_path!r}: {nearest(name_or_path.lower(), known.values())}; {_HOW}"
+        )
+    return _benchmark_of(importlib.import_module(f"{benchmarks.__name__}.{name}"), name)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _module_at(reference: str) -> ModuleType:
+    path = Path(reference).expanduser().resolve()
+    if not path.is_file() or path.suffix != ".py":
+        raise UserError(f"there is no Python file {path} (benchmark {reference!r}); {_HOW}")
+    digest = hashlib.blake2b(str(path).encode(), digest_size=6).hexdigest()
+    spec = importlib.util.spec_from_file_location(f"_eval_user_{path.stem}_{digest}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses and pickle look their module up there.
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        sys.modules.pop(spec.name, None)
+        raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _benchmark_of(module: ModuleType, reference: str) -> Benchmark:
+    found = getattr(module, "benchmark", None)
+    if not isinstance(found, Benchmark):
+        what = "defines no `benchmark`" if found is None else f"has a {type(found).__name__} as `benchmark`"
+        raise UserError(f"{reference} {what}; {_HOW}")
+    return found

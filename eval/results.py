@@ -1,0 +1,114 @@
+"""A result on disk: ``summary.json``, and ``rows.jsonl`` with every question, answer and verdict."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.benchmark import Benchmark, ScoredRow
+from eval.summary import summarise
+from mm_cpgd.errors import UserError
+from rewards import Verdict
+
+SUMMARY, ROWS = "summary.json", "rows.jsonl"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a result folder holds.
+
+    Attributes:
+        summary: of ``summary.json``.
+        rows: of ``rows.jsonl``, in its order.
+    """
+
+    summary: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+
+
+def write_result(
+    folder: str | Path,
+    benchmark: Benchmark,
+    rows: Sequence[ScoredRow],
+    settings: Mapping[str, Any],
+    *,
+    flags: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Write a result, over one that is there, and return its summary.
+
+    Args:
+        folder: is made if need be.
+        benchmark: scored the rows.
+        rows: all of them.
+        settings: what it takes to repeat the result; JSON values.
+        flags: more warnings than the rows tell.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    summary = summarise(benchmark, rows)
+    summary = {**summary, "flags": [*flags, *summary["flags"]], "settings": dict(settings)}
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        _write(Path(folder) / ROWS, (json.dumps(_record(benchmark, row), ensure_ascii=False) for row in rows))
+        # Last: a folder with a summary has its rows.
+        _write(Path(folder) / SUMMARY, [json.dumps(summary, ensure_ascii=False, indent=2)])
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror}; name another folder") from error
+    return summary
+
+
+def _write(path: Path, lines: Iterable[str]) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)
+    os.replace(partial, path)
+
+
+def _record(benchmark: Benchmark, row: ScoredRow) -> dict[str, Any]:
+    example, response = row.example, row.response
+    return {
+        "id": example.id,
+        "sample": response.sample,
+        **_said(row.verdict),
+        "question": example.question,
+        "answer": example.answer,
+        "choices": list(example.choices),
+        "response": response.text,
+        "missing": row.missing,
+        "groups": {
+            name: [str(value) for value in values] for name, values in benchmark.groups(example).items()
+        },
+        "images": [image.origin for image in example.images],
+        "finished": response.finished,
+        "tokens": response.tokens,
+        "protocols": {name: _said(verdict) for name, verdict in row.verdicts.items()},
+    }
+
+
+def _said(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "extracted": verdict.extracted,
+        "score": verdict.score,
+        "reason": verdict.reason,
+        "status": verdict.status.value,
+    }
+
+
+def read_result(folder: str | Path) -> Result:
+    """Read a result. Raises ``UserError`` if the folder holds none, or a file of it is damaged."""
+    place = Path(folder).expanduser()
+    missing = [name for name in (SUMMARY, ROWS) if not (place / name).is_file()]
+    if missing:
+        raise UserError(f"{folder} is no result folder: it has no {missing[0]}; mm-cpgd score writes one")
+    try:
+        summary = json.loads((place / SUMMARY).read_text(encoding="utf-8"))
+        lines = (place / ROWS).read_text(encoding="utf-8").split("\n")
+        return Result(summary, [json.loads(line) for line in lines if line])
+    except ValueError as error:
+        raise UserError(f"{folder} is damaged: {error}; score again") from error
