@@ -1,0 +1,101 @@
+"""A small OpenAI-compatible server that answers by script, for the tests of whatever talks to one."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Answer:
+    """What the server sends: a body of any kind, after a while."""
+
+    body: Any = None
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    delay: float = 0.0
+    hang_up: bool = False
+
+
+def said(text: str | None, finish_reason: str | None = "stop", **more: Any) -> Answer:
+    """A chat completion of that text."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
+    usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+    return Answer({"choices": [choice], "usage": usage, **more})
+
+
+@dataclass
+class Stub:
+    """What it was asked and how it answers: the script one after the other, the last one for ever."""
+
+    script: list[Answer]
+    url: str = ""
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    most_at_once: int = 0
+    by_prompt: Callable[[str], Answer] | None = None
+    under_way: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def answer(self, path: str, headers: dict[str, str], body: dict[str, Any]) -> Answer:
+        with self.lock:
+            self.times.append(time.monotonic())
+            self.asked.append(body)
+            self.headers.append(headers)
+            self.paths.append(path)
+            self.under_way += 1
+            self.most_at_once = max(self.most_at_once, self.under_way)
+            chosen = self.script[min(len(self.asked), len(self.script)) - 1] if self.script else Answer()
+        if self.by_prompt:
+            chosen = self.by_prompt(body["messages"][-1]["content"])
+        time.sleep(chosen.delay)
+        with self.lock:
+            self.under_way -= 1
+        return chosen
+
+
+@contextmanager
+def stub_server(*script: Answer, by_prompt: Callable[[str], Answer] | None = None) -> Iterator[Stub]:
+    """Run one on a free port while the block lasts."""
+    stub = Stub(list(script), by_prompt=by_prompt)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            answer = stub.answer(self.path, dict(self.headers), body)
+            if answer.hang_up:
+                self.close_connection = True
+                return
+            raw = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
+            self.send_response(answer.status)
+            for name, value in {**answer.headers, "Content-Length": str(len(raw))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(raw)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        block_on_close = False
+
+        def handle_error(self, *args: Any) -> None:
+            pass
+
+    server = Server(("127.0.0.1", 0), Handler)
+    stub.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    try:
+        yield stub
+    finally:
+        server.shutdown()
+        server.server_close()
