@@ -50,7 +50,7 @@ unchanged and with its unit. Write nothing else. If no final answer is given, wr
 --------"""
 JUDGEMENT = """\
 Is a student's answer to a mathematics question right? It is right only if it agrees completely with the \
-reference answer. Other wording, notation or units of the same value agree; so do an option's letter and its text.
+reference answer. Other wording, notation or units of the same value agree; so do an option's letter and text.
 
 Question:
 {question}
@@ -59,6 +59,8 @@ Reference answer: {gold}
 Student's answer: {answer}
 
 Reply with a single digit: 1 if the student's answer is right, 0 if it is not."""
+# "1", "Verdict: 1.", "**0**", but neither "10" nor "0.5".
+_DIGIT = re.compile(r"(?<![\w.])[01](?![\w.]*\d)")
 _NOTHING = ("", "null", "none")
 _MAX_CHARS = 8_000
 
@@ -142,20 +144,19 @@ def judge(example: Example, response: Response, ask: Ask) -> Verdict:
     """Let an LLM extract the answer, unless that is stored, and judge it. Raises what ``ask`` raises."""
     answer = response.extraction
     if answer is None:
-        reply = ask(EXTRACTION.format(response=response.text[-_MAX_CHARS:])) if response.text.strip() else ""
-        answer = reply.strip()
-    verdict = _compared(example, answer)
-    if verdict is not None:
-        return verdict
+        text = response.text[-_MAX_CHARS:].strip()
+        answer = ask(EXTRACTION.format(response=text)).strip() if text else ""
+    return _compared(example, answer) or _judged(example, answer[:_MAX_CHARS], ask)
+
+
+def _judged(example: Example, answer: str, ask: Ask) -> Verdict:
     question = example.meta.get("question_for_eval") or example.question
-    reply = ask(JUDGEMENT.format(question=question, gold=example.answer, answer=answer[:_MAX_CHARS]))
-    digits = re.findall(
-        r"(?<![\w.])[01](?![\w.]*\d)", reply.strip().splitlines()[-1] if reply.strip() else ""
-    )
-    if len(set(digits)) != 1:
+    reply = ask(JUDGEMENT.format(question=question, gold=example.answer, answer=answer)).strip()
+    digits = set(_DIGIT.findall(reply.splitlines()[-1] if reply else ""))
+    if len(digits) != 1:
         reason = f"the judge replied neither 0 nor 1: {_short(reply)!r}"
         return Verdict(None, Status.NOT_JUDGED, answer, reason)
-    right = digits[0] == "1"
+    right = digits == {"1"}
     reason = f"the judge finds {_short(answer)} {'equal' if right else 'unequal'} to {_short(example.answer)}"
     return Verdict(float(right), Status.CORRECT if right else Status.WRONG, answer, reason)
 

@@ -1,0 +1,131 @@
+"""MMK12 and its free-form forerunner K12 as benchmarks."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data import DataError
+from eval.benchmark import DataSource, Response
+from eval.benchmarks import k12
+from eval.benchmarks.mmk12 import benchmark
+from eval.prompts import inline_options
+from rewards import Status
+
+K12 = Path(__file__).parents[3] / "shared/datasets/k12"
+ROWS = [
+    {
+        "id": "m1",
+        "question": "In triangle A, what is x? ( )\nA. 3\nB. 4 cm\nC. 5\nD. 6",
+        "answer": "B",
+        "subject": "math",
+        "image": "images/m1.png",
+    },
+    {
+        "id": "p1",
+        "question": "Which lamp is lit? A: the first; B: both; C: none",
+        "answer": "C",
+        "subject": "physics",
+        "image": "images/p1.png",
+    },
+]
+
+
+@pytest.fixture
+def examples(tmp_path):
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return benchmark.load(DataSource(str(tmp_path)))
+
+
+def test_the_choices_are_read_out_of_the_question(examples):
+    assert [e.choices for e in examples] == [("3", "4 cm", "5", "6"), ("the first", "both", "none")]
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("What is x?", ()),
+        ("Points A. and C.", ()),
+        ("See A. below (A) 1 (B) 2", ("1", "2")),
+        ("A. 4 B. 3 C. 2 ;D. 1; E. No correct answer", ("4", "3", "2", "1", "No correct answer")),
+        ("A、左 B、右", ("左", "右")),
+    ],
+)
+def test_options_are_found_however_they_are_marked(text, options):
+    assert inline_options(text) == options
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("So \\boxed{B}", Status.CORRECT),
+        ("The answer is (B).", Status.CORRECT),
+        ("\\boxed{\\text{B. 4 cm}}", Status.CORRECT),
+        ("\\boxed{C}", Status.WRONG),
+        ("\\boxed{BC}", Status.WRONG),
+        ("\\boxed{4 cm}", Status.UNPARSABLE_ANSWER),
+        ("", Status.NO_ANSWER),
+    ],
+)
+def test_officially_the_letter_decides(examples, text, status):
+    assert benchmark.official(examples[0], Response("m1", text)).status is status
+
+
+def test_the_verifier_takes_the_options_text_too(examples):
+    assert benchmark.verifier(examples[0], Response("m1", "\\boxed{4 cm}")).score == 1
+
+
+def test_rows_are_grouped_by_subject(examples):
+    assert [benchmark.groups(e) for e in examples] == [{"subject": ["math"]}, {"subject": ["physics"]}]
+
+
+def test_the_prompt_shows_the_image_the_options_and_the_box(examples):
+    told = benchmark.prompt(examples[0])
+    assert told.startswith("<image>\nIn triangle A")
+    assert "\\boxed{A}" in told
+
+
+def test_the_training_split_of_the_hub_is_not_downloaded(monkeypatch):
+    import datasets
+
+    asked = []
+    monkeypatch.setattr(
+        datasets,
+        "load_dataset",
+        lambda *args, **kinds: asked.append((args, kinds)) or datasets.Dataset.from_list(ROWS),
+    )
+    assert len(benchmark.load(DataSource())) == 2
+    assert asked[0][0] == ("FanqingM/MMK12",)
+    assert asked[0][1]["data_files"] == {"test": "data/test-*"}
+    assert asked[0][1]["split"] == "test"
+
+
+def test_a_row_without_a_subject_is_refused(tmp_path):
+    (tmp_path / "test.json").write_text('[{"id": 1, "question": "?", "answer": "A"}]')
+    with pytest.raises(DataError, match="has no subject, so it is no row of MMK12"):
+        benchmark.load(DataSource(str(tmp_path)))
+
+
+def test_k12_has_to_be_given():
+    with pytest.raises(DataError, match="K12 is not on the hub; give the folder eval/k12"):
+        k12.benchmark.load(DataSource())
+
+
+def test_k12_is_scored_by_the_verifier(tmp_path):
+    row = {"id": "a", "question": "$x$?", "answer": "$$\\frac{1}{2}$$", "image_path": "images/a.png"}
+    (tmp_path / "k12.json").write_text(json.dumps([row]))
+    (example,) = k12.benchmark.load(DataSource(str(tmp_path)))
+    for text, score in (("\\boxed{0.5}", 1), ("\\boxed{2}", 0)):
+        assert k12.benchmark.official(example, Response("a", text)).score == score
+    assert k12.benchmark.prompt(example).startswith("<image>\n$x$?\n\n")
+    assert k12.benchmark.groups(example) == {}
+
+
+@pytest.mark.shared
+def test_the_real_k12_is_read_and_finds_its_pictures():
+    if not K12.is_dir():
+        pytest.skip("the real data is not beside the project (../shared/datasets/k12)")
+    examples = k12.benchmark.load(DataSource(str(K12)))
+    assert len(examples) == 500
+    assert all(Path(K12 / e.images[0].origin).is_file() for e in examples)
+    assert examples[0].images[0].open().mode == "RGB"
