@@ -134,7 +134,8 @@ def _local_rows(source: DataSource, split: str, config: str | None, file: str) -
     place = Path(source.path or "").expanduser()
     if place.is_file():
         # Which split a file is, its name tells the user; asking for another one is a mistake.
-        return read_rows(place, split=None if source.split in (None, place.stem) else source.split)
+        own = (None, place.stem, place.stem.partition("-")[0])
+        return read_rows(place, split=None if source.split in own else source.split)
     if not place.is_dir():
         raise DataError(
             f"{source.path} does not exist; give the benchmark's file or folder, or no path to load it from "

@@ -136,6 +136,17 @@ def test_a_split_that_is_not_there_names_what_is(tmp_path):
         read(tmp_path / "test.jsonl", split="val")
 
 
+def test_a_file_may_be_named_with_its_own_split(tmp_path):
+    for name in ("val.jsonl", "val-00000-of-00001.jsonl"):
+        assert len(read(lines(tmp_path / name), split="val")) == 3
+
+
+def test_a_reference_to_an_embedded_picture_holds_no_bytes_of_it(tmp_path):
+    pictures(tmp_path).save_to_disk(tmp_path / "saved")
+    stream = example(read(tmp_path / "saved")[0]).images[0].load.stream
+    assert not [kept for kept in (*stream.args, *stream.args[0].args) if isinstance(kept, (bytes, dict))]
+
+
 def test_a_line_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "test.jsonl").write_text('{"id": 1}\n{"id": \n')
     with pytest.raises(DataError, match=r"test.jsonl:2 cannot be read: not JSON.*once more"):

@@ -142,14 +142,17 @@ def test_other_answer_types_are_not_told(tmp_path, answer_type):
     assert "answer is a" not in told.replace("final answer is", "")
 
 
-def test_an_answer_that_follows_each_prompt_is_scored(tmp_path):
-    english = one(tmp_path, unit="m")
-    chinese = one(tmp_path, subset=CHINESE, language="Chinese")
-    for example, text in (
-        (english, "So the final answer is \\boxed{0.5}."),
-        (chinese, "所以最终答案是\\boxed{0.5}。"),
-    ):
-        assert benchmark.official(example, Response("1", text)).score == 1
+@pytest.mark.parametrize(
+    ("columns", "ending"),
+    [
+        ({"subset": ENGLISH}, "So the final answer is \\boxed{0.5}."),
+        ({"subset": CHINESE, "language": "Chinese"}, "所以最终答案是\\boxed{0.5}。"),
+    ],
+)
+def test_the_answer_behind_the_words_of_the_prompt_is_scored(tmp_path, columns, ending):
+    # Without the words, both boxes would be the answer.
+    example = one(tmp_path, **columns)
+    assert benchmark.official(example, Response("1", f"First \\boxed{{7}}.\n{ending}")).score == 1
 
 
 @pytest.mark.parametrize(
