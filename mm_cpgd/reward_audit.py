@@ -16,7 +16,7 @@ from mm_cpgd.data_check import kind_of, slow_bar
 from mm_cpgd.reward_text import short
 from rewards import Component, RewardSum, Verdict
 from rewards.bounds import Unreadable
-from rewards.options import chosen, lone_letter
+from rewards.options import chosen, gold_letters
 from rewards.reading import read_gold
 from rewards.tree import exact
 
@@ -73,7 +73,7 @@ def kind(example: Example) -> str:
     """Return what kind of answer the gold answer is, as the rule "accuracy" reads it."""
     if example.choices and chosen(example.answer, example.choices):
         return "option"
-    if lone_letter(example.answer):
+    if gold_letters(example.answer):
         return "letter"
     try:
         reading = read_gold(example.answer)

@@ -77,10 +77,29 @@ _GROUP = r"\{((?:[^{}]|\{[^{}]*\})*)\}"
 _FUNCTIONS = "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|lg|exp|max|min"
 
 
+# Rows of a matrix end in two backslashes; outside of one they are a command escaped twice, as JSON leaves it.
+_ROW_END = "\x1e"
+_RELATED = re.compile(r"[<>=]|\\(?:le|ge|ne)(?![a-zA-Z])")
+
+
 def _priced(match: re.Match[str]) -> str:
     """A sign of money before a number as a unit behind it."""
     dollars, sign, amount = match.groups()
     return f"{dollars}\\text{{dollar}}" if dollars else f"{amount}\\text{{{sign}}}"
+
+
+def _periodic(match: re.Match[str]) -> str:
+    """``0.1666...`` with its period marked, where it is seen twice, or three times if it is one digit."""
+    start, period, more = match.groups()
+    seen = 1 + len(more) // len(period)
+    return rf"{start}\overline{{{period}}}" if seen > 2 or len(period) > 1 else match.group()
+
+
+def _system(match: re.Match[str]) -> str:
+    """A system of equations or inequalities, one a line; what has no relation in each row stays."""
+    rows = [row.strip(" ,;\n") for row in match.group(1).split(_ROW_END)]
+    rows = [row for row in rows if row]
+    return "\n".join(rows) if rows and all(_RELATED.search(row) for row in rows) else match.group()
 
 
 # (pattern, replacement), in order. Each is linear in the text's length: no nested quantifiers.
@@ -101,8 +120,16 @@ _MACROS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
         r"\\text{",
     ),
     (r"\\(?:mathrm|mathit|mathsf|mathbf|boldsymbol|bm)(?![a-zA-Z{])(?!\s*\{)", ""),
-    (r"\\(?:mathbf|boldsymbol|bm|pmb|hat|widehat|tilde|bar)\s*\{([^{}]*)\}", r"\1"),
-    (r"\\hat(?![a-zA-Z])", ""),
+    (r"\\(?:mathbf|boldsymbol|bm|pmb)\s*\{([^{}]*)\}", r"\1"),
+    (r"\\(?:bar|widebar)(?![a-zA-Z])", r"\\overline"),
+    (r"\\wide(hat|tilde)(?![a-zA-Z])", r"\\\1"),
+    (r"(?<=[\d.])\\hat\s*\{(\d+)\}", r"\\overline{\1}"),
+    (r"(\d)\u0307", r"\\dot{\1}"),
+    (r"(?:\d\u0305){1,20}", lambda match: rf"\overline{{{match.group().replace(chr(0x305), '')}}}"),
+    (r"(?<![\d.])(\d{1,9}\.\d{0,9}?)(\d{1,6}?)(\2+)\s*(?:\.{3}|…|\\l?dots|\\cdots)", _periodic),
+    (r"\\langle(?![a-zA-Z])", "("),
+    (r"\\rangle(?![a-zA-Z])", ")"),
+    (r"\\mathbb\s*\{?\s*R\s*\}?", r"(-\\infty,\\infty)"),
     (r"\\(?:overrightarrow|vec)\s*\{([^{}]*)\}", r"\\vec{\1}"),
     (rf"\\text\s*\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
     (r"\\text\s*\{\s*([A-Za-z]|[\d.,]+|\([A-Z]\))\s*\}", r"\1"),
@@ -116,18 +143,22 @@ _MACROS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"\\(?:backsim|thicksim)(?![a-zA-Z])", r"\\sim "),
     (r"\\(?:varnothing|O|empty)(?![a-zA-Z])", r"\\emptyset "),
     (r"\\varphi(?![a-zA-Z])", r"\\phi "),
-    (r"\\varepsilon(?![a-zA-Z])", r"\\epsilon "),
+    (r"\\var(epsilon|theta|rho|sigma|kappa)(?![a-zA-Z])", r"\\\1 "),
     (r"\\(?:mid|vert|lvert|rvert)(?![a-zA-Z])", "|"),
     (r"\\(?:colon|ratio)(?![a-zA-Z])", ":"),
     (r"\\textdegree(?![a-zA-Z])|\\degree(?![a-zA-Z])|\$\s*textdegree\s*\$", r"^{\\circ}"),
     (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))", r"^{\\circ}"),
+    (r"(?<=\d)[\s~]*\^\{\\circ\}\s*(?:\\text\s*\{\s*)?([CF])(?![a-zA-Z])(?:\s*\})?", r"\\text{°\1}"),
+    (r"^\s*\$\s*(?=[\d,.]*\d\s*$)([\d,.]+)", r"\1\\text{dollar}"),
+    (
+        r"(?:\\\{\s*)?\\begin\s*\{(?:cases|aligned|array\}\s*\{[lcr])\}([^&]*?)\\end\s*\{(?:cases|aligned|array)\}",
+        _system,
+    ),
     (r"\\begin\s*\{(?:[bpvBV]?matrix|cases)\}|\\begin\s*\{array\}\s*\{[lcr|\s]*\}", r"\\begin "),
     (r"\\end\s*\{(?:[bpvBV]?matrix|cases|array)\}", r"\\end "),
     (r"\\%", "%"),
     (r"(?:\*\*|__|`)", ""),
 ]
-# Rows of a matrix end in two backslashes; outside of one they are a command escaped twice, as JSON leaves it.
-_ROW_END = "\x1e"
 _DOUBLE_ESCAPED = re.compile(r"\\\\(?=[A-Za-z{}()\[\]])")
 _COMPILED = [(re.compile(pattern), replacement) for pattern, replacement in _MACROS]
 

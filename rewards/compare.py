@@ -9,15 +9,17 @@ worker process passes sympy's. Both run the same code, so a verdict does not dep
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Protocol
 
+from rewards.amounts import letter_unit
+from rewards.blank import Part
 from rewards.clock import same_time
 from rewards.numeric import close_to, surely_differ
-from rewards.reading import Part
 from rewards.regions import Interval, ascending, region
-from rewards.tree import Node, canonical, exact, number, symbols
-from rewards.units import Unit, contradict, conversion
+from rewards.tree import Node, canonical, exact, number, symbol, symbols, walk
+from rewards.units import DEGREES, RADIANS, Unit, contradict, conversion
 
 _SYMMETRIC = frozenset(["=", "perp", "parallel", "!="])
 _DEFINED = frozenset(["y", "f(x)", "g(x)", "h(x)"])
@@ -191,7 +193,7 @@ def _same_ratio(a: Node, b: Node, arbiter: Arbiter) -> bool:
     )
 
 
-_STRUCTURES = frozenset(["rel", "bracket", "set", "cup", "cap", "matrix"])
+_STRUCTURES = frozenset(["rel", "bracket", "set", "cup", "cap", "setminus", "matrix"])
 
 
 def same_tree(answer: Node, gold: Node, arbiter: Arbiter) -> bool:
@@ -224,9 +226,22 @@ def _same_structure(answer: Node, gold: Node, arbiter: Arbiter) -> bool:
         if defined and other.op != "rel":
             value = defined[1]
             return same_tree(other, value, arbiter) if swapped else same_tree(value, other, arbiter)
+    rows = _as_row(answer), _as_row(gold)
+    if rows[0] and rows[1]:
+        return ordered(rows[0], rows[1], arbiter)
     if "{}" in (answer.name, gold.name) and {answer.op, gold.op} == {"set", "bracket"}:
         return ordered(answer.args, gold.args, arbiter)  # braces that LaTeX does not print
     return False
+
+
+def _as_row(node: Node) -> tuple[Node, ...]:
+    """The entries of a vector: ``(1, 2)``, or a matrix of one row or one column."""
+    if node.op == "matrix":
+        rows = [row.args for row in node.args]
+        return (
+            rows[0] if len(rows) == 1 else tuple(r[0] for r in rows) if {len(r) for r in rows} == {1} else ()
+        )
+    return node.args if node.op == "bracket" and node.name == "()" else ()
 
 
 def _scaled(part: Part, unit: Unit | None) -> Node:
@@ -235,15 +250,34 @@ def _scaled(part: Part, unit: Unit | None) -> Node:
     return part.tree if factor == 1 else Node("*", (number(factor), part.tree))
 
 
+def _measured_as(part: Part, unit: Unit | None) -> Part:
+    """The part in the light of the other's unit: ``2h`` beside hours, ``π/6`` beside degrees."""
+    tree = part.tree
+    if tree is None or unit is None or not unit.measure:
+        return part
+    if unit == DEGREES and (part.unit == RADIANS or (part.unit is None and _has_pi(tree))):
+        return replace(part, tree=Node("*", (tree, Node("/", (number(180), symbol("pi"))))), unit=DEGREES)
+    if part.unit is None and tree.op == "*" and len(tree.args) == 2 and tree.args[0].op == "num":
+        named = letter_unit(tree.args[1])
+        return (
+            replace(part, tree=tree.args[0], unit=named) if named and named.measure == unit.measure else part
+        )
+    return part
+
+
+def _has_pi(tree: Node) -> bool:
+    return not symbols(tree) and any(node.name == "pi" for node in walk(tree))
+
+
 def same_part(answer: Part, gold: Part, arbiter: Arbiter) -> bool:
     """Whether two blanks say the same: words by their text, mathematics by its meaning, units converted."""
     if answer.tree is None or gold.tree is None:
         return answer.tree is gold.tree and answer.text == gold.text
-    if contradict(answer.unit, gold.unit):
-        return False
-    if same_tree(_scaled(answer, gold.unit), gold.tree, arbiter):
-        return True
-    return _same_share(answer, gold, arbiter)
+    answer, gold = _measured_as(answer, gold.unit), _measured_as(gold, answer.unit)
+    return not contradict(answer.unit, gold.unit) and (
+        same_tree(_scaled(answer, gold.unit), _scaled(gold, gold.unit), arbiter)
+        or _same_share(answer, gold, arbiter)
+    )
 
 
 def _same_share(answer: Part, gold: Part, arbiter: Arbiter) -> bool:

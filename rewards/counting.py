@@ -7,34 +7,15 @@ from typing import Any
 
 from rewards.bounds import Unreadable
 from rewards.limits import Count
+from rewards.number_words import numbers_in
 from rewards.registry import Answerable, rule
 from rewards.sides import Section, compared, graded
 from rewards.verdict import Verdict
 
-_COUNT_WORDS = (
-    "zero one two three four five six seven eight nine ten eleven twelve "
-    "thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
-)
-_ONES = _COUNT_WORDS.split()
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_ENGLISH = {word: i for i, word in enumerate(_ONES)} | {word: 20 + 10 * i for i, word in enumerate(_TENS)}
-_WORD = re.compile(rf"\b({'|'.join(_TENS)})[\s-]({'|'.join(_ONES[1:10])})\b|\b({'|'.join(_ENGLISH)})\b")
-_CHINESE = {sign: i for i, sign in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
-_SIGNS = re.compile(r"[〇零一二两三四五六七八九十]{1,4}")
-_LARGE = re.compile(r"\b(?:dozen|hundred|thousand|million)s?\b|[百千万亿]", re.IGNORECASE)
+# Numbers that words leave open.
+_VAGUE = re.compile(r"\b(?:dozens|hundreds|thousands|millions|half\s+a)\b", re.IGNORECASE)
 _NONE = re.compile(r"\s*(?:there\s+(?:are|is)\s+)?(?:no|none|没有|无)\b", re.IGNORECASE)
 _DIGITS = re.compile(r"(?<![\w.])[-+]?[0-9][0-9,]{0,12}(?:\.[0-9]{1,20})?(?![0-9A-Za-z])")
-
-
-def _chinese(signs: str) -> int | None:
-    """Up to 99: 十二 is 12, 三十 is 30."""
-    before, ten, after = signs.partition("十")
-    parts = [_CHINESE.get(part) if part else None for part in (before, after)]
-    if not ten:
-        return parts[0]
-    if any(part and value is None for part, value in zip((before, after), parts, strict=True)):
-        return None
-    return (1 if parts[0] is None else parts[0]) * 10 + (parts[1] or 0)
 
 
 def _by_digits(text: str) -> list[int]:
@@ -45,16 +26,9 @@ def _by_digits(text: str) -> list[int]:
 
 
 def _by_words(text: str) -> list[int]:
-    if _LARGE.search(text):
-        raise Unreadable(f"{text[:60]!r} is a number above 99 in words, which is read in digits only")
-    spelled = [
-        _ENGLISH[word] if word else _ENGLISH[tens] + _ENGLISH[ones]
-        for tens, ones, word in _WORD.findall(text.casefold())
-    ]
-    if spelled:
-        return spelled
-    chinese = [count for signs in _SIGNS.findall(text) if (count := _chinese(signs)) is not None]
-    return chinese or ([0] if _NONE.match(text) else [])
+    if _VAGUE.search(text):
+        raise Unreadable(f"{text[:60]!r} does not say exactly how many")
+    return numbers_in(text) or ([0] if _NONE.match(text) else [])
 
 
 def read_count(value: Any) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from rewards.bounds import MAX_CHARS, Unreadable
 from rewards.clean import clean
 from rewards.decide import Incomparable, decide_cheaply, decide_fully
-from rewards.options import chosen, letters_in, lone_letter, named
+from rewards.options import chosen, gold_letters, letters_in, named
 from rewards.pool import OutOfTime, shared_pool
 from rewards.reading import Reading, read_answer, read_gold
 from rewards.verdict import Status, Verdict
@@ -46,10 +46,10 @@ def _judge_options(answer: str, gold: str, choices: Sequence[str], timeout: floa
     return Verdict(0.0, Status.WRONG, answer, f"{_short(answer)} names none of the {len(choices)} options")
 
 
-def _judge_letter(answer: str, letter: str) -> Verdict | None:
-    """By the letter alone, where the options are not known; None if the answer is no letter."""
+def _judge_letters(answer: str, gold: str, wanted: frozenset[str]) -> Verdict | None:
+    """By the letters alone, where the options are not known; None if the answer is none."""
     letters = letters_in(answer)
-    return _judged(letters == {letter}, answer, letter) if letters else None
+    return _judged(letters == wanted, answer, gold) if letters else None
 
 
 def _is_words(reading: Reading) -> bool:
@@ -61,7 +61,9 @@ def _unreadable_answer(answer: str, gold: Reading) -> Verdict | None:
         reading = read_answer(answer)
     except Unreadable as error:
         return Verdict(0.0, Status.UNPARSABLE_ANSWER, answer, f"the answer cannot be read: {error}")
-    if _is_words(reading) and all(part.tree is not None for part in gold.parts):
+    if all(map(_is_words, (reading, *reading.alternatives))) and all(
+        part.tree is not None for part in gold.parts
+    ):
         reason = f"{_short(answer)} is not mathematics, the gold answer is"
         return Verdict(0.0, Status.UNPARSABLE_ANSWER, answer, reason)
     return None
@@ -115,8 +117,8 @@ def judge(
     by_options = _judge_options(answer, gold, choices, timeout) if choices else None
     if by_options:
         return by_options
-    letter = lone_letter(gold)
-    by_letter = _judge_letter(answer, letter) if letter else None
+    letters = gold_letters(gold)
+    by_letter = _judge_letters(answer, gold, letters) if letters else None
     return by_letter or _judge_free(answer, gold, timeout, ordered)
 
 

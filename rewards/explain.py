@@ -10,7 +10,7 @@ from rewards.clean import clean
 from rewards.decide import decide_cheaply
 from rewards.equivalence import TIME_LIMIT
 from rewards.extract import after_thinking, extract_answer
-from rewards.options import chosen, letters_in, lone_letter, named
+from rewards.options import chosen, gold_letters, letters_in, named
 from rewards.reading import Part, Reading, read_answer, read_gold
 from rewards.tree import Node, exact
 from rewards.verdict import Verdict
@@ -133,9 +133,9 @@ def explain(
     if choices and chosen(gold, choices):
         sides = _options(answer, choices), _options(gold, choices)
         return Explanation(verdict, place, *sides, "the options")
-    letter = lone_letter(gold)
-    if letter and letters_in(answer):
-        picked = " and ".join(sorted(letters_in(answer)))
-        return Explanation(verdict, place, (f"letter {picked}",), (f"letter {letter}",), "the letters")
+    letters = gold_letters(gold)
+    if letters and letters_in(answer):
+        picked, wanted = (" and ".join(sorted(one)) for one in (letters_in(answer), letters))
+        return Explanation(verdict, place, (f"letter {picked}",), (f"letter {wanted}",), "the letters")
     sides = _lines(read_answer, answer), _lines(read_gold, gold)
     return Explanation(verdict, place, *sides, _step(answer, gold))

@@ -3,8 +3,9 @@ r"""Find the final answer in a free-form completion.
 The order, first that holds: what stands after thinking, up to the end of the model's turn; inside it the
 last ``<answer>`` tag; the last ``\boxed{…}`` (a run of boxes is one answer), or "the answer is" where that
 comes after it; "the answer is" and kin, the last of them; a closing "Therefore …" with one number; the last
-formula; the last words in bold; what follows the last line's last "is" or "="; the last number of a sentence;
-the whole text if it is one short line. Text inside ``<think>`` is never an answer.
+formula; the last words in bold; a text that is one short formula; what follows the last line's last "is" or
+"="; the last number of a sentence; the whole text if it is one short line. Text inside ``<think>`` is never
+an answer.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 
 _TAIL = 20_000
 _SHORT = 60
+_MAX_BOXES = 8
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _EMPTY_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{\s*\}")
 # Between two boxes of one answer: punctuation, "and", a name ("y_2 ="), the place of the box in the question.
@@ -21,10 +23,10 @@ _JOINT = re.compile(
     r"|(?:[a-z]{1,12}\s+)?\b(?:and|or)\b|[和或]|[a-zA-Z](?:_\w|_\{\w+\})?\s*=)*"
 )
 _TURN = re.compile(r"<\|(?:im_start|im_end|endoftext|eot_id|end|assistant|user)\|>(?:assistant\b)?|</s>")
-_LATER = re.compile(r"\b(?:final|correct|the)\s+answer\s*(?:is|:)|答案(?:是|为|[::])", re.IGNORECASE)
+_LATER = re.compile(r"\b(?:final|correct|the)\s+answer\s*(?:is|:)|答案(?:是|为|[:\uff1a])", re.IGNORECASE)
 _CONCLUSION = re.compile(
     r"(?:^|(?<=[.\n。!?$:]))[ \t]{0,4}"
-    r"(?:therefore|thus|hence|so|final answer|in total|所以|因此|故)[,,::]?\s*",
+    r"(?:therefore|thus|hence|so|final answer|in total|所以|因此|故)[,\uff0c:\uff1a]?\s*",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(
@@ -33,10 +35,16 @@ _NUMBER = re.compile(
 _SAYS = re.compile(r"^[A-Z][^(.]*\s.*\b(?:is|are|equals)\s+(?!not\b)(.+)$", re.DOTALL)
 _PHRASES = re.compile(
     r"(?:final\s+answer|correct\s+answer|answer|result|correct\s+(?:option|choice))\s*"
-    r"(?:\*\*)?\s*(?:(?:is|are|would be|should be|equals)\s*(?:therefore|thus)?\s*[::]?|[::])\s*(?:\*\*)?"
-    r"|(?:答案|结果|选项)\s*(?:应该?)?\s*(?:是|为|[::])\s*|故(?:填|选|答案为)\s*[::]?\s*|fill\s+in\s*:?",
-    re.IGNORECASE,
+    r"(?:\*\*)?\s*(?:(?:is|are|would be|should be|equals)\s*(?:therefore|thus)?\s*[:\uff1a]?|[:\uff1a])"
+    r"\s*(?:\*\*)?"
+    r"|(?:答案|结果|选项)\s*(?:应该?)?\s*(?:是|为|[:\uff1a])\s*|故(?:填|选|答案为)\s*[:\uff1a]?\s*|fill\s+in\s*:?"
+    r"|(?:选|\b(?:I|we)\s+(?:choose|pick|select))\s?[:\uff1a]?\s?(?=\(?[A-H]{1,8}\)?[.。*]{0,3}\Z)"
+    r"|^[#* \t]{0,8}(?:final\s)?answer[*: \t]{0,8}\n\s{0,4}|^####\s?(?=-?[$\d][^\n]{0,60}\Z)",
+    re.IGNORECASE | re.MULTILINE,
 )
+_REASON = re.compile(r"[ ,]{1,3}\b(?:because|since)\b.*", re.IGNORECASE | re.DOTALL)
+_LOOSE_BOX = re.compile(r"\\boxed\s*([A-Za-z0-9]+|-\d+)(?![\w{])")
+_FENCED = re.compile(r"```\w{0,20}\n([^`\n]+)\n```")
 _SENTENCE_END = re.compile(r"\n|[。\uff01\uff1f]|[.!?](?=\s|$)(?<!\d\.\d)")
 _MATH = re.compile(
     r"\$\$((?:\\\$|[^$])+)\$\$|(?<!\\)\$((?:\\\$|[^$\n])+)(?<!\\)\$"
@@ -104,8 +112,18 @@ def _boxed(text: str) -> str | None:
     first = len(boxes) - 1
     while first > 0 and _joined(text[boxes[first - 1][1] : boxes[first][0]]):
         first -= 1
-    contents = [content for _, _, content in boxes[first:]]
+    contents = [_innermost(content) for _, _, content in boxes[first:]]
     return contents[0] if len(contents) == 1 else ", ".join(dict.fromkeys(contents))
+
+
+def _innermost(content: str) -> str:
+    r"""What the box holds that is all of a box's content: ``\boxed{\boxed{4}}`` is 4."""
+    for _ in range(_MAX_BOXES):
+        inner = _boxes(content)
+        if not inner or content[: inner[-1][0]].strip(" $") or content[inner[-1][1] :].strip(" $"):
+            break
+        content = inner[-1][2]
+    return content
 
 
 def _phrased(text: str) -> str | None:
@@ -122,6 +140,7 @@ def _phrased(text: str) -> str | None:
 
 def _said(sentence: str) -> str:
     """The predicate of a whole sentence: "The volume of $P$ is 120", "Jane started 3 hours ago"."""
+    sentence = _REASON.sub("", sentence)
     if (
         len(sentence) > 5 * _SHORT
         or re.match(r"[(\[]?[A-Z][)\].:]", sentence)
@@ -139,7 +158,8 @@ def _boxed_or_later(text: str) -> str | None:
     """The last box, unless the completion goes on to say what the answer is."""
     box = _boxed(text)
     if box is None:
-        return None
+        loose = _LOOSE_BOX.findall(text)
+        return loose[-1] if loose else None
     after = text[_boxes(text)[-1][1] :]
     said = _phrased(after) if _LATER.search(after) else None
     return said if _bare(said) and len(said or "") <= _SHORT else box
@@ -179,10 +199,21 @@ def _closing(text: str) -> str | None:
     """What follows the last "is" or "=" of the last line, if it is short, as in "the area is (C)"."""
     line = text.rpartition("\n")[2]
     match = _CLOSING.search(line)
-    return match.group(1) if match else None
+    return match.group(1) if match and re.search(r"\w", match.group(1)) else None
+
+
+def _formula(text: str) -> str | None:
+    """The whole text if it is one short line without words: "x = 2, y = 3"."""
+    words = re.search(
+        r"(?<![\\A-Za-z])(?!(?:and|sin|cos|tan|log|sqrt)\b)[A-Za-z]{3,}|\bis\b|[\u4e00-\u9fff]", text
+    )
+    return None if words else _whole(text)
 
 
 def _whole(text: str) -> str | None:
+    fenced = _FENCED.fullmatch(text)
+    if fenced:
+        return fenced.group(1)
     return text if len(text) <= _SHORT and "\n" not in text else None
 
 
@@ -198,7 +229,7 @@ def _turn(text: str) -> str:
 
 
 _FINDERS = (
-    _boxed_or_later, _phrased, _concluded, _last_math, _last_bold, _closing, _last_number, _whole,
+    _boxed_or_later, _phrased, _concluded, _last_math, _last_bold, _formula, _closing, _last_number, _whole,
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ _LETTER = re.compile(
 _JOINED = re.compile(r"[\s,;/&]*(?:(?:and|or|和|或)\b)?[\s,;/&]*[(\[]?([A-Z])(?![A-Za-z])[)\].:]*")
 _RUN = re.compile(r"[A-Z]{2,8}")
 _PREFIX = re.compile(r"^\s*[(\[]?([A-Z])\s*[)\].:]\s*")
+_SEVERAL_GOLD = re.compile(r"[(\[]?[A-H](?:\s*[,;\s]\s*[A-H])+[)\]]?|[A-H]{3,8}")
 _LONE_GOLD = re.compile(r"[(\[]?\s*([A-J])\s*[)\]]?\s*\.?")
 
 
@@ -78,10 +79,13 @@ def chosen(text: str, choices: Sequence[str]) -> frozenset[int]:
     return frozenset(valued[:1])
 
 
-def lone_letter(gold: str) -> str | None:
-    """The letter of a gold answer that is nothing but an option's letter, else None."""
-    match = _LONE_GOLD.fullmatch(_cleaned(gold))
-    return match.group(1) if match else None
+def gold_letters(gold: str) -> frozenset[str]:
+    """The letters of a gold answer that is nothing but options' letters: "B", "(B)", "A, C, D", "ACD"."""
+    text = _cleaned(gold)
+    match = _LONE_GOLD.fullmatch(text)
+    if match:
+        return frozenset(match.group(1))
+    return letters_in(text) if _SEVERAL_GOLD.fullmatch(text) else frozenset()
 
 
 def named(indices: frozenset[int]) -> str:

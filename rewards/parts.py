@@ -75,6 +75,11 @@ def split_top(text: str, separators: str) -> list[str]:
     return [*parts, text[start:]]
 
 
+def joined_by_and(text: str) -> bool:
+    """Whether an "and" stands in a text, as between the two bounds of an interval."""
+    return _AND.search(text) is not None
+
+
 def _spaced_numbers(text: str) -> list[str]:
     words = text.split()
     mixed = len(words) == 2 and "/" in words[1] and "/" not in words[0]

@@ -79,6 +79,50 @@ def _low(interval: Interval) -> float:
     return value.z.real if value else 0.0
 
 
+def _high(interval: Interval) -> float:
+    return _low(Interval(interval.high, interval.high, (True, True)))
+
+
+def _merged(intervals: list[Interval]) -> tuple[Interval, ...]:
+    """Without seams: ``(1, 2] ∪ [2, 3)`` and ``(1, 2.5) ∪ (2, 3)`` are ``(1, 3)``."""
+    merged: list[Interval] = []
+    for one in intervals:
+        last = merged[-1] if merged else None
+        if last is None or last.name != one.name or not _overlap(last, one):
+            merged.append(one)
+        elif _high(one) > _high(last) or last.high == one.high:
+            closed = one.closed[1] or (last.high == one.high and last.closed[1])
+            merged[-1] = Interval(last.low, one.high, (last.closed[0], closed), last.name)
+    return tuple(merged)
+
+
+def _overlap(left: Interval, right: Interval) -> bool:
+    if left.high == right.low:
+        return left.closed[1] or right.closed[0]
+    return _high(left) > _low(right) + 1e-9 * (1 + abs(_low(right)))
+
+
+def _split(intervals: tuple[Interval, ...], point: Node) -> tuple[Interval, ...]:
+    """The intervals without a point inside of one of them."""
+    place = _low(Interval(point, point, (True, True)))
+    out: list[Interval] = []
+    for one in intervals:
+        if _low(one) < place < _high(one):
+            out.append(Interval(one.low, point, (one.closed[0], False), one.name))
+            out.append(Interval(point, one.high, (False, one.closed[1]), one.name))
+        else:
+            out.append(one)
+    return tuple(out)
+
+
+def _without_points(intervals: tuple[Interval, ...] | None, points: Node) -> tuple[Interval, ...] | None:
+    if intervals is None or points.op != "set" or any(symbols(point) for point in points.args):
+        return None
+    for point in points.args:
+        intervals = _split(intervals, point)
+    return intervals
+
+
 def region(tree: Node) -> tuple[Interval, ...] | None:
     """The tree as disjoint intervals from left to right, or None if it is no set of real numbers."""
     if tree.op == "rel" and tree.name == "in":
@@ -88,7 +132,12 @@ def region(tree: Node) -> tuple[Interval, ...] | None:
     if tree.op == "cup":
         parts = [region(arg) for arg in tree.args]
         joined = [interval for part in parts if part for interval in part]
-        return tuple(sorted(joined, key=_low)) if all(parts) else None
+        return _merged(sorted(joined, key=_low)) if all(parts) else None
+    if tree.op == "setminus":
+        return _without_points(region(tree.args[0]), tree.args[1])
+    if tree.op == "rel" and tree.name == "!=" and tree.args[0].op == "sym" and not symbols(tree.args[1]):
+        everything = Interval(_MINUS_INFINITY, _INFINITY, (False, False), tree.args[0].name)
+        return _split((everything,), tree.args[1])
     mirrored = _from_absolute(tree) if tree.op == "rel" else None
     if mirrored:
         return mirrored

@@ -48,6 +48,7 @@ class Unit:
 
 
 DEGREES = Unit("°", "angle")
+RADIANS = Unit("rad", "radians")
 PERCENT = Unit("%", "share", Fraction(1, 100))
 
 

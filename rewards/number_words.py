@@ -1,0 +1,107 @@
+"""Numbers in English and Chinese words: "one hundred and five", "三十二", "two thirds"."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+_ONES_LIST = (
+    "zero one two three four five six seven eight nine ten eleven twelve "
+    "thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+)
+_ONES = _ONES_LIST.split()
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_VALUES = {word: i for i, word in enumerate(_ONES)} | {word: 20 + 10 * i for i, word in enumerate(_TENS)}
+_GROUPS = {"thousand": 1000, "million": 10**6}
+_SMALL = rf"(?:(?:{'|'.join(_TENS)})(?:[\s-](?:{'|'.join(_ONES[1:10])}))?|{'|'.join(_ONES[::-1])})\b"
+_BELOW = rf"(?:(?:(?:{_SMALL}|a)\s)?hundred\b(?:\s(?:and\s)?{_SMALL})?|{_SMALL}\sdozen\b|{_SMALL}|dozen\b)"
+_GROUP_OF = r"(?:,?\s(?:and\s)?)"
+_ENGLISH = re.compile(
+    rf"\b(?:(?:(?:{_BELOW}|a)\s)?million\b(?:{_GROUP_OF}{_BELOW}\sthousand\b)?(?:{_GROUP_OF}{_BELOW})?"
+    rf"|(?:(?:{_BELOW}|a)\s)?thousand\b(?:{_GROUP_OF}{_BELOW})?|{_BELOW})"
+)
+_DIGITS = {sign: i for i, sign in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
+_UNITS = {"十": 10, "百": 100, "千": 1000}
+_MYRIADS = {"万": 10**4, "亿": 10**8}
+_CHINESE = re.compile(rf"[{''.join([*_DIGITS, *_UNITS, *_MYRIADS])}]{{1,20}}")
+_PARTS = {
+    "half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7,
+    "eighth": 8, "ninth": 9, "tenth": 10,
+}  # fmt: skip
+_AMOUNT = re.compile(r"(?:(minus|negative)\s)?([a-z\s,-]+?)(?:[\s-]([a-z]+))?")
+
+
+def _english(words: str) -> int:
+    """The value of what ``_ENGLISH`` matches."""
+    total, current = 0, 0
+    for word in re.findall(r"[a-z]+", words):
+        if word in _GROUPS:
+            total, current = total + (current or 1) * _GROUPS[word], 0
+        elif word in ("hundred", "dozen"):
+            current = (current or 1) * (100 if word == "hundred" else 12)
+        else:
+            current += _VALUES.get(word, 1 if word == "a" else 0)
+    return total + current
+
+
+def _below_myriad(signs: str) -> int | None:
+    """Up to 9999: 一百零五. 一百二 is 120 to some and 102 to others, so it is none."""
+    total, digit, last, zero = 0, None, 10_000, False
+    for sign in signs:
+        if sign in _UNITS:
+            if _UNITS[sign] >= last or (digit is None and (sign != "十" or total)) or digit == 0:
+                return None
+            total, last, digit, zero = total + (digit or 1) * _UNITS[sign], _UNITS[sign], None, False
+        elif digit is not None:
+            return None
+        elif _DIGITS[sign] == 0 and total:
+            zero = True
+        else:
+            digit = _DIGITS[sign]
+    return None if digit is not None and last in (100, 1000) and not zero else total + (digit or 0)
+
+
+def _chinese(signs: str) -> int | None:
+    total = 0
+    for myriad in ("亿", "万"):
+        before, found, rest = signs.partition(myriad)
+        if found:
+            part = _below_myriad(before) if before and not set(before) & set(_MYRIADS) else None
+            if not part:
+                return None
+            total, signs = total + part * _MYRIADS[myriad], rest
+    if not signs:
+        return total
+    part = None if set(signs) & set(_MYRIADS) else _below_myriad(signs.removeprefix("零") if total else signs)
+    return None if part is None else total + part
+
+
+def numbers_in(text: str) -> list[int]:
+    """Every whole number that a text names in words, in order."""
+    english = [_english(match.group()) for match in _ENGLISH.finditer(text.casefold())]
+    return english or [n for signs in _CHINESE.findall(text) if (n := _chinese(signs)) is not None]
+
+
+def in_words(text: str) -> tuple[Fraction, str] | None:
+    """Return the number that is all of a text, and the one noun behind it; None if it is something else.
+
+    "twenty-one" is (21, ""), "three apples" (3, "apples"), "two thirds" (2/3, "").
+    """
+    if _CHINESE.fullmatch(text):
+        value = _chinese(text)
+        return None if value is None else (Fraction(value), "")
+    match = _AMOUNT.fullmatch(text)
+    if not match:
+        return None
+    sign = -1 if match.group(1) else 1
+    whole = text[match.start(2) :]
+    if _ENGLISH.fullmatch(whole):
+        return Fraction(sign * _english(whole)), ""
+    count, noun = match.group(2), match.group(3) or ""
+    if not _ENGLISH.fullmatch(count):
+        return None
+    part = _PARTS.get(noun) or _PARTS.get(noun.removesuffix("s"))
+    if part:
+        return Fraction(sign * _english(count), part), ""
+    counted = len(noun) > 2 and not noun.endswith(("th", "ths")) and text[match.start(3) - 1] == " "
+    return (Fraction(sign * _english(count)), noun) if counted else None
