@@ -51,7 +51,7 @@ def write_result(
         UserError: the folder cannot be written.
     """
     summary = summarise(benchmark, rows)
-    summary = {**summary, "flags": [*flags, *summary["flags"]], "settings": dict(settings)}
+    summary = {**summary, "flags": [*summary["flags"], *flags], "settings": dict(settings)}
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         _write(Path(folder) / ROWS, (json.dumps(_record(benchmark, row), ensure_ascii=False) for row in rows))

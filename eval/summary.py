@@ -42,12 +42,11 @@ def by_group(benchmark: Benchmark, rows: Iterable[ScoredRow]) -> dict[str, dict[
         for dimension, values in benchmark.groups(row.example).items():
             for value in dict.fromkeys(map(str, values)):
                 found[dimension][value].append(row)
-    return {
-        name: dict(sorted(own.items(), key=lambda item: _natural(item[0]))) for name, own in found.items()
-    }
+    return {name: dict(sorted(own.items(), key=lambda item: natural(item[0]))) for name, own in found.items()}
 
 
-def _natural(text: str) -> list[tuple[int, int, str]]:
+def natural(text: str) -> list[tuple[int, int, str]]:
+    """Return a key that sorts numbers in texts by their size."""
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text)]
 
 
@@ -125,11 +124,7 @@ def _flags(rows: Sequence[ScoredRow], summary: Mapping[str, Any]) -> list[str]:
     flags = []
     missing, truncated, unparsed = (summary.get(name) for name in ("missing", "truncated", "unparsed"))
     if missing and missing["count"]:
-        questions = len({row.example.id for row in rows if row.missing})
-        flags.append(
-            f"{missing['count']:,} of {len(rows):,} answers are missing (of {questions:,} questions) and "
-            "count as wrong; give the data or --split that the answers are of, or add --only-answered"
-        )
+        flags.append(f"{missing['count']:,} of {len(rows):,} answers are missing and count as wrong")
     if truncated and truncated["share"] >= SOME_TRUNCATED:
         mostly = "mostly truncated: " if truncated["share"] >= MOSTLY else ""
         flags.append(f"{mostly}{truncated['share']:.1%} of the answers were cut off by the length limit")

@@ -1,0 +1,151 @@
+"""What a person reads at the end: accuracies with what weakens them beside, and two results side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from eval.comparison import Change, Comparison, Difference
+
+# Lines of groups and of changed answers that are printed; files have all of them.
+GROUP_LINES, CHANGES = 40, 10
+
+
+def print_scoreboard(summary: Mapping[str, Any], console: Console) -> None:
+    """Print the protocols of one result in percent, its groups, and its flags."""
+    table = _table("protocol", "n", "accuracy", "95 % interval", "unparsed", "truncated")
+    table.title = Text(f"{summary['benchmark']}, in percent")
+    truncated = summary["truncated"]
+    for name, protocol in summary["protocols"].items():
+        overall = protocol["overall"]
+        table.add_row(
+            Text(name),
+            f"{overall['total']:,}",
+            percent(overall["accuracy"]),
+            _interval(overall["interval"]),
+            percent(protocol["unparsed"]["share"]),
+            percent(truncated["share"]) if truncated else "unknown",
+        )
+    console.print(table)
+    _print_samples(summary["samples"], console)
+    _print_groups(summary["protocols"], console)
+    for flag in summary["flags"]:
+        console.print(Text(f"! {flag}"), style="yellow", soft_wrap=True)
+
+
+def _table(first: str, *numbers: str) -> Table:
+    """A table whose first column gives way where the screen is narrow, never its numbers."""
+    table = Table(first, title_justify="left")
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _print_samples(samples: Mapping[str, Any] | None, console: Console) -> None:
+    if samples:
+        passed = "  ".join(f"pass@{k} {percent(share)}" for k, share in samples["pass_at_k"].items())
+        majority = f"maj@{samples['k']} {percent(samples['maj_at_k'])}"
+        console.print(f"{samples['k']} samples a question: {passed}  {majority}", soft_wrap=True)
+
+
+def _print_groups(protocols: Mapping[str, Any], console: Console) -> None:
+    """Print n of the first protocol, and the accuracy of each with its interval."""
+    first = next(iter(protocols.values()))["groups"] if protocols else {}
+    groups = {
+        dimension: {
+            value: (
+                f"{group['total']:,}",
+                *(_share(one["groups"][dimension][value]) for one in protocols.values()),
+            )
+            for value, group in values.items()
+        }
+        for dimension, values in first.items()
+    }
+    if groups:
+        table = _table("group", "n", *protocols)
+        left = _add_groups(table, groups)
+        console.print(table)
+        if left:
+            console.print(f"… and {left:,} more groups in summary.json")
+
+
+def _add_groups(table: Table, groups: Mapping[str, Mapping[str, Sequence[str]]]) -> int:
+    """Add a line for each dimension and value, and return how many there was no room for."""
+    left = GROUP_LINES
+    for dimension, values in groups.items():
+        if left > 0:
+            table.add_section()
+            table.add_row(Text(dimension, style="bold"))
+        for value, cells in values.items():
+            if left > 0:
+                table.add_row(Text(f"  {value}"), *cells)
+            left -= 1
+    return max(0, -left)
+
+
+def print_comparison(comparison: Comparison, labels: tuple[str, str], console: Console) -> None:
+    """Print the difference of two results, by group, the answers that changed sides, and warnings."""
+    console.print(Text(f"A = {labels[0]}\nB = {labels[1]}"), soft_wrap=True)
+    table = _table("group", "n", "A", "B", "B − A", "95 % interval", "changed")
+    table.title = Text(f"{comparison.benchmark}, {comparison.protocol}, in percent")
+    table.add_row("all", *_cells(comparison.overall))
+    groups = {
+        dimension: {value: _cells(difference) for value, difference in values.items()}
+        for dimension, values in comparison.groups.items()
+    }
+    left = _add_groups(table, groups)
+    console.print(table)
+    if left:
+        console.print(f"… and {left:,} more groups; --json FILE has them all")
+    console.print(f"p = {comparison.overall.p:.3g} ({comparison.method})")
+    _print_changes(comparison.changed, console)
+    for warning in comparison.warnings:
+        console.print(Text(f"! {warning}"), style="yellow", soft_wrap=True)
+
+
+def _cells(difference: Difference) -> tuple[str, ...]:
+    low, high = difference.interval
+    return (
+        f"{difference.total:,}",
+        percent(difference.a),
+        percent(difference.b),
+        f"{100 * difference.difference:+.1f}",
+        f"{100 * low:+.1f} … {100 * high:+.1f}",
+        f"+{difference.gained:,} −{difference.lost:,}",
+    )
+
+
+def _print_changes(changed: Sequence[Change], console: Console) -> None:
+    gained = sum(change.gained for change in changed)
+    console.print(
+        f"{len(changed):,} answers changed sides: {gained:,} gained, {len(changed) - gained:,} lost"
+    )
+    for change in changed[:CHANGES]:
+        sample = f" (sample {change.sample})" if change.sample else ""
+        a, b, gold = (_short(text) for text in (change.extracted_a, change.extracted_b, change.answer))
+        line = f"  {'gained' if change.gained else 'lost  '} {change.id}{sample}: {a} → {b}, gold {gold}"
+        console.print(Text(line), soft_wrap=True)
+    if len(changed) > CHANGES:
+        console.print(f"  … and {len(changed) - CHANGES:,} more; --json FILE has them all")
+
+
+def percent(share: float | None) -> str:
+    """Return a share as a person reads it; a dash for none."""
+    return "–" if share is None else f"{100 * share:.1f}"
+
+
+def _share(group: Mapping[str, Any]) -> str:
+    return f"{percent(group['accuracy'])} ({_interval(group['interval'])})"
+
+
+def _interval(interval: Sequence[float]) -> str:
+    return f"{percent(interval[0])} – {percent(interval[1])}"
+
+
+def _short(text: str | None) -> str:
+    line = " ".join((text or "").split())
+    return repr(line if len(line) <= 40 else line[:39] + "…") if text is not None else "nothing"
