@@ -87,6 +87,7 @@ def stub_server(*script: Answer, by_prompt: Callable[[str], Answer] | None = Non
     class Server(ThreadingHTTPServer):
         daemon_threads = True
         block_on_close = False
+        request_queue_size = 64
 
         def handle_error(self, *args: Any) -> None:
             pass
