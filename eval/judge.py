@@ -67,6 +67,7 @@ class Judge:
     Attributes:
         asked: prompts sent to the server.
         remembered: prompts answered from the cache.
+        refused: why the address, the model or the key cannot be used, None as far as is known.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Judge:
         self._lock = Lock()
         self._failures = 0
         self._given_up: str | None = None
+        self.refused: EndpointError | None = None
 
     def ask(self, prompt: str) -> str:
         """Return the reply to a prompt. Raises ``JudgeError``: there is none, and why."""
@@ -110,10 +112,6 @@ class Judge:
             known = self._cache.get(self._key(prompt))
         return known.text if known else None
 
-    def check(self) -> None:
-        """Ask for one word, so that a wrong address, model or key shows at once. Raises ``EndpointError``."""
-        self.endpoint.chat([{"role": "user", "content": "Reply with the word ready."}], **self.sampling)
-
     def settings(self) -> dict[str, Any]:
         """Return what decides the replies, to be stored with a result."""
         return {"url": self.endpoint.url, "model": self.endpoint.model, "sampling": self.sampling}
@@ -138,6 +136,8 @@ class Judge:
     def _note(self, error: EndpointError) -> None:
         with self._lock:
             self._failures += error.status not in _ITS_OWN_FAULT
+            if error.setup:
+                self.refused = error
             if error.setup or self._failures >= self._patience:
                 self._given_up = self._given_up or f"the judge was given up after this failure: {error}"
 

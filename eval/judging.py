@@ -1,4 +1,4 @@
-"""From the options of a judge to a judge that may be asked: estimated, confirmed, reached. No torch."""
+"""From the options of a judge to a judge that may be asked: estimated and confirmed. No torch."""
 
 from __future__ import annotations
 
@@ -66,12 +66,11 @@ def judging(
     responses: Sequence[Response],
     console: Console,
 ) -> Iterator[Judge]:
-    """Give a judge for these answers: after an estimate, a confirmation and a first word with the server.
-
-    At the end prints what was asked.
+    """Give a judge for these answers, after an estimate and a confirmation; at the end print what was asked.
 
     Raises:
-        UserError: no server is named, it cannot be used, or nobody is there to confirm.
+        UserError: no server is named, or nobody is there to confirm; at the end: the server refused address,
+            model or key, and judged nothing.
         DataError: the cache cannot be used.
         typer.Abort: the person said no.
     """
@@ -90,8 +89,9 @@ def judging(
         console.print(str(expected), highlight=False)
         if expected.requests:
             confirm(expected, options)
-            judge.check()
         yield judge
+        if judge.refused and not judge.endpoint.usage.requests:
+            raise judge.refused
         _print_spent(judge, options, console)
 
 

@@ -1,4 +1,4 @@
-"""From the options of a judge to a judge: estimate, confirmation, first word, what was spent."""
+"""From the options of a judge to a judge: estimate, confirmation, what was spent."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from stub_server import Answer, said, stub_server
 
 from data import Example
 from eval.benchmark import Benchmark, Response
+from eval.judge import JudgeError
 from eval.judging import JudgeOptions, judging
 from mm_cpgd.errors import UserError
 
@@ -46,8 +47,8 @@ def test_what_will_be_asked_and_what_was_spent_is_printed(tmp_path: Path) -> Non
         printed = run(options(stub.url, tmp_path, price_in=1e6, price_out=1e6, yes=True), ["a", "b"])
     first, last = printed.splitlines()
     assert first.startswith("judge: 1 requests (0 more replies are known), about ")
-    # Three replies, the first word with the server included: 7 tokens in and 3 out each.
-    assert last == "judge: 3 replies, 0 known ones, 21 tokens in and 9 out, cost 30.00"
+    # 7 tokens in and 3 out each, at a price of 1 a token.
+    assert last == "judge: 2 replies, 0 known ones, 14 tokens in and 6 out, cost 20.00"
 
 
 def test_a_server_on_this_machine_without_prices_needs_no_confirmation(tmp_path: Path) -> None:
@@ -71,30 +72,50 @@ class Person(io.StringIO):
 def test_a_person_may_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", Person("y\n"))
     with stub_server(said(CORRECT)) as stub:
-        run(options(stub.url, tmp_path, price_in=0.1))
+        run(options(stub.url, tmp_path, price_in=0.1), ["a"])
     assert len(stub.asked) == 1
 
 
 def test_a_person_may_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", Person("n\n"))
     with stub_server(said(CORRECT)) as stub, pytest.raises(typer.Abort):
-        run(options(stub.url, tmp_path, price_in=0.1))
+        run(options(stub.url, tmp_path, price_in=0.1), ["a"])
     assert stub.asked == []
 
 
-def test_a_wrong_key_shows_before_anything_is_judged(tmp_path: Path) -> None:
-    with (
-        stub_server(Answer({"error": "no"}, 401)) as stub,
-        pytest.raises(UserError, match="the key is missing"),
-    ):
-        run(options(stub.url, tmp_path), ["a"])
+def try_all(options: JudgeOptions, prompts: list[str]) -> list[str]:
+    """Ask as scoring does, which goes on with the next row; returns the failures."""
+    failures = []
+    with judging(options, BENCHMARK, EXAMPLES, RESPONSES, Console(file=io.StringIO())) as judge:
+        for prompt in prompts:
+            try:
+                judge.ask(prompt)
+            except JudgeError as error:
+                failures.append(str(error))
+    return failures
+
+
+def test_a_wrong_key_ends_the_command_after_one_request(tmp_path: Path) -> None:
+    refused = Answer({"error": "no"}, 401)
+    with stub_server(refused) as stub, pytest.raises(UserError, match="the key is missing"):
+        try_all(options(stub.url, tmp_path), ["a", "b", "c"])
     assert len(stub.asked) == 1
+
+
+def test_a_server_that_fails_leaves_answers_unjudged_and_the_command_goes_on(tmp_path: Path) -> None:
+    with stub_server(Answer({}, 500)) as stub:
+        assert len(try_all(options(stub.url, tmp_path), ["a", "b", "c"])) == 3
+
+
+def test_a_key_that_was_used_up_on_the_way_keeps_what_was_judged(tmp_path: Path) -> None:
+    with stub_server(said(CORRECT), Answer({}, 402)) as stub:
+        assert len(try_all(options(stub.url, tmp_path), ["a", "b", "c"])) == 2
 
 
 def test_the_key_is_read_from_the_named_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUDGE_TEST_KEY", "sk-7")
     with stub_server(said(CORRECT)) as stub:
-        run(options(stub.url, tmp_path, key_env="JUDGE_TEST_KEY"))
+        run(options(stub.url, tmp_path, key_env="JUDGE_TEST_KEY"), ["a"])
     assert stub.headers[0]["Authorization"] == "Bearer sk-7"
 
 
@@ -107,7 +128,7 @@ def test_a_variable_that_is_not_set_is_told(tmp_path: Path, monkeypatch: pytest.
 def test_settings_go_over_the_judges_own_and_null_takes_one_out(tmp_path: Path) -> None:
     settings = ["max_tokens=null", "max_completion_tokens=2000", "reasoning_effort=low"]
     with stub_server(said(CORRECT)) as stub:
-        run(options(stub.url, tmp_path, settings=settings))
+        run(options(stub.url, tmp_path, settings=settings), ["a"])
     sent = {name: stub.asked[0][name] for name in stub.asked[0] if name not in ("model", "messages")}
     assert sent == {"temperature": 0, "max_completion_tokens": 2000, "reasoning_effort": "low"}
 
