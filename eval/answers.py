@@ -176,7 +176,7 @@ def answer(
                 continue
             images.update("".join(pictures).encode())
             for job in _jobs(question, pictures, generator.identity, decoding, samples):
-                known = cache.get(job.key) if cache else None
+                known = None if cache is None else cache.get(job.key)
                 if known is None:
                     yield job
                 else:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from eval.registry import find_benchmark
 from eval.results import read_result
 from mm_cpgd.errors import UserError
 
@@ -73,7 +74,7 @@ def settings_of(benchmarks: Sequence[str], given: Mapping[str, Any]) -> list[Set
     With one folder of data for several benchmarks, each reads its own folder in it, if there is one.
 
     Raises:
-        UserError: no model or no benchmark is named.
+        UserError: no model or no benchmark is named, or there is none of that name.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     if not benchmarks:
@@ -91,7 +92,7 @@ def settings_of(benchmarks: Sequence[str], given: Mapping[str, Any]) -> list[Set
 def _own_data(data: str | None, benchmark: str) -> str | None:
     if data is None:
         return None
-    own = Path(data).expanduser() / Path(benchmark).stem
+    own = Path(data).expanduser() / find_benchmark(benchmark).name
     return str(own) if own.is_dir() else data
 
 
