@@ -13,8 +13,8 @@ TEXT_BUDGET = 40_000_000
 LONGEST_TEXT, SHORTEST_TEXT = 20_000, 500
 
 Row = Mapping[str, Any]
-# Gives what the page stores for a question's images: a place among the thumbnails, or the origin.
-Images = Callable[[Sheet, Row], list[int | str]]
+# Gives what the page stores for a row's images, by its result's place: places of thumbnails, or origins.
+Images = Callable[[Sheet, int, Row], list[int | str]]
 
 
 def browser_data(sheets: Sequence[Sheet], images: Images) -> list[dict[str, Any]]:
@@ -54,10 +54,11 @@ def _sheet_data(sheet: Sheet, images: Images, longest: int) -> dict[str, Any]:
     for place, rows in enumerate(sheet.rows):
         for row in rows:
             samples.add(row["sample"])
-            if row["id"] not in questions:
-                questions[row["id"]] = _question(row, images(sheet, row), len(sheet.rows))
-            answers = questions[row["id"]]["answers"][place]
-            answers[str(row["sample"])] = _answer(row, protocols, longest)
+            shown = images(sheet, place, row)
+            question = questions.setdefault(row["id"], _question(row, shown, len(sheet.rows)))
+            others = shown if shown != question["images"] else None
+            answer = _answer(row, protocols, longest) | {"images": others}
+            question["answers"][place][str(row["sample"])] = answer
     return {
         "name": visible(sheet.benchmark, 200),
         "results": [visible(label, 200) for label in sheet.labels],

@@ -14,6 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from eval.report.answers import browser_data
+from eval.report.differences import costs, paired
 from eval.report.pictures import PageImages
 from eval.report.sheets import read_sheets
 from eval.report.thumbnails import BYTE_BUDGET, Pictures
@@ -81,6 +82,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"visible": visible, "percent": percent, "between": between, "yaml": _yaml}
+    environment.filters |= {"points": points, "paired": paired, "costs": costs}
     return environment
 
 
@@ -88,6 +90,11 @@ def between(score: Mapping[str, Any]) -> str:
     """Return ``37.5–46.2 %``, the ends of a score's interval."""
     low, high = score["interval"]
     return f"{100 * low:.1f}–{100 * high:.1f} %"
+
+
+def points(share: float | None) -> str:
+    """Return a difference of shares in percentage points, ``+1.2`` or ``−0.3``; ``–`` for None."""
+    return "–" if share is None else f"{100 * share:+.1f}".replace("-", "−")
 
 
 def _yaml(value: Any) -> str:

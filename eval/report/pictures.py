@@ -26,27 +26,32 @@ class PageImages:
         # Wrong answers first: where the budget ends, it is their pictures that a person wants to see.
         for right in (False, True):
             for sheet in sheets:
-                for rows in sheet.rows:
+                for place, rows in enumerate(sheet.rows):
                     for row in rows:
                         if (row["score"] == 1) is right:
-                            self(sheet, row)
+                            self(sheet, place, row)
 
     @property
     def urls(self) -> list[str]:
         """The thumbnails as data URLs."""
         return self._thumbnails.urls
 
-    def __call__(self, sheet: Sheet, row: Mapping[str, Any]) -> list[int | str]:
-        """Return of each image its place among ``urls``, or its origin."""
-        given = self._given(sheet.benchmark, row["id"])
-        if given:
-            return [
-                self._place(f"{sheet.benchmark}\n{row['id']}\n{at}", ref, ref.origin)
-                for at, ref in enumerate(given)
-            ]
-        return [self._place(origin, _found(origin, sheet), origin) for origin in row["images"]]
+    def __call__(self, sheet: Sheet, place: int, row: Mapping[str, Any]) -> list[int | str]:
+        """Return of each image of a row its place among ``urls``, or its origin.
 
-    def _place(self, key: str, ref: ImageRef | None, origin: str) -> int | str:
+        Args:
+            sheet: of the row.
+            place: of the row's result in the sheet.
+            row: of ``rows.jsonl``.
+        """
+        # A control asked with other images than the question's own, which are named in its rows alone.
+        given = () if sheet.summaries[place].get("control") else self._given(sheet.benchmark, row["id"])
+        if given:
+            key = f"{sheet.benchmark}\n{row['id']}\n"
+            return [self._stored(f"{key}{at}", ref, ref.origin) for at, ref in enumerate(given)]
+        return [self._stored(origin, _found(origin, sheet), origin) for origin in row["images"]]
+
+    def _stored(self, key: str, ref: ImageRef | None, origin: str) -> int | str:
         place = self._thumbnails.add(key, ref)
         return origin if place is None else place
 

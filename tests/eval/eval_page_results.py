@@ -1,0 +1,66 @@
+"""Result folders for the tests of the page, written as ``mm-cpgd score`` writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data import Example, ImageRef
+from eval.benchmark import Benchmark, Response, ScoredRow
+from eval.results import write_result
+from rewards import Status, Verdict
+
+RIGHT = Verdict(1.0, Status.CORRECT, "4", "4 equals 4")
+WRONG = Verdict(0.0, Status.WRONG, "5", "5 differs from 4")
+NOTHING = Verdict(0.0, Status.NO_ANSWER, None, "no answer was found")
+UNJUDGED = Verdict(None, Status.NOT_JUDGED, None, "the judge did not reply")
+
+
+def benchmark(name: str = "toy") -> Benchmark:
+    return Benchmark(
+        name=name,
+        source="none",
+        load=lambda source: [],
+        prompt=lambda example: example.question,
+        official=lambda example, response: RIGHT,
+        groups=lambda example: {"level": [example.meta["level"]]} if "level" in example.meta else {},
+    )
+
+
+def row(
+    name: str,
+    *verdicts: Verdict,
+    text: str = "It is 4.",
+    sample: int = 0,
+    finished: bool | None = True,
+    level: str = "1",
+    images: tuple[ImageRef, ...] = (),
+    question: str = "How many?",
+    choices: tuple[str, ...] = (),
+) -> ScoredRow:
+    """Make a row with a verdict of ``official``, and of ``verifier`` where a second one is given."""
+    example = Example(name, question, "4", images, choices=choices, meta={"level": level})
+    response = Response(name, text, sample, None, finished, 9)
+    return ScoredRow(example, response, dict(zip(("official", "verifier"), verdicts, strict=False)))
+
+
+def result(
+    folder: Path, rows: Sequence[ScoredRow], name: str = "toy", settings: Mapping[str, Any] | None = None
+) -> Path:
+    write_result(folder, benchmark(name), rows, settings or {})
+    return folder
+
+
+def mixed(folder: Path) -> Path:
+    """A right, a wrong, an unread, a cut off and an unscored answer; of one the protocols disagree."""
+    return result(
+        folder,
+        [
+            row("q1", RIGHT, RIGHT),
+            row("q2", WRONG, RIGHT, level="2"),
+            row("q3", NOTHING, NOTHING, text="who knows", level="2"),
+            row("q4", WRONG, WRONG, text="because the bicy", finished=False, level="10"),
+            row("q5", UNJUDGED, RIGHT),
+        ],
+    )
