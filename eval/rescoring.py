@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from data import Example
-from eval.benchmark import Benchmark, DataSource, Response
+from eval.benchmark import Benchmark, DataSource, Response, ScoredRow
 from eval.provenance import data_fingerprint, file_fingerprint, package_versions
 from eval.registry import find_benchmark
 from eval.responses import read_responses
@@ -20,12 +19,7 @@ from mm_cpgd.data_check import slow_bar
 from mm_cpgd.errors import UserError
 
 if TYPE_CHECKING:
-    from eval.judge import Judge
-
-
-Pairs = Sequence[tuple[Example, Response]]
-# Gives a judge for these answers, or raises ``UserError``; ``mm_cpgd.cli_judge.judging`` is one.
-Judging = Callable[[Benchmark, Pairs], "AbstractContextManager[Judge]"]
+    from eval.judging import JudgeOptions
 
 
 def rescore(
@@ -39,7 +33,7 @@ def rescore(
     limit: int | None = None,
     only_answered: bool = False,
     overwrite: bool = False,
-    judging: Judging | None = None,
+    judge: JudgeOptions | None = None,
     console: Console,
 ) -> dict[str, Any]:
     """Score a file of answers, write the result and return its summary.
@@ -54,7 +48,7 @@ def rescore(
         limit: questions at most, the first ones.
         only_answered: leave out questions without an answer, with a flag that says so.
         overwrite: replace a result.
-        judging: gives the judge, for that protocol.
+        judge: for the protocol judge.
         console: shows a bar if it takes long.
 
     Raises:
@@ -68,15 +62,7 @@ def rescore(
     responses = read_responses(predictions, chosen)
     examples = chosen.load(DataSource(data, split, limit))
     asked, flags = _restricted(examples, responses, only_answered, limit)
-    known = {one.id: one for one in asked}
-    pairs = [(known[one.id], one) for one in responses if one.id in known]
-    with judging(chosen, pairs) if judging and "judge" in names else nullcontext() as judge:
-        with slow_bar(console, f"scoring {chosen.name}") as report:
-            rows = score(
-                chosen, asked, responses, names, ask=judge.ask if judge else None, progress=report,
-                workers=judge.endpoint.concurrency if judge else None,
-            )  # fmt: skip
-        judged_by = {"judge": judge.settings()} if judge else {}
+    rows, judged_by = _scored(chosen, asked, responses, names, judge if "judge" in names else None, console)
     settings = {
         "benchmark": benchmark,
         "data": data,
@@ -91,6 +77,30 @@ def rescore(
         "packages": package_versions(),
     }
     return write_result(output, chosen, rows, settings, flags=flags)
+
+
+def _scored(
+    benchmark: Benchmark,
+    examples: Sequence[Example],
+    responses: Sequence[Response],
+    protocols: Sequence[str],
+    judge: JudgeOptions | None,
+    console: Console,
+) -> tuple[list[ScoredRow], dict[str, Any]]:
+    """Return the scored rows, and the judge's settings if there is one."""
+    if judge is None:
+        with slow_bar(console, f"scoring {benchmark.name}") as report:
+            return score(benchmark, examples, responses, protocols, progress=report), {}
+    from eval.judging import judging
+
+    # Before anything is scored, and not under the bar: the judge's price may have to be confirmed.
+    with judging(judge, benchmark, examples, responses, console) as asked:
+        with slow_bar(console, f"judging {benchmark.name}") as report:
+            rows = score(
+                benchmark, examples, responses, protocols, ask=asked.ask, progress=report,
+                workers=judge.concurrency,
+            )  # fmt: skip
+        return rows, {"judge": asked.settings()}
 
 
 def _restricted(

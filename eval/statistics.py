@@ -66,7 +66,9 @@ def clustered_interval(
     # Deviations of a question's sum: right also where some have fewer answers than others.
     variance = sum((sum(own) - len(own) * mean) ** 2 for own in scores.values()) / answers**2
     asked = sum(bool(own) for own in scores.values())
-    independent = mean * (1 - mean) / variance if variance > 0 else asked
+    # All right or all wrong says nothing of how alike answers are: then they count once.
+    spread = mean * (1 - mean)
+    independent = spread / variance if variance > 0 else answers if spread > 0 else asked
     return _wilson(mean, min(max(independent, asked), answers), confidence)
 
 

@@ -14,8 +14,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mm_cpgd.cli_eval import evaluate
 from mm_cpgd.cli_options import Columns, Limit, Name, Split
 from mm_cpgd.cli_rewards import rewards_app
+from mm_cpgd.cli_score import compare_command, score_command
 from mm_cpgd.errors import USER_ERRORS, RunEnded
 
 if TYPE_CHECKING:
@@ -40,6 +42,9 @@ tiny_app = typer.Typer(no_args_is_help=True, help="The embedded tiny policy.")
 app.add_typer(data_app, name="data")
 app.add_typer(rewards_app, name="rewards")
 app.add_typer(tiny_app, name="tiny")
+app.command("score")(score_command)
+app.command("compare")(compare_command)
+app.command("eval")(evaluate)
 
 ConfigPath = Annotated[Path, typer.Argument(help="a YAML file, or the name of a shipped config (quickstart)")]
 Overrides = Annotated[

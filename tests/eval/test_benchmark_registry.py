@@ -1,0 +1,105 @@
+"""Benchmarks by name, and a user's own file."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from scoring_stubs import OWN_BENCHMARK, example
+
+from eval.benchmark import DataSource, Response
+from eval.provenance import data_fingerprint, file_fingerprint, package_versions
+from eval.registry import benchmark_names, find_benchmark
+from mm_cpgd.errors import UserError
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    file = tmp_path / "my_sums.py"
+    file.write_text(OWN_BENCHMARK)
+    return file
+
+
+@pytest.mark.parametrize("name", benchmark_names())
+def test_every_benchmark_is_found_by_the_name_it_bears(name: str) -> None:
+    assert find_benchmark(name).name == name
+
+
+def test_case_and_dashes_of_a_name_do_not_matter() -> None:
+    assert find_benchmark("We-Math") is find_benchmark("wemath")
+
+
+def test_an_unknown_name_is_told_the_nearest() -> None:
+    with pytest.raises(UserError, match="no benchmark 'mathvers': did you mean 'mathverse'"):
+        find_benchmark("mathvers")
+
+
+def test_a_users_benchmark_is_forty_lines_of_loader_prompt_and_scoring(own: Path, tmp_path: Path) -> None:
+    row = {"id": "a", "question": "2 + 2?", "answer": "4", "digits": 1}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    found = find_benchmark(str(own))
+    (first,) = found.load(DataSource(str(tmp_path / "rows.jsonl")))
+    assert found.prompt(first) == "2 + 2? Answer with a number."
+    assert found.official(first, Response("a", "it is 4")).score == 1
+    assert found.verifier(first, Response("a", r"so \boxed{4.0}")).score == 1
+    assert found.groups(first) == {"digits": ["1"]}
+    assert len(OWN_BENCHMARK.strip().splitlines()) <= 45
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("import nothing_of_that_name", "cannot be imported: ModuleNotFoundError"),
+        ("x = 1", "defines no `benchmark`"),
+        ("benchmark = 3", "has a int as `benchmark`"),
+        ("raise SystemExit(0)", "cannot be imported: SystemExit"),
+    ],
+)
+def test_a_file_that_is_no_benchmark_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    with pytest.raises(UserError, match=says):
+        find_benchmark(str(file))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no Python file .*gone\.py"):
+        find_benchmark(str(tmp_path / "gone.py"))
+
+
+@pytest.mark.parametrize("changed", [{"id": "z"}, {"question": "?"}, {"answer": "5"}, {"choices": ("4",)}])
+def test_the_fingerprint_changes_with_what_is_asked_and_what_is_right(changed: dict[str, object]) -> None:
+    rows = [example("a"), example("b")]
+    assert data_fingerprint([replace(rows[0], **changed), rows[1]]) != data_fingerprint(rows)
+
+
+def test_the_fingerprint_does_not_change_with_the_order_of_rows() -> None:
+    assert data_fingerprint([example("a"), example("b")]) == data_fingerprint([example("b"), example("a")])
+
+
+def test_a_files_fingerprint_is_that_of_its_bytes(tmp_path: Path) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.write_bytes(b"1")
+    second.write_bytes(b"2")
+    assert file_fingerprint(first) != file_fingerprint(second)
+    second.write_bytes(b"1")
+    assert file_fingerprint(first) == file_fingerprint(second)
+
+
+def test_versions_are_of_what_is_installed() -> None:
+    versions = package_versions(["sympy", "no-such-package-at-all"])
+    assert set(versions) == {"python", "sympy"}
+
+
+def test_nothing_that_scores_loads_torch_or_transformers() -> None:
+    modules = ["rescoring", "comparison", "scoreboard", "registry", "summary"]
+    modules += [f"benchmarks.{name}" for name in benchmark_names()]
+    code = (
+        f"import {', '.join(f'eval.{name}' for name in modules)}, sys\n"
+        "assert not {'torch', 'transformers', 'mm_cpgd.policy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
