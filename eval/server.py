@@ -93,7 +93,8 @@ class ServerGenerator:
 
     def _scaled(self, image: Image.Image) -> Image.Image:
         area = image.width * image.height
-        wanted = min(max(area, self.min_pixels or area), self.max_pixels or area)
+        wanted = max(area, self.min_pixels or area)
+        wanted = min(wanted, self.max_pixels or wanted)
         if wanted == area:
             return image
         factor = math.sqrt(wanted / area)
