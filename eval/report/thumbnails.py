@@ -75,7 +75,7 @@ def first_file(origin: str, folders: Iterable[Path]) -> ImageRef | None:
     for folder in folders:
         try:
             if (folder / origin).is_file():
-                return image_ref(folder / origin)
+                return image_ref((folder / origin).resolve())
         except (OSError, ValueError, DataError):  # a text that no file can be called
             continue
     return None

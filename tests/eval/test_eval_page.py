@@ -239,11 +239,19 @@ def test_an_image_of_several_rows_is_stored_once(tmp_path: Path) -> None:
     assert [question["images"] for question in shown.sets[0]["questions"]] == [[0], [0], [0]]
 
 
-def test_images_beside_the_data_are_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("relative", [False, True])
+def test_images_beside_the_data_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relative: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     Image.new("RGB", (9, 9), "red").save(tmp_path / "data" / "1.png")
     rows = [row("q1", RIGHT, images=(ImageRef("1.png", lambda: Image.new("RGB", (1, 1))),))]
-    folder = result(tmp_path / "run", rows, settings={"data": str(tmp_path / "data" / "test.jsonl")})
+    folder = result(
+        tmp_path / "run",
+        rows,
+        settings={"data": str((Path() if relative else tmp_path) / "data" / "test.jsonl")},
+    )
     assert len(page(tmp_path, folder).images) == 1
 
 
