@@ -192,7 +192,7 @@ def _learner(
         objective,
         step,
         inner_epochs=inner_epochs,
-        micro_batch=training.micro_batch,
+        micro_batch_tokens=training.micro_batch_tokens,
         seed=config.seed,
         logged=logged,
     )

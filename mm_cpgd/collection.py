@@ -194,9 +194,7 @@ class Collector:
     ) -> Experience:
         """Lay this process's usable completions out as rows."""
         owner = self._owner(len(usable))
-        plan = plan_mini_batches(
-            usable, lengths, owner, self.mini_batch_prompts, self.accelerator.num_processes
-        )
+        plan = plan_mini_batches(usable, lengths, self.mini_batch_prompts)
         mine = owner == self.accelerator.process_index
         groups = [group for one in rounds for group in one.groups]
         slot, place = usable[mine].nonzero(as_tuple=True)
@@ -215,7 +213,6 @@ class Collector:
             advantages=advantages[mine][usable[mine]].float(),
             mini_batch=plan.step_of[mine][slot],
             lengths=plan.lengths,
-            widest=plan.widest,
         )
 
     def _owner(self, count: int) -> Tensor:

@@ -86,6 +86,9 @@ class RolloutConfig(Section):
     top_k: NonNegativeInt = 0
     min_p: float = Field(0.0, ge=0, lt=1)
     batch_prompts: PositiveInt = Field(32, description="prompts decoded together, per process")
+    shared_prefix: bool = Field(
+        True, description="run each prompt once for all its completions, also to train"
+    )
 
 
 class RewardConfig(Section):
@@ -132,7 +135,7 @@ class TrainingConfig(Section):
     iterations: PositiveInt = 100
     inner_epochs: PositiveInt = Field(1, description="passes over one rollout batch")
     mini_batch_prompts: PositiveInt | None = Field(None, description="prompts an optimizer step; null: all")
-    micro_batch: PositiveInt = Field(16, description="completions a forward pass, per process")
+    micro_batch_tokens: PositiveInt = Field(16384, description="tokens of a forward pass, per process")
     logprob_chunk: PositiveInt = Field(1024, description="tokens whose logits exist at one time")
     learning_rate: PositiveFloat = 1e-6
     vision_learning_rate: PositiveFloat | None = None

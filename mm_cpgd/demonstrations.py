@@ -88,7 +88,6 @@ class Demonstrator:
             advantages=torch.ones(rows),
             mini_batch=torch.zeros(rows, dtype=torch.long),
             lengths=[lengths],
-            widest=[rows],
             old_logprobs=torch.zeros(tokens.shape),
         )
         metrics = {"completion/length_mean": float(lengths.mean()), "tokens/sampled": float(lengths.sum())}

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from data import Example
+from mm_cpgd.micro_batches import fill_with_groups, fill_with_rows
 from mm_cpgd.policy import EncodedPrompt
 from mm_cpgd.stopping import ShouldStop
 from mm_cpgd.tracking import PromptRollout
@@ -50,8 +51,8 @@ class Experience:
         advantages: (n,).
         mini_batch: (n,) which optimizer step of an inner epoch each row belongs to.
         lengths: for each mini-batch the completion lengths of all processes, (M_k,).
-        widest: for each mini-batch the largest number of rows that any process has of it.
-        old_logprobs: (n, T) of the policy that sampled; None while the policy still is that one.
+        old_logprobs: (n, T) of the policy that sampled; None while the policy still is that one; NaN in rows
+            that are noted only when the first optimizer step, which still sees it, comes by.
         reference_logprobs: (n, T), None where no reference is asked for.
     """
 
@@ -63,25 +64,29 @@ class Experience:
     advantages: Tensor
     mini_batch: Tensor
     lengths: list[Tensor]
-    widest: list[int]
     old_logprobs: Tensor | None = None
     reference_logprobs: Tensor | None = None
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
 
-    def split(self, mini_batch: int, size: int) -> list[Tensor]:
-        """Split a mini-batch's rows into index tensors of at most ``size``, longest rows first.
+    def split(self, mini_batch: int, tokens: int, *, shared_prefix: bool) -> list[Tensor]:
+        """Split a mini-batch's rows into index tensors of at most so many tokens, longest first.
 
-        All processes get equally many; where a process has fewer rows, some are empty.
+        Args:
+            mini_batch: which one.
+            tokens: that go through the model together; a longer row is a part of its own.
+            shared_prefix: whether rows of a prompt share it, so that they stay together where they fit.
         """
         rows = (self.mini_batch == mini_batch).nonzero().squeeze(1)
-        prompt_lengths = torch.tensor([len(prompt) for prompt in self.prompts])
-        row_lengths = prompt_lengths[self.prompt_of[rows]] + self.mask[rows].sum(1)
-        order = row_lengths.argsort(descending=True, stable=True)
-        count = -(-self.widest[mini_batch] // size)
-        parts = list(rows[order].split(size)) if len(rows) else []
-        return parts + [rows[:0]] * (count - len(parts))
+        prompt_of = self.prompt_of[rows].tolist()
+        prompts = [len(self.prompts[prompt]) for prompt in prompt_of]
+        completions = self.mask[rows].sum(1).tolist()
+        if shared_prefix:
+            parts = fill_with_groups(prompt_of, prompts, completions, tokens)
+        else:
+            parts = fill_with_rows([p + c for p, c in zip(prompts, completions, strict=True)], tokens)
+        return [rows[part] for part in parts]
 
     def select(self, rows: Tensor) -> MicroBatch:
         """Cut out rows, as wide as their longest completion; for no rows one masked stand-in.
@@ -103,6 +108,12 @@ class Experience:
             old_logprobs=None if self.old_logprobs is None else cut(self.old_logprobs),
             reference_logprobs=None if self.reference_logprobs is None else cut(self.reference_logprobs),
         )
+
+    def note_old_logprobs(self, rows: Tensor, values: Tensor) -> None:
+        """Keep what the policy that sampled says of these rows, (rows, width)."""
+        if self.old_logprobs is not None:
+            self.old_logprobs[rows] = 0.0
+            self.old_logprobs[rows, : values.shape[1]] = values.float().cpu()
 
     def _stand_in(self) -> MicroBatch:
         nothing = torch.zeros(1, 1)

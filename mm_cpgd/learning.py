@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 
 import torch
@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from mm_cpgd.algorithms.objective import Objective
-from mm_cpgd.experience import Experience, MicroBatch
+from mm_cpgd.experience import Experience
 from mm_cpgd.optimizer import OptimizerStep
 from mm_cpgd.policy import Policy
 
@@ -40,7 +40,7 @@ class Learner:
         objective: the composition.
         step: takes an optimizer step.
         inner_epochs: passes over the experience.
-        micro_batch: rows of a forward pass.
+        micro_batch_tokens: of a forward pass.
         seed: of the mini-batches' order.
         logged: which of the objective's metrics are logged, and under which names.
     """
@@ -54,7 +54,7 @@ class Learner:
         step: OptimizerStep,
         *,
         inner_epochs: int,
-        micro_batch: int,
+        micro_batch_tokens: int,
         seed: int,
         logged: Mapping[str, str] = LOGGED,
     ) -> None:
@@ -64,18 +64,24 @@ class Learner:
         self.objective = objective
         self.step = step
         self.inner_epochs = inner_epochs
-        self.micro_batch = micro_batch
+        self.micro_batch_tokens = micro_batch_tokens
         self.seed = seed
         self.logged = logged
 
-    def prepare(self, experience: Experience) -> None:
-        """Compute the old and the reference log-probabilities that the coming steps need."""
-        # The only step of an iteration sees the very policy that sampled: its own values serve as old ones.
-        if experience.old_logprobs is None and len(experience.lengths) * self.inner_epochs > 1:
-            experience.old_logprobs = self._logprobs(experience, self.wrapped)
+    def prepare(self, experience: Experience, iteration: int) -> None:
+        """Compute what the coming steps need: features of images, old and reference log-probabilities."""
+        if self.policy.shared_prefix and self.policy.sight.frozen:
+            with self.accelerator.autocast():
+                self.policy.sight.look(experience.prompts)
+        order = self._order(len(experience.lengths), iteration)
+        if experience.old_logprobs is None and len(order) > 1:
+            # The first step sees the very policy that sampled: its own values serve as the old ones.
+            others = [index for index in range(len(experience.lengths)) if index != order[0]]
+            experience.old_logprobs = self._logprobs(experience, self.wrapped, others)
         if experience.reference_logprobs is None and self.objective.needs_reference:
+            everything = range(len(experience.lengths))
             with self.policy.as_reference() as reference:
-                experience.reference_logprobs = self._logprobs(experience, reference)
+                experience.reference_logprobs = self._logprobs(experience, reference, everything)
 
     def learn(self, experience: Experience, iteration: int, done: int = 0) -> Iterator[dict[str, float]]:
         """Yield the metrics of each optimizer step, having passed over the first ``done`` of them.
@@ -95,12 +101,12 @@ class Learner:
 
     def _mini_batch(self, experience: Experience, mini_batch: int) -> dict[str, float]:
         """Accumulate the gradient over micro-batches and take the step."""
-        parts = experience.split(mini_batch, self.micro_batch)
+        parts = self._parts(experience, mini_batch)
         sums: list[dict[str, Tensor]] = []
         for index, rows in enumerate(parts):
             last = index + 1 == len(parts)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                loss, metrics = self._loss(experience.select(rows), experience.lengths[mini_batch])
+                loss, metrics = self._loss(experience, rows, experience.lengths[mini_batch])
                 # Data parallel training averages gradients over processes; the objective is a sum.
                 self.accelerator.backward(loss * self.accelerator.num_processes)
             sums.append({"loss": loss.detach(), **metrics})
@@ -109,11 +115,24 @@ class Learner:
             total["loss"]
         )
 
-    def _loss(self, part: MicroBatch, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _parts(self, experience: Experience, mini_batch: int) -> list[Tensor]:
+        """Return the rows of each forward pass: equally many passes on all processes, some without rows."""
+        parts = experience.split(mini_batch, self.micro_batch_tokens, shared_prefix=self.policy.shared_prefix)
+        count = torch.tensor([len(parts)], device=self.accelerator.device)
+        most = int(self.accelerator.gather(count).max())
+        return parts + [torch.zeros(0, dtype=torch.long)] * (most - len(parts))
+
+    def _loss(
+        self, experience: Experience, rows: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return these rows' share of the mini-batch's loss, and of its metrics."""
+        part = experience.select(rows)
         logprobs, entropy = self.wrapped(part.prompts, part.tokens, part.mask)
         device = logprobs.device
         old, reference = part.old_logprobs, part.reference_logprobs
+        if old is not None and old.isnan().any():
+            experience.note_old_logprobs(rows, logprobs.detach())
+            old = None
         return self.objective.loss(
             logprobs,
             logprobs.detach() if old is None else old.to(device),
@@ -125,15 +144,19 @@ class Learner:
         )
 
     @torch.no_grad()
-    def _logprobs(self, experience: Experience, policy: nn.Module) -> Tensor:
-        """Return log-probabilities (n, T), from the same micro-batches and precision as the loss's."""
-        values = torch.zeros(experience.tokens.shape)
-        for mini_batch in range(len(experience.lengths)):
-            for rows in experience.split(mini_batch, self.micro_batch):
+    def _logprobs(self, experience: Experience, policy: nn.Module, mini_batches: Iterable[int]) -> Tensor:
+        """Return log-probabilities (n, T), from the same micro-batches and precision as the loss's.
+
+        They are NaN for the rows of other mini-batches.
+        """
+        values = torch.full(experience.tokens.shape, torch.nan)
+        for mini_batch in mini_batches:
+            for rows in self._parts(experience, mini_batch):
                 part = experience.select(rows)
                 with self.accelerator.autocast():
                     found = policy(part.prompts, part.tokens, part.mask)[0]
                 if len(rows):
+                    values[rows] = 0.0
                     values[rows, : found.shape[1]] = found.cpu()
         return values
 

@@ -156,18 +156,18 @@ def _held(size: ModelSize, autocast: bool, reference: bool) -> list[Part]:
 
 
 def _of_update(config: RunConfig, size: ModelSize, prompt_tokens: int, compute: int) -> list[Part]:
-    rows, new = config.training.micro_batch, config.rollout.max_new_tokens
+    # A row longer than the budget runs alone.
+    tokens = max(config.training.micro_batch_tokens, prompt_tokens + config.rollout.max_new_tokens)
     checkpointing = config.policy.gradient_checkpointing
-    activations = rows * (prompt_tokens + new) * _kept(size, size.text, compute, checkpointing)
+    activations = tokens * _kept(size, size.text, compute, checkpointing)
     if not config.policy.freeze_vision and not size.adapters:
-        patches = rows * prompt_tokens * PATCHES_A_TOKEN
+        patches = tokens * PATCHES_A_TOKEN
         activations += patches * _kept(size, size.tower, compute, checkpointing)
-    chunk = min(config.training.logprob_chunk, rows * new)
+    chunk = min(config.training.logprob_chunk, tokens)
     logits = chunk * size.vocabulary * (compute + LOGIT_COPIES * FLOAT)
     kept = "layer inputs and one layer" if checkpointing else "all layers"
-    length = f"({prompt_tokens:,} + {new:,}) tokens"
     return [
-        Part("activations of a micro-batch", activations, 0, f"{rows} × {length}, {kept}"),
+        Part("activations of a micro-batch", activations, 0, f"{tokens:,} tokens, {kept}"),
         Part("logits of a chunk", logits, 0, f"{chunk:,} tokens × {size.vocabulary:,}"),
     ]
 
@@ -194,10 +194,10 @@ def _of_rollout(config: RunConfig, size: ModelSize, prompt_tokens: int, compute:
 def _kept(size: ModelSize, blocks: Blocks, compute: int, checkpointing: bool) -> int:
     """Return the bytes that a token leaves for the backward pass."""
     # Two norms keep their input and its normalised form in float32 or as stored, and give a linear layer its
-    # input; attention keeps queries, keys and values of all heads, its output and that in the heads' layout;
-    # a gated MLP keeps gate, activated gate, other half and product.
+    # input; attention keeps queries, keys, values and its output; a gated MLP keeps gate, activated gate,
+    # other half and product.
     norms = 2 * blocks.hidden * (FLOAT + size.weight_bytes + compute)
-    layer = norms + compute * (5 * blocks.hidden + 4 * blocks.intermediate)
+    layer = norms + compute * (4 * blocks.hidden + 4 * blocks.intermediate)
     if size.adapters:
         layer += compute * 3 * blocks.hidden  # each adapter casts the shared input for itself
     return (

@@ -15,25 +15,19 @@ class MiniBatchPlan:
     Attributes:
         step_of: (P,) of each prompt; what a prompt without usable completions has means nothing.
         lengths: for each step the lengths of its completions, (M_k,) float32, of all processes.
-        widest: for each step the largest number of completions that one process has of it.
     """
 
     step_of: Tensor
     lengths: list[Tensor]
-    widest: list[int]
 
 
-def plan_mini_batches(
-    usable: Tensor, lengths: Tensor, owner: Tensor, prompts_per_step: int, workers: int
-) -> MiniBatchPlan:
+def plan_mini_batches(usable: Tensor, lengths: Tensor, prompts_per_step: int) -> MiniBatchPlan:
     """Deal prompts that have usable completions out to steps, in prompt order; the last may get fewer.
 
     Args:
         usable: (P, G) bool, completions that take part in the update, of all processes.
         lengths: (P, G) tokens.
-        owner: (P,) process that has each prompt.
         prompts_per_step: prompts an optimizer step.
-        workers: W, number of processes.
     """
     taking_part = usable.any(1)
     step_of = torch.div(taking_part.cumsum(0) - 1, prompts_per_step, rounding_mode="floor")
@@ -42,5 +36,4 @@ def plan_mini_batches(
     return MiniBatchPlan(
         step_of=step_of,
         lengths=[lengths[member].float() for member in members],
-        widest=[max(int(member[owner == rank].sum()) for rank in range(workers)) for member in members],
     )

@@ -106,7 +106,7 @@ def step_lines(config: RunConfig, objective: Objective) -> Lines:
         yield "", f"again, up to {objective.max_rounds} times, until enough prompts are kept"
     mini = min(shape.mini_batch_prompts, rollout.prompts)
     yield "mini-batch", f"{mini:,} prompts = {mini * rollout.completions:,} completions an optimizer step"
-    yield "micro-batch", f"{training.micro_batch:,} completions a forward pass and process"
+    yield "micro-batch", f"{training.micro_batch_tokens:,} tokens a forward pass and process"
     steps = shape.steps_per_iteration
     epochs = f"{training.inner_epochs} inner epochs, " if training.inner_epochs > 1 else ""
     yield (

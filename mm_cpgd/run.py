@@ -56,7 +56,12 @@ def _run(
     accelerator = start_accelerator(config)
     console.quiet = not accelerator.is_main_process
     on_main(accelerator, lambda: claim_folder(config.folder, start))
-    policy = load_policy(config.policy, config.training.logprob_chunk).to(accelerator.device)
+    policy = load_policy(
+        config.policy,
+        config.training.logprob_chunk,
+        shared_prefix=config.rollout.shared_prefix,
+        say=console.print,
+    ).to(accelerator.device)
     trainer = _build(config, accelerator, policy, make_evaluator, console, imitate)
     # From here on the folder holds a run; a start that fails before may simply be tried again.
     on_main(accelerator, lambda: save_config(config, config.folder / CONFIG))

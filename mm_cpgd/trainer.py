@@ -168,7 +168,7 @@ class Trainer:
         assert pending is not None
         started = time.perf_counter()
         self.learner.policy.train()
-        self.learner.prepare(pending.experience)
+        self.learner.prepare(pending.experience, number)
         for step in self.learner.learn(pending.experience, number, done=len(pending.steps)):
             pending.steps.append(step)
             self.state.saved = False

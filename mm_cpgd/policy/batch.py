@@ -17,8 +17,9 @@ class EncodedPrompt:
         input_ids: (L,).
         positions: (axes, L), axes = 3 for the Qwen family, else 1.
         token_types: (L,) 0 text, 1 image, 2 video; None where the family has none.
-        types_name: what the model calls them.
         vision: per-image tensors, concatenated over a batch along the first axis (``pixel_values`` …).
+        types_name: what the model calls the token types.
+        seen: what a frozen vision tower makes of the images, and whose tower it was; never in a checkpoint.
     """
 
     input_ids: Tensor
@@ -26,6 +27,7 @@ class EncodedPrompt:
     token_types: Tensor | None = None
     vision: dict[str, Tensor] = field(default_factory=dict)
     types_name: str = "mm_token_type_ids"
+    seen: tuple[object, Tensor] | None = None
 
     def __len__(self) -> int:
         return self.input_ids.numel()
@@ -84,9 +86,10 @@ def _collate(
     batch["position_ids"] = positions if axes > 1 else positions[0]
     if any(prompt.token_types is not None for prompt in prompts):
         batch[prompts[0].types_name] = types
-    return batch | _concatenate_vision(prompts)
+    return batch | concatenate_vision(prompts)
 
 
-def _concatenate_vision(prompts: Sequence[EncodedPrompt]) -> dict[str, Tensor]:
+def concatenate_vision(prompts: Sequence[EncodedPrompt]) -> dict[str, Tensor]:
+    """Put the vision tensors of several prompts one after the other."""
     names = {name: None for prompt in prompts for name in prompt.vision}  # in order, once each
     return {name: torch.cat([p.vision[name] for p in prompts if name in p.vision]) for name in names}

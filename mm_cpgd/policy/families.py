@@ -21,10 +21,48 @@ CONTROL_TOKENS = (
     "eoi_token",
 )
 
+# Families whose completions share their prefix: causal layers, one rotary embedding for all of them.
+SHARED_PREFIX = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+
 
 def base_model(model: Any) -> Any:
     """Return the part that turns tokens and pixels into hidden states, without the language head."""
     return model.model
+
+
+def language_model(model: Any) -> Any:
+    """Return the stack of layers, with its embeddings and its last norm, that reads text and images."""
+    return base_model(model).language_model
+
+
+def refuses_shared_prefix(model: Any) -> str | None:
+    """Say why completions cannot share their prompt's forward pass in this model; None where they can."""
+    kind = model.config.model_type
+    if kind not in SHARED_PREFIX:
+        return f"{kind} is none of {', '.join(SHARED_PREFIX)}"
+    config = language_model(model).config
+    if set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
+        return "some layers attend to a window only"
+    if config._attn_implementation != "sdpa":
+        return f"policy.attention is {config._attn_implementation}, not sdpa"
+    return None
+
+
+def image_features(model: Any, vision: Mapping[str, Tensor]) -> Tensor:
+    """Return what the language model of a ``SHARED_PREFIX`` family reads in the place of V image tokens.
+
+    Args:
+        model: with its language head.
+        vision: ``pixel_values`` and ``image_grid_thw`` of any number of images.
+
+    Returns:
+        (1 + K, V, H): the embeddings, and what is added behind each of the first K layers (Qwen3-VL).
+    """
+    found = base_model(model).get_image_features(
+        vision["pixel_values"], vision["image_grid_thw"], return_dict=True
+    )
+    layers = [found.pooler_output, *(getattr(found, "deepstack_features", None) or [])]
+    return torch.stack([torch.cat(list(layer)) for layer in layers])
 
 
 def vision_modules(model: Any) -> list[nn.Module]:

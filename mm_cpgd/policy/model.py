@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from mm_cpgd.config import PolicyConfig
 from mm_cpgd.errors import UserError
-from mm_cpgd.policy.families import set_pixel_limits, vision_modules
+from mm_cpgd.policy.families import refuses_shared_prefix, set_pixel_limits, vision_modules
 from mm_cpgd.policy.lora import add_lora
 from mm_cpgd.policy.policy import Policy
 from mm_cpgd.policy.prompts import PromptEncoder
+from mm_cpgd.policy.shared_prefix import prepare_model
 
 EMBEDDED = {"embedded:tiny": Path(__file__).parent.parent / "assets" / "tiny"}
 # What transformers raises for folders and names that hold no usable model.
@@ -34,8 +36,20 @@ LOADING_ERRORS = (
 HUB_SECONDS = 5
 
 
-def load_policy(config: PolicyConfig, logprob_chunk: int = 1024) -> Policy:
+def load_policy(
+    config: PolicyConfig,
+    logprob_chunk: int = 1024,
+    *,
+    shared_prefix: bool = True,
+    say: Callable[[str], None] = lambda text: None,
+) -> Policy:
     """Load model and processor by hub name, folder or ``embedded:…``; ready for rollouts (eval mode).
+
+    Args:
+        config: what to load.
+        logprob_chunk: tokens whose logits exist at one time.
+        shared_prefix: whether completions share their prompt's forward pass, where the family allows it.
+        say: is told where the family does not.
 
     Raises:
         UserError: when nothing loads under that name or it is no vision-language model.
@@ -57,7 +71,12 @@ def load_policy(config: PolicyConfig, logprob_chunk: int = 1024) -> Policy:
     if config.gradient_checkpointing:
         _checkpoint_layers(model)
     encoder = PromptEncoder(processor, model, config.system_prompt, config.prompt_template)
-    return Policy(model, processor, encoder, adapter, logprob_chunk).eval()
+    if shared_prefix and (reason := refuses_shared_prefix(model)):
+        say(f"no shared prefix: every completion runs its whole prompt ({reason})")
+        shared_prefix = False
+    if shared_prefix:
+        prepare_model(model)
+    return Policy(model, processor, encoder, adapter, logprob_chunk, shared_prefix).eval()
 
 
 def load_processor(config: PolicyConfig) -> Any:

@@ -16,6 +16,9 @@ from mm_cpgd.policy.families import base_model, control_token_ids
 from mm_cpgd.policy.logprobs import token_logprobs
 from mm_cpgd.policy.lora import merged_weights
 from mm_cpgd.policy.prompts import PromptEncoder
+from mm_cpgd.policy.shared_prefix import hidden_states
+from mm_cpgd.policy.stream import join, lay_out
+from mm_cpgd.policy.vision import Sight
 
 
 class Policy(nn.Module):
@@ -29,6 +32,7 @@ class Policy(nn.Module):
         encoder: writes prompts.
         adapter: the peft wrapper around ``model``, or None.
         logprob_chunk: tokens whose logits exist at one time.
+        shared_prefix: whether rows of one prompt share its forward pass; the model must be prepared for it.
     """
 
     def __init__(
@@ -38,12 +42,15 @@ class Policy(nn.Module):
         encoder: PromptEncoder,
         adapter: Any = None,
         logprob_chunk: int = 1024,
+        shared_prefix: bool = False,
     ) -> None:
         super().__init__()
         self.model: Any = model
         self.processor = processor
         self.encoder = encoder
         self.logprob_chunk = logprob_chunk
+        self.shared_prefix = shared_prefix
+        self.sight = Sight(model)
         self.adapter: Any
         self.reference: Any
         # Kept out of nn.Module's registry: the adapter and the reference are not this module's parameters.
@@ -88,7 +95,8 @@ class Policy(nn.Module):
         """Compute log π and entropy of completion tokens.
 
         Args:
-            prompts: n prompts, one a row.
+            prompts: n prompts, one a row; rows that hold the same object share its forward pass, where the
+                family allows it.
             completions: (n, T) token ids.
             mask: (n, T) True where a token is the completion's own.
             entropy_gradient: whether the entropy carries a gradient.
@@ -96,21 +104,41 @@ class Policy(nn.Module):
         Returns:
             log-probabilities (n, T) and entropies in nats (n, T); 0 where the mask is False.
         """
+        run = self._shared if self.shared_prefix else self._each_alone
+        states, rows, columns = run(prompts, completions, mask)
+        values, entropies = token_logprobs(
+            states,
+            self.model.get_output_embeddings(),
+            completions[rows, columns].to(self.device),
+            chunk=self.logprob_chunk,
+            entropy_gradient=entropy_gradient,
+        )
+        empty = torch.zeros(mask.shape, dtype=values.dtype, device=self.device)
+        places = (rows.to(self.device), columns.to(self.device))
+        return empty.index_put(places, values), empty.index_put(places, entropies)
+
+    def _shared(
+        self, prompts: Sequence[EncodedPrompt], completions: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the states (Y, H) that predict the tokens at rows (Y,) and columns (Y,)."""
+        own, prompt_of = join(prompts)
+        stream = lay_out(own, prompt_of, completions, mask)
+        hidden = hidden_states(self.model, self.sight, own, stream)
+        return hidden[stream.predicting.to(self.device)], stream.rows, stream.columns
+
+    def _each_alone(
+        self, prompts: Sequence[EncodedPrompt], completions: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the same from a padded batch in which each row holds its whole prompt: any family."""
         lengths = mask.sum(1).tolist()
         own = [row[:length] for row, length in zip(completions, lengths, strict=True)]
         batch = _to(collate_rows(prompts, own, self.pad_id), self.device)
         hidden = base_model(self.model)(**batch, use_cache=False).last_hidden_state
-        rows, columns = mask.to(self.device).nonzero(as_tuple=True)
-        starts = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
+        rows, columns = mask.nonzero(as_tuple=True)
+        starts = torch.tensor([len(prompt) for prompt in prompts])
         # The hidden state one place before a token predicts it.
-        states = hidden[rows, starts[rows] + columns - 1]
-        targets = completions.to(self.device)[rows, columns]
-        head = self.model.get_output_embeddings()
-        values, entropies = token_logprobs(
-            states, head, targets, chunk=self.logprob_chunk, entropy_gradient=entropy_gradient
-        )
-        empty = torch.zeros(mask.shape, dtype=values.dtype, device=self.device)
-        return empty.index_put((rows, columns), values), empty.index_put((rows, columns), entropies)
+        places = (rows.to(self.device), (starts[rows] + columns - 1).to(self.device))
+        return hidden[places], rows, columns
 
     def keep_reference(self) -> None:
         """Remember the policy as it is now; adapters need no copy, full training holds a frozen one."""
@@ -128,8 +156,15 @@ class Policy(nn.Module):
             raise RuntimeError("keep_reference() was not called")
         else:
             reference = Policy(
-                self.reference.to(self.device), self.processor, self.encoder, None, self.logprob_chunk
+                self.reference.to(self.device),
+                self.processor,
+                self.encoder,
+                None,
+                self.logprob_chunk,
+                self.shared_prefix,
             )
+            if self.sight.frozen:
+                reference.sight = self.sight
             yield reference
 
     def save(self, folder: Path) -> None:

@@ -253,6 +253,31 @@ def test_a_batch_equals_each_row_alone(policy: Policy, prompts: list[EncodedProm
             torch.testing.assert_close(values[row], own[0], rtol=0, atol=1e-5)
 
 
+def test_the_qwen_families_share_prefixes_and_the_others_say_that_they_do_not(folder: Path) -> None:
+    said: list[str] = []
+    policy = load_policy(PolicyConfig(model=str(folder)), say=said.append)
+    assert policy.shared_prefix == ("qwen" in policy.model.config.model_type)
+    assert len(said) == (not policy.shared_prefix)
+
+
+def test_sharing_a_prefix_changes_neither_values_nor_gradients(
+    policy: Policy, prompts: list[EncodedPrompt]
+) -> None:
+    rows = [prompts[i] for i in (2, 0, 2, 3, 1, 2)]
+    tokens = torch.arange(30, 30 + 6 * 7).view(6, 7)
+    mask = torch.arange(7) < torch.tensor([7, 2, 5, 6, 1, 7]).unsqueeze(1)
+    weight = policy.model.model.language_model.layers[0].mlp.up_proj.weight
+
+    def found(shared: bool) -> tuple[Tensor, Tensor]:
+        before, policy.shared_prefix = policy.shared_prefix, shared and policy.shared_prefix
+        values, entropies = policy(rows, tokens, mask, True)
+        policy.shared_prefix = before
+        return values.detach(), torch.autograd.grad((values.sin() + entropies).sum(), [weight])[0]
+
+    for one, other in zip(found(True), found(False), strict=True):
+        assert (one - other).norm() <= 1e-5 * other.norm()
+
+
 def test_the_gradient_reaches_the_language_model_alone(policy: Policy, prompts: list[EncodedPrompt]) -> None:
     policy.zero_grad()
     tokens = torch.arange(30, 30 + 4 * 5).view(4, 5)

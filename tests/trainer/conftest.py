@@ -38,7 +38,7 @@ training:
   iterations: 3
   mini_batch_prompts: 2
   inner_epochs: 2
-  micro_batch: 8
+  micro_batch_tokens: 4096
   learning_rate: 1.0e-3
   threads: 1
 checkpoint: {{every: 1}}

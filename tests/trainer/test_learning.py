@@ -70,19 +70,18 @@ def whole(policy: Policy) -> Experience:
         advantages=torch.tensor(ADVANTAGES),
         mini_batch=torch.zeros(8, dtype=torch.long),
         lengths=[torch.tensor(LENGTHS).float()],
-        widest=[8],
     )
 
 
 def halves(whole: Experience) -> Experience:
     """The same in two mini-batches."""
-    state = {**whole.state(), "mini_batch": torch.arange(8) // 4, "widest": [4, 4]}
+    state = {**whole.state(), "mini_batch": torch.arange(8) // 4}
     state["lengths"] = [torch.tensor(LENGTHS[:4]).float(), torch.tensor(LENGTHS[4:]).float()]
     return Experience.from_state(state, whole.prompts)
 
 
 def learner(
-    policy: Policy, recipe: str = "cpgd", micro_batch: int = 16, inner_epochs: int = 1
+    policy: Policy, recipe: str = "cpgd", tokens: int = 4096, inner_epochs: int = 1
 ) -> tuple[Learner, Recorder]:
     config = AlgorithmConfig(**load_recipe(recipe))
     objective = build_objective(config, completions=2, max_new_tokens=8)
@@ -96,19 +95,19 @@ def learner(
         objective,
         step,
         inner_epochs=inner_epochs,
-        micro_batch=micro_batch,
+        micro_batch_tokens=tokens,
         seed=1,
     )
     return made, recorder
 
 
 def gradient(
-    policy: Policy, rows: Experience, recipe: str = "cpgd", micro_batch: int = 16
+    policy: Policy, rows: Experience, recipe: str = "cpgd", tokens: int = 4096
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The gradient and the metrics of an iteration of one step."""
-    made, recorder = learner(policy, recipe, micro_batch)
+    made, recorder = learner(policy, recipe, tokens)
     fresh = Experience.from_state(rows.state(), rows.prompts)
-    made.prepare(fresh)
+    made.prepare(fresh, 1)
     (metrics,) = made.learn(fresh, iteration=1)
     return recorder.steps[0], metrics
 
@@ -121,12 +120,12 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         torch.testing.assert_close(found[name], value, rtol=0, atol=1e-6 * largest, msg=name)
 
 
-@pytest.mark.parametrize("micro_batch", [1, 3])
+@pytest.mark.parametrize("tokens", [1, 120])
 def test_the_micro_batch_changes_neither_gradient_nor_metrics(
-    policy: Policy, whole: Experience, micro_batch: int
+    policy: Policy, whole: Experience, tokens: int
 ) -> None:
-    expected, metrics = gradient(policy, whole, micro_batch=16)
-    found, others = gradient(policy, whole, micro_batch=micro_batch)
+    expected, metrics = gradient(policy, whole)
+    found, others = gradient(policy, whole, tokens=tokens)
     assert_same(found, expected)
     assert others == pytest.approx(metrics, rel=1e-6, abs=1e-6)
 
@@ -134,7 +133,7 @@ def test_the_micro_batch_changes_neither_gradient_nor_metrics(
 def test_the_accumulated_gradient_is_that_of_one_token_mean_over_all_rows(
     policy: Policy, whole: Experience
 ) -> None:
-    found, _ = gradient(policy, whole, "pg", micro_batch=3)
+    found, _ = gradient(policy, whole, "pg", tokens=120)
     policy.zero_grad(set_to_none=True)
     for row, (length, advantage) in enumerate(zip(LENGTHS, ADVANTAGES, strict=True)):
         tokens = whole.tokens[row : row + 1, :length]
@@ -162,8 +161,8 @@ def test_the_order_of_prompts_and_rows_changes_no_gradient(policy: Policy, whole
     place = torch.tensor([prompts.index(p) for p in range(4)])
     state["prompt_of"] = place[whole.prompt_of[order]]
     shuffled = Experience.from_state(state, [whole.prompts[p] for p in prompts])
-    expected, metrics = gradient(policy, whole, micro_batch=3)
-    found, others = gradient(policy, shuffled, micro_batch=3)
+    expected, metrics = gradient(policy, whole, tokens=120)
+    found, others = gradient(policy, shuffled, tokens=120)
     assert_same(found, expected)
     assert others == pytest.approx(metrics, rel=1e-6, abs=1e-6)
 
@@ -171,9 +170,9 @@ def test_the_order_of_prompts_and_rows_changes_no_gradient(policy: Policy, whole
 def test_with_several_steps_the_first_one_still_has_ratio_exactly_one(
     policy: Policy, whole: Experience
 ) -> None:
-    made, _ = learner(policy, micro_batch=3)
+    made, _ = learner(policy, tokens=120)
     rows = halves(whole)
-    made.prepare(rows)
+    made.prepare(rows, 1)
     assert rows.old_logprobs is not None
     steps = list(made.learn(rows, 1))
     # The recorder changes no weight, so this holds for every step.
@@ -185,7 +184,7 @@ def test_old_logprobs_are_not_computed_where_one_step_makes_them_needless(
 ) -> None:
     made, _ = learner(policy)
     rows = Experience.from_state(whole.state(), whole.prompts)
-    made.prepare(rows)
+    made.prepare(rows, 1)
     assert rows.old_logprobs is None
     assert rows.reference_logprobs is None
 
@@ -193,7 +192,7 @@ def test_old_logprobs_are_not_computed_where_one_step_makes_them_needless(
 def test_every_inner_epoch_takes_one_step_for_each_mini_batch(policy: Policy, whole: Experience) -> None:
     made, recorder = learner(policy, inner_epochs=3)
     rows = halves(whole)
-    made.prepare(rows)
+    made.prepare(rows, 1)
     assert len(list(made.learn(rows, 1))) == 6
     assert len(recorder.steps) == 6
 
@@ -209,19 +208,33 @@ def test_an_inner_epoch_visits_each_mini_batch_once_in_an_order_of_seed_and_iter
 def test_steps_that_are_done_are_passed_over(policy: Policy, whole: Experience) -> None:
     made, _ = learner(policy)
     rows = halves(whole)
-    made.prepare(rows)
+    made.prepare(rows, 1)
     all_steps = list(made.learn(rows, 1))
     assert list(made.learn(rows, 1, done=1)) == all_steps[1:]
 
 
-def test_a_process_without_rows_runs_along_with_a_zero_gradient(policy: Policy, whole: Experience) -> None:
-    state = {**whole.state(), "widest": [20]}
-    padded = Experience.from_state(state, whole.prompts)
-    assert len(padded.split(0, 8)) == 3
-    expected, metrics = gradient(policy, whole, micro_batch=8)
-    found, others = gradient(policy, padded, micro_batch=8)
+def test_a_process_without_rows_runs_along_with_a_zero_gradient(
+    policy: Policy, whole: Experience, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, metrics = gradient(policy, whole)
+    original = Experience.split
+
+    def split(self: Experience, *arguments: Any, **options: Any) -> list[Tensor]:
+        return [*original(self, *arguments, **options), *[torch.zeros(0, dtype=torch.long)] * 2]
+
+    monkeypatch.setattr(Experience, "split", split)
+    found, others = gradient(policy, whole)
     assert_same(found, expected)
     assert others == pytest.approx(metrics, rel=1e-6, abs=1e-6)
+
+
+def test_all_processes_run_as_many_forward_passes_as_the_one_with_the_most(
+    policy: Policy, whole: Experience, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _ = learner(policy)
+    monkeypatch.setattr(made.accelerator, "gather", lambda own: torch.cat([own, own + 2]))
+    parts = made._parts(whole, 0)
+    assert [len(rows) for rows in parts] == [8, 0, 0]
 
 
 class TestStep:

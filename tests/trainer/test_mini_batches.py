@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mm_cpgd.experience import Experience, pad_tokens
+from mm_cpgd.micro_batches import fill_with_groups
 from mm_cpgd.mini_batches import plan_mini_batches
 from mm_cpgd.policy import EncodedPrompt
 
 USABLE = torch.tensor([[1, 1], [0, 0], [1, 0], [1, 1], [0, 1]], dtype=torch.bool)
 LENGTHS = torch.tensor([[3, 5], [7, 7], [2, 9], [4, 4], [9, 1]])
-OWNER = torch.tensor([0, 1, 0, 1, 0])
 
 
-def experience(rows: list[tuple[int, int, int]], widest: list[int]) -> Experience:
+def experience(rows: list[tuple[int, int, int]]) -> Experience:
     """Rows of (prompt, length, mini-batch); the prompts have 2, 4 and 6 tokens."""
     prompts = [EncodedPrompt(torch.arange(n), torch.arange(n).unsqueeze(0)) for n in (2, 4, 6)]
     tokens, mask = pad_tokens([torch.arange(1, length + 1) for _, length, _ in rows])
@@ -28,24 +28,18 @@ def experience(rows: list[tuple[int, int, int]], widest: list[int]) -> Experienc
         advantages=torch.arange(len(rows)).float(),
         mini_batch=torch.tensor([step for _, _, step in rows], dtype=torch.long),
         lengths=[],
-        widest=widest,
     )
 
 
 def test_prompts_without_usable_completions_take_no_place_in_a_step() -> None:
-    plan = plan_mini_batches(USABLE, LENGTHS, OWNER, prompts_per_step=2, workers=2)
+    plan = plan_mini_batches(USABLE, LENGTHS, prompts_per_step=2)
     assert plan.step_of[USABLE.any(1)].tolist() == [0, 0, 1, 1]
     assert [part.tolist() for part in plan.lengths] == [[3, 5, 2], [4, 4, 1]]
 
 
-def test_widest_is_the_largest_number_of_rows_that_one_process_has_of_a_step() -> None:
-    plan = plan_mini_batches(USABLE, LENGTHS, OWNER, prompts_per_step=2, workers=2)
-    assert plan.widest == [3, 2]
-
-
 def test_nothing_usable_gives_no_step_at_all() -> None:
-    plan = plan_mini_batches(torch.zeros_like(USABLE), LENGTHS, OWNER, 2, workers=2)
-    assert (plan.lengths, plan.widest) == ([], [])
+    plan = plan_mini_batches(torch.zeros_like(USABLE), LENGTHS, 2)
+    assert plan.lengths == []
 
 
 @given(st.data())
@@ -55,26 +49,49 @@ def test_every_usable_completion_counts_in_exactly_one_step(data: st.DataObject)
     usable = torch.tensor(flags).reshape(prompts, group)
     lengths = torch.arange(prompts * group).reshape(prompts, group)
     per_step = data.draw(st.integers(1, 4))
-    plan = plan_mini_batches(usable, lengths, torch.arange(prompts) % 2, per_step, workers=2)
+    plan = plan_mini_batches(usable, lengths, per_step)
     assert sorted(torch.cat([*plan.lengths, torch.zeros(0)]).tolist()) == lengths[usable].tolist()
     assert all(0 < len(part) <= per_step * group for part in plan.lengths)
 
 
-def test_a_mini_batch_is_split_from_the_longest_row_to_the_shortest() -> None:
-    rows = experience([(0, 1, 0), (2, 3, 0), (1, 9, 1), (1, 1, 0)], widest=[3, 1])
+def test_rows_of_a_prompt_stay_together_and_the_largest_group_comes_first() -> None:
+    rows = experience([(0, 1, 0), (2, 3, 0), (1, 9, 1), (0, 2, 0), (2, 4, 0), (1, 1, 0)])
+    # The groups have 2 + 3, 6 + 7 and, in the first mini-batch, 4 + 1 tokens.
+    assert [part.tolist() for part in rows.split(0, 13, shared_prefix=True)] == [[4, 1], [3, 0, 5]]
+    assert [part.tolist() for part in rows.split(1, 13, shared_prefix=True)] == [[2]]
+
+
+def test_a_group_beyond_the_budget_is_split_and_its_prompt_counts_in_each_part() -> None:
+    rows = experience([(2, length, 0) for length in (1, 2, 3, 4, 9)])
+    # 6 tokens of prompt: 6 + 9 is more than 13 alone.
+    assert [part.tolist() for part in rows.split(0, 13, shared_prefix=True)] == [[4], [3, 2], [1, 0]]
+
+
+def test_without_a_shared_prefix_rows_are_padded_to_the_longest() -> None:
+    rows = experience([(0, 1, 0), (2, 3, 0), (1, 9, 1), (1, 1, 0)])
     # Prompt and completion together: 3, 9, 13 and 5 tokens.
-    assert [part.tolist() for part in rows.split(0, 2)] == [[1, 3], [0]]
-    assert [part.tolist() for part in rows.split(1, 2)] == [[2]]
+    assert [part.tolist() for part in rows.split(0, 18, shared_prefix=False)] == [[1, 3], [0]]
+    assert [part.tolist() for part in rows.split(0, 17, shared_prefix=False)] == [[1], [3, 0]]
+    assert [part.tolist() for part in rows.split(1, 2, shared_prefix=False)] == [[2]]
 
 
-def test_a_process_with_fewer_rows_gets_as_many_parts_as_the_others() -> None:
-    rows = experience([(0, 1, 0)], widest=[5, 2])
-    assert [len(part) for part in rows.split(0, 2)] == [1, 0, 0]
-    assert [len(part) for part in rows.split(1, 2)] == [0]
+@given(st.data())
+def test_every_row_is_in_exactly_one_part_and_only_single_rows_exceed_the_budget(data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, 12))
+    prompt_of = data.draw(st.lists(st.integers(0, 3), min_size=count, max_size=count))
+    completions = data.draw(st.lists(st.integers(1, 9), min_size=count, max_size=count))
+    prompts = [3 + 2 * prompt for prompt in prompt_of]
+    budget = data.draw(st.integers(1, 40))
+    parts = fill_with_groups(prompt_of, prompts, completions, budget)
+    assert sorted(row for part in parts for row in part) == list(range(count))
+    for part in parts:
+        prefixes = {prompt_of[row]: prompts[row] for row in part}
+        size = sum(prefixes.values()) + sum(completions[row] for row in part)
+        assert size <= budget or len(part) == 1
 
 
 def test_selected_rows_are_as_wide_as_their_longest_completion() -> None:
-    rows = experience([(0, 1, 0), (2, 3, 0), (1, 9, 0)], widest=[3])
+    rows = experience([(0, 1, 0), (2, 3, 0), (1, 9, 0)])
     part = rows.select(torch.tensor([1, 0]))
     assert part.tokens.tolist() == [[1, 2, 3], [1, 0, 0]]
     assert part.mask.tolist() == [[True, True, True], [True, False, False]]
@@ -82,7 +99,7 @@ def test_selected_rows_are_as_wide_as_their_longest_completion() -> None:
 
 
 def test_no_rows_are_stood_in_for_by_one_that_is_masked() -> None:
-    rows = experience([(0, 1, 0)], widest=[3])
+    rows = experience([(0, 1, 0)])
     rows.reference_logprobs = torch.ones(1, 1)
     part = rows.select(torch.zeros(0, dtype=torch.long))
     assert (len(part.prompts), part.mask.any().item(), part.advantages.tolist()) == (1, False, [0.0])
@@ -91,7 +108,7 @@ def test_no_rows_are_stood_in_for_by_one_that_is_masked() -> None:
 
 
 def test_state_and_back_keeps_everything_but_the_prompts() -> None:
-    rows = experience([(0, 1, 0), (2, 3, 0)], widest=[2])
+    rows = experience([(0, 1, 0), (2, 3, 0)])
     state = rows.state()
     assert "prompts" not in state
     back = Experience.from_state(state, rows.prompts)

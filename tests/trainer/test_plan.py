@@ -28,7 +28,7 @@ BASE = [
     "rollout.completions=2",
     "rollout.batch_prompts=4",
     "rollout.max_new_tokens=5",
-    "training.micro_batch=2",
+    "training.micro_batch_tokens=30",
     "training.mixed_precision=no",
 ]
 
@@ -135,7 +135,6 @@ def test_parameters_are_counted_without_weights_as_the_loaded_policy_counts_them
 def test_the_estimate_of_activations_is_what_autograd_really_keeps(
     tiny_folder: Path, tiny_policy: Policy, configured: Callable[..., RunConfig]
 ) -> None:
-    # Prompts of several lengths: with padding there is a mask, and attention keeps more.
     examples = load_examples("generated:all", limit=8).examples
     prompts = [tiny_policy.encoder.encode(example) for example in examples]
     longest = max(map(len, prompts))
@@ -151,7 +150,9 @@ def test_the_estimate_of_activations_is_what_autograd_really_keeps(
         tiny_policy(prompts, torch.full((8, 32), 100), torch.ones(8, 32, dtype=torch.bool))
     measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
-    config = configured(tiny_folder, "training.micro_batch=8", "rollout.max_new_tokens=32")
+    # Nothing is predicted behind a completion's last token.
+    tokens = sum(map(len, prompts)) + 8 * 31
+    config = configured(tiny_folder, f"training.micro_batch_tokens={tokens}", "rollout.max_new_tokens=32")
     size = measure_model(config.policy)
     named = {part.name: part for part in estimate_memory(config, size, longest, reference=False)}
     assert named["activations of a micro-batch"].update == pytest.approx(measured, rel=0.04)

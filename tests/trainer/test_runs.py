@@ -38,8 +38,8 @@ def kept_policies(monkeypatch: pytest.MonkeyPatch) -> list[Policy]:
     """The policies that runs load."""
     loaded: list[Policy] = []
 
-    def load(*arguments: Any) -> Policy:
-        loaded.append(load_policy(*arguments))
+    def load(*arguments: Any, **options: Any) -> Policy:
+        loaded.append(load_policy(*arguments, **options))
         return loaded[-1]
 
     monkeypatch.setattr("mm_cpgd.run.load_policy", load)
@@ -49,18 +49,31 @@ def kept_policies(monkeypatch: pytest.MonkeyPatch) -> list[Policy]:
 def test_the_micro_batch_changes_neither_metrics_nor_weights(
     yaml: Path, tmp_path: Path, read_rows: Rows
 ) -> None:
-    sizes = (1, 3, 16)
+    sizes = (1, 100, 10000)
     for size in sizes:
-        overrides = [f"training.micro_batch={size}", f"output={tmp_path / str(size)}"]
+        overrides = [f"training.micro_batch_tokens={size}", f"output={tmp_path / str(size)}"]
         # Adam turns rounding into steps of the size of the learning rate where a gradient is next to zero.
         shorter = ["training.iterations=2", "training.learning_rate=1e-5"]
         trainer_jobs.run(yaml, [*overrides, *shorter, *NO_EVALUATION])
-    expected, expected_rows = weights(tmp_path / "16"), read_rows(tmp_path / "16")
+    expected, expected_rows = weights(tmp_path / "10000"), read_rows(tmp_path / "10000")
     for size in sizes[:2]:
         for found, row in zip(read_rows(tmp_path / str(size)), expected_rows, strict=True):
             assert found == pytest.approx(row, rel=1e-5, abs=1e-6)
         for name, value in weights(tmp_path / str(size)).items():
             torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-6)
+
+
+def test_sharing_prefixes_changes_neither_metrics_nor_weights(
+    yaml: Path, tmp_path: Path, read_rows: Rows
+) -> None:
+    for name in ("true", "false"):
+        overrides = [f"rollout.shared_prefix={name}", f"output={tmp_path / name}", "training.iterations=2"]
+        trainer_jobs.run(yaml, [*overrides, "training.learning_rate=1e-5", *NO_EVALUATION])
+    for found, row in zip(read_rows(tmp_path / "true"), read_rows(tmp_path / "false"), strict=True):
+        assert found == pytest.approx(row, rel=1e-4, abs=1e-6)
+    expected = weights(tmp_path / "false")
+    for name, value in weights(tmp_path / "true").items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-6)
 
 
 def test_the_run_folder_holds_everything_that_a_run_promises(
@@ -280,7 +293,7 @@ def test_the_first_loss_of_fine_tuning_is_the_token_mean_over_the_solutions(
         original(self, progress)
 
     monkeypatch.setattr(Trainer, "run", run)
-    options = ["rollout.max_new_tokens=200", "sft.batch=12", "sft.steps=1", "training.micro_batch=5"]
+    options = ["rollout.max_new_tokens=200", "sft.batch=12", "sft.steps=1", "training.micro_batch_tokens=500"]
     trainer_jobs.run(yaml, [*options, "training.learning_rate=1e-12", *NO_EVALUATION], imitate=True)
     policy, source = kept_policies[0], trainers[0].source
     total, count = 0.0, 0

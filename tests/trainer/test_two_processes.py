@@ -28,9 +28,9 @@ def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> 
 def test_torchrun_on_two_processes_gives_the_trajectory_of_one(
     yaml: Path, tmp_path: Path, read_rows: Rows
 ) -> None:
-    trainer_jobs.run(yaml, [FILTER, "training.micro_batch=3", f"output={tmp_path / 'one'}"])
+    trainer_jobs.run(yaml, [FILTER, "training.micro_batch_tokens=60", f"output={tmp_path / 'one'}"])
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv-backend=c10d"]
-    command = ["-m", "mm_cpgd.cli", "train", str(yaml), FILTER, "training.micro_batch=3"]
+    command = ["-m", "mm_cpgd.cli", "train", str(yaml), FILTER, "training.micro_batch_tokens=60"]
     subprocess.run(
         [*launch, "--rdzv-endpoint=localhost:0", *command],
         check=True,

@@ -1,0 +1,76 @@
+"""What the vision tower makes of prompts' images; with a frozen tower it is asked once for each prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mm_cpgd.policy.batch import EncodedPrompt, concatenate_vision
+from mm_cpgd.policy.families import image_features, vision_modules
+
+# Patches of one pass through a frozen tower; more at a time are no faster.
+PATCHES = 16384
+
+
+class Sight:
+    """Asks the vision tower of a model.
+
+    Args:
+        model: of a family that ``image_features`` knows.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.parameters = [p for module in vision_modules(model) for p in module.parameters()]
+
+    @property
+    def frozen(self) -> bool:
+        """Whether what was seen once stays true."""
+        return not any(parameter.requires_grad for parameter in self.parameters)
+
+    def of(self, prompts: Sequence[EncodedPrompt]) -> Tensor | None:
+        """Return (1 + K, V, H) for the prompts' V image tokens, as ``image_features``; None for none."""
+        seeing = [prompt for prompt in prompts if prompt.vision]
+        if not seeing:
+            return None
+        device = self.parameters[0].device
+        if not self.frozen:
+            return image_features(self.model, _to(concatenate_vision(seeing), device))
+        self.look(seeing)
+        return torch.cat(
+            [prompt.seen[1].to(device, non_blocking=True) for prompt in seeing if prompt.seen], 1
+        )
+
+    @torch.no_grad()
+    def look(self, prompts: Sequence[EncodedPrompt]) -> None:
+        """Note in each prompt what a frozen tower makes of its images, unless it is there already."""
+        new = [p for p in prompts if p.vision and (p.seen is None or p.seen[0] is not self)]
+        for part in _by_patches(new):
+            found = image_features(self.model, _to(concatenate_vision(part), self.parameters[0].device))
+            share = [int(p.vision["image_grid_thw"].prod(1).sum()) for p in part]
+            patches = sum(share)
+            sizes = [found.shape[1] * own // patches for own in share]
+            for prompt, own in zip(part, found.split(sizes, 1), strict=True):
+                # A copy of its own: a view would keep the whole batch in memory.
+                prompt.seen = (self, own.to("cpu", copy=True))
+
+
+def _by_patches(prompts: Sequence[EncodedPrompt]) -> Iterator[list[EncodedPrompt]]:
+    part: list[EncodedPrompt] = []
+    patches = 0
+    for prompt in prompts:
+        own = prompt.vision["pixel_values"].shape[0]
+        if part and patches + own > PATCHES:
+            yield part
+            part, patches = [], 0
+        part.append(prompt)
+        patches += own
+    if part:
+        yield part
+
+
+def _to(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
