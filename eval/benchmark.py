@@ -27,6 +27,8 @@ class Response:
         extraction: what the benchmark's own first stage read out of it, where that is stored.
         finished: False when a length limit cut it off, None when nobody noted it.
         tokens: its length, None when nobody noted it.
+        meta: what its record says of the question, which goes before ``Example.meta``: published outputs are
+            grouped by the release of the data that they were made with.
     """
 
     id: str
@@ -35,6 +37,7 @@ class Response:
     extraction: str | None = None
     finished: bool | None = None
     tokens: int | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from data import DataError, Example
 from eval.benchmark import Ask, Benchmark, Response, ScoredRow
@@ -55,6 +56,8 @@ def score(
         if response is None:
             nothing = Response(example.id, "", sample)
             return ScoredRow(example, nothing, dict.fromkeys(scorers, _missing(example)), missing=True)
+        if response.meta:
+            example = replace(example, meta={**example.meta, **response.meta})
         verdicts = {name: _verdict(name, scorer, example, response) for name, scorer in scorers.items()}
         return ScoredRow(example, response, verdicts)
 

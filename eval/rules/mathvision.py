@@ -11,6 +11,7 @@ that has braces of its own, up to the last brace of the response, belongs to the
 is marked the whole response is compared. Where this differs from that code:
 
 * Numbers are read by this project's parser (``eval.rules.mathvision_prefix`` says which are not).
+* What an option such as "x = 5" gives a letter is forgotten with it; there it may count for later rows.
 * A gold answer that is no letter of an option is compared as it is; there it is an error.
 """
 

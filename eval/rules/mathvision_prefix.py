@@ -32,6 +32,8 @@ _CLOSERS = {"(": ")", "[": "]", "{": "}", r"\lfloor": r"\rfloor", r"\lceil": r"\
 _ARROWS = r"\to \rightarrow \longrightarrow"
 _STRAY = r". _ & \\ \} \right \choose \rgroup \rbrack \rbrace \rvert"
 _STOPS = frozenset([*_CLOSERS.values(), *_WORDS.split("|"), *_ARROWS.split(), *_STRAY.split()])
+# "x = 5" gives the unknown its value there, and has it.
+_ASSIGNED = re.compile(r"\s*[a-df-z]\s*=(?!=)")
 # What has to follow, by what goes before: a fraction's arguments stand in braces.
 _WANTED = {r"\frac": "{", r"\binom": "{", "numerator": "{", r"\sqrt": "{["}
 _KINDS = {r"\frac": "numerator", r"\binom": "numerator", "_": "base"}
@@ -118,6 +120,8 @@ class _Prefix:
 def readable(text: str) -> str:
     """Return the part of a lower-case text that the scorer reads. Raises ``Unreadable`` where it fails."""
     text = _BLANKS.sub(" ", re.sub(r"\\[dt]frac", r"\\frac", text))
+    assigned = _ASSIGNED.match(text)
+    text = text[assigned.end() :] if assigned else text
     prefix = _Prefix()
     for match in _TOKEN.finditer(text):
         token = match["other"]

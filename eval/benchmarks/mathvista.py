@@ -1,0 +1,170 @@
+r"""MathVista: 1,000 questions with a picture (testmini), from 31 sources.
+
+The benchmark scores in two stages: an LLM extracts the answer from a response, then a rule compares it
+(``eval.rules.mathvista``). Official here is the rule, on the stored ``extraction`` if there is one; without
+one, on what the benchmark extracts without asking (a response that is the answer, or ``The answer is
+"…".``) or else on what this project reads out of the response. The judge lets an LLM extract, then asks the
+same rule. Multiple choice never abstains: an extraction that names no option is the one nearest to it in
+spelling.
+
+Take the judge, or the official protocol with stored extractions, for a number that is to stand beside
+published ones: the choice of LLM alone moves it by some points.
+
+The output format is the benchmark's: an object of rows by ``pid``, each a row of the data with ``response``
+and, once made, ``extraction``. Its metadata goes before the data's own, as the totals of an output are by
+the release it was made with: the older one says "daily life" where the newer says "not applicable", and
+differs in some skills.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from data import Example, Row
+from eval.benchmark import Ask, Benchmark, DataSource, Response
+from eval.loading import check_published, complete, published_example, published_rows
+from eval.prompts import with_images
+from eval.rules import mathvista as rules
+from rewards import Status, Verdict, extract_answer
+
+COLUMNS = ("pid", "question", "choices", "precision", "answer", "question_type", "answer_type", "metadata")
+DIMENSIONS = ("language", "source", "category", "task", "context", "grade", "skills")
+_BOX = r"Reason step by step, then put {} in \boxed{{}}."
+_WANTED = {
+    "text": "the letter of the right option",
+    "integer": "the answer, a whole number, as in 1, 2 or 3,",
+    "float": "the answer, a decimal number",
+    "list": "the answer, a list as Python writes it, as in [1, 2, 3],",
+}
+_DECIMALS = {1: " with one decimal place, as in 1.2,", 2: " with two decimal places, as in 1.23,"}
+EXTRACTION = """\
+A student answered a question. Copy out the student's final answer and nothing else, in the form that the \
+question asks for: a whole number, a decimal number, a Python list, or the letter of an option. Do not solve \
+the question. If the response comes to no answer, write nothing.
+
+Question: How many marbles are left in the jar? (Unit: pieces) Put a whole number in the box.
+Response: There were 15, and 6 were taken out, so nine of them are left.
+Extracted answer: 9
+
+Question: What fraction of the field is planted? Put a decimal number with two decimal places in the box.
+Response: Three of the eight strips are green, which makes 3/8 = 0.375 of it, about 0.38.
+Extracted answer: 0.38
+
+Question: In which years did the harvest shrink? Put a list in the box.
+Response: It went down after 2003 and after 2007, hence in 2004 and 2008.
+Extracted answer: [2004, 2008]
+
+Question: Which animal is the heaviest?
+(A) goat
+(B) horse
+(C) hen
+Response: Going by the scale, the horse weighs more than both of the others.
+Extracted answer: B
+
+Question: {question}
+Response: {response}
+Extracted answer: """
+_MAX_CHARS = 8_000
+
+
+def load(source: DataSource) -> list[Example]:
+    """Read ``testmini.json`` and the images beside it, or the hub's copy. Raises ``DataError``."""
+    rows = published_rows(source, hub="AI4Math/MathVista", split="testmini", file="{split}.json")
+    return complete(map(_example, rows), "MathVista")
+
+
+def _example(row: Row) -> Example:
+    check_published(row, COLUMNS, "MathVista")
+    values = row.values
+    return published_example(
+        row,
+        id=values["pid"],
+        question=values["question"],
+        answer=values["answer"],
+        images=("decoded_image",) if "decoded_image" in values else ("image",),
+        choices=tuple(map(str, values["choices"] or ())),
+    )
+
+
+def prompt(example: Example) -> str:
+    """Ask with unit and options, and for the kind of answer that the row wants, in a box."""
+    return with_images(f"{_question(example)}\n\n{_instruction(example)}", example)
+
+
+def _question(example: Example) -> str:
+    unit = example.meta.get("unit")
+    question = example.question.strip() + (f" (Unit: {unit})" if unit else "")
+    return "\n".join([question, *(f"({chr(65 + i)}) {text}" for i, text in enumerate(example.choices))])
+
+
+def _instruction(example: Example) -> str:
+    kind, precision = example.meta["answer_type"], example.meta["precision"]
+    decimals = _DECIMALS.get(int(precision), "") if kind == "float" and precision is not None else ""
+    return _BOX.format(_WANTED.get(kind, "the answer") + decimals)
+
+
+def official(example: Example, response: Response) -> Verdict:
+    """Compare the stored extraction, or one that needs no LLM, by the benchmark's rule."""
+    if response.extraction is not None:
+        return _scored(example, response.extraction)
+    kind = example.meta["answer_type"]
+    extraction = rules.quick_extraction(response.text, kind, example.choices)
+    if extraction is None:
+        extraction = extract_answer(response.text)
+    if not extraction:
+        return Verdict(0.0, Status.NO_ANSWER, None, "no extraction is stored, and no answer was found")
+    return _scored(example, extraction)
+
+
+def _scored(example: Example, extraction: str) -> Verdict:
+    meta = example.meta
+    return rules.judge(extraction, example.answer, meta["answer_type"], example.choices, meta["precision"])
+
+
+def judge(example: Example, response: Response, ask: Ask) -> Verdict:
+    """Let an LLM extract, unless that is stored or needs none, and score. Raises what ``ask`` raises."""
+    if (response.extraction or "").strip():
+        return _scored(example, response.extraction or "")
+    if not response.text:
+        return Verdict(0.0, Status.NO_ANSWER, None, "the response is empty")
+    extraction = rules.quick_extraction(response.text, example.meta["answer_type"], example.choices)
+    if extraction is None:
+        question = f"{_question(example)}\n{_instruction(example)}"
+        asked = EXTRACTION.format(question=question, response=response.text[-_MAX_CHARS:])
+        extraction = ask(asked).strip()
+    return _scored(example, extraction)
+
+
+def groups(example: Example) -> dict[str, list[str]]:
+    """The nine dimensions of the benchmark's totals; a question may have several skills."""
+    about = example.meta.get("metadata") or {}
+    found = {name: [str(example.meta[name])] for name in ("question_type", "answer_type")}
+    for name in DIMENSIONS:
+        value = about.get(name)
+        found[name] = [str(one) for one in value] if isinstance(value, (list, tuple)) else [str(value)]
+    return found
+
+
+def read(record: Mapping[str, Any]) -> Response:
+    """Read a row of the data with ``response``, and with ``extraction`` once that has been made."""
+    extraction = record.get("extraction")
+    metadata = record.get("metadata")
+    return Response(
+        str(record["pid"]),
+        str(record["response"] or ""),
+        extraction=None if extraction is None else str(extraction),
+        meta={"metadata": metadata} if isinstance(metadata, Mapping) else {},
+    )
+
+
+benchmark = Benchmark(
+    name="mathvista",
+    source="Lu et al. 2024, arXiv 2310.02255; github.com/lupantech/MathVista",
+    load=load,
+    prompt=prompt,
+    official=official,
+    groups=groups,
+    judge=judge,
+    read=read,
+)
