@@ -117,11 +117,18 @@ def quickstart(
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(help="a run folder, for instance runs/quickstart")]) -> None:
-    """Write a run's report.html again.
+def report(
+    run: Annotated[Path, typer.Argument(help="a run folder, or a result of mm-cpgd score or mm-cpgd eval")],
+) -> None:
+    """Write a run's report.html again, or the page of a result with every answer in it.
 
     Example: `mm-cpgd report runs/quickstart`
     """
+    if (run / "rows.jsonl").is_file():
+        from eval.report import write_page
+
+        print(write_page(run / "report.html", [(run.resolve().name, run)]))
+        return
     from mm_cpgd.report import write_report
 
     print(write_report(run))

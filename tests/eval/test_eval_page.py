@@ -320,3 +320,13 @@ def test_the_page_needs_no_torch(tmp_path: Path) -> None:
 
     code = "import sys, eval.report; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_report_command_writes_a_results_page(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from mm_cpgd.cli import app
+
+    mixed(tmp_path / "run")
+    assert CliRunner().invoke(app, ["report", str(tmp_path / "run")]).exit_code == 0
+    assert Page((tmp_path / "run" / "report.html").read_text()).sets[0]["results"] == ["run"]
