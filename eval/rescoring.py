@@ -56,6 +56,8 @@ def rescore(
         DataError: data or answers cannot be used.
     """
     names = checked_protocols(protocols)
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit {limit} must be at least 1")
     chosen = find_benchmark(benchmark)
     if (output / SUMMARY).exists() and not overwrite:
         raise UserError(f"{output} holds a result already; name another --output, or add --overwrite")

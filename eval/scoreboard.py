@@ -11,8 +11,8 @@ from rich.text import Text
 
 from eval.comparison import Change, Comparison, Difference
 
-# Lines of groups and of changed answers that are printed; files have all of them.
-GROUP_LINES, CHANGES = 40, 10
+# Dimensions with more values than this, and more changed answers, are for the files.
+GROUP_VALUES, CHANGES = 20, 10
 
 
 def print_scoreboard(summary: Mapping[str, Any], console: Console) -> None:
@@ -70,21 +70,21 @@ def _print_groups(protocols: Mapping[str, Any], console: Console) -> None:
         left = _add_groups(table, groups)
         console.print(table)
         if left:
-            console.print(f"… and {left:,} more groups in summary.json")
+            console.print(Text(f"… and by {', '.join(left)}: in summary.json"), soft_wrap=True)
 
 
-def _add_groups(table: Table, groups: Mapping[str, Mapping[str, Sequence[str]]]) -> int:
-    """Add a line for each dimension and value, and return how many there was no room for."""
-    left = GROUP_LINES
+def _add_groups(table: Table, groups: Mapping[str, Mapping[str, Sequence[str]]]) -> list[str]:
+    """Add the dimensions that have few values, and return what the others are called."""
+    left = []
     for dimension, values in groups.items():
-        if left > 0:
-            table.add_section()
-            table.add_row(Text(dimension, style="bold"))
+        if len(values) > GROUP_VALUES:
+            left.append(f"{dimension} ({len(values):,} values)")
+            continue
+        table.add_section()
+        table.add_row(Text(dimension, style="bold"))
         for value, cells in values.items():
-            if left > 0:
-                table.add_row(Text(f"  {value}"), *cells)
-            left -= 1
-    return max(0, -left)
+            table.add_row(Text(f"  {value}"), *cells)
+    return left
 
 
 def print_comparison(comparison: Comparison, labels: tuple[str, str], console: Console) -> None:
@@ -100,7 +100,7 @@ def print_comparison(comparison: Comparison, labels: tuple[str, str], console: C
     left = _add_groups(table, groups)
     console.print(table)
     if left:
-        console.print(f"… and {left:,} more groups; --json FILE has them all")
+        console.print(Text(f"… and by {', '.join(left)}: --json FILE has them"), soft_wrap=True)
     console.print(f"p = {comparison.overall.p:.3g} ({comparison.method})")
     _print_changes(comparison.changed, console)
     for warning in comparison.warnings:
