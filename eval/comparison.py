@@ -18,7 +18,7 @@ from rewards.binding import nearest
 ONE_EACH = "Newcombe's method 10, McNemar's exact test"
 BY_QUESTION = "normal approximation over questions"
 Row = Mapping[str, Any]
-_DATA = "data_fingerprint"
+_QUESTION = ("question", "answer", "choices")
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,11 @@ def _paired(a: Result, b: Result, protocol: str) -> tuple[list[Pair], list[str]]
         "in B alone": len(rows_b) - len(pairs),
         "without a score on one side": len(pairs) - len(scored),
     }
-    return scored, [f"{count:,} answers {what} are left out" for what, count in left.items() if count]
+    warnings = [f"{count:,} answers {what} are left out" for what, count in left.items() if count]
+    changed = sum(any(pair.a[name] != pair.b[name] for name in _QUESTION) for pair in pairs)
+    if changed:
+        warnings.insert(0, f"{changed:,} of {len(pairs):,} questions differ in text, gold answer or choices")
+    return scored, warnings
 
 
 def _one_each(pairs: Sequence[Pair]) -> Difference:
@@ -225,6 +229,6 @@ def _headline(a: Result, b: Result) -> list[str]:
 
 
 def _setting_warnings(settings: Mapping[str, tuple[Any, Any]]) -> list[str]:
-    others = [name for name in settings if name != _DATA]
-    lines = ["the data differ: questions, answers or choices are not the same in both"]
-    return lines[: _DATA in settings] + ([f"settings differ: {', '.join(others)}"] if others else [])
+    # Data that differ are told by the rows: as questions left out, or put otherwise.
+    others = [name for name in settings if name != "data_fingerprint"]
+    return [f"settings differ: {', '.join(others)}"] if others else []

@@ -139,11 +139,6 @@ def test_missing_answers_of_a_side_are_told(result: Any) -> None:
             [],
         ),
         (
-            {"data_fingerprint": "1"},
-            {"data_fingerprint": "2"},
-            ["the data differ: questions, answers or choices"],
-        ),
-        (
             {"system_prompt": None, "sampling": {"temperature": 0, "top_p": 1}},
             {"system_prompt": "Think.", "sampling": {"temperature": 1, "top_p": 1}},
             ["settings differ: sampling.temperature, system_prompt"],
@@ -157,6 +152,12 @@ def test_settings_that_should_not_differ_are_told(
     found = compare(result(A, a), result(B, b)).warnings
     assert len(found) == len(warnings)
     assert all(line.startswith(start) for line, start in zip(found, warnings, strict=True))
+
+
+def test_questions_that_are_not_the_same_in_both_are_told(result: Any) -> None:
+    changed = [example("a", "5"), *QUESTIONS[1:3], example("d", choices=("4", "5")), QUESTIONS[4]]
+    found = compare(result(A), result(B, questions=changed))
+    assert found.warnings == ["2 of 5 questions differ in text, gold answer or choices"]
 
 
 def test_another_first_protocol_is_told(result: Any) -> None:
