@@ -21,10 +21,12 @@ from eval.results import SUMMARY, read_result, write_result
 from eval.scoring import checked_protocols, score
 from eval.settings import Settings
 from mm_cpgd.errors import UserError
+from rewards.binding import nearest
 
 PACKAGES = (*SCORING_PACKAGES, "torch", "transformers", "pillow", "torchvision", "peft", "requests")
 # In the settings as they were asked for; None is the processor's own limit.
 _LIMITS = ("min_pixels", "max_pixels")
+DTYPES = ("auto", "float32", "bfloat16")
 Report = Callable[[int, int], None]
 
 
@@ -82,8 +84,7 @@ def prepare(settings: Settings) -> Evaluation:
             "mm-cpgd eval asks no judge; evaluate by official and verifier, then give the rows.jsonl of the "
             "result to mm-cpgd score --protocol judge --predictions"
         )
-    if settings.limit is not None and settings.limit < 1:
-        raise UserError(f"--limit {settings.limit} must be at least 1")
+    _check(settings)
     examples = benchmark.load(DataSource(settings.data, settings.split, settings.limit))
     if not examples:
         raise DataError(f"{settings.benchmark} has no rows in {settings.data or 'the hub'}; check --split")
@@ -92,6 +93,16 @@ def prepare(settings: Settings) -> Evaluation:
     prompt = settings.system_prompt if settings.system_prompt is not None else benchmark.system_prompt
     settings = replace(settings, protocols=tuple(protocols), controls=tuple(controls))
     return Evaluation(settings, benchmark, examples, decoding, prompt or None)
+
+
+def _check(settings: Settings) -> None:
+    least, most = settings.min_pixels, settings.max_pixels
+    if settings.limit is not None and settings.limit < 1:
+        raise UserError(f"--limit {settings.limit} must be at least 1")
+    if settings.dtype not in DTYPES:
+        raise UserError(f"there is no --dtype {settings.dtype!r}: {nearest(settings.dtype, DTYPES)}")
+    if least is not None and most is not None and least > most:
+        raise UserError(f"--min-pixels {least:,} must not be above --max-pixels {most:,}")
 
 
 def evaluate(

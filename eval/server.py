@@ -14,7 +14,6 @@ from data import DataError, split_at_images
 from eval.answers import Decoding, Failure, Job, Question
 from eval.cache import Answer
 from eval.endpoint import Endpoint, EndpointError, image_part, text_part
-from mm_cpgd.errors import UserError
 
 # So many questions in a row without an answer, of no fault of their own, mean that the server is gone.
 _GIVE_UP = 8
@@ -34,8 +33,6 @@ class ServerGenerator:
     def __init__(
         self, endpoint: Endpoint, *, min_pixels: int | None = None, max_pixels: int | None = None
     ) -> None:
-        if min_pixels and max_pixels and min_pixels > max_pixels:
-            raise UserError(f"--min-pixels {min_pixels:,} must not be above --max-pixels {max_pixels:,}")
         self.endpoint = endpoint
         self.min_pixels, self.max_pixels = min_pixels, max_pixels
 

@@ -29,7 +29,7 @@ def print_results(
     """Print the scoreboards, what weakens them, what controls cost, and where everything lies."""
     console = Console()
     for title, _, summary in results:
-        print_scoreboard({**summary, "benchmark": title}, console)
+        print_scoreboard(_shown(title, summary), console)
     costs = _costs(results)
     if costs.row_count:
         console.print(costs)
@@ -45,6 +45,14 @@ def print_results(
             f"{done['seconds']:,.0f} s; {folder}",
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
+
+
+def _shown(title: str, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what to print of a summary; of a control no groups, which ``summary.json`` has."""
+    shown = {**summary, "benchmark": title}
+    if "control" in summary:
+        shown["protocols"] = {name: {**one, "groups": {}} for name, one in summary["protocols"].items()}
+    return shown
 
 
 def _costs(results: Sequence[Done]) -> Table:

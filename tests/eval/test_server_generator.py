@@ -15,7 +15,6 @@ from data import DataError, ImageRef
 from eval.answers import Decoding, Question, answer
 from eval.endpoint import EndpointError, Reply
 from eval.server import ServerGenerator
-from mm_cpgd.errors import UserError
 
 Behaviour = Callable[[str], Reply]
 
@@ -90,11 +89,6 @@ def test_images_are_scaled_to_the_area_that_was_asked_for(
     server = Server()
     answer([Question("a", "?", (picture(40, 10),))], generator(server, **limits), Decoding(9))
     assert sent_image(server.sent[0][0][0]["content"][0]).size == size
-
-
-def test_limits_that_contradict_each_other_are_refused() -> None:
-    with pytest.raises(UserError, match="--min-pixels"):
-        generator(Server(), min_pixels=5, max_pixels=4)
 
 
 def test_few_questions_are_under_way_at_any_time() -> None:
