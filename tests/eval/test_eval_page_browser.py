@@ -172,6 +172,19 @@ def test_a_filter_can_be_of_one_result(browser: Chromium, two_page: Path) -> Non
     assert listed(browser) == ["q1", "q3"]
 
 
+def test_of_three_results_the_chosen_one_is_held_against_the_first(browser: Chromium, tmp_path: Path) -> None:
+    verdicts = {"first": (RIGHT, WRONG), "second": (RIGHT, WRONG), "third": (WRONG, RIGHT)}
+    results = [
+        (name, result(tmp_path / name, [row(f"q{i}", verdict) for i, verdict in enumerate(own)]))
+        for name, own in verdicts.items()
+    ]
+    page = write_page(tmp_path / "page.html", results)
+    browser.open(page, "#show=changed")
+    assert listed(browser) == []
+    browser.open(page, "#show=lost&of=third")
+    assert listed(browser) == ["q0"]
+
+
 def test_samples_are_entries_of_their_own(browser: Chromium, tmp_path: Path) -> None:
     rows = [row(f"q{i}", RIGHT if k else WRONG, sample=k) for i in (1, 2) for k in (0, 1)]
     page = write_page(tmp_path / "page.html", [("model", result(tmp_path / "run", rows))])
