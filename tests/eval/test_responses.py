@@ -55,6 +55,12 @@ def test_a_benchmarks_own_format_is_read(tmp_path: Path) -> None:
     assert read_responses(file, OWN) == [Response("3", "x", extraction="4")]
 
 
+def test_a_benchmarks_own_format_comes_first_where_it_has_the_plain_columns_too(tmp_path: Path) -> None:
+    own = sums(read=lambda record: Response(record["id"], record["response"], extraction=record["found"]))
+    file = write_lines(tmp_path / "a.jsonl", [{"id": "3", "response": "x", "found": "4"}])
+    assert read_responses(file, own) == [Response("3", "x", extraction="4")]
+
+
 @pytest.mark.parametrize("more", [{}, {"model": "m"}])
 def test_a_benchmark_with_a_format_of_its_own_takes_plain_rows_too(
     tmp_path: Path, more: dict[str, str]

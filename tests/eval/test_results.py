@@ -131,7 +131,7 @@ def test_samples_have_mean_accuracy_pass_at_k_and_majority() -> None:
 
 def test_the_majority_counts_a_letter_and_its_options_text_as_the_same() -> None:
     question = example("a", "B", choices=("3 cm", "4 cm"))
-    texts = [r"\boxed{B}", r"\boxed{4 cm}", r"\boxed{A}", r"\boxed{3 cm}", r"\boxed{(B)}"]
+    texts = [r"\boxed{B}", r"\boxed{4 cm}", r"\boxed{A}"]
     rows = scored({"a": texts}, [question], protocols=["verifier"])
     assert summarise(sums(), rows)["samples"]["maj_at_k"] == 1
 
