@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from eval.rules.mathvision_prefix import readable
-from rewards.bounds import Unreadable, check_length
+from rewards.bounds import Unreadable
 from rewards.numeric import evaluate
 from rewards.parser import parse
 from rewards.tree import Node, exact, walk
@@ -24,7 +24,6 @@ _NUMERIC = _WHOLE | {"/", "root", "log", "sym", *_FUNCTIONS.split()}
 def number(text: str) -> int | float | None:
     """Return the number of a lower-case text, rounded to 2 decimals; None if it has none."""
     try:
-        check_length(text)
         return _rounded(parse(readable(text)))
     except (Unreadable, ArithmeticError, ValueError):
         return None

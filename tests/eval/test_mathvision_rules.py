@@ -73,6 +73,10 @@ def test_what_the_scorer_fails_on_has_no_number(text):
     assert number(text) is None
 
 
+def test_a_long_text_has_the_number_that_it_begins_with():
+    assert number("1.first," + "wecount" * 1000) == 1
+
+
 def test_members_of_a_tuple_are_rounded_one_by_one():
     assert rounded_members(r"(\frac{1}{3},2)") == "(0.33,2)"
     assert rounded_members(r"[1.0,-\infty]") == r"[1,-\infty]"
