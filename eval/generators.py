@@ -16,7 +16,7 @@ from eval.cache import Answer
 from eval.weights import folder_fingerprint, hub_commit
 from mm_cpgd.config import PolicyConfig
 from mm_cpgd.policy import EMBEDDED, EncodedPrompt, Policy, PromptEncoder, load_policy
-from mm_cpgd.rollout import Completion, LocalEngine, Sampling
+from mm_cpgd.rollout import Completion, LocalEngine, RolloutEngine, Sampling
 
 # A question, its prompt, and its samples that are still to be drawn.
 _Asked = tuple[EncodedPrompt, Sequence[Job]]
@@ -75,6 +75,7 @@ class LocalGenerator:
             "engine": "local",
             "model": config.model,
             "model_id": self.model_id,
+            "revision": config.revision,
             "dtype": config.dtype,
             "min_pixels": config.min_pixels,
             "max_pixels": config.max_pixels,
@@ -84,6 +85,11 @@ class LocalGenerator:
     def policy(self) -> Policy:
         """The model. Raises ``UserError`` if it cannot be loaded."""
         return load_policy(self.config).to(self.device)
+
+    @cached_property
+    def engine(self) -> RolloutEngine:
+        """The trainer's sampling engine, on the model."""
+        return LocalEngine(self.policy, self.batch)
 
     def generate(self, jobs: Iterable[Job], decoding: Decoding) -> Iterator[tuple[Job, Answer | Failure]]:
         """Answer in batches of questions; only one batch's images are in memory."""
@@ -96,10 +102,11 @@ class LocalGenerator:
                 yield from ((job, prompt) for job in own)
                 continue
             # The engine samples equally many completions of each prompt of a call.
-            if asked and (len(own) != len(asked[0][1]) or _full(asked, own, self.batch)):
-                yield from self._sample(asked, sampling)
-                asked = []
-            asked.append((prompt, own))
+            for part in _cut(own, self.batch):
+                if asked and (len(part) != len(asked[0][1]) or _full(asked, part, self.batch)):
+                    yield from self._sample(asked, sampling)
+                    asked = []
+                asked.append((prompt, part))
         if asked:
             yield from self._sample(asked, sampling)
 
@@ -122,7 +129,7 @@ class LocalGenerator:
         prompts, jobs = zip(*asked, strict=True)
         seeds = [[job.seed for job in own] for own in jobs]
         try:
-            groups = LocalEngine(self.policy, len(prompts)).generate(prompts, sampling, seeds)
+            groups = self.engine.generate(prompts, sampling, seeds)
         except torch.cuda.OutOfMemoryError as error:
             yield from self._sample_less(asked, sampling, error)
             return
@@ -143,6 +150,10 @@ class LocalGenerator:
             return
         for half in halves:
             yield from self._sample(half, sampling)
+
+
+def _cut(jobs: Sequence[Job], size: int) -> list[Sequence[Job]]:
+    return [jobs[start : start + size] for start in range(0, len(jobs), size)]
 
 
 def _full(asked: Sequence[_Asked], own: Sequence[Job], batch: int) -> bool:

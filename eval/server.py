@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from threading import Thread
 from typing import Any
 
 from PIL import Image
@@ -48,25 +48,21 @@ class ServerGenerator:
         }
 
     def generate(self, jobs: Iterable[Job], decoding: Decoding) -> Iterator[tuple[Job, Answer | Failure]]:
-        """Answer in the order of the jobs.
+        """Answer in the order in which the server does.
 
         Raises:
             EndpointError: every further question would fail the same way.
         """
-        waiting: deque[tuple[Job, Future[Answer | Failure]]] = deque()
         # A few more than are asked at once, so that images are ready when a place comes free.
         ahead = self.endpoint.concurrency + 2
-        pool = ThreadPoolExecutor(ahead, thread_name_prefix="asking")
+        asked: dict[Future[Answer | Failure], Job] = {}
         lost = _Lost()
-        try:
-            for job in jobs:
-                waiting.append((job, pool.submit(self._ask, job, decoding)))
-                while len(waiting) >= 2 * ahead or (waiting and waiting[0][1].done()):
-                    yield lost.checked(*waiting.popleft())
-            while waiting:
-                yield lost.checked(*waiting.popleft())
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        for job in jobs:
+            asked[_in_thread(self._ask, job, decoding)] = job
+            if len(asked) >= ahead:
+                yield from lost.checked(asked)
+        while asked:
+            yield from lost.checked(asked)
 
     def _ask(self, job: Job, decoding: Decoding) -> Answer | Failure:
         try:
@@ -105,13 +101,17 @@ class _Lost:
     def __init__(self) -> None:
         self.count = 0
 
-    def checked(self, job: Job, future: Future[Answer | Failure]) -> tuple[Job, Answer | Failure]:
-        try:
-            found = future.result()
-        except EndpointError as error:
-            return job, self._failed(error)
-        self.count = 0
-        return job, found
+    def checked(self, asked: dict[Future[Answer | Failure], Job]) -> Iterator[tuple[Job, Answer | Failure]]:
+        """Wait until something is answered, and take it out."""
+        for future in wait(asked, return_when=FIRST_COMPLETED).done:
+            job = asked.pop(future)
+            try:
+                found = future.result()
+            except EndpointError as error:
+                found = self._failed(error)
+            else:
+                self.count = 0
+            yield job, found
 
     def _failed(self, error: EndpointError) -> Failure:
         if error.setup:
@@ -124,6 +124,20 @@ class _Lost:
                 status=error.status,
             ) from error
         return Failure(str(error))
+
+
+def _in_thread(function: Callable[..., Answer | Failure], *arguments: Any) -> Future[Answer | Failure]:
+    """Run it in a thread that does not keep an interrupted command from ending, as a pool's threads would."""
+    future: Future[Answer | Failure] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function(*arguments))
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=run, name="asking", daemon=True).start()
+    return future
 
 
 def _sampling(decoding: Decoding, seed: int) -> dict[str, Any]:

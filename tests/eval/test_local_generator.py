@@ -80,6 +80,9 @@ def test_answers_decoded_together_are_as_many_as_asked_for(
     sizes.clear()
     answer(questions, generator, DRAWN, samples=3)
     assert sizes == [3] * 6, "two questions of three samples are more than four"
+    sizes.clear()
+    answer(questions[:2], generator, DRAWN, samples=6)
+    assert sizes == [4, 2, 4, 2]
 
 
 def test_only_the_images_of_one_batch_are_in_memory(
