@@ -17,9 +17,7 @@ SCORING_PACKAGES = ("mm-cpgd", "sympy", "rapidfuzz")
 
 def data_fingerprint(examples: Iterable[Example]) -> str:
     """Return a hash of ids, questions, answers and choices as loaded; the order of rows does not matter."""
-    lines = sorted(
-        json.dumps([one.id, one.question, one.answer, one.choices], ensure_ascii=False) for one in examples
-    )
+    lines = sorted(json.dumps([one.id, one.question, one.answer, one.choices]) for one in examples)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 

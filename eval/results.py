@@ -65,7 +65,8 @@ def write_result(
 def _write(path: Path, lines: Iterable[str]) -> None:
     """Write a file whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
+    # JSON may hold half a character (a lone surrogate), which no UTF-8 file can.
+    with partial.open("w", encoding="utf-8", errors="replace") as file:
         file.writelines(f"{line}\n" for line in lines)
     os.replace(partial, path)
 

@@ -12,6 +12,7 @@ from eval.benchmark import ScoredRow
 from eval.statistics import maj_at_k, pass_at_k
 from rewards import Status
 from rewards.equivalence import judge
+from rewards.verification import side_by_side
 
 
 def sampled(rows: Sequence[ScoredRow]) -> dict[str, Any] | None:
@@ -34,7 +35,7 @@ def sampled(rows: Sequence[ScoredRow]) -> dict[str, Any] | None:
         "questions": len(questions),
         "accuracy": fmean(map(fmean, scores)),
         "pass_at_k": {str(n): _mean_pass(scores, n) for n in _powers(k)},
-        "maj_at_k": fmean(map(_majority, questions.values())),
+        "maj_at_k": fmean(side_by_side(_majority, questions.values())),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from math import comb, sqrt
 from statistics import NormalDist, fmean
@@ -95,21 +96,35 @@ def maj_at_k(answers: Sequence[str | None], scores: Sequence[float], same: Same)
 
     Args:
         answers: extracted from each sample.
-        scores: of each sample. Answers of different scores are never the same.
-        same: whether two answers are; asked only where their texts differ.
+        scores: of each sample. All right answers (score 1) are one; those of different scores never are.
+        same: whether two answers are; asked only where their texts differ, and where that can decide.
     """
-    votes: list[tuple[str, float, int]] = []
+    texts: dict[float, Counter[str]] = {}
     for answer, score in zip(answers, scores, strict=True):
-        if answer is None:
-            continue
-        for i, (text, value, count) in enumerate(votes):
-            if score == value and (answer == text or same(answer, text)):
-                votes[i] = (text, value, count + 1)
-                break
+        if answer is not None:
+            texts.setdefault(score, Counter())[answer] += 1
+    right = texts.pop(1.0, Counter()).total()
+    if not texts:
+        return float(right > 0)
+    most = max(own.total() for own in texts.values())
+    if most < right or (not right and len(texts) == 1):
+        return 1.0 if right else next(iter(texts))
+    votes = [(score, count) for score, own in texts.items() for count in _merged(own, same)]
+    votes += [(1.0, right)] if right else []
+    most = max(count for _, count in votes)
+    return fmean([score for score, count in votes if count == most])
+
+
+def _merged(texts: Mapping[str, int], same: Same) -> list[int]:
+    """Votes of each answer, those of other texts that are the same added."""
+    merged: list[tuple[str, int]] = []
+    for text, count in texts.items():
+        place = next((i for i, (other, _) in enumerate(merged) if same(text, other)), None)
+        if place is None:
+            merged.append((text, count))
         else:
-            votes.append((answer, score, 1))
-    most = max((count for _, _, count in votes), default=0)
-    return fmean([score for _, score, count in votes if count == most]) if votes else 0.0
+            merged[place] = (merged[place][0], merged[place][1] + count)
+    return [count for _, count in merged]
 
 
 def paired_interval(

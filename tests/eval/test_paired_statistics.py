@@ -24,6 +24,10 @@ def never(answer: str, other: str) -> bool:
     raise AssertionError(f"asked whether {answer} is {other}")
 
 
+def never_same(answer: str, other: str) -> bool:
+    return False
+
+
 def same_number(answer: str, other: str) -> bool:
     return float(answer) == float(other)
 
@@ -62,6 +66,21 @@ def test_samples_without_an_answer_have_no_vote() -> None:
 
 def test_answers_of_different_scores_are_not_the_same() -> None:
     assert maj_at_k(["4", "4", "4.0"], [1, 0, 0], same_number) == 0
+    assert maj_at_k(["4", "4.0", "5", "6"], [0.5, 0, 0, 0.5], never_same) == pytest.approx(0.25)
+
+
+def test_right_answers_are_one_however_they_are_written() -> None:
+    assert maj_at_k(["4", "four", "5", "6"], [1, 1, 0, 0], never_same) == 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "scores", "majority"),
+    [(["4", "5", "6"], [0, 0, 0], 0), (["4", "5", "4"], [1, 1, 0], 1), (["4", "4.0"], [1, 1], 1)],
+)
+def test_answers_are_not_compared_where_that_cannot_decide(
+    answers: list[str], scores: list[float], majority: float
+) -> None:
+    assert maj_at_k(answers, scores, never) == majority
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,11 @@ def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     }
 
 
+def test_half_a_character_in_an_answer_does_not_stop_the_writing(tmp_path: Path) -> None:
+    write_result(tmp_path, sums(), scored({"a": "it is \ud83d 4"}, FOUR[:1]), {})
+    assert read_result(tmp_path).rows[0]["response"] == "it is ? 4"
+
+
 def test_a_result_is_written_over_another_and_leaves_nothing_else(tmp_path: Path) -> None:
     for answers in ({"a": "4", "b": "4"}, {"a": "5"}):
         write_result(tmp_path, sums(), scored(answers, FOUR[: len(answers)]), {})
