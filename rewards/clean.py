@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
+from functools import lru_cache
 
 _SUPER = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n", strict=True))
 _SUB = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True))
@@ -179,6 +180,7 @@ def _printable(text: str) -> str:
     return "".join(c for c in text if c in "\n\t " or unicodedata.category(c) not in ("Cc", "Cf", "Co", "Cn"))
 
 
+@lru_cache(maxsize=1024)
 def clean(text: str) -> str:
     """Return ``text`` in the one spelling that the rest of the package reads; ``$`` delimiters stay."""
     if text.isascii() and text.isalnum():

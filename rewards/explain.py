@@ -9,7 +9,7 @@ from rewards.bounds import MAX_CHARS, Unreadable
 from rewards.clean import clean
 from rewards.decide import decide_cheaply
 from rewards.equivalence import TIME_LIMIT
-from rewards.extract import after_thinking, extract_answer
+from rewards.extract import locate_answer
 from rewards.options import chosen, gold_letters, letters_in, named
 from rewards.reading import Part, Reading, read_answer, read_gold
 from rewards.tree import Node, exact
@@ -85,15 +85,6 @@ def _options(text: str, choices: Sequence[str]) -> tuple[str, ...]:
     return (f"option {named(picked)}",) if picked else ("names no option",)
 
 
-def _place(completion: str) -> str:
-    text = after_thinking(completion)
-    if "<answer>" in text:
-        return "in the last <answer> tag"
-    if "\\boxed" in text or "\\fbox" in text:
-        return "in or after the last \\boxed{}"
-    return "in the text: no <answer> tag, no \\boxed{}"
-
-
 def _step(answer: str, gold: str) -> str:
     """The step of ``rewards.equivalence`` that settles a free-form comparison."""
     try:
@@ -126,10 +117,10 @@ def explain(
 ) -> Explanation:
     """Return the verdict of ``verify`` with how it came about. Arguments as for ``verify``."""
     verdict = verify(completion, gold, choices=choices, timeout=timeout)
-    answer = extract_answer(completion)
-    if not answer:
+    located = locate_answer(completion)
+    if not located:
         return Explanation(verdict, "nowhere", (), _lines(read_gold, gold), "extraction: there is no answer")
-    place = _place(completion)
+    answer, place = located
     if choices and chosen(gold, choices):
         sides = _options(answer, choices), _options(gold, choices)
         return Explanation(verdict, place, *sides, "the options")

@@ -228,22 +228,37 @@ def _turn(text: str) -> str:
     return next((piece for piece in _TURN.split(text) if piece.strip()), "")
 
 
-_FINDERS = (
-    _boxed_or_later, _phrased, _concluded, _last_math, _last_bold, _formula, _closing, _last_number, _whole,
-)  # fmt: skip
+_FINDERS = {
+    "in the last \\boxed{}, or said after it": _boxed_or_later,
+    'after a phrase such as "the answer is"': _phrased,
+    "the one number of the conclusion": _concluded,
+    "the last formula": _last_math,
+    "the last words in bold": _last_bold,
+    "the whole text, a short formula": _formula,
+    'at the end of the last line, after "is" or "="': _closing,
+    "the last number of the last line": _last_number,
+    "the whole text, which is short": _whole,
+}
 
 
-def extract_answer(completion: str) -> str | None:
-    """Return the final answer of a completion as its author wrote it, or None if there is none.
+def locate_answer(completion: str) -> tuple[str, str] | None:
+    """Return the final answer of a completion and, for a person, where it stood; None if there is none.
 
     Only the last 20,000 characters after thinking are looked at.
     """
     text = _EMPTY_BOX.sub("", _turn(after_thinking(completion)[-_TAIL:])).strip()
     tagged = _tagged(text)
     if tagged is not None:
-        return _bare(_boxed(tagged)) or _bare(_phrased(tagged)) or _bare(tagged)
-    for find in _FINDERS:
+        answer = _bare(_boxed(tagged)) or _bare(_phrased(tagged)) or _bare(tagged)
+        return (answer, "in the last <answer> tag") if answer else None
+    for place, find in _FINDERS.items():
         found = _bare(find(text))
         if found:
-            return found
+            return found, place
     return None
+
+
+def extract_answer(completion: str) -> str | None:
+    """Return the final answer of a completion as its author wrote it, or None if there is none."""
+    located = locate_answer(completion)
+    return located[0] if located else None

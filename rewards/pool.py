@@ -46,6 +46,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            bufsize=0,  # a buffer's lock, held by another thread at a fork, would stop the child for ever
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         self.ready = False
@@ -84,8 +85,9 @@ class _Worker:
         """Send one question; None if no reply comes within ``limit`` s. Raises ``EOFError`` if it died."""
         assert self.process.stdin is not None
         try:
-            self.process.stdin.write(json.dumps({**request, "limit": limit}).encode() + b"\n")
-            self.process.stdin.flush()
+            left = memoryview(json.dumps({**request, "limit": limit}).encode() + b"\n")
+            while left:
+                left = left[os.write(self.process.stdin.fileno(), left) :]
         except BrokenPipeError:
             raise EOFError from None
         line = self._line(time.monotonic() + limit)

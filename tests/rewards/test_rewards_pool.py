@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rewards.pool import OutOfTime, Pool
+from rewards.pool import OutOfTime, Pool, shared_pool
 
 HARD = ("(x+y+z+w+1)^{90}(x+1)", "(x+y+z+w+1)^{90}x+(x+y+z+w+1)^{90}")
 EASY = (r"\sin 2x", r"2\sin x\cos x")
@@ -156,3 +156,29 @@ def test_no_worker_outlives_a_parent_that_ends() -> None:
     assert parent.wait(timeout=30) == 0
     assert pids
     assert _gone(pids, within=2)
+
+
+def test_a_fork_while_another_thread_asks_never_stops_the_child() -> None:
+    asking = threading.Thread(target=lambda: [shared_pool().equal(*EASY, 5.0) for _ in range(200)])
+    shared_pool().equal(*EASY, 5.0)
+    asking.start()
+    children = []
+    while asking.is_alive() and len(children) < 40:
+        child = os.fork()
+        if child == 0:
+            os._exit(0)  # the pool's own hook has run by now
+        children.append(child)
+    asking.join()
+    deadline = time.monotonic() + 5
+    stuck = [child for child in children if not _ended(child, deadline)]
+    for child in stuck:
+        os.kill(child, signal.SIGKILL)
+    assert not stuck
+
+
+def _ended(child: int, deadline: float) -> bool:
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
