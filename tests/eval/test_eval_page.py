@@ -330,3 +330,17 @@ def test_the_report_command_writes_a_results_page(tmp_path: Path) -> None:
     mixed(tmp_path / "run")
     assert CliRunner().invoke(app, ["report", str(tmp_path / "run")]).exit_code == 0
     assert Page((tmp_path / "run" / "report.html").read_text()).sets[0]["results"] == ["run"]
+
+
+def test_a_control_shows_the_images_that_it_was_asked_with(tmp_path: Path) -> None:
+    whole = result(tmp_path / "whole", [row("q1", RIGHT, images=(drawn("red"),))])
+    grey = ImageRef("grey for drawn red", lambda: Image.new("RGB", (8, 8)))
+    blank = result(tmp_path / "blank", [row("q1", WRONG, images=(grey,))])
+    summary = json.loads((blank / "summary.json").read_text()) | {
+        "control": {"name": "blank", "protocols": {}}
+    }
+    (blank / "summary.json").write_text(json.dumps(summary))
+    shown = page(tmp_path, whole, blank, images=lambda name: Image.new("RGB", (4, 4)))
+    (question,) = shown.sets[0]["questions"]
+    assert question["images"] == [0]
+    assert [own["0"]["images"] for own in question["answers"]] == [None, ["grey for drawn red"]]
