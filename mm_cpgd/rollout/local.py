@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from mm_cpgd.policy.batch import EncodedPrompt, collate_prompts
+from mm_cpgd.policy.batch import EncodedPrompt
 from mm_cpgd.policy.policy import Policy
+from mm_cpgd.rollout.decoding import start
 from mm_cpgd.rollout.engine import Completion, Group, Sampling
 from mm_cpgd.rollout.sampling import draw
+
+# Share of finished completions that are decoded along before they are sorted out.
+WASTE = 1 / 8
 
 
 class LocalEngine:
@@ -41,77 +44,53 @@ class LocalEngine:
             raise ValueError(f"{len(prompts)} prompts with {counts} seeds; every prompt needs equally many")
         groups: list[Group] = []
         with _evaluation_mode(self.policy):
-            for start in range(0, len(prompts), self.batch_prompts):
-                part = slice(start, start + self.batch_prompts)
+            for first in range(0, len(prompts), self.batch_prompts):
+                part = slice(first, first + self.batch_prompts)
                 groups += self._decode(prompts[part], sampling, seeds[part])
         return groups
 
     def _decode(
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, seeds: Sequence[Sequence[int]]
     ) -> list[Group]:
-        copies = len(seeds[0])
-        uniforms = _uniforms(seeds, sampling.max_new_tokens).to(self.policy.device)
-        state = _Decoding(self.policy, prompts, copies)
-        forbidden = torch.tensor(self.policy.forbidden_ids, dtype=torch.long, device=self.policy.device)
-        ends = torch.tensor(self.policy.end_ids, device=self.policy.device)
-        tokens, logprobs, alive = [], [], []
-        running = torch.ones(len(prompts) * copies, dtype=torch.bool, device=self.policy.device)
+        policy, copies = self.policy, len(seeds[0])
+        count, device = len(prompts) * copies, policy.device
+        uniforms = _uniforms(seeds, sampling.max_new_tokens).to(device)
+        forbidden = torch.tensor(policy.forbidden_ids, dtype=torch.long, device=device)
+        ends = torch.tensor(policy.end_ids, device=device)
+        tokens = torch.full((count, sampling.max_new_tokens), policy.pad_id, device=device)
+        logprobs = torch.zeros(count, sampling.max_new_tokens, device=device)
+        lengths = torch.zeros(count, dtype=torch.long, device=device)
+        finished = torch.zeros(count, dtype=torch.bool, device=device)
+        state = start(policy, prompts, copies)
+        rows = torch.arange(count, device=device)  # that are still decoded
         for step in range(sampling.max_new_tokens):
             logits = state.logits.float()
-            token = draw(logits.index_fill(-1, forbidden, -torch.inf), uniforms[:, step], sampling)
-            tokens.append(torch.where(running, token, self.policy.pad_id))
-            logprobs.append(logits.log_softmax(-1).gather(-1, token.unsqueeze(-1)).squeeze(-1))
-            alive.append(running)
-            running = running & ~torch.isin(token, ends)
-            if not running.any() or step + 1 == sampling.max_new_tokens:
+            token = draw(logits.index_fill(-1, forbidden, -torch.inf), uniforms[rows, step], sampling)
+            tokens[rows, step] = token
+            logprobs[rows, step] = logits.log_softmax(-1).gather(-1, token.unsqueeze(-1)).squeeze(-1)
+            lengths[rows] += ~finished[rows]
+            finished[rows] |= torch.isin(token, ends)
+            running = (~finished[rows]).nonzero().squeeze(1)
+            if not len(running) or step + 1 == sampling.max_new_tokens:
                 break
-            state.advance(tokens[-1])
-        mask = torch.stack(alive, 1)
-        return self._groups(torch.stack(tokens, 1), torch.stack(logprobs, 1), mask, ~running, copies)
+            if len(running) <= len(rows) * (1 - WASTE):
+                state.keep(running)
+                rows, token = rows[running], token[running]
+            state.advance(token)
+        return self._groups(tokens, logprobs, lengths, finished, copies)
 
     def _groups(
-        self, tokens: Tensor, logprobs: Tensor, mask: Tensor, finished: Tensor, copies: int
+        self, tokens: Tensor, logprobs: Tensor, lengths: Tensor, finished: Tensor, copies: int
     ) -> list[Group]:
-        lengths = mask.sum(1).tolist()
+        sizes = lengths.tolist()
         # As lists: decoding a tensor is slower than sampling it, for a tiny model.
-        own = [row[:length] for row, length in zip(tokens.tolist(), lengths, strict=True)]
+        own = [row[:length] for row, length in zip(tokens.tolist(), sizes, strict=True)]
         texts = self.policy.tokenizer.batch_decode(own, skip_special_tokens=True)
-        rows = zip(tokens.cpu(), logprobs.cpu(), lengths, texts, finished.tolist(), strict=True)
+        rows = zip(tokens.cpu(), logprobs.cpu(), sizes, texts, finished.tolist(), strict=True)
         completions = [
             Completion(row[:length], values[:length], text, done) for row, values, length, text, done in rows
         ]
         return [completions[i : i + copies] for i in range(0, len(completions), copies)]
-
-
-class _Decoding:
-    """The cache and the positions of N = P·G rows; ``logits`` (N, V) predict each row's next token."""
-
-    def __init__(self, policy: Policy, prompts: Sequence[EncodedPrompt], copies: int) -> None:
-        self.model: Any = policy.model
-        batch = collate_prompts(prompts, policy.pad_id)
-        batch = {name: value.to(policy.device) for name, value in batch.items()}
-        output = self.model(**batch, use_cache=True, logits_to_keep=1)
-        self.cache = output.past_key_values
-        self.cache.batch_repeat_interleave(copies)
-        self.logits: Tensor = output.logits[:, -1].repeat_interleave(copies, 0)
-        self.mask = batch["attention_mask"].repeat_interleave(copies, 0)
-        following = torch.tensor([prompt.next_position for prompt in prompts], device=policy.device)
-        self.position = following.repeat_interleave(copies)
-        self.axes = batch["position_ids"].shape[0] if batch["position_ids"].ndim == 3 else 0
-
-    def advance(self, tokens: Tensor) -> None:
-        """Run one token (N,) of each row."""
-        self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], 1)
-        positions = self.position.unsqueeze(-1)
-        output = self.model(
-            input_ids=tokens.unsqueeze(-1),
-            attention_mask=self.mask,
-            position_ids=positions.expand(self.axes, -1, -1) if self.axes else positions,
-            past_key_values=self.cache,
-            use_cache=True,
-        )
-        self.logits = output.logits[:, -1]
-        self.position = self.position + 1
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from data import Example, ImageRef
 from mm_cpgd.config import PolicyConfig
 from mm_cpgd.policy import EncodedPrompt, Policy, load_policy
 from mm_cpgd.rollout import Completion, Group, LocalEngine, Sampling
+from mm_cpgd.rollout.local import WASTE
 
 MANY_ENDS = list(range(100, 160))
 
@@ -201,16 +202,51 @@ def test_sampling_in_training_mode_with_gradient_checkpointing_changes_nothing(
     assert policy.model.training
 
 
-def test_each_prompt_is_run_once_and_each_token_once(
-    tiny_policy: Policy, prompts: list[EncodedPrompt]
-) -> None:
-    shapes: list[tuple[int, ...]] = []
-    handle = tiny_policy.model.model.language_model.register_forward_pre_hook(
-        lambda module, args, kwargs: shapes.append(tuple(kwargs["inputs_embeds"].shape[:2])), with_kwargs=True
+@pytest.fixture
+def read(tiny_policy: Policy) -> Iterator[list[int]]:
+    """How many tokens each call of the language model's layers was given."""
+    counts: list[int] = []
+    handle = tiny_policy.model.model.language_model.layers[0].register_forward_pre_hook(
+        lambda module, inputs: counts.append(inputs[0].shape[:2].numel())
     )
-    sampled(tiny_policy, prompts, [[1, 2], [3, 4], [5, 6]], max_new_tokens=4)
+    yield counts
     handle.remove()
-    assert shapes == [(3, max(map(len, prompts))), (6, 1), (6, 1), (6, 1)]
+
+
+def test_each_prompt_is_run_once_without_padding_and_each_token_once(
+    tiny_policy: Policy, prompts: list[EncodedPrompt], read: list[int]
+) -> None:
+    sampled(tiny_policy, prompts, [[1, 2], [3, 4], [5, 6]], max_new_tokens=3)
+    assert read == [sum(map(len, prompts)), 6, 6]
+
+
+def test_shared_and_padded_decoding_sample_the_same(
+    tiny_policy: Policy,
+    prompts: list[EncodedPrompt],
+    many_ends: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Beyond a block of the cache, with completions that leave one by one.
+    seeds = [list(range(i, i + 6)) for i in (0, 6, 12)]
+    monkeypatch.setattr("mm_cpgd.rollout.cache.BLOCK", 4)
+    shared = flat(sampled(tiny_policy, prompts, seeds, max_new_tokens=20))
+    monkeypatch.setattr(tiny_policy, "shared_prefix", False)
+    padded = flat(sampled(tiny_policy, prompts, seeds, max_new_tokens=20))
+    for one, other in zip(shared, padded, strict=True):
+        assert one.tokens.tolist() == other.tokens.tolist()
+        assert one.finished == other.finished
+        torch.testing.assert_close(one.logprobs, other.logprobs, rtol=0, atol=1e-5)
+
+
+def test_finished_completions_are_not_decoded_along(
+    tiny_policy: Policy, prompts: list[EncodedPrompt], many_ends: list[int], read: list[int]
+) -> None:
+    seeds = [list(range(i, i + 8)) for i in (0, 8, 16)]
+    lengths = [len(c.tokens) for c in flat(sampled(tiny_policy, prompts, seeds))]
+    assert len(set(lengths)) > 4
+    needed = [sum(length > step for length in lengths) for step in range(1, max(lengths))]
+    assert len(read[1:]) == len(needed)
+    assert all(need <= given <= need / (1 - WASTE) for need, given in zip(needed, read[1:], strict=True))
 
 
 def test_no_prompts_give_no_groups(tiny_policy: Policy) -> None:
