@@ -90,17 +90,17 @@ class Atoms(Cursor):
         if self.accept("_"):
             name = f"{name}_{self.subscript()}"
             if name[:2] in ("C_", "A_", "P_") and name[2:].isdigit() and self.next.text == "^":
-                return self._chosen(name)
+                self.take()
+                return self.chosen(name, self.script())
         if name in ("f", "g", "h") and self.next.text == "(":
             argument = self.atom()
             inner = _spelled(argument)
             return symbol(f"{name}{inner}" if argument.op == "bracket" else f"{name}({inner})")
         return symbol(name)
 
-    def _chosen(self, name: str) -> Node:
+    def chosen(self, name: str, k: Node) -> Node:
         """``C_5^2`` and ``A_5^2``, as combinations and arrangements are written at school."""
-        self.take()
-        total, k = number(int(name[2:])), self.script()
+        total = number(int(name[2:]))
         if k.op != "num":
             return self.node("^", symbol(name), k)
         chosen = self.node("binom", total, k)

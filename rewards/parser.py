@@ -170,6 +170,8 @@ class _Parser(Atoms):
         if base.op == "sym" and self.next.text == "_":
             self.take()
             base = symbol(f"{base.name}_{self.subscript()}")
+            if base.name[:2] in ("C_", "A_", "P_") and base.name[2:].isdigit():
+                return self.chosen(base.name, power)
         if power.op == "sym" and power.name == "*" and base.op == "sym":
             return symbol(base.name + "*")
         return self.node("^", base, power)
