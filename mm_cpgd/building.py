@@ -91,8 +91,45 @@ def objective_of(config: RunConfig) -> Objective:
     )
 
 
+def sampling_engine(config: RunConfig, accelerator: Accelerator, policy: Policy) -> RolloutEngine:
+    """Return the sampling engine that the config asks for.
+
+    Raises:
+        UserError: it cannot be had.
+    """
+    if config.rollout.engine == "local":
+        return local_engine(config, policy)
+    from mm_cpgd.rollout.vllm import VllmEngine
+    from mm_cpgd.rollout.vllm_backends import open_colocated, open_server
+
+    chosen, loaded = config.rollout.vllm, config.policy
+    if chosen.mode == "server":
+        server = open_server(
+            chosen.url,
+            accelerator,
+            weights_port=chosen.weights_port,
+            wait=chosen.wait,
+            requests=chosen.requests,
+        )
+        return VllmEngine(policy, server)
+    limits = {"min_pixels": loaded.min_pixels, "max_pixels": loaded.max_pixels}
+    colocated = open_colocated(
+        policy.model.name_or_path,
+        processes=accelerator.num_processes,
+        seed=config.seed,
+        memory_share=chosen.memory_share,
+        max_model_len=chosen.max_model_len,
+        sleep=chosen.sleep,
+        trust_remote_code=loaded.trust_remote_code,
+        revision=loaded.revision,
+        image_limits={name: value for name, value in limits.items() if value},
+        options=chosen.options,
+    )
+    return VllmEngine(policy, colocated)
+
+
 def local_engine(config: RunConfig, policy: Policy) -> RolloutEngine:
-    """Return the sampling engine."""
+    """Return the engine that samples with the policy itself."""
     return LocalEngine(policy, config.rollout.batch_prompts)
 
 
@@ -137,6 +174,7 @@ def build_trainer(
         mini_batch_prompts=shape.mini_batch_prompts,
         batch_prompts=rollout.batch_prompts,
         seed=config.seed,
+        keep_logprobs=rollout.engine != "local",
     )
     if objective.needs_reference:
         policy.keep_reference()
@@ -195,6 +233,7 @@ def _learner(
         micro_batch_tokens=training.micro_batch_tokens,
         seed=config.seed,
         logged=logged,
+        importance_cap=config.rollout.vllm.importance_cap if config.rollout.engine == "vllm" else None,
     )
 
 

@@ -66,6 +66,8 @@ class Collector:
         mini_batch_prompts: prompts an optimizer step over all processes.
         batch_prompts: prompts of this process between two chances to stop.
         seed: of the sampled tokens.
+        keep_logprobs: whether the engine's numerics are not the policy's, so that its log-probabilities are
+            to be compared.
 
     Raises:
         UserError: P cannot be shared out evenly.
@@ -87,6 +89,7 @@ class Collector:
         mini_batch_prompts: int,
         batch_prompts: int,
         seed: int,
+        keep_logprobs: bool = False,
     ) -> None:
         workers = accelerator.num_processes
         if prompts % workers:
@@ -104,6 +107,7 @@ class Collector:
         self.mini_batch_prompts = mini_batch_prompts
         self.batch_prompts = batch_prompts
         self.seed = seed
+        self.keep_logprobs = keep_logprobs
 
     def collect(self, iteration: int, should_stop: ShouldStop = never) -> Collected:
         """Sample until enough prompts are kept or the objective's rounds are used up.
@@ -198,8 +202,9 @@ class Collector:
         mine = owner == self.accelerator.process_index
         groups = [group for one in rounds for group in one.groups]
         slot, place = usable[mine].nonzero(as_tuple=True)
-        rows = zip(slot.tolist(), place.tolist(), strict=True)
-        tokens, mask = pad_tokens([groups[s][k].tokens for s, k in rows])
+        own = [groups[s][k] for s, k in zip(slot.tolist(), place.tolist(), strict=True)]
+        tokens, mask = pad_tokens([one.tokens for one in own])
+        logprobs = pad_tokens([one.logprobs for one in own])[0].float() if self.keep_logprobs else None
         # Prompts without a row are let go: their images may be large. One stays, to stand in.
         used = slot.unique().tolist() or [0]
         indices = [index for one in rounds for index in one.indices]
@@ -213,6 +218,7 @@ class Collector:
             advantages=advantages[mine][usable[mine]].float(),
             mini_batch=plan.step_of[mine][slot],
             lengths=plan.lengths,
+            sampled_logprobs=logprobs,
         )
 
     def _owner(self, count: int) -> Tensor:

@@ -74,10 +74,30 @@ class DataConfig(Section):
     check_images: Literal["decode", "header"] = "decode"
 
 
+class VllmConfig(Section):
+    """vLLM as the sampling engine (``docs/vllm.md``)."""
+
+    mode: Literal["colocated", "server"] = Field(
+        "colocated", description="in the training process, or as a server on other GPUs"
+    )
+    url: str = Field("http://localhost:8000", description="of the server")
+    weights_port: PositiveInt = Field(51216, description="of the main process, for weights to the server")
+    wait: PositiveFloat = Field(240.0, description="seconds for the server to come up")
+    requests: PositiveInt = Field(64, description="to the server at the same time, per process")
+    memory_share: float = Field(0.3, gt=0, lt=1, description="of the GPU's memory, colocated")
+    max_model_len: PositiveInt | None = Field(None, description="prompt and completion; null: the model's")
+    sleep: bool = Field(False, description="colocated: give GPU memory back during updates")
+    options: dict[str, Any] = Field(default_factory=dict, description="more arguments of vllm.LLM")
+    importance_cap: PositiveFloat | None = Field(
+        None, description="weight tokens by the policy's probability over vLLM's, cut here; null: do not"
+    )
+
+
 class RolloutConfig(Section):
     """How completions are sampled."""
 
-    engine: Literal["local"] = "local"
+    engine: Literal["local", "vllm"] = "local"
+    vllm: VllmConfig = Field(default_factory=VllmConfig)
     prompts: PositiveInt = Field(32, description="P: prompts an iteration, over all processes")
     completions: PositiveInt = Field(8, description="G: completions a prompt")
     max_new_tokens: PositiveInt = 1024

@@ -28,6 +28,7 @@ class MicroBatch:
         advantages: (n,).
         old_logprobs: (n, T), or None as in ``Experience``.
         reference_logprobs: (n, T), or None.
+        sampled_logprobs: (n, T), or None.
     """
 
     prompts: list[EncodedPrompt]
@@ -36,6 +37,7 @@ class MicroBatch:
     advantages: Tensor
     old_logprobs: Tensor | None
     reference_logprobs: Tensor | None
+    sampled_logprobs: Tensor | None = None
 
 
 @dataclass
@@ -54,6 +56,8 @@ class Experience:
         old_logprobs: (n, T) of the policy that sampled; None while the policy still is that one; NaN in rows
             that are noted only when the first optimizer step, which still sees it, comes by.
         reference_logprobs: (n, T), None where no reference is asked for.
+        sampled_logprobs: (n, T) as an engine with numerics of its own gives them; None where the policy
+            itself samples.
     """
 
     examples: list[int]
@@ -66,6 +70,7 @@ class Experience:
     lengths: list[Tensor]
     old_logprobs: Tensor | None = None
     reference_logprobs: Tensor | None = None
+    sampled_logprobs: Tensor | None = None
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -107,6 +112,7 @@ class Experience:
             advantages=self.advantages[rows],
             old_logprobs=None if self.old_logprobs is None else cut(self.old_logprobs),
             reference_logprobs=None if self.reference_logprobs is None else cut(self.reference_logprobs),
+            sampled_logprobs=None if self.sampled_logprobs is None else cut(self.sampled_logprobs),
         )
 
     def note_old_logprobs(self, rows: Tensor, values: Tensor) -> None:
@@ -124,6 +130,7 @@ class Experience:
             advantages=nothing[0],
             old_logprobs=None if self.old_logprobs is None else nothing,
             reference_logprobs=None if self.reference_logprobs is None else nothing,
+            sampled_logprobs=None if self.sampled_logprobs is None else nothing,
         )
 
     def state(self) -> dict[str, Any]:

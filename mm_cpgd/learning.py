@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.experience import Experience
+from mm_cpgd.mismatch import logprob_difference, truncated_weights
 from mm_cpgd.optimizer import OptimizerStep
 from mm_cpgd.policy import Policy
 
@@ -27,6 +28,8 @@ LOGGED = {
     "kl": "policy/reference_kl",
     "max/ratio": "policy/ratio_max",
     "min/ratio": "policy/ratio_min",
+    "logprob_difference": "rollout/logprob_difference_mean",
+    "max/logprob_difference": "rollout/logprob_difference_max",
 }
 
 
@@ -43,6 +46,7 @@ class Learner:
         micro_batch_tokens: of a forward pass.
         seed: of the mini-batches' order.
         logged: which of the objective's metrics are logged, and under which names.
+        importance_cap: weight tokens by π_old over the sampling engine's probability, cut here; None: do not.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Learner:
         micro_batch_tokens: int,
         seed: int,
         logged: Mapping[str, str] = LOGGED,
+        importance_cap: float | None = None,
     ) -> None:
         self.accelerator = accelerator
         self.policy = policy
@@ -67,6 +72,7 @@ class Learner:
         self.micro_batch_tokens = micro_batch_tokens
         self.seed = seed
         self.logged = logged
+        self.importance_cap = importance_cap
 
     def prepare(self, experience: Experience, iteration: int) -> None:
         """Compute what the coming steps need: features of images, old and reference log-probabilities."""
@@ -133,15 +139,25 @@ class Learner:
         if old is not None and old.isnan().any():
             experience.note_old_logprobs(rows, logprobs.detach())
             old = None
-        return self.objective.loss(
+        old = logprobs.detach() if old is None else old.to(device)
+        mask, advantages = part.mask.to(device), part.advantages.to(device)
+        engine: dict[str, Tensor] = {}
+        if part.sampled_logprobs is not None:
+            sampled = part.sampled_logprobs.to(device)
+            engine = logprob_difference(old, sampled, mask, lengths)
+            if self.importance_cap is not None:
+                weights = truncated_weights(old, sampled, mask, self.importance_cap)
+                advantages = advantages.unsqueeze(1) * weights
+        loss, metrics = self.objective.loss(
             logprobs,
-            logprobs.detach() if old is None else old.to(device),
-            part.advantages.to(device),
-            part.mask.to(device),
+            old,
+            advantages,
+            mask,
             lengths,
             reference_logprobs=None if reference is None else reference.to(device),
             entropy=entropy,
         )
+        return loss, metrics | engine
 
     @torch.no_grad()
     def _logprobs(self, experience: Experience, policy: nn.Module, mini_batches: Iterable[int]) -> Tensor:
@@ -178,5 +194,10 @@ def average(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
     if not steps:
         return {"optimizer/skipped": 0.0}
     reduce: dict[str, Callable[[list[float]], float]]
-    reduce = {"policy/ratio_max": max, "policy/ratio_min": min, "optimizer/skipped": sum}
+    reduce = {
+        "policy/ratio_max": max,
+        "policy/ratio_min": min,
+        "rollout/logprob_difference_max": max,
+        "optimizer/skipped": sum,
+    }
     return {name: reduce.get(name, fmean)([step[name] for step in steps]) for name in steps[0]}

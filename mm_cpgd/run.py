@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from rich.console import Console
 
 from data import Example, ExampleSet
-from mm_cpgd.building import build_trainer, build_tuner, load_rows, local_engine, objective_of, reward_sum
+from mm_cpgd.building import build_trainer, build_tuner, load_rows, objective_of, reward_sum, sampling_engine
 from mm_cpgd.config import RunConfig, SourceConfig
 from mm_cpgd.config_loading import save_config
 from mm_cpgd.demonstrations import solution_check
@@ -88,7 +88,7 @@ def _build(
 ) -> Trainer:
     """Load the rows and put the trainer together."""
     rows = _load(config, config.data.train, accelerator, policy, console, "training", imitate)
-    engine = local_engine(config, policy)
+    engine = sampling_engine(config, accelerator, policy)
     evaluator = None
     if config.data.eval:
         held_out = _load(config, config.data.eval, accelerator, policy, console, "held-out", False)

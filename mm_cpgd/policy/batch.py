@@ -4,9 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from data import ImageRef
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A prompt before it was tokenized, for an engine that reads it by itself.
+
+    Attributes:
+        messages: as chat templates take them, ``{"type": "image"}`` where an image belongs.
+        images: in that order, opened late.
+    """
+
+    messages: list[dict[str, Any]]
+    images: tuple[ImageRef, ...] = ()
 
 
 @dataclass
@@ -20,6 +36,7 @@ class EncodedPrompt:
         vision: per-image tensors, concatenated over a batch along the first axis (``pixel_values`` …).
         types_name: what the model calls the token types.
         seen: what a frozen vision tower makes of the images, and whose tower it was; never in a checkpoint.
+        conversation: what was tokenized; None where nobody kept it.
     """
 
     input_ids: Tensor
@@ -28,6 +45,7 @@ class EncodedPrompt:
     vision: dict[str, Tensor] = field(default_factory=dict)
     types_name: str = "mm_token_type_ids"
     seen: tuple[object, Tensor] | None = None
+    conversation: Conversation | None = None
 
     def __len__(self) -> int:
         return self.input_ids.numel()

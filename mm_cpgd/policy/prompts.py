@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from data import DataError, Example, image_size, split_at_images
-from mm_cpgd.policy.batch import EncodedPrompt
+from mm_cpgd.policy.batch import Conversation, EncodedPrompt
 from mm_cpgd.policy.families import control_texts, image_token_counts, prompt_positions
 
 # What the families call the tensor that tells image tokens from text.
@@ -47,7 +47,8 @@ class PromptEncoder:
             ValueError: the processor refuses an image.
         """
         pieces = self._pieces(example)
-        images = [example.images[piece].open() for piece in pieces if isinstance(piece, int)]
+        refs = tuple(example.images[piece] for piece in pieces if isinstance(piece, int))
+        images = [ref.open() for ref in refs]
         chat = self._chat(pieces)
         special = self._wants_special_tokens(chat)
         inputs = self.processor(
@@ -62,7 +63,8 @@ class PromptEncoder:
             positions = torch.arange(ids.numel()).unsqueeze(0)
         else:
             positions = prompt_positions(self.model, ids, types, vision)
-        return EncodedPrompt(ids, positions, types, vision, types_name)
+        conversation = Conversation(self._messages(pieces), refs)
+        return EncodedPrompt(ids, positions, types, vision, types_name, conversation=conversation)
 
     def length(self, example: Example) -> int:
         """Count the prompt's tokens, without decoding images where their sizes tell enough.
@@ -96,7 +98,7 @@ class PromptEncoder:
         begin = self.processor.tokenizer.bos_token
         return not (begin and chat.startswith(begin))
 
-    def _chat(self, pieces: list[str | int]) -> str:
+    def _messages(self, pieces: list[str | int]) -> list[dict[str, Any]]:
         content = [
             {"type": "image"} if isinstance(piece, int) else {"type": "text", "text": piece}
             for piece in pieces
@@ -104,7 +106,12 @@ class PromptEncoder:
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if self.system_prompt:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": self.system_prompt}]})
-        return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return messages
+
+    def _chat(self, pieces: list[str | int]) -> str:
+        return self.processor.apply_chat_template(
+            self._messages(pieces), add_generation_prompt=True, tokenize=False
+        )
 
 
 def fill_template(template: str, example: Example) -> str:

@@ -1,0 +1,263 @@
+"""vLLM in this process, or as a server on other GPUs.
+
+Written against vLLM 0.22 to 0.31, as far as its public interfaces go. The server's protocol and the transfer
+of weights over NCCL are those of ``trl.generation.vllm_client``, which follows vLLM's changes.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor
+
+from mm_cpgd.errors import RunEnded, UserError
+from mm_cpgd.rollout.vllm import Sampled
+
+MISSING = (
+    "rollout.engine=vllm needs vLLM: pip install 'mm-cpgd[vllm]' (Linux with a GPU), or set "
+    "rollout.engine=local"
+)
+
+
+class Colocated:
+    """vLLM in the training process, on the same GPU; every process has its own.
+
+    Args:
+        llm: a ``vllm.LLM``.
+        make_params: ``vllm.SamplingParams``.
+        sleep: whether vLLM gives its GPU memory back while the policy is updated: weights go to CPU memory,
+            the key-value cache is let go.
+    """
+
+    def __init__(self, llm: Any, make_params: Any, sleep: bool = False) -> None:
+        self.llm = llm
+        self.make_params = make_params
+        self.sleep = sleep
+        self._asleep: set[str] = set()
+        self._rest()
+
+    def image_part(self, image: Image.Image) -> dict[str, Any]:
+        """See ``Backend.image_part``."""
+        return {"type": "image_pil", "image_pil": image}
+
+    def chat(
+        self, conversations: Sequence[list[dict[str, Any]]], seeds: Sequence[int], options: Mapping[str, Any]
+    ) -> list[Sampled]:
+        """See ``Backend.chat``."""
+        params = [self.make_params(**options, seed=seed, logprobs=0, detokenize=False) for seed in seeds]
+        self._wake("weights", "kv_cache")
+        # The trainer's mixed precision is not vLLM's.
+        with torch.autocast("cuda", enabled=False):
+            answers = self.llm.chat(list(conversations), sampling_params=params, use_tqdm=False)
+        self._rest()
+        return [_sampled(answer) for answer in answers]
+
+    def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """See ``Backend.load``."""
+        self._wake("weights")
+
+        def load(model: Any) -> None:
+            model.load_weights(weights)
+
+        self.llm.apply_model(load)
+        self.llm.reset_prefix_cache()
+
+    def _wake(self, *tags: str) -> None:
+        needed = [tag for tag in tags if tag in self._asleep]
+        if needed:
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self.llm.wake_up(tags=needed)
+            self._asleep -= set(needed)
+
+    def _rest(self) -> None:
+        if self.sleep:
+            self.llm.sleep(level=1)
+            self._asleep = {"weights", "kv_cache"}
+
+
+class Server:
+    """A ``vllm serve`` on other GPUs. Every process asks it; the main one sends the weights.
+
+    Args:
+        client: a ``trl.generation.vllm_client.VLLMClient``.
+        accelerator: of the run.
+        requests: under way at the same time, of this process.
+    """
+
+    def __init__(self, client: Any, accelerator: Accelerator, requests: int = 64) -> None:
+        self.client = client
+        self.accelerator = accelerator
+        self.requests = requests
+        self._connected = False
+
+    def image_part(self, image: Image.Image) -> dict[str, Any]:
+        """See ``Backend.image_part``; PNG, so that nothing is lost on the way."""
+        buffer = io.BytesIO()
+        image.save(buffer, format="PNG")
+        data = base64.b64encode(buffer.getvalue()).decode()
+        return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+
+    def chat(
+        self, conversations: Sequence[list[dict[str, Any]]], seeds: Sequence[int], options: Mapping[str, Any]
+    ) -> list[Sampled]:
+        """See ``Backend.chat``.
+
+        Raises:
+            RunEnded: the server fails.
+        """
+        named = ("temperature", "top_p", "top_k", "min_p", "max_tokens")
+        extra = {name: value for name, value in options.items() if name not in named}
+        # Names in a JSON object are text.
+        extra["logit_bias"] = {str(token): bias for token, bias in options["logit_bias"].items()}
+
+        def ask(conversation: list[dict[str, Any]], seed: int) -> Sampled:
+            answer = self.client.chat(
+                [conversation],
+                logprobs=0,
+                generation_kwargs={**extra, "seed": seed},
+                **{name: options[name] for name in named},
+            )
+            logprobs = [of_token[0] for of_token in answer["logprobs"][0]]
+            return Sampled(answer["prompt_ids"][0], answer["completion_ids"][0], logprobs)
+
+        with _server_errors(self.client), ThreadPoolExecutor(self.requests) as threads:
+            return list(threads.map(ask, conversations, seeds))
+
+    def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """See ``Backend.load``; returns on all processes when the server has the weights.
+
+        Raises:
+            RunEnded: the server fails.
+        """
+        if self.accelerator.is_main_process:
+            with _server_errors(self.client):
+                self._send(list(weights))
+        self.accelerator.wait_for_everyone()
+
+    def _send(self, weights: Sequence[tuple[str, Tensor]]) -> None:
+        if not self._connected:
+            self.client.init_communicator(device=self.accelerator.device)
+            self._connected = True
+        described = [
+            (name, str(value.dtype).removeprefix("torch."), list(value.shape)) for name, value in weights
+        ]
+        device = self.accelerator.device
+        self.client.update_named_params(described, ((name, value.to(device)) for name, value in weights))
+        self.client.reset_prefix_cache()
+
+
+@contextmanager
+def _server_errors(client: Any) -> Iterator[None]:
+    """Turn what the client raises into a message; the run's checkpoints stay."""
+    try:
+        yield
+    except Exception as error:  # the client raises bare ones
+        raise RunEnded(
+            f"the vLLM server {client.base_url} failed: {str(error)[:500]}; set it right and run the same "
+            "command with --resume"
+        ) from error
+
+
+def _sampled(answer: Any) -> Sampled:
+    """Read a ``vllm.RequestOutput`` with one completion."""
+    output = answer.outputs[0]
+    logprobs = [of[token].logprob for token, of in zip(output.token_ids, output.logprobs, strict=True)]
+    return Sampled(answer.prompt_token_ids, list(output.token_ids), logprobs)
+
+
+def open_colocated(
+    model: str,
+    *,
+    processes: int = 1,
+    seed: int = 0,
+    memory_share: float = 0.3,
+    max_model_len: int | None = None,
+    sleep: bool = False,
+    trust_remote_code: bool = False,
+    revision: str | None = None,
+    image_limits: Mapping[str, int] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Colocated:
+    """Start vLLM in this process.
+
+    Args:
+        model: hub name or folder.
+        processes: of the run; each of them starts a vLLM of its own, on its own GPU.
+        seed: of this process's vLLM; completions have seeds of their own.
+        memory_share: of the GPU's memory, for weights and key-value cache.
+        max_model_len: prompt and completion; None: the model's own.
+        sleep: see ``Colocated``.
+        trust_remote_code: as for the policy.
+        revision: of the model.
+        image_limits: ``min_pixels`` and ``max_pixels``, as for the policy.
+        options: more arguments of ``vllm.LLM``; they win.
+
+    Raises:
+        UserError: vLLM is not installed, or does not start.
+    """
+    # The weights are handed over as they are, which only works within one process.
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    try:
+        from vllm import LLM, SamplingParams
+    except ImportError as error:
+        raise UserError(MISSING) from error
+    settings: dict[str, Any] = {
+        "model": model,
+        "revision": revision,
+        "seed": seed,
+        "gpu_memory_utilization": memory_share,
+        "max_model_len": max_model_len,
+        "enable_prefix_caching": True,
+        "enable_sleep_mode": sleep,
+        "logprobs_mode": "raw_logprobs",
+        "trust_remote_code": trust_remote_code,
+    }
+    if image_limits:
+        settings["mm_processor_kwargs"] = dict(image_limits)
+    if processes > 1:
+        # vLLM takes the place that the launcher gave this process instead of starting its own.
+        settings["distributed_executor_backend"] = "external_launcher"
+    try:
+        llm = LLM(**{**settings, **(options or {})})
+    except (ValueError, OSError, RuntimeError) as error:
+        raise UserError(f"vLLM does not start with {model}: {str(error)[:500]}") from error
+    return Colocated(llm, SamplingParams, sleep)
+
+
+def open_server(
+    url: str, accelerator: Accelerator, *, weights_port: int = 51216, wait: float = 240.0, requests: int = 64
+) -> Server:
+    """Reach a running server.
+
+    Args:
+        url: of it, without ``/v1``.
+        accelerator: of the run.
+        weights_port: of the main process, over which weights are sent.
+        wait: seconds for it to come up.
+        requests: see ``Server``.
+
+    Raises:
+        UserError: vLLM is not installed here (its NCCL transfer is needed), or the server does not answer.
+    """
+    try:
+        from trl.generation.vllm_client import VLLMClient
+
+        client = VLLMClient(base_url=url, group_port=weights_port, connection_timeout=wait)
+    except ImportError as error:
+        raise UserError(MISSING) from error
+    except Exception as error:  # the client raises bare ones too
+        raise UserError(
+            f"rollout.vllm.url={url!r}: no vLLM server answers there ({str(error)[:300]}); start it as "
+            "docs/vllm.md says"
+        ) from error
+    return Server(client, accelerator, requests)
