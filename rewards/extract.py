@@ -207,7 +207,7 @@ def _formula(text: str) -> str | None:
     words = re.search(
         r"(?<![\\A-Za-z])(?!(?:and|sin|cos|tan|log|sqrt)\b)[A-Za-z]{3,}|\bis\b|[\u4e00-\u9fff]", text
     )
-    return None if words else _whole(text)
+    return None if words or "boxed" in text else _whole(text)
 
 
 def _whole(text: str) -> str | None:
