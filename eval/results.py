@@ -81,6 +81,7 @@ def _record(benchmark: Benchmark, row: ScoredRow) -> dict[str, Any]:
         "answer": example.answer,
         "choices": list(example.choices),
         "response": response.text,
+        "extraction": response.extraction,
         "missing": row.missing,
         "groups": {
             name: [str(value) for value in values] for name, values in benchmark.groups(example).items()

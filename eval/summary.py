@@ -122,16 +122,16 @@ def _truncated(rows: Iterable[ScoredRow]) -> dict[str, Any] | None:
 def _flags(rows: Sequence[ScoredRow], summary: Mapping[str, Any]) -> list[str]:
     """One line for each thing that a reader of the accuracy has to know."""
     flags = []
-    missing, truncated, unparsed = (summary.get(name) for name in ("missing", "truncated", "unparsed"))
+    missing, truncated = summary.get("missing"), summary.get("truncated")
     if missing and missing["count"]:
         flags.append(f"{missing['count']:,} of {len(rows):,} answers are missing and count as wrong")
     if truncated and truncated["share"] >= SOME_TRUNCATED:
         mostly = "mostly truncated: " if truncated["share"] >= MOSTLY else ""
         flags.append(f"{mostly}{truncated['share']:.1%} of the answers were cut off by the length limit")
-    if unparsed and unparsed["share"] and unparsed["share"] >= MANY_UNPARSED:
-        flags.append(
-            f"{summary['protocol']} could read no answer in {unparsed['share']:.1%} of the responses"
-        )
+    for name, found in summary["protocols"].items():
+        share = found["unparsed"]["share"]
+        if share is not None and share >= MANY_UNPARSED:
+            flags.append(f"{name} could read no answer in {share:.1%} of the responses")
     return flags + [line for name in summary["protocols"] for line in _unscored(rows, name)]
 
 

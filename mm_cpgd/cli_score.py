@@ -88,6 +88,7 @@ def score_command(
     )
     print_scoreboard(summary, console)
     console.print(f"summary: {output / 'summary.json'}\nrows: {output / 'rows.jsonl'}", soft_wrap=True)
+    console.print(f"as a page, with every answer: mm-cpgd report {output}", soft_wrap=True)
 
 
 def compare_command(

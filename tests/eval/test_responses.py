@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from scoring_stubs import sums, write_lines
 
-from data import DataError
+from data import DataError, Example
 from eval.benchmark import Response
 from eval.responses import read_responses
+from eval.results import write_result
+from eval.scoring import score
 
 
 def read_own(record: Mapping[str, Any]) -> Response:
@@ -132,3 +134,10 @@ def test_a_file_without_rows_or_with_a_broken_one_is_refused(tmp_path: Path, tex
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no file .*gone\.jsonl"):
         read_responses(tmp_path / "gone.jsonl", PLAIN)
+
+
+def test_the_rows_of_a_result_are_answers_again_with_their_extractions(tmp_path: Path) -> None:
+    answers = [Response("a", "2 + 2 is four", extraction="4", finished=True, tokens=3)]
+    rows = score(sums(), [Example("a", "2 + 2?", "4")], answers, ["official"])
+    write_result(tmp_path, sums(), rows, {})
+    assert read_responses(tmp_path / "rows.jsonl", sums()) == answers

@@ -164,7 +164,7 @@ def test_a_benchmarks_own_numbers_are_averaged_over_samples() -> None:
 def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     image = ImageRef("images/1.jpg", lambda: pytest.fail("scoring opened an image"))
     question = Example("a", "2 + 2?\u2028", "4", (image,), choices=("4", "5"), meta={"level": 3})
-    responses = [Response("a", "it is 4", finished=True, tokens=3)]
+    responses = [Response("a", "it is 4", extraction="4", finished=True, tokens=3)]
     rows = score(sums(), [question], responses, ["official", "verifier"])
     written = write_result(tmp_path / "new" / "result", sums(), rows, {"data": "x"}, flags=["beware"])
     result = read_result(tmp_path / "new" / "result")
@@ -185,6 +185,7 @@ def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
         "answer": "4",
         "choices": ["4", "5"],
         "response": "it is 4",
+        "extraction": "4",
         "missing": False,
         "groups": {"level": ["3"]},
         "images": ["images/1.jpg"],
