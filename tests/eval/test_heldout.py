@@ -155,3 +155,31 @@ def test_no_answers_at_all_have_no_means() -> None:
 def test_groups_are_named_by_kind_in_alphabetical_order() -> None:
     answered = [Answered({"a": 1.0}, True, 1, kind) for kind in ("b", "a", "b")]
     assert [key for key in summarise(answered, ["a"]) if "/" in key] == ["accuracy/a", "accuracy/b"]
+
+
+def test_the_accuracy_that_training_logs_is_the_one_that_mm_cpgd_eval_reports() -> None:
+    """The same model, rows and prompts: the same answers, judged by the same verifier."""
+    from data import load_examples
+    from eval.answers import Decoding, answer, questions_of
+    from eval.benchmark import Benchmark, verified
+    from eval.generators import LocalGenerator
+    from eval.scoring import score
+    from eval.summary import summarise as summarise_result
+    from mm_cpgd.rollout import LocalEngine
+
+    rows = list(load_examples("generated:shapes", limit=10, seed=3).examples)
+    generator = LocalGenerator("embedded:tiny", device="cpu")
+    engine: Any = LocalEngine(generator.policy)
+    accelerator: Any = Accelerator()
+    logged = HeldOut(
+        accelerator, generator.policy, engine, RewardSum([("accuracy", 1.0, {})]), rows,
+        max_new_tokens=64, batch_prompts=4,
+    )()  # fmt: skip
+    benchmark = Benchmark("own", "", lambda source: rows, lambda row: row.question, verified)
+    found = answer(list(questions_of(benchmark, rows, None)), generator, Decoding(64))
+    scored = score(benchmark, rows, found.responses, ["verifier"])
+    reported = summarise_result(benchmark, scored)
+    assert 0 < logged["eval/accuracy"] < 1
+    assert reported["overall"]["accuracy"] == logged["eval/accuracy"]
+    assert reported["overall"]["total"] == logged["eval/n"]
+    assert reported["truncated"]["share"] == logged["eval/truncated"]
