@@ -1,0 +1,129 @@
+"""Whole runs on an engine with vLLM's interface that samples from its own copy of the weights."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from trainer_jobs import run
+
+from data import Example, ImageRef
+from mm_cpgd.config import PolicyConfig
+from mm_cpgd.errors import UserError
+from mm_cpgd.policy import load_policy
+from mm_cpgd.rollout import LocalEngine, Sampling
+
+Rows = Callable[[Path], list[dict[str, Any]]]
+SMALL = [
+    "training.iterations=2",
+    "rollout.prompts=2",
+    "rollout.completions=3",
+    "rollout.max_new_tokens=6",
+    "training.mini_batch_prompts=1",
+    "data.eval=null",
+]
+
+
+class Twin:
+    """A ``vllm.LLM`` that samples by the local engine from weights of its own."""
+
+    deaf = False
+
+    def __init__(self, **settings: Any) -> None:
+        self.policy = load_policy(PolicyConfig(model=settings["model"], dtype="float32"))
+        self.engine = LocalEngine(self.policy)
+        with torch.no_grad():  # until it is sent the policy's weights, its answers are another model's
+            for parameter in self.policy.parameters():
+                parameter.mul_(1.5)
+
+    def load_weights(self, weights: Any) -> None:
+        if not self.deaf:
+            self.policy.model.load_state_dict(dict(weights), strict=False)
+
+    def apply_model(self, func: Callable[[Any], Any]) -> list[Any]:
+        return [func(self)]
+
+    def reset_prefix_cache(self) -> bool:
+        return True
+
+    def chat(self, messages: Any, sampling_params: Any, use_tqdm: bool) -> list[Any]:
+        return [self._answer(*pair) for pair in zip(messages, sampling_params, strict=True)]
+
+    def _answer(self, conversation: list[dict[str, Any]], params: Any) -> Any:
+        parts = conversation[-1]["content"]
+        images = [part["image_pil"] for part in parts if part["type"] == "image_pil"]
+        text = "".join(part["text"] for part in parts if part["type"] == "text")
+        refs = tuple(ImageRef("sent", lambda image=image: image) for image in images)  # type: ignore[misc]
+        prompt = self.policy.encoder.encode(Example("1", text, "", images=refs))
+        sampling = Sampling(params.max_tokens, params.temperature)
+        drawn = self.engine.generate([prompt], sampling, [[params.seed]])[0][0]
+        tokens = drawn.tokens.tolist()
+        logprobs = [
+            {token: SimpleNamespace(logprob=value)}
+            for token, value in zip(tokens, drawn.logprobs.tolist(), strict=True)
+        ]
+        output = SimpleNamespace(token_ids=tokens, logprobs=logprobs)
+        return SimpleNamespace(prompt_token_ids=prompt.input_ids.tolist(), outputs=[output])
+
+
+@pytest.fixture
+def twin(monkeypatch: pytest.MonkeyPatch) -> type[Twin]:
+    module = types.ModuleType("vllm")
+    vars(module).update(LLM=Twin, SamplingParams=SimpleNamespace)
+    monkeypatch.setitem(sys.modules, "vllm", module)
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    monkeypatch.setattr(Twin, "deaf", False)
+    return Twin
+
+
+def metrics(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What does not depend on the clock or on there being another engine."""
+    own = ("seconds/", "tokens/per_second", "rollout/")
+    return [{name: value for name, value in row.items() if not name.startswith(own)} for row in rows]
+
+
+def test_a_run_on_vllm_is_the_run_on_the_local_engine(
+    yaml: Path, tmp_path: Path, twin: type[Twin], read_rows: Rows
+) -> None:
+    run(yaml, SMALL)
+    here = read_rows(tmp_path / "run")
+    run(yaml, [*SMALL, "rollout.engine=vllm"], overwrite=True)
+    there = read_rows(tmp_path / "run")
+    for row, expected in zip(metrics(there), metrics(here), strict=True):
+        assert row == pytest.approx(expected, rel=1e-3, abs=1e-6, nan_ok=True)
+    gaps = [(row["rollout/logprob_difference_mean"], row["rollout/logprob_difference_max"]) for row in there]
+    assert all(mean <= largest < 1e-4 for mean, largest in gaps)
+    assert not any(name.startswith("rollout/") for name in here[-1])
+
+
+def test_an_engine_that_does_not_take_the_weights_shows_in_the_difference(
+    yaml: Path, tmp_path: Path, twin: type[Twin], read_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(twin, "deaf", True)
+    run(yaml, [*SMALL, "training.iterations=1", "rollout.engine=vllm"])
+    assert read_rows(tmp_path / "run")[-1]["rollout/logprob_difference_mean"] > 0.01
+
+
+def test_the_correction_weighs_what_another_policy_sampled(
+    yaml: Path, tmp_path: Path, twin: type[Twin], read_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(twin, "deaf", True)
+    norms = []
+    for cap in ("null", "1.0e-6"):
+        overrides = ["training.iterations=1", "rollout.engine=vllm", f"rollout.vllm.importance_cap={cap}"]
+        run(yaml, [*SMALL, *overrides], overwrite=True)
+        norms.append(read_rows(tmp_path / "run")[-1]["optimizer/grad_norm"])
+    # With a cap of a millionth every token weighs a millionth; what the drift term adds comes at later steps.
+    assert norms[1] < norms[0] * 0.1
+
+
+def test_vllm_that_is_missing_is_told_by_its_extra(yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(UserError, match=r"mm-cpgd\[vllm\]"):
+        run(yaml, [*SMALL, "rollout.engine=vllm"])
