@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mm_cpgd.cli_algorithms import algorithms_app
 from mm_cpgd.cli_eval import evaluate
 from mm_cpgd.cli_options import Columns, Limit, Name, Split
 from mm_cpgd.cli_rewards import rewards_app
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look at data without training.")
 tiny_app = typer.Typer(no_args_is_help=True, help="The embedded tiny policy.")
+app.add_typer(algorithms_app, name="algorithms")
 app.add_typer(data_app, name="data")
 app.add_typer(rewards_app, name="rewards")
 app.add_typer(tiny_app, name="tiny")

@@ -129,7 +129,7 @@ class PartConfig(BaseModel):
     """A named component of the algorithm; its other keys are the component's own numbers."""
 
     model_config = ConfigDict(extra="allow")
-    name: str
+    name: str = Field(description="a part's name (mm-cpgd algorithms), or path/to/file.py:function")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -144,9 +144,11 @@ class AlgorithmConfig(Section):
     advantage: PartConfig
     surrogate: PartConfig
     regularizers: list[PartConfig] = Field(default_factory=list)
+    token_weights: list[PartConfig] = Field(default_factory=list)
     aggregation: PartConfig
     selection: list[PartConfig] = Field(default_factory=list)
     shaping: list[PartConfig] = Field(default_factory=list)
+    prompts: PartConfig | None = Field(None, description="score that prompts are drawn by; null: all alike")
 
 
 class TrainingConfig(Section):

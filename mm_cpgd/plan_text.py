@@ -128,7 +128,7 @@ def objective_lines(config: RunConfig, objective: Objective) -> Lines:
         numbers = ", ".join(f"{key} {_shown(value)}" for key, value in part.options.items())
         yield (
             part.kind,
-            f"{part.name}{f' ({numbers})' if numbers else ''}: {_first_line(part.function.__doc__)}",
+            f"{part.name}{f' ({numbers})' if numbers else ''}: {part.description.text(part.options)}",
         )
     yield "reference policy", "held" if objective.needs_reference else "none"
 
@@ -197,7 +197,3 @@ def _shortened(text: str) -> str:
 
 def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _first_line(text: str | None) -> str:
-    return (text or "").strip().partition("\n")[0]

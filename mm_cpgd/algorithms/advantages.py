@@ -15,10 +15,22 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from mm_cpgd.algorithms.limits import AboveOne
+from mm_cpgd.algorithms.described import described
+from mm_cpgd.algorithms.limits import AboveOne, OpenShare
 from mm_cpgd.algorithms.selection import has_signal
+from mm_cpgd.errors import UserError
 
 
+@described(
+    "A = ω·(R − mean)",
+    source="CPGD, arXiv 2505.12504",
+    choice="weight",
+    variants={
+        "equal": "ω = 1",
+        "std": "ω = 1 / (std + {eps})",
+        "clip_filter": "ω = min({cap}, prompts / prompts with a signal)",
+    },
+)
 def cpgd(
     rewards: Tensor,
     *,
@@ -26,13 +38,12 @@ def cpgd(
     cap: AboveOne = 3.0,
     eps: PositiveFloat = 1e-6,
 ) -> Tensor:
-    """A = ω·(R − mean of the group), with the weight ω of CPGD (arXiv 2505.12504).
+    """CPGD: less the group's mean, weighted.
 
     Args:
         rewards: (P, G), NaN where unscored.
-        weight: *equal* ω = 1; *std* ω = 1/(std of the group + eps); *clip_filter* ω = min(cap, prompts /
-            prompts whose rewards are not all equal), as if the batch had been refilled with prompts that
-            carry a signal.
+        weight: ω; *clip_filter* counts prompts as if the batch had been refilled with prompts that carry a
+            signal.
         cap: bound of the clip-filter-like weight.
         eps: keeps the std weight finite.
 
@@ -46,13 +57,15 @@ def cpgd(
     return _centred(rewards)
 
 
+@described("A = (R − mean) / (std + {eps})", source="GRPO, arXiv 2402.03300, section 4.1")
 def grpo(rewards: Tensor, *, eps: PositiveFloat = 1e-6) -> Tensor:
-    """A = (R − mean) / (std + eps) within the group: GRPO (arXiv 2402.03300, sec. 4.1). (P, G) to (P, G)."""
+    """GRPO: normalised within the group. (P, G) to (P, G)."""
     return _centred(rewards) / (_std(rewards) + eps)
 
 
+@described("A = R − mean of the group's others", source="RLOO, arXiv 2402.14740")
 def rloo(rewards: Tensor) -> Tensor:
-    """A = R − mean of the group's *other* completions: RLOO (arXiv 2402.14740). (P, G) to (P, G).
+    """RLOO: leave-one-out baseline. (P, G) to (P, G).
 
     With n scored completions this is n/(n − 1)·(R − mean).
     """
@@ -60,23 +73,29 @@ def rloo(rewards: Tensor) -> Tensor:
     return _centred(rewards) * scored / (scored - 1).clamp(min=1)
 
 
+@described("A = R − mean", source="Dr. GRPO, arXiv 2503.20783; REINFORCE with a baseline")
 def group_mean(rewards: Tensor) -> Tensor:
-    """A = R − mean of the group: Dr. GRPO (arXiv 2503.20783), REINFORCE with baseline. (P, G) to (P, G)."""
+    """The group's mean as baseline, nothing divided. (P, G) to (P, G)."""
     return _centred(rewards)
 
 
+@described(
+    "A = (X − mean_batch X) / (std_batch X + {eps})",
+    source="REINFORCE++, arXiv 2501.03262",
+    choice="baseline",
+    variants={"none": "X = R", "group": "X = R − mean"},
+)
 def reinforce_pp(
     rewards: Tensor, *, baseline: Literal["none", "group"] = "none", eps: PositiveFloat = 1e-6
 ) -> Tensor:
-    """Normalise over the whole batch: A = (X − mean of X) / (std of X + eps), REINFORCE++ (arXiv 2501.03262).
+    """REINFORCE++: normalised over the whole batch.
 
     Moments are over completions; implementations that spread the reward over tokens weight them by length.
     The paper's KL inside the reward is left out: use the ``kl`` regularizer.
 
     Args:
         rewards: (P, G), NaN where unscored.
-        baseline: X is the reward (*none*, any G), or the reward less the group's mean (*group*, "w/
-            baseline").
+        baseline: *none* is for any G; *group* is the paper's "w/ baseline".
         eps: keeps the quotient finite.
 
     Returns:
@@ -85,6 +104,65 @@ def reinforce_pp(
     values = rewards if baseline == "none" else _centred(rewards).masked_fill(~_scored(rewards), float("nan"))
     batch = values.reshape(1, -1)
     return (_centred(batch) / (_std(batch) + eps)).reshape(rewards.shape)
+
+
+@described(
+    "A = (p̃ − p) / f(p; α, β), p̃ = (R − {low}) / ({high} − {low}), p = mean p̃, f the density of the Beta "
+    "distribution with α = max(1, 1 + a/3), β = max(1, 1 + b/3), where Beta(a, b) has the mean and "
+    "variance of p over the batch's prompts",
+    source="BNPO, arXiv 2506.02864",
+)
+def bnpo(rewards: Tensor, *, low: float = 0.0, high: float = 1.0, floor: OpenShare = 1e-6) -> Tensor:
+    """BNPO: normalised by a Beta distribution that is fitted to the prompts' success rates.
+
+    α = β = 1 is the plain group mean, α = β = 3/2 is GRPO up to a factor. Not to be confused with TRL's
+    loss_type "bnpo", which normalises tokens and not rewards: that is ``token_mean`` here. The paper's
+    decomposition into one advantage a reward rule is left out.
+
+    Args:
+        rewards: (P, G), NaN where unscored.
+        low: smallest reward that the rules can give; the paper's rewards are 0 and 1.
+        high: largest.
+        floor: smallest density that is divided by, as the paper's code bounds its inverse.
+
+    Returns:
+        (P, G).
+
+    Raises:
+        UserError: a reward outside [low, high].
+    """
+    scored = rewards[_scored(rewards)]
+    if (scored < low).any() or (scored > high).any():
+        raise UserError(
+            f"algorithm.advantage: bnpo: rewards from {scored.min():g} to {scored.max():g} do not lie in "
+            f"low = {low:g} to high = {high:g}; write the smallest and the largest reward that your rules "
+            "can give."
+        )
+    rates = (rewards - low) / (high - low)
+    p = _mean(rates)
+    alpha, beta = beta_parameters(p[_scored(rewards).any(dim=1)])
+    inside = p.clamp(torch.finfo(p.dtype).eps, 1 - torch.finfo(p.dtype).eps)
+    log_density = (
+        (alpha - 1) * inside.log()
+        + (beta - 1) * (-inside).log1p()
+        + (alpha + beta).lgamma()
+        - alpha.lgamma()
+        - beta.lgamma()
+    )
+    return _centred(rates) / log_density.exp().clamp(min=floor)
+
+
+def beta_parameters(p: Tensor) -> tuple[Tensor, Tensor]:
+    """BNPO's α and β for success rates p (P, 1), of least variance; 1 and 1 where p does not vary.
+
+    Beta(a, b) is fitted by moments, the variance unbiased; α = 1 + a/3, β = 1 + b/3, at least 1.
+    """
+    mean = p.mean() if p.numel() else p.new_zeros(())
+    variance = p.var() if p.numel() > 1 else p.new_zeros(())
+    if variance <= 0:
+        return p.new_ones(()), p.new_ones(())
+    size = mean * (1 - mean) / variance - 1
+    return (1 + size * mean / 3).clamp(min=1), (1 + size * (1 - mean) / 3).clamp(min=1)
 
 
 def _scored(rewards: Tensor) -> Tensor:

@@ -11,20 +11,25 @@ from __future__ import annotations
 from pydantic import PositiveInt
 from torch import Tensor
 
+from mm_cpgd.algorithms.described import described
 
+
+@described("w = 1 / Σ over the mini-batch of |y|", source="CPGD, arXiv 2505.12504; DAPO, arXiv 2503.14476")
 def token_mean(mask: Tensor, lengths: Tensor) -> Tensor:
-    """1 / (tokens of the mini-batch) for every token: CPGD (arXiv 2505.12504), DAPO (arXiv 2503.14476)."""
+    """The mean over all tokens of the mini-batch."""
     return mask / lengths.sum().clamp(min=1)
 
 
+@described("w = 1 / (M·|y|)", source="GRPO, arXiv 2402.03300")
 def completion_mean(mask: Tensor, lengths: Tensor) -> Tensor:
-    """Mean over completions of token means, 1 / (M·|y|): GRPO (arXiv 2402.03300). Empty ones do not count."""
+    """The mean over completions of their token means; empty ones do not count."""
     completions = (lengths > 0).sum().clamp(min=1).to(lengths.dtype)
     return mask / completions / mask.sum(dim=1, keepdim=True).clamp(min=1)
 
 
+@described("w = 1 / (M·{length})", source="Dr. GRPO, arXiv 2503.20783")
 def constant(mask: Tensor, lengths: Tensor, max_tokens: int, *, length: PositiveInt | None = None) -> Tensor:
-    """Sum over tokens over a constant, 1 / (M·length): Dr. GRPO (arXiv 2503.20783), free of length bias.
+    """The sum over tokens over a constant, free of length bias.
 
     Args:
         mask: (n, T).

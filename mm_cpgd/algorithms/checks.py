@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mm_cpgd.algorithms.parts import Part
 from mm_cpgd.errors import UserError
 
-_GROUP_BASELINES = ("cpgd", "grpo", "rloo", "group_mean")
+_GROUP_BASELINES = ("cpgd", "grpo", "rloo", "group_mean", "bnpo")
 _LOG_RATIO_SURROGATES = ("policy_gradient", "cpgd")
 
 
@@ -78,6 +78,13 @@ def check_kl(part: Part) -> None:
         )
 
 
+def check_band(part: Part) -> None:
+    """Clip-Cov's band of covariances holds something."""
+    low, high = part.options["low"], part.options["high"]
+    if low >= high:
+        raise UserError(f"{part.where}: low = {low} is not below high = {high}; no covariance lies between.")
+
+
 def check_mix(parts: Sequence[Part], completions: int, max_new_tokens: int) -> None:
     """All checks of an objective's parts. Raises ``UserError`` for the first that fails."""
     check_no_repetition(parts)
@@ -89,3 +96,5 @@ def check_mix(parts: Sequence[Part], completions: int, max_new_tokens: int) -> N
             check_overlong(part, max_new_tokens)
         elif part.name == "kl":
             check_kl(part)
+        elif part.name == "clip_cov":
+            check_band(part)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from mm_cpgd.algorithms.checks import check_mix, check_surrogate_options
-from mm_cpgd.algorithms.parts import Part, make_part
-from mm_cpgd.algorithms.regularizers import LARGEST_LOG_RATIO, capped_k3, kl_estimate
+from mm_cpgd.algorithms.parts import Part, make_part, options_for
+from mm_cpgd.algorithms.states import State
+from mm_cpgd.algorithms.token_inputs import token_inputs, token_metrics
 
 if TYPE_CHECKING:
     from mm_cpgd.config import AlgorithmConfig, PartConfig
@@ -30,6 +31,9 @@ class Objective:
         selection: which prompts are kept.
         shaping: what is added to rewards.
         max_tokens: longest completion that may be sampled.
+        token_weights: which tokens the surrogate is for, and how much.
+        prompts: how much a prompt promises to teach; None: all are drawn alike.
+        states: what parts remember, by ``Part.where``; the only thing here that changes.
     """
 
     advantage: Part
@@ -39,6 +43,9 @@ class Objective:
     selection: tuple[Part, ...]
     shaping: tuple[Part, ...]
     max_tokens: int
+    token_weights: tuple[Part, ...] = ()
+    prompts: Part | None = None
+    states: dict[str, State] = field(default_factory=dict)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -47,15 +54,27 @@ class Objective:
             self.advantage,
             self.surrogate,
             *self.regularizers,
+            *self.token_weights,
             self.aggregation,
             *self.selection,
             *self.shaping,
+            *((self.prompts,) if self.prompts else ()),
         )
 
     @property
     def needs_reference(self) -> bool:
         """Whether ``loss`` needs ``reference_logprobs``; if not, no reference policy has to be held."""
         return any("reference_log_ratio" in part.inputs for part in self.parts)
+
+    @property
+    def needs_entropy_gradient(self) -> bool:
+        """Whether ``loss`` needs an ``entropy`` that carries a gradient."""
+        return any("entropy" in part.inputs for part in self.parts)
+
+    @property
+    def prepared_parts(self) -> tuple[Part, ...]:
+        """The parts that must see all tokens of a mini-batch before its first step, see ``prepare``."""
+        return (*self.token_weights, *(part for part in self.parts if part.description.stage))
 
     @property
     def max_rounds(self) -> int:
@@ -95,6 +114,43 @@ class Objective:
         """Advantages (P, G) of rewards (P, G): the kept prompts of all processes; 0 where a reward is NaN."""
         return self.advantage({"rewards": rewards})
 
+    def prepare(
+        self, old_logprobs: Tensor, old_entropy: Tensor, advantages: Tensor, seed: int
+    ) -> dict[str, Tensor]:
+        """What parts need to know of the whole mini-batch, for ``loss``; {} where none asks.
+
+        Args:
+            old_logprobs: (K,) of all tokens of the mini-batch, over all processes, in any order.
+            old_entropy: (K,) of the policy that sampled.
+            advantages: (K,).
+            seed: of random choices.
+
+        Returns:
+            ``Part.where`` to (K,), in the order given.
+        """
+        available = {
+            "old_logprobs": old_logprobs,
+            "old_entropy": old_entropy,
+            "advantages": advantages,
+            "seed": seed,
+        }
+        return {part.where: part.first_stage(available) for part in self.prepared_parts}
+
+    def observe(self, metrics: Mapping[str, float]) -> None:
+        """Let parts that remember take note of an optimizer step's metrics, over all processes."""
+        for state in self.states.values():
+            state.observe(metrics)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What parts remember, as plain data."""
+        return {where: state.state_dict() for where, state in self.states.items()}
+
+    def load_state_dict(self, states: Mapping[str, Any]) -> None:
+        """Go on from there; a part that the states do not know begins anew."""
+        for where, state in self.states.items():
+            if where in states:
+                state.load_state_dict(states[where])
+
     def loss(
         self,
         logprobs: Tensor,
@@ -104,6 +160,7 @@ class Objective:
         lengths: Tensor,
         reference_logprobs: Tensor | None = None,
         entropy: Tensor | None = None,
+        prepared: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The part of the mini-batch's loss that these rows carry, to be minimised.
 
@@ -119,25 +176,68 @@ class Objective:
             mask: (n, T) bool, True where the token is the completion's own.
             lengths: (M,) completion lengths of the whole mini-batch over all processes.
             reference_logprobs: (n, T), required if ``needs_reference``; else only logged.
-            entropy: (n, T) of the policy's token distributions; only logged unless a part takes it.
+            entropy: (n, T) of the policy's token distributions; with gradient if ``needs_entropy_gradient``,
+                else only logged.
+            prepared: what ``prepare`` gave, (n, T) for these rows; required if there are ``prepared_parts``.
 
         Returns:
             The scalar loss, and metrics without gradient: sums over micro-batches and processes, but
             ``max/…`` and ``min/…``, which are extremes over them.
         """
+        prepared = prepared or {}
+        self._check(mask, reference_logprobs, entropy, prepared)
+        available = token_inputs(
+            logprobs, old_logprobs, advantages, mask, lengths, reference_logprobs, entropy
+        )
+        available["max_tokens"] = self.max_tokens
+        zero = torch.zeros_like(available["log_ratio"])
+        prepared = {name: torch.where(mask, values.to(zero), zero) for name, values in prepared.items()}
+        terms, clipped = self._surrogate(available, prepared)
+        penalty = self._penalty(available, prepared)
+        weights = self.aggregation(available)
+        loss = (weights * (penalty - terms)).sum()
+        metrics = token_metrics(available, clipped)
+        metrics["penalty"] = (weights * penalty).detach().sum()
+        return loss, metrics
+
+    def _check(
+        self,
+        mask: Tensor,
+        reference_logprobs: Tensor | None,
+        entropy: Tensor | None,
+        prepared: Mapping[str, Tensor],
+    ) -> None:
         if mask.dtype is not torch.bool:
             raise TypeError(f"mask must be bool, True at the completion's own tokens; it is {mask.dtype}")
         if self.needs_reference and reference_logprobs is None:
             raise ValueError("this objective needs reference_logprobs (needs_reference is True)")
-        available = _inputs(logprobs, old_logprobs, advantages, mask, lengths, reference_logprobs, entropy)
-        available["max_tokens"] = self.max_tokens
-        terms, clipped = self.surrogate(available)
-        penalty = sum((part(available) for part in self.regularizers), start=torch.zeros_like(terms))
-        weights = self.aggregation(available)
-        loss = (weights * (penalty - terms)).sum()
-        metrics = _metrics(available, clipped)
-        metrics["penalty"] = (weights * penalty).detach().sum()
-        return loss, metrics
+        if self.needs_entropy_gradient and entropy is None:
+            raise ValueError("this objective needs entropy (needs_entropy_gradient is True)")
+        missing = [part.where for part in self.prepared_parts if part.where not in prepared]
+        if missing:
+            raise ValueError(f"this objective needs prepared values of {', '.join(missing)}; see prepare()")
+
+    def _surrogate(self, available: dict[str, Any], prepared: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Weighted terms and clip flags, (n, T) each; notes the weights for the metrics."""
+        found = self.surrogate(available)
+        # A user's function may return the terms alone.
+        terms, clipped = found if isinstance(found, tuple) else (found, torch.zeros_like(available["mask"]))
+        if self.token_weights:
+            available["token_weight"] = reduce(torch.mul, (prepared[p.where] for p in self.token_weights))
+            terms = terms * available["token_weight"]
+        return terms, clipped
+
+    def _penalty(self, available: Mapping[str, Any], prepared: Mapping[str, Tensor]) -> Tensor:
+        """The sum of the regularizers, (n, T)."""
+        total = torch.zeros_like(available["log_ratio"])
+        for part in self.regularizers:
+            own: dict[str, Any] = {}
+            if part.where in prepared:
+                own["prepared"] = prepared[part.where]
+            if part.where in self.states:
+                own["state"] = self.states[part.where].value
+            total = total + part({**available, **own})
+        return total
 
 
 def build_objective(config: AlgorithmConfig, *, completions: int, max_new_tokens: int) -> Objective:
@@ -156,7 +256,7 @@ def build_objective(config: AlgorithmConfig, *, completions: int, max_new_tokens
     def make(kind: str, part: PartConfig) -> Part:
         return make_part(kind, part.name, part.options)
 
-    objective = Objective(
+    composed = Objective(
         advantage=make("advantage", config.advantage),
         surrogate=make("surrogate", config.surrogate),
         regularizers=tuple(make("regularizers", part) for part in config.regularizers),
@@ -164,53 +264,14 @@ def build_objective(config: AlgorithmConfig, *, completions: int, max_new_tokens
         selection=tuple(make("selection", part) for part in config.selection),
         shaping=tuple(make("shaping", part) for part in config.shaping),
         max_tokens=max_new_tokens,
+        token_weights=tuple(make("token_weights", part) for part in config.token_weights),
+        prompts=None if config.prompts is None else make("prompts", config.prompts),
     )
-    check_mix(objective.parts, completions, max_new_tokens)
-    return objective
+    check_mix(composed.parts, completions, max_new_tokens)
+    return replace(composed, states=_states(composed.parts))
 
 
-def _inputs(
-    logprobs: Tensor,
-    old_logprobs: Tensor,
-    advantages: Tensor,
-    mask: Tensor,
-    lengths: Tensor,
-    reference_logprobs: Tensor | None,
-    entropy: Tensor | None,
-) -> dict[str, Any]:
-    """Everything a part may ask for by name, at least float32, with 0 at masked positions."""
-    dtype = torch.promote_types(logprobs.dtype, torch.float32)
-    zero = torch.zeros((), dtype=dtype, device=logprobs.device)
-
-    def clean(values: Tensor) -> Tensor:
-        return torch.where(mask, values.to(dtype), zero)
-
-    available: dict[str, Any] = {
-        "log_ratio": clean(logprobs.to(dtype) - old_logprobs),
-        "advantages": (advantages[:, None] if advantages.dim() == 1 else clean(advantages)).to(dtype),
-        "mask": mask,
-        "lengths": lengths.to(device=logprobs.device, dtype=dtype),
-    }
-    if reference_logprobs is not None:
-        available["reference_log_ratio"] = clean(logprobs.to(dtype) - reference_logprobs)
-    if entropy is not None:
-        available["entropy"] = clean(entropy)
-    return available
-
-
-@torch.no_grad()
-def _metrics(available: Mapping[str, Any], clipped: Tensor) -> dict[str, Tensor]:
-    """Token means over the mini-batch, as sums over these rows, and extremes of the ratio."""
-    mask, log_ratio = available["mask"], available["log_ratio"]
-    tokens = available["lengths"].sum().clamp(min=1)
-    ratio = log_ratio.clamp(max=LARGEST_LOG_RATIO).exp()
-    by_token = {"policy_drift": capped_k3(log_ratio), "clip_fraction": clipped, "ratio": ratio}
-    if "reference_log_ratio" in available:
-        by_token["kl"] = kl_estimate(available["reference_log_ratio"], "k3")
-    if "entropy" in available:
-        by_token["entropy"] = available["entropy"]
-    metrics = {name: (values * mask).sum() / tokens for name, values in by_token.items()}
-    # An infinite fill is the neutral element of the reduction, for rows that have no token at all.
-    metrics["max/ratio"] = ratio.masked_fill(~mask, float("-inf")).amax()
-    metrics["min/ratio"] = ratio.masked_fill(~mask, float("inf")).amin()
-    return metrics
+def _states(parts: Sequence[Part]) -> dict[str, State]:
+    """Make what each part remembers, as it is before the first step."""
+    makers = [(part, part.description.state) for part in parts]
+    return {part.where: maker(**options_for(maker, part.options)) for part, maker in makers if maker}

@@ -1,8 +1,8 @@
 """Parts of the algorithm, found by the name of their function, with options checked against its signature.
 
 The rule that makes a function a part: what the objective hands in are positional parameters, chosen by their
-names (``log_ratio``, ``mask``, …); what a config may write are keyword-only parameters, with types and limits
-as annotated.
+names (``INPUTS`` of its kind); what a config may write are keyword-only parameters, with types and limits as
+annotated. A name such as ``path/to/file.py:function`` means a function of the user's own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,18 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from mm_cpgd.algorithms import advantages, aggregation, regularizers, selection, shaping, surrogates
+from mm_cpgd.algorithms import (
+    advantages,
+    aggregation,
+    prompt_scores,
+    regularizers,
+    selection,
+    shaping,
+    surrogates,
+    token_weights,
+)
+from mm_cpgd.algorithms.described import Description, description_of
+from mm_cpgd.algorithms.user_parts import function_in_file, is_in_file
 from mm_cpgd.errors import UserError
 
 
@@ -25,16 +36,52 @@ def _by_name(*functions: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
 
 PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "advantage": _by_name(
-        advantages.cpgd, advantages.grpo, advantages.rloo, advantages.group_mean, advantages.reinforce_pp
+        advantages.cpgd,
+        advantages.grpo,
+        advantages.rloo,
+        advantages.group_mean,
+        advantages.reinforce_pp,
+        advantages.bnpo,
     ),
     "surrogate": _by_name(
-        surrogates.policy_gradient, surrogates.cpgd, surrogates.ppo_clip, surrogates.dual_clip
+        surrogates.policy_gradient,
+        surrogates.cpgd,
+        surrogates.ppo_clip,
+        surrogates.dual_clip,
+        surrogates.importance,
+        surrogates.cispo,
+        surrogates.gspo,
     ),
-    "regularizers": _by_name(regularizers.policy_drift, regularizers.kl),
+    "regularizers": _by_name(
+        regularizers.policy_drift,
+        regularizers.kl,
+        regularizers.entropy_bonus,
+        regularizers.entropy_control,
+        regularizers.kl_cov,
+    ),
+    "token_weights": _by_name(token_weights.forking_tokens, token_weights.clip_cov),
     "aggregation": _by_name(aggregation.token_mean, aggregation.completion_mean, aggregation.constant),
     "selection": _by_name(selection.accuracy_filter, selection.dynamic_sampling),
     "shaping": _by_name(shaping.overlong_penalty),
+    "prompts": _by_name(prompt_scores.variance_aware),
 }
+_OF_TOKENS = frozenset(
+    {
+        *("log_ratio", "reference_log_ratio", "advantages", "entropy", "mask", "lengths", "max_tokens"),
+        *("prepared", "state"),
+    }
+)
+INPUTS: dict[str, frozenset[str]] = {
+    "advantage": frozenset({"rewards"}),
+    "surrogate": _OF_TOKENS,
+    "regularizers": _OF_TOKENS,
+    "token_weights": frozenset({"old_logprobs", "old_entropy", "advantages", "seed"}),
+    "aggregation": frozenset({"mask", "lengths", "max_tokens"}),
+    "selection": frozenset({"accuracy", "rewards"}),
+    "shaping": frozenset({"lengths", "max_tokens"}),
+    "prompts": frozenset({"accuracy", "diversity"}),
+}
+"""What a part of each kind may ask for by the names of its positional parameters."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +90,22 @@ class Part:
 
     Attributes:
         kind: the key under ``algorithm`` in the config.
+        name: as the config writes it.
         function: the pure function.
         inputs: names of the values that the objective hands in.
         options: all keyword-only parameters, defaults included.
     """
 
     kind: str
+    name: str
     function: Callable[..., Any]
     inputs: tuple[str, ...]
     options: Mapping[str, Any]
 
     @property
-    def name(self) -> str:
-        """The name in the config."""
-        return self.function.__name__
+    def description(self) -> Description:
+        """Formula and source."""
+        return description_of(self.function)
 
     @property
     def where(self) -> str:
@@ -67,26 +116,63 @@ class Part:
         """Call the function with the inputs it names, taken from those available."""
         return self.function(*(available[name] for name in self.inputs), **self.options)
 
+    def first_stage(self, available: Mapping[str, Any]) -> Any:
+        """The part's own function where it is of whole mini-batches, else the stage that it describes."""
+        stage = self.description.stage
+        if stage is None:
+            return self(available)
+        asked = [p.name for p in inspect.signature(stage).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+        return stage(*(available[name] for name in asked), **options_for(stage, self.options))
+
 
 def make_part(kind: str, name: str, options: Mapping[str, Any]) -> Part:
     """The part of this name with these options.
 
     Raises:
-        UserError: an unknown part or option (names the nearest), a missing or impossible value.
+        UserError: an unknown part or option (names the nearest), a missing or impossible value, a function in
+            a file that cannot be loaded or is no part of this kind.
     """
-    known = PARTS[kind]
-    if name not in known:
-        raise UserError(f"algorithm.{kind}: there is no part {name!r}; {_nearest(name, known)}")
-    function = known[name]
+    function = _find(kind, name)
     parameters = inspect.signature(function).parameters.values()
     allowed = {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
     inputs = tuple(p.name for p in parameters if p.name not in allowed)
-    part = Part(kind, function, inputs, {})
+    part = Part(kind, name, function, inputs, {})
+    _check_inputs(part)
     _check_names(part, options, allowed)
     values = {p.name: options.get(p.name, p.default) for p in allowed.values()}
     types = get_type_hints(function, include_extras=True)
-    checked = {key: _checked(part, key, value, types[key]) for key, value in values.items()}
-    return Part(kind, function, inputs, checked)
+    checked = {key: _checked(part, key, value, types.get(key, Any)) for key, value in values.items()}
+    return Part(kind, name, function, inputs, checked)
+
+
+def options_for(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the options that another function takes too."""
+    names = inspect.signature(function).parameters
+    return {key: value for key, value in options.items() if key in names}
+
+
+def _find(kind: str, name: str) -> Callable[..., Any]:
+    if is_in_file(name):
+        return function_in_file(f"algorithm.{kind}", name)
+    known = PARTS[kind]
+    if name not in known:
+        raise UserError(f"algorithm.{kind}: there is no part {name!r}; {_nearest(name, known)}")
+    return known[name]
+
+
+def _check_inputs(part: Part) -> None:
+    """A user's function asks only for what the objective has."""
+    possible = INPUTS[part.kind]
+    for name in part.inputs:
+        if name not in possible:
+            raise UserError(
+                f"{part.where} asks for {name!r}, which parts of this kind are not given; "
+                f"{_nearest(name, possible)} Options stand behind a * in the signature."
+            )
+    stage, state = part.description.stage, part.description.state
+    for name, made in (("prepared", stage), ("state", state)):
+        if name in part.inputs and made is None:
+            raise UserError(f"{part.where} asks for {name!r}; say with @described(…) what makes it.")
 
 
 def _check_names(part: Part, options: Mapping[str, Any], allowed: Mapping[str, inspect.Parameter]) -> None:

@@ -20,6 +20,12 @@ def recipe_names() -> list[str]:
     )
 
 
+def recipe_note(name: str) -> str:
+    """What the recipe is: the comment at its head, as one line."""
+    lines = (_FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    return " ".join(line.removeprefix("#").strip() for line in lines if line.startswith("#"))
+
+
 def load_recipe(name: str) -> dict[str, Any]:
     """The recipe as written, to be overlaid by what the config says.
 

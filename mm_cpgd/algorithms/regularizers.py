@@ -1,8 +1,9 @@
-"""What is subtracted for each token: drift from the old policy, divergence from the reference.
+"""What is subtracted for each token: drift from the old policy, divergence from the reference, entropy.
 
-A part takes any of ``log_ratio`` ℓ = log π − log π_old, ``reference_log_ratio`` = log π − log π_ref, both (n,
-T), and returns its penalty (n, T), its coefficient included. A part that takes ``reference_log_ratio`` makes
-the run hold a reference policy; without one, none is loaded.
+A part takes any of ``log_ratio`` ℓ = log π − log π_old, ``reference_log_ratio`` = log π − log π_ref,
+``entropy``, all (n, T), and returns its penalty (n, T), its coefficient included. A part that takes
+``reference_log_ratio`` makes the run hold a reference policy, one that takes ``entropy`` makes the entropy
+carry a gradient; without them neither is paid for.
 """
 
 from __future__ import annotations
@@ -14,12 +15,22 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor
 
+from mm_cpgd.algorithms.described import described
+from mm_cpgd.algorithms.limits import OpenShare
+from mm_cpgd.algorithms.states import EntropyController
+from mm_cpgd.algorithms.token_weights import largest_covariances
+
 # e^20 ≈ 5e8: a token there is lost anyway, and sums of such values are still finite in float32.
 LARGEST_LOG_RATIO = 20.0
 
 
+@described(
+    "Ω = {alpha}·(r − 1 − ln r), going on as its tangent beyond r = 1 + {cap}",
+    gradient="{alpha}·min(r − 1, {cap})",
+    source="CPGD, arXiv 2505.12504",
+)
 def policy_drift(log_ratio: Tensor, *, alpha: PositiveFloat = 0.01, cap: PositiveFloat = 2.0) -> Tensor:
-    """α times the drift from the old policy, KL(π_old ‖ π), with CPGD's capped gradient (arXiv 2505.12504).
+    """Drift from the old policy, KL(π_old ‖ π), with CPGD's capped gradient.
 
     The paper optimises stop_gradient(min(r − 1, cap))·log π in place of k3 = r − 1 − ln r. Here k3 goes on as
     a straight line of slope ``cap`` from r = 1 + cap: the same gradient everywhere, and a value that is k3
@@ -36,6 +47,13 @@ def policy_drift(log_ratio: Tensor, *, alpha: PositiveFloat = 0.01, cap: Positiv
     return alpha * capped_k3(log_ratio, math.log1p(cap))
 
 
+@described(
+    "Ω = {coefficient}·k, x = log π − log π_ref",
+    gradient="{coefficient}·dk/dx (gradient: paper) or {coefficient}·x (gradient: correct)",
+    source="Schulman 2020; GRPO, arXiv 2402.03300, eq. 4",
+    choice="estimator",
+    variants={"k1": "k = x", "k2": "k = x²/2", "k3": "k = e^−x − 1 + x"},
+)
 def kl(
     reference_log_ratio: Tensor,
     *,
@@ -43,10 +61,10 @@ def kl(
     estimator: Literal["k1", "k2", "k3"] = "k3",
     gradient: Literal["paper", "correct"] = "paper",
 ) -> Tensor:
-    """Coefficient times an estimate of KL(π ‖ π_ref) from the sampled token, x = log π − log π_ref.
+    """Estimate of KL(π ‖ π_ref) from the sampled token.
 
-    k1 = x, k2 = x²/2, k3 = e^−x − 1 + x (Schulman, "Approximating KL divergence", 2020). *paper*
-    differentiates the estimator itself, as GRPO does with k3 (arXiv 2402.03300, eq. 4). *correct* keeps the
+    Estimators as in Schulman, "Approximating KL divergence", 2020. *paper* differentiates the estimator
+    itself, as GRPO does with k3 (arXiv 2402.03300, eq. 4). *correct* keeps the
     value and uses the gradient of the divergence, x·∇log π, which on average over the policy's own samples is
     that of KL(π ‖ π_ref); k2 has it anyway. Left out: the ratio π/π_old that either needs once the policy has
     left the one that sampled.
@@ -65,6 +83,80 @@ def kl(
         fixed = reference_log_ratio.detach()
         value = value.detach() + fixed * (reference_log_ratio - fixed)
     return coefficient * value
+
+
+@described(
+    "Ω = −{coefficient}·H, H the entropy of the token's distribution",
+    source="Williams & Peng 1991; arXiv 1602.01783",
+)
+def entropy_bonus(entropy: Tensor, *, coefficient: PositiveFloat) -> Tensor:
+    """Reward for an entropy that stays high, weighted like the other terms.
+
+    TRL always takes its token mean, whatever its loss_type; here the objective's aggregation weighs it.
+
+    Args:
+        entropy: (n, T), nats, with gradient.
+        coefficient: nats to units of the objective; 0.001 to 0.01 is usual.
+
+    Returns:
+        (n, T), ≤ 0.
+    """
+    return -coefficient * entropy
+
+
+@described(
+    "Ω = −c·H while H of the last step ≤ {target}, else 0; after each step c grows by {step} if H ≤ "
+    "{target}, shrinks by it if not, within 0 to {largest}",
+    source="adaptive entropy control, Skywork-OR1, arXiv 2505.22312",
+    state=EntropyController,
+)
+def entropy_control(
+    entropy: Tensor,
+    state: float,
+    *,
+    target: PositiveFloat = 0.2,
+    step: PositiveFloat = 0.005,
+    largest: PositiveFloat = 1.0,
+) -> Tensor:
+    """Entropy bonus whose coefficient is steered so that the entropy does not fall below a target.
+
+    Args:
+        entropy: (n, T), nats, with gradient.
+        state: the coefficient now, see ``states.EntropyController``.
+        target: nats a token.
+        step: change of the coefficient at each optimizer step.
+        largest: bound of the coefficient.
+
+    Returns:
+        (n, T), ≤ 0.
+    """
+    return -state * entropy
+
+
+@described(
+    "Ω = {coefficient}·|ℓ| for the {share} of the mini-batch's tokens with the largest c, else 0; "
+    "c = (log π − mean log π)·(A − mean A) over the mini-batch",
+    gradient="{coefficient}·sign ℓ, or 0",
+    source="KL-Cov, arXiv 2505.22617",
+    stage=largest_covariances,
+)
+def kl_cov(
+    log_ratio: Tensor, prepared: Tensor, *, coefficient: PositiveFloat = 1.0, share: OpenShare = 2e-4
+) -> Tensor:
+    """Hold back, towards the old policy, only the tokens that cost entropy most.
+
+    The divergence is estimated by |ℓ|, as in the authors' code; the paper writes KL(π_old ‖ π).
+
+    Args:
+        log_ratio: (n, T).
+        prepared: (n, T), 1 at the tokens of largest covariance; see ``token_weights``.
+        coefficient: the paper's β, 1.
+        share: of tokens; the paper's k is 2e-4 to 2e-3.
+
+    Returns:
+        (n, T).
+    """
+    return coefficient * prepared * log_ratio.abs()
 
 
 def kl_estimate(reference_log_ratio: Tensor, estimator: str) -> Tensor:

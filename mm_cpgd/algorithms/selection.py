@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import PositiveInt
 from torch import Tensor
 
+from mm_cpgd.algorithms.described import described
 from mm_cpgd.algorithms.limits import Share
 
 
@@ -29,10 +30,9 @@ def has_signal(rewards: Tensor) -> Tensor:
     return highest > lowest
 
 
+@described("keeps a prompt if {low} ≤ mean accuracy ≤ {high}", source="MM-Eureka, arXiv 2503.07365")
 def accuracy_filter(accuracy: Tensor, *, low: Share = 0.1, high: Share = 0.9) -> Tensor:
-    """Keep prompts that are neither too hard nor too easy now: low ≤ mean accuracy ≤ high.
-
-    The online filter of MM-Eureka (arXiv 2503.07365); a prompt without any scored completion is dropped.
+    """Keep prompts that are neither too hard nor too easy now; those without any score are dropped.
 
     Args:
         accuracy: (P, G) in [0, 1], NaN where unscored.
@@ -46,6 +46,15 @@ def accuracy_filter(accuracy: Tensor, *, low: Share = 0.1, high: Share = 0.9) ->
     return (mean >= low) & (mean <= high)
 
 
+@described(
+    "samples, at most {max_rounds} times, until as many prompts are kept as were asked for",
+    source="DAPO, arXiv 2503.14476, section 3.2",
+    choice="on",
+    variants={
+        "accuracy": "keeps a prompt if its accuracies differ within the group",
+        "rewards": "keeps a prompt if its rewards differ within the group",
+    },
+)
 def dynamic_sampling(
     accuracy: Tensor,
     rewards: Tensor,
@@ -55,7 +64,7 @@ def dynamic_sampling(
 ) -> Tensor:
     """Keep prompts whose group carries a signal; the trainer samples anew until the batch is full.
 
-    DAPO (arXiv 2503.14476, section 3.2), whose condition is on right answers: 0 < #right < G.
+    DAPO's condition is on right answers: 0 < #right < G.
 
     Args:
         accuracy: (P, G), NaN where unscored.

@@ -9,11 +9,17 @@ from __future__ import annotations
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
+from mm_cpgd.algorithms.described import described
 
+
+@described(
+    "adds −{penalty}·clip((|y| − (max_new_tokens − {buffer})) / {buffer}, 0, 1)",
+    source="DAPO, arXiv 2503.14476, eq. 13",
+)
 def overlong_penalty(
     lengths: Tensor, max_tokens: int, *, buffer: PositiveInt | None = None, penalty: PositiveFloat = 1.0
 ) -> Tensor:
-    """Soft overlong punishment of DAPO (arXiv 2503.14476, eq. 13): from 0 down to −penalty.
+    """Soft overlong punishment, from 0 down to −penalty.
 
     Args:
         lengths: tokens of each completion, any shape.

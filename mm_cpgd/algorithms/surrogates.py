@@ -1,9 +1,9 @@
 """What is maximised for each token.
 
 A part takes ``log_ratio`` ℓ = log π − log π_old (n, T) and ``advantages`` (n, 1) or (n, T), and returns the
-terms (n, T) and ``clipped`` (n, T) bool: the tokens whose gradient is 0 because of a bound. Every bound is
-laid on ℓ, also where the paper writes it for the ratio r = e^ℓ: the same number, and a ratio that overflows
-behind a bound then has gradient 0 instead of 0·∞.
+terms (n, T) and ``clipped`` (n, T) bool: the tokens on which a bound acts, which leaves them no gradient (in
+``cispo``, a bounded one). Every bound is laid on ℓ, also where the paper writes it for the ratio r = e^ℓ: the
+same number, and a ratio that overflows behind a bound then has gradient 0 instead of 0·∞.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
+from mm_cpgd.algorithms.described import described
 from mm_cpgd.algorithms.limits import AboveOne, OpenShare
 
 
+@described("S = ℓ·A", gradient="A", source="REINFORCE, Williams 1992")
 def policy_gradient(log_ratio: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
-    """ℓ·A, whose gradient is A·∇log π: REINFORCE (Williams 1992). Nothing is clipped.
+    """Plain policy gradient; nothing is clipped.
 
     Args:
         log_ratio: (n, T).
@@ -30,6 +32,11 @@ def policy_gradient(log_ratio: Tensor, advantages: Tensor) -> tuple[Tensor, Tens
     return log_ratio * advantages, torch.zeros_like(log_ratio, dtype=torch.bool)
 
 
+@described(
+    "S = min(ℓ·A, clip(ℓ, ln(1 − {epsilon_low}), ln(1 + {epsilon_high}))·A)",
+    gradient="A, or 0 beyond the bound",
+    source="CPGD, arXiv 2505.12504",
+)
 def cpgd(
     log_ratio: Tensor,
     advantages: Tensor,
@@ -39,7 +46,7 @@ def cpgd(
     ramp_start: PositiveFloat = 1.0,
     ramp_tokens: PositiveInt = 128,
 ) -> tuple[Tensor, Tensor]:
-    """min(ℓ·A, clip(ℓ, ln(1 − ε_low), ln(1 + ε_high))·A): CPGD (arXiv 2505.12504).
+    """CPGD: the log-ratio, clipped on the side of improvement.
 
     Args:
         log_ratio: (n, T), column t the completion's token t.
@@ -57,10 +64,15 @@ def cpgd(
     return bounded * advantages, clipped
 
 
+@described(
+    "S = min(r·A, clip(r, 1 − {epsilon_low}, 1 + {epsilon_high})·A)",
+    gradient="r·A, or 0 beyond the bound",
+    source="PPO, arXiv 1707.06347, eq. 7; two ε: DAPO",
+)
 def ppo_clip(
     log_ratio: Tensor, advantages: Tensor, *, epsilon_low: OpenShare = 0.2, epsilon_high: PositiveFloat = 0.2
 ) -> tuple[Tensor, Tensor]:
-    """min(r·A, clip(r, 1 − ε_low, 1 + ε_high)·A): PPO (arXiv 1707.06347, eq. 7), two ε as in DAPO.
+    """PPO: the ratio, clipped on the side of improvement.
 
     As published it has no bound for A < 0 and r > 1; there a ratio may overflow and the loss with it.
 
@@ -77,6 +89,11 @@ def ppo_clip(
     return bounded.exp() * advantages, clipped
 
 
+@described(
+    "S = min(r·A, clip(r, 1 − {epsilon_low}, 1 + {epsilon_high})·A), for A < 0 at least {bound}·A",
+    gradient="r·A, or 0 beyond either bound",
+    source="dual-clip PPO, arXiv 1912.09729",
+)
 def dual_clip(
     log_ratio: Tensor,
     advantages: Tensor,
@@ -85,7 +102,7 @@ def dual_clip(
     epsilon_high: PositiveFloat = 0.2,
     bound: AboveOne = 3.0,
 ) -> tuple[Tensor, Tensor]:
-    """PPO's term, and for A < 0 at least bound·A: dual-clip PPO (arXiv 1912.09729).
+    """PPO's clip, and a bound on the ratio where the advantage is negative.
 
     Args:
         log_ratio: (n, T).
@@ -100,6 +117,80 @@ def dual_clip(
     bounded, clipped = one_sided_clip(log_ratio, advantages, epsilon_low, epsilon_high)
     exploded = (advantages < 0) & (log_ratio > math.log(bound))
     return bounded.clamp(max=math.log(bound)).exp() * advantages, clipped | exploded
+
+
+@described("S = r·A", gradient="r·A", source="conservative policy iteration; KL-Cov's code, arXiv 2505.22617")
+def importance(log_ratio: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
+    """The ratio without any clip; a ratio that runs away may overflow. Shapes as in ``policy_gradient``."""
+    return log_ratio.exp() * advantages, torch.zeros_like(log_ratio, dtype=torch.bool)
+
+
+@described(
+    "S = sg(min(r, 1 + {epsilon_high}))·A·ℓ",
+    gradient="min(r, 1 + {epsilon_high})·A",
+    source="CISPO, arXiv 2506.13585",
+)
+def cispo(
+    log_ratio: Tensor,
+    advantages: Tensor,
+    *,
+    epsilon_high: PositiveFloat = 4.0,
+    epsilon_low: PositiveFloat | None = None,
+) -> tuple[Tensor, Tensor]:
+    """CISPO: the ratio is a bounded constant weight (sg), so that every token keeps a gradient.
+
+    The paper lays no lower bound and does not tell its upper one; 1 + ε_high = 5 is ScaleRL's (arXiv
+    2510.13786). TRL's ``epsilon_high`` is the whole bound, 1 + ε_high here. The value of the term is of no
+    meaning, its gradient is.
+
+    Args:
+        log_ratio: (n, T).
+        advantages: (n, 1) or (n, T).
+        epsilon_high: weights end at 1 + ε_high.
+        epsilon_low: weights begin at 1 − ε_low; None or above 1: no lower bound.
+
+    Returns:
+        Terms (n, T), and where the weight is bounded and A ≠ 0 (n, T).
+    """
+    low = math.log(1 - epsilon_low) if epsilon_low is not None and epsilon_low < 1 else -math.inf
+    weight = log_ratio.detach().clamp(min=low, max=math.log1p(epsilon_high))
+    bounded = (weight != log_ratio.detach()) & (advantages != 0)
+    return weight.exp() * advantages * log_ratio, bounded
+
+
+@described(
+    "S = min(s·A, clip(s, 1 − {epsilon_low}, 1 + {epsilon_high})·A), s = sg(e^(mean of ℓ over y))·π/sg(π)",
+    gradient="e^(mean of ℓ over y)·A, or 0 beyond the bound",
+    source="GSPO, arXiv 2507.18071, its token form",
+)
+def gspo(
+    log_ratio: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    epsilon_low: OpenShare = 3e-4,
+    epsilon_high: PositiveFloat = 4e-4,
+) -> tuple[Tensor, Tensor]:
+    """GSPO: the completion's ratio, |y|-th root taken, in the place of each token's.
+
+    The value of every token is that of the sequence, its gradient its own (the paper's GSPO-token), so that
+    advantages may differ by token; where they do not, the gradient with ``completion_mean`` is GSPO's.
+
+    Args:
+        log_ratio: (n, T), whole completions.
+        advantages: (n, 1) or (n, T).
+        mask: (n, T) bool.
+        epsilon_low: bounds completions with A < 0 at 1 − ε_low.
+        epsilon_high: bounds completions with A > 0 at 1 + ε_high.
+
+    Returns:
+        Terms (n, T), clipped (n, T).
+    """
+    tokens = mask.sum(dim=1, keepdim=True).clamp(min=1)
+    of_sequence = ((log_ratio * mask).sum(dim=1, keepdim=True) / tokens).detach()
+    own = of_sequence + log_ratio - log_ratio.detach()
+    bounded, clipped = one_sided_clip(own, advantages, epsilon_low, epsilon_high)
+    return bounded.exp() * advantages, clipped & mask
 
 
 def one_sided_clip(

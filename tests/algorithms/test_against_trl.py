@@ -1,6 +1,7 @@
 """The composed losses against those of TRL, an independent implementation, on random tensors."""
 
 from collections import defaultdict
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -22,30 +23,38 @@ def batch():
         "logprobs": (old + 0.9 * draw()).requires_grad_(),
         "old": old,
         "reference": old + 0.3 * draw(),
+        "entropy": draw().abs().requires_grad_(),
         "advantages": torch.randn(N, generator=generator, dtype=torch.float64),
         "mask": torch.arange(T) < lengths[:, None],
         "lengths": lengths,
     }
 
 
-def trl_gradient(trainer, data, loss_type, epsilon_high, beta, delta):
-    """The gradient of GRPOTrainer._compute_loss, called on a stand-in that carries only what it reads."""
+def trl_gradient(trainer, data, loss_type, of="logprobs", **settings):
+    """The gradient of GRPOTrainer._compute_loss, called on a stand-in that carries only what it reads.
+
+    Settings are the stand-in's attributes where they differ from plain GRPO; TRL's names.
+    """
     accelerator = SimpleNamespace(
         gather=lambda x: x,
+        pad_across_processes=lambda x, **_: x,
+        sync_gradients=False,
         gather_for_metrics=lambda x: x,
         reduce=lambda x, reduction=None: x,
         num_processes=1,
     )
     stand_in = SimpleNamespace(
-        _get_per_token_logps_and_entropies=lambda *_, **__: (data["logprobs"], torch.zeros(N, T), None),
+        _get_per_token_logps_and_entropies=lambda *_, **__: (data["logprobs"], data["entropy"], None),
         _metrics={"train": defaultdict(list)},
         _entropy_bonus_enabled=False,
         accelerator=accelerator,
-        args=SimpleNamespace(delta=delta, use_bias_correction_kl=False, steps_per_generation=1),
+        args=SimpleNamespace(
+            delta=settings.pop("delta", None), use_bias_correction_kl=False, steps_per_generation=1
+        ),
         aux_loss_enabled=False,
-        beta=beta,
+        beta=0.0,
         current_gradient_accumulation_steps=1,
-        epsilon_high=epsilon_high,
+        epsilon_high=0.2,
         epsilon_low=0.2,
         importance_sampling_level="token",
         loss_type=loss_type,
@@ -53,8 +62,11 @@ def trl_gradient(trainer, data, loss_type, epsilon_high, beta, delta):
         model=SimpleNamespace(training=True),
         off_policy_mask_threshold=None,
         top_entropy_quantile=1.0,
+        use_adaptive_entropy=False,
         use_vllm=False,
     )
+    vars(stand_in).update(settings)
+    stand_in.get_high_entropy_mask = partial(trainer.get_high_entropy_mask, stand_in)
     inputs = {
         "prompt_ids": torch.zeros(N, 1),
         "prompt_mask": torch.ones(N, 1),
@@ -66,7 +78,26 @@ def trl_gradient(trainer, data, loss_type, epsilon_high, beta, delta):
         "num_items_in_batch": data["lengths"].sum().double(),
     }
     loss = trainer._compute_loss(stand_in, stand_in.model, inputs)
-    return torch.autograd.grad(loss, data["logprobs"])[0]
+    return torch.autograd.grad(loss, data[of])[0]
+
+
+def own_gradient(data, recipe, of="logprobs", **sections):
+    """The gradient of the recipe's loss; sections of the algorithm's config replace the recipe's."""
+    config = AlgorithmConfig(**{**load_recipe(recipe), **sections})
+    objective = build_objective(config, completions=3, max_new_tokens=T)
+    mask = data["mask"]
+    by_token = data["advantages"][:, None].expand(N, T)
+    flat = (values.detach()[mask] for values in (data["old"], data["entropy"], by_token))
+    prepared = {}
+    for name, values in objective.prepare(*flat, seed=0).items():
+        prepared[name] = torch.zeros(N, T, dtype=torch.float64)
+        prepared[name][mask] = values
+    loss, _ = objective.loss(
+        *(data[key] for key in ("logprobs", "old", "advantages", "mask", "lengths", "reference")),
+        entropy=data["entropy"],
+        prepared=prepared,
+    )
+    return torch.autograd.grad(loss, data[of])[0]
 
 
 @pytest.fixture(scope="module")
@@ -74,26 +105,64 @@ def trainer():
     return pytest.importorskip("trl.trainer.grpo_trainer").GRPOTrainer
 
 
-@pytest.mark.parametrize(
-    ("recipe", "loss_type", "epsilon_high", "delta"),
-    [
-        ("grpo", "grpo", 0.2, None),
-        ("grpo_dual_clip", "grpo", 0.2, 3.0),
-        ("dr_grpo", "dr_grpo", 0.2, None),
-        ("dapo", "dapo", 0.28, None),
-        ("rloo", "bnpo", 0.2, None),
-    ],
-)
-@pytest.mark.parametrize("beta", [0.0, 0.04])
-def test_gradient_equals_that_of_trl(trainer, recipe, loss_type, epsilon_high, delta, beta):
-    data = batch()
-    regularizers = [{"name": "kl", "coefficient": beta}] if beta else []
-    config = AlgorithmConfig(**{**load_recipe(recipe), "regularizers": regularizers})
-    objective = build_objective(config, completions=3, max_new_tokens=T)
-    loss, _ = objective.loss(
-        data["logprobs"], data["old"], data["advantages"], data["mask"], data["lengths"], data["reference"]
-    )
-    (gradient,) = torch.autograd.grad(loss, data["logprobs"])
-    expected = trl_gradient(trainer, data, loss_type, epsilon_high, beta, delta)
+# TRL's "bnpo" is the token mean of a micro-batch and has nothing to do with BNPO's advantages; its
+# epsilon_high of "cispo" is the whole bound, 1 + ε_high here.
+LOSSES = {
+    "grpo": ("grpo", {}),
+    "grpo_dual_clip": ("grpo", {"delta": 3.0}),
+    "dr_grpo": ("dr_grpo", {}),
+    "dapo": ("dapo", {"epsilon_high": 0.28}),
+    "rloo": ("bnpo", {}),
+    "cispo": ("cispo", {"epsilon_high": 5.0}),
+    "gspo": (
+        "grpo",
+        {"epsilon_low": 3e-4, "epsilon_high": 4e-4, "importance_sampling_level": "sequence"},
+    ),
+}
+
+
+def assert_same(actual, expected):
     assert expected.abs().max() > 1e-3
-    torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-9)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("recipe", LOSSES)
+@pytest.mark.parametrize("beta", [0.0, 0.04])
+def test_gradient_equals_that_of_trl(trainer, recipe, beta):
+    data, (loss_type, settings) = batch(), LOSSES[recipe]
+    regularizers = [{"name": "kl", "coefficient": beta}] if beta else []
+    assert_same(
+        own_gradient(data, recipe, regularizers=regularizers),
+        trl_gradient(trainer, data, loss_type, beta=beta, **settings),
+    )
+
+
+def test_gspo_within_and_beyond_wide_bounds_equals_trls(trainer):
+    # The paper's bounds clip nearly every completion of a random batch; these leave some whole.
+    data = batch()
+    surrogate = {"name": "gspo", "epsilon_low": 0.3, "epsilon_high": 0.3}
+    settings = {"epsilon_low": 0.3, "epsilon_high": 0.3, "importance_sampling_level": "sequence"}
+    expected = trl_gradient(trainer, data, "grpo", **settings)
+    assert 1 <= (expected.abs().sum(1) == 0).sum() < N
+    assert_same(own_gradient(data, "gspo", surrogate=surrogate), expected)
+
+
+def test_token_mean_of_the_recipe_bnpo_equals_trls_loss_type_bnpo(trainer):
+    data = batch()
+    own = own_gradient(data, "bnpo", aggregation={"name": "token_mean"})
+    assert_same(own, trl_gradient(trainer, data, "bnpo", epsilon_high=0.28))
+
+
+def test_forking_tokens_are_those_that_trl_keeps(trainer):
+    data = batch()
+    expected = trl_gradient(trainer, data, "dapo", epsilon_high=0.28, top_entropy_quantile=0.2)
+    assert (expected != 0).sum() < 8
+    assert_same(own_gradient(data, "forking_tokens"), expected)
+
+
+@pytest.mark.parametrize("of", ["logprobs", "entropy"])
+def test_entropy_bonus_equals_trls_with_a_token_mean(trainer, of):
+    data = batch()
+    own = own_gradient(data, "dapo", of, regularizers=[{"name": "entropy_bonus", "coefficient": 0.1}])
+    settings = {"epsilon_high": 0.28, "_entropy_bonus_enabled": True, "entropy_coef": 0.1}
+    assert_same(own, trl_gradient(trainer, data, "dapo", of, **settings))

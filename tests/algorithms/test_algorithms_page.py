@@ -1,46 +1,64 @@
-"""The page on algorithms names everything that can be written or is logged."""
+"""The page on algorithms says what the code says, and names everything that is logged."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
+from mm_cpgd.algorithms.catalogue import markdown, with_tables
+from mm_cpgd.algorithms.described import description_of
 from mm_cpgd.algorithms.objective import build_objective
-from mm_cpgd.algorithms.parts import PARTS, make_part
+from mm_cpgd.algorithms.parts import INPUTS, PARTS
 from mm_cpgd.algorithms.recipes import load_recipe, recipe_names
 from mm_cpgd.config import AlgorithmConfig
 
 PAGE = (Path(__file__).parents[2] / "docs" / "algorithms.md").read_text(encoding="utf-8")
-ROWS = [line for line in PAGE.splitlines() if line.startswith("|")]
+FIRST_CELLS = [line.split("|")[1] for line in PAGE.splitlines() if line.startswith("|")]
 
 
-def row_of(name):
-    rows = [line for line in ROWS if f"`{name}`" in line.split("|")[1]]
-    assert rows, f"docs/algorithms.md has no table row for {name}"
-    return " ".join(rows)
+def test_tables_of_the_page_are_those_of_the_code():
+    # If not: python -m mm_cpgd.algorithms.catalogue docs/algorithms.md
+    assert with_tables(PAGE) == PAGE
+
+
+@pytest.mark.parametrize("kind", [*PARTS, "recipes"])
+def test_page_has_a_table_of_every_kind(kind):
+    assert markdown(kind) in PAGE
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in PARTS for name in PARTS[kind]])
-def test_page_has_a_row_for_the_part_with_every_option(kind, name):
-    required = {"coefficient": 1.0} if name == "kl" else {}
-    row = row_of(name)
-    options = make_part(kind, name, required).options
-    if name == "dual_clip":
-        row += row_of("ppo_clip")
-    assert [option for option in options if f"`{option}`" not in row] == []
+def test_every_part_tells_its_formula_and_source(kind, name):
+    description = description_of(PARTS[kind][name])
+    assert description.source != "–"
+    assert "{" not in description.text()
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_page_has_a_row_for_the_recipe_with_every_part(name):
+def test_the_row_of_a_recipe_names_all_its_parts(name):
     config = AlgorithmConfig(**load_recipe(name))
-    parts = [config.advantage, config.surrogate, config.aggregation]
-    parts += [*config.regularizers, *config.selection, *config.shaping]
-    assert [part.name for part in parts if f"`{part.name}`" not in row_of(name)] == []
+    parts = [config.advantage, config.surrogate, config.aggregation, *config.regularizers]
+    parts += [*config.token_weights, *config.selection, *config.shaping]
+    parts += [config.prompts] if config.prompts else []
+    (row,) = [line for line in markdown("recipes").splitlines() if line.startswith(f"| `{name}` ")]
+    assert [part.name for part in parts if f"`{part.name}`" not in row] == []
+
+
+def test_page_says_what_a_part_of_each_kind_may_ask_for():
+    for kind, inputs in INPUTS.items():
+        (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| {kind} |")]
+        missing = {name for name in inputs if f"`{name}`" not in row}
+        # The regularizers' row refers to the surrogate's.
+        assert missing <= (INPUTS["surrogate"] if kind == "regularizers" else {"prepared", "state"})
 
 
 def test_page_has_a_row_for_every_metric():
-    objective = build_objective(AlgorithmConfig(**load_recipe("cpgd")), completions=2, max_new_tokens=8)
+    config = AlgorithmConfig(**load_recipe("cpgd_forking"))
+    objective = build_objective(config, completions=2, max_new_tokens=8)
     zeros, ones = torch.zeros(1, 2), torch.ones(1, 2, dtype=torch.bool)
-    _, metrics = objective.loss(zeros, zeros, torch.ones(1), ones, torch.tensor([2]), zeros, zeros)
+    known = {part.where: torch.ones(1, 2) for part in objective.prepared_parts}
+    _, metrics = objective.loss(
+        zeros, zeros, torch.ones(1), ones, torch.tensor([2]), zeros, zeros, prepared=known
+    )
+    assert "token_weight" in metrics
     for name in metrics:
-        assert row_of(name)
+        assert any(f"`{name}`" in cell for cell in FIRST_CELLS), name

@@ -18,7 +18,17 @@ LOG_RATIO = torch.tensor(
     [[0.05, 0.5, -0.5, 1.5], [0.1, 0, 0, 0], [1.5, -0.4, -0.1, 0], [0.3, -2.0, 0, 0]], dtype=torch.float64
 )
 OLD = torch.tensor([[-1.0, -2.0, -0.5, -3.0]] * 4, dtype=torch.float64)
+# The two highest of the ten tokens' entropies, a fifth of them, are at the second token of rows 0 and 2.
+ENTROPY = torch.tensor(
+    [[0.1, 2.0, 0.3, 0.4], [0.2, 0, 0, 0], [0.5, 1.5, 0.1, 0], [0.6, 0.7, 0, 0]], dtype=torch.float64
+)
 KL = {"name": "kl", "coefficient": 0.1}
+
+
+# c = (log π − mean)·(A − mean): log π of the ten tokens sum to −14, A to 4·1.5 − 0.5 − 3 = 2.5, so that c of
+# the first row's tokens is 1.25·(log π + 1.4): largest, 1.125, at the third, where log π is −0.5; no other is
+# above 1.
+TOP_COVARIANCE = (0, 2)
 
 
 def build(recipe="cpgd", **sections):
@@ -26,37 +36,60 @@ def build(recipe="cpgd", **sections):
     return build_objective(config, completions=4, max_new_tokens=MAX_TOKENS)
 
 
+def prepared(objective):
+    """What the objective wants to know of the whole batch above, (4, 4) each."""
+    by_token = ADVANTAGES[:, None].expand(4, 4)
+    found = objective.prepare(OLD[MASK], ENTROPY[MASK], by_token[MASK], seed=0)
+    places = MASK.nonzero(as_tuple=True)
+    empty = torch.full((4, 4), float("nan"), dtype=torch.float64)
+    return {name: empty.index_put(places, values) for name, values in found.items()}
+
+
 def run(objective, rows=slice(None), mask=MASK, **inputs):
     """Loss, gradient of the log-probs and metrics for these rows of the batch above."""
     logprobs = (OLD + LOG_RATIO)[rows].clone().requires_grad_()
+    inputs.setdefault("entropy", ENTROPY[rows])
+    known = {name: values[rows] for name, values in prepared(objective).items()}
     loss, metrics = objective.loss(
-        logprobs, OLD[rows], ADVANTAGES[rows], mask[rows], torch.tensor(LENGTHS), **inputs
+        logprobs, OLD[rows], ADVANTAGES[rows], mask[rows], torch.tensor(LENGTHS), prepared=known, **inputs
     )
     (gradient,) = torch.autograd.grad(loss, logprobs)
     return loss.item(), gradient, metrics
 
 
-def slope(recipe, ell, a):
+def slope(recipe, row, t):
     """d(term − penalty)/dℓ of one token, from the published formulas."""
+    ell, a = LOG_RATIO[row, t].item(), ADVANTAGES[row].item()
     r = math.exp(ell)
-    high = 1.28 if recipe == "dapo" else 1.2
-    stopped = (a > 0 and r > high) or (a < 0 and r < 0.8)
+    low, high = 0.8, 1.28 if recipe in ("dapo", "forking_tokens", "bnpo") else 1.2
+    if recipe == "gspo":
+        r = math.exp(LOG_RATIO[row, : LENGTHS[row]].mean().item())
+        low, high = 1 - 3e-4, 1 + 4e-4
+    stopped = (a > 0 and r > high) or (a < 0 and r < low)
     if recipe == "grpo_dual_clip":
         stopped = stopped or (a < 0 and r > 3)
     if recipe in ("pg", "pgd"):
         gradient = a
     elif recipe.startswith("cp"):
         gradient = 0.0 if stopped else a
+    elif recipe in ("kl_cov", "cispo"):
+        gradient = min(r, 5.0) * a if recipe == "cispo" else r * a
     else:
         gradient = 0.0 if stopped else r * a
+    if ("forking" in recipe and ENTROPY[row, t] < 1.5) or (
+        recipe == "clip_cov" and (row, t) == TOP_COVARIANCE
+    ):
+        gradient = 0.0
+    if recipe == "kl_cov" and (row, t) == TOP_COVARIANCE:
+        gradient -= math.copysign(1.0, ell)
     drift = 0.01 * min(r - 1, 2.0) if recipe == "pgd" or recipe.startswith("cpgd") else 0.0
     return gradient - drift
 
 
 def weight(recipe, row):
-    if recipe.startswith("grpo"):
+    if recipe.startswith("grpo") or recipe in ("gspo", "mmr1"):
         return 1 / (len(LENGTHS) * LENGTHS[row])
-    if recipe == "dr_grpo":
+    if recipe in ("dr_grpo", "bnpo"):
         return 1 / (len(LENGTHS) * MAX_TOKENS)
     return 1 / sum(LENGTHS)
 
@@ -66,8 +99,7 @@ def test_gradient_equals_the_closed_form(recipe):
     expected = torch.zeros(4, 4, dtype=torch.float64)
     for row, length in enumerate(LENGTHS):
         for t in range(length):
-            ell, a = LOG_RATIO[row, t].item(), ADVANTAGES[row].item()
-            expected[row, t] = -weight(recipe, row) * slope(recipe, ell, a)
+            expected[row, t] = -weight(recipe, row) * slope(recipe, row, t)
     _, gradient, _ = run(build(recipe))
     torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-14)
 
@@ -103,12 +135,9 @@ def test_gradient_equals_plain_policy_gradient_where_nothing_has_moved(recipe):
 @pytest.mark.parametrize("recipe", recipe_names())
 def test_splitting_into_micro_batches_leaves_loss_gradient_and_metrics_unchanged(recipe):
     objective = build(recipe, regularizers=[KL])
-    reference, entropy = OLD - 0.3, OLD.abs()
-    whole = run(objective, reference_logprobs=reference, entropy=entropy)
-    parts = [
-        run(objective, rows, reference_logprobs=reference[rows], entropy=entropy[rows])
-        for rows in (slice(0, 1), slice(1, 4))
-    ]
+    reference = OLD - 0.3
+    whole = run(objective, reference_logprobs=reference)
+    parts = [run(objective, rows, reference_logprobs=reference[rows]) for rows in (slice(0, 1), slice(1, 4))]
     assert sum(part[0] for part in parts) == pytest.approx(whole[0], abs=1e-14)
     torch.testing.assert_close(torch.cat([part[1] for part in parts]), whole[1], rtol=0, atol=1e-14)
     for name, value in whole[2].items():
@@ -119,12 +148,16 @@ def test_splitting_into_micro_batches_leaves_loss_gradient_and_metrics_unchanged
 @pytest.mark.parametrize("recipe", recipe_names())
 @pytest.mark.parametrize("garbage", [float("nan"), float("-inf"), float("inf"), 1e30])
 def test_masked_positions_have_no_influence_and_gradient_zero(recipe, garbage):
-    objective = build(recipe, regularizers=[KL])
+    objective = build(recipe, regularizers=[*load_recipe(recipe).get("regularizers", []), KL])
     clean = run(objective, reference_logprobs=OLD)
     logprobs = torch.where(MASK, OLD + LOG_RATIO, garbage).requires_grad_()
-    old, entropy = torch.where(MASK, OLD, garbage), torch.where(MASK, OLD.abs(), garbage)
+    old, entropy = torch.where(MASK, OLD, garbage), torch.where(MASK, ENTROPY, garbage)
+    known = {name: torch.where(MASK, values, garbage) for name, values in prepared(objective).items()}
     loss, metrics = objective.loss(
-        logprobs, old, ADVANTAGES, MASK, torch.tensor(LENGTHS), reference_logprobs=old, entropy=entropy
+        *(logprobs, old, ADVANTAGES, MASK, torch.tensor(LENGTHS)),
+        reference_logprobs=old,
+        entropy=entropy,
+        prepared=known,
     )
     (gradient,) = torch.autograd.grad(loss, logprobs)
     assert loss.item() == clean[0]
