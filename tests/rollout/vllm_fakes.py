@@ -1,4 +1,4 @@
-"""Fakes with the interfaces of vLLM and of its server's client: they answer by rule and note what they got."""
+"""Fakes with the interfaces of vLLM and of its server's client; they note what they get."""
 
 from __future__ import annotations
 
