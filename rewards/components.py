@@ -22,7 +22,7 @@ class Component:
         rule: as for ``get_rule``.
         weight: of its score in the sum; 0 logs it only; negative punishes.
         options: the rule's own.
-        name: in the log; the rule's if None. With names, one rule may stand twice with other options.
+        name: in the log; the rule's, or its function's, if None. With names, one rule may stand twice with other options.
         when: the name of another component without which this one counts 0.
         at_least: the score which that one must reach.
         min: lower scores are raised to it.
@@ -43,7 +43,11 @@ class Component:
     @property
     def key(self) -> str:
         """What it is called in the log and in another's ``when``."""
-        return self.rule if self.name is None else self.name
+        if self.name is not None:
+            return self.name
+        # Of path/to/file.py:function the function: a path has no place in the name of a metric.
+        file, _, function = self.rule.rpartition(":")
+        return function if file.endswith(".py") else self.rule
 
 
 def check_components(components: Sequence[Component]) -> None:

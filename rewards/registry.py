@@ -15,7 +15,7 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast, overload
 
 from rewards.binding import BoundRule, Rule, as_verdict, nearest
 from rewards.errors import RuleError
@@ -51,8 +51,18 @@ Decorated = TypeVar("Decorated", bound=Rule)
 _rules: dict[str, Rule] = {}
 
 
-def rule(name: str) -> Callable[[Decorated], Decorated]:
-    """Register a function as the reward rule ``name``. Raises ``RuleError`` if another one has that name."""
+@overload
+def rule(name: str) -> Callable[[Decorated], Decorated]: ...
+@overload
+def rule(name: Decorated) -> Decorated: ...
+def rule(name: str | Decorated) -> Callable[[Decorated], Decorated] | Decorated:
+    """Register a function as a reward rule: ``@rule("name")``, or ``@rule`` under the function's own name.
+
+    Raises:
+        RuleError: another rule has that name.
+    """
+    if not isinstance(name, str):
+        return rule(name.__name__)(name)
 
     def register(function: Decorated) -> Decorated:
         known = _rules.get(name)

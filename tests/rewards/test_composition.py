@@ -322,3 +322,18 @@ def test_a_rule_that_two_packages_offer_is_refused(offers: list[Offer]) -> None:
     offers += [Offer("same", "one:f", fixed), Offer("same", "two:f", fixed)]
     with pytest.raises(RuleError, match="offered by one:f and two:f"):
         get_rule("same")
+
+
+def test_a_rule_named_by_path_is_called_by_its_function_in_the_log() -> None:
+    assert Component("my rules/look.py:brevity").key == "brevity"
+    assert Component("my rules/look.py:brevity", name="short").key == "short"
+
+
+def test_a_rule_may_be_registered_under_its_own_name() -> None:
+    @rule
+    def named_by_itself(completion: str, example: Any) -> float:
+        """A quarter."""
+        return 0.25
+
+    assert list_rules()["named_by_itself"] == "A quarter."
+    assert get_rule("named_by_itself")("x", Row()).score == 0.25
