@@ -22,7 +22,8 @@ class Component:
         rule: as for ``get_rule``.
         weight: of its score in the sum; 0 logs it only; negative punishes.
         options: the rule's own.
-        name: in the log; the rule's, or its function's, if None. With names, one rule may stand twice with other options.
+        name: in the log; the rule's, or its function's, if None. With names, one rule may stand twice with
+            other options.
         when: the name of another component without which this one counts 0.
         at_least: the score which that one must reach.
         min: lower scores are raised to it.
