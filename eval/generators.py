@@ -31,7 +31,8 @@ class LocalGenerator:
         dtype: of the weights; ``auto`` is bfloat16 on a GPU that has it, else float32.
         min_pixels: area that smaller images are scaled up to, None for the processor's own limit.
         max_pixels: area that larger images are scaled down to, likewise.
-        batch: answers decoded together.
+        batch: answers decoded together; vLLM wants hundreds.
+        engine: of the trainer's, ``local`` or ``vllm``.
         device: ``cuda``, ``cpu`` …; None for a GPU where there is one.
         trust_remote_code: run code that comes with the model.
     """
@@ -45,11 +46,12 @@ class LocalGenerator:
         min_pixels: int | None = None,
         max_pixels: int | None = None,
         batch: int = 16,
+        engine: str = "local",
         device: str | None = None,
         trust_remote_code: bool = False,
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.batch = batch
+        self.batch, self.engine_name = batch, engine
         folder = EMBEDDED.get(model) or Path(model).expanduser()
         commit = None if folder.is_dir() else hub_commit(model, revision)
         # Exactly the commit that answers are kept under, even if the name moves on meanwhile.
@@ -72,7 +74,7 @@ class LocalGenerator:
         """See ``Generator.identity``."""
         config = self.config
         return {
-            "engine": "local",
+            "engine": self.engine_name,
             "model": config.model,
             "model_id": self.model_id,
             "revision": config.revision,
@@ -84,12 +86,29 @@ class LocalGenerator:
     @cached_property
     def policy(self) -> Policy:
         """The model. Raises ``UserError`` if it cannot be loaded."""
-        return load_policy(self.config).to(self.device)
+        # Beside vLLM, which holds the weights on the GPU, it only encodes prompts.
+        return load_policy(self.config).to("cpu" if self.engine_name == "vllm" else self.device)
 
     @cached_property
     def engine(self) -> RolloutEngine:
-        """The trainer's sampling engine, on the model."""
-        return LocalEngine(self.policy, self.batch)
+        """The trainer's sampling engine. Raises ``UserError`` if vLLM is wanted and is not there."""
+        return self._vllm() if self.engine_name == "vllm" else LocalEngine(self.policy, self.batch)
+
+    def _vllm(self) -> RolloutEngine:
+        from mm_cpgd.rollout.vllm import VllmEngine
+        from mm_cpgd.rollout.vllm_backends import open_colocated
+
+        config = self.config
+        limits = {"min_pixels": config.min_pixels, "max_pixels": config.max_pixels}
+        backend = open_colocated(
+            self.policy.model.name_or_path,
+            memory_share=0.9,
+            trust_remote_code=config.trust_remote_code,
+            revision=config.revision,
+            image_limits={name: value for name, value in limits.items() if value},
+            options={"dtype": config.dtype},
+        )
+        return VllmEngine(self.policy, backend)
 
     def generate(self, jobs: Iterable[Job], decoding: Decoding) -> Iterator[tuple[Job, Answer | Failure]]:
         """Answer in batches of questions; only one batch's images are in memory."""

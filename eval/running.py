@@ -26,6 +26,7 @@ from rewards.binding import nearest
 PACKAGES = (*SCORING_PACKAGES, "torch", "transformers", "pillow", "torchvision", "peft", "requests")
 # In the settings as they were asked for; None is the processor's own limit.
 _LIMITS = ("min_pixels", "max_pixels")
+ENGINES = ("local", "vllm")
 DTYPES = ("auto", "float32", "bfloat16")
 Report = Callable[[int, int], None]
 
@@ -101,6 +102,8 @@ def _check(settings: Settings) -> None:
         raise UserError(f"--limit {settings.limit} must be at least 1")
     if settings.dtype not in DTYPES:
         raise UserError(f"there is no --dtype {settings.dtype!r}: {nearest(settings.dtype, DTYPES)}")
+    if settings.endpoint is None and settings.engine not in ENGINES:
+        raise UserError(f"there is no --engine {settings.engine!r}: {nearest(settings.engine, ENGINES)}")
     if least is not None and most is not None and least > most:
         raise UserError(f"--min-pixels {least:,} must not be above --max-pixels {most:,}")
 

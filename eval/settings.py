@@ -39,6 +39,7 @@ class Settings:
         max_pixels: images are scaled down to this area.
         dtype: of the weights, ``auto``, ``float32``, ``bfloat16``.
         revision: of a hub name.
+        engine: of the trainer's, ``local`` or ``vllm``, for a model on this machine.
         endpoint: address of an OpenAI-compatible server, None for a model on this machine.
     """
 
@@ -59,6 +60,7 @@ class Settings:
     max_pixels: int | None = None
     dtype: str = "auto"
     revision: str | None = None
+    engine: str = "local"
     endpoint: str | None = None
 
     def stored(self) -> dict[str, Any]:

@@ -68,7 +68,10 @@ def evaluate(
         str | None, typer.Option(help="auto, float32 or bfloat16; auto is bfloat16 on a GPU")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="of a hub name")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="answers decoded together")] = 16,
+    engine: Annotated[str | None, typer.Option(help="local or vllm, as in training; default local")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="answers decoded together; default 16, of vllm 512")
+    ] = None,
     endpoint: Annotated[
         str | None, typer.Option(help="ask an OpenAI-compatible server instead; usually ends in /v1")
     ] = None,
@@ -102,6 +105,7 @@ def evaluate(
         "protocols": _names(protocol), "controls": _names(control), "temperature": temperature,
         "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed, "system_prompt": system_prompt,
         "min_pixels": min_pixels, "max_pixels": max_pixels, "dtype": dtype, "revision": revision,
+        "engine": engine,
         "endpoint": endpoint,
     }  # fmt: skip
     before: Mapping[str, Any] | None = None
@@ -125,7 +129,7 @@ def _names(text: str | None) -> tuple[str, ...] | None:
 
 
 def _generator(
-    settings: Settings, batch: int, concurrency: int, rate: float | None, timeout: float, key: str
+    settings: Settings, batch: int | None, concurrency: int, rate: float | None, timeout: float, key: str
 ) -> Generator:
     """Return who answers; a server needs no torch."""
     if settings.endpoint is not None:
@@ -140,7 +144,8 @@ def _generator(
     from eval.generators import LocalGenerator
 
     return LocalGenerator(
-        settings.model, revision=settings.revision, dtype=settings.dtype, batch=batch,
+        settings.model, revision=settings.revision, dtype=settings.dtype,
+        engine=settings.engine, batch=batch or (512 if settings.engine == "vllm" else 16),
         min_pixels=settings.min_pixels, max_pixels=settings.max_pixels,
     )  # fmt: skip
 

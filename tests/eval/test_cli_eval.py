@@ -206,6 +206,7 @@ def test_one_folder_serves_several_benchmarks(run: Run, own: Path) -> None:
         (["--min-pixels", "9000", "--max-pixels", "4000"], ["9,000", "4,000"]),
         (["--benchmark", "mathvison"], ["mathvison", "mathvision"]),
         (["--endpoint", "here"], ["here", "http://"]),
+        (["--engine", "vlm"], ["--engine", "'vlm'", "vllm"]),
         (["--dtype", "float8"], ["--dtype", "float8", "bfloat16"]),
         (["--cache", "own.py/x"], ["--no-cache"]),
     ],

@@ -99,7 +99,7 @@ def test_an_unknown_control_is_refused() -> None:
 def result(scores: dict[str, float | None]) -> Result:
     rows = [
         {
-            "id": name, "sample": 0, "groups": {}, "answer": "1",
+            "id": name, "sample": 0, "groups": {}, "question": "?", "answer": "1", "choices": [],
             "protocols": {"official": {"score": score, "extracted": None}},
         }
         for name, score in scores.items()

@@ -188,3 +188,25 @@ def test_image_limits_and_precision_are_a_part_of_who_answers(tiny_folder: Path)
 def test_a_model_that_is_not_there_is_the_users_to_mend() -> None:
     with pytest.raises(UserError, match="no such folder"):
         LocalGenerator("./no/such/model")
+
+
+def test_vllm_is_the_trainers_engine_with_the_image_limits_of_the_policy(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mm_cpgd.rollout import vllm_backends
+    from mm_cpgd.rollout.vllm import VllmEngine
+
+    opened: list[tuple[str, dict[str, Any]]] = []
+
+    def open_colocated(model: str, **options: Any) -> str:
+        opened.append((model, options))
+        return "backend"
+
+    monkeypatch.setattr(vllm_backends, "open_colocated", open_colocated)
+    made = LocalGenerator(str(tiny_folder), engine="vllm", max_pixels=4000, device="cpu")
+    assert made.identity["engine"] == "vllm"
+    assert isinstance(made.engine, VllmEngine)
+    ((model, options),) = opened
+    assert model == str(tiny_folder)
+    assert options["image_limits"] == {"max_pixels": 4000}
+    assert options["options"] == {"dtype": "float32"}
