@@ -11,6 +11,7 @@ from data.load import ExampleSet, Quarantined, TooManyBadRows, load_examples, wr
 from data.markers import split_at_images
 from data.readers import Row, read_rows
 from data.sampler import PromptSampler
+from data.scored_sampler import ScoredPromptSampler
 
 __all__ = [
     "CONTROL_TOKENS",
@@ -23,6 +24,7 @@ __all__ = [
     "PromptSampler",
     "Quarantined",
     "Row",
+    "ScoredPromptSampler",
     "TooManyBadRows",
     "check_example",
     "image_ref",

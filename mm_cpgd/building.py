@@ -8,7 +8,15 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from data import Example, ExampleSet, PromptSampler, TooManyBadRows, load_examples, write_quarantine
+from data import (
+    Example,
+    ExampleSet,
+    PromptSampler,
+    ScoredPromptSampler,
+    TooManyBadRows,
+    load_examples,
+    write_quarantine,
+)
 from mm_cpgd.algorithms.objective import Objective, build_objective
 from mm_cpgd.collection import Collector
 from mm_cpgd.config import RunConfig, SourceConfig
@@ -149,6 +157,13 @@ def shape_of(config: RunConfig) -> Shape:
     return Shape(config.training.iterations, mini, steps)
 
 
+def sampler_of(objective: Objective, rows: int, seed: int) -> PromptSampler:
+    """Return what draws prompts: all alike, or a share of them by score."""
+    if objective.prompts is None:
+        return PromptSampler(rows, seed)
+    return ScoredPromptSampler(rows, seed, objective.prompts.options.get("share", 0.5))
+
+
 def build_trainer(
     config: RunConfig,
     accelerator: Accelerator,
@@ -159,7 +174,7 @@ def build_trainer(
 ) -> Trainer:
     """Put a reinforcement learning run together."""
     objective, shape, rollout = objective_of(config), shape_of(config), config.rollout
-    sampler = PromptSampler(len(examples), config.seed)
+    sampler = sampler_of(objective, len(examples), config.seed)
     collector = Collector(
         accelerator,
         policy,
@@ -251,7 +266,9 @@ def _trainer(
         accelerator,
         source,
         learner,
-        TrainingState(accelerator, learner.wrapped, learner.step, sampler, source.reencode),
+        TrainingState(
+            accelerator, learner.wrapped, learner.step, sampler, source.reencode, learner.objective
+        ),
         folder,
         evaluator,
         MetricsLog(folder / "metrics.jsonl"),

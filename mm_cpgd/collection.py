@@ -11,12 +11,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from data import Example, PromptSampler
+from data import Example, PromptSampler, ScoredPromptSampler
 from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.errors import UserError
 from mm_cpgd.experience import Collected, Experience, pad_tokens
 from mm_cpgd.mini_batches import plan_mini_batches
-from mm_cpgd.outcomes import Outcomes, gather_outcomes
+from mm_cpgd.outcomes import Outcomes, gather_diversity, gather_outcomes
 from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.rollout import Group, RolloutEngine, Sampling
 from mm_cpgd.stopping import ShouldStop, check, never
@@ -157,6 +157,9 @@ class Collector:
         scored = self._score(indices, groups)
         seconds = time.perf_counter() - started
         outcomes = gather_outcomes(self.accelerator, groups, scored)
+        if self.objective.prompts and isinstance(self.sampler, ScoredPromptSampler):
+            diversity = gather_diversity(self.accelerator, groups)
+            self.sampler.note(drawn, self.objective.score(outcomes.accuracy, diversity).tolist())
         return Round(indices, prompts, groups, scored, outcomes, seconds)
 
     def _sample(

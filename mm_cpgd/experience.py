@@ -29,6 +29,7 @@ class MicroBatch:
         old_logprobs: (n, T), or None as in ``Experience``.
         reference_logprobs: (n, T), or None.
         sampled_logprobs: (n, T), or None.
+        prepared: (n, T) for each part of the objective that sees whole mini-batches, or None.
     """
 
     prompts: list[EncodedPrompt]
@@ -38,6 +39,7 @@ class MicroBatch:
     old_logprobs: Tensor | None
     reference_logprobs: Tensor | None
     sampled_logprobs: Tensor | None = None
+    prepared: dict[str, Tensor] | None = None
 
 
 @dataclass
@@ -58,6 +60,7 @@ class Experience:
         reference_logprobs: (n, T), None where no reference is asked for.
         sampled_logprobs: (n, T) as an engine with numerics of its own gives them; None where the policy
             itself samples.
+        prepared: what parts of the objective know of whole mini-batches, (n, T) each; None where none asks.
     """
 
     examples: list[int]
@@ -71,6 +74,7 @@ class Experience:
     old_logprobs: Tensor | None = None
     reference_logprobs: Tensor | None = None
     sampled_logprobs: Tensor | None = None
+    prepared: dict[str, Tensor] | None = None
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -113,6 +117,7 @@ class Experience:
             old_logprobs=None if self.old_logprobs is None else cut(self.old_logprobs),
             reference_logprobs=None if self.reference_logprobs is None else cut(self.reference_logprobs),
             sampled_logprobs=None if self.sampled_logprobs is None else cut(self.sampled_logprobs),
+            prepared=self.prepared and {part: cut(values) for part, values in self.prepared.items()},
         )
 
     def note_old_logprobs(self, rows: Tensor, values: Tensor) -> None:
@@ -131,6 +136,7 @@ class Experience:
             old_logprobs=None if self.old_logprobs is None else nothing,
             reference_logprobs=None if self.reference_logprobs is None else nothing,
             sampled_logprobs=None if self.sampled_logprobs is None else nothing,
+            prepared=self.prepared and dict.fromkeys(self.prepared, nothing),
         )
 
     def state(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from mm_cpgd.experience import Experience
 from mm_cpgd.mismatch import logprob_difference, truncated_weights
 from mm_cpgd.optimizer import OptimizerStep
 from mm_cpgd.policy import Policy
+from mm_cpgd.preparation import prepare_parts
 
 # What the objective calls its metrics, and under which names they are logged (docs/metrics.md).
 LOGGED = {
@@ -23,6 +24,7 @@ LOGGED = {
     "penalty": "objective/penalty",
     "policy_drift": "policy/drift",
     "clip_fraction": "policy/clip_fraction",
+    "token_weight": "policy/token_weight",
     "entropy": "policy/entropy",
     "ratio": "policy/ratio_mean",
     "kl": "policy/reference_kl",
@@ -80,14 +82,19 @@ class Learner:
             with self.accelerator.autocast():
                 self.policy.sight.look(experience.prompts)
         order = self._order(len(experience.lengths), iteration)
+        everything = range(len(experience.lengths))
+        if experience.prepared is None and self.objective.prepared_parts:
+            experience.old_logprobs, entropy = self._ask(experience, self.wrapped, everything)
+            experience.prepared = prepare_parts(
+                self.objective, experience, entropy, self.accelerator, f"{self.seed}/{iteration}"
+            )
         if experience.old_logprobs is None and len(order) > 1:
             # The first step sees the very policy that sampled: its own values serve as the old ones.
-            others = [index for index in range(len(experience.lengths)) if index != order[0]]
-            experience.old_logprobs = self._logprobs(experience, self.wrapped, others)
+            others = [index for index in everything if index != order[0]]
+            experience.old_logprobs = self._ask(experience, self.wrapped, others)[0]
         if experience.reference_logprobs is None and self.objective.needs_reference:
-            everything = range(len(experience.lengths))
             with self.policy.as_reference() as reference:
-                experience.reference_logprobs = self._logprobs(experience, reference, everything)
+                experience.reference_logprobs = self._ask(experience, reference, everything)[0]
 
     def learn(self, experience: Experience, iteration: int, done: int = 0) -> Iterator[dict[str, float]]:
         """Yield the metrics of each optimizer step, having passed over the first ``done`` of them.
@@ -117,6 +124,7 @@ class Learner:
                 self.accelerator.backward(loss * self.accelerator.num_processes)
             sums.append({"loss": loss.detach(), **metrics})
         total = combine(sums, self.accelerator)
+        self.objective.observe(total)
         return {self.logged[name]: total[name] for name in total if name in self.logged} | self.step(
             total["loss"]
         )
@@ -133,7 +141,9 @@ class Learner:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return these rows' share of the mini-batch's loss, and of its metrics."""
         part = experience.select(rows)
-        logprobs, entropy = self.wrapped(part.prompts, part.tokens, part.mask)
+        logprobs, entropy = self.wrapped(
+            part.prompts, part.tokens, part.mask, self.objective.needs_entropy_gradient
+        )
         device = logprobs.device
         old, reference = part.old_logprobs, part.reference_logprobs
         if old is not None and old.isnan().any():
@@ -156,25 +166,28 @@ class Learner:
             lengths,
             reference_logprobs=None if reference is None else reference.to(device),
             entropy=entropy,
+            prepared=part.prepared and {name: values.to(device) for name, values in part.prepared.items()},
         )
         return loss, metrics | engine
 
     @torch.no_grad()
-    def _logprobs(self, experience: Experience, policy: nn.Module, mini_batches: Iterable[int]) -> Tensor:
-        """Return log-probabilities (n, T), from the same micro-batches and precision as the loss's.
+    def _ask(
+        self, experience: Experience, policy: nn.Module, mini_batches: Iterable[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Return log-probabilities and entropies (n, T), in the micro-batches and precision of the loss's.
 
         They are NaN for the rows of other mini-batches.
         """
-        values = torch.full(experience.tokens.shape, torch.nan)
+        values = torch.full((2, *experience.tokens.shape), torch.nan)
         for mini_batch in mini_batches:
             for rows in self._parts(experience, mini_batch):
                 part = experience.select(rows)
                 with self.accelerator.autocast():
-                    found = policy(part.prompts, part.tokens, part.mask)[0]
+                    found = torch.stack(policy(part.prompts, part.tokens, part.mask))
                 if len(rows):
-                    values[rows] = 0.0
-                    values[rows, : found.shape[1]] = found.cpu()
-        return values
+                    values[:, rows] = 0.0
+                    values[:, rows, : found.shape[2]] = found.cpu()
+        return values[0], values[1]
 
 
 def combine(sums: Sequence[Mapping[str, Tensor]], accelerator: Accelerator) -> dict[str, float]:

@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from mm_cpgd.algorithms.prompt_scores import distinct_share
 from mm_cpgd.algorithms.selection import has_signal
 from mm_cpgd.rollout import Completion, Group
 from rewards import Status
@@ -73,6 +74,15 @@ def gather_outcomes(
     everyone: Tensor = accelerator.gather(mine)
     by_process = everyone.unflatten(0, (accelerator.num_processes, -1))
     return Outcomes(by_process.transpose(0, 1).flatten(0, 1).cpu())
+
+
+def gather_diversity(accelerator: Accelerator, groups: Sequence[Group]) -> Tensor:
+    """Return how varied each prompt's completions are, (P,) in [0, 1] of all processes: distinct bigrams."""
+    shares = [distinct_share([completion.tokens.tolist() for completion in group]) for group in groups]
+    everyone: Tensor = accelerator.gather(
+        torch.tensor(shares, dtype=torch.float64, device=accelerator.device)
+    )
+    return everyone.unflatten(0, (accelerator.num_processes, -1)).transpose(0, 1).flatten().cpu()
 
 
 def _numbers(completion: Completion, scored: Scored) -> list[float]:

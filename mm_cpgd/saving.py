@@ -20,6 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from data import PromptSampler
+from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.checkpoint import CheckpointError, load_state, random_states, save_state, set_random_states
 from mm_cpgd.experience import Experience
 from mm_cpgd.optimizer import OptimizerStep
@@ -47,6 +48,7 @@ class TrainingState:
         step: holds optimizer and scheduler.
         sampler: draws prompts.
         reencode: encodes the prompts of given dataset indices again.
+        objective: whose parts may remember something.
 
     Attributes:
         begun: the policy has been evaluated as it was before training, if that was asked for.
@@ -63,12 +65,14 @@ class TrainingState:
         step: OptimizerStep,
         sampler: PromptSampler,
         reencode: Callable[[Sequence[int]], list[EncodedPrompt]],
+        objective: Objective | None = None,
     ) -> None:
         self.accelerator = accelerator
         self.model = model
         self.step = step
         self.sampler = sampler
         self.reencode = reencode
+        self.objective = objective
         self.begun = False
         self.iteration = 0
         self.pending: Pending | None = None
@@ -121,6 +125,7 @@ class TrainingState:
             "begun": self.begun,
             "iteration": self.iteration,
             "sampler": self.sampler.state_dict(),
+            "objective": self.objective.state_dict() if self.objective else {},
             "scheduler": self.step.scheduler.state_dict(),
             "skipped_in_a_row": self.step.skipped_in_a_row,
             "best": [self.best_accuracy, self.best_iteration],
@@ -156,6 +161,8 @@ class TrainingState:
         self.step.scheduler.load_state_dict(shared["scheduler"])
         self.step.skipped_in_a_row = shared["skipped_in_a_row"]
         self.sampler.load_state_dict(shared["sampler"])
+        if self.objective:
+            self.objective.load_state_dict(shared.get("objective", {}))
         self.begun, self.iteration = shared["begun"], shared["iteration"]
         self.best_accuracy, self.best_iteration = shared["best"]
         if len(processes) == self.accelerator.num_processes:

@@ -114,6 +114,17 @@ class Objective:
         """Advantages (P, G) of rewards (P, G): the kept prompts of all processes; 0 where a reward is NaN."""
         return self.advantage({"rewards": rewards})
 
+    def score(self, accuracy: Tensor, diversity: Tensor) -> Tensor:
+        """How much prompts promise to teach, (P,) ≥ 0; all alike without a part for it.
+
+        Args:
+            accuracy: (P, G) in [0, 1] over all processes, NaN where unscored.
+            diversity: (P,) in [0, 1], how varied each prompt's completions are.
+        """
+        if self.prompts is None:
+            return torch.ones_like(diversity)
+        return self.prompts({"accuracy": accuracy, "diversity": diversity})
+
     def prepare(
         self, old_logprobs: Tensor, old_entropy: Tensor, advantages: Tensor, seed: int
     ) -> dict[str, Tensor]:

@@ -1,0 +1,52 @@
+"""Runs whose algorithm remembers something or looks at whole mini-batches: resumed, and on two processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trainer_jobs
+
+from mm_cpgd.state import load_state
+
+Rows = Callable[[Path], list[dict[str, Any]]]
+# An entropy that is always below its target, so that the coefficient grows with every step.
+EVERYTHING = [
+    "algorithm.regularizers=[{name: policy_drift}, {name: entropy_control, target: 99, step: 0.01}, "
+    "{name: kl_cov, share: 0.1}]",
+    "algorithm.token_weights=[{name: forking_tokens, share: 0.5}, {name: clip_cov, share: 0.2, low: 0.1}]",
+    "algorithm.prompts={name: variance_aware}",
+    "evaluation.after=false",
+    "data.eval=null",
+]
+
+
+def memory(run: Path, iteration: int) -> dict[str, Any]:
+    return load_state(run / "checkpoints" / f"step-{iteration}" / "run.safetensors")["shared"]
+
+
+def test_a_resumed_run_remembers_what_the_parts_do(yaml: Path, tmp_path: Path, read_rows: Rows) -> None:
+    trainer_jobs.run(yaml, [*EVERYTHING, f"output={tmp_path / 'one'}"])
+    trainer_jobs.run(yaml, [*EVERYTHING, "training.iterations=1"])
+    trainer_jobs.run(yaml, EVERYTHING, resume=True)
+    rows = read_rows(tmp_path / "one")
+    assert read_rows(tmp_path / "run") == rows
+    # Half of the tokens, less the fifth that Clip-Cov draws from those in its band.
+    assert all(0.2 < row["policy/token_weight"] < 0.7 for row in rows[-3:])
+    kept = memory(tmp_path / "run", 3)
+    # Three iterations of two mini-batches, twice each.
+    (controller,) = kept["objective"].values()
+    assert controller["coefficient"] == pytest.approx(0.12)
+    assert (kept["sampler"]["scores"] > 0).sum() >= 4
+    assert kept["sampler"]["draws"] == 3
+
+
+@pytest.mark.slow
+def test_two_processes_do_what_one_does(yaml: Path, tmp_path: Path, read_rows: Rows) -> None:
+    trainer_jobs.run(yaml, [*EVERYTHING, f"output={tmp_path / 'one'}"])
+    assert trainer_jobs.in_two_processes(yaml, EVERYTHING) == [0, 0]
+    pairs = zip(read_rows(tmp_path / "run"), read_rows(tmp_path / "one"), strict=True)
+    for found, expected in pairs:
+        assert found == pytest.approx(expected, rel=0, abs=1e-5)
