@@ -32,6 +32,7 @@ _CONCLUSION = re.compile(
 _NUMBER = re.compile(
     r"(?<![\w.,\\^/])-?\d[\d,]*(?:\.\d+)?(?:\s*[%€£¥°]|\s?[cmdk]?m[²³]?(?![A-Za-z]))?(?![\w/])|(?<!\w)-?\.\d+"
 )
+_OPERATOR = re.compile(r"\s*[+*/^×÷·](?!\*)\s*[\w\\($]|\s-\s[\w\\($]")
 _SAYS = re.compile(r"^[A-Z][^(.]*\s.*\b(?:is|are|equals)\s+(?!not\b)(.+)$", re.DOTALL)
 _PHRASES = re.compile(
     r"(?:final\s+answer|correct\s+answer|answer|result|correct\s+(?:option|choice))\s*"
@@ -173,16 +174,22 @@ def _concluded(text: str) -> str | None:
     rest = text[matches[-1].end() :]
     end = _SENTENCE_END.search(rest)
     sentence = rest[: end.start()] if end else rest
-    numbers = _NUMBER.findall(sentence)
-    return numbers[0] if len(numbers) == 1 and not _MATH.search(rest) else None
+    numbers = list(_NUMBER.finditer(sentence))
+    return _alone(numbers[0]) if len(numbers) == 1 and not _MATH.search(rest) else None
+
+
+def _alone(number: re.Match[str]) -> str | None:
+    """The number, unless it is a term of a sum or a factor: "158 + LK" does not say 158."""
+    before, after = number.string[: number.start()], number.string[number.end() :]
+    return None if re.search(r"[+*/^×÷·]\s*$|\w\s-\s?$", before) or _OPERATOR.match(after) else number[0]
 
 
 def _last_number(text: str) -> str | None:
     """The last number of a last line that is a sentence; "Scheme 2" and "15 people" are none."""
     line = text.rpartition("\n")[2]
     sentence = len(re.findall(r"[A-Za-z']+", line)) > 2 or ":" in line
-    numbers = _NUMBER.findall(line)
-    return numbers[-1] if sentence and numbers and not re.match(r"[\d$(\\-]", line) else None
+    numbers = list(_NUMBER.finditer(line))
+    return _alone(numbers[-1]) if sentence and numbers and not re.match(r"[\d$(\\-]", line) else None
 
 
 def _last_math(text: str) -> str | None:

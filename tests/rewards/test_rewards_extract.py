@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rewards import extract_answer
+from rewards import extract_answer, verify
 
 FOUND = [
     ("<think>maybe 3</think><answer>4</answer>", "4"),
@@ -55,3 +55,11 @@ def test_text_inside_think_is_never_an_answer_even_when_the_opening_tag_was_in_t
 
 def test_a_tag_wins_over_a_box_outside_of_it() -> None:
     assert extract_answer("<answer>1</answer> \\boxed{2}") == "1"
+
+
+@pytest.mark.parametrize(
+    "completion",
+    ["So the sum is\nso it will be 158 + LK.", "Therefore we pay 158 * n coins.", "Thus there are n - 158 left."],
+)
+def test_a_term_of_an_expression_in_a_sentence_is_no_answer_by_itself(completion: str) -> None:
+    assert not verify(completion, "158").score
