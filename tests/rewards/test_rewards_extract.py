@@ -59,7 +59,11 @@ def test_a_tag_wins_over_a_box_outside_of_it() -> None:
 
 @pytest.mark.parametrize(
     "completion",
-    ["So the sum is\nso it will be 158 + LK.", "Therefore we pay 158 * n coins.", "Thus there are n - 158 left."],
+    [
+        "So the sum is\nso it will be 158 + LK.",
+        "Therefore we pay 158 * n coins.",
+        "Thus there are n - 158 left.",
+    ],
 )
 def test_a_term_of_an_expression_in_a_sentence_is_no_answer_by_itself(completion: str) -> None:
     assert not verify(completion, "158").score

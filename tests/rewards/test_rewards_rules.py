@@ -170,8 +170,8 @@ def test_a_rule_that_raises_is_an_error_without_a_score(rule_file: Path) -> None
     name = f"{rule_file}:broken"
     (scored,) = RewardSum([(name, 1.0, {})]).score(["x"], [Row("x")])
     assert scored.total is None
-    assert scored.components[name].status is Status.ERROR
-    assert "KeyError: 'colour'" in scored.components[name].reason
+    assert scored.components["broken"].status is Status.ERROR
+    assert "KeyError: 'colour'" in scored.components["broken"].reason
 
 
 @pytest.mark.parametrize("value", ["good", math.nan, math.inf])
