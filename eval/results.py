@@ -107,7 +107,9 @@ def read_result(folder: str | Path) -> Result:
     place = Path(folder).expanduser()
     missing = [name for name in (SUMMARY, ROWS) if not (place / name).is_file()]
     if missing:
-        raise UserError(f"{folder} is no result folder: it has no {missing[0]}; mm-cpgd score writes one")
+        inside = sorted(str(found.parent) for found in place.glob(f"*/{SUMMARY}"))
+        advice = f"it holds {', '.join(inside)}" if inside else "mm-cpgd score writes one"
+        raise UserError(f"{folder} is no result folder, for it has no {missing[0]}; {advice}")
     try:
         summary = json.loads((place / SUMMARY).read_text(encoding="utf-8"))
         lines = (place / ROWS).read_text(encoding="utf-8").split("\n")

@@ -228,3 +228,9 @@ def test_a_folder_that_holds_no_whole_result_is_refused(
         (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=says):
         read_result(tmp_path)
+
+
+def test_a_folder_of_results_names_those_that_it_holds(tmp_path: Path) -> None:
+    write_result(tmp_path / "sums", sums(), scored({"a": "4"}, FOUR[:1]), {})
+    with pytest.raises(UserError, match=f"it holds {tmp_path / 'sums'}"):
+        read_result(tmp_path)
