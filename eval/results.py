@@ -109,7 +109,7 @@ def read_result(folder: str | Path) -> Result:
     if missing:
         inside = sorted(str(found.parent) for found in place.glob(f"*/{SUMMARY}"))
         advice = f"it holds {', '.join(inside)}" if inside else "mm-cpgd score writes one"
-        raise UserError(f"{folder} is no result folder, for it has no {missing[0]}; {advice}")
+        raise UserError(f"{folder} is no result folder: it has no {missing[0]}; {advice}")
     try:
         summary = json.loads((place / SUMMARY).read_text(encoding="utf-8"))
         lines = (place / ROWS).read_text(encoding="utf-8").split("\n")
