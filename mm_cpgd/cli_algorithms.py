@@ -65,10 +65,14 @@ def show_command(
     if plot:
         from mm_cpgd.algorithms.pictures import draw, left_out
 
-        draw(plot, {name: objective, **{other: objective_of(other) for other in beside or []}})
-        hidden = left_out(objective)
-        without = f" (without {', '.join(hidden)}, which depend on more than the log-ratio)" if hidden else ""
-        console.print(f"picture: {plot}{without}", soft_wrap=True)
+        drawn = {name: objective, **{other: objective_of(other) for other in beside or []}}
+        draw(plot, drawn)
+        console.print(f"picture: {plot}", soft_wrap=True)
+        for one, composed in drawn.items():
+            if hidden := left_out(composed):
+                console.print(
+                    f"{one} is drawn without {', '.join(hidden)}: more than ℓ decides", soft_wrap=True
+                )
 
 
 def objective_of(name: str) -> Objective:

@@ -106,7 +106,7 @@ def _draw_column(
     axes: list[Axes], objectives: Mapping[str, Objective], advantage: float, widest: float
 ) -> None:
     """Draw loss above and gradient below, for one sign of the advantage."""
-    log_ratios = torch.linspace(-widest, widest, 2401, dtype=torch.float64)
+    log_ratios = torch.linspace(-widest, widest, 601, dtype=torch.float64)
     for index, (name, objective) in enumerate(objectives.items()):
         style: Any = {"color": _COLORS[index % 6], "linestyle": _DASHES[index % 6]}
         for axis, values in zip(axes, curves(objective, log_ratios, advantage), strict=True):

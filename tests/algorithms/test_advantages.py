@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mm_cpgd.algorithms import advantages
+from mm_cpgd.errors import UserError
 
 NAN = float("nan")
 MIXED = [[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [1.5, 0.5, 0.5, 1.5], [0.0, 0.0, 0.0, 0.0]]
@@ -19,6 +20,7 @@ EVERY = {
     "rloo": advantages.rloo,
     "group_mean": advantages.group_mean,
     "reinforce_pp": advantages.reinforce_pp,
+    "bnpo": lambda r: advantages.bnpo(r, low=-1.0, high=4.0),
     "reinforce_pp_group": lambda r: advantages.reinforce_pp(r, baseline="group"),
 }
 every_advantage = pytest.mark.parametrize("advantage", EVERY.values(), ids=EVERY.keys())
@@ -151,3 +153,55 @@ def test_advantages_of_a_group_sum_to_zero(name):
     torch.testing.assert_close(
         EVERY[name](tensor(MIXED)).sum(dim=1), torch.zeros(4, dtype=torch.float64), rtol=0, atol=1e-12
     )
+
+
+def bnpo_by_the_paper(rewards, low=0.0, high=1.0):
+    """The paper's quotient with numpy's moments and Python's gamma function."""
+    rates = (np.array(rewards) - low) / (high - low)
+    p = rates.mean(axis=1)
+    size = p.mean() * (1 - p.mean()) / p.var(ddof=1) - 1
+    alpha, beta = max(1, 1 + size * p.mean() / 3), max(1, 1 + size * (1 - p.mean()) / 3)
+    norm = math.gamma(alpha) * math.gamma(beta) / math.gamma(alpha + beta)
+    density = p ** (alpha - 1) * (1 - p) ** (beta - 1) / norm
+    return ((rates - p[:, None]) / density[:, None]).tolist()
+
+
+def test_bnpo_divides_by_the_density_of_the_fitted_beta_distribution():
+    rewards = [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0]]
+    # Success rates 1/4, 1/2, 3/4: mean 1/2, variance 1/16, a = b = (1/4 : 1/16 − 1)/2 = 3/2, α = β = 3/2. Its
+    # density is 8/π·√(p(1 − p)): GRPO's deviation up to a factor.
+    scale = [math.pi / 8 / math.sqrt(p * (1 - p)) for p in (0.25, 0.5, 0.75)]
+    expected = [
+        [0.75 * scale[0]] + [-0.25 * scale[0]] * 3,
+        [0.5 * scale[1]] * 2 + [-0.5 * scale[1]] * 2,
+        [0.25 * scale[2]] * 3 + [-0.75 * scale[2]],
+    ]
+    assert_equal(advantages.bnpo(tensor(rewards)), expected)
+    assert_equal(advantages.bnpo(tensor(rewards)), bnpo_by_the_paper(rewards))
+
+
+def test_bnpo_of_uneven_success_rates_equals_the_paper():
+    rewards = [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 0]]
+    assert_equal(advantages.bnpo(tensor(rewards)), bnpo_by_the_paper(rewards))
+
+
+def test_bnpo_with_rates_that_do_not_vary_is_the_plain_group_mean():
+    rewards = tensor([[1, 0, 0, 0], [0, 0, 1, 0]])
+    assert_equal(advantages.bnpo(rewards), advantages.group_mean(rewards).tolist())
+
+
+def test_bnpo_of_rates_at_both_ends_is_the_plain_group_mean():
+    # Rates 0, 1 and 1/2: variance 1/4, the largest there is: a = b = 0 and α = β = 1.
+    rewards = tensor([[0, 0], [1, 1], [1, 0]])
+    assert_equal(advantages.bnpo(rewards), [[0, 0], [0, 0], [0.5, -0.5]])
+
+
+def test_bnpo_takes_rewards_of_another_range_by_their_ends():
+    rewards = [[1.5, 0.5, 0, 0], [1.5, 1.5, 0.5, 0], [0.5, 0, 0, 0]]
+    actual = advantages.bnpo(tensor(rewards), low=0.0, high=1.5)
+    assert_equal(actual, bnpo_by_the_paper(rewards, 0.0, 1.5))
+
+
+def test_bnpo_refuses_rewards_outside_of_its_range():
+    with pytest.raises(UserError, match=r"rewards from 0 to 1\.5 do not lie in low = 0 to high = 1"):
+        advantages.bnpo(tensor([[1.5, 0.0]]))

@@ -109,8 +109,9 @@ def test_the_picture_is_written(say, tmp_path, ending):
 
 
 def test_what_a_picture_cannot_show_is_named(say, tmp_path):
-    text = say("show", "cpgd_forking", "--plot", tmp_path / "x.png")
-    assert "without forking_tokens" in text
+    text = say("show", "cpgd_forking", "--plot", tmp_path / "x.png", "--beside", "kl_cov")
+    assert "cpgd_forking is drawn without forking_tokens" in text
+    assert "kl_cov is drawn without kl_cov" in text
     assert left_out(objective_of("cpgd_entropy")) == ["entropy_bonus"]
 
 

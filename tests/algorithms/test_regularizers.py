@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mm_cpgd.algorithms import regularizers
+from mm_cpgd.algorithms.states import EntropyController
 
 POINTS = [-5.0, -0.7, -0.01, 0.0, 0.01, 0.7, math.log(3) - 1e-6, math.log(3) + 1e-6, 2.0, 10.0]
 
@@ -88,3 +89,57 @@ def test_kl_is_finite_when_the_policy_has_nearly_dropped_a_token():
     value, gradient = evaluate(regularizers.kl, [-1e3], torch.float32, coefficient=1.0, estimator="k3")
     assert math.isfinite(value[0])
     assert math.isfinite(gradient[0])
+
+
+def test_entropy_bonus_is_a_negative_penalty_in_proportion():
+    value, gradient = evaluate(regularizers.entropy_bonus, [0.0, 0.5, 2.0], coefficient=0.01)
+    assert value == pytest.approx([0.0, -0.005, -0.02], abs=1e-16)
+    assert gradient == [-0.01] * 3
+
+
+def test_kl_cov_holds_the_marked_tokens_alone():
+    log_ratio = torch.tensor([[0.5, -0.5, 0.5, 0.0]], dtype=torch.float64, requires_grad=True)
+    marked = torch.tensor([[1.0, 1.0, 0.0, 1.0]], dtype=torch.float64)
+    penalty = regularizers.kl_cov(log_ratio, marked, coefficient=2.0)
+    (gradient,) = torch.autograd.grad(penalty.sum(), log_ratio)
+    assert penalty[0].tolist() == [1.0, 1.0, 0.0, 0.0]
+    assert gradient[0].tolist() == [2.0, -2.0, 0.0, 0.0]
+
+
+def test_entropy_control_takes_its_coefficient_from_its_memory():
+    entropy = torch.tensor([[0.5]])
+    assert regularizers.entropy_control(entropy, 0.1).item() == pytest.approx(-0.05)
+    assert regularizers.entropy_control(entropy, 0.0).item() == 0.0
+
+
+def controlled(*entropies, **options):
+    """The controller's values after each of these steps."""
+    controller = EntropyController(**{"target": 1.0, "step": 0.1, "largest": 0.25, **options})
+    values = []
+    for entropy in entropies:
+        controller.observe({"entropy": entropy})
+        values.append(controller.value)
+    return values
+
+
+def test_the_coefficient_grows_below_the_target_up_to_its_bound():
+    assert controlled(0.9, 0.9, 0.9, 0.9) == pytest.approx([0.1, 0.2, 0.25, 0.25])
+
+
+def test_above_the_target_nothing_acts_and_the_coefficient_shrinks_to_zero():
+    # 0.1, 0.2, then 0.1 that rests, then 0.2 again.
+    assert controlled(0.9, 0.9, 1.1, 0.9) == pytest.approx([0.1, 0.2, 0.0, 0.2])
+    assert controlled(1.1, 1.1, 0.9) == pytest.approx([0.0, 0.0, 0.1])
+
+
+def test_a_step_without_a_finite_entropy_is_passed_over():
+    assert controlled(0.9, float("nan"), 0.9) == pytest.approx([0.1, 0.1, 0.2])
+
+
+def test_a_controller_goes_on_from_its_state():
+    first = EntropyController(1.0, 0.1, 1.0)
+    first.observe({"entropy": 0.5})
+    second = EntropyController(1.0, 0.1, 1.0)
+    second.load_state_dict(first.state_dict())
+    second.observe({"entropy": 0.5})
+    assert second.value == pytest.approx(0.2)

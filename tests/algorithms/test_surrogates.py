@@ -136,3 +136,82 @@ def test_the_ramp_holds_early_tokens_tighter_and_ends_at_epsilon():
     assert terms == pytest.approx([math.log(1 + 0.2 * f) for f in factors], abs=1e-15)
     terms, *_ = evaluate(surrogates.cpgd, [-1.0] * 5, -1.0, ramp_start=0.5, ramp_tokens=2)
     assert terms == pytest.approx([-math.log(1 - 0.2 * f) for f in factors], abs=1e-15)
+
+
+@pytest.mark.parametrize("advantage", [2.0, -1.5])
+def test_importance_is_ratio_times_advantage_without_any_bound(advantage):
+    terms, gradient, clipped = evaluate(surrogates.importance, LOG_RATIOS, advantage)
+    expected = [math.exp(x) * advantage for x in LOG_RATIOS]
+    assert terms == pytest.approx(expected, abs=1e-13)
+    assert gradient == pytest.approx(expected, abs=1e-13)
+    assert not any(clipped)
+
+
+@pytest.mark.parametrize("advantage", [2.0, -1.5])
+def test_cispo_keeps_every_tokens_gradient_and_bounds_its_weight(advantage):
+    log_ratios = [-9.0, -0.5, 0.0, 0.5, math.log(5) - 1e-3, math.log(5) + 1e-3, 900.0]
+    _, gradient, bounded = evaluate(surrogates.cispo, log_ratios, advantage)
+    weights = [math.exp(-9), math.exp(-0.5), 1.0, math.exp(0.5), 5 * math.exp(-1e-3), 5.0, 5.0]
+    assert gradient == pytest.approx([w * advantage for w in weights], abs=1e-13)
+    assert bounded == [False] * 5 + [True] * 2
+
+
+def test_cispo_with_a_lower_bound():
+    _, gradient, bounded = evaluate(surrogates.cispo, [-9.0, 0.0], 1.0, epsilon_low=0.9)
+    assert gradient == pytest.approx([0.1, 1.0], abs=1e-15)
+    assert bounded == [True, False]
+
+
+def of_sequence(log_ratios, advantages, **options):
+    """GSPO's terms, gradients and flags for rows of two tokens, the second row's last one masked."""
+    log_ratio = torch.tensor(log_ratios, dtype=torch.float64, requires_grad=True)
+    mask = torch.tensor([[True, True], [True, False]])
+    terms, clipped = surrogates.gspo(
+        log_ratio, torch.tensor(advantages, dtype=torch.float64), mask, **options
+    )
+    (gradient,) = torch.autograd.grad((terms * mask).sum(), log_ratio)
+    return terms.detach(), gradient, clipped
+
+
+def test_gspo_takes_the_root_of_the_completions_ratio_for_each_of_its_tokens():
+    terms, gradient, clipped = of_sequence(
+        [[0.5, -0.1], [0.1, 0.0]], [[2.0], [-1.0]], epsilon_low=0.3, epsilon_high=0.3
+    )
+    # (0.5 − 0.1)/2 = 0.2 and 0.1/1; every token of a completion has its value, and the same slope.
+    expected = [2 * math.exp(0.2), -math.exp(0.1)]
+    assert terms[0].tolist() == pytest.approx([expected[0]] * 2, abs=1e-15)
+    assert gradient[0].tolist() == pytest.approx([expected[0]] * 2, abs=1e-15)
+    assert terms[1, 0].item() == pytest.approx(expected[1], abs=1e-15)
+    assert gradient[1].tolist() == pytest.approx([expected[1], 0.0], abs=1e-15)
+    assert not clipped.any()
+
+
+def test_gspo_clips_completions_as_a_whole():
+    # The first token alone is within the bound of 0.25; the completion's mean 0.3 is not.
+    terms, gradient, clipped = of_sequence(
+        [[0.1, 0.5], [-0.4, 0.0]], [[2.0], [-1.0]], epsilon_low=0.3, epsilon_high=0.25
+    )
+    assert terms[0].tolist() == pytest.approx([2.5] * 2, abs=1e-15)
+    assert gradient.tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    assert terms[1, 0].item() == pytest.approx(-0.7, abs=1e-15)
+    assert clipped.tolist() == [[True, True], [True, False]]
+
+
+def test_gspo_gives_each_token_the_gradient_of_its_own_advantage():
+    _, gradient, _ = of_sequence(
+        [[0.1, 0.1], [0.0, 0.0]], [[2.0, -3.0], [1.0, 1.0]], epsilon_low=0.3, epsilon_high=0.3
+    )
+    expected = [2 * math.exp(0.1), -3 * math.exp(0.1)]
+    assert gradient[0].tolist() == pytest.approx(expected, abs=1e-15)
+
+
+def test_gspo_with_the_mean_over_completions_is_the_papers_sequence_gradient():
+    log_ratio = torch.tensor([[0.2, -0.4, 0.05]], dtype=torch.float64, requires_grad=True)
+    ratio = (log_ratio.sum() / 3).exp()
+    (expected,) = torch.autograd.grad(2.0 * ratio, log_ratio)
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    terms, _ = surrogates.gspo(
+        log_ratio, torch.full((1, 1), 2.0).double(), mask, epsilon_low=0.5, epsilon_high=0.5
+    )
+    (gradient,) = torch.autograd.grad(terms.mean(), log_ratio)
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-15)
