@@ -23,6 +23,8 @@ from mm_cpgd.config import RunConfig, SourceConfig
 from mm_cpgd.demonstrations import LOGGED as LOGGED_OF_IMITATION
 from mm_cpgd.demonstrations import Demonstrator, imitation_objective
 from mm_cpgd.experience import ExperienceSource
+from mm_cpgd.guard.building import build_keeper
+from mm_cpgd.guard.keeper import Keeper
 from mm_cpgd.learning import LOGGED, Learner
 from mm_cpgd.optimizer import OptimizerStep, build_optimizer, build_schedule
 from mm_cpgd.policy import Policy, PromptEncoder
@@ -195,7 +197,8 @@ def build_trainer(
         policy.keep_reference()
     steps = shape.iterations * shape.steps_per_iteration
     learner = _learner(config, accelerator, policy, objective, steps, config.training.inner_epochs, LOGGED)
-    return _trainer(config, accelerator, collector, learner, sampler, evaluator, shape.iterations)
+    keeper = build_keeper(config, accelerator, learner)
+    return _trainer(config, accelerator, collector, learner, sampler, evaluator, shape.iterations, keeper)
 
 
 def build_tuner(
@@ -260,6 +263,7 @@ def _trainer(
     sampler: PromptSampler,
     evaluator: Evaluator | None,
     iterations: int,
+    keeper: Keeper | None = None,
 ) -> Trainer:
     folder, evaluation, tracking = config.folder, config.evaluation, config.tracking
     return Trainer(
@@ -267,7 +271,13 @@ def _trainer(
         source,
         learner,
         TrainingState(
-            accelerator, learner.wrapped, learner.step, sampler, source.reencode, learner.objective
+            accelerator,
+            learner.wrapped,
+            learner.step,
+            sampler,
+            source.reencode,
+            learner.objective,
+            keeper,
         ),
         folder,
         evaluator,

@@ -199,6 +199,18 @@ class CheckpointConfig(Section):
     keep: PositiveInt = 2
 
 
+class GuardConfig(Section):
+    """What a run does about signs of a collapse (``docs/guard.md``)."""
+
+    action: Literal["warn", "rollback", "stop", "off"] = "warn"
+    max_rollbacks: PositiveInt = Field(3, description="of the whole run; the next alarm stops it")
+    step_factor: float = Field(0.3, gt=0, le=1, description="of the learning rates, at each rollback")
+    alpha_factor: float = Field(1.0, ge=1, description="of the policy drift's alpha, at each rollback")
+    copy_every: PositiveInt = Field(1, description="iterations between copies to go back to")
+    copies: Literal["memory", "disk"] = Field("memory", description="where the two copies are")
+    ignore: list[str] = Field(default_factory=list, description="names of signs not to look for")
+
+
 class TrackingConfig(Section):
     """Where metrics go beside metrics.jsonl."""
 
@@ -226,6 +238,7 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
+    guard: GuardConfig = Field(default_factory=GuardConfig)
 
     @property
     def folder(self) -> Path:

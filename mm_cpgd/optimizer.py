@@ -76,6 +76,13 @@ class OptimizerStep:
             "optimizer/skipped": float(not finite),
         }
 
+    def soften(self, factor: float) -> None:
+        """Multiply all learning rates, now and for the rest of the schedule; forget skipped steps."""
+        for group in self.optimizer.param_groups:
+            group["lr"] *= factor
+        self.scheduler.base_lrs = [rate * factor for rate in self.scheduler.base_lrs]
+        self.skipped_in_a_row = 0
+
 
 def build_optimizer(policy: Policy, training: TrainingConfig) -> torch.optim.AdamW:
     """Group what is trained: vision tower apart, and no weight decay on vectors (norms, biases).

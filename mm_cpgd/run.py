@@ -15,6 +15,7 @@ from mm_cpgd.config_loading import save_config
 from mm_cpgd.demonstrations import solution_check
 from mm_cpgd.devices import start_accelerator, start_trackers
 from mm_cpgd.errors import RunEnded
+from mm_cpgd.guard.building import check_guard
 from mm_cpgd.policy import Policy, load_policy
 from mm_cpgd.processes import on_main
 from mm_cpgd.report import write_report
@@ -38,7 +39,7 @@ def train(
         UserError: something in the config, the data, the model or the folder cannot be used.
         RunEnded: a signal was caught, or the run diverged.
     """
-    objective_of(config)  # an impossible mix is said before anything is loaded
+    check_guard(config.guard, objective_of(config))  # an impossible mix is said before anything is loaded
     return _run(config, start, make_evaluator, console, imitate=False)
 
 

@@ -17,7 +17,8 @@ from mm_cpgd.tracking.files import finite, writing
 CONFIG = "config.yaml"
 # What a start that failed may leave behind, and what else a run writes.
 _BEFORE = ("quarantine.jsonl", "quarantine-eval.jsonl")
-_RUN = (CONFIG, "metrics.jsonl", "rollouts", "checkpoints", "final", "summary.json", "report.html", TRACKING)
+_RESULTS = ("final", "summary.json", "report.html")
+_RUN = (CONFIG, "metrics.jsonl", "rollouts", "checkpoints", "guard", *_RESULTS, TRACKING)
 
 
 @dataclass(frozen=True)

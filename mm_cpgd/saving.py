@@ -23,11 +23,13 @@ from data import PromptSampler
 from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.checkpoint import CheckpointError, load_state, random_states, save_state, set_random_states
 from mm_cpgd.experience import Experience
+from mm_cpgd.guard.keeper import Keeper
 from mm_cpgd.optimizer import OptimizerStep
 from mm_cpgd.policy import EncodedPrompt
 
 # Frozen weights are not saved: they are loaded again from policy.model.
 OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+GUARD = "guard.safetensors"
 
 
 @dataclass
@@ -49,6 +51,7 @@ class TrainingState:
         sampler: draws prompts.
         reencode: encodes the prompts of given dataset indices again.
         objective: whose parts may remember something.
+        keeper: the guard and its copies, if the run has one.
 
     Attributes:
         begun: the policy has been evaluated as it was before training, if that was asked for.
@@ -66,6 +69,7 @@ class TrainingState:
         sampler: PromptSampler,
         reencode: Callable[[Sequence[int]], list[EncodedPrompt]],
         objective: Objective | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self.accelerator = accelerator
         self.model = model
@@ -73,6 +77,7 @@ class TrainingState:
         self.sampler = sampler
         self.reencode = reencode
         self.objective = objective
+        self.keeper = keeper
         self.begun = False
         self.iteration = 0
         self.pending: Pending | None = None
@@ -130,11 +135,14 @@ class TrainingState:
             "skipped_in_a_row": self.step.skipped_in_a_row,
             "best": [self.best_accuracy, self.best_iteration],
         }
+        guard = self.keeper.state_dict() if self.keeper else None
 
         def write(folder: Path) -> None:
             save_file(weights, folder / "weights.safetensors")
             save_state(folder / "optimizer.safetensors", optimizer)
             save_state(folder / "run.safetensors", {"shared": shared, "processes": processes})
+            if guard is not None:
+                save_state(folder / GUARD, guard)
 
         return write
 
@@ -167,6 +175,8 @@ class TrainingState:
         self.best_accuracy, self.best_iteration = shared["best"]
         if len(processes) == self.accelerator.num_processes:
             self._load_own_state(processes[self.accelerator.process_index])
+        if self.keeper and (place / GUARD).exists():
+            self.keeper.load_state_dict(load_state(place / GUARD))
         self.saved = True
 
     @property

@@ -12,6 +12,8 @@ from accelerate import Accelerator
 from mm_cpgd.checkpoint import newest_checkpoint, save_checkpoint
 from mm_cpgd.errors import RunEnded
 from mm_cpgd.experience import Collected, ExperienceSource
+from mm_cpgd.guard.guard import Review
+from mm_cpgd.guard.keeper import DIVERGED
 from mm_cpgd.learning import Learner, average
 from mm_cpgd.optimizer import Diverged
 from mm_cpgd.processes import on_main
@@ -75,18 +77,22 @@ class Trainer:
         self.evaluate_after = evaluate_after
         self.save_every = save_every
         self.keep = keep
+        self.keeper = state.keeper
         self._collected: Collected | None = None
 
     def run(self, progress: Progress) -> None:
         """Train to the last iteration.
 
         Raises:
-            RunEnded: a signal was caught (after a checkpoint), or steps were not finite too often in a row.
+            RunEnded: a signal was caught or the guard stops the run (after a checkpoint), or steps were not
+                finite too often in a row.
         """
         with StopRequest(self.accelerator) as stop:
             try:
                 if not self.state.begun:
                     self._begin(progress, stop.wanted)
+                if self.keeper:
+                    self.keeper.begin(self.state.iteration, progress.say)
                 while self.state.iteration < self.iterations:
                     self._iteration(progress, stop.wanted)
             except Interrupted:
@@ -95,6 +101,8 @@ class Trainer:
                 self._give_up(diverged)
         if not self.state.saved:
             self.save()
+        if self.keeper:
+            self.keeper.end()
 
     def resume(self, warn: Callable[[str], None]) -> bool:
         """Take up the newest whole checkpoint and forget what was logged after it; False if there is none.
@@ -141,13 +149,26 @@ class Trainer:
         metrics["tokens/per_second"] = metrics["tokens/sampled"] / metrics["seconds/iteration"]
         if self._evaluation_is_due(number):
             metrics |= self._evaluate(progress, should_stop)
-        is_best = self.state.note_accuracy(number, metrics.get("eval/accuracy", float("nan")))
+        review = self._review(number, metrics, progress)
+        # What was evaluated is gone if the guard has gone back.
+        accuracy = float("nan") if review.go_back else metrics.get("eval/accuracy", float("nan"))
+        is_best = self.state.note_accuracy(number, accuracy)
         self.state.finish()
         # Logged before it is saved: a resumed run cuts the log back to its checkpoint, never the reverse.
         self._report(number, metrics)
         if is_best or (self.save_every and number % self.save_every == 0):
             self.save()
         progress.update(number, metrics)
+        if review.stop:
+            self._stop_on_alarm(review)
+
+    def _review(self, number: int, metrics: dict[str, float], progress: Progress) -> Review:
+        """Let the guard look at the iteration and go back if it must; add what it says to the metrics."""
+        if self.keeper is None:
+            return Review()
+        review = self.keeper.after(number, metrics, progress.say)
+        metrics |= review.metrics
+        return review
 
     def _collect(self, number: int, should_stop: ShouldStop) -> None:
         """Take the iteration's rollouts; broken off, they leave no trace."""
@@ -169,12 +190,18 @@ class Trainer:
         started = time.perf_counter()
         self.learner.policy.train()
         self.learner.prepare(pending.experience, number)
-        for step in self.learner.learn(pending.experience, number, done=len(pending.steps)):
-            pending.steps.append(step)
-            self.state.saved = False
-            check(should_stop)
-        seconds = {"seconds/update": time.perf_counter() - started}
-        return {**pending.metrics, **average(pending.steps), **seconds}
+        extra = {}
+        try:
+            for step in self.learner.learn(pending.experience, number, done=len(pending.steps)):
+                pending.steps.append(step)
+                self.state.saved = False
+                check(should_stop)
+        except Diverged:
+            if self.keeper is None or not self.keeper.can_go_back:
+                raise
+            extra[DIVERGED] = 1.0
+        extra["seconds/update"] = time.perf_counter() - started
+        return {**pending.metrics, **average(pending.steps), **extra}
 
     def _evaluation_is_due(self, number: int) -> bool:
         if self.evaluator is None:
@@ -213,6 +240,14 @@ class Trainer:
             f"stopped after iteration {self.state.iteration}; the checkpoint is in "
             f"{self.folder / 'checkpoints'}; run the same command with --resume to go on",
             128 + stop.signal,
+        )
+
+    def _stop_on_alarm(self, review: Review) -> NoReturn:
+        """End the run with a checkpoint of where it stands; the last line says why."""
+        if not self.state.saved:
+            self.save()
+        raise RunEnded(
+            f"{review.lines[0]}; the run is stopped; its checkpoint is in {self.folder / 'checkpoints'}"
         )
 
     def _give_up(self, diverged: Diverged) -> NoReturn:

@@ -1,0 +1,132 @@
+"""What a run does about the signs: warn, go back and tread more softly, or stop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mm_cpgd.guard.history import Row, trimmed
+from mm_cpgd.guard.signs import SIGNS, Sign
+from mm_cpgd.guard.watching import ROLLED_BACK_TO, after_rollback, newly, strengths, watch
+
+Action = Literal["off", "warn", "rollback", "stop"]
+# A copy is taken for good only while every sign that acts is this far below its threshold.
+CALM = 0.6
+
+
+@dataclass(frozen=True)
+class Review:
+    """What is to be done after an iteration.
+
+    Attributes:
+        lines: to tell the person.
+        metrics: for the row, ``guard/…``.
+        go_back: to the last good copy.
+        stop: the run, with a checkpoint.
+        calm: nothing is near an alarm, so that the state is worth a copy.
+    """
+
+    lines: list[str] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    go_back: bool = False
+    stop: bool = False
+    calm: bool = False
+
+
+class Guard:
+    """Remembers the recent rows and decides; what it decides follows from the rows alone.
+
+    Args:
+        action: what to do about signs that act.
+        completions: G, completions a prompt.
+        max_rollbacks: of the whole run; the next alarm stops it.
+        step_factor: learning rates are multiplied by it at each rollback.
+        alpha_factor: the policy drift's alpha likewise.
+        signs: what to look for.
+    """
+
+    def __init__(
+        self,
+        action: Action,
+        *,
+        completions: int,
+        max_rollbacks: int = 3,
+        step_factor: float = 0.3,
+        alpha_factor: float = 1.0,
+        signs: Sequence[Sign] = SIGNS,
+    ) -> None:
+        self.action = action
+        self.completions = completions
+        self.max_rollbacks = max_rollbacks
+        self.step_factor = step_factor
+        self.alpha_factor = alpha_factor
+        self.signs = signs
+        self.rollbacks = 0
+        self._rows: list[Row] = []
+        self._seen: dict[str, int] = {}
+
+    @property
+    def alpha_scale(self) -> float:
+        """What alpha has been multiplied by, over all rollbacks."""
+        return self.alpha_factor**self.rollbacks
+
+    def review(self, row: Row, good: int | None) -> Review:
+        """Judge a finished iteration.
+
+        Args:
+            row: its ``iteration`` and metrics, the same on all processes.
+            good: the iteration that the last good copy was taken after, None if there is none.
+        """
+        if self.action == "off":
+            return Review()
+        self._rows = trimmed([*self._rows, row])
+        found = strengths(self._rows, completions=self.completions, signs=self.signs)
+        alarms = watch(self._rows, completions=self.completions, signs=self.signs)
+        new = newly(alarms, self._seen)
+        metrics = {"guard/alarms": float(len(alarms))}
+        metrics |= {f"guard/{alarm.sign.name}": alarm.strength for alarm in alarms}
+        lines = [f"guard: {alarm.line}" for alarm in new]
+        # One that was there before is known: a run that was stopped and resumed has somebody's consent.
+        grave = any(alarm.sign.acts for alarm in new)
+        if not grave or self.action == "warn":
+            calm = all(finding.strength < CALM for sign, finding in found if sign.acts)
+            return Review(lines, metrics, calm=calm)
+        if self.action == "rollback" and good is not None and self.rollbacks < self.max_rollbacks:
+            return self._go_back(lines, metrics, row, good)
+        return Review([*lines, "guard: the run stops here"], metrics, stop=True)
+
+    def _go_back(self, lines: list[str], metrics: dict[str, float], row: Row, good: int) -> Review:
+        self.rollbacks += 1
+        metrics[ROLLED_BACK_TO] = float(good)
+        metrics["guard/rollbacks"] = float(self.rollbacks)
+        metrics["guard/step_scale"] = self.step_factor**self.rollbacks
+        metrics["guard/alpha_scale"] = self.alpha_scale
+        past = [*self._rows[:-1], {**row, **metrics}]
+        self._rows, self._seen = after_rollback(past, self._seen)
+        softer = f"learning rates × {self.step_factor:g}"
+        if self.alpha_factor != 1:
+            softer += f", alpha × {self.alpha_factor:g}"
+        line = (
+            f"guard: back to the policy after iteration {good}, {softer} "
+            f"(rollback {self.rollbacks} of {self.max_rollbacks})"
+        )
+        return Review([*lines, line], metrics, go_back=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that later decisions depend on."""
+        watched = {sign.test.metric for sign in self.signs} | _CONTEXT
+        rows = [{key: row[key] for key in row if key in watched} for row in self._rows]
+        return {"rows": rows, "seen": dict(self._seen), "rollbacks": self.rollbacks}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self._rows = list(state["rows"])
+        self._seen = dict(state["seen"])
+        self.rollbacks = state["rollbacks"]
+
+
+_CONTEXT = {
+    *("iteration", "reward/mean", "reward/std", "tokens/sampled", "completion/length_mean"),
+    *("eval/accuracy", "eval/n"),
+}

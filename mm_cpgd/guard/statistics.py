@@ -1,0 +1,165 @@
+"""Tests of one metric against its own recent history; each is a pure function of the rows.
+
+A test returns a ``Finding`` whose strength is 1 at its threshold, or None where there is too little to judge.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from mm_cpgd.guard.history import WINDOW, History, Row, variance_of_mean
+
+# Standard deviation of a normal distribution over its median absolute deviation.
+_MAD_TO_DEVIATION = 1.4826
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How far a metric is on its way over a threshold (1), and what was seen."""
+
+    strength: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Above:
+    """The metric has been at or above ``limit`` in each of the last ``over`` iterations."""
+
+    metric: str
+    limit: float
+    over: int
+
+    def __call__(self, history: History) -> Finding | None:
+        """Judge the newest row."""
+        last = _values(history, self.metric)[-self.over :]
+        if len(last) < self.over:
+            return None
+        return Finding(min(last) / self.limit, f"{self.metric} {last[-1]:.3g}, limit {self.limit:g}")
+
+
+@dataclass(frozen=True)
+class Falls:
+    """The mean of the last ``over`` values is below the best such mean of the recent past.
+
+    Below by ``sigmas`` standard deviations of what sampling noise does to that difference, and by ``share``
+    of the best: a fall must be both certain and large.
+    """
+
+    metric: str
+    sigmas: float
+    share: float
+    over: int = 2
+
+    def __call__(self, history: History) -> Finding | None:
+        """Judge the newest row."""
+        fall = fall_of(history, self.metric, self.over)
+        if fall is None:
+            return None
+        return Finding(min(fall.sigmas / self.sigmas, fall.share / self.share), fall.text)
+
+
+@dataclass(frozen=True)
+class Rises:
+    """The geometric mean of the last ``over`` values is ``factor`` times the lowest of the recent past."""
+
+    metric: str
+    factor: float
+    over: int = 2
+
+    def __call__(self, history: History) -> Finding | None:
+        """Judge the newest row."""
+        logs = _logs(history, self.metric)
+        before, last = _split(logs, self.over)
+        if len(before) < self.over:
+            return None
+        rise = fmean(last) - min(before)
+        text = f"{self.metric} {math.exp(fmean(last)):.3g}, was {math.exp(min(before)):.3g} lately"
+        return Finding(rise / math.log(self.factor), text)
+
+
+@dataclass(frozen=True)
+class Jumps:
+    """Each of the last ``over`` values is far from the median of the recent past, to the same side.
+
+    Far on a logarithmic scale, by ``deviations`` robust standard deviations (median absolute deviation, at
+    least ``floor``: a quiet metric does not alarm for a whisper) and by ``factor``. A steady climb or fall
+    widens the spread as it moves the median, and is no jump.
+
+    Attributes:
+        up: which side.
+    """
+
+    metric: str
+    deviations: float
+    factor: float
+    over: int = 2
+    up: bool = True
+    floor: float = 0.15
+    least: int = 5
+
+    def __call__(self, history: History) -> Finding | None:
+        """Judge the newest row."""
+        before, last = _split(_logs(history, self.metric), self.over)
+        if len(before) < self.least:
+            return None
+        center = median(before)
+        spread = max(_MAD_TO_DEVIATION * median(abs(x - center) for x in before), self.floor)
+        nearest = min((x - center) if self.up else (center - x) for x in last)
+        text = f"{self.metric} {math.exp(last[-1]):.3g}, usually {math.exp(center):.3g}"
+        return Finding(min(nearest / spread / self.deviations, nearest / math.log(self.factor)), text)
+
+
+Test = Above | Falls | Rises | Jumps
+
+
+@dataclass(frozen=True)
+class Fall:
+    """A fall from the recent best: in standard deviations of its noise, and as a share of that best."""
+
+    sigmas: float
+    share: float
+    text: str
+
+
+def fall_of(history: History, metric: str, over: int) -> Fall | None:
+    """How far the mean of the last ``over`` values is below the best such mean before; None: too few."""
+    points = history.recent(metric)
+    before, last = points[-over - WINDOW : -over], points[-over:]
+    if len(before) < over:
+        return None
+    windows = [before[i : i + over] for i in range(len(before) - over + 1)]
+    best = max(windows, key=_mean)
+    high, low = _mean(best), _mean(last)
+    noise = math.sqrt(_variance(best, metric, history) + _variance(last, metric, history))
+    text = f"{metric} {low:.3g}, was {high:.3g} at its recent best"
+    return Fall((high - low) / max(noise, _TINY), (high - low) / max(abs(high), _TINY), text)
+
+
+def _mean(points: Sequence[tuple[float, Row]]) -> float:
+    return fmean(value for value, _ in points)
+
+
+def _variance(points: Sequence[tuple[float, Row]], metric: str, history: History) -> float:
+    """Of the mean of these rows' means."""
+    parts = (variance_of_mean(row, metric, value, history.completions) for value, row in points)
+    return sum(parts) / len(points) ** 2
+
+
+def _values(history: History, metric: str) -> list[float]:
+    return [value for value, _ in history.recent(metric)]
+
+
+def _logs(history: History, metric: str) -> list[float]:
+    """Logarithms; a zero (a gradient without any signal) says nothing of a scale and is left out."""
+    values = _values(history, metric)
+    if not values or values[-1] <= 0:
+        return []
+    return [math.log(value) for value in values if value > 0]
+
+
+def _split(values: Sequence[float], over: int) -> tuple[Sequence[float], Sequence[float]]:
+    return values[-over - WINDOW : -over], values[-over:]
