@@ -16,6 +16,7 @@ from rich.table import Table
 
 from mm_cpgd.cli_algorithms import algorithms_app
 from mm_cpgd.cli_eval import evaluate
+from mm_cpgd.cli_guard import guard_command
 from mm_cpgd.cli_options import Columns, Limit, Name, Split
 from mm_cpgd.cli_rewards import rewards_app
 from mm_cpgd.cli_score import compare_command, score_command
@@ -47,6 +48,7 @@ app.add_typer(tiny_app, name="tiny")
 app.command("score")(score_command)
 app.command("compare")(compare_command)
 app.command("eval")(evaluate)
+app.command("guard")(guard_command)
 
 ConfigPath = Annotated[Path, typer.Argument(help="a YAML file, or the name of a shipped config (quickstart)")]
 Overrides = Annotated[

@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mm_cpgd.guard.history import Row, trimmed
-from mm_cpgd.guard.signs import SIGNS, Sign
+from mm_cpgd.guard.history import HELD_OUT, History, Row, trimmed
+from mm_cpgd.guard.signs import REWARD, SIGNS, Sign
+from mm_cpgd.guard.statistics import Finding, fall_of
 from mm_cpgd.guard.watching import ROLLED_BACK_TO, after_rollback, newly, strengths, watch
 
 Action = Literal["off", "warn", "rollback", "stop"]
 # A copy is taken for good only while every sign that acts is this far below its threshold.
 CALM = 0.6
+# And while reward and held-out accuracy are at most so many standard deviations of noise below their best.
+AT_BEST = 1.5
 
 
 @dataclass(frozen=True)
@@ -90,11 +93,18 @@ class Guard:
         # One that was there before is known: a run that was stopped and resumed has somebody's consent.
         grave = any(alarm.sign.acts for alarm in new)
         if not grave or self.action == "warn":
-            calm = all(finding.strength < CALM for sign, finding in found if sign.acts)
-            return Review(lines, metrics, calm=calm)
+            return Review(lines, metrics, calm=self._calm(found))
         if self.action == "rollback" and good is not None and self.rollbacks < self.max_rollbacks:
             return self._go_back(lines, metrics, row, good)
         return Review([*lines, "guard: the run stops here"], metrics, stop=True)
+
+    def _calm(self, found: Sequence[tuple[Sign, Finding]]) -> bool:
+        """Whether no sign that acts is near, and what is rewarded and held out is at its best but for noise."""
+        history = History(self._rows, self.completions)
+        falls = (fall_of(history, REWARD, over=2), fall_of(history, HELD_OUT, over=1))
+        if any(fall is not None and fall.sigmas > AT_BEST for fall in falls):
+            return False
+        return all(finding.strength < CALM for sign, finding in found if sign.acts)
 
     def _go_back(self, lines: list[str], metrics: dict[str, float], row: Row, good: int) -> Review:
         self.rollbacks += 1

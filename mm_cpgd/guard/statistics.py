@@ -33,6 +33,9 @@ class Above:
     limit: float
     over: int
 
+    def __str__(self) -> str:
+        return f"{self.metric} ≥ {self.limit:g}, {_times(self.over)}"
+
     def __call__(self, history: History) -> Finding | None:
         """Judge the newest row."""
         last = _values(history, self.metric)[-self.over :]
@@ -54,6 +57,9 @@ class Falls:
     share: float
     over: int = 2
 
+    def __str__(self) -> str:
+        return f"{self.metric} {self.share:.0%} and {self.sigmas:g} σ below its best, {_mean_of(self.over)}"
+
     def __call__(self, history: History) -> Finding | None:
         """Judge the newest row."""
         fall = fall_of(history, self.metric, self.over)
@@ -69,6 +75,9 @@ class Rises:
     metric: str
     factor: float
     over: int = 2
+
+    def __str__(self) -> str:
+        return f"{self.metric} ≥ {self.factor:g} × its lowest, {_mean_of(self.over)}"
 
     def __call__(self, history: History) -> Finding | None:
         """Judge the newest row."""
@@ -100,6 +109,10 @@ class Jumps:
     up: bool = True
     floor: float = 0.15
     least: int = 5
+
+    def __str__(self) -> str:
+        side = f"≥ {self.factor:g} ×" if self.up else f"≤ 1/{self.factor:g} of"
+        return f"{self.metric} {side} its median and {self.deviations:g} MAD away, {_times(self.over)}"
 
     def __call__(self, history: History) -> Finding | None:
         """Judge the newest row."""
@@ -137,6 +150,14 @@ def fall_of(history: History, metric: str, over: int) -> Fall | None:
     noise = math.sqrt(_variance(best, metric, history) + _variance(last, metric, history))
     text = f"{metric} {low:.3g}, was {high:.3g} at its recent best"
     return Fall((high - low) / max(noise, _TINY), (high - low) / max(abs(high), _TINY), text)
+
+
+def _times(over: int) -> str:
+    return "once" if over == 1 else f"{over} iterations in a row"
+
+
+def _mean_of(over: int) -> str:
+    return "in one" if over == 1 else f"mean of {over}"
 
 
 def _mean(points: Sequence[tuple[float, Row]]) -> float:
