@@ -20,6 +20,7 @@ from mm_cpgd.policy.lora import add_lora
 from mm_cpgd.policy.policy import Policy
 from mm_cpgd.policy.prompts import PromptEncoder
 from mm_cpgd.policy.shared_prefix import prepare_model
+from mm_cpgd.policy.vision import project_patches_as_matrices
 
 EMBEDDED = {"embedded:tiny": Path(__file__).parent.parent / "assets" / "tiny"}
 # What transformers raises for folders and names that hold no usable model.
@@ -63,6 +64,7 @@ def load_policy(
     processor = source.processor()
     model = source.model()
     _remove_dropout(model)
+    project_patches_as_matrices(model)
     if config.freeze_vision:
         for module in vision_modules(model):
             module.requires_grad_(False)

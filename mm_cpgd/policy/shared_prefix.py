@@ -47,16 +47,24 @@ def hidden_states(
     return run_layers(
         language,
         embedded,
-        stream.positions.to(device, non_blocking=True).unsqueeze(1),
+        turns(language, embedded, stream.positions.to(device, non_blocking=True).unsqueeze(1)),
         sharing or SharedPrefix(layout),
         (where, features[1:]) if features is not None and where is not None else None,
     ).squeeze(0)
 
 
+def turns(language: Any, like: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines (…, B, S, D) of the rotary embedding at positions (axes, B, S)."""
+    found: tuple[Tensor, Tensor] = language.rotary_emb(
+        like, positions if len(positions) > 1 else positions[0]
+    )
+    return found
+
+
 def run_layers(
     language: Any,
     hidden: Tensor,
-    positions: Tensor,
+    turned: tuple[Tensor, Tensor],
     sharing: Sharing,
     added: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
@@ -65,13 +73,12 @@ def run_layers(
     Args:
         language: the language model.
         hidden: embeddings.
-        positions: (axes, B, S).
+        turned: what ``turns`` gives for their positions.
         sharing: who attends to what.
         added: places (V,) in the stream, and (K, V, H) to be added there behind each of the first K layers.
     """
-    turns = language.rotary_emb(hidden, positions if positions.shape[0] > 1 else positions[0])
     for number, layer in enumerate(language.layers):
-        hidden = layer(hidden, attention_mask=None, position_embeddings=turns, sharing=sharing)
+        hidden = layer(hidden, attention_mask=None, position_embeddings=turned, sharing=sharing)
         if isinstance(hidden, tuple):
             hidden = hidden[0]
         if added is not None and number < len(added[1]):

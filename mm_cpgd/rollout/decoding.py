@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mm_cpgd.policy import EncodedPrompt, Policy, collate_prompts
 from mm_cpgd.policy.families import language_model
-from mm_cpgd.policy.shared_prefix import hidden_states, run_layers
+from mm_cpgd.policy.shared_prefix import hidden_states, run_layers, turns
 from mm_cpgd.policy.stream import lay_out
 from mm_cpgd.rollout.cache import PrefixRecorder, SharedCache
 
@@ -29,15 +29,17 @@ class Decoding(Protocol):
         ...
 
 
-def start(policy: Policy, prompts: Sequence[EncodedPrompt], copies: int) -> Decoding:
-    """Run the prompts for so many completions of each."""
-    return (SharedDecoding if policy.shared_prefix else PaddedDecoding)(policy, prompts, copies)
+def start(policy: Policy, prompts: Sequence[EncodedPrompt], copies: int, limit: int) -> Decoding:
+    """Run the prompts for so many completions of each, of at most ``limit`` tokens."""
+    if policy.shared_prefix:
+        return SharedDecoding(policy, prompts, copies, limit)
+    return PaddedDecoding(policy, prompts, copies)
 
 
 class SharedDecoding:
     """Completions share their prompt's keys and values; prompts are run as one stream without padding."""
 
-    def __init__(self, policy: Policy, prompts: Sequence[EncodedPrompt], copies: int) -> None:
+    def __init__(self, policy: Policy, prompts: Sequence[EncodedPrompt], copies: int, limit: int) -> None:
         self.language = language_model(policy.model)
         self.head = policy.model.get_output_embeddings()
         nothing = torch.zeros(0, 1, dtype=torch.long)
@@ -49,13 +51,16 @@ class SharedDecoding:
         self.cache = SharedCache(recorder, prompt_of)
         self.logits: Tensor = self.head(hidden[lengths.cumsum(0) - 1]).repeat_interleave(copies, 0)
         following = torch.tensor([prompt.next_position for prompt in prompts], device=hidden.device)
-        # (axes, 1, N)
-        self.positions = following[prompt_of].expand(stream.positions.shape[0], 1, -1)
+        self.positions = following[prompt_of]
+        # Of every position that may come: text has the same one on all axes.
+        every = torch.arange(int(following.max()) + limit, device=hidden.device)
+        self.turns = turns(self.language, hidden, every.expand(stream.positions.shape[0], 1, -1))
 
     def advance(self, tokens: Tensor) -> None:
         """See ``Decoding``; the stream is one token of each completion."""
         embedded = self.language.embed_tokens(tokens.unsqueeze(0))
-        hidden = run_layers(self.language, embedded, self.positions, self.cache)
+        cosines, sines = (values.index_select(-2, self.positions) for values in self.turns)
+        hidden = run_layers(self.language, embedded, (cosines, sines), self.cache)
         self.cache.advance()
         self.logits = self.head(hidden[0])
         self.positions = self.positions + 1
@@ -63,7 +68,7 @@ class SharedDecoding:
     def keep(self, rows: Tensor) -> None:
         """See ``Decoding``."""
         self.cache.keep(rows)
-        self.positions = self.positions[..., rows]
+        self.positions = self.positions[rows]
 
 
 class PaddedDecoding:

@@ -61,7 +61,7 @@ class LocalEngine:
         logprobs = torch.zeros(count, sampling.max_new_tokens, device=device)
         lengths = torch.zeros(count, dtype=torch.long, device=device)
         finished = torch.zeros(count, dtype=torch.bool, device=device)
-        state = start(policy, prompts, copies)
+        state = start(policy, prompts, copies, sampling.max_new_tokens)
         rows = torch.arange(count, device=device)  # that are still decoded
         for step in range(sampling.max_new_tokens):
             logits = state.logits.float()

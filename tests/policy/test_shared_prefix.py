@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoModelForImageTextToText
 
 from data import Example
 from mm_cpgd.config import PolicyConfig
 from mm_cpgd.policy import EncodedPrompt, Policy, load_policy
-from mm_cpgd.policy.families import vision_modules
+from mm_cpgd.policy.families import image_features, vision_modules
+from mm_cpgd.policy.vision import PatchProjection
 
 # Of the prompts "square", "wide", "two" (images) and "text": groups of three, one, three and two rows.
 PROMPT_OF = (2, 0, 3, 2, 0, 1, 0, 3, 2)
@@ -171,3 +173,15 @@ def test_where_it_cannot_be_used_one_line_says_why(tiny_folder: Path) -> None:
 def test_saved_policies_do_not_know_of_it(tiny_policy: Policy, tmp_path: Path) -> None:
     tiny_policy.save(tmp_path / "out")
     assert "mm_cpgd" not in (tmp_path / "out" / "config.json").read_text()
+
+
+def test_patches_projected_as_matrices_give_the_features_of_transformers(
+    tiny_folder: Path, tiny_policy: Policy, examples: list[Example]
+) -> None:
+    plain = AutoModelForImageTextToText.from_pretrained(tiny_folder)
+    assert not any(isinstance(module, PatchProjection) for module in plain.modules())
+    assert any(isinstance(module, PatchProjection) for module in tiny_policy.model.modules())
+    vision = tiny_policy.encoder.encode(examples[2]).vision
+    with torch.no_grad():
+        found, wanted = (image_features(model, vision) for model in (tiny_policy.model, plain))
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
