@@ -49,7 +49,6 @@ def grow(work: Workload, dimension: str, points: tuple[int, ...]) -> list[dict[s
     print(f"{'':18}{'shared   unshared':>20}{'shared   unshared':>20}{'shared   unshared':>22}")
     for point in points:
         at = replace(work, **{dimension: point})
-        at = replace(at, rows=at.prompts * at.completions)
         row = {"point": point} | {
             name: measure(replace(at, shared=shared))
             for name, shared in (("shared", True), ("unshared", False))

@@ -68,7 +68,7 @@ def _config(folder: Path, work: Workload) -> Any:
         "training": {
             "iterations": work.warmup + work.iterations,
             "inner_epochs": work.updates,
-            "micro_batch_tokens": work.rows * (work.visual_tokens + work.completion_tokens + 64),
+            "micro_batch_tokens": work.tokens,
             "learning_rate": 1e-6,
             "threads": work.threads,
         },

@@ -85,7 +85,7 @@ def _trainer(folder: Path, work: Workload) -> tuple[Any, Clock]:
         ]
     ).cast_column("image", Image())
     batch = work.prompts * work.completions
-    steps_of_accumulation = max(1, batch // work.rows)
+    steps_of_accumulation = max(1, batch // (work.rows or batch))
     config = GRPOConfig(
         output_dir=str(folder / "trl"),
         per_device_train_batch_size=batch // steps_of_accumulation,

@@ -136,7 +136,8 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(usual, name))
     parser.add_argument("--warmup", type=int, default=usual.warmup)
     parser.add_argument("--threads", type=int, default=usual.threads)
-    parser.add_argument("--rows", type=int, default=usual.rows, help="completions a forward pass")
+    parser.add_argument("--tokens", type=int, default=usual.tokens, help="of a forward pass of our update")
+    parser.add_argument("--rows", type=int, help="completions of a forward pass of the peer's update; all")
     parser.add_argument("--shape", choices=("tiny", "3b"), default=usual.shape)
     parser.add_argument("--reference", action="store_true", help="with a frozen reference policy (KL)")
     parser.add_argument(

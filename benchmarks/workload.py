@@ -31,7 +31,8 @@ class Workload:
         iterations: timed ones.
         warmup: iterations before those.
         threads: of the CPU.
-        rows: completions a forward pass of the update, for both sides.
+        tokens: of a forward pass of this project's update, at most.
+        rows: completions of a forward pass of the peer's update; None for all of them.
         frozen_vision: whether the vision tower is left as it is, on both sides.
         checkpointing: whether both sides recompute the layers' activations in the backward pass.
         shared: whether this project shares prefixes; the peer knows no such thing.
@@ -47,7 +48,8 @@ class Workload:
     iterations: int = 3
     warmup: int = 1
     threads: int = 2
-    rows: int = 64
+    tokens: int = 16384
+    rows: int | None = None
     frozen_vision: bool = True
     checkpointing: bool = False
     shared: bool = True
