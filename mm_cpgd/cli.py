@@ -20,6 +20,7 @@ from mm_cpgd.cli_guard import guard_command
 from mm_cpgd.cli_options import Columns, Limit, Name, Split
 from mm_cpgd.cli_rewards import rewards_app
 from mm_cpgd.cli_score import compare_command, score_command
+from mm_cpgd.cli_study import study_app
 from mm_cpgd.errors import USER_ERRORS, RunEnded
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ app.add_typer(algorithms_app, name="algorithms")
 app.add_typer(data_app, name="data")
 app.add_typer(rewards_app, name="rewards")
 app.add_typer(tiny_app, name="tiny")
+app.add_typer(study_app, name="study")
 app.command("score")(score_command)
 app.command("compare")(compare_command)
 app.command("eval")(evaluate)

@@ -1,0 +1,66 @@
+"""``mm-cpgd study``: the stability study; here mm_cpgd and eval meet once more."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+study_app = typer.Typer(no_args_is_help=True, help="Test which objectives collapse, on your own machine.")
+FOLDER = Path("runs/stability")
+
+
+@study_app.command("stability")
+def stability(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="section.key=value … for every run, over the study's"),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="the small grid, within 20 minutes on two cores")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="folder of the study; a study that is in it is gone on with")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(help="runs at the same time; default: one a core")] = None,
+    seeds: Annotated[str | None, typer.Option(help="for instance 1-5 or 1,2,7")] = None,
+) -> None:
+    """Run objectives × learning rates × updates × seeds on the tiny policy, and write what was found.
+
+    The same command goes on where it stopped. Example: `mm-cpgd study stability --quick`
+    """
+    from eval.statistics import wilson_interval
+    from mm_cpgd.cli import held_out_evaluator
+    from mm_cpgd.study.grid import QUICK, Grid, with_seeds
+    from mm_cpgd.study.running import choose_jobs, run_study
+
+    grid = QUICK if quick else Grid()
+    if seeds:
+        grid = with_seeds(grid, seeds)
+    grid = replace(grid, changes=tuple(overrides or ()))
+    folder = output or (FOLDER.with_name(f"{FOLDER.name}-quick") if quick else FOLDER)
+    workers = choose_jobs(jobs, os.cpu_count())
+    console = Console(stderr=True)
+    print(run_study(grid, folder, workers, held_out_evaluator, wilson_interval, console))
+
+
+@study_app.command("report")
+def report(
+    folder: Annotated[Path, typer.Argument(help="of the study")] = FOLDER,
+    page: Annotated[
+        Path | None,
+        typer.Option(help="where the page goes, its pictures beside it; default: into the folder"),
+    ] = None,
+) -> None:
+    """Write summary, pictures and page again from the results that are there.
+
+    Example: `mm-cpgd study report runs/stability --page docs/stability.md`
+    """
+    from eval.statistics import wilson_interval
+    from mm_cpgd.study.running import report_study
+
+    print(report_study(folder, wilson_interval, page))

@@ -1,0 +1,1 @@
+"""The stability study: which objectives collapse, at which learning rate and how many updates a batch."""

@@ -1,0 +1,192 @@
+"""All runs of a study in one dictionary: by objective, by stress, compared; what ``summary.json`` holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from mm_cpgd.study.grid import Grid, Stress, Trial
+from mm_cpgd.study.intervals import Mean, mean_of
+from mm_cpgd.study.outcome import Outcome, outcome_of
+from mm_cpgd.study.results import Result
+
+# (successes, trials) -> interval of the share; the command line hands it in.
+ShareInterval = Callable[[int, int], tuple[float, float]]
+SHARES = ("final", "best", "area", "well_formed", "clip_fraction")
+OTHERS = ("drift", "entropy", "ratio_max", "ratio_min", "grad_norm", "sampled_tokens")
+# Differences read one part of CPGD each; all four share the advantage.
+PARTS = (
+    ("clip, alone", "cpg", "pg_std"),
+    ("clip, beside the drift", "cpgd", "pgd"),
+    ("drift, alone", "pgd", "pg_std"),
+    ("drift, beside the clip", "cpgd", "cpg"),
+)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run with what became of it."""
+
+    trial: Trial
+    outcome: Outcome
+
+
+def finished(results: Iterable[Result]) -> list[Finished]:
+    """Judge every result."""
+    return [
+        Finished(one.trial, outcome_of(one.rows, one.diverged is not None, one.iterations)) for one in results
+    ]
+
+
+def summarise(grid: Grid, results: Sequence[Result], interval: ShareInterval) -> dict[str, Any]:
+    """Return the study's summary.
+
+    Keys: ``grid``; ``runs`` (``planned``, ``done``, ``collapsed``, ``seconds`` and ``cpu_seconds`` of all,
+    ``codes``); ``methods`` (name to the numbers of ``_group``, over all levels, ``by_stress`` and
+    ``at_own_rate``); ``stresses`` (collapses of all objectives at that level); ``parts`` (what clip and drift
+    do); ``ranking`` (names, see ``rank``); ``ahead_of_cpgd``.
+    """
+    runs = finished(results)
+    methods = {name: _method(grid, name, runs, interval) for name in grid.methods}
+    return {
+        "grid": grid.as_dict(),
+        "runs": {
+            "planned": len(grid.trials()),
+            "done": len(runs),
+            "collapsed": sum(bool(run.outcome.collapse) for run in runs),
+            "seconds": round(sum(one.seconds for one in results), 1),
+            "cpu_seconds": round(sum(one.cpu_seconds for one in results), 1),
+            "codes": sorted({one.code for one in results}),
+        },
+        "methods": methods,
+        "stresses": {
+            stress.label: _collapses([run for run in runs if run.trial.stress == stress], interval)
+            for stress in grid.stresses
+        },
+        "parts": [
+            {"part": part, "with": more, "without": less, **asdict(difference(runs, more, less))}
+            for part, more, less in PARTS
+            if {more, less} <= set(grid.methods)
+        ],
+        "ranking": rank(methods),
+        "ahead_of_cpgd": _ahead(grid, runs, "cpgd"),
+    }
+
+
+def _method(grid: Grid, name: str, runs: Sequence[Finished], interval: ShareInterval) -> dict[str, Any]:
+    own = [run for run in runs if run.trial.method == name]
+    return {
+        **_group(own, interval),
+        "by_stress": {
+            stress.label: _group([run for run in own if run.trial.stress == stress], interval)
+            for stress in grid.stresses
+        },
+        "at_own_rate": at_own_rate(own, grid.updates),
+    }
+
+
+def _group(runs: Sequence[Finished], interval: ShareInterval) -> dict[str, Any]:
+    """Sum up runs: collapses, and means of the numbers of ``Outcome``."""
+    means = {key: asdict(mean_over_seeds(runs, key, 0.0, 1.0)) for key in SHARES}
+    means |= {key: asdict(mean_over_seeds(runs, key)) for key in OTHERS}
+    return {"collapse": _collapses(runs, interval), **means}
+
+
+def mean_over_seeds(
+    runs: Iterable[Finished], key: str, low: float = -math.inf, high: float = math.inf
+) -> Mean:
+    """Return the mean of a number of ``Outcome``; a seed's runs are averaged first, for they share prompts.
+
+    So its interval says how much other seeds would change it, and the spread between levels widens nothing.
+    """
+    by_seed: dict[int, list[float]] = {}
+    for run in runs:
+        value = getattr(run.outcome, key)
+        if math.isfinite(value):
+            by_seed.setdefault(run.trial.seed, []).append(value)
+    return mean_of([fmean(own) for own in by_seed.values()], low, high)
+
+
+def _collapses(runs: Sequence[Finished], interval: ShareInterval) -> dict[str, Any]:
+    collapsed = [run.outcome.collapse for run in runs if run.outcome.collapse]
+    reasons = [reason for collapse in collapsed for reason in collapse.reasons]
+    return {
+        "count": len(collapsed),
+        "total": len(runs),
+        "rate": len(collapsed) / len(runs) if runs else None,
+        "interval": list(interval(len(collapsed), len(runs))),
+        "reasons": {reason: reasons.count(reason) for reason in sorted(set(reasons))},
+    }
+
+
+def at_own_rate(runs: Sequence[Finished], updates: Sequence[int]) -> dict[str, Any]:
+    """Return the final accuracy at an objective's best learning rate, by updates a rollout batch.
+
+    The rate for a seed is the one with the highest mean final accuracy over the other seeds, so that no seed
+    is reported at a rate that it helped to choose.
+
+    Args:
+        runs: of one objective.
+        updates: of the grid.
+    """
+    return {
+        str(count): _own_rate([run for run in runs if run.trial.stress.updates == count]) for count in updates
+    }
+
+
+def _own_rate(runs: Sequence[Finished]) -> dict[str, Any]:
+    chosen: dict[int, float] = {}
+    for seed in sorted({run.trial.seed for run in runs}):
+        others = [run for run in runs if run.trial.seed != seed]
+        rates = {run.trial.stress.rate for run in others}
+        if rates:
+            # Of rates that are as good, the calmer one.
+            chosen[seed] = max(sorted(rates), key=lambda rate: _mean_final(others, rate))
+    finals = [run.outcome.final for run in runs if chosen.get(run.trial.seed) == run.trial.stress.rate]
+    return {**asdict(mean_of(finals, 0.0, 1.0)), "rates": sorted(set(chosen.values()))}
+
+
+def _mean_final(runs: Sequence[Finished], rate: float) -> float:
+    return fmean(run.outcome.final for run in runs if run.trial.stress.rate == rate)
+
+
+def difference(runs: Sequence[Finished], more: str, less: str, key: str = "final") -> Mean:
+    """Return the mean of ``more`` minus ``less`` in a number of ``Outcome``, with its interval over seeds.
+
+    Pairs are runs of the same level and seed; a seed's pairs are averaged first, for they share prompts.
+    """
+    values = {run.trial: getattr(run.outcome, key) for run in runs}
+    by_seed: dict[int, list[float]] = {}
+    for trial, value in values.items():
+        other = Trial(less, trial.stress, trial.seed)
+        if trial.method == more and other in values:
+            by_seed.setdefault(trial.seed, []).append(value - values[other])
+    return mean_of([fmean(own) for own in by_seed.values()], -1.0, 1.0)
+
+
+def rank(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return names by collapse rate, the lowest first; of equal ones the higher mean final accuracy first."""
+    known = [name for name in methods if methods[name]["collapse"]["total"]]
+    return sorted(
+        known, key=lambda name: (methods[name]["collapse"]["rate"], -methods[name]["final"]["mean"])
+    )
+
+
+def _ahead(grid: Grid, runs: Sequence[Finished], name: str) -> list[dict[str, Any]]:
+    """Return where another objective had the higher mean final accuracy, with the paired difference."""
+    found = []
+    for stress in grid.stresses if name in grid.methods else []:
+        here = [run for run in runs if run.trial.stress == stress]
+        for other in grid.methods:
+            gap = difference(here, other, name)
+            if gap.mean is not None and gap.mean > 0:
+                found.append({"method": other, **asdict(stress), **asdict(gap)})
+    return found
+
+
+def stress_of(values: Mapping[str, Any]) -> Stress:
+    """Return the level of an entry of ``ahead_of_cpgd``."""
+    return Stress(values["rate"], values["updates"])
