@@ -37,7 +37,7 @@ def function_in_file(where: str, reference: str) -> Callable[..., Any]:
     path = Path(file).expanduser().resolve()
     if not path.is_file():
         raise UserError(f"{where}: there is no file {path} ({reference!r}); {_HOW}")
-    found = vars(_module_at(path, where))
+    found = vars(_module_at(path))
     functions = {key: value for key, value in found.items() if inspect.isfunction(value)}
     if name not in functions:
         near = get_close_matches(name, functions, n=1, cutoff=0.0)
@@ -47,11 +47,11 @@ def function_in_file(where: str, reference: str) -> Callable[..., Any]:
 
 
 @lru_cache(maxsize=64)
-def _module_at(path: Path, where: str) -> ModuleType:
+def _module_at(path: Path) -> ModuleType:
     digest = hashlib.blake2b(str(path).encode(), digest_size=6).hexdigest()
     spec = importlib.util.spec_from_file_location(f"_algorithms_user_{path.stem}_{digest}", path)
     if spec is None or spec.loader is None:
-        raise UserError(f"{where}: {path} is not a Python file; {_HOW}")
+        raise UserError(f"{path} is not a Python file; {_HOW}")
     module = importlib.util.module_from_spec(spec)
     # Dataclasses and type hints look their module up there.
     sys.modules[spec.name] = module
@@ -60,6 +60,6 @@ def _module_at(path: Path, where: str) -> ModuleType:
     except (Exception, SystemExit) as error:
         sys.modules.pop(spec.name, None)
         raise UserError(
-            f"{where}: {path} cannot be imported: {type(error).__name__}: {error}; mend the file"
+            f"{path} cannot be imported: {type(error).__name__}: {error}; mend the file"
         ) from error
     return module
