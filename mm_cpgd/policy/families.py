@@ -62,7 +62,8 @@ def image_features(model: Any, vision: Mapping[str, Tensor]) -> Tensor:
         vision["pixel_values"], vision["image_grid_thw"], return_dict=True
     )
     layers = [found.pooler_output, *(getattr(found, "deepstack_features", None) or [])]
-    return torch.stack([torch.cat(list(layer)) for layer in layers])
+    # One tensor, or one for each image: it depends on the version.
+    return torch.stack([layer if isinstance(layer, Tensor) else torch.cat(list(layer)) for layer in layers])
 
 
 def vision_modules(model: Any) -> list[nn.Module]:
