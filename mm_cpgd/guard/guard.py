@@ -15,7 +15,7 @@ Action = Literal["off", "warn", "rollback", "stop"]
 # A copy is taken for good only while every sign that acts is this far below its threshold.
 CALM = 0.6
 # And while reward and held-out accuracy are at most so many standard deviations of noise below their best.
-AT_BEST = 1.5
+AT_BEST = 1.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Guard:
         *,
         completions: int,
         max_rollbacks: int = 3,
-        step_factor: float = 0.3,
+        step_factor: float = 0.2,
         alpha_factor: float = 1.0,
         signs: Sequence[Sign] = SIGNS,
     ) -> None:
@@ -90,16 +90,17 @@ class Guard:
         metrics = {"guard/alarms": float(len(alarms))}
         metrics |= {f"guard/{alarm.sign.name}": alarm.strength for alarm in alarms}
         lines = [f"guard: {alarm.line}" for alarm in new]
-        # One that was there before is known: a run that was stopped and resumed has somebody's consent.
         grave = any(alarm.sign.acts for alarm in new)
         if not grave or self.action == "warn":
             return Review(lines, metrics, calm=self._calm(found))
         if self.action == "rollback" and good is not None and self.rollbacks < self.max_rollbacks:
             return self._go_back(lines, metrics, row, good)
+        # Whoever resumes knows: what led here is not held against the run.
+        self._rows, self._seen = [], {}
         return Review([*lines, "guard: the run stops here"], metrics, stop=True)
 
     def _calm(self, found: Sequence[tuple[Sign, Finding]]) -> bool:
-        """Whether no sign that acts is near, and what is rewarded and held out is at its best but for noise."""
+        """Whether no sign that acts is near, and reward and held-out accuracy are as good as ever."""
         history = History(self._rows, self.completions)
         falls = (fall_of(history, REWARD, over=2), fall_of(history, HELD_OUT, over=1))
         if any(fall is not None and fall.sigmas > AT_BEST for fall in falls):

@@ -9,12 +9,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
+from typing import TypeVar
 
 from mm_cpgd.guard.history import WINDOW, History, Row, variance_of_mean
 
 # Standard deviation of a normal distribution over its median absolute deviation.
 _MAD_TO_DEVIATION = 1.4826
 _TINY = 1e-12
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,9 @@ class Rises:
         before, last = _split(logs, self.over)
         if len(before) < self.over:
             return None
-        rise = fmean(last) - min(before)
-        text = f"{self.metric} {math.exp(fmean(last)):.3g}, was {math.exp(min(before)):.3g} lately"
-        return Finding(rise / math.log(self.factor), text)
+        now, lowest = fmean(last), min(fmean(window) for window in _windows(before, self.over))
+        text = f"{self.metric} {math.exp(now):.3g}, was {math.exp(lowest):.3g} lately"
+        return Finding((now - lowest) / math.log(self.factor), text)
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,11 @@ Test = Above | Falls | Rises | Jumps
 
 @dataclass(frozen=True)
 class Fall:
-    """A fall from the recent best: in standard deviations of its noise, and as a share of that best."""
+    """A fall from the recent best: in standard deviations of its noise, and as a share of that best.
+
+    The best of k independent means lies √(2 ln k) of their deviations too high by chance alone (for large k);
+    so much, in deviations of the difference √(ln k), is taken off.
+    """
 
     sigmas: float
     share: float
@@ -144,12 +150,13 @@ def fall_of(history: History, metric: str, over: int) -> Fall | None:
     before, last = points[-over - WINDOW : -over], points[-over:]
     if len(before) < over:
         return None
-    windows = [before[i : i + over] for i in range(len(before) - over + 1)]
+    windows = _windows(before, over)
     best = max(windows, key=_mean)
     high, low = _mean(best), _mean(last)
     noise = math.sqrt(_variance(best, metric, history) + _variance(last, metric, history))
     text = f"{metric} {low:.3g}, was {high:.3g} at its recent best"
-    return Fall((high - low) / max(noise, _TINY), (high - low) / max(abs(high), _TINY), text)
+    by_chance = math.sqrt(math.log(max(1.0, len(windows) / over)))
+    return Fall((high - low) / max(noise, _TINY) - by_chance, (high - low) / max(abs(high), _TINY), text)
 
 
 def _times(over: int) -> str:
@@ -158,6 +165,11 @@ def _times(over: int) -> str:
 
 def _mean_of(over: int) -> str:
     return "in one" if over == 1 else f"mean of {over}"
+
+
+def _windows(values: Sequence[Item], over: int) -> list[Sequence[Item]]:
+    """All runs of so many neighbours."""
+    return [values[i : i + over] for i in range(len(values) - over + 1)]
 
 
 def _mean(points: Sequence[tuple[float, Row]]) -> float:

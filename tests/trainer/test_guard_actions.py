@@ -1,0 +1,169 @@
+"""What the guard decides, and what it goes back to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from mm_cpgd.algorithms.objective import Objective, build_objective
+from mm_cpgd.config import AlgorithmConfig, GuardConfig
+from mm_cpgd.errors import UserError
+from mm_cpgd.guard import Guard
+from mm_cpgd.guard.building import check_guard
+from mm_cpgd.guard.guard import Action, Review
+from mm_cpgd.guard.keeper import with_alpha
+from mm_cpgd.guard.snapshots import put_back, take
+from mm_cpgd.state import load_state, save_state
+
+DRIFT = {"name": "policy_drift", "alpha": 0.01}
+
+
+def guard(action: Action, **options: Any) -> Guard:
+    return Guard(action, completions=8, **options)
+
+
+def row(iteration: int, drift: float) -> dict[str, Any]:
+    return {"iteration": iteration, "policy/drift": drift}
+
+
+def after(guard: Guard, drifts: list[float], good: int | None = 0) -> Review:
+    """Review one row a drift; return the last review."""
+    reviews = [guard.review(row(i + 1, drift), good) for i, drift in enumerate(drifts)]
+    return reviews[-1]
+
+
+def objective(*regularizers: dict[str, Any]) -> Objective:
+    config = AlgorithmConfig.model_validate(
+        {
+            "advantage": {"name": "grpo"},
+            "surrogate": {"name": "ppo_clip"},
+            "aggregation": {"name": "token_mean"},
+            "regularizers": list(regularizers),
+        }
+    )
+    return build_objective(config, completions=8, max_new_tokens=16)
+
+
+def test_warn_says_it_and_does_nothing() -> None:
+    review = after(guard("warn"), [0.01, 3.0])
+    assert len(review.lines) == 1
+    assert "drift_extreme" in review.lines[0]
+    assert (review.go_back, review.stop, review.calm) == (False, False, False)
+    assert review.metrics == {"guard/alarms": 1.0, "guard/drift_extreme": 3.0}
+
+
+def test_a_calm_iteration_is_worth_a_copy() -> None:
+    review = after(guard("warn"), [0.01, 0.01, 0.01])
+    assert review.calm
+    assert review.metrics == {"guard/alarms": 0.0}
+
+
+def test_an_iteration_near_an_alarm_is_not_worth_a_copy() -> None:
+    review = after(guard("rollback"), [0.01, 0.1, 0.1])  # two thirds of the way to drift_high
+    assert review.metrics == {"guard/alarms": 0.0}
+    assert not review.calm
+
+
+def test_off_says_nothing() -> None:
+    assert after(guard("off"), [3.0, 3.0]) == Review()
+
+
+def test_a_run_that_is_resumed_after_a_stop_is_judged_anew() -> None:
+    stopping = guard("stop")
+    assert after(stopping, [0.01, 0.3, 0.3]).stop
+    assert not stopping.review(row(4, 0.3), None).stop
+    assert stopping.review(row(5, 0.3), None).stop
+
+
+def test_rollbacks_go_back_until_they_are_used_up() -> None:
+    rolling = guard("rollback", max_rollbacks=2, step_factor=0.5, alpha_factor=3.0)
+    first = rolling.review(row(1, 3.0), 0)
+    assert first.go_back
+    assert first.metrics["guard/rolled_back_to"] == 0.0
+    second = rolling.review(row(2, 3.0), 0)
+    assert second.metrics["guard/step_scale"] == 0.25
+    assert second.metrics["guard/alpha_scale"] == 9.0
+    assert rolling.review(row(3, 3.0), 0).stop
+
+
+def test_without_a_copy_the_run_stops() -> None:
+    assert after(guard("rollback"), [0.01, 3.0], good=None).stop
+
+
+def test_after_a_rollback_what_was_bad_is_not_held_against_the_run() -> None:
+    rolling = guard("rollback")
+    after(rolling, [0.01, 0.3, 0.3], good=1)  # back to iteration 1: the row of iteration 2 is forgotten
+    assert rolling.rollbacks == 1
+    assert not rolling.review(row(4, 0.3), 1).go_back
+    assert rolling.review(row(5, 0.3), 1).go_back
+
+
+def test_a_guard_from_a_checkpoint_decides_alike(tmp_path: Path) -> None:
+    drifts = [0.01, 0.3, 0.3, 0.01, 0.01, 0.3]
+    one = guard("rollback")
+    after(one, drifts, good=1)
+    save_state(tmp_path / "guard.safetensors", one.state_dict())
+    other = guard("rollback")
+    other.load_state_dict(load_state(tmp_path / "guard.safetensors"))
+    expected = one.review(row(7, 0.3), 4)
+    assert expected.go_back
+    assert other.review(row(7, 0.3), 4) == expected
+
+
+def test_the_memory_of_a_long_run_stays_small() -> None:
+    watching = guard("warn")
+    after(watching, [0.01] * 300)
+    assert len(watching.state_dict()["rows"]) < 30
+
+
+def test_a_sign_that_is_ignored_is_not_looked_for() -> None:
+    from mm_cpgd.guard.building import chosen_signs
+
+    ignoring = guard("stop", signs=chosen_signs(["drift_extreme"]))
+    assert not after(ignoring, [0.01, 3.0]).stop
+
+
+def test_an_unknown_sign_is_named_with_those_that_are_known() -> None:
+    with pytest.raises(UserError, match=r"no sign 'drfit'.*drift_high"):
+        check_guard(GuardConfig(ignore=["drfit"]), objective())
+
+
+def test_alpha_cannot_be_raised_where_there_is_none() -> None:
+    check_guard(GuardConfig(alpha_factor=2), objective(DRIFT))
+    with pytest.raises(UserError, match="no policy_drift"):
+        check_guard(GuardConfig(alpha_factor=2), objective())
+
+
+def test_alpha_is_scaled_from_what_was_composed() -> None:
+    composed = objective({"name": "kl", "coefficient": 0.1}, DRIFT)
+    scaled = with_alpha(composed, 4.0)
+    assert [part.options.get("alpha") for part in scaled.regularizers] == [None, 0.04]
+    assert [part.options.get("alpha") for part in composed.regularizers] == [None, 0.01]
+    assert scaled.states is composed.states
+
+
+def steps(model: nn.Module, optimizer: torch.optim.Optimizer, count: int) -> None:
+    """Take so many steps down a bowl."""
+    for _ in range(count):
+        optimizer.zero_grad()
+        sum((value**2).sum() for value in model.parameters()).backward()  # type: ignore[union-attr]
+        optimizer.step()
+
+
+@pytest.mark.parametrize("before", [0, 3])
+def test_going_back_undoes_weights_and_moments_exactly(before: int) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    steps(model, optimizer, before)
+    content = take(dict(model.named_parameters()), optimizer)
+    steps(model, optimizer, 2)
+    expected = [value.clone() for value in model.parameters()]
+    steps(model, optimizer, 5)
+    put_back(content, dict(model.named_parameters()), optimizer)
+    steps(model, optimizer, 2)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), expected, strict=True))

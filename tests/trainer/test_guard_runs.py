@@ -1,0 +1,176 @@
+"""Runs that are guarded: they go back, go on more softly, stop, and resume with the same decisions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import trainer_jobs
+from safetensors.torch import load_file
+
+from mm_cpgd.errors import RunEnded
+from mm_cpgd.guard.signs import Sign
+from mm_cpgd.guard.statistics import Above
+from mm_cpgd.optimizer import Diverged, OptimizerStep
+
+Rows = Callable[[Path], list[dict[str, Any]]]
+QUICK = ("data.eval=null", "training.inner_epochs=1")
+ROLLBACK = (*QUICK, "guard.action=rollback")
+# Two rows make an alarm, whatever is in them.
+ALWAYS = (Sign("always", Above("tokens/sampled", 1, over=2), "a test", "nothing", acts=True),)
+
+
+def alarm_in_every_second_iteration() -> None:
+    """For this process and those it makes."""
+    import mm_cpgd.guard.building
+
+    mm_cpgd.guard.building.SIGNS = ALWAYS
+
+
+@pytest.fixture(autouse=True)
+def _alarms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mm_cpgd.guard.building.SIGNS", ALWAYS)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "final" / "model.safetensors")
+
+
+def test_a_rollback_restores_the_policy_of_the_last_good_iteration(yaml: Path, wordy_folder: Path) -> None:
+    _, said = trainer_jobs.run(yaml, [*ROLLBACK, "training.iterations=2"])
+    start = load_file(wordy_folder / "model.safetensors")
+    assert all(torch.equal(value, start[name]) for name, value in weights(yaml.parent / "run").items())
+    assert "guard: iteration 2: always: tokens/sampled" in said
+    assert "guard: back to the policy after iteration 0, learning rates × 0.2 (rollback 1 of 3)" in said
+
+
+def test_after_a_rollback_the_run_goes_on_with_a_smaller_step_and_other_prompts(
+    yaml: Path, tmp_path: Path, read_rows: Rows
+) -> None:
+    options = ["training.iterations=4", "guard.alpha_factor=2", "training.schedule=linear"]
+    trainer_jobs.run(yaml, [*ROLLBACK, *options])
+    rows = read_rows(tmp_path / "run")
+    assert [row["iteration"] for row in rows] == [1, 2, 3, 4]
+    assert rows[1]["guard/rolled_back_to"] == 0
+    # Two steps an iteration, eight in all; the mean of an iteration's two.
+    expected = [1e-3 * (1 - 0.5 / 8), 1e-3 * (1 - 2.5 / 8), 2e-4 * (1 - 4.5 / 8), 2e-4 * (1 - 6.5 / 8)]
+    assert [row["optimizer/learning_rate"] for row in rows] == pytest.approx(expected)
+    first, third = ((tmp_path / "run" / "rollouts" / f"iteration-00000{i}.jsonl").read_text() for i in (1, 3))
+    assert first != third
+
+
+@pytest.mark.parametrize("copies", ["memory", "disk"])
+def test_a_resumed_run_decides_as_the_uninterrupted_one(
+    yaml: Path, tmp_path: Path, read_rows: Rows, copies: str
+) -> None:
+    options = [*ROLLBACK, f"guard.copies={copies}", "guard.alpha_factor=2", "guard.copy_every=2"]
+    for iterations in (1, 3, 5):
+        trainer_jobs.run(yaml, [*options, f"training.iterations={iterations}"], resume=iterations > 1)
+    straight = tmp_path / "straight"
+    trainer_jobs.run(yaml, [*options, "training.iterations=5", f"output={straight}"])
+    rows = read_rows(straight)
+    assert sum("guard/rolled_back_to" in row for row in rows) == 2
+    assert read_rows(tmp_path / "run") == rows
+    expected = weights(straight)
+    assert all(torch.equal(value, expected[name]) for name, value in weights(tmp_path / "run").items())
+    assert not list(tmp_path.glob("*/guard/*.safetensors"))
+
+
+def test_stop_ends_the_run_with_a_checkpoint_from_which_it_can_go_on(
+    yaml: Path, tmp_path: Path, read_rows: Rows
+) -> None:
+    options = [*QUICK, "guard.action=stop", "checkpoint.every=0"]
+    with pytest.raises(RunEnded, match=r"iteration 2: always.*the run is stopped; its checkpoint is in"):
+        trainer_jobs.run(yaml, options)
+    assert [place.name for place in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-2"]
+    _, said = trainer_jobs.run(yaml, options, resume=True)
+    assert "resumed after iteration 2 of 3" in said
+    assert [row["iteration"] for row in read_rows(tmp_path / "run")] == [1, 2, 3]
+
+
+def test_when_rollbacks_are_used_up_the_run_stops(yaml: Path, tmp_path: Path, read_rows: Rows) -> None:
+    options = [*ROLLBACK, "guard.max_rollbacks=1", "training.iterations=9"]
+    with pytest.raises(RunEnded, match="iteration 4"):
+        trainer_jobs.run(yaml, options)
+    assert [row.get("guard/rolled_back_to") for row in read_rows(tmp_path / "run")] == [None, 0, None, None]
+
+
+def test_a_run_that_diverges_goes_back_instead_of_ending(
+    yaml: Path, tmp_path: Path, read_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mm_cpgd.guard import SIGNS
+
+    def diverge() -> None:
+        raise Diverged("not finite")
+
+    monkeypatch.setattr("mm_cpgd.guard.building.SIGNS", SIGNS)
+    monkeypatch.setattr(OptimizerStep, "__call__", OptimizerStep.__call__)  # undone at the end
+    trainer_jobs.at_call(OptimizerStep, "__call__", 4, diverge)
+    trainer_jobs.run(yaml, [*ROLLBACK, "training.iterations=3"])
+    rows = read_rows(tmp_path / "run")
+    assert [row.get("guard/diverged") for row in rows] == [None, 1.0, None]
+    assert rows[1]["guard/rolled_back_to"] in (0, 1)
+
+
+def test_the_best_checkpoint_is_never_one_whose_policy_was_put_back(yaml: Path) -> None:
+    options = ["guard.action=rollback", "evaluation.every=1", "training.iterations=2"]
+    summary, _ = trainer_jobs.run(yaml, [*options, "training.inner_epochs=1"])
+    assert summary["best"]["iteration"] != 2
+
+
+def test_a_warning_changes_nothing_of_the_run(yaml: Path, tmp_path: Path) -> None:
+    for action in ("warn", "off"):
+        trainer_jobs.run(yaml, [*QUICK, f"guard.action={action}", f"output={tmp_path / action}"])
+    expected = weights(tmp_path / "off")
+    assert all(torch.equal(value, expected[name]) for name, value in weights(tmp_path / "warn").items())
+
+
+@pytest.mark.slow
+def test_two_processes_go_back_together(yaml: Path, tmp_path: Path, read_rows: Rows) -> None:
+    options = [*ROLLBACK, "training.iterations=4"]
+    trainer_jobs.run(yaml, [*options, f"output={tmp_path / 'one'}"])
+    assert trainer_jobs.in_two_processes(yaml, options, alarm_in_every_second_iteration) == [0, 0]
+    expected = read_rows(tmp_path / "one")
+    assert expected[1]["guard/rolled_back_to"] == 0
+    for found, row in zip(read_rows(tmp_path / "run"), expected, strict=True):
+        assert found == pytest.approx(row, rel=0, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["{run}"], ["{run}/metrics.jsonl"], ["{run}", "--json", "{run}/alarms.json"]]
+)
+def test_the_command_replays_a_stored_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    from mm_cpgd import cli
+    from mm_cpgd.tracking import MetricsLog
+
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    for iteration, accuracy in enumerate([0.2, 0.8, 0.7, 0.3]):
+        log.write(iteration, {"policy/drift": 3.0 * (iteration == 1), "eval/accuracy": accuracy})
+    filled = [argument.format(run=tmp_path) for argument in arguments]
+    monkeypatch.setattr("sys.argv", ["mm-cpgd", "guard", *filled])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert "iteration 1: drift_extreme" in said
+    if "--json" in arguments:
+        (run,) = json.loads((tmp_path / "alarms.json").read_text())["runs"]
+        assert (run["alarm"], run["sign"], run["halved"], run["lead"]) == (1, "drift_extreme", 3, 2)
+
+
+def test_a_folder_without_metrics_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mm_cpgd import cli
+
+    monkeypatch.setattr("sys.argv", ["mm-cpgd", "guard", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "has no metrics" in capsys.readouterr().err
