@@ -56,7 +56,7 @@ class Chart:
 
 
 _KNOWN = {key for plan in PLANS for key in (*plan.lines, *plan.points, plan.band)}
-_ELSEWHERE = {"eval/n", "seconds/iteration", "tokens/per_second", "optimizer/skipped"}
+_ELSEWHERE = {"eval/n", "seconds/iteration", "tokens/per_second", "optimizer/skipped", "seconds/guard"}
 
 
 def draw_charts(run: RunData) -> list[Chart]:
@@ -66,7 +66,8 @@ def draw_charts(run: RunData) -> list[Chart]:
 
 def draw_others(run: RunData, most: int = 24) -> list[Chart]:
     """Return a small chart for each metric that no known chart shows (one rule's reward, ``sft``)."""
-    keys = [key for key in run.metric_names() if key not in _KNOWN | _ELSEWHERE]
+    elsewhere = _KNOWN | _ELSEWHERE
+    keys = [key for key in run.metric_names() if key not in elsewhere and not key.startswith("guard/")]
     # A key is free text from a file: the template, which escapes, writes it as the title; the SVG must not.
     charts = [_draw(run, Plan(key, "", {key: "value"})) for key in keys[:most]]
     return [chart for chart in charts if chart]

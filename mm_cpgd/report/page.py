@@ -60,6 +60,7 @@ def facts(data: RunData) -> list[tuple[str, str]]:
         "Training": _seconds(data, "rl"),
         "Evaluation": _seconds(data, "eval"),
         "Skipped steps": _count(data, "optimizer/skipped"),
+        "Guard": _guard(data),
     }
     return [(label, str(value)) for label, value in written.items() if value is not None]
 
@@ -114,6 +115,16 @@ def _seconds(data: RunData, part: str) -> str | None:
     if seconds is None and part == "rl":
         seconds = sum(value for _, value in data.series("seconds/iteration")) or None
     return None if seconds is None else duration(seconds)
+
+
+def _guard(data: RunData) -> str | None:
+    """When it alarmed and where it went back; None if it was silent."""
+    alarmed = [iteration for iteration, count in data.series("guard/alarms") if count]
+    if not alarmed:
+        return None
+    back = ", ".join(f"{i} → {target:.0f}" for i, target in data.series("guard/rolled_back_to"))
+    said = f"alarm in {len(alarmed):,} of {len(data.metrics):,} iterations, first in {alarmed[0]:,}"
+    return f"{said}; went back {back}" if back else said
 
 
 def _has_seconds(data: RunData) -> bool:

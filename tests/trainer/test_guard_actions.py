@@ -17,7 +17,10 @@ from mm_cpgd.guard.building import check_guard
 from mm_cpgd.guard.guard import Action, Review
 from mm_cpgd.guard.keeper import with_alpha
 from mm_cpgd.guard.snapshots import put_back, take
+from mm_cpgd.report.page import facts
+from mm_cpgd.report.run_data import load_run
 from mm_cpgd.state import load_state, save_state
+from mm_cpgd.tracking import MetricsLog
 
 DRIFT = {"name": "policy_drift", "alpha": 0.01}
 
@@ -167,3 +170,14 @@ def test_going_back_undoes_weights_and_moments_exactly(before: int) -> None:
     put_back(content, dict(model.named_parameters()), optimizer)
     steps(model, optimizer, 2)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), expected, strict=True))
+
+
+def test_the_report_says_when_the_guard_alarmed_and_where_it_went_back(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log.write(1, {"guard/alarms": 0.0})
+    assert "Guard" not in dict(facts(load_run(tmp_path)))
+    log.write(2, {"guard/alarms": 2.0, "guard/rolled_back_to": 1.0, "guard/always": 1.5})
+    log.write(3, {"guard/alarms": 1.0})
+    assert (
+        dict(facts(load_run(tmp_path)))["Guard"] == "alarm in 2 of 3 iterations, first in 2; went back 2 → 1"
+    )
