@@ -1,0 +1,50 @@
+"""Runs in parallel: who dies, fails or meets a user's mistake."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+from study_serving import serve
+
+from mm_cpgd.errors import UserError
+from mm_cpgd.study.grid import Stress, Trial
+from mm_cpgd.study.pool import ATTEMPTS, run_all
+
+TRIALS = [Trial(method, Stress(1e-4, 1), seed) for seed in (1, 2) for method in ("pg", "cpgd")]
+
+
+def orders(folder: Path) -> list[str]:
+    return sorted(file.name.split(".")[0] for file in folder.iterdir())
+
+
+def test_every_trial_is_run_once_by_at_most_so_many_processes(tmp_path):
+    assert run_all(TRIALS, tmp_path, ["seed=3"], 2, serve) == {}
+    assert orders(tmp_path) == sorted(trial.name for trial in TRIALS)
+    assert len({file.name.split(".")[1] for file in tmp_path.iterdir()}) <= 2
+    assert {file.read_text() for file in tmp_path.iterdir()} == {"1 seed=3"}
+    assert multiprocessing.active_children() == []
+
+
+def test_a_run_whose_process_died_is_done_again_by_another(tmp_path):
+    done = []
+    failed = run_all(TRIALS, tmp_path, [], 1, serve, ("pg",), lambda trial, failure: done.append(trial))
+    assert failed == {}
+    assert sorted(done, key=str) == sorted(TRIALS, key=str)
+    assert orders(tmp_path).count(TRIALS[0].name) == 2
+
+
+def test_a_run_that_fails_every_time_is_told_and_the_others_are_done(tmp_path):
+    failed = run_all(TRIALS, tmp_path, [], 1, serve, ("", "cpgd"))
+    assert {trial.method for trial in failed} == {"cpgd"}
+    assert set(failed.values()) == {"a bug"}
+    assert orders(tmp_path).count(TRIALS[1].name) == ATTEMPTS
+    assert TRIALS[2].name in orders(tmp_path)
+
+
+def test_a_users_mistake_ends_the_study_at_once(tmp_path):
+    with pytest.raises(UserError, match="a wrong setting"):
+        run_all(TRIALS, tmp_path, [], 1, serve, ("", "", "pg"))
+    assert orders(tmp_path) == [TRIALS[0].name]
+    assert multiprocessing.active_children() == []
