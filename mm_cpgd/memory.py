@@ -175,7 +175,9 @@ def _of_update(config: RunConfig, size: ModelSize, prompt_tokens: int, compute: 
 def _of_rollout(config: RunConfig, size: ModelSize, prompt_tokens: int, compute: int) -> list[Part]:
     prompts = min(config.rollout.batch_prompts, config.rollout.prompts)
     rows, new = prompts * config.rollout.completions, config.rollout.max_new_tokens
-    cache = rows * (prompt_tokens + new) * size.text.layers * 2 * size.text.keys * compute
+    copies = prompts if config.rollout.shared_prefix else rows
+    cached = copies * prompt_tokens + rows * new
+    cache = cached * size.text.layers * 2 * size.text.keys * compute
     prefill = (
         prompts
         * prompt_tokens
@@ -183,7 +185,7 @@ def _of_rollout(config: RunConfig, size: ModelSize, prompt_tokens: int, compute:
     )
     logits = rows * size.vocabulary * (compute + SAMPLING_COPIES * FLOAT)
     return [
-        Part("rollout: KV cache", 0, cache, f"{rows} × ({prompt_tokens:,} + {new:,}) tokens"),
+        Part("rollout: KV cache", 0, cache, f"{copies} × {prompt_tokens:,} + {rows} × {new:,} tokens"),
         # The two do not meet: prompts are read before the first token is drawn.
         Part(
             "rollout: reading or drawing", 0, max(prefill, logits), f"{prompts} prompts, {rows} completions"

@@ -11,7 +11,8 @@ from torch.nn.utils.rnn import pad_sequence
 from mm_cpgd.policy.shared_attention import SharedPrefix
 from mm_cpgd.policy.stream import Layout
 
-# Tokens for which room is made at a time.
+# Tokens for which room is made at a time. Twice the room each time would copy less, but a copy is little beside
+# the reading of the whole cache for every token, and half of a large cache would lie idle.
 BLOCK = 64
 
 
@@ -94,8 +95,7 @@ class SharedCache:
     def _append(self, layer: int, key: Tensor, value: Tensor) -> None:
         for caches, new in ((self.own_keys, key), (self.own_values, value)):
             if self.length == caches[layer].shape[2]:
-                room = max(BLOCK, self.length)  # twice the room each time it is used up
-                more = caches[layer].new_empty(*caches[layer].shape[:2], room, caches[layer].shape[3])
+                more = caches[layer].new_empty(*caches[layer].shape[:2], BLOCK, caches[layer].shape[3])
                 caches[layer] = torch.cat([caches[layer], more], 2)
             caches[layer][:, :, self.length] = new[0].transpose(0, 1)
 

@@ -88,11 +88,13 @@ def test_mixed_precision_adds_two_bytes_for_every_float32_weight_that_is_trained
     assert "bf16 copies of weights" not in parts(config, replace(SIZE, weight_bytes=2))
 
 
-def test_the_cache_holds_keys_and_values_of_every_token_of_every_completion(
-    configured: Callable[..., RunConfig],
+@pytest.mark.parametrize(("shared", "prompts"), [("true", 4), ("false", 8)])
+def test_the_cache_holds_keys_and_values_of_every_prompt_or_its_copies_and_every_completion(
+    configured: Callable[..., RunConfig], shared: str, prompts: int
 ) -> None:
-    # 4 prompts × 2 completions, 10 + 5 tokens, 3 layers, keys and values of width 4, float32.
-    assert parts(configured("toy"))["rollout: KV cache"].rollout == 8 * 15 * 3 * 2 * 4 * 4
+    # 4 prompts × 2 completions, 10 and 5 tokens, 3 layers, keys and values of width 4, float32.
+    config = configured("toy", f"rollout.shared_prefix={shared}")
+    assert parts(config)["rollout: KV cache"].rollout == (prompts * 10 + 8 * 5) * 3 * 2 * 4 * 4
 
 
 def test_gradient_checkpointing_keeps_layer_inputs_and_one_layer(
