@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from mm_cpgd.errors import RunEnded, UserError
 from mm_cpgd.run import EvaluatorFactory
@@ -42,7 +44,13 @@ def run_study(
     failed: dict[Trial, str] = {}
     if missing:
         progress = _Progress(len(missing), console)
-        failed = run_all(missing, folder, grid.changes, jobs, serve, (make_evaluator,), progress)
+        try:
+            failed = run_all(missing, folder, grid.changes, jobs, serve, (make_evaluator,), progress)
+        except KeyboardInterrupt:
+            raise RunEnded(
+                f"stopped after {progress.done} of {len(missing)} runs; the same command goes on", 130
+            ) from None
+        shutil.rmtree(folder / "work", ignore_errors=True)
     page = report_study(folder, interval)
     if failed:
         trial, reason = next(iter(failed.items()))
@@ -114,7 +122,7 @@ class _Progress:
         self.done += 1
         left = (time.perf_counter() - self.started) / self.done * (self.total - self.done)
         hours, minutes = divmod(round(left / 60), 60)
-        what = f" [red]failed[/]: {failure}" if failure else ""
+        what = f" [red]failed[/]: {escape(failure)}" if failure else ""
         self.console.print(f"{self.done}/{self.total} {trial.name}{what}, {hours}:{minutes:02d} h left")
 
 

@@ -24,6 +24,8 @@ PARTS = (
     ("drift, alone", "pgd", "pg_std"),
     ("drift, beside the clip", "cpgd", "cpg"),
 )
+# With one update a rollout batch these are the same computation.
+SAME = (("pg_std", "cpg", "pgd", "cpgd"), ("grpo", "grpo_dual_clip"))
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def summarise(grid: Grid, results: Sequence[Result], interval: ShareInterval) ->
     Keys: ``grid``; ``runs`` (``planned``, ``done``, ``collapsed``, ``seconds`` and ``cpu_seconds`` of all,
     ``codes``); ``methods`` (name to the numbers of ``_group``, over all levels, ``by_stress`` and
     ``at_own_rate``); ``stresses`` (collapses of all objectives at that level); ``parts`` (what clip and drift
-    do); ``ranking`` (names, see ``rank``); ``ahead_of_cpgd``.
+    do); ``same`` (see ``same_computations``); ``ranking`` (names, see ``rank``); ``ahead_of_cpgd``.
     """
     runs = finished(results)
     methods = {name: _method(grid, name, runs, interval) for name in grid.methods}
@@ -71,6 +73,7 @@ def summarise(grid: Grid, results: Sequence[Result], interval: ShareInterval) ->
             for part, more, less in PARTS
             if {more, less} <= set(grid.methods)
         ],
+        "same": same_computations(runs),
         "ranking": rank(methods),
         "ahead_of_cpgd": _ahead(grid, runs, "cpgd"),
     }
@@ -165,6 +168,18 @@ def difference(runs: Sequence[Finished], more: str, less: str, key: str = "final
         if trial.method == more and other in values:
             by_seed.setdefault(trial.seed, []).append(value - values[other])
     return mean_of([fmean(own) for own in by_seed.values()], -1.0, 1.0)
+
+
+def same_computations(runs: Sequence[Finished]) -> dict[str, int]:
+    """Compare runs that must agree, see ``SAME``: how many were ``compared``, how many ``differ``."""
+    outcomes = {run.trial: run.outcome for run in runs if run.trial.stress.updates == 1}
+    pairs = [
+        (outcome, outcomes[first])
+        for names in SAME
+        for trial, outcome in outcomes.items()
+        if trial.method in names[1:] and (first := Trial(names[0], trial.stress, trial.seed)) in outcomes
+    ]
+    return {"compared": len(pairs), "differ": sum(one != other for one, other in pairs)}
 
 
 def rank(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -36,14 +38,13 @@ def serve(connection: Connection, make_evaluator: EvaluatorFactory) -> None:
     """Carry out orders from the other end until it closes; each is answered when its result is written."""
     from transformers.utils import logging
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
     logging.disable_progress_bar()
     bench = Bench(make_evaluator)
-    while True:
-        try:
+    with suppress(EOFError, OSError):  # nobody is at the other end any more
+        while True:
             trial, folder, changes = connection.recv()
-        except EOFError:
-            return
-        connection.send(_carry_out(bench, trial, folder, changes))
+            connection.send(_carry_out(bench, trial, folder, changes))
 
 
 def _carry_out(bench: Bench, trial: Trial, folder: Path, changes: Sequence[str]) -> Answer:

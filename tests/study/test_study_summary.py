@@ -10,7 +10,15 @@ from mm_cpgd.study.grid import Grid, Stress, Trial
 from mm_cpgd.study.intervals import mean_of, t_quantile
 from mm_cpgd.study.outcome import Collapse, Outcome
 from mm_cpgd.study.results import Result
-from mm_cpgd.study.summary import Finished, at_own_rate, difference, mean_over_seeds, rank, summarise
+from mm_cpgd.study.summary import (
+    Finished,
+    at_own_rate,
+    difference,
+    mean_over_seeds,
+    rank,
+    same_computations,
+    summarise,
+)
 
 CALM, HARD = Stress(1e-5, 1), Stress(1e-3, 1)
 OUTCOME = Outcome(Collapse(), 0.9, 0.9, 0.8, 1.0, 0.01, 0.0, 0.1, 1.5, 0.5, 1.0, 100.0)
@@ -74,6 +82,12 @@ def test_a_difference_pairs_runs_of_the_same_level_and_seed():
 def test_a_difference_averages_a_seeds_levels_first():
     runs = [run("cpg", 0.9), run("pg", 0.8), run("cpg", 0.5, 1, HARD), run("pg", 0.2, 1, HARD)]
     assert difference(runs, "cpg", "pg").n == 1
+
+
+def test_runs_that_must_agree_are_compared():
+    runs = [run("pg_std", 0.9), run("cpg", 0.9), run("cpgd", 0.8), run("grpo", 0.5), run("pg", 0.1)]
+    runs += [run("pg_std", 0.9, stress=Stress(1e-5, 4)), run("cpg", 0.1, stress=Stress(1e-5, 4))]
+    assert same_computations(runs) == {"compared": 2, "differ": 1}
 
 
 def test_fewer_collapses_rank_first_and_then_accuracy():
