@@ -11,8 +11,8 @@ from torch.nn.utils.rnn import pad_sequence
 from mm_cpgd.policy.shared_attention import SharedPrefix
 from mm_cpgd.policy.stream import Layout
 
-# Tokens for which room is made at a time. Twice the room each time would copy less, but a copy is little beside
-# the reading of the whole cache for every token, and half of a large cache would lie idle.
+# Tokens for which room is made at a time. Twice the room each time would copy less, but copies are little
+# beside reading the whole cache for every token, and half of a large cache would lie idle.
 BLOCK = 64
 
 
