@@ -29,7 +29,6 @@ from mm_cpgd.policy import EncodedPrompt
 
 # Frozen weights are not saved: they are loaded again from policy.model.
 OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-GUARD = "guard.safetensors"
 
 
 @dataclass
@@ -134,15 +133,13 @@ class TrainingState:
             "scheduler": self.step.scheduler.state_dict(),
             "skipped_in_a_row": self.step.skipped_in_a_row,
             "best": [self.best_accuracy, self.best_iteration],
+            "guard": self.keeper.state_dict() if self.keeper else None,
         }
-        guard = self.keeper.state_dict() if self.keeper else None
 
         def write(folder: Path) -> None:
             save_file(weights, folder / "weights.safetensors")
             save_state(folder / "optimizer.safetensors", optimizer)
             save_state(folder / "run.safetensors", {"shared": shared, "processes": processes})
-            if guard is not None:
-                save_state(folder / GUARD, guard)
 
         return write
 
@@ -175,8 +172,8 @@ class TrainingState:
         self.best_accuracy, self.best_iteration = shared["best"]
         if len(processes) == self.accelerator.num_processes:
             self._load_own_state(processes[self.accelerator.process_index])
-        if self.keeper and (place / GUARD).exists():
-            self.keeper.load_state_dict(load_state(place / GUARD))
+        if self.keeper and shared.get("guard"):
+            self.keeper.load_state_dict(shared["guard"])
         self.saved = True
 
     @property
