@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mm_cpgd.guard.history import HELD_OUT, History, Row, trimmed
+from mm_cpgd.guard.history import HELD_OUT, WINDOW, History, Row, trimmed, value_of
 from mm_cpgd.guard.signs import REWARD, SIGNS, Sign
 from mm_cpgd.guard.statistics import Finding, fall_of
 from mm_cpgd.guard.watching import ROLLED_BACK_TO, after_rollback, newly, strengths, watch
@@ -27,7 +27,8 @@ class Review:
         metrics: for the row, ``guard/…``.
         go_back: to the last good copy.
         stop: the run, with a checkpoint.
-        calm: nothing is near an alarm, so that the state is worth a copy.
+        calm: nothing is near an alarm, so that the policy is worth a copy.
+        proven: its held-out accuracy is known, and as good as ever; no need for a trial.
     """
 
     lines: list[str] = field(default_factory=list)
@@ -35,6 +36,7 @@ class Review:
     go_back: bool = False
     stop: bool = False
     calm: bool = False
+    proven: bool = False
 
 
 class Guard:
@@ -92,7 +94,8 @@ class Guard:
         lines = [f"guard: {alarm.line}" for alarm in new]
         grave = any(alarm.sign.acts for alarm in new)
         if not grave or self.action == "warn":
-            return Review(lines, metrics, calm=self._calm(found))
+            calm = self._calm(found)
+            return Review(lines, metrics, calm=calm, proven=calm and value_of(row, HELD_OUT) is not None)
         if self.action == "rollback" and good is not None and self.rollbacks < self.max_rollbacks:
             return self._go_back(lines, metrics, row, good)
         # Whoever resumes knows: what led here is not held against the run.
@@ -101,6 +104,9 @@ class Guard:
 
     def _calm(self, found: Sequence[tuple[Sign, Finding]]) -> bool:
         """Whether no sign that acts is near, and reward and held-out accuracy are as good as ever."""
+        evaluated = [value_of(row, HELD_OUT) is not None for row in self._rows[-WINDOW:] if row["iteration"]]
+        if any(evaluated) and not evaluated[-1]:
+            return False  # where the policy is evaluated this often, only what was evaluated is trusted
         history = History(self._rows, self.completions)
         falls = (fall_of(history, REWARD, over=2), fall_of(history, HELD_OUT, over=1))
         if any(fall is not None and fall.sigmas > AT_BEST for fall in falls):

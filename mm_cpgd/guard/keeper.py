@@ -76,7 +76,7 @@ class Keeper:
         if review.go_back:
             self._go_back()
         elif self.guard.action == "rollback":
-            self._keep(iteration, review.calm)
+            self._keep(iteration, review)
         seconds = {"seconds/guard": time.perf_counter() - started}
         return replace(review, metrics={**review.metrics, **seconds})
 
@@ -97,15 +97,17 @@ class Keeper:
         if self.guard.action == "rollback":
             self.snapshots.load(state["snapshots"])
 
-    def _keep(self, iteration: int, calm: bool) -> None:
+    def _keep(self, iteration: int, review: Review) -> None:
         """Approve the copy on trial, which this iteration sampled from, and take another when it is time."""
-        if not calm:
+        if not review.calm:
             self.snapshots.reject()
             return
         self.snapshots.approve()
         good = self.snapshots.good
         if good is None or iteration - good.iteration >= self.every:
             self._copy(iteration)
+            if review.proven:
+                self.snapshots.approve()
 
     def _copy(self, iteration: int) -> None:
         content = take(self._trained(), self._optimizer)
