@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from mm_cpgd.policy.families import image_features, vision_modules
 
 # Patches of one pass through a frozen tower; more at a time are no faster.
 PATCHES = 16384
+# Values of an image that are looked at before images are compared as a whole.
+SAMPLES = 64
 
 
 class PatchProjection(nn.Conv3d):
@@ -66,8 +68,8 @@ class Sight:
     @torch.no_grad()
     def look(self, prompts: Sequence[EncodedPrompt]) -> None:
         """Note in each prompt what a frozen tower makes of its images, unless it is there already."""
-        new = [p for p in prompts if p.vision and (p.seen is None or p.seen[0] is not self)]
-        for part in _by_patches(new):
+        new = _by_images(p for p in prompts if p.vision and (p.seen is None or p.seen[0] is not self))
+        for part in _by_patches([alike[0] for alike in new]):
             found = image_features(self.model, _to(concatenate_vision(part), self.parameters[0].device))
             share = [int(p.vision["image_grid_thw"].prod(1).sum()) for p in part]
             patches = sum(share)
@@ -75,6 +77,25 @@ class Sight:
             for prompt, own in zip(part, found.split(sizes, 1), strict=True):
                 # A copy of its own: a view would keep the whole batch in memory.
                 prompt.seen = (self, own.to("cpu", copy=True))
+        for first, *others in new:
+            for prompt in others:
+                prompt.seen = first.seen
+
+
+def _by_images(prompts: Iterable[EncodedPrompt]) -> list[list[EncodedPrompt]]:
+    """Put prompts together whose images are the same: several questions may be asked about one."""
+    found: dict[tuple[float, ...], list[list[EncodedPrompt]]] = {}
+    for prompt in prompts:
+        pixels, grids = prompt.vision["pixel_values"], prompt.vision["image_grid_thw"]
+        some = pixels.flatten()[:: max(1, pixels.numel() // SAMPLES)]
+        candidates = found.setdefault((*grids.flatten().tolist(), *some.tolist()), [])
+        for alike in candidates:
+            if torch.equal(alike[0].vision["pixel_values"], pixels):
+                alike.append(prompt)
+                break
+        else:
+            candidates.append([prompt])
+    return [alike for candidates in found.values() for alike in candidates]
 
 
 def _by_patches(prompts: Sequence[EncodedPrompt]) -> Iterator[list[EncodedPrompt]]:

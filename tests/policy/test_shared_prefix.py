@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,20 @@ def test_a_frozen_vision_tower_sees_each_image_once_for_all_passes(
             reference(*rows)
     images = {id(prompt): prompt.vision["pixel_values"].shape[0] for prompt in rows[0] if prompt.vision}
     assert glances == [sum(images.values())]
+
+
+def test_an_image_of_several_prompts_is_seen_once(
+    tiny_policy: Policy, examples: list[Example], glances: list[int]
+) -> None:
+    square, wide, *_ = examples
+    again = replace(square, id="again", question="Which colour is it?")
+    prompts = [tiny_policy.encoder.encode(example) for example in (square, wide, again)]
+    tiny_policy.sight.look(prompts)
+    assert glances == [sum(prompt.vision["pixel_values"].shape[0] for prompt in prompts[:2])]
+    seen = [prompt.seen[1] for prompt in prompts if prompt.seen is not None]
+    assert seen[0] is seen[2]
+    assert seen[0].shape[1] == int(prompts[0].vision["image_grid_thw"].prod()) // 4
+    assert seen[1].shape[1] == int(prompts[1].vision["image_grid_thw"].prod()) // 4
 
 
 def test_what_one_policy_saw_is_not_what_another_one_sees(
