@@ -45,7 +45,9 @@ def render(grid: Grid, summary: Mapping[str, Any] | None, pictures: Sequence[str
         lstrip_blocks=True,
         autoescape=False,  # Markdown; nothing in it comes from outside
     )
-    environment.filters.update(percent=percent, points=points, number=number, share=share, rate=rate_text)
+    environment.filters.update(
+        percent=percent, points=points, number=number, share=share, rate=rate_text, extreme=extreme
+    )
     done = bool(summary and summary["runs"]["done"])
     template = environment.get_template("stability.md.jinja")
     return template.render(
@@ -108,6 +110,11 @@ def _signed(value: float) -> str:
 def number(mean: Mapping[str, Any]) -> str:
     """A mean without its interval, three digits."""
     return "–" if mean["mean"] is None else f"{mean['mean']:.3g}"
+
+
+def extreme(value: float | None) -> str:
+    """Three digits of a number that may be missing."""
+    return "–" if value is None else f"{value:.3g}"
 
 
 def share(collapse: Mapping[str, Any]) -> str:

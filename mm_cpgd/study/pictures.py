@@ -36,7 +36,6 @@ _STYLE: Any = {
     "legend.frameon": False,
     "figure.facecolor": "white",
 }
-COLUMNS = 4
 Curve = list[tuple[int, float]]
 
 
@@ -104,9 +103,10 @@ def draw_curves(
     logarithmic: bool = False,
 ) -> Figure:
     """Draw one panel an objective: a thin line a run, the median over seeds thick, coloured by rate."""
-    rows = -(-len(grid.methods) // COLUMNS)
-    figure = Figure(figsize=(9, 0.6 + 1.7 * rows), layout="constrained")
-    panels = list(figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False).flat)
+    columns = 5 if len(grid.methods) > 8 else 4
+    rows = -(-len(grid.methods) // columns)
+    figure = Figure(figsize=(10, 0.9 + 1.7 * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     colours = _colours(grid.rates)
     for axes, name in zip(panels, grid.methods, strict=False):
         for rate in grid.rates:
@@ -125,11 +125,14 @@ def draw_curves(
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
         if logarithmic:
             axes.set_yscale("symlog", linthresh=1e-4) if "drift" in metric else axes.set_yscale("log")
-    for axes in panels[len(grid.methods) :]:
+    shown = panels[: len(grid.methods)]
+    for axes in shown[-columns:]:  # nothing is below them
+        axes.tick_params(labelbottom=True)
+        axes.set_xlabel("iteration", color=_MUTED)
+    for axes in panels[len(shown) :]:
         axes.set_axis_off()
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels) or 1, title="learning rate")
-    figure.supxlabel("iteration", fontsize=9, color=_MUTED)
     figure.suptitle(f"{label}, {_updates(updates)}", fontsize=10, color=_INK)
     return figure
 

@@ -16,7 +16,7 @@ from mm_cpgd.study.results import Result
 # (successes, trials) -> interval of the share; the command line hands it in.
 ShareInterval = Callable[[int, int], tuple[float, float]]
 SHARES = ("final", "best", "area", "well_formed", "clip_fraction")
-OTHERS = ("drift", "entropy", "ratio_max", "ratio_min", "grad_norm", "sampled_tokens")
+OTHERS = ("drift", "entropy", "grad_norm", "sampled_tokens")
 # Differences read one part of CPGD each; all four share the advantage.
 PARTS = (
     ("clip, alone", "cpg", "pg_std"),
@@ -92,10 +92,18 @@ def _method(grid: Grid, name: str, runs: Sequence[Finished], interval: ShareInte
 
 
 def _group(runs: Sequence[Finished], interval: ShareInterval) -> dict[str, Any]:
-    """Sum up runs: collapses, and means of the numbers of ``Outcome``."""
+    """Sum up runs: collapses, means of the numbers of ``Outcome``, and the extremes of the ratio."""
     means = {key: asdict(mean_over_seeds(runs, key, 0.0, 1.0)) for key in SHARES}
     means |= {key: asdict(mean_over_seeds(runs, key)) for key in OTHERS}
-    return {"collapse": _collapses(runs, interval), **means}
+    ratios = {
+        "ratio_max": max(_finite(run.outcome.ratio_max for run in runs), default=None),
+        "ratio_min": min(_finite(run.outcome.ratio_min for run in runs), default=None),
+    }
+    return {"collapse": _collapses(runs, interval), **means, **ratios}
+
+
+def _finite(values: Iterable[float]) -> list[float]:
+    return [value for value in values if math.isfinite(value)]
 
 
 def mean_over_seeds(
