@@ -215,6 +215,19 @@ def test_sampling_and_forward_agree_on_logprobs(policy: Policy, prompts: list[En
     torch.testing.assert_close(values[mask], sampled, rtol=0, atol=1e-5)
 
 
+def test_completions_that_end_early_leave_the_others_as_they_are(
+    policy: Policy, prompts: list[EncodedPrompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy.model.generation_config, "eos_token_id", list(range(100, 160)))
+    seeds = [list(range(i, i + 4)) for i in (0, 4, 8, 12)]
+    groups = LocalEngine(policy).generate(prompts, Sampling(20), seeds)
+    assert len({len(completion.tokens) for group in groups for completion in group}) > 3
+    for prompt, group, own in zip(prompts, groups, seeds, strict=True):
+        for completion, seed in zip(group, own, strict=True):
+            ((alone,),) = LocalEngine(policy).generate([prompt], Sampling(20), [[seed]])
+            assert completion.tokens.tolist() == alone.tokens.tolist()
+
+
 @pytest.fixture
 def greedy(policy: Policy) -> Iterator[Callable[[EncodedPrompt, int], Tensor]]:
     """Let transformers' own ``generate`` write the most probable tokens."""
