@@ -12,9 +12,10 @@ from mm_cpgd.guard.statistics import Finding, fall_of
 from mm_cpgd.guard.watching import ROLLED_BACK_TO, after_rollback, newly, strengths, watch
 
 Action = Literal["off", "warn", "rollback", "stop"]
-# A copy is taken for good only while every sign that acts is this far below its threshold.
+# A copy is taken for good only while every sign that acts is below this share of its threshold.
 CALM = 0.6
-# And while reward and held-out accuracy are at most so many standard deviations of noise below their best.
+# And while held-out accuracy, or the reward where none is known, is at most so many standard deviations of
+# noise below its best.
 AT_BEST = 1.0
 
 
@@ -103,13 +104,13 @@ class Guard:
         return Review([*lines, "guard: the run stops here"], metrics, stop=True)
 
     def _calm(self, found: Sequence[tuple[Sign, Finding]]) -> bool:
-        """Whether no sign that acts is near, and reward and held-out accuracy are as good as ever."""
+        """Whether no sign that acts is near, and held-out accuracy, or else reward, is as good as ever."""
         evaluated = [value_of(row, HELD_OUT) is not None for row in self._rows[-WINDOW:] if row["iteration"]]
         if any(evaluated) and not evaluated[-1]:
             return False  # where the policy is evaluated this often, only what was evaluated is trusted
         history = History(self._rows, self.completions)
-        falls = (fall_of(history, REWARD, over=2), fall_of(history, HELD_OUT, over=1))
-        if any(fall is not None and fall.sigmas > AT_BEST for fall in falls):
+        fall = fall_of(history, HELD_OUT, over=1) if any(evaluated) else fall_of(history, REWARD, over=2)
+        if fall is not None and fall.sigmas > AT_BEST:
             return False
         return all(finding.strength < CALM for sign, finding in found if sign.acts)
 
