@@ -61,7 +61,7 @@ SIGNS: tuple[Sign, ...] = (
          "the policy unlearns", STEP, acts=True),
     Sign("accuracy_fall", Falls("accuracy/train", sigmas=3.2, share=0.3),
          "the policy unlearns", STEP, acts=True),
-    Sign("held_out_fall", Falls("eval/accuracy", sigmas=3.0, share=0.15, over=1),
+    Sign("held_out_fall", Falls("eval/accuracy", sigmas=2.0, share=0.12, over=1),
          "what is learned no longer carries over to held-out rows", STEP, acts=True),
     Sign("format_fall", Falls("reward/format", sigmas=3.2, share=0.15),
          "answers lose their form", STEP + ", or raise the format reward's weight", acts=True),
