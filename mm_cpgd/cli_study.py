@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -43,7 +42,7 @@ def stability(
         grid = with_seeds(grid, seeds)
     grid = replace(grid, changes=tuple(overrides or ()))
     folder = output or (FOLDER.with_name(f"{FOLDER.name}-quick") if quick else FOLDER)
-    workers = choose_jobs(jobs, os.cpu_count())
+    workers = choose_jobs(jobs)
     console = Console(stderr=True)
     print(run_study(grid, folder, workers, held_out_evaluator, wilson_interval, console))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -126,12 +127,14 @@ class _Progress:
         self.console.print(f"{self.done}/{self.total} {trial.name}{what}, {hours}:{minutes:02d} h left")
 
 
-def choose_jobs(wanted: int | None, cores: int | None) -> int:
-    """Return how many processes: as asked, else one a core.
+def choose_jobs(wanted: int | None) -> int:
+    """Return how many processes: as asked, else one for each core that this process may use.
 
     Raises:
         UserError: fewer than one.
     """
     if wanted is not None and wanted < 1:
         raise UserError(f"--jobs {wanted}: at least one process is needed; leave it out for one a core")
-    return wanted or cores or 1
+    if wanted:
+        return wanted
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from eval.statistics import wilson_interval
 from mm_cpgd.cli import held_out_evaluator
+from mm_cpgd.cli_study import study_app
 from mm_cpgd.errors import RunEnded, UserError
 from mm_cpgd.study import running
-from mm_cpgd.study.grid import Grid, Stress, Trial, config_of
+from mm_cpgd.study.grid import QUICK, Grid, Stress, Trial, config_of
 from mm_cpgd.study.page import render
 from mm_cpgd.study.results import Result, key_of, read_result, result_file, write_result
-from mm_cpgd.study.running import report_study, run_study, unfinished
+from mm_cpgd.study.running import choose_jobs, report_study, run_study, unfinished
 from mm_cpgd.study.worker import Bench
 
 # The cold-started policy: a random one earns nothing, and all objectives would agree on doing nothing.
@@ -180,3 +182,20 @@ def test_the_page_says_when_cpgd_is_not_first(tmp_path):
 
 def test_the_page_before_any_run_has_no_findings():
     assert "None yet" in render(Grid(), None)
+
+
+def test_one_process_a_core_unless_asked_otherwise():
+    assert choose_jobs(None) >= 1
+    assert choose_jobs(7) == 7
+    with pytest.raises(UserError, match="--jobs 0"):
+        choose_jobs(0)
+
+
+def test_the_command_makes_the_grid_that_is_asked_for(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        running, "run_study", lambda grid, folder, jobs, *_: asked.append((grid, folder, jobs))
+    )
+    options = ["stability", "--quick", "--seeds", "4-5", "--jobs", "3", "--output", str(tmp_path), "a.b=1"]
+    assert CliRunner().invoke(study_app, options).exit_code == 0
+    assert asked == [(replace(QUICK, seeds=(4, 5), changes=("a.b=1",)), tmp_path, 3)]
