@@ -15,7 +15,7 @@ Action = Literal["off", "warn", "rollback", "stop"]
 # A copy is taken for good only while every sign that acts is below this share of its threshold.
 CALM = 0.6
 # And while held-out accuracy, or the reward where none is known, is at most so many standard deviations of
-# noise below its best.
+# noise below its best; twice as many for the reward beside an evaluation.
 AT_BEST = 1.0
 
 
@@ -104,13 +104,16 @@ class Guard:
         return Review([*lines, "guard: the run stops here"], metrics, stop=True)
 
     def _calm(self, found: Sequence[tuple[Sign, Finding]]) -> bool:
-        """Whether no sign that acts is near, and held-out accuracy, or else reward, is as good as ever."""
+        """Whether no sign that acts is near, and held-out accuracy and reward are as good as ever."""
         evaluated = [value_of(row, HELD_OUT) is not None for row in self._rows[-WINDOW:] if row["iteration"]]
         if any(evaluated) and not evaluated[-1]:
             return False  # where the policy is evaluated this often, only what was evaluated is trusted
         history = History(self._rows, self.completions)
-        fall = fall_of(history, HELD_OUT, over=1) if any(evaluated) else fall_of(history, REWARD, over=2)
-        if fall is not None and fall.sigmas > AT_BEST:
+        held_out, reward = fall_of(history, HELD_OUT, over=1), fall_of(history, REWARD, over=2)
+        if held_out is not None and held_out.sigmas > AT_BEST:
+            return False
+        # A first evaluation is its own best: the reward has a say too, if less of one.
+        if reward is not None and reward.sigmas > (2 * AT_BEST if any(evaluated) else AT_BEST):
             return False
         return all(finding.strength < CALM for sign, finding in found if sign.acts)
 
