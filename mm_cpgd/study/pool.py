@@ -7,10 +7,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from mm_cpgd.errors import UserError
@@ -95,11 +96,24 @@ def _idle(
         return None
     context = get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=serve, args=(there, *arguments), daemon=True)
+    process = context.Process(target=_attended, args=(serve, there, *arguments), daemon=True)
     process.start()
     there.close()
     workers.append(_Worker(process, here))
     return workers[-1]
+
+
+def _attended(serve: Callable[..., None], *arguments: Any) -> None:
+    """Serve, and end at once when the parent does, however it ended: its successor starts the run anew."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+    serve(*arguments)
 
 
 def _order(worker: _Worker, folder: Path, changes: Sequence[str]) -> None:

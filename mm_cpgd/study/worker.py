@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import time
@@ -49,7 +50,7 @@ def serve(connection: Connection, make_evaluator: EvaluatorFactory) -> None:
 
 def _carry_out(bench: Bench, trial: Trial, folder: Path, changes: Sequence[str]) -> Answer:
     try:
-        write_result(folder, bench.run(trial, folder / "work" / trial.name, changes))
+        write_result(folder, bench.run(trial, folder / "work" / f"{trial.name}-{os.getpid()}", changes))
     except USER_ERRORS as error:
         return True, str(error)
     except Exception:  # a bug in one run is told, and must not end the others

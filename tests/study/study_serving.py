@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from multiprocessing.connection import Connection
 from pathlib import Path
+
+from mm_cpgd.study.grid import Stress, Trial
+from mm_cpgd.study.pool import run_all
 
 
 def serve(connection: Connection, die_on: str = "", fail_on: str = "", mistake_on: str = "") -> None:
@@ -25,3 +29,15 @@ def serve(connection: Connection, die_on: str = "", fail_on: str = "", mistake_o
             connection.send((True, "a wrong setting"))
         else:
             connection.send(None)
+
+
+def wait_for_ever(connection: Connection) -> None:
+    """Take an order, note the process and never answer."""
+    _, folder, _ = connection.recv()
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(600)
+
+
+def study_without_end(folder: Path) -> None:
+    """Wait for a run that never ends."""
+    run_all([Trial("pg", Stress(1e-4, 1), 1)], folder, [], 1, wait_for_ever)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from study_serving import serve
+from study_serving import serve, study_without_end
 
 from mm_cpgd.errors import UserError
 from mm_cpgd.study.grid import Stress, Trial
@@ -48,3 +51,28 @@ def test_a_users_mistake_ends_the_study_at_once(tmp_path):
         run_all(TRIALS, tmp_path, [], 1, serve, ("", "", "pg"))
     assert orders(tmp_path) == [TRIALS[0].name]
     assert multiprocessing.active_children() == []
+
+
+def test_processes_end_with_a_study_that_is_killed(tmp_path):
+    study = multiprocessing.get_context("spawn").Process(target=study_without_end, args=(tmp_path,))
+    study.start()
+    wait_until(lambda: any(tmp_path.iterdir()))
+    study.kill()
+    study.join()
+    (worker,) = tmp_path.iterdir()
+    wait_until(lambda: not is_running(int(worker.name)))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+        return " Z " not in Path(f"/proc/{process}/stat").read_text()
+    except (ProcessLookupError, FileNotFoundError):
+        return False
