@@ -84,15 +84,17 @@ def test_where_the_policy_is_evaluated_only_evaluated_ones_are_worth_a_copy() ->
     assert [i for i, review in enumerate(reviews) if review.proven] == [0, 2]
 
 
-def test_a_first_evaluation_after_the_reward_has_fallen_is_not_worth_a_copy() -> None:
+@pytest.mark.parametrize(("last", "calm"), [(1.1, True), (0.95, False)])
+def test_a_first_evaluation_after_the_reward_has_fallen_is_not_worth_a_copy(last: float, calm: bool) -> None:
+    # The difference has a noise of 0.4·√(4.5/128) = 0.075: the falls are 1.3 σ and 3.3 σ.
     rolling = guard("rollback")
-    rewards = [1.2, 1.2, 1.2, 1.05, 1.05]  # 0.15 below, with noise of 0.4·√(4.5/128) = 0.075: 2.0 σ, of which √(ln 1) is off
-    for i, reward in enumerate(rewards):
-        noise = {"reward/std": 0.4, "completion/length_mean": 1.0, "tokens/sampled": 128.0}
-        review = rolling.review({**row(i + 1, 0.01), "reward/mean": reward, **noise}, 0)
-    assert not review.calm
-    review = rolling.review({**row(6, 0.01), "reward/mean": 0.9, **noise, "eval/accuracy": 0.4}, 0)
-    assert not review.calm
+    noise = {"reward/std": 0.4, "completion/length_mean": 1.0, "tokens/sampled": 128.0}
+    rows = [
+        {**row(i + 1, 0.01), **noise, "reward/mean": reward}
+        for i, reward in enumerate([1.2, 1.2, 1.2, last, last])
+    ]
+    rows[-1]["eval/accuracy"] = 0.4
+    assert [rolling.review(one, 0).calm for one in rows] == [True, True, True, last == 1.1, calm]
 
 
 def test_off_says_nothing() -> None:
