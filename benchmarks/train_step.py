@@ -157,9 +157,12 @@ def main() -> None:
     parser.add_argument("--peer", choices=sorted(PEERS), default="trl")
     parser.add_argument("--rounds", type=int, default=3, help="how often both sides run, in turn")
     parser.add_argument("--json", action="store_true", help="print JSON as the last line")
+    parser.add_argument("--save", type=Path, help="write the JSON to this file, for benchmarks.picture")
     options = parser.parse_args()
     result = compare(workload(options), options.peer, options.rounds)
     print_table(result, options.peer)
+    if options.save:
+        options.save.write_text(json.dumps(result), encoding="utf-8")
     if options.json:
         print(json.dumps(result))
 
