@@ -206,6 +206,7 @@ class GuardConfig(Section):
     max_rollbacks: PositiveInt = Field(3, description="of the whole run; the next alarm stops it")
     step_factor: float = Field(0.2, gt=0, le=1, description="of the learning rates, at each rollback")
     alpha_factor: float = Field(1.0, ge=1, description="of the policy drift's alpha, at each rollback")
+    settle: NonNegativeInt = Field(8, description="iterations before the first copy but that of the start")
     copy_every: PositiveInt = Field(1, description="iterations between copies to go back to")
     copies: Literal["memory", "disk"] = Field("memory", description="where the two copies are")
     ignore: list[str] = Field(default_factory=list, description="names of signs not to look for")

@@ -63,6 +63,7 @@ def build_keeper(config: RunConfig, accelerator: Accelerator, learner: Learner) 
         max_rollbacks=wanted.max_rollbacks,
         step_factor=wanted.step_factor,
         alpha_factor=wanted.alpha_factor,
+        settle=wanted.settle,
         signs=chosen_signs(wanted.ignore),
     )
     folder = config.folder / "guard" if wanted.copies == "disk" else None

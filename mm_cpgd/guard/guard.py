@@ -49,6 +49,8 @@ class Guard:
         max_rollbacks: of the whole run; the next alarm stops it.
         step_factor: learning rates are multiplied by it at each rollback.
         alpha_factor: the policy drift's alpha likewise.
+        settle: no copies in the first so many iterations, of the run and after a rollback to its start: a
+            step that is too large does harm before it shows, and little is lost by beginning again.
         signs: what to look for.
     """
 
@@ -60,6 +62,7 @@ class Guard:
         max_rollbacks: int = 3,
         step_factor: float = 0.2,
         alpha_factor: float = 1.0,
+        settle: int = 8,
         signs: Sequence[Sign] = SIGNS,
     ) -> None:
         self.action = action
@@ -67,6 +70,7 @@ class Guard:
         self.max_rollbacks = max_rollbacks
         self.step_factor = step_factor
         self.alpha_factor = alpha_factor
+        self.settle = settle
         self.signs = signs
         self.rollbacks = 0
         self._rows: list[Row] = []
@@ -105,6 +109,8 @@ class Guard:
 
     def _calm(self, found: Sequence[tuple[Sign, Finding]]) -> bool:
         """Whether no sign that acts is near, and held-out accuracy and reward are as good as ever."""
+        if sum(row["iteration"] > 0 for row in self._rows) < self.settle:
+            return False
         evaluated = [value_of(row, HELD_OUT) is not None for row in self._rows[-WINDOW:] if row["iteration"]]
         if any(evaluated) and not evaluated[-1]:
             return False  # where the policy is evaluated this often, only what was evaluated is trusted

@@ -26,7 +26,7 @@ DRIFT = {"name": "policy_drift", "alpha": 0.01}
 
 
 def guard(action: Action, **options: Any) -> Guard:
-    return Guard(action, completions=8, **options)
+    return Guard(action, completions=8, **{"settle": 0, **options})
 
 
 def row(iteration: int, drift: float) -> dict[str, Any]:
@@ -63,6 +63,13 @@ def test_a_calm_iteration_is_worth_a_copy() -> None:
     review = after(guard("warn"), [0.01, 0.01, 0.01])
     assert review.calm
     assert review.metrics == {"guard/alarms": 0.0}
+
+
+def test_the_first_iterations_are_not_worth_a_copy_nor_those_after_going_back_to_the_start() -> None:
+    rolling = guard("rollback", settle=3)
+    calm = [rolling.review(row(i + 1, drift), 0).calm for i, drift in enumerate([0.01] * 4 + [3.0])]
+    assert calm == [False, False, True, True, False]
+    assert [rolling.review(row(i + 6, 0.01), 0).calm for i in range(3)] == [False, False, True]
 
 
 def test_an_iteration_near_an_alarm_is_not_worth_a_copy() -> None:

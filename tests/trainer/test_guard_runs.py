@@ -19,7 +19,7 @@ from mm_cpgd.optimizer import Diverged, OptimizerStep
 
 Rows = Callable[[Path], list[dict[str, Any]]]
 QUICK = ("data.eval=null", "training.inner_epochs=1")
-ROLLBACK = (*QUICK, "guard.action=rollback")
+ROLLBACK = (*QUICK, "guard.action=rollback", "guard.settle=0")
 # Two rows make an alarm, whatever is in them.
 ALWAYS = (Sign("always", Above("tokens/sampled", 1, over=2), "a test", "nothing", acts=True),)
 
