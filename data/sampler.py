@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,11 @@ class PromptSampler:
             self.position += len(part)
             taken += part.tolist()
         return taken
+
+    def peek(self, count: int) -> list[int]:
+        """Return what ``take`` would, and stay where it is."""
+        # A shallow copy will do: drawing replaces attributes and changes none of them in place.
+        return copy(self).take(count)
 
     def state_dict(self) -> dict[str, int]:
         """Return what ``load_state_dict`` needs, as plain numbers."""

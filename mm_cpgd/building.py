@@ -30,6 +30,7 @@ from mm_cpgd.optimizer import OptimizerStep, build_optimizer, build_schedule
 from mm_cpgd.policy import Policy, PromptEncoder
 from mm_cpgd.rollout import LocalEngine, RolloutEngine, Sampling
 from mm_cpgd.saving import TrainingState
+from mm_cpgd.stopping import ShouldStop
 from mm_cpgd.tracking import MetricsLog, RolloutLog
 from mm_cpgd.trainer import Evaluator, Trainer
 from rewards import Component, RewardSum
@@ -192,13 +193,31 @@ def build_trainer(
         batch_prompts=rollout.batch_prompts,
         seed=config.seed,
         keep_logprobs=rollout.engine != "local",
+        prefetch_to=shape.iterations if _prefetches(config, accelerator) else 0,
     )
     if objective.needs_reference:
         policy.keep_reference()
     steps = shape.iterations * shape.steps_per_iteration
     learner = _learner(config, accelerator, policy, objective, steps, config.training.inner_epochs, LOGGED)
     keeper = build_keeper(config, accelerator, learner)
-    return _trainer(config, accelerator, collector, learner, sampler, evaluator, shape.iterations, keeper)
+    alone = evaluator and _after(collector.ahead.wait, evaluator)
+    return _trainer(config, accelerator, collector, learner, sampler, alone, shape.iterations, keeper)
+
+
+def _prefetches(config: RunConfig, accelerator: Accelerator) -> bool:
+    # On a CPU the update itself keeps all cores busy.
+    chosen = config.rollout.prefetch
+    return accelerator.device.type != "cpu" if chosen is None else chosen
+
+
+def _after(wait: Callable[[], None], evaluator: Evaluator) -> Evaluator:
+    """Return the evaluator, begun after ``wait``: it uses the tokenizer too."""
+
+    def evaluate(should_stop: ShouldStop) -> dict[str, float]:
+        wait()
+        return evaluator(should_stop)
+
+    return evaluate
 
 
 def build_tuner(

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from data import Example, PromptSampler, ScoredPromptSampler
+from mm_cpgd.ahead import PromptsAhead, second_thread
 from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.errors import UserError
 from mm_cpgd.experience import Collected, Experience, pad_tokens
@@ -35,7 +36,7 @@ class Round:
         groups: their completions.
         scored: their scores, G for each prompt.
         outcomes: of the whole batch.
-        seconds_of_rewards: time that scoring took.
+        seconds_of_rewards: time that was waited for scores after the last completion.
     """
 
     indices: list[int]
@@ -51,6 +52,9 @@ class Collector:
 
     Prompt j of a rollout batch belongs to process j mod W. Draws, seeds and statistics depend on j alone, so
     that any number of processes W sees the same completions and the same advantages.
+
+    Completions are scored while the next prompts' are sampled. With ``prefetch_to`` the prompts of an
+    iteration's first round are encoded while the one before is learned from.
 
     Args:
         accelerator: of the run.
@@ -68,6 +72,7 @@ class Collector:
         seed: of the sampled tokens.
         keep_logprobs: whether the engine's numerics are not the policy's, so that its log-probabilities are
             to be compared.
+        prefetch_to: last iteration whose prompts may be encoded ahead; 0 for none.
 
     Raises:
         UserError: P cannot be shared out evenly.
@@ -90,6 +95,7 @@ class Collector:
         batch_prompts: int,
         seed: int,
         keep_logprobs: bool = False,
+        prefetch_to: int = 0,
     ) -> None:
         workers = accelerator.num_processes
         if prompts % workers:
@@ -108,6 +114,8 @@ class Collector:
         self.batch_prompts = batch_prompts
         self.seed = seed
         self.keep_logprobs = keep_logprobs
+        self.prefetch_to = prefetch_to
+        self.ahead = PromptsAhead(lambda index: self.reencode([index])[0])
 
     def collect(self, iteration: int, should_stop: ShouldStop = never) -> Collected:
         """Sample until enough prompts are kept or the objective's rounds are used up.
@@ -116,6 +124,7 @@ class Collector:
             Interrupted: between two batches; prompts were drawn that the caller has to put back.
         """
         started = time.perf_counter()
+        self.ahead.wait()
         self.engine.load_weights(self.policy)
         rounds = self._rounds(iteration, should_stop)
         outcomes = Outcomes(torch.cat([one.outcomes.values for one in rounds]))
@@ -131,11 +140,17 @@ class Collector:
         }
         examples = [self.examples[index] for one in rounds for index in one.indices]
         advantages = advantages.masked_fill(~usable, torch.nan)
+        if iteration < self.prefetch_to:
+            self.ahead.begin(self._own(self.sampler.peek(self.prompts)))
         return Collected(experience, metrics, self._report(rounds, advantages), examples)
 
     def reencode(self, indices: Sequence[int]) -> list[EncodedPrompt]:
         """Encode the prompts of these examples."""
         return [self.policy.encoder.encode(self.examples[index]) for index in indices]
+
+    def close(self) -> None:
+        """End what is done ahead; nothing runs any more."""
+        self.ahead.drop()
 
     def _rounds(self, iteration: int, should_stop: ShouldStop) -> list[Round]:
         rounds: list[Round] = []
@@ -147,15 +162,12 @@ class Collector:
 
     def _round(self, iteration: int, number: int, should_stop: ShouldStop) -> Round:
         drawn = self.sampler.take(self.prompts)
-        slots = range(self.accelerator.process_index, self.prompts, self.accelerator.num_processes)
-        indices = [drawn[slot] for slot in slots]
+        indices = self._own(drawn)
         seeds = [
-            [_seed(self.seed, iteration, number, slot, k) for k in range(self.completions)] for slot in slots
+            [_seed(self.seed, iteration, number, slot, k) for k in range(self.completions)]
+            for slot in self._own(range(self.prompts))
         ]
-        prompts, groups = self._sample(indices, seeds, should_stop)
-        started = time.perf_counter()
-        scored = self._score(indices, groups)
-        seconds = time.perf_counter() - started
+        prompts, groups, scored, seconds = self._sample(indices, seeds, should_stop)
         outcomes = gather_outcomes(self.accelerator, groups, scored)
         if self.objective.prompts and isinstance(self.sampler, ScoredPromptSampler):
             diversity = gather_diversity(self.accelerator, groups)
@@ -164,16 +176,24 @@ class Collector:
 
     def _sample(
         self, indices: Sequence[int], seeds: Sequence[Sequence[int]], should_stop: ShouldStop
-    ) -> tuple[list[EncodedPrompt], list[Group]]:
-        prompts: list[EncodedPrompt] = []
+    ) -> tuple[list[EncodedPrompt], list[Group], list[list[Scored]], float]:
+        """Return prompts, completions and scores, and the seconds that were waited for the scores."""
+        prompts = self.ahead.take(indices) or []
         groups: list[Group] = []
-        for start in range(0, len(indices), self.batch_prompts):
-            check(should_stop)
-            part = slice(start, start + self.batch_prompts)
-            prompts += self.reencode(indices[part])
-            with self.accelerator.autocast():
-                groups += self.engine.generate(prompts[part], self.sampling, seeds[part])
-        return prompts, groups
+        with second_thread("scores") as thread:
+            scores = []
+            for start in range(0, len(indices), self.batch_prompts):
+                check(should_stop)
+                part = slice(start, start + self.batch_prompts)
+                if len(prompts) == start:
+                    prompts += self.reencode(indices[part])
+                with self.accelerator.autocast():
+                    new = self.engine.generate(prompts[part], self.sampling, seeds[part])
+                groups += new
+                scores.append(thread.submit(self._score, indices[part], new))
+            ended = time.perf_counter()
+            scored = [group for chunk in scores for group in chunk.result()]
+        return prompts, groups, scored, time.perf_counter() - ended
 
     def _score(self, indices: Sequence[int], groups: Sequence[Group]) -> list[list[Scored]]:
         texts = [completion.text for group in groups for completion in group]
@@ -223,6 +243,10 @@ class Collector:
             lengths=plan.lengths,
             sampled_logprobs=logprobs,
         )
+
+    def _own(self, slots: Sequence[int]) -> list[int]:
+        """Return this process's part of what there is for each prompt of a rollout batch."""
+        return list(slots[self.accelerator.process_index :: self.accelerator.num_processes])
 
     def _owner(self, count: int) -> Tensor:
         """Return the process (count,) that has each prompt, round after round."""

@@ -109,6 +109,9 @@ class RolloutConfig(Section):
     shared_prefix: bool = Field(
         True, description="run each prompt once for all its completions, also to train"
     )
+    prefetch: bool | None = Field(
+        None, description="encode the next iteration's prompts during the update; null: with an accelerator"
+    )
 
 
 class RewardConfig(Section):

@@ -97,6 +97,9 @@ class Demonstrator:
         """Encode the prompts of these examples."""
         return [self.policy.encoder.encode(self.examples[index]) for index in indices]
 
+    def close(self) -> None:
+        """Nothing runs in the background."""
+
 
 def target_tokens(policy: Policy, example: Example, template: str) -> Tensor:
     """Return the tokens (T_i,) to imitate, the end token included."""

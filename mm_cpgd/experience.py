@@ -177,6 +177,10 @@ class ExperienceSource(Protocol):
         """Encode the prompts of a checkpoint's experience again."""
         ...
 
+    def close(self) -> None:
+        """End what runs in the background."""
+        ...
+
 
 def pad_tokens(completions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Return tokens (n, T) and completion_mask (n, T) of n completions (T_i,)."""

@@ -125,8 +125,11 @@ def _carry_out(accelerator: Accelerator, trainer: Trainer, console: Console) -> 
     progress = Progress(
         trainer.iterations, trainer.state.iteration, console, enabled=accelerator.is_main_process
     )
-    with progress:
-        trainer.run(progress)
+    try:
+        with progress:
+            trainer.run(progress)
+    finally:
+        trainer.source.close()
 
 
 def _write_results(config: RunConfig, policy: Policy, trainer: Trainer) -> dict[str, Any]:

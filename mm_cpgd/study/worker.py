@@ -116,6 +116,7 @@ class Bench:
                 raise
             return str(ended)
         finally:
+            trainer.source.close()
             _let_go(accelerator, policy)
         return None
 

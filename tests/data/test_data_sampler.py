@@ -61,3 +61,16 @@ def test_a_checkpoint_of_another_seed_is_refused() -> None:
 def test_no_rows_is_an_error() -> None:
     with pytest.raises(DataError, match="from 0 rows"):
         PromptSampler(0)
+
+
+@given(size=st.integers(1, 20), seed=st.integers(0, 99), before=counts, count=st.integers(0, 50))
+def test_a_look_ahead_is_what_comes_next_and_changes_nothing(
+    size: int, seed: int, before: list[int], count: int
+) -> None:
+    sampler = PromptSampler(size, seed)
+    for one in before:
+        sampler.take(one)
+    state = sampler.state_dict()
+    seen = sampler.peek(count)
+    assert sampler.state_dict() == state
+    assert sampler.take(count) == seen

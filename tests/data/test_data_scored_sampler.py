@@ -85,3 +85,11 @@ def test_the_seed_decides() -> None:
 def test_rows_of_another_size_are_refused() -> None:
     with pytest.raises(Exception, match="size"):
         scored().load_state_dict(ScoredPromptSampler(5, seed=3).state_dict())
+
+
+def test_a_look_ahead_is_what_comes_next_and_changes_nothing() -> None:
+    sampler, untouched = scored(), scored()
+    for _ in range(8):
+        seen = sampler.peek(7)
+        assert seen == sampler.take(7) == untouched.take(7)
+    assert sampler.draws == untouched.draws
