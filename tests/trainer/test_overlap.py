@@ -328,3 +328,22 @@ def test_a_resumed_run_starts_without_prompts_ahead_and_ends_as_the_straight_one
     assert encodings == ["MainThread"] * 8
     assert read_rows(tmp_path / "run") == read_rows(tmp_path / "straight")
     assert results(tmp_path / "run") == results(tmp_path / "straight")
+
+
+def test_a_stopped_run_does_not_encode_to_the_end(
+    yaml: Path, monkeypatch: pytest.MonkeyPatch, encodings: list[str]
+) -> None:
+    encode = PromptEncoder.encode
+
+    def slow(self: PromptEncoder, example: Example) -> EncodedPrompt:
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(0.5)
+        return encode(self, example)
+
+    monkeypatch.setattr(PromptEncoder, "encode", slow)
+    monkeypatch.setattr(OptimizerStep, "__call__", OptimizerStep.__call__)  # undone at the end
+    trainer_jobs.at_call(OptimizerStep, "__call__", 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(RunEnded):
+        trainer_jobs.run(yaml, [*NO_EVALUATION, "rollout.prefetch=true"])
+    assert own_threads() == []
+    assert encodings.count("prompts-ahead") < 4
