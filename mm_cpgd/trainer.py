@@ -101,6 +101,7 @@ class Trainer:
                 self._give_up(diverged)
         if not self.state.saved:
             self.save()
+        on_main(self.accelerator, self.rollouts.flush)
         if self.keeper:
             self.keeper.end()
 
@@ -125,6 +126,7 @@ class Trainer:
         write, number = self.state.writer(), self.state.number
         protect = [self.state.best_iteration] if self.state.best_iteration is not None else []
         folder = self.folder / "checkpoints"
+        on_main(self.accelerator, self.rollouts.flush)
         on_main(self.accelerator, lambda: save_checkpoint(folder, number, write, self.keep, protect))
         self.state.saved = True
 
@@ -253,6 +255,7 @@ class Trainer:
     def _give_up(self, diverged: Diverged) -> NoReturn:
         """End the run; its checkpoints stay as they are, from before the trouble."""
         self._write_rollouts(force=True)
+        on_main(self.accelerator, self.rollouts.flush)
         file = self.rollouts.path(self.state.iteration + 1)
         sampled = f"; what was sampled is in {file}" if file.exists() else ""
         raise RunEnded(f"iteration {self.state.iteration + 1}: {diverged}{sampled}") from None

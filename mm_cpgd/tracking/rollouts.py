@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -71,6 +72,8 @@ class PromptRollout:
 class RolloutLog:
     """Writes the rollouts of every ``every``-th iteration (the first included), with a few images.
 
+    It writes in the background, for thumbnails take long and no step shall wait for them; ``flush`` waits.
+
     Args:
         folder: the run's ``rollouts`` folder.
         every: iterations from one file to the next.
@@ -81,6 +84,8 @@ class RolloutLog:
         self.folder = folder
         self.every = every
         self.images = images
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="rollouts")
+        self._pending: Future[None] | None = None
 
     def path(self, iteration: int) -> Path:
         """Return where an iteration's rollouts are or would be."""
@@ -97,7 +102,9 @@ class RolloutLog:
         images: Sequence[Sequence[ImageRef]],
         force: bool = False,
     ) -> None:
-        """Write an iteration's file if it is wanted or ``force`` is set (a step that went wrong).
+        """Begin to write an iteration's file if it is wanted or ``force`` is set (a step that went wrong).
+
+        The file before it is waited for, so that at most one is under way.
 
         Args:
             iteration: counted from 1.
@@ -105,10 +112,21 @@ class RolloutLog:
             images: the images of each prompt, as in ``Example.images``.
             force: write in any case.
 
-        Raises ``UserError`` if the disk refuses.
+        Raises ``UserError`` if the disk refused the file before.
         """
-        if not (force or self.wants(iteration)):
-            return
+        if force or self.wants(iteration):
+            self.flush()
+            self._pending = self._writer.submit(self._write, iteration, prompts, images)
+
+    def flush(self) -> None:
+        """Wait until everything is on disk. Raises ``UserError`` if the disk refuses."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _write(
+        self, iteration: int, prompts: Sequence[PromptRollout], images: Sequence[Sequence[ImageRef]]
+    ) -> None:
         lines = []
         for index, (prompt, references) in enumerate(zip(prompts, images, strict=True)):
             kept = references if index < self.images else ()
@@ -118,6 +136,7 @@ class RolloutLog:
 
     def truncate_after(self, iteration: int) -> None:
         """Remove the files and images of later iterations, which a resumed run will write again."""
+        self.flush()
         for file in (*self.folder.glob("iteration-*.jsonl"), *self.folder.glob("images/*")):
             number = _NUMBER.match(file.name)
             if number and int(number[1]) > iteration:

@@ -48,6 +48,12 @@ class Page(HTMLParser):
         self.text += data
 
 
+def put(log: RolloutLog, *rollouts: Any, force: bool = False) -> None:
+    """Write rollouts and wait until they are on disk."""
+    log.write(*rollouts, force=force)
+    log.flush()
+
+
 def page(run: Path) -> Page:
     return Page(write_report(run).read_text(encoding="utf-8"))
 
@@ -76,7 +82,7 @@ def run(tmp_path: Path) -> Path:
     metrics.write(7, {"eval/accuracy": 0.75, "eval/n": 400})
     log = RolloutLog(tmp_path / "rollouts")
     for iteration in range(1, 7):
-        log.write(iteration, [group(2)], [[red()]])
+        put(log, iteration, [group(2)], [[red()]])
     return tmp_path
 
 
@@ -129,9 +135,7 @@ def test_hostile_text_cannot_leave_its_place(run: Path) -> None:
     completion = ScoredCompletion(
         HOSTILE, 1, True, None, None, {HOSTILE: ScoredComponent(None, HOSTILE, HOSTILE, HOSTILE)}
     )
-    RolloutLog(run / "rollouts").write(
-        7, [PromptRollout(HOSTILE, HOSTILE, HOSTILE, (completion,))], [[red()]]
-    )
+    put(RolloutLog(run / "rollouts"), 7, [PromptRollout(HOSTILE, HOSTILE, HOSTILE, (completion,))], [[red()]])
     seen = page(run)
     assert "script" not in seen.tags
     assert not [name for name, _ in seen.attributes if name.startswith("on")]
@@ -226,7 +230,7 @@ def rollouts(
 ) -> None:
     log = RolloutLog(folder, images=9)
     for iteration, prompts in enumerate(groups, 1):
-        log.write(iteration, prompts, [images(index) for index in range(len(prompts))])
+        put(log, iteration, prompts, [images(index) for index in range(len(prompts))])
 
 
 def test_rollouts_are_chosen_early_middle_and_late_right_and_wrong(tmp_path: Path) -> None:
@@ -246,7 +250,7 @@ def test_prompts_with_a_picture_come_first(tmp_path: Path) -> None:
 
 def test_an_image_outside_the_folder_is_not_inlined(tmp_path: Path) -> None:
     log = RolloutLog(tmp_path / "rollouts")
-    log.write(1, [group(1)], [[red()]])
+    put(log, 1, [group(1)], [[red()]])
     Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
     (tmp_path / "rollouts" / "images" / "link.png").symlink_to(tmp_path / "secret.png")
     row = json.loads(log.path(1).read_text())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +28,12 @@ from mm_cpgd.tracking import (
     read_rollouts,
     rollout_files,
 )
+
+
+def put(log: RolloutLog, *rollouts: Any, force: bool = False) -> None:
+    """Write rollouts and wait until they are on disk."""
+    log.write(*rollouts, force=force)
+    log.flush()
 
 
 def picture(size: tuple[int, int] = (8, 8), color: str = "red") -> ImageRef:
@@ -104,7 +112,7 @@ def test_a_disk_that_refuses_is_one_message(tmp_path: Path) -> None:
 
 def test_rollouts_come_back_as_they_were_written(tmp_path: Path) -> None:
     log = RolloutLog(tmp_path, images=1)
-    log.write(12, [prompt("a"), prompt("b")], [[picture(), picture()], [picture()]])
+    put(log, 12, [prompt("a"), prompt("b")], [[picture(), picture()], [picture()]])
     first, second = read_rollouts(tmp_path / "iteration-000012.jsonl")
     assert first.images == ("000012-0000-0.png", "000012-0000-1.png")
     assert (second.images, second.id) == ((), "b")
@@ -113,7 +121,7 @@ def test_rollouts_come_back_as_they_were_written(tmp_path: Path) -> None:
 
 
 def test_a_line_of_rollouts_is_plain_json_with_the_verdicts_reasons(tmp_path: Path) -> None:
-    RolloutLog(tmp_path).write(1, [prompt()], [[]])
+    put(RolloutLog(tmp_path), 1, [prompt()], [[]])
     row = json.loads((tmp_path / "iteration-000001.jsonl").read_text())
     assert row["completions"][0]["components"]["accuracy"] == {
         "score": 1.0,
@@ -126,7 +134,7 @@ def test_a_line_of_rollouts_is_plain_json_with_the_verdicts_reasons(tmp_path: Pa
 def test_rollouts_are_written_every_so_often_and_when_forced(tmp_path: Path) -> None:
     log = RolloutLog(tmp_path, every=3)
     for iteration in range(1, 8):
-        log.write(iteration, [prompt()], [[]], force=iteration == 6)
+        put(log, iteration, [prompt()], [[]], force=iteration == 6)
     assert list(rollout_files(tmp_path)) == [1, 4, 6, 7]
 
 
@@ -135,14 +143,14 @@ def test_images_are_opened_only_where_they_are_kept(tmp_path: Path) -> None:
         raise AssertionError("opened")
 
     references = [[picture()], [ImageRef("untouched", explode)]]
-    RolloutLog(tmp_path, every=2, images=1).write(1, [prompt(), prompt()], references)
-    RolloutLog(tmp_path, every=2, images=1).write(2, [prompt()], [[ImageRef("untouched", explode)]])
+    put(RolloutLog(tmp_path, every=2, images=1), 1, [prompt(), prompt()], references)
+    put(RolloutLog(tmp_path, every=2, images=1), 2, [prompt()], [[ImageRef("untouched", explode)]])
     assert [file.name for file in (tmp_path / "images").iterdir()] == ["000001-0000-0.png"]
 
 
 def test_a_large_image_is_kept_as_a_thumbnail_of_512_pixels(tmp_path: Path) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 1024, 3), dtype=np.uint8))
-    RolloutLog(tmp_path).write(1, [prompt()], [[ImageRef("noise", lambda: noise)]])
+    put(RolloutLog(tmp_path), 1, [prompt()], [[ImageRef("noise", lambda: noise)]])
     file = tmp_path / "images" / "000001-0000-0.jpg"
     with Image.open(file) as image:
         assert image.size == (512, 150)
@@ -153,24 +161,24 @@ def test_an_image_that_no_longer_opens_is_left_out(tmp_path: Path) -> None:
     def gone() -> Image.Image:
         raise DataError("gone")
 
-    RolloutLog(tmp_path).write(1, [prompt()], [[ImageRef("gone", gone), picture()]])
+    put(RolloutLog(tmp_path), 1, [prompt()], [[ImageRef("gone", gone), picture()]])
     assert read_rollouts(tmp_path / "iteration-000001.jsonl")[0].images == ("000001-0000-1.png",)
 
 
 def test_half_a_surrogate_pair_in_a_completion_is_kept(tmp_path: Path) -> None:
-    RolloutLog(tmp_path).write(1, [prompt(text="a\udc80\u2028\nb")], [[]])
+    put(RolloutLog(tmp_path), 1, [prompt(text="a\udc80\u2028\nb")], [[]])
     assert read_rollouts(tmp_path / "iteration-000001.jsonl")[0].completions[0].text == "a\udc80\u2028\nb"
 
 
 def test_prompts_and_images_of_different_counts_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="zip"):
-        RolloutLog(tmp_path).write(1, [prompt(), prompt()], [[]])
+        put(RolloutLog(tmp_path), 1, [prompt(), prompt()], [[]])
 
 
 def test_rollouts_of_later_iterations_are_dropped_on_resume(tmp_path: Path) -> None:
     log = RolloutLog(tmp_path)
     for iteration in (1, 2, 1_000_000):
-        log.write(iteration, [prompt()], [[picture()]])
+        put(log, iteration, [prompt()], [[picture()]])
     log.truncate_after(1)
     assert sorted(file.name for file in tmp_path.rglob("*.*")) == [
         "000001-0000-0.png",
@@ -179,7 +187,7 @@ def test_rollouts_of_later_iterations_are_dropped_on_resume(tmp_path: Path) -> N
 
 
 def test_a_line_that_is_no_rollout_is_named(tmp_path: Path) -> None:
-    RolloutLog(tmp_path).write(1, [prompt()], [[]])
+    put(RolloutLog(tmp_path), 1, [prompt()], [[]])
     path = tmp_path / "iteration-000001.jsonl"
     path.write_text(path.read_text() + '{"id": 1}\n')
     with pytest.raises(UserError, match="line 2: not a rollout"):
@@ -237,3 +245,29 @@ def test_in_a_terminal_the_stage_and_the_messages_are_shown() -> None:
     text = stream.getvalue()
     assert "rollout 3/8" in text
     assert "checkpoint [bold]saved" in text
+
+
+def test_rollouts_are_written_while_the_caller_goes_on(tmp_path: Path) -> None:
+    opened, go_on = threading.Event(), threading.Event()
+
+    def slow() -> Image.Image:
+        opened.set()
+        assert go_on.wait(10)
+        return Image.new("RGB", (2, 2))
+
+    log = RolloutLog(tmp_path)
+    log.write(1, [prompt()], [[ImageRef("slow", slow)]])
+    assert opened.wait(10)
+    assert not log.path(1).exists()
+    go_on.set()
+    log.flush()
+    assert log.path(1).exists()
+
+
+def test_a_disk_that_refuses_in_the_background_is_said_at_the_next_chance(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    log = RolloutLog(tmp_path / "file")
+    log.write(1, [prompt()], [[]])
+    with pytest.raises(UserError):
+        log.flush()
+    log.flush()
