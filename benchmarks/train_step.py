@@ -2,6 +2,9 @@
 
     python -m benchmarks.train_step --peer trl --visual-tokens 256 --completion-tokens 64 --json
 
+Both sides freeze the vision tower, as CPGD's published runs do, and recompute activations in the backward pass,
+as TRL does by default; ``--train-vision`` and ``--no-checkpointing`` change that for both.
+
 The sides run in processes of their own, in turn, so that the machine's moods hit both. ``ratio`` is this
 project's iterations a second over the peer's, the median over rounds; ``memory_ratio`` is this project's peak
 memory over the peer's: of the GPU's allocator, or on a CPU of the whole process. ``working_memory_ratio``
@@ -143,7 +146,12 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--train-vision", dest="frozen_vision", action="store_false", help="train the vision tower too"
     )
-    parser.add_argument("--checkpointing", action="store_true", help="recompute activations, on both sides")
+    parser.add_argument(
+        "--no-checkpointing",
+        dest="checkpointing",
+        action="store_false",
+        help="keep activations, on both sides",
+    )
     return parser
 
 

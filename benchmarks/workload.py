@@ -51,7 +51,7 @@ class Workload:
     tokens: int = 16384
     rows: int | None = None
     frozen_vision: bool = True
-    checkpointing: bool = False
+    checkpointing: bool = True
     shared: bool = True
 
     @property
