@@ -2,8 +2,8 @@
 
     python -m benchmarks.train_step --peer trl --visual-tokens 256 --completion-tokens 64 --json
 
-Both sides freeze the vision tower, as CPGD's published runs do, and recompute activations in the backward pass,
-as TRL does by default; ``--train-vision`` and ``--no-checkpointing`` change that for both.
+Both sides freeze the vision tower, as CPGD's published runs do, and recompute activations in the backward
+pass, as TRL does by default; ``--train-vision`` and ``--no-checkpointing`` change that for both.
 
 The sides run in processes of their own, in turn, so that the machine's moods hit both. ``ratio`` is this
 project's iterations a second over the peer's, the median over rounds; ``memory_ratio`` is this project's peak
