@@ -22,6 +22,7 @@ def title(work: dict[str, Any]) -> str:
     """Say in two lines what the workload is."""
     more = [f"{work['updates']} updates"] if work["updates"] > 1 else []
     more += ["reference policy"] if work["reference"] else []
+    more += [] if work["checkpointing"] else ["activations kept"]
     size = f"{work['visual_tokens']} visual, {work['completion_tokens']} completion tokens"
     return "\n".join([size, ", ".join(more)]) if more else size
 
