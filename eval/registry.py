@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.util
 import pkgutil
 import re
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +12,7 @@ from eval import benchmarks
 from eval.benchmark import Benchmark
 from mm_cpgd.errors import UserError
 from rewards.binding import nearest
+from rewards.user_files import user_module
 
 _HOW = "a benchmark is a name or path/to/file.py that defines benchmark = Benchmark(…)"
 
@@ -50,19 +48,7 @@ def _module_at(reference: str) -> ModuleType:
     path = Path(reference).expanduser().resolve()
     if not path.is_file() or path.suffix != ".py":
         raise UserError(f"there is no Python file {path} (benchmark {reference!r}); {_HOW}")
-    digest = hashlib.blake2b(str(path).encode(), digest_size=6).hexdigest()
-    spec = importlib.util.spec_from_file_location(f"_eval_user_{path.stem}_{digest}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses and pickle look their module up there.
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        sys.modules.pop(spec.name, None)
-        raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
-    return module
+    return user_module(path, UserError, _HOW)
 
 
 def _benchmark_of(module: ModuleType, reference: str) -> Benchmark:

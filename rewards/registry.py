@@ -5,20 +5,16 @@ A rule is a plain function ``f(completion, example, **options) -> Verdict | floa
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Protocol, TypeVar, cast, overload
 
 from rewards.binding import BoundRule, Rule, as_verdict, nearest
 from rewards.errors import RuleError
+from rewards.user_files import user_module
 
 __all__ = ["Answerable", "BoundRule", "Rule", "as_verdict", "find_rule", "get_rule", "list_rules", "rule"]
 
@@ -121,30 +117,13 @@ def _summary(function: Rule) -> str:
     return (inspect.getdoc(function) or "").partition("\n")[0]
 
 
-@lru_cache(maxsize=64)
-def _module_at(path: Path) -> ModuleType:
-    digest = hashlib.blake2b(str(path).encode(), digest_size=6).hexdigest()
-    spec = importlib.util.spec_from_file_location(f"_rewards_user_{path.stem}_{digest}", path)
-    if spec is None or spec.loader is None:
-        raise RuleError(f"{path} is not a Python file; {_HOW}")
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses and pickle look their module up there.
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        sys.modules.pop(spec.name, None)
-        raise RuleError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
-    return module
-
-
 def _from_file(reference: str) -> tuple[str, Rule]:
     """The function of ``path/to/file.py:function`` or of its ``@rule``; the path is the user's own."""
     file, _, name = reference.rpartition(":")
     path = Path(file).expanduser().resolve()
     if not path.is_file():
         raise RuleError(f"there is no file {path} (rule {reference!r}); {_HOW}")
-    module = _module_at(path)
+    module = user_module(path, RuleError, _HOW)
     registered = {key: f for key, f in _rules.items() if f.__module__ == module.__name__}
     found = getattr(module, name, registered.get(name))
     if found is None:

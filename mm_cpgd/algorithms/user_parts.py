@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable
 from difflib import get_close_matches
-from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from mm_cpgd.errors import UserError
+from rewards.user_files import user_module
 
 _HOW = "a part of your own is named path/to/file.py:function"
 
@@ -37,29 +33,10 @@ def function_in_file(where: str, reference: str) -> Callable[..., Any]:
     path = Path(file).expanduser().resolve()
     if not path.is_file():
         raise UserError(f"{where}: there is no file {path} ({reference!r}); {_HOW}")
-    found = vars(_module_at(path))
+    found = vars(user_module(path, UserError, _HOW))
     functions = {key: value for key, value in found.items() if inspect.isfunction(value)}
     if name not in functions:
         near = get_close_matches(name, functions, n=1, cutoff=0.0)
         advice = f"the nearest is {near[0]!r}" if near else "it defines none"
         raise UserError(f"{where}: {path} has no function {name!r}: {advice}")
     return functions[name]
-
-
-@lru_cache(maxsize=64)
-def _module_at(path: Path) -> ModuleType:
-    digest = hashlib.blake2b(str(path).encode(), digest_size=6).hexdigest()
-    spec = importlib.util.spec_from_file_location(f"_algorithms_user_{path.stem}_{digest}", path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{path} is not a Python file; {_HOW}")
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses and type hints look their module up there.
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        sys.modules.pop(spec.name, None)
-        raise UserError(
-            f"{path} cannot be imported: {type(error).__name__}: {error}; mend the file"
-        ) from error
-    return module

@@ -1,0 +1,50 @@
+"""A user's own Python file: a rule, a part of an objective or a benchmark, imported by its path."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+
+
+def user_module(path: Path, failure: type[Exception], how: str) -> ModuleType:
+    """Import the file, once in a process, as any import would run it.
+
+    Args:
+        path: resolved, of a file that exists.
+        failure: the exception to raise.
+        how: what such a file is, for its message.
+
+    Raises:
+        failure: it is no Python file, or what it does at import raises.
+    """
+    try:
+        return _module_at(path)
+    except _NotPython:
+        raise failure(f"{path} is not a Python file; {how}") from None
+    except (Exception, SystemExit) as error:
+        raise failure(f"{path} cannot be imported: {type(error).__name__}: {error}; mend the file") from error
+
+
+class _NotPython(Exception):
+    """Python knows no way to load such a file."""
+
+
+@lru_cache(maxsize=64)
+def _module_at(path: Path) -> ModuleType:
+    digest = hashlib.blake2b(str(path).encode(), digest_size=6).hexdigest()
+    spec = importlib.util.spec_from_file_location(f"_user_{path.stem}_{digest}", path)
+    if spec is None or spec.loader is None:
+        raise _NotPython
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses, pickle and type hints look their module up there.
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(spec.name, None)
+        raise
+    return module
