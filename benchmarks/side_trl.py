@@ -46,9 +46,8 @@ class Clock:
 
 
 def _trainer(folder: Path, work: Workload) -> tuple[Any, Clock]:
-    from datasets import Dataset, Image
     from transformers import AutoProcessor, TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer
+    from trl import GRPOTrainer
 
     from mm_cpgd.policy.families import vision_modules
 
@@ -73,9 +72,29 @@ def _trainer(folder: Path, work: Workload) -> tuple[Any, Clock]:
             clock.sampling += time.perf_counter() - started
             return result
 
+    def reward(completions: list[Any], **kwargs: Any) -> list[float]:
+        return [coin(completion[0]["content"]) for completion in completions]
+
+    trainer = Timed(
+        model=str(folder / "model"),
+        reward_funcs=reward,
+        args=_config(folder, work),
+        train_dataset=_rows(folder),
+        processing_class=AutoProcessor.from_pretrained(folder / "model"),
+        callbacks=[Timing()],
+    )
+    if work.frozen_vision:
+        for module in vision_modules(trainer.model):
+            module.requires_grad_(False)
+    return trainer, clock
+
+
+def _rows(folder: Path) -> Any:
+    from datasets import Dataset, Image
+
     rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
     # Plain prompts: the trainer puts each row's picture into the first user message.
-    data = Dataset.from_list(
+    return Dataset.from_list(
         [
             {
                 "prompt": [{"role": "user", "content": row["question"]}],
@@ -84,9 +103,14 @@ def _trainer(folder: Path, work: Workload) -> tuple[Any, Clock]:
             for row in rows
         ]
     ).cast_column("image", Image())
+
+
+def _config(folder: Path, work: Workload) -> Any:
+    from trl import GRPOConfig
+
     batch = work.prompts * work.completions
     steps_of_accumulation = max(1, batch // (work.rows or batch))
-    config = GRPOConfig(
+    return GRPOConfig(
         output_dir=str(folder / "trl"),
         per_device_train_batch_size=batch // steps_of_accumulation,
         gradient_accumulation_steps=steps_of_accumulation,
@@ -109,22 +133,6 @@ def _trainer(folder: Path, work: Workload) -> tuple[Any, Clock]:
         disable_tqdm=True,
         shuffle_dataset=False,
     )
-
-    def reward(completions: list[Any], **kwargs: Any) -> list[float]:
-        return [coin(completion[0]["content"]) for completion in completions]
-
-    trainer = Timed(
-        model=str(folder / "model"),
-        reward_funcs=reward,
-        args=config,
-        train_dataset=data,
-        processing_class=AutoProcessor.from_pretrained(folder / "model"),
-        callbacks=[Timing()],
-    )
-    if work.frozen_vision:
-        for module in vision_modules(trainer.model):
-            module.requires_grad_(False)
-    return trainer, clock
 
 
 def _wait() -> None:
