@@ -34,12 +34,12 @@ def stability(
     """
     from eval.statistics import wilson_interval
     from mm_cpgd.cli import held_out_evaluator
-    from mm_cpgd.study.grid import QUICK, Grid, with_seeds
+    from mm_cpgd.study.grid import QUICK, Grid, seeds_of
     from mm_cpgd.study.running import choose_jobs, run_study
 
     grid = QUICK if quick else Grid()
     if seeds:
-        grid = with_seeds(grid, seeds)
+        grid = replace(grid, seeds=seeds_of(seeds))
     grid = replace(grid, changes=tuple(overrides or ()))
     folder = output or (FOLDER.with_name(f"{FOLDER.name}-quick") if quick else FOLDER)
     workers = choose_jobs(jobs)
@@ -63,3 +63,53 @@ def report(
     from mm_cpgd.study.running import report_study
 
     print(report_study(folder, wilson_interval, page))
+
+
+@study_app.command("guard")
+def guard(
+    folder: Annotated[Path, typer.Argument(help="of the study")] = FOLDER,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="section.key=value … for the runs done again, for instance guard.settle=4"),
+    ] = None,
+    again: Annotated[
+        bool, typer.Option(help="do the collapsed runs again with guard.action=rollback, or only replay")
+    ] = True,
+    jobs: Annotated[int | None, typer.Option(help="runs at the same time; default: one a core")] = None,
+    seeds: Annotated[str | None, typer.Option(help="only the runs of these, for instance 1-2")] = None,
+) -> None:
+    """Show what the guard sees in a finished study, and which collapsing runs it rescues.
+
+    The same command goes on where it stopped. Example: `mm-cpgd study guard runs/stability --no-again`
+    """
+    from eval.statistics import wilson_interval
+    from mm_cpgd.cli import held_out_evaluator
+    from mm_cpgd.study.grid import seeds_of
+    from mm_cpgd.study.guarded import report_guard, run_guarded
+    from mm_cpgd.study.running import choose_jobs
+    from mm_cpgd.study_text import guard_table
+
+    chosen = seeds_of(seeds) if seeds else None
+    if again:
+        console = Console(stderr=True)
+        run_guarded(folder, chosen, overrides or (), choose_jobs(jobs), held_out_evaluator, console)
+    Console().print(guard_table(report_guard(folder, wilson_interval, chosen)))
+
+
+@study_app.command("compare")
+def compare(
+    first: Annotated[Path, typer.Argument(help="folder of a study")],
+    second: Annotated[Path, typer.Argument(help="of another, say from another machine")],
+) -> None:
+    """Compare two runs of the study: collapse rates, and the order of the objectives.
+
+    Example: `mm-cpgd study compare runs/stability runs/stability-b`
+    """
+    from eval.statistics import wilson_interval
+    from mm_cpgd.study.comparing import compare_studies
+    from mm_cpgd.study_text import compare_table, order_text
+
+    found = compare_studies(first, second, wilson_interval)
+    console = Console()
+    console.print(compare_table(found))
+    console.print(order_text(found), highlight=False)

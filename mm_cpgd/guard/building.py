@@ -62,6 +62,7 @@ def build_keeper(config: RunConfig, accelerator: Accelerator, learner: Learner) 
         completions=config.rollout.completions,
         max_rollbacks=wanted.max_rollbacks,
         step_factor=wanted.step_factor,
+        target_drift=wanted.target_drift,
         alpha_factor=wanted.alpha_factor,
         settle=wanted.settle,
         signs=chosen_signs(wanted.ignore),

@@ -74,7 +74,7 @@ class Keeper:
         for line in review.lines:
             say(line)
         if review.go_back:
-            self._go_back()
+            self._go_back(review.step_factor)
         elif self.guard.action == "rollback":
             self._keep(iteration, review)
         seconds = {"seconds/guard": time.perf_counter() - started}
@@ -114,14 +114,14 @@ class Keeper:
         content["objective"] = self.learner.objective.state_dict()
         self.snapshots.store(iteration, content)
 
-    def _go_back(self) -> None:
+    def _go_back(self, step_factor: float) -> None:
         """Put the last good copy back; the schedule, the prompts and the count of iterations go on."""
         assert self.snapshots.good is not None
         content = self.snapshots.content(self.snapshots.good)
         put_back(content, self._trained(), self._optimizer)
         self._objective.load_state_dict(content["objective"])
         self.snapshots.reject()
-        self.learner.step.soften(self.guard.step_factor)
+        self.learner.step.soften(step_factor)
         self.learner.objective = with_alpha(self._objective, self.guard.alpha_scale)
 
     def _trained(self) -> dict[str, nn.Parameter]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -160,8 +160,8 @@ def grid_from(values: dict[str, Any]) -> Grid:
     return Grid(**plain)
 
 
-def with_seeds(grid: Grid, text: str) -> Grid:
-    """Return the grid with the seeds of ``1,2,7`` or ``1-8``.
+def seeds_of(text: str) -> tuple[int, ...]:
+    """Return the seeds of ``1,2,7`` or ``1-8``.
 
     Raises:
         UserError: it is neither, or a seed is one of ``TRIED_SEEDS``.
@@ -174,7 +174,7 @@ def with_seeds(grid: Grid, text: str) -> Grid:
         raise UserError(f"--seeds: the grid was sized on seed {tried[0]}; report others, for instance 1-5")
     if not seeds:
         raise UserError(f"--seeds {text!r} names no seed; give at least one")
-    return replace(grid, seeds=tuple(dict.fromkeys(seeds)))
+    return tuple(dict.fromkeys(seeds))
 
 
 def _span(text: str) -> Sequence[int]:

@@ -18,6 +18,10 @@ HALF = 0.5
 """Below this share of the best held-out accuracy so far a run has lost what it had."""
 FEWEST_WELL_FORMED = 0.5
 """Below this share of held-out answers in the asked format a run has lost the format."""
+LARGEST_FALL = 0.10
+"""A healthy run never falls further below its best held-out accuracy than this."""
+NEAR = 0.05
+"""A rescued run ends at most this far below the best calm run of its objective and seed."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from mm_cpgd.study.grid import (
     method_named,
     rate_text,
 )
+from mm_cpgd.study.outcome import LARGEST_FALL, NEAR
 from mm_cpgd.study.pictures import draw_pictures
 from mm_cpgd.study.results import Result
 from mm_cpgd.study.summary import stress_of
@@ -28,15 +29,25 @@ SHOWN_AHEAD = 12
 """Of the places where another objective was ahead of CPGD, so many are listed, widest gap first."""
 
 
-def write_page(page: Path, summary: Mapping[str, Any], results: Sequence[Result]) -> Path:
+def write_page(
+    page: Path,
+    summary: Mapping[str, Any],
+    results: Sequence[Result],
+    guard: Mapping[str, Any] | None = None,
+) -> Path:
     """Write the page of a study and its pictures, which go to a folder of the page's name; return it."""
     grid = grid_from(dict(summary["grid"]))
     pictures = draw_pictures(page.with_suffix(""), summary, grid, results) if results else []
-    write_lines(page, [render(grid, summary, [f"{page.stem}/{name}" for name in pictures])])
+    write_lines(page, [render(grid, summary, [f"{page.stem}/{name}" for name in pictures], guard)])
     return page
 
 
-def render(grid: Grid, summary: Mapping[str, Any] | None, pictures: Sequence[str] = ()) -> str:
+def render(
+    grid: Grid,
+    summary: Mapping[str, Any] | None,
+    pictures: Sequence[str] = (),
+    guard: Mapping[str, Any] | None = None,
+) -> str:
     """Return the page; without a summary, or with an empty one, it tells what will be done."""
     environment = Environment(
         loader=PackageLoader("mm_cpgd.study", "."),
@@ -62,6 +73,9 @@ def render(grid: Grid, summary: Mapping[str, Any] | None, pictures: Sequence[str
         summary=summary if done else None,
         ahead=ahead(summary) if done and summary else None,
         pictures=pictures,
+        guard=guard,
+        largest_fall=LARGEST_FALL,
+        near=NEAR,
         cpgd=[method for method in METHODS if _is_cpgd(method) and method.name in grid.methods],
     ).strip()
 

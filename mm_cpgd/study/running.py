@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -22,6 +23,8 @@ from mm_cpgd.study.worker import serve
 from mm_cpgd.tracking.files import finite, write_lines
 
 GRID = "grid.json"
+GUARD = "guard.json"
+"""What ``mm-cpgd study guard`` found, see ``guarded.summarise_guard``."""
 
 
 def run_study(
@@ -39,34 +42,60 @@ def run_study(
         RunEnded: some runs failed again and again; all else is done and written.
     """
     _claim(folder, grid)
-    missing = unfinished(grid, folder)
-    planned = len(grid.trials())
-    console.print(f"{planned} runs, {planned - len(missing)} already done, {jobs} at a time → {folder}")
-    failed: dict[Trial, str] = {}
-    if missing:
-        progress = _Progress(len(missing), console)
-        try:
-            failed = run_all(missing, folder, grid.changes, jobs, serve, (make_evaluator,), progress)
-        except KeyboardInterrupt:
-            raise RunEnded(
-                f"stopped after {progress.done} of {len(missing)} runs; the same command goes on", 130
-            ) from None
-        shutil.rmtree(folder / "work", ignore_errors=True)
+    failed = complete(grid.trials(), folder, grid.changes, jobs, make_evaluator, console)
     page = report_study(folder, interval)
-    if failed:
-        trial, reason = next(iter(failed.items()))
-        raise RunEnded(f"{len(failed)} runs failed, {trial.name} first; the page is of the others. {reason}")
+    tell_failed(failed)
     return page
 
 
-def unfinished(grid: Grid, folder: Path) -> list[Trial]:
+def complete(
+    trials: Sequence[Trial],
+    folder: Path,
+    changes: Sequence[str],
+    jobs: int,
+    make_evaluator: EvaluatorFactory,
+    console: Console,
+) -> dict[Trial, str]:
+    """Do those of the trials that are not done yet; return those that failed for good, with the reason.
+
+    Raises:
+        UserError: a config cannot be run.
+        RunEnded: Ctrl-C; what is done stays.
+    """
+    missing = unfinished(trials, folder, changes)
+    done = len(trials) - len(missing)
+    console.print(f"{len(trials)} runs, {done} already done, {jobs} at a time → {folder}")
+    if not missing:
+        return {}
+    progress = _Progress(len(missing), console)
+    try:
+        return run_all(missing, folder, changes, jobs, serve, (make_evaluator,), progress)
+    except KeyboardInterrupt:
+        text = f"stopped after {progress.done} of {len(missing)} runs; the same command goes on"
+        raise RunEnded(text, 130) from None
+    finally:
+        shutil.rmtree(folder / "work", ignore_errors=True)
+
+
+def tell_failed(failed: Mapping[Trial, str]) -> None:
+    """End the command if runs failed.
+
+    Raises:
+        RunEnded: some did; all else is done and written.
+    """
+    if failed:
+        trial, reason = next(iter(failed.items()))
+        raise RunEnded(f"{len(failed)} runs failed, {trial.name} first; the page is of the others. {reason}")
+
+
+def unfinished(trials: Sequence[Trial], folder: Path, changes: Sequence[str]) -> list[Trial]:
     """Return the trials without a result of the same settings and versions."""
 
     def is_done(trial: Trial) -> bool:
         result = read_result(folder, trial)
-        return result is not None and result.key == key_of(config_of(trial, folder, grid.changes))
+        return result is not None and result.key == key_of(config_of(trial, folder, changes))
 
-    return [trial for trial in grid.trials() if not is_done(trial)]
+    return [trial for trial in trials if not is_done(trial)]
 
 
 def report_study(folder: Path, interval: ShareInterval, page: Path | None = None) -> Path:
@@ -84,7 +113,9 @@ def report_study(folder: Path, interval: ShareInterval, page: Path | None = None
     summary = summarise(grid, results, interval)
     text = json.dumps(finite(summary), indent=1, allow_nan=False)
     write_lines(folder / "summary.json", [text])
-    return write_page(page or folder / "stability.md", summary, results)
+    file = folder / GUARD
+    guard = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return write_page(page or folder / "stability.md", summary, results, guard)
 
 
 def read_study(folder: Path) -> tuple[Grid, list[Result]]:

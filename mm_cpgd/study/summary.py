@@ -65,7 +65,7 @@ def summarise(grid: Grid, results: Sequence[Result], interval: ShareInterval) ->
         },
         "methods": methods,
         "stresses": {
-            stress.label: _collapses([run for run in runs if run.trial.stress == stress], interval)
+            stress.label: collapses([run for run in runs if run.trial.stress == stress], interval)
             for stress in grid.stresses
         },
         "parts": [
@@ -99,7 +99,7 @@ def _group(runs: Sequence[Finished], interval: ShareInterval) -> dict[str, Any]:
         "ratio_max": max(_finite(run.outcome.ratio_max for run in runs), default=None),
         "ratio_min": min(_finite(run.outcome.ratio_min for run in runs), default=None),
     }
-    return {"collapse": _collapses(runs, interval), **means, **ratios}
+    return {"collapse": collapses(runs, interval), **means, **ratios}
 
 
 def _finite(values: Iterable[float]) -> list[float]:
@@ -121,7 +121,8 @@ def mean_over_seeds(
     return mean_of([fmean(own) for own in by_seed.values()], low, high)
 
 
-def _collapses(runs: Sequence[Finished], interval: ShareInterval) -> dict[str, Any]:
+def collapses(runs: Sequence[Finished], interval: ShareInterval) -> dict[str, Any]:
+    """Return ``count`` of ``total`` runs that collapsed, their ``rate``, its ``interval``, ``reasons``."""
     collapsed = [run.outcome.collapse for run in runs if run.outcome.collapse]
     reasons = [reason for collapse in collapsed for reason in collapse.reasons]
     return {

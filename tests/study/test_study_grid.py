@@ -21,7 +21,7 @@ from mm_cpgd.study.grid import (
     grid_from,
     method_named,
     rate_text,
-    with_seeds,
+    seeds_of,
 )
 
 
@@ -101,18 +101,18 @@ def test_a_grid_comes_back_from_json():
 
 @pytest.mark.parametrize(("text", "seeds"), [("1,2,7", (1, 2, 7)), ("1-3", (1, 2, 3)), ("5, 1-2", (5, 1, 2))])
 def test_seeds_are_lists_and_spans(text, seeds):
-    assert with_seeds(Grid(), text).seeds == seeds
+    assert seeds_of(text) == seeds
 
 
 @pytest.mark.parametrize("text", ["", "a", "1;2", "3-1"])
 def test_seeds_of_another_form_are_refused(text):
     with pytest.raises(UserError, match="--seeds"):
-        with_seeds(Grid(), text)
+        seeds_of(text)
 
 
 def test_seeds_that_the_grid_was_sized_on_are_refused():
     with pytest.raises(UserError, match="101"):
-        with_seeds(Grid(), "100-102")
+        seeds_of("100-102")
 
 
 def test_names_tell_all_trials_apart():

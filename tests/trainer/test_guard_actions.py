@@ -116,7 +116,7 @@ def test_a_run_that_is_resumed_after_a_stop_is_judged_anew() -> None:
 
 
 def test_rollbacks_go_back_until_they_are_used_up() -> None:
-    rolling = guard("rollback", max_rollbacks=2, step_factor=0.5, alpha_factor=3.0)
+    rolling = guard("rollback", max_rollbacks=2, step_factor=0.5, target_drift=0, alpha_factor=3.0)
     first = rolling.review(row(1, 3.0), 0)
     assert first.go_back
     assert first.metrics["guard/rolled_back_to"] == 0.0
@@ -124,6 +124,30 @@ def test_rollbacks_go_back_until_they_are_used_up() -> None:
     assert second.metrics["guard/step_scale"] == 0.25
     assert second.metrics["guard/alpha_scale"] == 9.0
     assert rolling.review(row(3, 3.0), 0).stop
+
+
+@pytest.mark.parametrize(
+    ("drift", "factor"),
+    [
+        (3.0, 0.1),  # √(0.03 / 3)
+        (0.48, 0.25),  # √(0.03 / 0.48)
+        (0.2, 0.3),  # √(0.03 / 0.2) = 0.39 is more than step_factor
+        (1e6, 0.01),  # never below
+    ],
+)
+def test_the_further_the_policy_drifted_the_smaller_the_step(drift: float, factor: float) -> None:
+    rolling = guard("rollback", step_factor=0.3, target_drift=0.03)
+    reviews = [rolling.review(row(i + 1, one), 1) for i, one in enumerate([0.01, drift, 0.16])]
+    review = next(review for review in reviews if review.go_back)
+    assert review.step_factor == pytest.approx(factor)
+    assert rolling.step_scale == review.metrics["guard/step_scale"] == review.step_factor
+
+
+def test_without_a_drift_the_step_factor_is_all_there_is() -> None:
+    rolling = guard("rollback", step_factor=0.3)
+    for i in range(2):
+        review = rolling.review({"iteration": i + 1, "optimizer/skipped": 2.0}, 0)
+    assert review.step_factor == 0.3
 
 
 def test_without_a_copy_the_run_stops() -> None:
