@@ -29,21 +29,23 @@ class Finding:
 
 @dataclass(frozen=True)
 class Above:
-    """The metric has been at or above ``limit`` in each of the last ``over`` iterations."""
+    """The metric has been at or above ``limit`` in each of the last ``over`` iterations, or in their mean."""
 
     metric: str
     limit: float
     over: int
+    mean: bool = False
 
     def __str__(self) -> str:
-        return f"{self.metric} ≥ {self.limit:g}, {_times(self.over)}"
+        return f"{self.metric} ≥ {self.limit:g}, {(_mean_of if self.mean else _times)(self.over)}"
 
     def __call__(self, history: History) -> Finding | None:
         """Judge the newest row."""
         last = _values(history, self.metric)[-self.over :]
         if len(last) < self.over:
             return None
-        return Finding(min(last) / self.limit, f"{self.metric} {last[-1]:.3g}, limit {self.limit:g}")
+        level = fmean(last) if self.mean else min(last)
+        return Finding(level / self.limit, f"{self.metric} {last[-1]:.3g}, limit {self.limit:g}")
 
 
 @dataclass(frozen=True)

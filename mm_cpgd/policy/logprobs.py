@@ -39,6 +39,12 @@ def _chunk(states: Tensor, head: nn.Module, tokens: Tensor, entropy_gradient: bo
     logits = head(states)
     everything = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
     logprobs = everything.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    # Without a gradient it is not computed again: recomputation ends with what the backward pass needs.
     with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
-        entropy = -(everything.exp() * everything).sum(-1)
+        entropy = entropy_of(everything)
     return logprobs, entropy
+
+
+def entropy_of(logprobs: Tensor) -> Tensor:
+    """Entropy in nats (M,) of distributions given by their log-probabilities (M, V)."""
+    return -(logprobs.exp() * logprobs).sum(-1)

@@ -99,7 +99,7 @@ def test_a_folder_that_holds_a_run_is_not_taken_silently(
 
 @pytest.mark.slow
 def test_the_installed_command_says_the_same(yaml: Path) -> None:
-    command = [sys.executable, "-m", "mm_cpgd.cli", "train", str(yaml), "training.iteration=3"]
+    command = [sys.executable, "-m", "mm_cpgd", "train", str(yaml), "training.iteration=3"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
     assert done.stdout == ""

@@ -41,7 +41,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_rollback_restores_the_policy_of_the_last_good_iteration(yaml: Path, wordy_folder: Path) -> None:
-    _, said = trainer_jobs.run(yaml, [*ROLLBACK, "training.iterations=2"])
+    _, said = trainer_jobs.run(yaml, [*ROLLBACK, "guard.target_drift=0", "training.iterations=2"])
     start = load_file(wordy_folder / "model.safetensors")
     assert all(torch.equal(value, start[name]) for name, value in weights(yaml.parent / "run").items())
     assert "guard: iteration 2: always: tokens/sampled" in said
@@ -54,10 +54,15 @@ def test_after_a_rollback_the_run_goes_on_with_a_smaller_step_and_other_prompts(
     options = ["training.iterations=4", "guard.alpha_factor=2", "training.schedule=linear"]
     trainer_jobs.run(yaml, [*ROLLBACK, *options])
     rows = read_rows(tmp_path / "run")
+    # An iteration's drift was far above the target, so the step falls further than by step_factor.
+    scale = rows[1]["guard/step_scale"]
+    assert scale == pytest.approx(max(row["policy/drift"] for row in rows[:2]) ** -0.5 * 0.001**0.5)
+    assert scale < 0.2
     assert [row["iteration"] for row in rows] == [1, 2, 3, 4]
     assert rows[1]["guard/rolled_back_to"] == 0
     # Two steps an iteration, eight in all; the mean of an iteration's two.
-    expected = [1e-3 * (1 - 0.5 / 8), 1e-3 * (1 - 2.5 / 8), 2e-4 * (1 - 4.5 / 8), 2e-4 * (1 - 6.5 / 8)]
+    rates = [1e-3 * (1 - done / 8) for done in (0.5, 2.5, 4.5, 6.5)]
+    expected = [rates[0], rates[1], scale * rates[2], scale * rates[3]]
     assert [row["optimizer/learning_rate"] for row in rows] == pytest.approx(expected)
     first, third = ((tmp_path / "run" / "rollouts" / f"iteration-00000{i}.jsonl").read_text() for i in (1, 3))
     assert first != third
