@@ -5,8 +5,7 @@
 
 Times every call of the functions that only serve to watch, in one run: the metrics of a micro-batch, the
 entropies beside the log-probabilities, their gathering, and the guard with its copies. What the loss needs
-anyway (ratios, the drift where it is a penalty) is not counted. Entropies of an objective that uses them count
-all the same.
+anyway (ratios, the drift where it is a penalty) is not counted; entropies are, even where the loss uses them.
 """
 
 from __future__ import annotations

@@ -25,6 +25,10 @@ from mm_cpgd.study.results import Result
 from mm_cpgd.study.summary import stress_of
 from mm_cpgd.tracking.files import write_lines
 
+READING = (
+    "<!-- reading: written by hand, kept when the page is made again -->",
+    "<!-- end of the reading -->",
+)
 SHOWN_AHEAD = 12
 """Of the places where another objective was ahead of CPGD, so many are listed, widest gap first."""
 
@@ -35,11 +39,21 @@ def write_page(
     results: Sequence[Result],
     guard: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the page of a study and its pictures, which go to a folder of the page's name; return it."""
+    """Write the page of a study and its pictures, which go to a folder of the page's name; return it.
+
+    What a person has written between the marks ``READING`` of the page that is there is kept.
+    """
     grid = grid_from(dict(summary["grid"]))
     pictures = draw_pictures(page.with_suffix(""), summary, grid, results) if results else []
-    write_lines(page, [render(grid, summary, [f"{page.stem}/{name}" for name in pictures], guard)])
+    reading = reading_of(page.read_text(encoding="utf-8")) if page.is_file() else ""
+    shown = [f"{page.stem}/{name}" for name in pictures]
+    write_lines(page, [render(grid, summary, shown, guard, reading)])
     return page
+
+
+def reading_of(text: str) -> str:
+    """Return what stands between the marks in a page, "" without them."""
+    return text.partition(READING[0])[2].partition(READING[1])[0].strip()
 
 
 def render(
@@ -47,6 +61,7 @@ def render(
     summary: Mapping[str, Any] | None,
     pictures: Sequence[str] = (),
     guard: Mapping[str, Any] | None = None,
+    reading: str = "",
 ) -> str:
     """Return the page; without a summary, or with an empty one, it tells what will be done."""
     environment = Environment(
@@ -74,6 +89,8 @@ def render(
         ahead=ahead(summary) if done and summary else None,
         pictures=pictures,
         guard=guard,
+        reading=reading,
+        marks=READING,
         largest_fall=LARGEST_FALL,
         near=NEAR,
         cpgd=[method for method in METHODS if _is_cpgd(method) and method.name in grid.methods],

@@ -16,7 +16,7 @@ from mm_cpgd.cli_study import study_app
 from mm_cpgd.errors import RunEnded, UserError
 from mm_cpgd.study import running
 from mm_cpgd.study.grid import QUICK, Grid, Stress, Trial, config_of
-from mm_cpgd.study.page import render
+from mm_cpgd.study.page import READING, render
 from mm_cpgd.study.results import Result, key_of, read_result, result_file, write_result
 from mm_cpgd.study.running import choose_jobs, report_study, run_study, unfinished
 from mm_cpgd.study.worker import Bench
@@ -179,6 +179,17 @@ def test_the_page_says_when_cpgd_is_not_first(tmp_path):
     text = report_study(tmp_path, wilson_interval).read_text()
     assert "In collapses CPGD is number 2 of 2; GRPO is first." in text
     assert "| GRPO | 2e-4 × 4 | +70.0 (+70.0 to +70.0) |" in text
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_what_a_person_wrote_into_the_page_is_kept(tmp_path):
+    fill(tmp_path)
+    page = report_study(tmp_path, wilson_interval)
+    first = page.read_text()
+    page.write_text(first.replace(READING[0] + "\n", READING[0] + "\n### What it means\n\nMuch.\n"))
+    again = report_study(tmp_path, wilson_interval).read_text()
+    assert "### What it means\n\nMuch.\n" + READING[1] in again
+    assert again.count(READING[0]) == first.count(READING[0]) == 1
 
 
 def test_the_page_before_any_run_has_no_findings():
