@@ -18,7 +18,7 @@ from mm_cpgd.study.grid import Trial, config_of
 from mm_cpgd.study.outcome import ACCURACY, LARGEST_FALL, NEAR, Row, find_collapse
 from mm_cpgd.study.results import Result, read_result
 from mm_cpgd.study.running import GUARD, complete, read_study, tell_failed
-from mm_cpgd.study.summary import ShareInterval
+from mm_cpgd.study.summary import ShareInterval, share_of
 from mm_cpgd.tracking.files import finite, write_lines
 
 FOLDER = "guarded"
@@ -163,20 +163,17 @@ def summarise_guard(
     ``report_guard`` adds ``seeds``.
     """
     kinds = {kind: [run for run in runs if run.kind == kind] for kind in ("healthy", "declined", "collapsed")}
-    collapsed = kinds["collapsed"]
-    leads = [run.lead for run in collapsed if run.lead is not None and run.lead > 0]
-    signs = [run.sign for run in collapsed if run.sign]
+    alarms = {kind: sum(run.alarm is not None for run in own) for kind, own in kinds.items()}
+    leads = [run.lead for run in kinds["collapsed"] if run.lead is not None and run.lead > 0]
+    signs = [run.sign for run in kinds["collapsed"] if run.sign]
+    saved = sum(one.is_rescued for one in rescued)
     return {
-        "false_alarms": _share(
-            sum(run.alarm is not None for run in kinds["healthy"]), kinds["healthy"], interval
-        ),
-        "declined": _share(
-            sum(run.alarm is not None for run in kinds["declined"]), kinds["declined"], interval
-        ),
-        "noticed": _share(len(leads), collapsed, interval),
+        "false_alarms": share_of(alarms["healthy"], len(kinds["healthy"]), interval),
+        "declined": share_of(alarms["declined"], len(kinds["declined"]), interval),
+        "noticed": share_of(len(leads), len(kinds["collapsed"]), interval),
         "lead": {"median": median(leads), "least": min(leads), "most": max(leads)} if leads else None,
         "signs": {sign: signs.count(sign) for sign in sorted(set(signs), key=lambda one: -signs.count(one))},
-        "rescued": _share(sum(one.is_rescued for one in rescued), rescued, interval),
+        "rescued": share_of(saved, len(rescued), interval),
         "rescues_by_stress": _by_stress(rescued),
         "rescues": [asdict(one) | {"trial": one.trial.name, "rescued": one.is_rescued} for one in rescued],
     }
@@ -197,12 +194,6 @@ def _by_stress(rescued: Sequence[Rescue]) -> dict[str, Any]:
         }
         for label, own in by_stress.items()
     }
-
-
-def _share(count: int, among: Sequence[object], interval: ShareInterval) -> dict[str, Any]:
-    total = len(among)
-    low_high = list(interval(count, total))
-    return {"count": count, "total": total, "rate": count / total if total else None, "interval": low_high}
 
 
 def report_guard(folder: Path, interval: ShareInterval, seeds: Sequence[int] | None = None) -> dict[str, Any]:

@@ -91,7 +91,8 @@ class Outcome:
 
     Attributes:
         collapse: see ``find_collapse``.
-        final: held-out accuracy at the end; 0 for a run that ended because it was not finite.
+        start: held-out accuracy before training.
+        final: at the end; 0 for a run that ended because it was not finite.
         best: highest held-out accuracy.
         area: mean height of the accuracy curve over the iterations (trapezoids), 0 to 1.
         well_formed: share of held-out answers in the asked format at the end.
@@ -105,6 +106,7 @@ class Outcome:
     """
 
     collapse: Collapse
+    start: float
     final: float
     best: float
     area: float
@@ -132,6 +134,7 @@ def outcome_of(rows: Sequence[Row], diverged: bool, iterations: int) -> Outcome:
     evaluations = [row for row in rows if FORMAT in row]
     return Outcome(
         collapse=find_collapse(rows, diverged),
+        start=curve[0][1] if curve else 0.0,
         final=curve[-1][1] if curve else 0.0,
         best=max((accuracy for _, accuracy in curve), default=0.0),
         area=area_under(curve),

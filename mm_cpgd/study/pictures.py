@@ -128,9 +128,9 @@ def draw_curves(
     shown = panels[: len(grid.methods)]
     for axes in shown[-columns:]:  # nothing is below them
         axes.tick_params(labelbottom=True)
-        axes.set_xlabel("iteration", color=_MUTED)
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
+    figure.supxlabel("iteration", fontsize=9, color=_MUTED)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels) or 1, title="learning rate")
     figure.suptitle(f"{label}, {_updates(updates)}", fontsize=10, color=_INK)

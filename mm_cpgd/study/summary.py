@@ -92,14 +92,16 @@ def _method(grid: Grid, name: str, runs: Sequence[Finished], interval: ShareInte
 
 
 def _group(runs: Sequence[Finished], interval: ShareInterval) -> dict[str, Any]:
-    """Sum up runs: collapses, means of the numbers of ``Outcome``, and the extremes of the ratio."""
+    """Sum up runs: collapses, ends below the start, means of numbers of ``Outcome``, the ratio's extremes."""
     means = {key: asdict(mean_over_seeds(runs, key, 0.0, 1.0)) for key in SHARES}
     means |= {key: asdict(mean_over_seeds(runs, key)) for key in OTHERS}
     ratios = {
         "ratio_max": max(_finite(run.outcome.ratio_max for run in runs), default=None),
         "ratio_min": min(_finite(run.outcome.ratio_min for run in runs), default=None),
     }
-    return {"collapse": collapses(runs, interval), **means, **ratios}
+    worse = sum(run.outcome.final < run.outcome.start for run in runs)
+    below = share_of(worse, len(runs), interval)
+    return {"collapse": collapses(runs, interval), "below_start": below, **means, **ratios}
 
 
 def _finite(values: Iterable[float]) -> list[float]:
@@ -125,13 +127,14 @@ def collapses(runs: Sequence[Finished], interval: ShareInterval) -> dict[str, An
     """Return ``count`` of ``total`` runs that collapsed, their ``rate``, its ``interval``, ``reasons``."""
     collapsed = [run.outcome.collapse for run in runs if run.outcome.collapse]
     reasons = [reason for collapse in collapsed for reason in collapse.reasons]
-    return {
-        "count": len(collapsed),
-        "total": len(runs),
-        "rate": len(collapsed) / len(runs) if runs else None,
-        "interval": list(interval(len(collapsed), len(runs))),
-        "reasons": {reason: reasons.count(reason) for reason in sorted(set(reasons))},
-    }
+    counted = {reason: reasons.count(reason) for reason in sorted(set(reasons))}
+    return {**share_of(len(collapsed), len(runs), interval), "reasons": counted}
+
+
+def share_of(count: int, total: int, interval: ShareInterval) -> dict[str, Any]:
+    """Return ``count``, ``total``, ``rate`` (None of nothing) and its ``interval``."""
+    rate = count / total if total else None
+    return {"count": count, "total": total, "rate": rate, "interval": list(interval(count, total))}
 
 
 def at_own_rate(runs: Sequence[Finished], updates: Sequence[int]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from mm_cpgd.study.summary import (
 )
 
 CALM, HARD = Stress(1e-5, 1), Stress(1e-3, 1)
-OUTCOME = Outcome(Collapse(), 0.9, 0.9, 0.8, 1.0, 0.01, 0.0, 0.1, 1.5, 0.5, 1.0, 100.0)
+OUTCOME = Outcome(Collapse(), 0.2, 0.9, 0.9, 0.8, 1.0, 0.01, 0.0, 0.1, 1.5, 0.5, 1.0, 100.0)
 
 
 def run(method: str, final: float, seed: int = 1, stress: Stress = CALM, collapsed: bool = False) -> Finished:
@@ -127,6 +127,9 @@ def test_a_summary_counts_collapses_by_objective_and_by_stress():
     assert found["methods"]["pg"]["collapse"] == {
         "count": 1, "total": 2, "rate": 0.5, "interval": [0.5, 1.0], "reasons": {"accuracy": 1}
     }  # fmt: skip
+    # From 0.2 before training only PG's hard run ended lower.
+    below = {name: found["methods"][name]["below_start"]["count"] for name in grid.methods}
+    assert below == {"pg": 1, "cpgd": 0}
     assert found["stresses"]["1e-3 × 1"]["count"] == 1
     assert found["runs"] == {
         "planned": 4, "done": 4, "collapsed": 1, "seconds": 4.0, "cpu_seconds": 4.0, "codes": ["code"]
