@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, is_tensorboard_available, is_wandb_available
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    is_tensorboard_available,
+    is_wandb_available,
+)
 
 from mm_cpgd.config import RunConfig
 from mm_cpgd.errors import UserError
@@ -40,6 +45,26 @@ def start_accelerator(config: RunConfig) -> Accelerator:
             DistributedDataParallelKwargs(find_unused_parameters=not config.policy.freeze_vision)
         ],
     )
+
+
+def check_whole_weights(accelerator: Accelerator) -> None:
+    """Refuse to sample from weights that are spread over processes.
+
+    Sampling takes as many forward passes as the longest completion has tokens, and each gathers the weights
+    from all processes: those with shorter completions would leave the others waiting for ever.
+
+    Raises:
+        UserError: FSDP, Megatron or DeepSpeed ZeRO-3.
+    """
+    kind = accelerator.distributed_type
+    plugin = getattr(accelerator.state, "deepspeed_plugin", None)
+    zero3 = kind is DistributedType.DEEPSPEED and plugin is not None and plugin.zero_stage == 3
+    if zero3 or kind in (DistributedType.FSDP, DistributedType.MEGATRON_LM):
+        name = "DeepSpeed ZeRO-3" if zero3 else kind.value
+        raise UserError(
+            f"{name} spreads the weights over processes, and completions cannot be sampled from parts of "
+            "them; use DDP (accelerate launch --multi_gpu) or DeepSpeed ZeRO-2, policy.lora to save memory"
+        )
 
 
 def start_trackers(config: RunConfig, accelerator: Accelerator) -> None:

@@ -156,7 +156,7 @@ def _print_memory(
     console.print(table)
     console.print(
         f"Peak about {size_text(max(whole.update, whole.rollout))}; allow a fifth more. "
-        "FSDP and DeepSpeed divide weights, gradients and optimizer state by the processes.",
+        "DeepSpeed ZeRO-2 divides gradients and optimizer state by the processes.",
         highlight=False,
     )
 

@@ -13,7 +13,7 @@ from mm_cpgd.building import build_trainer, build_tuner, load_rows, objective_of
 from mm_cpgd.config import RunConfig, SourceConfig
 from mm_cpgd.config_loading import save_config
 from mm_cpgd.demonstrations import solution_check
-from mm_cpgd.devices import start_accelerator, start_trackers
+from mm_cpgd.devices import check_whole_weights, start_accelerator, start_trackers
 from mm_cpgd.errors import RunEnded
 from mm_cpgd.guard.building import check_guard
 from mm_cpgd.policy import Policy, load_policy
@@ -55,6 +55,8 @@ def _run(
 ) -> dict[str, Any]:
     reward_sum(config)  # an unknown rule, likewise
     accelerator = start_accelerator(config)
+    if not imitate or config.data.eval:
+        check_whole_weights(accelerator)
     console.quiet = not accelerator.is_main_process
     on_main(accelerator, lambda: claim_folder(config.folder, start))
     policy = load_policy(

@@ -38,5 +38,5 @@ def _check_whole(name: str, parameter: Any) -> None:
     if hasattr(parameter, "full_tensor") or hasattr(parameter, "ds_id"):
         raise UserError(
             f"rollout.engine=vllm cannot send {name}, which is spread over processes (FSDP or DeepSpeed "
-            "ZeRO-3); train with DDP, or set rollout.engine=local"
+            "ZeRO-3); train with DDP"
         )
