@@ -20,7 +20,7 @@ GUARD_LINES = {
 
 
 def guard_table(summary: Mapping[str, Any]) -> Table:
-    """Return the shares of ``guarded.summarise_guard``."""
+    """Return the shares of ``guard_summary.summarise_guard``."""
     table = Table("of the study's runs", "count (95 %)", title="the guard")
     for key, text in GUARD_LINES.items():
         table.add_row(text, share(summary[key]))

@@ -44,8 +44,11 @@ class Above:
         last = _values(history, self.metric)[-self.over :]
         if len(last) < self.over:
             return None
-        level = fmean(last) if self.mean else min(last)
-        return Finding(level / self.limit, f"{self.metric} {last[-1]:.3g}, limit {self.limit:g}")
+        if self.mean:
+            level, seen = fmean(last), f"{fmean(last):.3g} ({_mean_of(self.over)})"
+        else:
+            level, seen = min(last), f"{last[-1]:.3g}"
+        return Finding(level / self.limit, f"{self.metric} {seen}, limit {self.limit:g}")
 
 
 @dataclass(frozen=True)

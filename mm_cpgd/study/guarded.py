@@ -1,199 +1,28 @@
-"""The guard on a study's runs: what it would have said, and what becomes of those that it turns back."""
+"""The guard on a study's runs: replayed over all, and at work in those that collapsed."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean, median
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 
 from mm_cpgd.errors import UserError
-from mm_cpgd.guard.watching import ROLLED_BACK_TO, halved_at, replay
 from mm_cpgd.run import EvaluatorFactory
-from mm_cpgd.study.grid import Trial, config_of
-from mm_cpgd.study.outcome import ACCURACY, LARGEST_FALL, NEAR, Row, find_collapse
-from mm_cpgd.study.results import Result, read_result
+from mm_cpgd.study.grid import config_of
+from mm_cpgd.study.guard_summary import summarise_guard
+from mm_cpgd.study.outcome import find_collapse
+from mm_cpgd.study.results import read_result
 from mm_cpgd.study.running import GUARD, complete, read_study, tell_failed
-from mm_cpgd.study.summary import ShareInterval, share_of
+from mm_cpgd.study.summary import ShareInterval
+from mm_cpgd.study.watched import rescues, watched
 from mm_cpgd.tracking.files import finite, write_lines
 
 FOLDER = "guarded"
 """In the study's folder: the runs that are done again with rollback."""
 ROLLBACK = "guard.action=rollback"
-_MEANS = ("without", "guarded", "calm", "rollbacks")
-
-Kind = Literal["healthy", "declined", "collapsed"]
-
-
-@dataclass(frozen=True)
-class Watched:
-    """A run of the study as the guard saw it.
-
-    Attributes:
-        kind: ``collapsed`` by the study's definition; ``healthy`` if it never fell far below its best;
-            ``declined`` in between.
-        alarm: iteration of the first alarm that rollback and stop heed.
-        sign: which it was.
-        lost: the first evaluation below half the best before it; of a run that lost only its format, or ended
-            with numbers that were not finite, the onset of its collapse.
-    """
-
-    trial: Trial
-    kind: Kind
-    alarm: int | None
-    sign: str | None
-    lost: int | None
-
-    @property
-    def lead(self) -> int | None:
-        """Iterations from the alarm to the loss; None without the one or the other."""
-        return None if self.alarm is None or self.lost is None else self.lost - self.alarm
-
-
-@dataclass(frozen=True)
-class Rescue:
-    """A run that collapsed, done again with rollback.
-
-    Attributes:
-        calm: final held-out accuracy of the best run of the same objective and seed that did not collapse.
-        without: final accuracy without the guard.
-        guarded: accuracy of the policy that the guarded run ended with.
-        rollbacks: how often it was turned back.
-    """
-
-    trial: Trial
-    calm: float
-    without: float
-    guarded: float
-    rollbacks: int
-
-    @property
-    def is_rescued(self) -> bool:
-        """Whether it ended near the calm run."""
-        return self.guarded >= self.calm - NEAR
-
-
-def watched(result: Result, completions: int) -> Watched:
-    """Replay the guard over a run.
-
-    Args:
-        result: of the study.
-        completions: G of its config.
-    """
-    first = next((alarm for alarm in replay(result.rows, completions=completions) if alarm.sign.acts), None)
-    collapse = find_collapse(result.rows, result.diverged is not None)
-    lost = halved_at(result.rows)
-    kind: Kind = "healthy" if largest_fall(result.rows) <= LARGEST_FALL else "declined"
-    return Watched(
-        trial=result.trial,
-        kind="collapsed" if collapse else kind,
-        alarm=first.iteration if first else None,
-        sign=first.sign.name if first else None,
-        lost=collapse.onset if lost is None else lost,
-    )
-
-
-def largest_fall(rows: Sequence[Row]) -> float:
-    """Return how far held-out accuracy was at most below its best before, 0 to 1."""
-    best = largest = 0.0
-    for row in rows:
-        if row.get(ACCURACY) is not None:
-            best = max(best, row[ACCURACY])
-            largest = max(largest, best - row[ACCURACY])
-    return largest
-
-
-def accuracy_at_end(result: Result) -> float:
-    """Return the held-out accuracy of the policy that a run ended with.
-
-    Where the guard went back in the last iteration it is that of the copy it went back to. A run that was
-    ended for its numbers has none left: 0.
-    """
-    if result.diverged is not None:
-        return 0.0
-    known: dict[int, float] = {}
-    for row in result.rows:
-        at = row["iteration"]
-        known[at] = row[ACCURACY] if row.get(ACCURACY) is not None else known.get(at - 1, 0.0)
-        target = row.get(ROLLED_BACK_TO)
-        if target is not None:
-            known[at] = known.get(int(target), 0.0)
-    return known[max(known)] if known else 0.0
-
-
-def rescues(results: Sequence[Result], again: Iterable[Result]) -> list[Rescue]:
-    """Compare runs that were done again with rollback with what they were, and with calm ones.
-
-    Args:
-        results: of the study.
-        again: some of its runs, with the guard at work.
-    """
-    before = {result.trial: accuracy_at_end(result) for result in results}
-    calm: dict[tuple[str, int], float] = {}
-    for result in results:
-        if not find_collapse(result.rows, result.diverged is not None):
-            key = (result.trial.method, result.trial.seed)
-            calm[key] = max(calm.get(key, 0.0), before[result.trial])
-    return [
-        Rescue(
-            trial=result.trial,
-            calm=calm[result.trial.method, result.trial.seed],
-            without=before[result.trial],
-            guarded=accuracy_at_end(result),
-            rollbacks=sum(row.get(ROLLED_BACK_TO) is not None for row in result.rows),
-        )
-        for result in again
-        if (result.trial.method, result.trial.seed) in calm
-    ]
-
-
-def summarise_guard(
-    runs: Sequence[Watched], rescued: Sequence[Rescue], interval: ShareInterval
-) -> dict[str, Any]:
-    """Return what is said of the guard.
-
-    Keys: ``false_alarms`` (of healthy runs), ``declined``, ``noticed`` (collapsing runs with an alarm before
-    the loss) and ``rescued``, each with ``count``, ``total``, ``rate``, ``interval``; ``lead`` (median
-    iterations between alarm and loss, ``least`` and ``most``); ``signs`` (first ones, of collapsing runs);
-    ``rescues`` (one entry a run), ``rescues_by_stress`` (``rescued`` of ``total``, means of the others);
-    ``report_guard`` adds ``seeds``.
-    """
-    kinds = {kind: [run for run in runs if run.kind == kind] for kind in ("healthy", "declined", "collapsed")}
-    alarms = {kind: sum(run.alarm is not None for run in own) for kind, own in kinds.items()}
-    leads = [run.lead for run in kinds["collapsed"] if run.lead is not None and run.lead > 0]
-    signs = [run.sign for run in kinds["collapsed"] if run.sign]
-    saved = sum(one.is_rescued for one in rescued)
-    return {
-        "false_alarms": share_of(alarms["healthy"], len(kinds["healthy"]), interval),
-        "declined": share_of(alarms["declined"], len(kinds["declined"]), interval),
-        "noticed": share_of(len(leads), len(kinds["collapsed"]), interval),
-        "lead": {"median": median(leads), "least": min(leads), "most": max(leads)} if leads else None,
-        "signs": {sign: signs.count(sign) for sign in sorted(set(signs), key=lambda one: -signs.count(one))},
-        "rescued": share_of(saved, len(rescued), interval),
-        "rescues_by_stress": _by_stress(rescued),
-        "rescues": [asdict(one) | {"trial": one.trial.name, "rescued": one.is_rescued} for one in rescued],
-    }
-
-
-def _by_stress(rescued: Sequence[Rescue]) -> dict[str, Any]:
-    by_stress: dict[str, list[Rescue]] = {}
-    for one in sorted(rescued, key=lambda one: (one.trial.stress.updates, one.trial.stress.rate)):
-        by_stress.setdefault(one.trial.stress.label, []).append(one)
-    return {
-        label: {
-            "rescued": sum(one.is_rescued for one in own),
-            "total": len(own),
-            **{
-                key: fmean(getattr(one, key) for one in own)
-                for key in ("without", "guarded", "calm", "rollbacks")
-            },
-        }
-        for label, own in by_stress.items()
-    }
 
 
 def report_guard(folder: Path, interval: ShareInterval, seeds: Sequence[int] | None = None) -> dict[str, Any]:

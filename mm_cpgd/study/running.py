@@ -24,7 +24,7 @@ from mm_cpgd.tracking.files import finite, write_lines
 
 GRID = "grid.json"
 GUARD = "guard.json"
-"""What ``mm-cpgd study guard`` found, see ``guarded.summarise_guard``."""
+"""What ``mm-cpgd study guard`` found, see ``guard_summary.summarise_guard``."""
 
 
 def run_study(

@@ -13,19 +13,11 @@ from mm_cpgd.cli_study import study_app
 from mm_cpgd.errors import UserError
 from mm_cpgd.study import running
 from mm_cpgd.study.grid import Grid, Stress, Trial
-from mm_cpgd.study.guarded import (
-    FOLDER,
-    Rescue,
-    accuracy_at_end,
-    largest_fall,
-    report_guard,
-    rescues,
-    run_guarded,
-    summarise_guard,
-    watched,
-)
+from mm_cpgd.study.guard_summary import summarise_guard
+from mm_cpgd.study.guarded import FOLDER, report_guard, run_guarded
 from mm_cpgd.study.results import Result, write_result
 from mm_cpgd.study.running import report_study
+from mm_cpgd.study.watched import Rescue, accuracy_at_end, largest_fall, rescues, watched
 
 GRID = Grid(("pg", "cpgd"), (2e-5, 2e-4), (1,), (1, 2))
 CALM, HARD = Stress(2e-5, 1), Stress(2e-4, 1)
@@ -142,7 +134,13 @@ def test_shares_are_of_their_kind_of_run():
     assert found["false_alarms"] == {"count": 1, "total": 2, "rate": 0.5, "interval": [0.1, 0.2]}
     assert (found["declined"]["total"], found["noticed"]["count"], found["noticed"]["total"]) == (1, 2, 2)
     assert found["lead"] == {"median": 9.5, "least": 9, "most": 10}
-    assert found["signs"] == {"drift_extreme": 2}
+    extreme = next(sign for sign in found["signs"] if sign["name"] == "drift_extreme")
+    assert extreme == {
+        "name": "drift_extreme", "acts": True, "before": 2, "first": 2, "lead": 9.5, "healthy": 1
+    }  # fmt: skip
+    # The fall from 80 to 50 of 100 comes later, and is no first sign.
+    fall = next(sign for sign in found["signs"] if sign["name"] == "held_out_fall")
+    assert (fall["before"], fall["first"], fall["lead"]) == (2, 0, 4)
     assert (found["rescued"]["count"], found["rescues"][0]["trial"]) == (1, "pg-lr2e-4-u1-s1")
 
 
