@@ -44,7 +44,7 @@ def summarise_guard(
 def _by_sign(collapsed: Sequence[Watched], healthy: Sequence[Watched]) -> list[dict[str, Any]]:
     """Say of each sign how well it foretells, the best first.
 
-    Keys: ``name``; ``acts``; ``before``, collapsing runs in which it came before the loss; ``first``, those in
+    Keys: ``name``; ``acts``; ``before``, collapsing runs where it came before the loss; ``first``, those in
     which no sign that acts came earlier; ``lead``, median iterations before; ``healthy`` runs that show it.
     """
     found = []
