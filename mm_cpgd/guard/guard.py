@@ -68,7 +68,7 @@ class Guard:
         *,
         completions: int,
         max_rollbacks: int = 3,
-        step_factor: float = 0.2,
+        step_factor: float = 0.1,
         target_drift: float = 0.001,
         alpha_factor: float = 1.0,
         settle: int = 8,

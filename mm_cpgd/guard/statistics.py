@@ -29,26 +29,21 @@ class Finding:
 
 @dataclass(frozen=True)
 class Above:
-    """The metric has been at or above ``limit`` in each of the last ``over`` iterations, or in their mean."""
+    """The metric has been at or above ``limit`` in each of the last ``over`` iterations."""
 
     metric: str
     limit: float
     over: int
-    mean: bool = False
 
     def __str__(self) -> str:
-        return f"{self.metric} ≥ {self.limit:g}, {(_mean_of if self.mean else _times)(self.over)}"
+        return f"{self.metric} ≥ {self.limit:g}, {_times(self.over)}"
 
     def __call__(self, history: History) -> Finding | None:
         """Judge the newest row."""
         last = _values(history, self.metric)[-self.over :]
         if len(last) < self.over:
             return None
-        if self.mean:
-            level, seen = fmean(last), f"{fmean(last):.3g} ({_mean_of(self.over)})"
-        else:
-            level, seen = min(last), f"{last[-1]:.3g}"
-        return Finding(level / self.limit, f"{self.metric} {seen}, limit {self.limit:g}")
+        return Finding(min(last) / self.limit, f"{self.metric} {last[-1]:.3g}, limit {self.limit:g}")
 
 
 @dataclass(frozen=True)
