@@ -207,7 +207,7 @@ class GuardConfig(Section):
 
     action: Literal["warn", "rollback", "stop", "off"] = "warn"
     max_rollbacks: PositiveInt = Field(3, description="of the whole run; the next alarm stops it")
-    step_factor: float = Field(0.2, gt=0, le=1, description="of the learning rates at each rollback, at most")
+    step_factor: float = Field(0.1, gt=0, le=1, description="of the learning rates at each rollback, at most")
     target_drift: float = Field(
         0.001, ge=0, description="nats a token an iteration that they are lowered to; 0: step_factor alone"
     )

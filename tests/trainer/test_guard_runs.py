@@ -45,7 +45,7 @@ def test_a_rollback_restores_the_policy_of_the_last_good_iteration(yaml: Path, w
     start = load_file(wordy_folder / "model.safetensors")
     assert all(torch.equal(value, start[name]) for name, value in weights(yaml.parent / "run").items())
     assert "guard: iteration 2: always: tokens/sampled" in said
-    assert "guard: back to the policy after iteration 0, learning rates × 0.2 (rollback 1 of 3)" in said
+    assert "guard: back to the policy after iteration 0, learning rates × 0.1 (rollback 1 of 3)" in said
 
 
 def test_after_a_rollback_the_run_goes_on_with_a_smaller_step_and_other_prompts(
@@ -57,7 +57,7 @@ def test_after_a_rollback_the_run_goes_on_with_a_smaller_step_and_other_prompts(
     # An iteration's drift was far above the target, so the step falls further than by step_factor.
     scale = rows[1]["guard/step_scale"]
     assert scale == pytest.approx(max(row["policy/drift"] for row in rows[:2]) ** -0.5 * 0.001**0.5)
-    assert scale < 0.2
+    assert scale < 0.1
     assert [row["iteration"] for row in rows] == [1, 2, 3, 4]
     assert rows[1]["guard/rolled_back_to"] == 0
     # Two steps an iteration, eight in all; the mean of an iteration's two.
