@@ -50,7 +50,7 @@ def test_a_calm_run_raises_no_alarm() -> None:
 
 
 def test_high_drift_alarms_in_the_second_iteration_in_a_row() -> None:
-    drift = [0.01] * 5 + [0.3, 0.01, 0.3, 0.06]
+    drift = [0.01] * 5 + [0.3, 0.01, 0.3, 0.07]
     rows = rows_of(policy_drift=drift)
     assert [(alarm.iteration, alarm.sign.name) for alarm in replay(rows)] == [(9, "drift_high")]
 
