@@ -130,10 +130,9 @@ def draw_curves(
         axes.tick_params(labelbottom=True)
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
-    figure.supxlabel("iteration", fontsize=9, color=_MUTED)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels) or 1, title="learning rate")
-    figure.suptitle(f"{label}, {_updates(updates)}", fontsize=10, color=_INK)
+    figure.suptitle(f"{label} by iteration, {_updates(updates)}", fontsize=10, color=_INK)
     return figure
 
 
