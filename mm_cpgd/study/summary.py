@@ -49,7 +49,8 @@ def summarise(grid: Grid, results: Sequence[Result], interval: ShareInterval) ->
     Keys: ``grid``; ``runs`` (``planned``, ``done``, ``collapsed``, ``seconds`` and ``cpu_seconds`` of all,
     ``codes``); ``methods`` (name to the numbers of ``_group``, over all levels, ``by_stress`` and
     ``at_own_rate``); ``stresses`` (collapses of all objectives at that level); ``parts`` (what clip and drift
-    do); ``same`` (see ``same_computations``); ``ranking`` (names, see ``rank``); ``ahead_of_cpgd``.
+    do); ``same`` (see ``same_computations``); ``ranking`` (names, see ``rank``); ``beside_cpgd``
+    (CPGD's final accuracy less each other's); ``ahead_of_cpgd`` (levels where another was better).
     """
     runs = finished(results)
     methods = {name: _method(grid, name, runs, interval) for name in grid.methods}
@@ -75,6 +76,11 @@ def summarise(grid: Grid, results: Sequence[Result], interval: ShareInterval) ->
         ],
         "same": same_computations(runs),
         "ranking": rank(methods),
+        "beside_cpgd": [
+            {"method": name, **asdict(difference(runs, "cpgd", name))}
+            for name in grid.methods
+            if "cpgd" in grid.methods and name != "cpgd"
+        ],
         "ahead_of_cpgd": _ahead(grid, runs, "cpgd"),
     }
 

@@ -192,6 +192,16 @@ def test_what_a_person_wrote_into_the_page_is_kept(tmp_path):
     assert again.count(READING[0]) == first.count(READING[0]) == 1
 
 
+@pytest.mark.usefixtures("_undrawn")
+def test_a_study_that_was_broken_off_has_a_page_with_gaps(tmp_path):
+    fill(tmp_path, replace(GRID, methods=("pg", "cpgd", "grpo")))
+    for file in (tmp_path / "runs").glob("grpo-*"):
+        file.unlink()
+    text = report_study(tmp_path, wilson_interval).read_text()
+    assert "**The study is incomplete**" in text
+    assert "| PG | +75.0 (" in text
+
+
 def test_the_page_before_any_run_has_no_findings():
     assert "None yet" in render(Grid(), None)
 

@@ -134,6 +134,10 @@ def test_a_summary_counts_collapses_by_objective_and_by_stress():
     assert found["runs"] == {
         "planned": 4, "done": 4, "collapsed": 1, "seconds": 4.0, "cpu_seconds": 4.0, "codes": ["code"]
     }  # fmt: skip
+    # CPGD less PG: −0.1 and +0.4.
+    assert found["beside_cpgd"] == [
+        {"method": "pg", "mean": pytest.approx(0.15), "low": -1.0, "high": 1.0, "n": 1}
+    ]
     # At the calm level PG ended higher: that is said.
     (ahead,) = found["ahead_of_cpgd"]
     assert (ahead["method"], ahead["rate"], ahead["mean"]) == ("pg", 1e-5, pytest.approx(0.1))
