@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from data.images import image_ref
-from eval.answers import Decoding, Question, answer
-from eval.generators import LocalGenerator
+from eval.generate.generate import Decoding, Question, answer
+from eval.generate.local import LocalGenerator
 
 SIDE = 1000
 

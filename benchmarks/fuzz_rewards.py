@@ -35,7 +35,7 @@ _armed = False
 
 def _watch(event: str, arguments: tuple[object, ...]) -> None:
     """Fail when code is compiled, run or started while a verdict is made in this process."""
-    if _armed and event in _FORBIDDEN and "rewards.worker" not in repr(arguments):
+    if _armed and event in _FORBIDDEN and "rewards.workers.worker" not in repr(arguments):
         raise SystemExit(f"{event} during a verdict: {arguments!r:.200}")
 
 

@@ -22,11 +22,11 @@ from unittest.mock import patch
 from rich.console import Console
 
 from benchmarks.train_step import versions
-from mm_cpgd.cli import held_out_evaluator
-from mm_cpgd.config_loading import load_config
-from mm_cpgd.run import train
-from mm_cpgd.run_folder import Start
+from mm_cpgd.cli.main import held_out_evaluator
+from mm_cpgd.config.loading import load_config
 from mm_cpgd.tracking import read_metrics
+from mm_cpgd.training.run import train
+from mm_cpgd.training.run_folder import Start
 
 WATCHING = (
     "mm_cpgd.algorithms.objective.token_metrics",

@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from eval.benchmark import DataSource, ScoredRow
 from eval.benchmarks.mathvista import benchmark
-from eval.responses import read_responses
-from eval.scoring import score
+from eval.predictions import read_responses
+from eval.scoring.score import score
 from rewards import Status
 
 _LETTER = re.compile(r"\([A-Za-z]\)")

@@ -44,7 +44,7 @@ def _force_lengths() -> None:
 
 
 def _config(folder: Path, work: Workload) -> Any:
-    from mm_cpgd.config_loading import load_config
+    from mm_cpgd.config.loading import load_config
 
     kl = [{"name": "kl", "coefficient": 0.04}] if work.reference else []
     settings = {
@@ -81,8 +81,8 @@ def _config(folder: Path, work: Workload) -> Any:
 
 
 def _run(config: Any, memory: Memory) -> None:
-    from mm_cpgd.run import Start, train
-    from mm_cpgd.trainer import Trainer
+    from mm_cpgd.training.run import Start, train
+    from mm_cpgd.training.trainer import Trainer
 
     begin = Trainer.run
 

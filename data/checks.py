@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from data.errors import DataError
-from data.example import Example
+from data.example import DataError, Example, split_at_images
 from data.images import image_size
-from data.markers import split_at_images
 
 # In a prompt these would be read as the model's own markup: an image pad without an image, an end of turn.
 CONTROL_TOKENS = (

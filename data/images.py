@@ -21,8 +21,7 @@ from urllib.parse import unquote
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from data.errors import DataError
-from data.example import ImageRef
+from data.example import DataError, ImageRef
 
 MAX_PIXELS = 50_000_000
 # Pillow knows many more; the rest is rare in data sets and has the worse record with hostile files.

@@ -14,8 +14,7 @@ from urllib.parse import parse_qsl
 
 from data.checks import CONTROL_TOKENS, ImageCheck, check_pictures, check_text
 from data.columns import check_columns, check_present, to_example
-from data.errors import DataError
-from data.example import Example
+from data.example import DataError, Example
 from data.images import MAX_PIXELS
 from data.readers import Row, read_rows
 

@@ -1,16 +1,50 @@
-"""What a benchmark is: how its rows are loaded, asked, scored and grouped. One file a benchmark.
-
-A file, the project's own (``eval/benchmarks/``) or a user's, defines one ``benchmark = Benchmark(…)``.
-"""
+"""Definition of a benchmark: how its rows are loaded, prompted, scored and grouped. One file a benchmark."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from data import Example
+from data.example import MARKER
 from rewards import Verdict, verify
+
+_OPTION = re.compile(r"(?:^|(?<=[\s;；,，(（]))[(（]?([A-H])\s*[.:．：、)）]", re.MULTILINE)
+
+
+def with_images(text: str, example: Example) -> str:
+    """Put ``<image>`` before the text once for each image, unless it says itself where images belong."""
+    # A marker without its image would stop the run; the rows that have one are the data's own mistakes.
+    text = MARKER.sub(lambda mark: mark[0] if int(mark[1] or 1) <= len(example.images) else "", text)
+    return text if MARKER.search(text) else "<image>\n" * len(example.images) + text
+
+
+def inline_options(text: str) -> tuple[str, ...]:
+    """Return the texts of the options A, B, … that end a question; empty if there are not two of them.
+
+    "Find x. A: 4; B: 5" has the options "4" and "5".
+    """
+    marks = list(_OPTION.finditer(text))
+    starts = [i for i, mark in enumerate(marks) if mark[1] == "A" and "B" in {m[1] for m in marks[i + 1 :]}]
+    if not starts:
+        return ()
+    chosen = [marks[starts[-1]]]
+    for mark in marks[starts[-1] + 1 :]:
+        if mark[1] == chr(ord(chosen[-1][1]) + 1):
+            chosen.append(mark)
+    ends = [mark.start() for mark in chosen[1:]] + [len(text)]
+    return tuple(
+        text[mark.end() : end].strip().rstrip(";；").strip() for mark, end in zip(chosen, ends, strict=True)
+    )
+
+
+def options_with(gold: str, text: str) -> tuple[str, ...]:
+    """Return the options in the text, if the gold letter is the letter of one of them; else none."""
+    options = inline_options(text)
+    return options if len(gold) == 1 and gold in "ABCDEFGH"[: len(options)] else ()
+
 
 # Sends one prompt to a judge and returns its reply; raises ``JudgeError`` when none came.
 Ask = Callable[[str], str]
@@ -94,7 +128,7 @@ class Benchmark:
         official: its own rule without its LLM steps; given ``Response.extraction`` where it exists.
         groups: dimension to the values that a row has there, such as ``{"level": ["3"]}``.
         verifier: this project's verdict.
-        judge: the benchmark's own scoring with an LLM, None for the general one of ``eval.judge``.
+        judge: the benchmark's own scoring with an LLM, None for the general one of ``eval.scoring.judge``.
         read: makes a response of a record of the benchmark's own output format; None if that is plain.
         metrics: more numbers from the scored rows of one protocol, such as We-Math's four dimensions.
         system_prompt: put before every question, None for none.

@@ -11,11 +11,11 @@ from typing import Any
 from PIL import Image
 
 from data import DataError, Example, ImageRef, image_size
-from eval.answers import image_digest
-from eval.comparison import compare
+from eval.compare import compare
+from eval.generate.generate import image_digest
 from eval.results import Result
 from mm_cpgd.errors import UserError
-from rewards.binding import nearest
+from rewards.registry import nearest
 
 GREY = (128, 128, 128)
 

@@ -182,7 +182,7 @@ def _renumbered(rows: Iterable[Row]) -> Iterator[Row]:
 
 
 def _hub_rows(hub: str, config: str | None, split: str, files: str | None) -> Iterator[Row]:
-    from data.hub import read_dataset
+    from data.readers import read_dataset
 
     try:
         dataset = _download(hub, config, split, files)

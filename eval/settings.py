@@ -1,15 +1,15 @@
-"""What a person asks of an evaluation, kept with its result so that it can be repeated."""
+"""Settings of an evaluation, stored with its result so that it can be repeated, and their differences."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from eval.registry import find_benchmark
+from eval.benchmarks import find_benchmark
 from eval.results import read_result
 from mm_cpgd.errors import UserError
 
@@ -143,3 +143,36 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         if old.get(name) != new.get(name):
             lines.append(f"{name}: was {old.get(name, 'not there')}, is {new.get(name, 'not there')}")
     return lines
+
+
+# What two results are compared for, and where things lay: no reason for a warning.
+EXPECTED = (
+    "model", "model_id", "revision", "endpoint", "predictions", "predictions_fingerprint", "data", "command",
+    "generation", "first_prompt", "protocols",
+)  # fmt: skip
+
+
+def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the settings that differ, by dotted name, as (a's, b's); None where one has none.
+
+    The names of ``EXPECTED`` and what is below them are left out.
+    """
+    first, second = dict(_flat(a)), dict(_flat(b))
+    names = sorted(first.keys() | second.keys())
+    return {
+        name: (first.get(name), second.get(name))
+        for name in names
+        if first.get(name) != second.get(name) and not _expected(name)
+    }
+
+
+def _expected(name: str) -> bool:
+    return any(name == one or name.startswith(f"{one}.") for one in EXPECTED)
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

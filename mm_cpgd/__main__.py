@@ -1,6 +1,6 @@
-"""``python -m mm_cpgd``: the command line, where the script of that name is not on the path."""
+"""``python -m mm_cpgd``: the command line, for launchers that take a module (torchrun, accelerate launch)."""
 
-from mm_cpgd.cli import main
+from mm_cpgd.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -1,7 +1,7 @@
 """The errors that are the user's to mend: one message, exit status 2, no traceback."""
 
-from data.errors import DataError
-from rewards.errors import RuleError
+from data.example import DataError
+from rewards.verdict import RuleError
 
 
 class UserError(ValueError):

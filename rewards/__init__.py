@@ -1,14 +1,11 @@
-"""Verifiable rewards: what a completion is worth, and why. Needs no torch; sympy runs in worker processes."""
+"""Verifiable rewards of mm-cpgd: verdicts on completions. No torch; sympy runs in worker processes."""
 
-from rewards.combine import RewardSum, Scored
-from rewards.components import Component
-from rewards.equivalence import equivalent
-from rewards.errors import RuleError
+from rewards.compose import Component, RewardSum, Scored
 from rewards.explain import Explanation, explain
 from rewards.extract import extract_answer
 from rewards.registry import get_rule, list_rules, rule
-from rewards.verdict import Status, Verdict
-from rewards.verification import verify, verify_many
+from rewards.verdict import RuleError, Status, Verdict
+from rewards.verify import equivalent, verify, verify_many
 
 __all__ = [
     "Component",

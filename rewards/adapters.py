@@ -9,10 +9,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rewards.combine import RewardSum, Scored
-from rewards.components import Component
-from rewards.errors import RuleError
-from rewards.row import RewardRow, gold_text, option_texts
+from rewards.compose import Component, RewardSum, Scored
+from rewards.example import RewardRow, gold_text, option_texts
+from rewards.verdict import RuleError
 
 Message = Mapping[str, Any]
 # What TRL passes beside the data set's columns.

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rewards.bounds import MAX_CHARS, Unreadable
-from rewards.clean import clean
-from rewards.decide import decide_cheaply
-from rewards.equivalence import TIME_LIMIT
 from rewards.extract import locate_answer
-from rewards.options import chosen, gold_letters, letters_in, named
-from rewards.reading import Part, Reading, read_answer, read_gold
-from rewards.tree import Node, exact
+from rewards.math.bounds import MAX_CHARS, Unreadable
+from rewards.math.choices import chosen, gold_letters, letters_in, named
+from rewards.math.clean import clean
+from rewards.math.decide import decide_cheaply
+from rewards.math.read import Part, Reading, read_answer, read_gold
+from rewards.math.tree import Node, exact
 from rewards.verdict import Verdict
-from rewards.verification import verify
+from rewards.verify import TIME_LIMIT, verify
 
 _INFIX = {"+": " + ", "*": "·", "/": "/", "^": "^", ":": ":", "cup": " ∪ ", "cap": " ∩ "}
 
@@ -86,7 +85,7 @@ def _options(text: str, choices: Sequence[str]) -> tuple[str, ...]:
 
 
 def _step(answer: str, gold: str) -> str:
-    """The step of ``rewards.equivalence`` that settles a free-form comparison."""
+    """The step of ``rewards.verify`` that settles a free-form comparison."""
     try:
         read_gold(gold)
     except Unreadable:

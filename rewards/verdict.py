@@ -1,4 +1,4 @@
-"""What a reward rule says of one completion, with its evidence."""
+"""Verdict of a reward rule on one completion, with its evidence; and the error of this package."""
 
 from __future__ import annotations
 
@@ -35,3 +35,7 @@ class Verdict:
     status: Status
     extracted: str | None = None
     reason: str = ""
+
+
+class RuleError(ValueError):
+    """A reward rule that is unknown, malformed or misconfigured; the message says what to do."""

@@ -25,7 +25,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A randomly initialised tiny Qwen2.5-VL; do not write into it."""
     from transformers.utils import logging
 
-    from mm_cpgd.tiny import build_tiny
+    from mm_cpgd.tiny.model import build_tiny
 
     logging.disable_progress_bar()
     return build_tiny(tmp_path_factory.mktemp("tiny"))
@@ -34,7 +34,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_policy(tiny_folder: Path) -> Policy:
     """The same, loaded; do not change it."""
-    from mm_cpgd.config import PolicyConfig
+    from mm_cpgd.config.schema import PolicyConfig
     from mm_cpgd.policy import load_policy
 
     return load_policy(PolicyConfig(model=str(tiny_folder)))

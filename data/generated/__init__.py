@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from data.errors import DataError
-from data.example import Example, ImageRef
+from data.example import DataError, Example, ImageRef
 from data.generated import chart, clock, lengths, shapes, table
 from data.generated.scene import Question, respond
 

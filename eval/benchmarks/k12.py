@@ -7,9 +7,8 @@ accuracy. The set is the folder ``eval/k12`` of github.com/ModalMinds/MM-EUREKA 
 from __future__ import annotations
 
 from data import DataError, Example, Row
-from eval.benchmark import Benchmark, DataSource, verified
+from eval.benchmark import Benchmark, DataSource, verified, with_images
 from eval.loading import check_published, complete, published_example, published_rows
-from eval.prompts import with_images
 
 COLUMNS = ("id", "question", "answer")
 PROMPT = "{question}\n\n" r"Reason step by step, then give the final answer in \boxed{{}}."

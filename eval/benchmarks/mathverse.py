@@ -23,11 +23,10 @@ from statistics import mean
 from typing import Any
 
 from data import Example, Row
-from eval.benchmark import Ask, Benchmark, DataSource, Response
+from eval.benchmark import Ask, Benchmark, DataSource, Response, options_with, with_images
 from eval.loading import check_published, complete, published_example, published_rows
-from eval.prompts import options_with, with_images
 from rewards import Status, Verdict, extract_answer
-from rewards.options import letters_in
+from rewards.math.choices import letters_in
 
 COLUMNS = ("sample_index", "problem_version", "question", "answer", "question_type")
 VERSIONS = ("Text Dominant", "Text Lite", "Vision Intensive", "Vision Dominant", "Vision Only")

@@ -1,6 +1,6 @@
 r"""MathVision (MATH-V): 3,040 competition questions with a picture; the split ``testmini`` has 304 of them.
 
-Scored by rule alone: ``eval.rules.mathvision`` has it, and reproduces the ``correct`` and the totals of
+Scored by rule alone: ``eval.official.mathvision`` has it, and reproduces the ``correct`` and the totals of
 published outputs from the raw responses. Half of the questions have options A to E; an answer is right if
 it is the gold letter or equals the gold option's text. The totals that the benchmark writes are these
 groups: ``-all`` is overall, ``-level3`` the level 3, ``algebra`` the subject, ``algebra_level3`` and
@@ -16,10 +16,10 @@ read.
 from __future__ import annotations
 
 from data import Example, Row
-from data.markers import MARKER
+from data.example import MARKER
 from eval.benchmark import Benchmark, DataSource, Response
 from eval.loading import check_published, complete, published_example, published_rows
-from eval.rules import mathvision as rules
+from eval.official import mathvision as rules
 from rewards import Verdict
 
 COLUMNS = ("id", "question", "options", "answer", "level", "subject")

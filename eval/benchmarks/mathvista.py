@@ -1,8 +1,8 @@
 r"""MathVista: 1,000 questions with a picture (testmini), from 31 sources.
 
 The benchmark scores in two stages: an LLM extracts the answer from a response, then a rule compares it
-(``eval.rules.mathvista``). Official here is the rule, on the stored ``extraction`` if there is one; without
-one, on what the benchmark extracts without asking (a response that is the answer, or ``The answer is
+(``eval.official.mathvista``). Official here is the rule, on the stored ``extraction`` if there is one;
+without one, on what the benchmark extracts without asking (a response that is the answer, or ``The answer is
 "…".``) or else on what this project reads out of the response. The judge lets an LLM extract, then asks the
 same rule. Multiple choice never abstains: an extraction that names no option is the one nearest to it in
 spelling.
@@ -22,10 +22,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from data import Example, Row
-from eval.benchmark import Ask, Benchmark, DataSource, Response
+from eval.benchmark import Ask, Benchmark, DataSource, Response, with_images
 from eval.loading import check_published, complete, published_example, published_rows
-from eval.prompts import with_images
-from eval.rules import mathvista as rules
+from eval.official import mathvista as rules
 from rewards import Status, Verdict, extract_answer
 
 COLUMNS = ("pid", "question", "choices", "precision", "answer", "question_type", "answer_type", "metadata")

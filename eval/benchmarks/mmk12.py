@@ -7,11 +7,10 @@ final answer, which is asked for in \boxed{}, equals the gold one. The verifier 
 from __future__ import annotations
 
 from data import Example, Row
-from eval.benchmark import Benchmark, DataSource, Response
+from eval.benchmark import Benchmark, DataSource, Response, options_with, with_images
 from eval.loading import check_published, complete, published_example, published_rows
-from eval.prompts import options_with, with_images
 from rewards import Status, Verdict, extract_answer
-from rewards.options import letters_in
+from rewards.math.choices import letters_in
 
 COLUMNS = ("id", "question", "answer", "subject")
 PROMPT = (

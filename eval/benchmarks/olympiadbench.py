@@ -3,7 +3,8 @@ r"""OlympiadBench: open-ended competition problems in mathematics and physics, i
 Subsets are named like ``OE_MM_maths_en_COMP``: open-ended (OE; theorem proofs, TP, cannot be scored by rule),
 with images (MM) or text only (TO), subject, language, competition or college entrance exam. Without a split,
 the five with images are read; ``--split OE`` is all ten, ``--split OE_TO`` the text-only ones, and a whole
-name one subset. Subsets that a local copy lacks are left out. ``eval.rules.olympiadbench`` scores officially.
+name one subset. Subsets that a local copy lacks are left out. ``eval.official.olympiadbench`` scores
+officially.
 
 An id that an earlier subset has already is written with its subset: ``OE_MM_maths_zh_CEE/17``.
 """
@@ -17,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from data import DataError, Example, Row
-from eval.benchmark import Benchmark, DataSource, Response
+from eval.benchmark import Benchmark, DataSource, Response, with_images
 from eval.loading import check_published, complete, published_example, published_files, published_rows
-from eval.prompts import with_images
-from eval.rules import olympiadbench as rules
+from eval.official import olympiadbench as rules
 from rewards import Verdict, verify
 
 SUBSETS = (

@@ -1,6 +1,6 @@
 """We-Math: 525 problems asked as a whole and step by step; 1,740 multiple-choice questions.
 
-The official rule takes the first sign behind the last "Answer" as the letter, see ``eval.rules.wemath``,
+The official rule takes the first sign behind the last "Answer" as the letter, see ``eval.official.wemath``,
 which also has the four-dimensional metrics. Their divisor is the number of problems whose rows are all there:
 525 on the whole of testmini, fewer with a limit.
 
@@ -15,10 +15,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data import Example, Row
-from eval.benchmark import Benchmark, DataSource, Response
+from eval.benchmark import Benchmark, DataSource, Response, options_with, with_images
 from eval.loading import check_published, complete, published_example, published_rows
-from eval.prompts import options_with, with_images
-from eval.rules import wemath as rules
+from eval.official import wemath as rules
 from rewards import Status, Verdict
 
 COLUMNS = ("ID", "key", "question", "option", "answer")

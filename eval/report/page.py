@@ -14,11 +14,9 @@ import jinja2
 from markupsafe import Markup
 
 from eval.report.answers import browser_data
-from eval.report.differences import costs, paired
-from eval.report.pictures import PageImages
-from eval.report.sheets import read_sheets
-from eval.report.thumbnails import BYTE_BUDGET, Pictures
-from mm_cpgd.config_yaml import dump_yaml
+from eval.report.pictures import BYTE_BUDGET, PageImages, Pictures
+from eval.report.sheets import costs, paired, read_sheets
+from mm_cpgd.config.yaml import dump_yaml
 from mm_cpgd.report.page import percent, visible
 from mm_cpgd.tracking.files import finite, writing
 

@@ -15,8 +15,7 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from mm_cpgd.algorithms.described import described
-from mm_cpgd.algorithms.limits import AboveOne, OpenShare
+from mm_cpgd.algorithms.part_info import AboveOne, OpenShare, described
 from mm_cpgd.algorithms.selection import has_signal
 from mm_cpgd.errors import UserError
 

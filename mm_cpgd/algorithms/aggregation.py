@@ -11,7 +11,7 @@ from __future__ import annotations
 from pydantic import PositiveInt
 from torch import Tensor
 
-from mm_cpgd.algorithms.described import described
+from mm_cpgd.algorithms.part_info import described
 
 
 @described("w = 1 / Σ over the mini-batch of |y|", source="CPGD, arXiv 2505.12504; DAPO, arXiv 2503.14476")

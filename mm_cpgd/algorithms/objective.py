@@ -1,4 +1,4 @@
-"""One objective composed from parts: what the trainer calls at each station of the step."""
+"""Objective composed from parts: the methods that the trainer calls in each phase of a step."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from torch import Tensor
 
 from mm_cpgd.algorithms.checks import check_mix, check_surrogate_options
 from mm_cpgd.algorithms.parts import Part, make_part, options_for
-from mm_cpgd.algorithms.states import State
-from mm_cpgd.algorithms.token_inputs import token_inputs, token_metrics
+from mm_cpgd.algorithms.regularizers import LARGEST_LOG_RATIO, State, capped_k3, kl_estimate
 
 if TYPE_CHECKING:
-    from mm_cpgd.config import AlgorithmConfig, PartConfig
+    from mm_cpgd.config.schema import AlgorithmConfig, PartConfig
 
 
 @dataclass(frozen=True)
@@ -286,3 +285,52 @@ def _states(parts: Sequence[Part]) -> dict[str, State]:
     """Make what each part remembers, as it is before the first step."""
     makers = [(part, part.description.state) for part in parts]
     return {part.where: maker(**options_for(maker, part.options)) for part, maker in makers if maker}
+
+
+def token_inputs(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    lengths: Tensor,
+    reference_logprobs: Tensor | None,
+    entropy: Tensor | None,
+) -> dict[str, Any]:
+    """Everything a part may ask for by name, at least float32, with 0 at masked positions."""
+    dtype = torch.promote_types(logprobs.dtype, torch.float32)
+    zero = torch.zeros((), dtype=dtype, device=logprobs.device)
+
+    def clean(values: Tensor) -> Tensor:
+        return torch.where(mask, values.to(dtype), zero)
+
+    available: dict[str, Any] = {
+        "log_ratio": clean(logprobs.to(dtype) - old_logprobs),
+        "advantages": (advantages[:, None] if advantages.dim() == 1 else clean(advantages)).to(dtype),
+        "mask": mask,
+        "lengths": lengths.to(device=logprobs.device, dtype=dtype),
+    }
+    if reference_logprobs is not None:
+        available["reference_log_ratio"] = clean(logprobs.to(dtype) - reference_logprobs)
+    if entropy is not None:
+        available["entropy"] = clean(entropy)
+    return available
+
+
+@torch.no_grad()
+def token_metrics(available: Mapping[str, Any], clipped: Tensor) -> dict[str, Tensor]:
+    """Token means over the mini-batch, as sums over these rows, and extremes of the ratio."""
+    mask, log_ratio = available["mask"], available["log_ratio"]
+    tokens = available["lengths"].sum().clamp(min=1)
+    ratio = log_ratio.clamp(max=LARGEST_LOG_RATIO).exp()
+    by_token = {"policy_drift": capped_k3(log_ratio), "clip_fraction": clipped, "ratio": ratio}
+    if "reference_log_ratio" in available:
+        by_token["kl"] = kl_estimate(available["reference_log_ratio"], "k3")
+    if "entropy" in available:
+        by_token["entropy"] = available["entropy"]
+    if "token_weight" in available:
+        by_token["token_weight"] = available["token_weight"]
+    metrics = {name: (values * mask).sum() / tokens for name, values in by_token.items()}
+    # An infinite fill is the neutral element of the reduction, for rows that have no token at all.
+    metrics["max/ratio"] = ratio.masked_fill(~mask, float("-inf")).amax()
+    metrics["min/ratio"] = ratio.masked_fill(~mask, float("inf")).amin()
+    return metrics

@@ -1,4 +1,4 @@
-"""What is subtracted for each token: drift from the old policy, divergence from the reference, entropy.
+"""Regularizers: what is subtracted for each token (policy drift, divergence from the reference, entropy).
 
 A part takes any of ``log_ratio`` ℓ = log π − log π_old, ``reference_log_ratio`` = log π − log π_ref,
 ``entropy``, all (n, T), and returns its penalty (n, T), its coefficient included. A part that takes
@@ -9,16 +9,72 @@ carry a gradient; without them neither is paid for.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
 
 import torch
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from mm_cpgd.algorithms.described import described
-from mm_cpgd.algorithms.limits import OpenShare
-from mm_cpgd.algorithms.states import EntropyController
+from mm_cpgd.algorithms.part_info import OpenShare, described
 from mm_cpgd.algorithms.token_weights import largest_covariances
+
+
+class State(Protocol):
+    """What the objective asks of a part's memory."""
+
+    @property
+    def value(self) -> Any:
+        """What the part gets."""
+
+    def observe(self, metrics: Mapping[str, float]) -> None:
+        """Take note of an optimizer step; names as ``Objective.loss`` gives them."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what ``load_state_dict`` needs, as plain data."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+
+
+class EntropyController:
+    """A coefficient that grows while the entropy is below its target and shrinks while it is above.
+
+    Args:
+        target: nats a token.
+        step: change of the coefficient at each optimizer step.
+        largest: its upper bound; the lower one is 0.
+    """
+
+    def __init__(self, target: float, step: float, largest: float) -> None:
+        self.target = target
+        self.step = step
+        self.largest = largest
+        self.coefficient = 0.0
+        self.below = False
+
+    @property
+    def value(self) -> float:
+        """The coefficient that acts now: 0 while the entropy is above its target."""
+        return self.coefficient if self.below else 0.0
+
+    def observe(self, metrics: Mapping[str, float]) -> None:
+        """Move by one step; a step whose entropy is not finite or not given is passed over."""
+        entropy = metrics.get("entropy", float("nan"))
+        if entropy != entropy:
+            return
+        self.below = entropy <= self.target
+        moved = self.coefficient + (self.step if self.below else -self.step)
+        self.coefficient = min(max(moved, 0.0), self.largest)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return coefficient and side of the target."""
+        return {"coefficient": self.coefficient, "below": self.below}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.coefficient, self.below = float(state["coefficient"]), bool(state["below"])
+
 
 # e^20 ≈ 5e8: a token there is lost anyway, and sums of such values are still finite in float32.
 LARGEST_LOG_RATIO = 20.0

@@ -1,18 +1,19 @@
-"""Which prompts of a rollout batch are worth an update.
+"""Prompt selection, reward shaping and curriculum scores: what happens to a rollout batch before advantages.
 
-A part takes any of ``accuracy`` and ``rewards``, both (P, G) over all processes and NaN where a completion
-could not be scored, and returns ``keep`` (P,) bool. With several parts a prompt must be kept by each.
+A selection part takes any of ``accuracy`` and ``rewards``, both (P, G) over all processes and NaN where a
+completion could not be scored, and returns ``keep`` (P,) bool. With several parts a prompt must be kept by
+each.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from mm_cpgd.algorithms.described import described
-from mm_cpgd.algorithms.limits import Share
+from mm_cpgd.algorithms.part_info import OpenShare, Share, described
 
 
 def has_signal(rewards: Tensor) -> Tensor:
@@ -76,3 +77,69 @@ def dynamic_sampling(
         (P,) bool.
     """
     return has_signal(accuracy if on == "accuracy" else rewards)
+
+
+@described(
+    "adds −{penalty}·clip((|y| − (max_new_tokens − {buffer})) / {buffer}, 0, 1)",
+    source="DAPO, arXiv 2503.14476, eq. 13",
+)
+def overlong_penalty(
+    lengths: Tensor, max_tokens: int, *, buffer: PositiveInt | None = None, penalty: PositiveFloat = 1.0
+) -> Tensor:
+    """Soft overlong punishment, from 0 down to −penalty.
+
+    Args:
+        lengths: tokens of each completion, any shape.
+        max_tokens: longest completion that may be sampled; there the whole penalty applies.
+        buffer: tokens before ``max_tokens`` over which it grows linearly; None: a fifth of them, as in the
+            paper.
+        penalty: the largest, in units of reward; the paper's 1 goes with rewards of −1 and 1.
+
+    Returns:
+        The addition, ≤ 0, in the shape of ``lengths``.
+    """
+    width = buffer or max(1, max_tokens // 5)
+    return -penalty * ((lengths - (max_tokens - width)) / width).clamp(min=0, max=1)
+
+
+@described(
+    "score = {outcome}·p·(1 − p) + {variety}·d, p mean accuracy of the prompt's completions, d their share "
+    "of distinct bigrams; {share} of each batch is drawn in proportion to it, the rest from all alike",
+    source="variance-aware sampling, MMR1, arXiv 2509.21268",
+)
+def variance_aware(
+    accuracy: Tensor,
+    diversity: Tensor,
+    *,
+    outcome: NonNegativeFloat = 0.8,
+    variety: NonNegativeFloat = 0.2,
+    share: OpenShare = 0.5,
+) -> Tensor:
+    """MMR1's variance promotion score: outcome variance and diversity of the trajectories.
+
+    MMR1 scores every prompt by rollouts of its own now and then; here a prompt's score is that of its last
+    rollout in training, which costs nothing, and prompts without one come from the uniform part.
+
+    Args:
+        accuracy: (P, G) in [0, 1], NaN where unscored.
+        diversity: (P,) in [0, 1], see ``distinct_share``.
+        outcome: weight of the outcome's variance.
+        variety: weight of the diversity.
+        share: of a batch that is drawn by score; read by the sampler.
+
+    Returns:
+        (P,); 0 where no completion could be scored.
+    """
+    p = accuracy.nanmean(dim=1)
+    return (outcome * p * (1 - p) + variety * diversity).nan_to_num(0.0)
+
+
+def distinct_share(completions: Sequence[Sequence[int]], n: int = 2) -> float:
+    """Distinct n-grams over all n-grams of a group's completions (Distinct-n, arXiv 1510.03055); 0 for none.
+
+    Args:
+        completions: token ids of each.
+        n: length of the grams.
+    """
+    grams = [tuple(ids[i : i + n]) for ids in completions for i in range(len(ids) - n + 1)]
+    return len(set(grams)) / len(grams) if grams else 0.0

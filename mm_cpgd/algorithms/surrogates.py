@@ -14,8 +14,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from mm_cpgd.algorithms.described import described
-from mm_cpgd.algorithms.limits import AboveOne, OpenShare
+from mm_cpgd.algorithms.part_info import AboveOne, OpenShare, described
 
 
 @described("S = ℓ·A", gradient="A", source="REINFORCE, Williams 1992")

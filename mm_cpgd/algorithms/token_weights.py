@@ -14,8 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from mm_cpgd.algorithms.described import described
-from mm_cpgd.algorithms.limits import OpenShare
+from mm_cpgd.algorithms.part_info import OpenShare, described
 
 
 @described(

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mm_cpgd.guard.history import HELD_OUT, WINDOW, History, Row, trimmed, value_of
 from mm_cpgd.guard.signs import REWARD, SIGNS, Sign
-from mm_cpgd.guard.statistics import Finding, fall_of
-from mm_cpgd.guard.watching import ROLLED_BACK_TO, after_rollback, newly, strengths, watch
+from mm_cpgd.guard.trend_tests import HELD_OUT, WINDOW, Finding, History, Row, fall_of, trimmed, value_of
+from mm_cpgd.guard.watch import ROLLED_BACK_TO, after_rollback, newly, strengths, watch
 
 Action = Literal["off", "warn", "rollback", "stop"]
 # A copy is taken for good only while every sign that acts is below this share of its threshold.

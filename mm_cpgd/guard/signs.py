@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mm_cpgd.guard.history import History
-from mm_cpgd.guard.statistics import Above, Falls, Finding, Jumps, Rises, Test, fall_of
+from mm_cpgd.guard.trend_tests import Above, Falls, Finding, History, Jumps, Rises, Test, fall_of
 
 REWARD = "reward/mean"
 

@@ -13,16 +13,16 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-from mm_cpgd.config import PolicyConfig
+from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy.families import refuses_shared_prefix, set_pixel_limits, vision_modules
 from mm_cpgd.policy.lora import add_lora
 from mm_cpgd.policy.policy import Policy
 from mm_cpgd.policy.prompts import PromptEncoder
-from mm_cpgd.policy.shared_prefix import prepare_model
+from mm_cpgd.policy.shared_prefix.forward import prepare_model
 from mm_cpgd.policy.vision import project_patches_as_matrices
 
-EMBEDDED = {"embedded:tiny": Path(__file__).parent.parent / "assets" / "tiny"}
+EMBEDDED = {"embedded:tiny": Path(__file__).parent.parent / "tiny" / "assets"}
 # What transformers raises for folders and names that hold no usable model.
 LOADING_ERRORS = (
     OSError,

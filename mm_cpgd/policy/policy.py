@@ -16,8 +16,8 @@ from mm_cpgd.policy.families import base_model, control_token_ids
 from mm_cpgd.policy.logprobs import token_logprobs
 from mm_cpgd.policy.lora import merged_weights
 from mm_cpgd.policy.prompts import PromptEncoder
-from mm_cpgd.policy.shared_prefix import hidden_states
-from mm_cpgd.policy.stream import join, lay_out
+from mm_cpgd.policy.shared_prefix.forward import hidden_states
+from mm_cpgd.policy.shared_prefix.packing import join, lay_out
 from mm_cpgd.policy.vision import Sight
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from mm_cpgd.config_yaml import dump_yaml
+from mm_cpgd.config.yaml import dump_yaml
 from mm_cpgd.report.charts import draw_charts, draw_others
 from mm_cpgd.report.examples import choose_rollouts, is_right
 from mm_cpgd.report.run_data import RunData, Share, load_run, number

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mm_cpgd.config_yaml import read_yaml
+from mm_cpgd.config.yaml import read_yaml
 from mm_cpgd.errors import UserError
 from mm_cpgd.tracking import read_metrics
 

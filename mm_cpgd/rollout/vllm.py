@@ -5,9 +5,9 @@ Whether vLLM runs in this process or as a server is the backend's affair (``vllm
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from PIL import Image
@@ -15,9 +15,13 @@ from torch import Tensor
 
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy.batch import EncodedPrompt
+from mm_cpgd.policy.lora import merged_weights
 from mm_cpgd.policy.policy import Policy
 from mm_cpgd.rollout.engine import Completion, Group, Sampling
-from mm_cpgd.rollout.weights import named_weights
+
+if TYPE_CHECKING:
+    from mm_cpgd.policy import Policy
+
 
 # The strongest that vLLM takes: e⁻¹⁰⁰ of its probability is left to such a token.
 _NEVER = -100.0
@@ -146,3 +150,31 @@ def _check_prompt(prompt: EncodedPrompt, sampled: Sampled) -> None:
         f"first difference at token {place:,}; it has to have the same chat template and image limits "
         "(policy.min_pixels and max_pixels; a server takes them by --mm-processor-kwargs)"
     )
+
+
+def named_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
+    """Yield name and weight of every parameter, tied ones once; with adapters, merged copies on the CPU.
+
+    Raises:
+        UserError: the weights are spread over processes, so that no process has a whole one.
+    """
+    if policy.adapter is None:
+        for name, parameter in policy.model.named_parameters():
+            _check_whole(name, parameter)
+            yield name, parameter.detach()
+        return
+    merged = merged_weights(policy.model)
+    for name, parameter in policy.model.named_parameters():
+        if ".lora_" not in name:
+            _check_whole(name, parameter)
+            plain = name.replace(".base_layer.", ".")
+            yield plain, merged[plain]
+
+
+def _check_whole(name: str, parameter: Any) -> None:
+    # FSDP2 keeps a DTensor, DeepSpeed ZeRO-3 an empty tensor with an id.
+    if hasattr(parameter, "full_tensor") or hasattr(parameter, "ds_id"):
+        raise UserError(
+            f"rollout.engine=vllm cannot send {name}, which is spread over processes (FSDP or DeepSpeed "
+            "ZeRO-3); train with DDP"
+        )

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mm_cpgd.config import RunConfig
-from mm_cpgd.config_loading import load_config
+from mm_cpgd.config.loading import load_config
+from mm_cpgd.config.schema import RunConfig
 from mm_cpgd.errors import UserError
 
 BASE = Path(__file__).with_name("run.yaml")

@@ -19,9 +19,8 @@ from mm_cpgd.study.grid import (
     method_named,
     rate_text,
 )
-from mm_cpgd.study.outcome import LARGEST_FALL, NEAR
-from mm_cpgd.study.pictures import draw_pictures
-from mm_cpgd.study.results import Result
+from mm_cpgd.study.plots import draw_pictures
+from mm_cpgd.study.results import LARGEST_FALL, NEAR, Result
 from mm_cpgd.study.summary import stress_of
 from mm_cpgd.tracking.files import write_lines
 

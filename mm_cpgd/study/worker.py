@@ -18,17 +18,17 @@ from rich.console import Console
 from torch import Tensor
 
 from data import Example
-from mm_cpgd.building import build_trainer, load_rows, sampling_engine
-from mm_cpgd.config import RunConfig, SourceConfig
-from mm_cpgd.devices import start_accelerator
+from mm_cpgd.config.schema import RunConfig, SourceConfig
+from mm_cpgd.distributed import start_accelerator
 from mm_cpgd.errors import USER_ERRORS, RunEnded
+from mm_cpgd.interrupt import ShouldStop
 from mm_cpgd.policy import EncodedPrompt, Policy, PromptEncoder, load_policy
-from mm_cpgd.run import EvaluatorFactory
-from mm_cpgd.stopping import ShouldStop
 from mm_cpgd.study.grid import Trial, config_of
 from mm_cpgd.study.results import Result, code_fingerprint, key_of, write_result
 from mm_cpgd.tracking import Progress, read_metrics
-from mm_cpgd.trainer import Evaluator
+from mm_cpgd.training.run import EvaluatorFactory
+from mm_cpgd.training.setup import build_trainer, load_rows, sampling_engine
+from mm_cpgd.training.trainer import Evaluator
 
 # (trial, study folder, overrides); the answer is None, or (whether a user can mend it, what went wrong).
 Order = tuple[Trial, Path, Sequence[str]]

@@ -14,8 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from data.errors import DataError
-from data.example import ImageRef
+from data.example import DataError, ImageRef
 from mm_cpgd.errors import UserError
 from mm_cpgd.tracking.files import json_line, write_lines, writing
 

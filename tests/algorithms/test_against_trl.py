@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mm_cpgd.algorithms.objective import build_objective
-from mm_cpgd.algorithms.recipes import load_recipe
-from mm_cpgd.config import AlgorithmConfig
+from mm_cpgd.config.recipes import load_recipe
+from mm_cpgd.config.schema import AlgorithmConfig
 
 N, T = 6, 9
 

@@ -1,23 +1,22 @@
 """The page on algorithms says what the code says, and names everything that is logged."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
-from mm_cpgd.algorithms.catalogue import markdown, with_tables
-from mm_cpgd.algorithms.described import description_of
+from mm_cpgd.algorithms.formulas import markdown, with_tables
 from mm_cpgd.algorithms.objective import build_objective
+from mm_cpgd.algorithms.part_info import description_of
 from mm_cpgd.algorithms.parts import INPUTS, PARTS
-from mm_cpgd.algorithms.recipes import load_recipe, recipe_names
-from mm_cpgd.config import AlgorithmConfig
+from mm_cpgd.config.recipes import load_recipe, recipe_names
+from mm_cpgd.config.schema import AlgorithmConfig
+from tests.paths import DOCS
 
-PAGE = (Path(__file__).parents[2] / "docs" / "algorithms.md").read_text(encoding="utf-8")
+PAGE = (DOCS / "algorithms.md").read_text(encoding="utf-8")
 FIRST_CELLS = [line.split("|")[1] for line in PAGE.splitlines() if line.startswith("|")]
 
 
 def test_tables_of_the_page_are_those_of_the_code():
-    # If not: python -m mm_cpgd.algorithms.catalogue docs/algorithms.md
+    # If not: python -m mm_cpgd.algorithms.formulas docs/algorithms.md
     assert with_tables(PAGE) == PAGE
 
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from mm_cpgd.algorithms.composed_text import composed_formula, composition
+from mm_cpgd.algorithms.formulas import composed_formula, composition
 from mm_cpgd.algorithms.parts import PARTS
-from mm_cpgd.algorithms.pictures import curves, draw, left_out
-from mm_cpgd.algorithms.recipes import recipe_names
-from mm_cpgd.cli import app
-from mm_cpgd.cli_algorithms import objective_of
+from mm_cpgd.algorithms.plot import curves, draw, left_out
+from mm_cpgd.cli.algorithms import objective_of
+from mm_cpgd.cli.main import app
+from mm_cpgd.config.recipes import recipe_names
 from mm_cpgd.errors import UserError
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mm_cpgd.algorithms.objective import build_objective
-from mm_cpgd.algorithms.recipes import load_recipe, recipe_names
-from mm_cpgd.config import AlgorithmConfig
+from mm_cpgd.config.recipes import load_recipe, recipe_names
+from mm_cpgd.config.schema import AlgorithmConfig
 
 MAX_TOKENS = 10
 LENGTHS = [4, 1, 3, 2]

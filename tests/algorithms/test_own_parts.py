@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from mm_cpgd.algorithms.composed_text import composition
+from mm_cpgd.algorithms.formulas import composition
 from mm_cpgd.algorithms.objective import build_objective
-from mm_cpgd.algorithms.recipes import load_recipe
-from mm_cpgd.config import AlgorithmConfig
+from mm_cpgd.config.recipes import load_recipe
+from mm_cpgd.config.schema import AlgorithmConfig
 from mm_cpgd.errors import UserError
 
 OWN = """\
@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from mm_cpgd.algorithms.described import described
+from mm_cpgd.algorithms.part_info import described
 
 
 @described("S = tanh({scale}·ℓ·A)", gradient="{scale}·A / cosh²", source="my notebook")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mm_cpgd.algorithms.prompt_scores import distinct_share, variance_aware
+from mm_cpgd.algorithms.selection import distinct_share, variance_aware
 
 NAN = float("nan")
 

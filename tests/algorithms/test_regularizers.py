@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mm_cpgd.algorithms import regularizers
-from mm_cpgd.algorithms.states import EntropyController
+from mm_cpgd.algorithms.regularizers import EntropyController
 
 POINTS = [-5.0, -0.7, -0.01, 0.0, 0.01, 0.7, math.log(3) - 1e-6, math.log(3) + 1e-6, 2.0, 10.0]
 

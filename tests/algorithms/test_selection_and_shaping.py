@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from mm_cpgd.algorithms import selection, shaping
+from mm_cpgd.algorithms import selection
+from mm_cpgd.algorithms import selection as shaping
 
 NAN = float("nan")
 

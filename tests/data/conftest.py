@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-DATASETS = Path(__file__).parents[3] / "shared" / "datasets"
+from tests.paths import DATASETS
 
 
 @pytest.fixture

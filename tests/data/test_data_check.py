@@ -8,10 +8,10 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from data.errors import DataError
-from mm_cpgd.cli import app
-from mm_cpgd.data_check import check_data, kind_of, spread
+from data.example import DataError
+from mm_cpgd.cli.main import app
 from mm_cpgd.errors import UserError
+from mm_cpgd.preflight.data import check_data, kind_of, spread
 
 Jsonl = Callable[[Iterable[Any]], Path]
 GOOD = {"id": "good", "question": "What is 1 + 1?", "answer": "2"}

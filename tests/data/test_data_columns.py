@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from data.columns import check_columns, check_present, to_example
-from data.errors import DataError
-from data.example import Example
+from data.example import DataError, Example
 from data.readers import Row
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.errors import DataError
+from data.example import DataError
 from data.images import image_ref, image_size, to_rgb
 
 RED = (255, 0, 0)

@@ -13,9 +13,9 @@ from PIL import Image
 
 from data import images
 from data.checks import check_example
-from data.errors import DataError
-from data.example import Example
+from data.example import DataError, Example
 from data.load import ExampleSet, Quarantined, TooManyBadRows, load_examples, write_quarantine
+from tests.paths import ROOT
 
 Jsonl = Callable[..., Path]
 Png = Callable[..., bytes]
@@ -237,7 +237,7 @@ def test_importing_data_imports_no_torch() -> None:
     import subprocess
 
     code = "import data, sys; sys.exit('torch' in sys.modules or 'datasets' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 @pytest.mark.shared

@@ -1,7 +1,6 @@
 import pytest
 
-from data.errors import DataError
-from data.markers import split_at_images
+from data.example import DataError, split_at_images
 
 
 @pytest.mark.parametrize(

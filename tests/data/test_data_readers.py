@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from data.errors import DataError
+from data.example import DataError
 from data.readers import read_rows
 
 Jsonl = Callable[..., Path]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.errors import DataError
+from data.example import DataError
 from data.sampler import PromptSampler
 
 counts = st.lists(st.integers(0, 25), max_size=6)

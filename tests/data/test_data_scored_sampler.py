@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from data.scored_sampler import ScoredPromptSampler
+from data.sampler import ScoredPromptSampler
 
 
 def scored(share: float = 0.5, size: int = 20) -> ScoredPromptSampler:

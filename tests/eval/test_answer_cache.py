@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from data import DataError
-from eval.cache import Answer, AnswerCache, cache_of
+from eval.generate.cache import Answer, AnswerCache, cache_of
+from tests.paths import ROOT
 
 ANSWERS = {
     "a": Answer("x = 1", True, 5),
@@ -91,7 +92,7 @@ def test_a_line_that_was_changed_is_passed_over(tmp_path: Path, damage: object) 
 def test_a_line_of_wrong_types_is_passed_over_whatever_its_checksum(
     tmp_path: Path, wrong: dict[str, object]
 ) -> None:
-    from eval.cache import digest
+    from eval.generate.cache import digest
 
     path = tmp_path / "answers.jsonl"
     values = {"key": "a", "text": "t", "finished": True, "tokens": 1, **wrong}
@@ -117,7 +118,7 @@ def test_a_file_that_is_damaged_while_it_is_open_gives_no_wrong_answer(tmp_path:
 
 WRITER = """
 import sys
-from eval.cache import Answer, AnswerCache
+from eval.generate.cache import Answer, AnswerCache
 from pathlib import Path
 name = sys.argv[2]
 with AnswerCache(Path(sys.argv[1])) as cache:
@@ -129,8 +130,7 @@ with AnswerCache(Path(sys.argv[1])) as cache:
 def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     running = [
-        subprocess.Popen([sys.executable, "-c", WRITER, str(path), name], cwd=Path(__file__).parents[2])
-        for name in ("x", "y")
+        subprocess.Popen([sys.executable, "-c", WRITER, str(path), name], cwd=ROOT) for name in ("x", "y")
     ]
     assert [process.wait(60) for process in running] == [0, 0]
     with AnswerCache(path) as cache:

@@ -13,8 +13,8 @@ from PIL import Image
 
 from data import DataError, ImageRef
 from data.images import image_ref
-from eval.answers import Answers, Decoding, Failure, Job, Question, answer, image_digest
-from eval.cache import Answer, AnswerCache
+from eval.generate.cache import Answer, AnswerCache
+from eval.generate.generate import Answers, Decoding, Failure, Job, Question, answer, image_digest
 from mm_cpgd.errors import UserError
 
 GREEDY = Decoding(100)

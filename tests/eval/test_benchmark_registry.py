@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from scoring_stubs import OWN_BENCHMARK, example
 
 from eval.benchmark import DataSource, Response
-from eval.provenance import data_fingerprint, file_fingerprint, package_versions
-from eval.registry import benchmark_names, find_benchmark
+from eval.benchmarks import benchmark_names, find_benchmark
+from eval.results import data_fingerprint, file_fingerprint, package_versions
 from mm_cpgd.errors import UserError
+from tests.fakes.scoring import OWN_BENCHMARK, example
 
 
 @pytest.fixture
@@ -96,10 +96,16 @@ def test_versions_are_of_what_is_installed() -> None:
 
 
 def test_nothing_that_scores_loads_torch_or_transformers() -> None:
-    modules = ["rescoring", "comparison", "scoreboard", "registry", "summary"]
-    modules += [f"benchmarks.{name}" for name in benchmark_names()]
+    modules = [
+        "mm_cpgd.cli.rescore",
+        "mm_cpgd.cli.results",
+        "eval.compare",
+        "eval.benchmarks",
+        "eval.scoring.summary",
+    ]
+    modules += [f"eval.benchmarks.{name}" for name in benchmark_names()]
     code = (
-        f"import {', '.join(f'eval.{name}' for name in modules)}, sys\n"
+        f"import {', '.join(modules)}, sys\n"
         "assert not {'torch', 'transformers', 'mm_cpgd.policy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mm_cpgd.cli import main
+from mm_cpgd.cli.main import main
 
 Run = Callable[..., str]
 
@@ -231,7 +231,7 @@ def test_a_model_and_a_benchmark_must_be_named(run: Run) -> None:
 
 
 def test_ctrl_c_keeps_what_is_answered(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from eval.generators import LocalGenerator
+    from eval.generate.local import LocalGenerator
 
     real = LocalGenerator._sample
 
@@ -250,7 +250,7 @@ def test_ctrl_c_keeps_what_is_answered(run: Run, monkeypatch: pytest.MonkeyPatch
 
 def test_a_server_is_evaluated_without_torch(own: Path) -> None:
     code = (
-        "import sys, mm_cpgd.cli_eval, eval.running, eval.settings, eval.server, mm_cpgd.eval_text; "
+        "import sys, mm_cpgd.cli.evaluate, eval.run, eval.settings, eval.generate.server; "
         "sys.exit(' '.join(name for name in ('torch', 'transformers') if name in sys.modules) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scoring_stubs import OWN_BENCHMARK, write_lines
-from stub_server import said, stub_server
 
-from mm_cpgd.cli import main
+from mm_cpgd.cli.main import main
+from tests.fakes.chat_server import said, stub_server
+from tests.fakes.scoring import OWN_BENCHMARK, write_lines
+from tests.paths import DATASETS
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "datasets"
+SHARED = DATASETS
 QUESTIONS = [
     {"id": "a", "question": "2 + 2?", "answer": "4", "digits": 1},
     {"id": "b", "question": "3 + 4?", "answer": "7", "digits": 1},
@@ -195,7 +196,7 @@ def test_compare_of_what_is_no_result_is_one_message(run: Callable[..., str]) ->
 
 def test_scoring_loads_neither_torch_nor_transformers(files: Path) -> None:
     code = (
-        "import sys; from mm_cpgd.cli import app\n"
+        "import sys; from mm_cpgd.cli.main import app\n"
         f"app({[str(one) for one in scoring(protocol='official,verifier')]!r}, standalone_mode=False)\n"
         "loaded = {'torch', 'transformers', 'datasets', 'mm_cpgd.policy'} & set(sys.modules)\n"
         "assert not loaded, loaded"

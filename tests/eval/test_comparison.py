@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scoring_stubs import example, scored, sums
 
-from eval.comparison import BY_QUESTION, ONE_EACH, compare
+from eval.compare import BY_QUESTION, ONE_EACH, compare
 from eval.results import Result, read_result, write_result
-from eval.statistics import mcnemar_p, paired_interval
+from eval.scoring.statistics import mcnemar_p, paired_interval
 from mm_cpgd.errors import UserError
 from rewards import Status, Verdict
+from tests.fakes.scoring import example, scored, sums
 
 QUESTIONS = [example(name, level=1 + (name in "de")) for name in "abcde"]
 

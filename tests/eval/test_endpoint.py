@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from stub_server import Answer, Stub, said, stub_server
 
-from eval.endpoint import Endpoint, EndpointError, Reply, Usage, image_part
-from eval.pacing import Pace
+from eval.generate.client import Endpoint, EndpointError, Pace, Reply, Usage, image_part
+from tests.fakes.chat_server import Answer, Stub, said, stub_server
 
 QUESTION = [{"role": "user", "content": "How many?"}]
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from data import DataError, Example, ImageRef
 from data.images import image_ref
-from eval.answers import image_digest
 from eval.controls import blank, checked_controls, drop, shuffled
+from eval.generate.generate import image_digest
 from eval.results import Result
 from mm_cpgd.errors import UserError
 

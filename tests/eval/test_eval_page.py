@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eval_page_results import NOTHING, RIGHT, WRONG, mixed, result, row
 from PIL import Image
 
 from data import Example, ImageRef, image_ref
@@ -20,6 +19,7 @@ from eval.report import write_page
 from eval.report.answers import longest_text, shortened
 from eval.report.page import between, points
 from mm_cpgd.errors import UserError
+from tests.fakes.results import NOTHING, RIGHT, WRONG, mixed, result, row
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)><!-- ]]> \"' \x00\u202eabc\udc80"
 
@@ -325,7 +325,7 @@ def test_the_page_needs_no_torch(tmp_path: Path) -> None:
 def test_the_report_command_writes_a_results_page(tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
-    from mm_cpgd.cli import app
+    from mm_cpgd.cli.main import app
 
     mixed(tmp_path / "run")
     assert CliRunner().invoke(app, ["report", str(tmp_path / "run")]).exit_code == 0

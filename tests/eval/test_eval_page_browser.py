@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eval_page_chromium import Chromium, find_chromium
-from eval_page_results import RIGHT, WRONG, mixed, result, row
 
 from eval.report import write_page
 from rewards import Verdict
+from tests.fakes.chromium import Chromium, find_chromium
+from tests.fakes.results import RIGHT, WRONG, mixed, result, row
 
 PROGRAM = find_chromium()
 pytestmark = pytest.mark.skipif(

@@ -11,11 +11,12 @@ import pytest
 from typer.main import get_command
 
 from eval.benchmark import DataSource, Response
-from eval.registry import benchmark_names, find_benchmark
-from eval.scoring import score
-from mm_cpgd.cli import app
+from eval.benchmarks import benchmark_names, find_benchmark
+from eval.scoring.score import score
+from mm_cpgd.cli.main import app
+from tests.paths import DOCS
 
-DOCS = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+DOCS = (DOCS / "evaluation.md").read_text(encoding="utf-8")
 (CODE,) = re.findall(r"```python\n(.*?)```", DOCS, flags=re.DOTALL)
 COMMANDS = [
     line

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from data import Example
-from eval.heldout import Answered, HeldOut, summarise
+from mm_cpgd.interrupt import Interrupted
 from mm_cpgd.policy import EncodedPrompt
 from mm_cpgd.rollout import Completion, Group, Sampling
-from mm_cpgd.stopping import Interrupted
+from mm_cpgd.training.heldout import Answered, HeldOut, summarise
 from rewards import RewardSum, Status, Verdict
 from rewards.registry import rule
 
@@ -114,11 +114,11 @@ def test_two_processes_give_the_very_numbers_of_one(monkeypatch: pytest.MonkeyPa
         shares.append(mine)
         return mine
 
-    monkeypatch.setattr("eval.heldout.gather_object", gather)
+    monkeypatch.setattr("mm_cpgd.training.heldout.gather_object", gather)
     for rank in range(2):
         held_out(rank, 2)[0]()
     assert [len(share) for share in shares] == [4, 3]
-    monkeypatch.setattr("eval.heldout.gather_object", lambda mine: shares[0] + shares[1])
+    monkeypatch.setattr("mm_cpgd.training.heldout.gather_object", lambda mine: shares[0] + shares[1])
     assert held_out(1, 2)[0]() == expected
 
 
@@ -160,11 +160,11 @@ def test_groups_are_named_by_kind_in_alphabetical_order() -> None:
 def test_the_accuracy_that_training_logs_is_the_one_that_mm_cpgd_eval_reports() -> None:
     """The same model, rows and prompts: the same answers, judged by the same verifier."""
     from data import load_examples
-    from eval.answers import Decoding, answer, questions_of
     from eval.benchmark import Benchmark, verified
-    from eval.generators import LocalGenerator
-    from eval.scoring import score
-    from eval.summary import summarise as summarise_result
+    from eval.generate.generate import Decoding, answer, questions_of
+    from eval.generate.local import LocalGenerator
+    from eval.scoring.score import score
+    from eval.scoring.summary import summarise as summarise_result
     from mm_cpgd.rollout import LocalEngine
 
     rows = list(load_examples("generated:shapes", limit=10, seed=3).examples)

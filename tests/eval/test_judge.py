@@ -8,16 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stub_server import Answer, Stub, said, stub_server
 
 from data import Example
 from eval.benchmark import Response
 from eval.benchmarks.mathverse import judge as mathverse_judge
-from eval.cache import AnswerCache
-from eval.cost import about_tokens, estimate, price
-from eval.endpoint import Endpoint
-from eval.judge import END_CHARS, REMINDER, Judge, JudgeError, judge_prompt, judged, read_judgement
+from eval.generate.cache import AnswerCache
+from eval.generate.client import Endpoint
+from eval.scoring.judge import (
+    END_CHARS,
+    REMINDER,
+    Judge,
+    JudgeError,
+    about_tokens,
+    estimate,
+    judge_prompt,
+    judged,
+    price,
+    read_judgement,
+)
 from rewards import Status, Verdict
+from tests.fakes.chat_server import Answer, Stub, said, stub_server
 
 EXAMPLE = Example("1", "How long is AB?", "7 cm")
 RESPONSE = Response("1", "It is seven centimetres.", extraction="seven centimetres")

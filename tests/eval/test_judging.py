@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import typer
 from rich.console import Console
-from stub_server import Answer, said, stub_server
 
 from data import Example
 from eval.benchmark import Benchmark, Response
-from eval.judge import JudgeError
-from eval.judging import JudgeOptions, judging
+from eval.scoring.judge import JudgeError
+from mm_cpgd.cli.judge import JudgeOptions, judging
 from mm_cpgd.errors import UserError
+from tests.fakes.chat_server import Answer, said, stub_server
 
 CORRECT = '{"verdict": "correct", "reason": "equal"}'
 EXAMPLES = [Example("1", "How long is AB?", "7 cm"), Example("2", "How long is CD?", "")]

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from data import DataError, Example, ImageRef
-from eval.answers import Answers, Decoding, Failure, Question, answer
-from eval.cache import AnswerCache
-from eval.generators import LocalGenerator
+from eval.generate.cache import AnswerCache
+from eval.generate.generate import Answers, Decoding, Failure, Question, answer
+from eval.generate.local import LocalGenerator
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import Policy
 from mm_cpgd.rollout import LocalEngine, Sampling

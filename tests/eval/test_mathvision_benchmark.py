@@ -3,20 +3,20 @@
 import json
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from data import DataError
-from data.markers import MARKER, split_at_images
+from data.example import MARKER, split_at_images
 from eval.benchmark import DataSource, Response
 from eval.benchmarks.mathvision import LETTER, VALUE, benchmark
-from eval.responses import read_responses
-from eval.scoring import score
-from eval.summary import summarise
+from eval.predictions import read_responses
+from eval.scoring.score import score
+from eval.scoring.summary import summarise
 from rewards import Status
+from tests.paths import DATASETS
 
-MATHVISION = Path(__file__).parents[3] / "shared/datasets/mathvision"
+MATHVISION = DATASETS / "mathvision"
 PREDICTIONS = MATHVISION / "predictions" / "qwen-vl-max-cot.jsonl"
 ROW = {
     "id": "7",

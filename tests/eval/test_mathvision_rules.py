@@ -2,8 +2,7 @@
 
 import pytest
 
-from eval.rules.mathvision import extract_answer, judge
-from eval.rules.mathvision_values import equal, number, rounded_members
+from eval.official.mathvision import equal, extract_answer, judge, number, rounded_members
 from rewards import Status
 
 OPTIONS = ("10", r"$\frac{3}{4}$", "Wednesday", r"$2 \sqrt{3}$", "2:30")

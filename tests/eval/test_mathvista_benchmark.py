@@ -1,20 +1,20 @@
 """MathVista as a benchmark: its rows, prompt, judge and output format, and its published totals."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from data import DataError
-from data.markers import MARKER
+from data.example import MARKER
 from eval.benchmark import DataSource, Response
 from eval.benchmarks.mathvista import benchmark
-from eval.responses import read_responses
-from eval.scoring import score
-from eval.summary import summarise
+from eval.predictions import read_responses
+from eval.scoring.score import score
+from eval.scoring.summary import summarise
 from rewards import Status
+from tests.paths import DATASETS
 
-MATHVISTA = Path(__file__).parents[3] / "shared/datasets/mathvista"
+MATHVISTA = DATASETS / "mathvista"
 PREDICTIONS = MATHVISTA / "predictions" / "bard.json"
 ROW = {
     "question": "How heavy is it?",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from eval.rules.mathvista import judge, predict, quick_extraction
+from eval.official.mathvista import judge, predict, quick_extraction
 from rewards import Status
 
 ANIMALS = ("goat", "horse", "hen")

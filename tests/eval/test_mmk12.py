@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from data import DataError
-from eval.benchmark import DataSource, Response
+from eval.benchmark import DataSource, Response, inline_options
 from eval.benchmarks import k12
 from eval.benchmarks.mmk12 import benchmark
-from eval.prompts import inline_options
 from rewards import Status
+from tests.paths import DATASETS
 
-K12 = Path(__file__).parents[3] / "shared/datasets/k12"
+K12 = DATASETS / "k12"
 ROWS = [
     {
         "id": "m1",

@@ -3,13 +3,13 @@
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from data.errors import DataError
-from eval.rules.olympiadbench import accuracies, extract_answer, judge, split_answer
+from data.example import DataError
+from eval.official.olympiadbench import accuracies, extract_answer, judge, split_answer
 from rewards import Status
+from tests.paths import ROOT
 
 SAID = "So the final answer is "
 
@@ -253,6 +253,6 @@ def test_the_rules_of_benchmarks_import_no_torch():
     code = (
         "import sys, types; package = types.ModuleType('eval'); package.__path__ = ['eval'];"
         "sys.modules['eval'] = package;"
-        "import eval.rules.wemath, eval.rules.olympiadbench; assert 'torch' not in sys.modules"
+        "import eval.official.wemath, eval.official.olympiadbench; assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 
 import pytest
 
-from eval.statistics import (
+from eval.scoring.statistics import (
     clustered_interval,
     maj_at_k,
     mcnemar_p,

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scoring_stubs import sums, write_lines
 
 from data import DataError, Example
 from eval.benchmark import Response
-from eval.responses import read_responses
+from eval.predictions import read_responses
 from eval.results import write_result
-from eval.scoring import score
+from eval.scoring.score import score
+from tests.fakes.scoring import sums, write_lines
 
 
 def read_own(record: Mapping[str, Any]) -> Response:

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scoring_stubs import example, scored, sums
 
 from data import Example, ImageRef
 from eval.benchmark import Response
 from eval.results import read_result, write_result
-from eval.scoring import score
-from eval.statistics import wilson_interval
-from eval.summary import summarise
+from eval.scoring.score import score
+from eval.scoring.statistics import wilson_interval
+from eval.scoring.summary import summarise
 from mm_cpgd.errors import UserError
 from rewards import Status, Verdict
+from tests.fakes.scoring import example, scored, sums
 
 FOUR = [example("a", level=1), example("b", level=10), example("c", level=2), example("d", level=2)]
 

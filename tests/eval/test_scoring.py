@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from scoring_stubs import example, scored, sums
 
 from data import DataError, Example
 from eval.benchmark import Ask, Response
-from eval.scoring import score, strangers
+from eval.scoring.score import score, strangers
 from mm_cpgd.errors import UserError
 from rewards import Status, Verdict
-from rewards.pool import PoolError
+from rewards.workers.pool import PoolError
+from tests.fakes.scoring import example, scored, sums
 
 TWO = [example("a"), example("b", "5")]
 
@@ -76,7 +76,7 @@ def test_worker_processes_that_do_not_start_stop_the_scoring() -> None:
 
 
 def test_a_judge_that_does_not_reply_has_not_judged() -> None:
-    from eval.judge import JudgeError
+    from eval.scoring.judge import JudgeError
 
     def judge(one: Example, response: Response, ask: Ask) -> Verdict:
         return Verdict(float(ask(response.text) == "yes"), Status.CORRECT)

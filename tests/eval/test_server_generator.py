@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from data import DataError, ImageRef
-from eval.answers import Decoding, Question, answer
-from eval.endpoint import EndpointError, Reply
-from eval.server import ServerGenerator
+from eval.generate.client import EndpointError, Reply
+from eval.generate.generate import Decoding, Question, answer
+from eval.generate.server import ServerGenerator
 
 Behaviour = Callable[[str], Reply]
 

@@ -8,7 +8,7 @@ from math import sqrt
 
 import pytest
 
-from eval.statistics import wilson_interval
+from eval.scoring.statistics import wilson_interval
 from rewards import RuleError
 
 Z = 1.959963984540054
@@ -38,14 +38,5 @@ def test_impossible_numbers_are_refused(correct: int, total: int, confidence: fl
 
 
 def test_importing_the_statistics_does_not_load_torch() -> None:
-    code = "import eval.statistics, sys; assert 'torch' not in sys.modules"
+    code = "import eval.scoring.statistics, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-
-
-def test_the_held_out_evaluation_is_still_a_name_of_the_package() -> None:
-    import eval as package
-    from eval.heldout import HeldOut
-
-    assert package.HeldOut is HeldOut
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = package.nothing

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from eval import weights
-from eval.weights import folder_fingerprint
+from eval.generate import cache as weights
+from eval.generate.cache import folder_fingerprint
 
 
 @pytest.fixture

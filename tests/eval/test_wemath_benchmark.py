@@ -2,7 +2,6 @@
 
 import json
 import random
-from pathlib import Path
 
 import pytest
 
@@ -10,8 +9,9 @@ from data import DataError
 from eval.benchmark import DataSource, Response
 from eval.benchmarks.wemath import benchmark
 from rewards import Status, Verdict
+from tests.paths import DATASETS
 
-SHARED = Path(__file__).parents[3] / "shared/datasets/wemath"
+SHARED = DATASETS / "wemath"
 # Hits of the steps and of the whole, for two steps and for three: all right, all wrong, each class alone.
 ALONE = {
     "CM": [(1, 1, 1), (1, 1, 1, 1)],

@@ -3,14 +3,14 @@
 import json
 import random
 from itertools import product
-from pathlib import Path
 
 import pytest
 
-from data.errors import DataError
-from eval.rules.wemath import Row, extract_letter, knowledge_accuracy, metrics, scored_row
+from data.example import DataError
+from eval.official.wemath import Row, extract_letter, knowledge_accuracy, metrics, scored_row
+from tests.paths import DATASETS
 
-TESTMINI = Path(__file__).parents[3] / "shared/datasets/wemath/testmini.json"
+TESTMINI = DATASETS / "wemath/testmini.json"
 
 
 def two(name, first, second, whole):

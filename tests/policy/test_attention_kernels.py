@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from mm_cpgd.policy import kernels
-from mm_cpgd.policy.kernels import FlashOnCpu, Kernel, Plain, kernel_for
-from mm_cpgd.policy.shared_attention import SharedPrefix
-from mm_cpgd.policy.stream import _layout
+from mm_cpgd.policy.shared_prefix import kernels
+from mm_cpgd.policy.shared_prefix.attention import SharedPrefix
+from mm_cpgd.policy.shared_prefix.kernels import FlashOnCpu, Kernel, Plain, kernel_for
+from mm_cpgd.policy.shared_prefix.packing import _layout
 
 HEADS, KEY_HEADS, HEAD = 4, 2, 16
 # Tokens of each prompt, and of each of its completions.
@@ -50,7 +50,7 @@ def test_shared_attention_is_attention_under_the_mask_written_out(
     kernel: Kernel,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mm_cpgd.policy.shared_attention.kernel_for", lambda *_: kernel)
+    monkeypatch.setattr("mm_cpgd.policy.shared_prefix.attention.kernel_for", lambda *_: kernel)
     seen = allowed(prompts, groups)
     generator = torch.Generator().manual_seed(0)
     # Large scores: a probability under the wrong sum would overflow or vanish.

@@ -33,7 +33,7 @@ from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoP
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 
 from data import Example
-from mm_cpgd.config import PolicyConfig
+from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import EncodedPrompt, Policy, load_policy
 from mm_cpgd.policy.families import control_token_ids, vision_modules

@@ -146,7 +146,7 @@ def test_a_text_batch_has_no_vision_tensors(prompts: list[EncodedPrompt]) -> Non
 def test_the_full_reference_stays_when_the_policy_moves(
     tiny_folder: Any, prompts: list[EncodedPrompt]
 ) -> None:
-    from mm_cpgd.config import PolicyConfig
+    from mm_cpgd.config.schema import PolicyConfig
     from mm_cpgd.policy import load_policy
 
     policy = load_policy(PolicyConfig(model=str(tiny_folder)))

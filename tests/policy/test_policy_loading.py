@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, LlamaConfig
 
 from data import Example
-from mm_cpgd.config import PolicyConfig
+from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import EMBEDDED, Policy, load_policy, load_processor
 from mm_cpgd.policy.families import vision_modules

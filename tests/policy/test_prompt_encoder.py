@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 
 from data import DataError, Example, ImageRef
-from mm_cpgd.config import PolicyConfig
+from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.policy import Policy, PromptEncoder, load_processor
+from tests.paths import DATASETS
 
-K12 = Path(__file__).parents[3] / "shared" / "datasets" / "k12"
+K12 = DATASETS / "k12"
 
 
 def text_of(policy: Policy, encoder: PromptEncoder, example: Example) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from data import Example
-from mm_cpgd.config import PolicyConfig
+from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.policy import EncodedPrompt, Policy, load_policy
 from mm_cpgd.policy.families import image_features, vision_modules
 from mm_cpgd.policy.vision import PatchProjection

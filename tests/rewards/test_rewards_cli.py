@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from mm_cpgd import cli
-from mm_cpgd.reward_cases import Case, Result, latency
+from mm_cpgd.cli import main as cli
+from mm_cpgd.cli.reward_cases import Case, Result, latency
 from rewards import Status, Verdict, explain
-from rewards.row import RewardRow
+from rewards.example import RewardRow
 
 Told = tuple[int, str, str]
 RIGHT = {"completion": r"\boxed{2/4}", "gold": "0.5", "expected": True}
@@ -213,7 +213,7 @@ def test_the_step_that_decided_is_named(
 
 def test_the_commands_load_no_torch(cases: Callable[..., Path]) -> None:
     code = (
-        "import sys; from mm_cpgd import cli, reward_audit, reward_cases, reward_text;"
+        "import sys; from mm_cpgd.cli import main, reward_audit, reward_cases, reward_text;"
         "bad = {'torch', 'transformers', 'sympy'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

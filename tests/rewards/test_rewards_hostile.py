@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rewards import Status, equivalent, verify
-from rewards.pool import shared_pool
+from rewards.workers.pool import shared_pool
 
 _GRACE = 0.5
 _LIMIT = 1.0

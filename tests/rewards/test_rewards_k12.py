@@ -6,13 +6,13 @@ import json
 import random
 import statistics
 import time
-from pathlib import Path
 
 import pytest
 
 from rewards import Status, Verdict, verify
+from tests.paths import DATASETS
 
-_FILE = Path(__file__).resolve().parents[3] / "shared" / "datasets" / "k12" / "k12.json"
+_FILE = DATASETS / "k12" / "k12.json"
 pytestmark = [
     pytest.mark.shared,
     pytest.mark.skipif(not _FILE.exists(), reason=f"the real data is not there: {_FILE}"),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from rewards.clean import clean
-from rewards.numeric import evaluate, points, surely_differ
-from rewards.parser import parse
-from rewards.tree import symbols
+from rewards.math.clean import clean
+from rewards.math.numeric import evaluate, points, surely_differ
+from rewards.math.parser import parse
+from rewards.math.tree import symbols
 
 
 def _differ(a: str, b: str) -> bool:

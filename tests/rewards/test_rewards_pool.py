@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rewards.pool import OutOfTime, Pool, shared_pool
+from rewards.workers.pool import OutOfTime, Pool, shared_pool
 
 HARD = ("(x+y+z+w+1)^{90}(x+1)", "(x+y+z+w+1)^{90}x+(x+y+z+w+1)^{90}")
 EASY = (r"\sin 2x", r"2\sin x\cos x")
@@ -94,7 +94,7 @@ def test_closing_leaves_no_process_behind() -> None:
 def test_a_forked_child_has_workers_of_its_own() -> None:
     code = """
 import os, rewards
-from rewards.pool import shared_pool
+from rewards.workers.pool import shared_pool
 easy = (r"\\sin 2x", r"2\\sin x\\cos x")
 assert rewards.equivalent(*easy)
 before = {w.process.pid for w in shared_pool()._all}
@@ -111,7 +111,7 @@ assert {w.process.pid for w in shared_pool()._all} == before
 
 _BUSY_PARENT = """
 import sys, threading, time, rewards
-from rewards.pool import shared_pool
+from rewards.workers.pool import shared_pool
 assert rewards.equivalent(r"\\sin 2x", r"2\\sin x\\cos x")
 threading.Thread(target=lambda: rewards.equivalent({hard[0]!r}, {hard[1]!r}, timeout=1.0)).start()
 time.sleep(0.2)

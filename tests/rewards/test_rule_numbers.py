@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rewards import Status, get_rule
-from rewards.row import RewardRow as Row
+from rewards.example import RewardRow as Row
 
 
 @pytest.mark.parametrize(

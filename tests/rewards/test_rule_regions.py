@@ -8,9 +8,8 @@ from fractions import Fraction
 import pytest
 
 from rewards import Status, get_rule
-from rewards.boxes import resized
-from rewards.overlap import Box, box_iou, span_iou
-from rewards.row import RewardRow as Row
+from rewards.example import RewardRow as Row
+from rewards.rules.grounding import Box, box_iou, resized, span_iou
 
 FORMS = [
     "[0, 0, 10, 5]",

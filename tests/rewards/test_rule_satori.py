@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from mm_cpgd.building import reward_sum
-from mm_cpgd.config_loading import load_config
-from rewards.row import RewardRow as Row
+from mm_cpgd.config.loading import load_config
+from mm_cpgd.training.setup import reward_sum
+from rewards.example import RewardRow as Row
 
 # 1000 × 1000 is shown to the model as 616 × 616: the gold box there is 154 to 462 of each side.
 ROW = Row(

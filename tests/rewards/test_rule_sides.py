@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rewards import RuleError, Status, get_rule
-from rewards.row import RewardRow as Row
-from rewards.sides import section, unfenced
+from rewards.example import RewardRow as Row
+from rewards.rules.common import section, unfenced
 
 STAGES = "<think>a <caption>no</caption></think><caption>a cat</caption> so <answer>\\boxed{4}</answer>"
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import inspect
 import re
-from pathlib import Path
 
 import pytest
 
 from rewards import list_rules
 from rewards.registry import find_rule
+from tests.paths import DOCS
 
-PAGE = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text(encoding="utf-8")
+PAGE = (DOCS / "rewards.md").read_text(encoding="utf-8")
 ROWS = dict(re.findall(r"^\| `(\w+)` \| .*? \| (.*)\|$", PAGE, flags=re.MULTILINE))
-RULES = [name for name in list_rules() if not find_rule(name)[1].__module__.startswith(("test_", "_"))]
+RULES = [name for name in list_rules() if not find_rule(name)[1].__module__.startswith(("tests.", "_"))]
 
 
 def test_the_table_has_every_rule_in_order() -> None:

@@ -7,8 +7,8 @@ import math
 import pytest
 
 from rewards import Status, get_rule
-from rewards.row import RewardRow as Row
-from rewards.words import words
+from rewards.example import RewardRow as Row
+from rewards.rules.common import words
 
 GOLD = Row("The cat sat on the mat.")
 

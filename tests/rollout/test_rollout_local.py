@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from data import Example, ImageRef
-from mm_cpgd.config import PolicyConfig
+from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.policy import EncodedPrompt, Policy, load_policy
 from mm_cpgd.rollout import Completion, Group, LocalEngine, Sampling
 from mm_cpgd.rollout.local import WASTE
@@ -228,7 +228,7 @@ def test_shared_and_padded_decoding_sample_the_same(
 ) -> None:
     # Beyond a block of the cache, with completions that leave one by one.
     seeds = [list(range(i, i + 6)) for i in (0, 6, 12)]
-    monkeypatch.setattr("mm_cpgd.rollout.cache.BLOCK", 4)
+    monkeypatch.setattr("mm_cpgd.rollout.decoding.BLOCK", 4)
     shared = flat(sampled(tiny_policy, prompts, seeds, max_new_tokens=20))
     monkeypatch.setattr(tiny_policy, "shared_prefix", False)
     padded = flat(sampled(tiny_policy, prompts, seeds, max_new_tokens=20))

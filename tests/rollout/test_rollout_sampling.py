@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mm_cpgd.rollout import Sampling
-from mm_cpgd.rollout.sampling import draw
+from mm_cpgd.rollout.local import draw
 
 GRID = 4000
 

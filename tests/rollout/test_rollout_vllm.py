@@ -11,16 +11,15 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from vllm_fakes import FakeClient, FakeLLM
 
 from data import Example, ImageRef
-from mm_cpgd.config import LoraConfig, PolicyConfig
+from mm_cpgd.config.schema import LoraConfig, PolicyConfig
 from mm_cpgd.errors import RunEnded, UserError
 from mm_cpgd.policy import EncodedPrompt, Policy, load_policy
 from mm_cpgd.rollout import Completion, LocalEngine, Sampling
 from mm_cpgd.rollout import vllm_backends as backends
-from mm_cpgd.rollout.vllm import VllmEngine
-from mm_cpgd.rollout.weights import named_weights
+from mm_cpgd.rollout.vllm import VllmEngine, named_weights
+from tests.fakes.vllm import FakeClient, FakeLLM
 
 SAMPLING = Sampling(max_new_tokens=6, temperature=0.7, top_p=0.9, top_k=5, min_p=0.1)
 

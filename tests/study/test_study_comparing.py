@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from eval.statistics import wilson_interval
-from mm_cpgd.cli_study import study_app
+from eval.scoring.statistics import wilson_interval
+from mm_cpgd.cli.study import study_app
 from mm_cpgd.errors import UserError
-from mm_cpgd.study import running
-from mm_cpgd.study.comparing import compare_studies
+from mm_cpgd.study import run as running
+from mm_cpgd.study.compare import compare_studies
 from mm_cpgd.study.grid import Grid
 from mm_cpgd.study.results import Result, write_result
 

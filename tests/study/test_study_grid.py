@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mm_cpgd.algorithms.recipes import recipe_names
-from mm_cpgd.building import objective_of, shape_of
+from mm_cpgd.config.recipes import recipe_names
 from mm_cpgd.errors import UserError
 from mm_cpgd.study.grid import (
     METHODS,
@@ -23,6 +22,7 @@ from mm_cpgd.study.grid import (
     rate_text,
     seeds_of,
 )
+from mm_cpgd.training.setup import objective_of, shape_of
 
 
 def config(method: str = "cpgd", updates: int = 4, seed: int = 1, *changes: str):

@@ -9,15 +9,23 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from mm_cpgd.cli_study import study_app
+from mm_cpgd.cli.study import study_app
 from mm_cpgd.errors import UserError
-from mm_cpgd.study import running
+from mm_cpgd.study import run as running
 from mm_cpgd.study.grid import Grid, Stress, Trial
-from mm_cpgd.study.guard_summary import summarise_guard
-from mm_cpgd.study.guarded import FOLDER, report_guard, run_guarded
+from mm_cpgd.study.guard import (
+    FOLDER,
+    Rescue,
+    accuracy_at_end,
+    largest_fall,
+    report_guard,
+    rescues,
+    run_guarded,
+    summarise_guard,
+    watched,
+)
 from mm_cpgd.study.results import Result, write_result
-from mm_cpgd.study.running import report_study
-from mm_cpgd.study.watched import Rescue, accuracy_at_end, largest_fall, rescues, watched
+from mm_cpgd.study.run import report_study
 
 GRID = Grid(("pg", "cpgd"), (2e-5, 2e-4), (1,), (1, 2))
 CALM, HARD = Stress(2e-5, 1), Stress(2e-4, 1)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mm_cpgd.study.outcome import Collapse, area_under, find_collapse, outcome_of
+from mm_cpgd.study.results import Collapse, area_under, find_collapse, outcome_of
 
 
 def rows(accuracies: list[float | None], formats: list[float | None] | None = None) -> list[dict[str, Any]]:

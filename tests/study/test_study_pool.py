@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from study_serving import serve, study_without_end
 
 from mm_cpgd.errors import UserError
 from mm_cpgd.study.grid import Stress, Trial
 from mm_cpgd.study.pool import ATTEMPTS, run_all
+from tests.fakes.study import serve, study_without_end
 
 TRIALS = [Trial(method, Stress(1e-4, 1), seed) for seed in (1, 2) for method in ("pg", "cpgd")]
 

@@ -10,15 +10,15 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from eval.statistics import wilson_interval
-from mm_cpgd.cli import held_out_evaluator
-from mm_cpgd.cli_study import study_app
+from eval.scoring.statistics import wilson_interval
+from mm_cpgd.cli.main import held_out_evaluator
+from mm_cpgd.cli.study import study_app
 from mm_cpgd.errors import RunEnded, UserError
-from mm_cpgd.study import running
+from mm_cpgd.study import run as running
 from mm_cpgd.study.grid import QUICK, Grid, Stress, Trial, config_of
 from mm_cpgd.study.page import READING, render
 from mm_cpgd.study.results import Result, key_of, read_result, result_file, write_result
-from mm_cpgd.study.running import choose_jobs, report_study, run_study, unfinished
+from mm_cpgd.study.run import choose_jobs, report_study, run_study, unfinished
 from mm_cpgd.study.worker import Bench
 
 # The cold-started policy: a random one earns nothing, and all objectives would agree on doing nothing.

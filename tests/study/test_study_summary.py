@@ -7,17 +7,17 @@ from dataclasses import replace
 import pytest
 
 from mm_cpgd.study.grid import Grid, Stress, Trial
-from mm_cpgd.study.intervals import mean_of, t_quantile
-from mm_cpgd.study.outcome import Collapse, Outcome
-from mm_cpgd.study.results import Result
+from mm_cpgd.study.results import Collapse, Outcome, Result
 from mm_cpgd.study.summary import (
     Finished,
     at_own_rate,
     difference,
+    mean_of,
     mean_over_seeds,
     rank,
     same_computations,
     summarise,
+    t_quantile,
 )
 
 CALM, HARD = Stress(1e-5, 1), Stress(1e-3, 1)

@@ -53,7 +53,7 @@ def _on_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     yield
     if "accelerate.state" in sys.modules:
-        from trainer_jobs import reset_accelerate
+        from tests.fakes.training_runs import reset_accelerate
 
         reset_accelerate()
 

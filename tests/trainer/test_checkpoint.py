@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from mm_cpgd import checkpoint
-from mm_cpgd.checkpoint import CheckpointError, damage, newest_checkpoint, save_checkpoint
+from mm_cpgd.checkpoint import folder as checkpoint
+from mm_cpgd.checkpoint.folder import CheckpointError, damage, newest_checkpoint, save_checkpoint
 
 
 def files(content: bytes = b"weights") -> Callable[[Path], None]:
@@ -164,7 +164,7 @@ LIMITED = """\
 import resource, signal, sys
 from pathlib import Path
 import torch
-from mm_cpgd.checkpoint import CheckpointError, save_checkpoint, save_state
+from mm_cpgd.checkpoint.folder import CheckpointError, save_checkpoint, save_state
 
 save_checkpoint(Path(sys.argv[1]), 1, lambda folder: save_state(folder / "a.safetensors", {}), keep=1)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

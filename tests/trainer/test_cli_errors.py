@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mm_cpgd.cli import main
+from mm_cpgd.cli.main import main
 
 Complain = Callable[..., str]
 

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from data import Example, PromptSampler
 from mm_cpgd.algorithms.objective import build_objective
-from mm_cpgd.collection import Collector
-from mm_cpgd.config import AlgorithmConfig, PartConfig
+from mm_cpgd.config.schema import AlgorithmConfig, PartConfig
 from mm_cpgd.errors import UserError
-from mm_cpgd.experience import Collected
+from mm_cpgd.interrupt import Interrupted
 from mm_cpgd.policy import EncodedPrompt
 from mm_cpgd.rollout import Completion, Group, Sampling
-from mm_cpgd.stopping import Interrupted
+from mm_cpgd.training.collector import Collector
+from mm_cpgd.training.experience import Collected
 from rewards import RewardSum, Status, Verdict
 from rewards.registry import rule
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mm_cpgd import config_loading
-from mm_cpgd.config_loading import load_config, save_config
+from mm_cpgd.config import loading as config_loading
+from mm_cpgd.config.loading import load_config, save_config
 from mm_cpgd.errors import UserError
 
 BASE = """\
@@ -255,7 +255,7 @@ RECIPE = {
 
 @pytest.fixture
 def recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mm_cpgd.config_loading.load_recipe", {"toy": RECIPE}.__getitem__)
+    monkeypatch.setattr("mm_cpgd.config.loading.load_recipe", {"toy": RECIPE}.__getitem__)
 
 
 @pytest.mark.usefixtures("recipe")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from accelerate.utils import DistributedType
 
-from mm_cpgd.devices import check_whole_weights
+from mm_cpgd.distributed import check_whole_weights
 from mm_cpgd.errors import UserError
 
 

@@ -10,17 +10,16 @@ import torch
 from torch import nn
 
 from mm_cpgd.algorithms.objective import Objective, build_objective
-from mm_cpgd.config import AlgorithmConfig, GuardConfig
+from mm_cpgd.checkpoint.serialization import load_state, save_state
+from mm_cpgd.config.schema import AlgorithmConfig, GuardConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.guard import Guard
-from mm_cpgd.guard.building import check_guard
 from mm_cpgd.guard.guard import Action, Review
-from mm_cpgd.guard.keeper import with_alpha
-from mm_cpgd.guard.snapshots import put_back, take
+from mm_cpgd.guard.rollback import put_back, take, with_alpha
 from mm_cpgd.report.page import facts
 from mm_cpgd.report.run_data import load_run
-from mm_cpgd.state import load_state, save_state
 from mm_cpgd.tracking import MetricsLog
+from mm_cpgd.training.setup import check_guard
 
 DRIFT = {"name": "policy_drift", "alpha": 0.01}
 
@@ -188,7 +187,7 @@ def test_the_memory_of_a_long_run_stays_small() -> None:
 
 
 def test_a_sign_that_is_ignored_is_not_looked_for() -> None:
-    from mm_cpgd.guard.building import chosen_signs
+    from mm_cpgd.training.setup import chosen_signs
 
     ignoring = guard("stop", signs=chosen_signs(["drift_extreme", "drift_high"]))
     assert not after(ignoring, [0.01, 3.0]).stop

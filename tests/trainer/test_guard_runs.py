@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-import trainer_jobs
 from safetensors.torch import load_file
 
 from mm_cpgd.errors import RunEnded
 from mm_cpgd.guard.signs import Sign
-from mm_cpgd.guard.statistics import Above
-from mm_cpgd.optimizer import Diverged, OptimizerStep
+from mm_cpgd.guard.trend_tests import Above
+from mm_cpgd.training.optimizer import Diverged, OptimizerStep
+from tests.fakes import training_runs as trainer_jobs
 
 Rows = Callable[[Path], list[dict[str, Any]]]
 QUICK = ("data.eval=null", "training.inner_epochs=1")
@@ -26,14 +26,14 @@ ALWAYS = (Sign("always", Above("tokens/sampled", 1, over=2), "a test", "nothing"
 
 def alarm_in_every_second_iteration() -> None:
     """For this process and those it makes."""
-    import mm_cpgd.guard.building
+    import mm_cpgd.training.setup
 
-    mm_cpgd.guard.building.SIGNS = ALWAYS
+    mm_cpgd.training.setup.SIGNS = ALWAYS
 
 
 @pytest.fixture(autouse=True)
 def _alarms(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mm_cpgd.guard.building.SIGNS", ALWAYS)
+    monkeypatch.setattr("mm_cpgd.training.setup.SIGNS", ALWAYS)
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -112,7 +112,7 @@ def test_a_run_that_diverges_goes_back_instead_of_ending(
     def diverge() -> None:
         raise Diverged("not finite")
 
-    monkeypatch.setattr("mm_cpgd.guard.building.SIGNS", SIGNS)
+    monkeypatch.setattr("mm_cpgd.training.setup.SIGNS", SIGNS)
     monkeypatch.setattr(OptimizerStep, "__call__", OptimizerStep.__call__)  # undone at the end
     trainer_jobs.at_call(OptimizerStep, "__call__", 4, diverge)
     trainer_jobs.run(yaml, [*ROLLBACK, "training.iterations=3"])
@@ -151,7 +151,7 @@ def test_two_processes_go_back_together(yaml: Path, tmp_path: Path, read_rows: R
 def test_the_command_replays_a_stored_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
-    from mm_cpgd import cli
+    from mm_cpgd.cli import main as cli
     from mm_cpgd.tracking import MetricsLog
 
     log = MetricsLog(tmp_path / "metrics.jsonl")
@@ -172,7 +172,7 @@ def test_the_command_replays_a_stored_run(
 def test_a_folder_without_metrics_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from mm_cpgd import cli
+    from mm_cpgd.cli import main as cli
 
     monkeypatch.setattr("sys.argv", ["mm-cpgd", "guard", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:

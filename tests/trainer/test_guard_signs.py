@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from mm_cpgd.guard import SIGNS, replay, watch
-from mm_cpgd.guard.history import History, trimmed
-from mm_cpgd.guard.statistics import Above, Falls, Jumps, Rises, fall_of
+from mm_cpgd.guard.trend_tests import Above, Falls, History, Jumps, Rises, fall_of, trimmed
 
 Row = dict[str, Any]
 CALM = {

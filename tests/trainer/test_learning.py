@@ -14,12 +14,12 @@ from torch import Tensor
 
 from data.generated import generate
 from mm_cpgd.algorithms.objective import build_objective
-from mm_cpgd.algorithms.recipes import load_recipe
-from mm_cpgd.config import AlgorithmConfig, PolicyConfig
-from mm_cpgd.experience import Experience, pad_tokens
-from mm_cpgd.learning import Learner, average, combine
-from mm_cpgd.optimizer import Diverged, OptimizerStep
+from mm_cpgd.config.recipes import load_recipe
+from mm_cpgd.config.schema import AlgorithmConfig, PolicyConfig
 from mm_cpgd.policy import Policy, load_policy
+from mm_cpgd.training.experience import Experience, pad_tokens
+from mm_cpgd.training.learner import Learner, average, combine
+from mm_cpgd.training.optimizer import Diverged, OptimizerStep
 
 LENGTHS = [5, 1, 3, 8, 2, 2, 7, 4]
 ADVANTAGES = [1.0, -0.5, 0.25, -1.0, 2.0, 0.0, -0.75, 0.5]

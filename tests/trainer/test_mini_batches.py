@@ -6,10 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mm_cpgd.experience import Experience, pad_tokens
-from mm_cpgd.micro_batches import fill_with_groups
-from mm_cpgd.mini_batches import plan_mini_batches
 from mm_cpgd.policy import EncodedPrompt
+from mm_cpgd.training.experience import Experience, fill_with_groups, pad_tokens, plan_mini_batches
 
 USABLE = torch.tensor([[1, 1], [0, 0], [1, 0], [1, 1], [0, 1]], dtype=torch.bool)
 LENGTHS = torch.tensor([[3, 5], [7, 7], [2, 9], [4, 4], [9, 1]])

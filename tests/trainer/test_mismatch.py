@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from mm_cpgd.mismatch import logprob_difference, truncated_weights
+from mm_cpgd.training.learner import logprob_difference, truncated_weights
 
 OLD = torch.tensor([[-1.0, -2.0, -9.0], [-0.5, -7.0, -7.0]])
 SAMPLED = torch.tensor([[-1.5, -1.0, 0.0], [-0.5, 0.0, 0.0]])

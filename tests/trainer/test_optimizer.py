@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from mm_cpgd.config import PolicyConfig, TrainingConfig
+from mm_cpgd.config.schema import PolicyConfig, TrainingConfig
 from mm_cpgd.errors import UserError
-from mm_cpgd.optimizer import build_optimizer, build_schedule
 from mm_cpgd.policy import Policy, load_policy
 from mm_cpgd.policy.families import vision_modules
+from mm_cpgd.training.optimizer import build_optimizer, build_schedule
 
 
 def load(tiny_folder: Path, freeze_vision: bool) -> Policy:

@@ -13,21 +13,21 @@ from typing import Any
 
 import pytest
 import torch
-import trainer_jobs
 
 from data import Example, PromptSampler
-from mm_cpgd.ahead import PromptsAhead
 from mm_cpgd.algorithms.objective import build_objective
-from mm_cpgd.building import _prefetches
-from mm_cpgd.collection import Collector
-from mm_cpgd.config import AlgorithmConfig, PartConfig
+from mm_cpgd.config.schema import AlgorithmConfig, PartConfig
 from mm_cpgd.errors import RunEnded
-from mm_cpgd.optimizer import OptimizerStep
+from mm_cpgd.interrupt import Interrupted
 from mm_cpgd.policy import EncodedPrompt, PromptEncoder
 from mm_cpgd.rollout import Completion, Group, Sampling
-from mm_cpgd.stopping import Interrupted
+from mm_cpgd.training.collector import Collector
+from mm_cpgd.training.optimizer import OptimizerStep
+from mm_cpgd.training.prefetch import PromptsAhead
+from mm_cpgd.training.setup import _prefetches
 from rewards import Component, RewardSum, RuleError
 from rewards.registry import rule
+from tests.fakes import training_runs as trainer_jobs
 
 LIMIT = 10  # seconds; a test that waits so long has failed
 NO_EVALUATION = ("evaluation.before=false", "evaluation.after=false")

@@ -10,13 +10,13 @@ import torch
 from rich.console import Console
 
 from data import load_examples
-from data.errors import DataError
-from mm_cpgd.config import LoraConfig, PolicyConfig, RunConfig
-from mm_cpgd.config_loading import load_config
+from data.example import DataError
+from mm_cpgd.config.loading import load_config
+from mm_cpgd.config.schema import LoraConfig, PolicyConfig, RunConfig
 from mm_cpgd.errors import UserError
-from mm_cpgd.memory import Blocks, ModelSize, Part, estimate_memory, measure_model, total_of
-from mm_cpgd.plan import print_plan
 from mm_cpgd.policy import Policy, PromptEncoder, load_policy, load_processor
+from mm_cpgd.preflight.memory import Blocks, ModelSize, Part, estimate_memory, measure_model, total_of
+from mm_cpgd.preflight.plan import print_plan
 
 # Small round numbers: 1,000 weights of 4 bytes, 400 of them trained.
 SIZE = ModelSize("Toy", 1000, 0, 400, 600, 4, 50, Blocks(3, 8, 16, 4), Blocks(2, 4, 8, 4))

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_learning import (  # the rows and the recorder of gradients
+
+from mm_cpgd.checkpoint.folder import load_state, save_state
+from mm_cpgd.policy import Policy
+from mm_cpgd.training.experience import Experience
+from tests.trainer.test_learning import (  # the rows and the recorder of gradients
     LENGTHS,
     assert_same,
     gradient,
@@ -15,10 +19,6 @@ from test_learning import (  # the rows and the recorder of gradients
     policy,  # noqa: F401
     whole,  # noqa: F401
 )
-
-from mm_cpgd.checkpoint import load_state, save_state
-from mm_cpgd.experience import Experience
-from mm_cpgd.policy import Policy
 
 PREPARED = ["cpgd_forking", "clip_cov", "kl_cov"]
 

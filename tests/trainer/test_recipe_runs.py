@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trainer_jobs
 
-from mm_cpgd.state import load_state
+from mm_cpgd.checkpoint.serialization import load_state
+from tests.fakes import training_runs as trainer_jobs
 
 Rows = Callable[[Path], list[dict[str, Any]]]
 # An entropy that is always below its target, so that the coefficient grows with every step.

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import trainer_jobs
-from trainer_jobs import Sabotage
 
-from eval import HeldOut
-from mm_cpgd.checkpoint import CheckpointError
+from mm_cpgd.checkpoint.folder import CheckpointError
+from mm_cpgd.checkpoint.serialization import load_state
 from mm_cpgd.errors import RunEnded
-from mm_cpgd.optimizer import OptimizerStep
 from mm_cpgd.rollout import LocalEngine
-from mm_cpgd.state import load_state
+from mm_cpgd.training.heldout import HeldOut
+from mm_cpgd.training.optimizer import OptimizerStep
+from tests.fakes import training_runs as trainer_jobs
+from tests.fakes.training_runs import Sabotage
 
 Rows = Callable[[Path], list[dict[str, Any]]]
 # The learning rate changes with every step; an evaluation, as an iteration's rollouts, takes two batches.

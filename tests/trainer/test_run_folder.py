@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mm_cpgd.errors import UserError
-from mm_cpgd.run_folder import Start, claim_folder, write_summary
 from mm_cpgd.tracking import MetricsLog
+from mm_cpgd.training.run_folder import Start, claim_folder, write_summary
 
 
 @pytest.fixture

@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 import torch
-import trainer_jobs
 from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mm_cpgd.config import PolicyConfig
-from mm_cpgd.config_loading import load_config
+from mm_cpgd.config.loading import load_config
+from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.errors import RunEnded, UserError
-from mm_cpgd.learning import Learner
 from mm_cpgd.policy import Policy, load_policy
-from mm_cpgd.run import Start, train
-from mm_cpgd.trainer import Trainer
+from mm_cpgd.training.learner import Learner
+from mm_cpgd.training.run import Start, train
+from mm_cpgd.training.trainer import Trainer
+from tests.fakes import training_runs as trainer_jobs
 
 Rows = Callable[[Path], list[dict[str, Any]]]
 REFERENCE = "algorithm.regularizers=[{name: kl, coefficient: 0.1}]"
@@ -42,7 +42,7 @@ def kept_policies(monkeypatch: pytest.MonkeyPatch) -> list[Policy]:
         loaded.append(load_policy(*arguments, **options))
         return loaded[-1]
 
-    monkeypatch.setattr("mm_cpgd.run.load_policy", load)
+    monkeypatch.setattr("mm_cpgd.training.run.load_policy", load)
     return loaded
 
 
@@ -123,7 +123,7 @@ def test_the_best_checkpoint_stays_beside_the_newest(
         return lambda should_stop: {"eval/accuracy": next(accuracies), "eval/n": 4.0}
 
     config = load_config(yaml, ["evaluation.every=1", "checkpoint.keep=1", "training.iterations=4"])
-    monkeypatch.setattr("mm_cpgd.run.write_report", lambda folder: None)
+    monkeypatch.setattr("mm_cpgd.training.run.write_report", lambda folder: None)
     summary = train(config, Start(), scripted, Console(quiet=True))
     assert summary["best"] == {"iteration": 2, "accuracy": 0.9}
     kept = sorted(entry.name for entry in (tmp_path / "run" / "checkpoints").iterdir())
@@ -220,7 +220,7 @@ def test_tensorboard_gets_the_metrics_where_it_is_asked_for(yaml: Path, tmp_path
 def test_a_tracker_that_is_not_installed_is_the_users_to_mend(
     yaml: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mm_cpgd.devices.is_wandb_available", lambda: False)
+    monkeypatch.setattr("mm_cpgd.distributed.is_wandb_available", lambda: False)
     with pytest.raises(UserError, match=r"wandb is not installed; pip install 'mm-cpgd\[wandb\]'"):
         trainer_jobs.run(yaml, ["tracking.tools=[wandb]"])
 

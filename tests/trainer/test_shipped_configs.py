@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from mm_cpgd.building import objective_of, reward_sum
-from mm_cpgd.config import RunConfig
-from mm_cpgd.config_loading import SHIPPED, load_config, save_config, shipped_configs
-from mm_cpgd.plan import print_plan
+from mm_cpgd.config.loading import SHIPPED, load_config, save_config, shipped_configs
+from mm_cpgd.config.schema import RunConfig
+from mm_cpgd.preflight.plan import print_plan
+from mm_cpgd.training.setup import objective_of, reward_sum
+from tests.paths import DATASETS
 
 CONFIGS = sorted(SHIPPED.rglob("*.yaml"))
-DATASETS = Path(__file__).parents[3] / "shared" / "datasets"
 
 
 def names(belongs: Callable[[RunConfig], bool]) -> list[str]:

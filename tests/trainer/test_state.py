@@ -13,7 +13,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mm_cpgd.state import CheckpointError, load_state, random_states, save_state, set_random_states
+from mm_cpgd.checkpoint.serialization import (
+    CheckpointError,
+    load_state,
+    random_states,
+    save_state,
+    set_random_states,
+)
 
 
 def identical(left: Any, right: Any) -> bool:

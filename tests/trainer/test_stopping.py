@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from mm_cpgd.checkpoint import CheckpointError
-from mm_cpgd.processes import on_main
-from mm_cpgd.stopping import Interrupted, StopRequest, check
+from mm_cpgd.checkpoint.folder import CheckpointError
+from mm_cpgd.distributed import on_main
+from mm_cpgd.interrupt import Interrupted, StopRequest, check
 
 
 class Processes:
@@ -72,7 +72,7 @@ class TestOnMain:
     """What one process does for all; ``broadcast`` stands for the way to the others."""
 
     def test_the_others_do_not_work_but_get_the_result(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("mm_cpgd.processes.broadcast_object_list", lambda _: ["of the main one", None])
+        monkeypatch.setattr("mm_cpgd.distributed.broadcast_object_list", lambda _: ["of the main one", None])
         accelerator: Any = Processes(is_main_process=False)
         assert on_main(accelerator, lambda: pytest.fail("should not work")) == "of the main one"
 
@@ -88,7 +88,7 @@ class TestOnMain:
         def fail() -> None:
             raise CheckpointError("the disk is full")
 
-        monkeypatch.setattr("mm_cpgd.processes.broadcast_object_list", broadcast)
+        monkeypatch.setattr("mm_cpgd.distributed.broadcast_object_list", broadcast)
         for is_main in (True, False):
             accelerator: Any = Processes(is_main_process=is_main)
             with pytest.raises(CheckpointError, match="the disk is full"):

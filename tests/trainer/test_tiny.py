@@ -4,13 +4,13 @@ from rich.console import Console
 from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from data.generated import cold_start, generate
-from mm_cpgd.cli import held_out_evaluator
-from mm_cpgd.cold_start import build_cold_started
-from mm_cpgd.config import PolicyConfig
+from mm_cpgd.cli.main import held_out_evaluator
+from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.policy import load_policy
 from mm_cpgd.policy.model import EMBEDDED
 from mm_cpgd.rollout import LocalEngine, Sampling
-from mm_cpgd.tiny import CONTROL_TOKENS, TAGS, build_tiny
+from mm_cpgd.tiny.build import build_cold_started
+from mm_cpgd.tiny.model import CONTROL_TOKENS, TAGS, build_tiny
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from data.errors import DataError
-from data.example import ImageRef
+from data.example import DataError, ImageRef
 from mm_cpgd.errors import UserError
 from mm_cpgd.tracking import (
     MetricsLog,

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trainer_jobs
 from safetensors.torch import load_file
 
-from mm_cpgd.checkpoint import newest_checkpoint
+from mm_cpgd.checkpoint.folder import newest_checkpoint
+from tests.fakes import training_runs as trainer_jobs
 
 Rows = Callable[[Path], list[dict[str, Any]]]
 FILTER = "algorithm.selection=[{name: accuracy_filter, low: 0.14, high: 0.9}]"
@@ -30,7 +30,7 @@ def test_torchrun_on_two_processes_gives_the_trajectory_of_one(
 ) -> None:
     trainer_jobs.run(yaml, [FILTER, "training.micro_batch_tokens=60", f"output={tmp_path / 'one'}"])
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv-backend=c10d"]
-    command = ["-m", "mm_cpgd.cli", "train", str(yaml), FILTER, "training.micro_batch_tokens=60"]
+    command = ["-m", "mm_cpgd", "train", str(yaml), FILTER, "training.micro_batch_tokens=60"]
     subprocess.run(
         [*launch, "--rdzv-endpoint=localhost:0", *command],
         check=True,

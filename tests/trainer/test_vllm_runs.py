@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from trainer_jobs import run
 
 from data import Example, ImageRef
-from mm_cpgd.config import PolicyConfig
+from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import load_policy
 from mm_cpgd.rollout import LocalEngine, Sampling
+from tests.fakes.training_runs import run
 
 Rows = Callable[[Path], list[dict[str, Any]]]
 SMALL = [

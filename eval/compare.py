@@ -1,0 +1,234 @@
+"""Paired comparison of two results: the difference, its uncertainty, and the questions that changed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from eval.results import Result
+from eval.scoring.statistics import mcnemar_p, mean_difference, paired_interval
+from eval.scoring.summary import natural
+from eval.settings import differing
+from mm_cpgd.errors import UserError
+from rewards.registry import nearest
+
+ONE_EACH = "Newcombe's method 10, McNemar's exact test"
+BY_QUESTION = "normal approximation over questions"
+Row = Mapping[str, Any]
+_QUESTION = ("question", "answer", "choices")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same question in both results; scores by the protocol that is compared."""
+
+    a: Row
+    b: Row
+    protocol: str
+
+    @property
+    def scores(self) -> tuple[float, float]:
+        """Of A and of B."""
+        return self.a["protocols"][self.protocol]["score"], self.b["protocols"][self.protocol]["score"]
+
+    @property
+    def sides(self) -> tuple[bool, bool]:
+        """Whether A is right, and B."""
+        a, b = self.scores
+        return a >= 1, b >= 1
+
+
+@dataclass(frozen=True)
+class Difference:
+    """B against A over the same questions.
+
+    Attributes:
+        total: pairs of answers.
+        a: mean score of A.
+        b: mean score of B.
+        difference: b − a.
+        interval: of the difference, 95 %.
+        p: two-sided, of no difference.
+        gained: right in B alone.
+        lost: right in A alone.
+    """
+
+    total: int
+    a: float
+    b: float
+    difference: float
+    interval: tuple[float, float]
+    p: float
+    gained: int
+    lost: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """An answer that is right in one result alone."""
+
+    id: str
+    sample: int
+    gained: bool
+    extracted_a: str | None
+    extracted_b: str | None
+    answer: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that is to be said of two results.
+
+    Attributes:
+        benchmark: of A.
+        protocol: by which both are compared.
+        method: of interval and p.
+        overall: over all pairs.
+        groups: dimension to value to the difference there. Of many groups some differ by chance.
+        changed: in the order of A's rows.
+        settings: that differ, as (A's, B's).
+        warnings: what makes the two less comparable, one line each.
+    """
+
+    benchmark: str
+    protocol: str
+    method: str
+    overall: Difference
+    groups: Mapping[str, Mapping[str, Difference]]
+    changed: Sequence[Change]
+    settings: Mapping[str, tuple[Any, Any]]
+    warnings: Sequence[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return asdict(self)
+
+
+def compare(a: Result, b: Result, protocol: str | None = None) -> Comparison:
+    """Compare two results by (id, sample).
+
+    With one answer to each question, right or wrong, by Newcombe's interval and McNemar's test; else by the
+    mean difference of each question, for several answers to one question are not independent.
+
+    Args:
+        a: the first result.
+        b: the second; a positive difference is in its favour.
+        protocol: None for A's first one.
+
+    Raises:
+        UserError: a result lacks the protocol, or no question is in both.
+    """
+    name = _protocol(a, b, protocol)
+    pairs, warnings = _paired(a, b, name)
+    settings = differing(a.summary.get("settings", {}), b.summary.get("settings", {}))
+    single = len({pair.a["id"] for pair in pairs}) == len(pairs)
+    plain = single and all(score in (0, 1) for pair in pairs for score in pair.scores)
+    measure = _one_each if plain else _by_question
+    return Comparison(
+        benchmark=a.summary["benchmark"],
+        protocol=name,
+        method=ONE_EACH if plain else BY_QUESTION,
+        overall=measure(pairs),
+        groups={
+            dimension: {value: measure(own) for value, own in values.items()}
+            for dimension, values in _groups(pairs).items()
+        },
+        changed=[_change(pair) for pair in pairs if pair.sides[0] != pair.sides[1]],
+        settings=settings,
+        warnings=[*_headline(a, b), *warnings, *_setting_warnings(settings)],
+    )
+
+
+def _protocol(a: Result, b: Result, wanted: str | None) -> str:
+    name = wanted or a.summary["protocol"]
+    both = [one for one in a.summary["protocols"] if one in b.summary["protocols"]]
+    if name not in both:
+        known = nearest(name, both) if both else "they have none in common; score one of them again"
+        raise UserError(f"protocol {name!r} is not in both results: {known}")
+    return name
+
+
+def _paired(a: Result, b: Result, protocol: str) -> tuple[list[Pair], list[str]]:
+    """The pairs that have a score on both sides, and what was left out."""
+    rows_a, rows_b = ({(row["id"], row["sample"]): row for row in one.rows} for one in (a, b))
+    pairs = [Pair(row, rows_b[key], protocol) for key, row in rows_a.items() if key in rows_b]
+    scored = [pair for pair in pairs if None not in pair.scores]
+    if not scored:
+        first = [repr(next(iter(rows))[0]) if rows else "none" for rows in (rows_a, rows_b)]
+        raise UserError(
+            f"no question has a score in both results (first ids {first[0]} and {first[1]}); "
+            "compare results of the same benchmark and data"
+        )
+    left = {
+        "in A alone": len(rows_a) - len(pairs),
+        "in B alone": len(rows_b) - len(pairs),
+        "without a score on one side": len(pairs) - len(scored),
+    }
+    warnings = [f"{count:,} answers {what} are left out" for what, count in left.items() if count]
+    changed = sum(any(pair.a[name] != pair.b[name] for name in _QUESTION) for pair in pairs)
+    if changed:
+        warnings.insert(0, f"{changed:,} of {len(pairs):,} questions differ in text, gold answer or choices")
+    return scored, warnings
+
+
+def _one_each(pairs: Sequence[Pair]) -> Difference:
+    gained, lost = _changes(pairs)
+    both = sum(pair.sides == (True, True) for pair in pairs)
+    interval = paired_interval(both, gained, lost, len(pairs) - both - gained - lost)
+    return _difference(pairs, interval, mcnemar_p(gained, lost))
+
+
+def _by_question(pairs: Sequence[Pair]) -> Difference:
+    differences: dict[str, list[float]] = defaultdict(list)
+    for pair in pairs:
+        differences[pair.a["id"]].append(pair.scores[1] - pair.scores[0])
+    interval, p = mean_difference([fmean(own) for own in differences.values()])
+    return _difference(pairs, interval, p)
+
+
+def _difference(pairs: Sequence[Pair], interval: tuple[float, float], p: float) -> Difference:
+    a, b = (fmean(pair.scores[side] for pair in pairs) for side in (0, 1))
+    return Difference(len(pairs), a, b, b - a, interval, p, *_changes(pairs))
+
+
+def _changes(pairs: Iterable[Pair]) -> tuple[int, int]:
+    sides = [pair.sides for pair in pairs]
+    return sides.count((False, True)), sides.count((True, False))
+
+
+def _groups(pairs: Iterable[Pair]) -> dict[str, dict[str, list[Pair]]]:
+    """Pairs by A's groups."""
+    found: dict[str, dict[str, list[Pair]]] = defaultdict(lambda: defaultdict(list))
+    for pair in pairs:
+        for dimension, values in pair.a["groups"].items():
+            for value in values:
+                found[dimension][value].append(pair)
+    return {name: dict(sorted(own.items(), key=lambda item: natural(item[0]))) for name, own in found.items()}
+
+
+def _change(pair: Pair) -> Change:
+    a, b = (row["protocols"][pair.protocol]["extracted"] for row in (pair.a, pair.b))
+    return Change(pair.a["id"], pair.a["sample"], pair.sides[1], a, b, pair.a["answer"])
+
+
+def _headline(a: Result, b: Result) -> list[str]:
+    """Warn where the two were not asked or scored alike."""
+    lines = []
+    for name in ("benchmark", "protocol"):
+        first, second = a.summary[name], b.summary[name]
+        if first != second:
+            lines.append(f"the {name} differs: A {first}, B {second}")
+    for side, result in (("A", a), ("B", b)):
+        missing = result.summary.get("missing") or {}
+        if missing.get("count"):
+            lines.append(f"{side} lacks {missing['count']:,} answers, which count as wrong")
+    return lines
+
+
+def _setting_warnings(settings: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    # Data that differ are told by the rows: as questions left out, or put otherwise.
+    others = [name for name in settings if name != "data_fingerprint"]
+    return [f"settings differ: {', '.join(others)}"] if others else []

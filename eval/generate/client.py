@@ -1,0 +1,349 @@
+"""HTTP client for OpenAI-compatible servers: rate limit, retries, validated replies, usage. No torch."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from threading import BoundedSemaphore, Lock
+from typing import Any
+
+import requests
+from PIL import Image
+from pydantic import BaseModel, Field, ValidationError
+from requests.adapters import HTTPAdapter
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
+from tenacity.wait import wait_random_exponential
+from urllib3.exceptions import InvalidHeader
+from urllib3.util import Retry
+
+from mm_cpgd.errors import UserError
+
+
+class Pace:
+    """Lets callers through one after the other, evenly spaced, so that no minute sees more than its number.
+
+    Args:
+        per_minute: how many; None for no limit.
+        clock: seconds that only grow.
+        sleep: waits that many seconds.
+    """
+
+    def __init__(
+        self,
+        per_minute: float | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._gap = 60 / per_minute if per_minute else 0.0
+        self._clock, self._sleep = clock, sleep
+        self._lock, self._next = Lock(), clock()
+
+    def wait(self) -> None:
+        """Return when the caller's turn has come."""
+        while (seconds := self._booked()) > 0:
+            self._sleep(seconds)
+
+    def hold(self, seconds: float) -> None:
+        """Let nobody through for so long: the server asked for it."""
+        with self._lock:
+            self._next = max(self._next, self._clock() + seconds)
+
+    def _booked(self) -> float:
+        """Take the turn if it has come (0), else return the seconds until the next one may."""
+        with self._lock:
+            now = self._clock()
+            if now < self._next:
+                return self._next - now
+            self._next = now + self._gap
+            return 0.0
+
+
+# Reasons to stop that leave an answer cut off; a finished one has others (stop, eos_token, null).
+_CUT_OFF = {"length", "content_filter", "abort", "error"}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One reply.
+
+    Attributes:
+        text: of it; empty when the server sent none (a refusal, or a thought cut off).
+        finished: False when a limit or a filter cut it off.
+        prompt_tokens: as the server counts them, None when it does not say.
+        completion_tokens: likewise.
+    """
+
+    text: str
+    finished: bool
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Part(BaseModel):
+    text: str = ""
+
+
+class _Message(BaseModel):
+    content: str | list[_Part] | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Body(BaseModel):
+    choices: list[_Choice] = Field(min_length=1)
+    usage: _Usage | None = None
+
+
+def read_reply(body: bytes) -> Reply:
+    """Return the first choice of a chat completion. Raises ``ValueError``: it is not one, and why."""
+    try:
+        read = _Body.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        shown = short(body.decode(errors="replace"))
+        raise ValueError(f"not a chat completion ({where or 'JSON'}: {first['msg']}): {shown}") from error
+    choice, usage = read.choices[0], read.usage or _Usage()
+    content = choice.message.content
+    text = "".join(part.text for part in content) if isinstance(content, list) else content or ""
+    finished = choice.finish_reason not in _CUT_OFF
+    return Reply(text, finished, usage.prompt_tokens, usage.completion_tokens)
+
+
+def wait_asked_for(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that ``Retry-After`` asks for (a number or a date, RFC 9110), None without one."""
+    asked = headers.get("Retry-After")
+    if not asked:
+        return None
+    try:
+        return max(0.0, Retry().parse_retry_after(asked))
+    except InvalidHeader:
+        return None
+
+
+def short(text: str, limit: int = 200) -> str:
+    """Return a text on one line, cut."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+# Statuses that may pass by themselves; every other one is a mistake that asking again does not mend.
+TRANSIENT = {408, 409, 425, 429}
+# Of those that are mistakes: what no single question is to blame for.
+_SETUP = {401, 402, 403, 404, 405}
+# A server that asks for more patience than this (seconds) is asked again after this.
+_LONGEST_ASKED = 600.0
+_HINTS = {
+    400: "the request does not suit this model: see its length, images and sampling settings",
+    401: "the key is missing or wrong",
+    403: "the key may not use this model",
+    404: "check the address, which usually ends in /v1, and the model's name",
+    413: "the request is too large: send smaller images",
+    422: "the server does not know a setting that was sent",
+}
+
+
+class EndpointError(UserError):
+    """No usable reply came.
+
+    Attributes:
+        status: the HTTP status, None when there was no whole answer.
+        setup: True when every other request would fail the same way: address, model, key.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status, self.setup = status, status in _SETUP
+
+
+class _Transient(EndpointError):
+    """A failure worth asking again, perhaps after the seconds that the server named."""
+
+    def __init__(self, message: str, *, status: int | None = None, wait: float | None = None) -> None:
+        super().__init__(message, status=status)
+        self.wait = wait
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an endpoint was asked so far: answered requests, and tokens as far as the server told."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Endpoint:
+    """One model of an OpenAI-compatible server. May be used from many threads.
+
+    Args:
+        base_url: up to and with ``/v1``, such as ``http://localhost:8000/v1``.
+        model: name that the server knows.
+        api_key: sent as a bearer token; None for a server without keys. Never shown.
+        concurrency: requests under way at the same time; further callers wait.
+        requests_per_minute: attempts, retried ones included; None for no limit.
+        timeout: seconds without a byte until an attempt is given up.
+        max_retries: further attempts after the first, for what may pass: 408, 409, 425, 429, 5xx, a lost
+            connection, a time-out, an unreadable reply.
+        first_wait: bound of the first back-off in seconds; it doubles with each attempt. The wait is drawn
+            evenly below the bound ("full jitter"), unless the server names one by Retry-After.
+        longest_wait: bound of every back-off.
+        clock: seconds that only grow.
+        sleep: waits that many seconds.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        api_key: str | None = None,
+        *,
+        concurrency: int = 8,
+        requests_per_minute: float | None = None,
+        timeout: float = 120.0,
+        max_retries: int = 5,
+        first_wait: float = 1.0,
+        longest_wait: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        _check(base_url, concurrency, requests_per_minute, timeout, max_retries)
+        self.url, self.model = base_url.rstrip("/") + "/chat/completions", model
+        self.concurrency = concurrency
+        self._key, self._timeout = api_key, timeout
+        self._slots, self._lock = BoundedSemaphore(concurrency), Lock()
+        self._pace = Pace(requests_per_minute, clock=clock, sleep=sleep)
+        self._session = requests.Session()
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(pool_maxsize=concurrency))
+        self._backoff = wait_random_exponential(multiplier=first_wait, max=longest_wait)
+        self._retrying = Retrying(
+            retry=retry_if_exception_type(_Transient),
+            stop=stop_after_attempt(max_retries + 1),
+            wait=self._wait,
+            sleep=sleep,
+            reraise=True,
+        )
+        self.usage = Usage()
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], **sampling: Any) -> Reply:
+        """Return the model's reply to a conversation.
+
+        Args:
+            messages: as the chat API has them: ``role``, and ``content`` as text or parts.
+            sampling: sent as it is: ``temperature``, ``max_tokens``, ``seed``, …
+
+        Raises:
+            EndpointError: none came, and asking again did not help or could not.
+        """
+        body = {"model": self.model, "messages": list(messages), **sampling}
+        retrying = self._retrying.copy()
+        with self._slots:
+            try:
+                reply = retrying(self._post, body)
+            except _Transient as error:
+                tried = _times(retrying.statistics["attempt_number"])
+                raise EndpointError(f"{error}{tried}", status=error.status) from error
+        self._count(reply)
+        return reply
+
+    def _post(self, body: Mapping[str, Any]) -> Reply:
+        self._pace.wait()
+        try:
+            # No redirects: requests would repeat a redirected POST as a GET.
+            answer = self._session.post(
+                self.url, json=body, timeout=self._timeout, auth=self._sign, allow_redirects=False
+            )
+        except requests.Timeout as error:
+            raise _Transient(f"{self.url}: no answer within {self._timeout:g} s") from error
+        except requests.ConnectionError as error:
+            raise _Transient(f"{self.url}: no connection ({short(str(error))})") from error
+        except requests.RequestException as error:
+            raise EndpointError(f"{self.url}: {short(str(error))}") from error
+        return self._read(answer)
+
+    def _read(self, answer: requests.Response) -> Reply:
+        status = answer.status_code
+        if status == 200:
+            try:
+                return read_reply(answer.content)
+            except ValueError as error:
+                raise _Transient(f"{self.url}: {error}", status=status) from error
+        said = self._hidden(f"{self.url}: status {status}: {short(answer.text) or answer.reason}")
+        if status in TRANSIENT or status >= 500:
+            raise _Transient(said, status=status, wait=wait_asked_for(answer.headers))
+        hint = _HINTS.get(status, "check the address and the model's name")
+        raise EndpointError(f"{said}; {hint}", status=status)
+
+    def _wait(self, state: RetryCallState) -> float:
+        """Return how long to wait before the next attempt; what the server asks for holds for all callers."""
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, _Transient) and error.wait is not None:
+            asked = min(error.wait, _LONGEST_ASKED)
+            self._pace.hold(asked)
+            return asked
+        return self._backoff(state)
+
+    def _sign(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        # As auth, not as a header: a header would give way to an entry in the user's .netrc.
+        if self._key:
+            request.headers["Authorization"] = f"Bearer {self._key}"
+        return request
+
+    def _hidden(self, text: str) -> str:
+        return text.replace(self._key, "…") if self._key else text
+
+    def _count(self, reply: Reply) -> None:
+        with self._lock:
+            self.usage = replace(
+                self.usage,
+                requests=self.usage.requests + 1,
+                prompt_tokens=self.usage.prompt_tokens + (reply.prompt_tokens or 0),
+                completion_tokens=self.usage.completion_tokens + (reply.completion_tokens or 0),
+            )
+
+
+def text_part(text: str) -> dict[str, Any]:
+    """Return a message's part that is text."""
+    return {"type": "text", "text": text}
+
+
+def image_part(image: Image.Image) -> dict[str, Any]:
+    """Return a message's part that is an image, as PNG in a data URL: without loss, nothing to fetch."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+
+
+def _times(attempts: int) -> str:
+    return f" (asked {attempts} times)" if attempts > 1 else ""
+
+
+def _check(
+    base_url: str, concurrency: int, requests_per_minute: float | None, timeout: float, max_retries: int
+) -> None:
+    if not base_url.startswith(("http://", "https://")):
+        raise EndpointError(f"endpoint {base_url!r} must begin with http:// or https://, and end in /v1")
+    at_least: tuple[tuple[str, float, float], ...] = (
+        ("concurrency", concurrency, 1),
+        ("max_retries", max_retries, 0),
+    )
+    for name, value, least in at_least:
+        if value < least:
+            raise EndpointError(f"{name} {value} must be at least {least:g}")
+    for name, above in (("requests_per_minute", requests_per_minute), ("timeout", timeout)):
+        if above is not None and above <= 0:
+            raise EndpointError(f"{name} {above:g} must be above 0")

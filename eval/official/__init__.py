@@ -1,0 +1,1 @@
+"""The benchmarks' own scoring rules: pure functions from texts and rows to verdicts and totals. No torch."""

@@ -1,0 +1,1 @@
+"""Scoring of answers: protocols, LLM judge, summaries, statistics."""

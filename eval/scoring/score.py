@@ -1,0 +1,215 @@
+"""Scoring of answers by protocol (official, verifier, judge), one or several answers a question."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from statistics import fmean
+from typing import Any
+
+from data import DataError, Example
+from eval.benchmark import Ask, Benchmark, Response, ScoredRow
+from eval.predictions import check_unique
+from eval.scoring.statistics import maj_at_k, pass_at_k
+from mm_cpgd.errors import UserError
+from rewards import Status, Verdict
+from rewards.registry import as_verdict, nearest
+from rewards.verify import judge, side_by_side
+from rewards.workers.pool import PoolError, usable_cores
+
+PROTOCOLS = ("official", "verifier", "judge")
+Score = Callable[[Example, Response], Verdict]
+Report = Callable[[int, int], None]
+
+
+def score(
+    benchmark: Benchmark,
+    examples: Sequence[Example],
+    responses: Sequence[Response],
+    protocols: Sequence[str],
+    *,
+    ask: Ask | None = None,
+    progress: Report | None = None,
+    workers: int | None = None,
+) -> list[ScoredRow]:
+    """Score every question; in the order of ``examples``, the samples of each in theirs.
+
+    A question without an answer scores 0 with status no_answer, and its row is ``missing``. Answers to other
+    questions are passed over (``strangers`` names them). A protocol that fails on a row gives it no score.
+
+    Args:
+        benchmark: scores.
+        examples: the questions.
+        responses: the answers, at most one for each (id, sample).
+        protocols: of ``PROTOCOLS``; the first one is the rows' own.
+        ask: the judge; needed by the protocol judge alone.
+        progress: is told (rows done, rows in all).
+        workers: rows scored at a time, in threads; by default one for each usable core.
+
+    Raises:
+        DataError: no question, a question or an answer twice, no answer to any of the questions.
+        UserError: unknown protocol, or no judge to ask.
+    """
+    scorers = {name: _scorer(benchmark, name, ask) for name in checked_protocols(protocols)}
+    pairs = match(examples, responses)
+
+    def one(pair: tuple[Example, Response | None, int]) -> ScoredRow:
+        example, response, sample = pair
+        if response is None:
+            nothing = Response(example.id, "", sample)
+            return ScoredRow(example, nothing, dict.fromkeys(scorers, _missing(example)), missing=True)
+        if response.meta:
+            example = replace(example, meta={**example.meta, **response.meta})
+        verdicts = {name: _verdict(name, scorer, example, response) for name, scorer in scorers.items()}
+        return ScoredRow(example, response, verdicts)
+
+    scored: list[ScoredRow] = []
+    for row in _in_threads(one, pairs, workers or usable_cores()):
+        scored.append(row)
+        if progress:
+            progress(len(scored), len(pairs))
+    return scored
+
+
+def checked_protocols(protocols: Sequence[str]) -> list[str]:
+    """Return the names without repetition. Raises ``UserError`` if one is unknown or there is none."""
+    unknown = [name for name in protocols if name not in PROTOCOLS]
+    if unknown or not protocols:
+        what = f"there is no protocol {unknown[0]!r}" if unknown else "no protocol is named"
+        raise UserError(f"{what}: {nearest(unknown[0] if unknown else '', PROTOCOLS)}")
+    return list(dict.fromkeys(protocols))
+
+
+def match(
+    examples: Sequence[Example], responses: Sequence[Response]
+) -> list[tuple[Example, Response | None, int]]:
+    """Pair every question with its answer of every sample number that occurs; None where there is none.
+
+    Raises:
+        DataError: no question, a question or an answer twice, or no answer to any of the questions.
+    """
+    if not examples:
+        raise DataError("the benchmark's data has no rows; check --data, --split and --limit")
+    twice = [name for name, count in Counter(one.id for one in examples).items() if count > 1]
+    if twice:
+        raise DataError(f"{len(twice):,} question ids are there twice, first {twice[0]!r}; make ids unique")
+    check_unique(responses, "responses")
+    answers = {(one.id, one.sample): one for one in responses}
+    if not {one.id for one in examples} & {one.id for one in responses}:
+        first = f", whose first id is {responses[0].id!r}" if responses else ""
+        raise DataError(
+            f"none of the {len(responses):,} answers{first}, is to one of the {len(examples):,} questions, "
+            f"whose first id is {examples[0].id!r}; give the data that these answers are of"
+        )
+    samples = sorted({one.sample for one in responses})
+    return [(one, answers.get((one.id, sample)), sample) for one in examples for sample in samples]
+
+
+def strangers(examples: Sequence[Example], responses: Sequence[Response]) -> list[str]:
+    """Return the ids of answers that are to none of the questions, each once."""
+    known = {one.id for one in examples}
+    return list(dict.fromkeys(one.id for one in responses if one.id not in known))
+
+
+def _scorer(benchmark: Benchmark, protocol: str, ask: Ask | None) -> Score:
+    if protocol == "official":
+        return benchmark.official
+    if protocol == "verifier":
+        return benchmark.verifier
+    if ask is None:
+        raise UserError("the protocol judge needs a judge: give --judge-url and --judge-model")
+    from eval.scoring.judge import JudgeError, judged
+
+    judge = benchmark.judge or judged
+
+    def by_judge(example: Example, response: Response) -> Verdict:
+        try:
+            return judge(example, response, ask)
+        except JudgeError as error:
+            return Verdict(None, Status.NOT_JUDGED, None, str(error))
+
+    return by_judge
+
+
+def _missing(example: Example) -> Verdict:
+    if not example.answer.strip():
+        return _no_gold()
+    return Verdict(0.0, Status.NO_ANSWER, None, "no response is stored for this question")
+
+
+def _no_gold() -> Verdict:
+    return Verdict(None, Status.UNPARSABLE_GOLD, None, "the question has no gold answer")
+
+
+def _verdict(protocol: str, scorer: Score, example: Example, response: Response) -> Verdict:
+    """The protocol's verdict; what it raises becomes a verdict without a score, which is counted."""
+    if not example.answer.strip():
+        return _no_gold()
+    try:
+        return as_verdict(protocol, scorer(example, response))
+    except PoolError:  # the installation's fault: every row would fail alike
+        raise
+    except Exception as error:
+        return Verdict(None, Status.ERROR, None, f"{type(error).__name__}: {error}"[:300])
+
+
+def _in_threads(
+    one: Callable[[tuple[Example, Response | None, int]], ScoredRow],
+    pairs: Sequence[tuple[Example, Response | None, int]],
+    workers: int,
+) -> Iterator[ScoredRow]:
+    """Map in order. Threads are enough: what takes long waits for a worker process or for the judge."""
+    if workers == 1:
+        yield from map(one, pairs)
+        return
+    executor = ThreadPoolExecutor(workers, thread_name_prefix="scoring")
+    try:
+        yield from executor.map(one, pairs)
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def sampled(rows: Sequence[ScoredRow]) -> dict[str, Any] | None:
+    """Return the numbers of the first protocol over all questions that have a score; None with one sample.
+
+    Returns:
+        ``k`` samples to a question; ``questions``; ``accuracy``, the mean over questions; ``pass_at_k`` by k
+        (1, 2, 4, … and k; an answer is right when its score is 1) and ``maj_at_k``, of all k.
+    """
+    questions: dict[str, list[ScoredRow]] = defaultdict(list)
+    for row in rows:
+        if row.verdict.score is not None:
+            questions[row.example.id].append(row)
+    k = len({row.response.sample for row in rows})
+    if k < 2 or not questions:
+        return None
+    scores = [[row.verdict.score or 0.0 for row in own] for own in questions.values()]
+    return {
+        "k": k,
+        "questions": len(questions),
+        "accuracy": fmean(map(fmean, scores)),
+        "pass_at_k": {str(n): _mean_pass(scores, n) for n in _powers(k)},
+        "maj_at_k": fmean(side_by_side(_majority, questions.values())),
+    }
+
+
+def _powers(k: int) -> list[int]:
+    return [1 << i for i in range(k.bit_length()) if 1 << i < k] + [k]
+
+
+def _mean_pass(scores: Sequence[Sequence[float]], k: int) -> float | None:
+    """Over the questions with at least ``k`` scored answers; None if there is none."""
+    found = [pass_at_k(sum(one >= 1 for one in own), len(own), k) for own in scores if len(own) >= k]
+    return fmean(found) if found else None
+
+
+def _majority(rows: Sequence[ScoredRow]) -> float:
+    same = partial(_same, choices=rows[0].example.choices)
+    return maj_at_k([row.verdict.extracted for row in rows], [row.verdict.score or 0.0 for row in rows], same)
+
+
+def _same(answer: str, other: str, choices: Sequence[str]) -> bool:
+    return judge(answer, other, choices).status is Status.CORRECT

@@ -1,0 +1,150 @@
+"""From scored rows to the numbers of a benchmark, by protocol and group, with what weakens them beside."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from eval.benchmark import Benchmark, ScoredRow
+from eval.scoring.score import sampled
+from eval.scoring.statistics import clustered_interval, wilson_interval
+from rewards import Status
+
+UNPARSED = (Status.NO_ANSWER, Status.UNPARSABLE_ANSWER)
+# From these shares on a number is flagged.
+MANY_UNPARSED, SOME_TRUNCATED, MOSTLY = 0.1, 0.05, 0.5
+
+
+def summarise(benchmark: Benchmark, rows: Sequence[ScoredRow]) -> dict[str, Any]:
+    """Return the summary of one benchmark; ``docs/evaluation.md`` has the table of its fields."""
+    names = list(rows[0].verdicts) if rows else []
+    protocols = {name: _protocol(benchmark, rows, name) for name in names}
+    first = protocols[names[0]] if names else {}
+    summary = {
+        "benchmark": benchmark.name,
+        "protocol": names[0] if names else None,
+        **first,
+        "truncated": _truncated(rows),
+        "missing": _part(sum(row.missing for row in rows), len(rows)),
+        "samples": sampled(rows),
+        "protocols": protocols,
+    }
+    return {**summary, "flags": _flags(rows, summary)}
+
+
+def by_group(benchmark: Benchmark, rows: Iterable[ScoredRow]) -> dict[str, dict[str, list[ScoredRow]]]:
+    """Return the rows of each value of each dimension; values in natural order (2 before 10)."""
+    found: dict[str, dict[str, list[ScoredRow]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        for dimension, values in benchmark.groups(row.example).items():
+            for value in dict.fromkeys(map(str, values)):
+                found[dimension][value].append(row)
+    return {name: dict(sorted(own.items(), key=lambda item: natural(item[0]))) for name, own in found.items()}
+
+
+def natural(text: str) -> list[tuple[int, int, str]]:
+    """Return a key that sorts numbers in texts by their size."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text)]
+
+
+def _protocol(benchmark: Benchmark, rows: Sequence[ScoredRow], name: str) -> dict[str, Any]:
+    groups = by_group(benchmark, rows)
+    answered = [row.verdicts[name] for row in rows if not row.missing]
+    return {
+        "overall": _accuracy(rows, name),
+        "groups": {
+            dimension: {value: _accuracy(own, name) for value, own in values.items()}
+            for dimension, values in groups.items()
+        },
+        "metrics": _metrics(benchmark, rows, name),
+        "unscored": _part(sum(row.verdicts[name].score is None for row in rows), len(rows)),
+        "unparsed": _part(sum(verdict.status in UNPARSED for verdict in answered), len(answered)),
+    }
+
+
+def _accuracy(rows: Iterable[ScoredRow], protocol: str) -> dict[str, Any]:
+    """Right answers of those that have a score; with several to a question, they are no independent ones."""
+    scores: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        score = row.verdicts[protocol].score
+        if score is not None:
+            scores[row.example.id].append(score)
+    total = sum(map(len, scores.values()))
+    correct = sum(map(sum, scores.values()))
+    interval = wilson_interval(correct, total) if total == len(scores) else clustered_interval(scores)
+    return {
+        "correct": int(correct) if correct == int(correct) else correct,
+        "total": total,
+        "accuracy": correct / total if total else None,
+        "interval": list(interval),
+    }
+
+
+def _metrics(benchmark: Benchmark, rows: Sequence[ScoredRow], protocol: str) -> dict[str, Any]:
+    """The benchmark's own numbers; with several samples, each sample's, averaged."""
+    if benchmark.metrics is None:
+        return {}
+    samples: dict[int, list[ScoredRow]] = defaultdict(list)
+    for row in rows:
+        samples[row.response.sample].append(row)
+    found = [
+        dict(benchmark.metrics([(row.example, row.verdicts[protocol]) for row in own]))
+        for own in samples.values()
+    ]
+    averaged: dict[str, Any] = _averaged(found)
+    return averaged
+
+
+def _averaged(values: Sequence[Any]) -> Any:
+    """The mean of numbers, of each entry of mappings; anything else as the first sample has it."""
+    if len(values) == 1:
+        return values[0]
+    if all(isinstance(value, Mapping) for value in values):
+        return {key: _averaged([value[key] for value in values if key in value]) for key in values[0]}
+    if all(isinstance(value, (int, float)) for value in values):
+        return fmean(values)
+    return values[0]
+
+
+def _part(count: int, total: int) -> dict[str, Any]:
+    return {"count": count, "share": count / total if total else None}
+
+
+def _truncated(rows: Iterable[ScoredRow]) -> dict[str, Any] | None:
+    """Answers that a limit cut off, of those where that is known; None if it is known of none."""
+    known = [row.response.finished for row in rows if row.response.finished is not None]
+    return _part(known.count(False), len(known)) if known else None
+
+
+def _flags(rows: Sequence[ScoredRow], summary: Mapping[str, Any]) -> list[str]:
+    """One line for each thing that a reader of the accuracy has to know."""
+    flags = []
+    missing, truncated = summary.get("missing"), summary.get("truncated")
+    if missing and missing["count"]:
+        flags.append(f"{missing['count']:,} of {len(rows):,} answers are missing and count as wrong")
+    if truncated and truncated["share"] >= SOME_TRUNCATED:
+        mostly = "mostly truncated: " if truncated["share"] >= MOSTLY else ""
+        flags.append(f"{mostly}{truncated['share']:.1%} of the answers were cut off by the length limit")
+    for name, found in summary["protocols"].items():
+        share = found["unparsed"]["share"]
+        if share is not None and share >= MANY_UNPARSED:
+            flags.append(f"{name} could read no answer in {share:.1%} of the responses")
+    return flags + [line for name in summary["protocols"] for line in _unscored(rows, name)]
+
+
+def _unscored(rows: Sequence[ScoredRow], protocol: str) -> list[str]:
+    """Say how many rows have no score, and the most frequent reason."""
+    without = [row for row in rows if row.verdicts[protocol].score is None]
+    if not without:
+        return []
+    reasons = Counter(
+        f"{row.verdicts[protocol].status.value}: {row.verdicts[protocol].reason}" for row in without
+    )
+    reason, count = reasons.most_common(1)[0]
+    return [
+        f"{protocol} gave no score to {len(without):,} of {len(rows):,} answers, which the accuracy leaves "
+        f"out; {count:,} times {reason}"
+    ]

@@ -1,0 +1,1 @@
+"""``mm-cpgd``: the command line, one file a group of commands; ``main`` assembles them."""

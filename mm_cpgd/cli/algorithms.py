@@ -1,0 +1,130 @@
+"""``mm-cpgd algorithms``: what objectives are made of, their formulas, and their picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from mm_cpgd.algorithms.objective import Objective
+
+algorithms_app = typer.Typer(
+    invoke_without_command=True, help="List the parts and recipes of objectives; show one, with a picture."
+)
+
+
+@algorithms_app.callback()
+def list_command(context: typer.Context) -> None:
+    """List the parts and recipes: name, formula, source.
+
+    Example: `mm-cpgd algorithms`
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from mm_cpgd.algorithms.formulas import ABOUT, LEGEND, heading_of, recipe_rows, rows_of
+
+    console = Console()
+    for kind, about in ABOUT.items():
+        _print_table(console, f"{kind}: {about}", heading_of(kind), rows_of(kind))
+    recipes = ((row[0], row[-1]) for row in recipe_rows())
+    _print_table(console, "recipes", ("name", "what it is"), recipes)
+    console.print(Text(LEGEND))
+    console.print("One of them in full: mm-cpgd algorithms show cpgd")
+
+
+@algorithms_app.command("show")
+def show_command(
+    name: Annotated[str, typer.Argument(help="a recipe, a part (surrogate.cpgd), or a config file")],
+    plot: Annotated[
+        Path | None, typer.Option(help="draw loss and gradient against the log-ratio: .png, .svg or .pdf")
+    ] = None,
+    beside: Annotated[
+        list[str] | None, typer.Option("--beside", help="draw this recipe or config too; may be repeated")
+    ] = None,
+) -> None:
+    """Print the formula that a recipe composes, with its numbers; draw it.
+
+    Example: `mm-cpgd algorithms show cpgd --plot cpgd.png --beside grpo --beside pg`
+    """
+    from mm_cpgd.algorithms.formulas import composition, part_lines
+
+    console = Console()
+    part = _part_of(name)
+    if part:
+        _print_lines(console, part_lines(*part))
+        return
+    objective = objective_of(name)
+    _print_lines(console, [*_note(name), *composition(objective)])
+    if plot:
+        from mm_cpgd.algorithms.plot import draw, left_out
+
+        drawn = {name: objective, **{other: objective_of(other) for other in beside or []}}
+        draw(plot, drawn)
+        console.print(f"picture: {plot}", soft_wrap=True)
+        for one, composed in drawn.items():
+            if hidden := left_out(composed):
+                console.print(
+                    f"{one} is drawn without {', '.join(hidden)}: more than ℓ decides", soft_wrap=True
+                )
+
+
+def objective_of(name: str) -> Objective:
+    """Compose a recipe, or what a config file's algorithm says.
+
+    Raises:
+        UserError: there is neither.
+    """
+    from mm_cpgd.algorithms.objective import build_objective
+    from mm_cpgd.config.loading import load_config
+    from mm_cpgd.config.recipes import load_recipe
+    from mm_cpgd.config.schema import AlgorithmConfig
+
+    if name.endswith((".yaml", ".yml")):
+        config = load_config(name)
+        rollout = config.rollout
+        return build_objective(
+            config.algorithm, completions=rollout.completions, max_new_tokens=rollout.max_new_tokens
+        )
+    # Numbers of a run that a recipe does not know; they are in no formula.
+    return build_objective(AlgorithmConfig(**load_recipe(name)), completions=8, max_new_tokens=1024)
+
+
+def _part_of(name: str) -> tuple[str, str] | None:
+    """Kind and name of a part written as ``surrogate.cpgd``, or alone where no recipe is called so."""
+    from mm_cpgd.algorithms.parts import PARTS
+    from mm_cpgd.config.recipes import recipe_names
+
+    kind, dot, part = name.partition(".")
+    if dot and part in PARTS.get(kind, {}):
+        return kind, part
+    found = [kind for kind in PARTS if name in PARTS[kind]]
+    return (found[0], name) if found and name not in recipe_names() else None
+
+
+def _note(name: str) -> list[tuple[str, str]]:
+    from mm_cpgd.config.recipes import recipe_names, recipe_note
+
+    return [(name, recipe_note(name))] if name in recipe_names() else []
+
+
+def _print_table(
+    console: Console, title: str, heading: tuple[str, ...], rows: Iterable[tuple[str, ...]]
+) -> None:
+    table = Table(*heading, title=title, title_justify="left", show_lines=True)
+    for row in rows:
+        table.add_row(*(Text(text) for text in row))
+    console.print(table)
+
+
+def _print_lines(console: Console, lines: Iterable[tuple[str, str]]) -> None:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    for label, text in lines:
+        table.add_row(Text(label, style="bold"), Text(text))
+    console.print(table)

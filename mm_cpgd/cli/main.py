@@ -1,0 +1,262 @@
+"""The ``mm-cpgd`` command: what a person types, and what they are told."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mm_cpgd.cli.algorithms import algorithms_app
+from mm_cpgd.cli.common import Columns, Limit, Name, Split
+from mm_cpgd.cli.evaluate import evaluate
+from mm_cpgd.cli.guard import guard_command
+from mm_cpgd.cli.rewards import rewards_app
+from mm_cpgd.cli.score import compare_command, score_command
+from mm_cpgd.cli.study import study_app
+from mm_cpgd.errors import USER_ERRORS, RunEnded
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from data import Example
+    from mm_cpgd.config.schema import RunConfig
+    from mm_cpgd.policy import Policy
+    from mm_cpgd.rollout import RolloutEngine
+    from mm_cpgd.training.trainer import Evaluator
+
+app = typer.Typer(
+    name="mm-cpgd",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    add_completion=False,
+    help="Teach vision-language models to reason by reinforcement learning with verifiable rewards.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Look at data without training.")
+tiny_app = typer.Typer(no_args_is_help=True, help="The embedded tiny policy.")
+app.add_typer(algorithms_app, name="algorithms")
+app.add_typer(data_app, name="data")
+app.add_typer(rewards_app, name="rewards")
+app.add_typer(tiny_app, name="tiny")
+app.add_typer(study_app, name="study")
+app.command("score")(score_command)
+app.command("compare")(compare_command)
+app.command("eval")(evaluate)
+app.command("guard")(guard_command)
+
+ConfigPath = Annotated[Path, typer.Argument(help="a YAML file, or the name of a shipped config (quickstart)")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="section.key=value …, for instance training.iterations=5")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="go on from the newest whole checkpoint")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="remove the run that the folder holds")]
+
+
+@app.command()
+def train(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and stop")] = False,
+    processor: Annotated[
+        bool, typer.Option(help="with --dry-run: load the processor to count prompt tokens")
+    ] = True,
+) -> None:
+    """Train a vision-language model by reinforcement learning.
+
+    Example: `mm-cpgd train configs/k12.yaml training.iterations=3 training.learning_rate=1e-5`
+    """
+    from mm_cpgd.config.loading import load_config
+
+    loaded = load_config(config, overrides or [])
+    if dry_run:
+        from mm_cpgd.preflight.plan import print_plan
+
+        print_plan(loaded, Console(), with_processor=processor)
+        return
+    from mm_cpgd.training.run import Start
+    from mm_cpgd.training.run import train as run
+
+    _finish(loaded, run(loaded, Start(resume, overwrite), held_out_evaluator, Console(stderr=True)))
+
+
+@app.command()
+def sft(
+    config: ConfigPath, overrides: Overrides = None, resume: Resume = False, overwrite: Overwrite = False
+) -> None:
+    """Fine-tune on worked solutions (a cold start); the loss counts completion tokens only.
+
+    Example: `mm-cpgd sft configs/tabmwp_sft.yaml sft.steps=20`
+    """
+    from mm_cpgd.config.loading import load_config
+    from mm_cpgd.training.run import Start, fine_tune
+
+    loaded = load_config(config, overrides or [])
+    _finish(loaded, fine_tune(loaded, Start(resume, overwrite), held_out_evaluator, Console(stderr=True)))
+
+
+@app.command()
+def quickstart(
+    overrides: Overrides = None,
+    seed: Annotated[int, typer.Option(help="of the prompts' order and of the sampled tokens")] = 1,
+    resume: Resume = False,
+) -> None:
+    """Train the embedded tiny policy with CPGD on generated pictures, and show what it learned.
+
+    Example: `mm-cpgd quickstart --seed 2`
+    """
+    from mm_cpgd.config.loading import load_config
+    from mm_cpgd.training.run import Start
+    from mm_cpgd.training.run import train as run
+
+    loaded = load_config("quickstart", [f"seed={seed}", *(overrides or [])])
+    _finish(loaded, run(loaded, Start(resume, not resume), held_out_evaluator, Console(stderr=True)))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="a run folder, or a result of mm-cpgd score or mm-cpgd eval")],
+) -> None:
+    """Write a run's report.html again, or the page of a result with every answer in it.
+
+    Example: `mm-cpgd report runs/quickstart`
+    """
+    if (run / "rows.jsonl").is_file():
+        from eval.report import write_page
+
+        print(write_page(run / "report.html", [(run.resolve().name, run)]))
+        return
+    from mm_cpgd.report import write_report
+
+    print(write_report(run))
+
+
+@data_app.command("check")
+def data_check(
+    path: Annotated[str, typer.Argument(help="a file, folder or hub name, or a config whose data to check")],
+    columns: Columns = None,
+    split: Split = None,
+    name: Name = None,
+    limit: Limit = None,
+    output: Annotated[
+        Path | None, typer.Option(help="where to write the unusable rows with their reasons")
+    ] = None,
+) -> None:
+    """Read every row as training would, and say which cannot be used and why; exit status 1 if any.
+
+    Example: `mm-cpgd data check rows.jsonl --column answer=gold --output quarantine.jsonl`
+    """
+    from mm_cpgd.preflight.data import check_data
+
+    if not check_data(path, columns or [], split, name, limit, output, Console()):
+        raise typer.Exit(1)
+
+
+@tiny_app.command("build")
+def tiny_build(
+    output: Annotated[Path, typer.Option(help="run folder of the cold start")] = Path("runs/tiny"),
+    assets: Annotated[
+        Path | None, typer.Option(help="where to put the policy; default: this package")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Make the quickstart's starting policy again: from random weights, by supervised fine-tuning.
+
+    Example: `mm-cpgd tiny build`
+    """
+    from mm_cpgd.tiny.build import build_cold_started
+
+    print(build_cold_started(output, assets, overrides or [], held_out_evaluator, Console(stderr=True)))
+
+
+def held_out_evaluator(
+    config: RunConfig,
+    accelerator: Accelerator,
+    policy: Policy,
+    engine: RolloutEngine,
+    examples: list[Example],
+) -> Evaluator:
+    """Return the greedy held-out evaluation of the config; here mm_cpgd and eval meet."""
+    from mm_cpgd.training.heldout import HeldOut
+    from mm_cpgd.training.setup import reward_sum
+
+    return HeldOut(
+        accelerator,
+        policy,
+        engine,
+        reward_sum(config),
+        examples,
+        max_new_tokens=config.evaluation.max_new_tokens or config.rollout.max_new_tokens,
+        batch_prompts=config.evaluation.batch_prompts,
+    )
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one message and exit status 2, a stopped run its own status."""
+    _be_quiet()
+    _guard(app)
+
+
+def _guard(command: Callable[[], Any]) -> None:
+    try:
+        command()
+    except USER_ERRORS as error:
+        _say(f"mm-cpgd: {error}")
+        sys.exit(2)
+    except RunEnded as ended:
+        _say(f"mm-cpgd: {ended}")
+        sys.exit(ended.exit_code)
+
+
+def _say(message: str) -> None:
+    """Print to standard error, on the first of several processes alone."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(message, file=sys.stderr)
+
+
+def _be_quiet() -> None:
+    """Silence what other libraries print at every start; their errors still come through."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    logging.getLogger("torch.distributed").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+
+
+def _finish(config: RunConfig, summary: dict[str, Any]) -> None:
+    """Print what changed, and where everything lies."""
+    if int(os.environ.get("RANK", "0")):
+        return
+    table = Table(
+        title=f"{config.name}: {summary['iterations']} iterations, {summary['seconds']['rl']:.0f} s"
+    )
+    for heading in ("held-out", "before", "after"):
+        table.add_column(heading, justify="left" if heading == "held-out" else "right")
+    rows = {"accuracy": summary["accuracy"], **{f"  {k}": v for k, v in summary["groups"].items()}}
+    for name, pair in {**rows, **summary["other"]}.items():
+        table.add_row(name, _shown(pair["before"]), _shown(pair["after"]))
+    console = Console()
+    if any(pair["after"] is not None for pair in rows.values()):
+        console.print(table)
+        console.print(f"n = {summary['accuracy']['n']} held-out examples, greedy")
+    folder = config.folder
+    console.print(f"policy: {folder / 'final'}\nreport: {folder / 'report.html'}", soft_wrap=True)
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+"""Results in the terminal: accuracies with what weakens them, comparisons, and the page of all answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from eval.compare import Change, Comparison, Difference, compare
+from eval.results import read_result
+from eval.settings import differences
+
+if TYPE_CHECKING:
+    from eval.run import Evaluation
+
+
+# Dimensions with more values than this, and more changed answers, are for the files.
+GROUP_VALUES, CHANGES = 20, 10
+
+
+def print_scoreboard(summary: Mapping[str, Any], console: Console) -> None:
+    """Print the protocols of one result in percent, its groups, and its flags."""
+    table = _table("protocol", "n", "accuracy", "95 % interval", "unparsed", "truncated")
+    table.title = Text(f"{summary['benchmark']}, in percent")
+    truncated = summary["truncated"]
+    for name, protocol in summary["protocols"].items():
+        overall = protocol["overall"]
+        table.add_row(
+            Text(name),
+            f"{overall['total']:,}",
+            percent(overall["accuracy"]),
+            _interval(overall["interval"]),
+            percent(protocol["unparsed"]["share"]),
+            percent(truncated["share"]) if truncated else "unknown",
+        )
+    console.print(table)
+    _print_samples(summary["samples"], console)
+    _print_groups(summary["protocols"], console)
+    for flag in summary["flags"]:
+        console.print(Text(f"! {flag}"), style="yellow", soft_wrap=True)
+
+
+def _table(first: str, *numbers: str) -> Table:
+    """A table whose first column gives way where the screen is narrow, never its numbers."""
+    table = Table(first, title_justify="left")
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _print_samples(samples: Mapping[str, Any] | None, console: Console) -> None:
+    if samples:
+        passed = "  ".join(f"pass@{k} {percent(share)}" for k, share in samples["pass_at_k"].items())
+        majority = f"maj@{samples['k']} {percent(samples['maj_at_k'])}"
+        console.print(f"{samples['k']} samples a question: {passed}  {majority}", soft_wrap=True)
+
+
+def _print_groups(protocols: Mapping[str, Any], console: Console) -> None:
+    """Print n of the first protocol, and the accuracy of each with its interval."""
+    first = next(iter(protocols.values()))["groups"] if protocols else {}
+    groups = {
+        dimension: {
+            value: (
+                f"{group['total']:,}",
+                *(_share(one["groups"][dimension][value]) for one in protocols.values()),
+            )
+            for value, group in values.items()
+        }
+        for dimension, values in first.items()
+    }
+    if groups:
+        table = _table("group", "n", *protocols)
+        left = _add_groups(table, groups)
+        console.print(table)
+        if left:
+            console.print(Text(f"… and by {', '.join(left)}: in summary.json"), soft_wrap=True)
+
+
+def _add_groups(table: Table, groups: Mapping[str, Mapping[str, Sequence[str]]]) -> list[str]:
+    """Add the dimensions that have few values, and return what the others are called."""
+    left = []
+    for dimension, values in groups.items():
+        if len(values) > GROUP_VALUES:
+            left.append(f"{dimension} ({len(values):,} values)")
+            continue
+        table.add_section()
+        table.add_row(Text(dimension, style="bold"))
+        for value, cells in values.items():
+            table.add_row(Text(f"  {value}"), *cells)
+    return left
+
+
+def print_comparison(comparison: Comparison, labels: tuple[str, str], console: Console) -> None:
+    """Print the difference of two results, by group, the answers that changed sides, and warnings."""
+    console.print(Text(f"A = {labels[0]}\nB = {labels[1]}"), soft_wrap=True)
+    table = _table("group", "n", "A", "B", "B − A", "95 % interval", "changed")
+    table.title = Text(f"{comparison.benchmark}, {comparison.protocol}, in percent")
+    table.add_row("all", *_cells(comparison.overall))
+    groups = {
+        dimension: {value: _cells(difference) for value, difference in values.items()}
+        for dimension, values in comparison.groups.items()
+    }
+    left = _add_groups(table, groups)
+    console.print(table)
+    if left:
+        console.print(Text(f"… and by {', '.join(left)}: --json FILE has them"), soft_wrap=True)
+    console.print(f"p = {comparison.overall.p:.3g} ({comparison.method})")
+    _print_changes(comparison.changed, console)
+    for warning in comparison.warnings:
+        console.print(Text(f"! {warning}"), style="yellow", soft_wrap=True)
+
+
+def _cells(difference: Difference) -> tuple[str, ...]:
+    low, high = difference.interval
+    return (
+        f"{difference.total:,}",
+        percent(difference.a),
+        percent(difference.b),
+        f"{100 * difference.difference:+.1f}",
+        f"{100 * low:+.1f} … {100 * high:+.1f}",
+        f"+{difference.gained:,} −{difference.lost:,}",
+    )
+
+
+def _print_changes(changed: Sequence[Change], console: Console) -> None:
+    gained = sum(change.gained for change in changed)
+    console.print(
+        f"{len(changed):,} answers changed sides: {gained:,} gained, {len(changed) - gained:,} lost"
+    )
+    for change in changed[:CHANGES]:
+        sample = f" (sample {change.sample})" if change.sample else ""
+        a, b, gold = (_short(text) for text in (change.extracted_a, change.extracted_b, change.answer))
+        line = f"  {'gained' if change.gained else 'lost  '} {change.id}{sample}: {a} → {b}, gold {gold}"
+        console.print(Text(line), soft_wrap=True)
+    if len(changed) > CHANGES:
+        console.print(f"  … and {len(changed) - CHANGES:,} more; --json FILE has them all")
+
+
+def percent(share: float | None) -> str:
+    """Return a share as a person reads it; a dash for none."""
+    return "–" if share is None else f"{100 * share:.1f}"
+
+
+def _share(group: Mapping[str, Any]) -> str:
+    return f"{percent(group['accuracy'])} ({_interval(group['interval'])})"
+
+
+def _interval(interval: Sequence[float]) -> str:
+    return f"{percent(interval[0])} – {percent(interval[1])}"
+
+
+def _short(text: str | None) -> str:
+    line = " ".join((text or "").split())
+    return repr(line if len(line) <= 40 else line[:39] + "…") if text is not None else "nothing"
+
+
+# Title, folder and summary of a result.
+Done = tuple[str, Path, Mapping[str, Any]]
+
+
+def print_results(
+    results: Sequence[Done],
+    like: Path | None,
+    before: Mapping[str, Any] | None,
+) -> None:
+    """Print the scoreboards, what weakens them, what controls cost, and where everything lies."""
+    console = Console()
+    for title, _, summary in results:
+        print_scoreboard(_shown(title, summary), console)
+    costs = _costs(results)
+    if costs.row_count:
+        console.print(costs)
+    if like is not None and before is not None:
+        control = before.get("control")
+        _compare(
+            console, like, before, next(one for one in results if one[2]["settings"]["control"] == control)
+        )
+    for title, folder, summary in results:
+        done = summary["settings"]["generation"]
+        console.print(
+            f"{title}: {done['answers']:,} answers ({done['from_cache']:,} kept from before), "
+            f"{done['seconds']:,.0f} s; {folder}",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
+
+
+def _shown(title: str, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what to print of a summary; of a control no groups, which ``summary.json`` has."""
+    shown = {**summary, "benchmark": title}
+    if "control" in summary:
+        shown["protocols"] = {name: {**one, "groups": {}} for name, one in summary["protocols"].items()}
+    return shown
+
+
+def _costs(results: Sequence[Done]) -> Table:
+    table = Table(title="Does it look? Accuracy with its own images and with others")
+    for heading in ("control", "protocol"):
+        table.add_column(heading)
+    for heading in ("own", "control", "drop", "95 % interval", "n"):
+        table.add_column(heading, justify="right")
+    for title, _, summary in results:
+        for name, cost in summary.get("control", {}).get("protocols", {}).items():
+            spread = " … ".join(f"{100 * end:+.1f}" for end in cost["interval"] or ()) or "–"
+            drop = "–" if cost["drop"] is None else f"{100 * cost['drop']:+.1f}"
+            table.add_row(
+                title,
+                name,
+                percent(cost["accuracy"]),
+                percent(cost["control"]),
+                drop,
+                spread,
+                f"{cost['n']:,}",
+            )
+            title = ""
+    return table
+
+
+def _compare(console: Console, like: Path, before: Mapping[str, Any], result: Done) -> None:
+    """Say whether a repetition came out as what it repeats, and what was not as it was."""
+    _, folder, summary = result
+    stored = like.parent if like.name == "summary.json" else like
+    comparison = compare(read_result(stored), read_result(folder))
+    print_comparison(comparison, (str(stored), f"{folder} (again)"), console)
+    for line in differences(before, summary["settings"]):
+        console.print(f"! not as it was: {line}", style="yellow", markup=False, soft_wrap=True)
+
+
+def write_results_page(
+    output: Path,
+    evaluations: Sequence[Evaluation],
+    results: Sequence[Done],
+) -> Path:
+    """Write the page; controls stand beside what they are held against."""
+    from eval.report import write_page
+
+    labelled = []
+    for _, folder, summary in results:
+        control = summary["settings"]["control"]
+        labelled.append((control or "as it is", folder))
+    pictures = {
+        one.benchmark.name: {example.id: example for example in one.examples}.get for one in evaluations
+    }
+    return write_page(output / "report.html", labelled, images=pictures)

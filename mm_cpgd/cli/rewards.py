@@ -1,0 +1,113 @@
+"""``mm-cpgd rewards``: look at rules, try them on cases and data. Nothing here loads torch."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from mm_cpgd.cli.common import Columns, Limit, Name, Split
+
+rewards_app = typer.Typer(no_args_is_help=True, help="List, test and explain reward rules.")
+
+RuleName = Annotated[str, typer.Argument(help="a rule's name (rewards list), or path/to/file.py:function")]
+Options = Annotated[list[str] | None, typer.Option("--option", help="key=value of the rule, may be repeated")]
+Json = Annotated[Path | None, typer.Option("--json", help="write everything to this file too")]
+
+
+class SecondOpinion(str, Enum):
+    """Other verifiers that can be asked."""
+
+    MATH_VERIFY = "math-verify"
+
+
+@rewards_app.command("list")
+def list_command() -> None:
+    """List the rules: what each gives and which options it takes.
+
+    Example: `mm-cpgd rewards list`
+    """
+    from mm_cpgd.cli.reward_text import print_rules
+
+    print_rules(Console())
+
+
+@rewards_app.command("test")
+def cases_command(
+    rule: RuleName,
+    cases: Annotated[Path, typer.Argument(help="rows with completion, gold, expected and perhaps choices")],
+    options: Options = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(min=0, max=1, help="exit with status 1 below this share of right verdicts")
+    ] = None,
+    second_opinion: Annotated[
+        SecondOpinion | None, typer.Option(help="list where another verifier disagrees, if it is installed")
+    ] = None,
+    json_file: Json = None,
+) -> None:
+    """Hold a rule against cases whose verdict is known.
+
+    `expected` is true, false, a score, null (no score), or a status such as unparsable_gold.
+
+    Example: `mm-cpgd rewards test accuracy cases.jsonl --min-accuracy 0.99`
+    """
+    from mm_cpgd.cli import reward_cases
+    from mm_cpgd.cli.reward_text import parse_options, write_json
+
+    console, given = Console(), parse_options(options or [])
+    rows = reward_cases.read_cases(cases)
+    results = reward_cases.run_cases(rule, given, rows, second_opinion is not None, console)
+    reward_cases.print_results(rule, results, console)
+    if json_file:
+        write_json(json_file, reward_cases.summary(rule, given, results))
+    accuracy = sum(result.right for result in results) / len(results)
+    if min_accuracy is not None and accuracy < min_accuracy:
+        console.print(f"accuracy {accuracy:.4f} is below {min_accuracy:g}")
+        raise typer.Exit(1)
+
+
+@rewards_app.command("audit")
+def audit_command(
+    path: Annotated[str, typer.Argument(help="a file, folder or hub name, as for data check")],
+    columns: Columns = None,
+    split: Split = None,
+    name: Name = None,
+    limit: Limit = None,
+    rule: Annotated[str, typer.Option(help="the rule that is to score them")] = "accuracy",
+    options: Options = None,
+    json_file: Json = None,
+) -> None:
+    """Hold every gold answer of a data set against itself: which of them can be scored, and why not the rest.
+
+    Example: `mm-cpgd rewards audit rows.jsonl --column answer=gold --json audit.json`
+    """
+    from mm_cpgd.cli import reward_audit
+    from mm_cpgd.cli.reward_text import parse_options, write_json
+    from mm_cpgd.preflight.data import column_mapping
+
+    console = Console()
+    rows = reward_audit.load(path, column_mapping(columns or []), split, name, limit, console)
+    audited = reward_audit.audit(rule, parse_options(options or []), rows.examples, console)
+    reward_audit.print_audit(rows, audited, console)
+    if json_file:
+        write_json(json_file, reward_audit.summary(path, rule, rows, audited))
+
+
+@rewards_app.command("explain")
+def explain_command(
+    completion: Annotated[str, typer.Option(help="the model's whole text")],
+    gold: Annotated[str, typer.Option(help="the gold answer")],
+    choices: Annotated[
+        list[str] | None, typer.Option("--choice", help="an option's text, in order A, B, …; may be repeated")
+    ] = None,
+) -> None:
+    r"""Say what the rule "accuracy" extracts, how it reads both sides, and which step decides.
+
+    Example: `mm-cpgd rewards explain --completion 'so \boxed{2/4}' --gold 0.5`
+    """
+    from mm_cpgd.cli.reward_text import print_explanation
+
+    print_explanation(completion, gold, choices or [], Console())

@@ -1,0 +1,169 @@
+"""``mm-cpgd study``: run the stability study, report it, and compare two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from mm_cpgd.study.compare import Compared
+
+study_app = typer.Typer(no_args_is_help=True, help="Test which objectives collapse, on your own machine.")
+FOLDER = Path("runs/stability")
+
+
+@study_app.command("stability")
+def stability(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="section.key=value … for every run, over the study's"),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="the small grid, within 20 minutes on two cores")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="folder of the study; a study that is in it is gone on with")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(help="runs at the same time; default: one a core")] = None,
+    seeds: Annotated[str | None, typer.Option(help="for instance 1-5 or 1,2,7")] = None,
+) -> None:
+    """Run objectives × learning rates × updates × seeds on the tiny policy, and write what was found.
+
+    The same command goes on where it stopped. Example: `mm-cpgd study stability --quick`
+    """
+    from eval.scoring.statistics import wilson_interval
+    from mm_cpgd.cli.main import held_out_evaluator
+    from mm_cpgd.study.grid import QUICK, Grid, seeds_of
+    from mm_cpgd.study.run import choose_jobs, run_study
+
+    grid = QUICK if quick else Grid()
+    if seeds:
+        grid = replace(grid, seeds=seeds_of(seeds))
+    grid = replace(grid, changes=tuple(overrides or ()))
+    folder = output or (FOLDER.with_name(f"{FOLDER.name}-quick") if quick else FOLDER)
+    workers = choose_jobs(jobs)
+    console = Console(stderr=True)
+    print(run_study(grid, folder, workers, held_out_evaluator, wilson_interval, console))
+
+
+@study_app.command("report")
+def report(
+    folder: Annotated[Path, typer.Argument(help="of the study")] = FOLDER,
+    page: Annotated[
+        Path | None,
+        typer.Option(help="where the page goes, its pictures beside it; default: into the folder"),
+    ] = None,
+) -> None:
+    """Write summary, pictures and page again from the results that are there.
+
+    Example: `mm-cpgd study report runs/stability --page docs/stability.md`
+    """
+    from eval.scoring.statistics import wilson_interval
+    from mm_cpgd.study.run import report_study
+
+    print(report_study(folder, wilson_interval, page))
+
+
+@study_app.command("guard")
+def guard(
+    folder: Annotated[Path, typer.Argument(help="of the study")] = FOLDER,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="section.key=value … for the runs done again, for instance guard.settle=4"),
+    ] = None,
+    again: Annotated[
+        bool, typer.Option(help="do the collapsed runs again with guard.action=rollback, or only replay")
+    ] = True,
+    jobs: Annotated[int | None, typer.Option(help="runs at the same time; default: one a core")] = None,
+    seeds: Annotated[str | None, typer.Option(help="only the runs of these, for instance 1-2")] = None,
+) -> None:
+    """Show what the guard sees in a finished study, and which collapsing runs it rescues.
+
+    The same command goes on where it stopped. Example: `mm-cpgd study guard runs/stability --no-again`
+    """
+    from eval.scoring.statistics import wilson_interval
+    from mm_cpgd.cli.main import held_out_evaluator
+    from mm_cpgd.study.grid import seeds_of
+    from mm_cpgd.study.guard import report_guard, run_guarded
+    from mm_cpgd.study.run import choose_jobs
+
+    chosen = seeds_of(seeds) if seeds else None
+    if again:
+        console = Console(stderr=True)
+        run_guarded(folder, chosen, overrides or (), choose_jobs(jobs), held_out_evaluator, console)
+    Console().print(guard_table(report_guard(folder, wilson_interval, chosen)))
+
+
+@study_app.command("compare")
+def compare(
+    first: Annotated[Path, typer.Argument(help="folder of a study")],
+    second: Annotated[Path, typer.Argument(help="of another, say from another machine")],
+) -> None:
+    """Compare two runs of the study: collapse rates, and the order of the objectives.
+
+    Example: `mm-cpgd study compare runs/stability runs/stability-b`
+    """
+    from eval.scoring.statistics import wilson_interval
+    from mm_cpgd.study.compare import compare_studies
+
+    found = compare_studies(first, second, wilson_interval)
+    console = Console()
+    console.print(compare_table(found))
+    console.print(order_text(found), highlight=False)
+
+
+GUARD_LINES = {
+    "false_alarms": "healthy runs with an alarm",
+    "declined": "declining runs with an alarm",
+    "noticed": "collapsing runs with an alarm before the loss",
+    "rescued": "collapsing runs that rollback rescued",
+}
+
+
+def guard_table(summary: Mapping[str, Any]) -> Table:
+    """Return the shares of ``guard_summary.summarise_guard``."""
+    from mm_cpgd.study.page import share
+
+    table = Table("of the study's runs", "count (95 %)", title="the guard")
+    for key, text in GUARD_LINES.items():
+        table.add_row(text, share(summary[key]))
+    if summary["lead"]:
+        lead = "{median:g} ({least}–{most})".format(**summary["lead"])
+        table.add_row("iterations before, median (range)", lead)
+    return table
+
+
+def compare_table(found: Compared) -> Table:
+    """Return collapse rates and places of both; rates agree where each is in the other's interval."""
+    from mm_cpgd.study.grid import method_named
+    from mm_cpgd.study.page import share
+
+    table = Table(
+        "objective", "collapsed, first (95 %)", "collapsed, second (95 %)", "place", "within intervals"
+    )
+    for place, name in enumerate(found.rankings[0], 1):
+        one, other = (share(side["collapse"]) for side in found.methods[name])
+        places = f"{place} → {found.rankings[1].index(name) + 1}"
+        table.add_row(method_named(name).label, one, other, places, "yes" if found.agrees(name) else "no")
+    return table
+
+
+def order_text(found: Compared) -> str:
+    """Say in a line how alike the orders are."""
+    from mm_cpgd.study.grid import method_named
+
+    levels = f"{found.levels} levels of stress in both"
+    if found.tau is None:
+        return f"{levels}; one objective has no order"
+    if not found.turned:
+        return f"{levels}; the same order of objectives"
+    turned = "; ".join(
+        f"{method_named(one).label} and {method_named(other).label}" for one, other in found.turned
+    )
+    return f"{levels}; Kendall's τ of the orders {found.tau:.2f}; in another order: {turned}"

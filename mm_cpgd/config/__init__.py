@@ -1,0 +1,1 @@
+"""Configuration of a run: schema, YAML loading, error messages, recipes."""

@@ -1,0 +1,268 @@
+"""Statistical tests of one metric against its own recent history; each is a pure function of the rows.
+
+A test returns a ``Finding`` whose strength is 1 at its threshold, or None where there is too little to judge.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Any, TypeVar
+
+# Standard deviation of a normal distribution over its median absolute deviation.
+_MAD_TO_DEVIATION = 1.4826
+_TINY = 1e-12
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How far a metric is on its way over a threshold (1), and what was seen."""
+
+    strength: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Above:
+    """The metric has been at or above ``limit`` in each of the last ``over`` iterations."""
+
+    metric: str
+    limit: float
+    over: int
+
+    def __str__(self) -> str:
+        return f"{self.metric} ≥ {self.limit:g}, {_times(self.over)}"
+
+    def __call__(self, history: History) -> Finding | None:
+        """Judge the newest row."""
+        last = _values(history, self.metric)[-self.over :]
+        if len(last) < self.over:
+            return None
+        return Finding(min(last) / self.limit, f"{self.metric} {last[-1]:.3g}, limit {self.limit:g}")
+
+
+@dataclass(frozen=True)
+class Falls:
+    """The mean of the last ``over`` values is below the best such mean of the recent past.
+
+    Below by ``sigmas`` standard deviations of what sampling noise does to that difference, and by ``share``
+    of the best: a fall must be both certain and large.
+    """
+
+    metric: str
+    sigmas: float
+    share: float
+    over: int = 2
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.share:.0%} and {self.sigmas:g} σ below its best, {_mean_of(self.over)}"
+
+    def __call__(self, history: History) -> Finding | None:
+        """Judge the newest row."""
+        fall = fall_of(history, self.metric, self.over)
+        if fall is None:
+            return None
+        return Finding(min(fall.sigmas / self.sigmas, fall.share / self.share), fall.text)
+
+
+@dataclass(frozen=True)
+class Rises:
+    """The geometric mean of the last ``over`` values is ``factor`` times the lowest of the recent past."""
+
+    metric: str
+    factor: float
+    over: int = 2
+
+    def __str__(self) -> str:
+        return f"{self.metric} ≥ {self.factor:g} × its lowest, {_mean_of(self.over)}"
+
+    def __call__(self, history: History) -> Finding | None:
+        """Judge the newest row."""
+        logs = _logs(history, self.metric)
+        before, last = _split(logs, self.over)
+        if len(before) < self.over:
+            return None
+        now, lowest = fmean(last), min(fmean(window) for window in _windows(before, self.over))
+        text = f"{self.metric} {math.exp(now):.3g}, was {math.exp(lowest):.3g} lately"
+        return Finding((now - lowest) / math.log(self.factor), text)
+
+
+@dataclass(frozen=True)
+class Jumps:
+    """Each of the last ``over`` values is far from the median of the recent past, to the same side.
+
+    Far on a logarithmic scale, by ``deviations`` robust standard deviations (median absolute deviation, at
+    least ``floor``: a quiet metric does not alarm for a whisper) and by ``factor``. A steady climb or fall
+    widens the spread as it moves the median, and is no jump.
+
+    Attributes:
+        up: which side.
+    """
+
+    metric: str
+    deviations: float
+    factor: float
+    over: int = 2
+    up: bool = True
+    floor: float = 0.15
+    least: int = 5
+
+    def __str__(self) -> str:
+        side = f"≥ {self.factor:g} ×" if self.up else f"≤ 1/{self.factor:g} of"
+        return f"{self.metric} {side} its median and {self.deviations:g} MAD away, {_times(self.over)}"
+
+    def __call__(self, history: History) -> Finding | None:
+        """Judge the newest row."""
+        before, last = _split(_logs(history, self.metric), self.over)
+        if len(before) < self.least:
+            return None
+        center = median(before)
+        spread = max(_MAD_TO_DEVIATION * median(abs(x - center) for x in before), self.floor)
+        nearest = min((x - center) if self.up else (center - x) for x in last)
+        text = f"{self.metric} {math.exp(last[-1]):.3g}, usually {math.exp(center):.3g}"
+        return Finding(min(nearest / spread / self.deviations, nearest / math.log(self.factor)), text)
+
+
+Test = Above | Falls | Rises | Jumps
+
+
+@dataclass(frozen=True)
+class Fall:
+    """A fall from the recent best: in standard deviations of its noise, and as a share of that best.
+
+    The best of k independent means lies √(2 ln k) of their deviations too high by chance alone (for large k);
+    so much, in deviations of the difference √(ln k), is taken off.
+    """
+
+    sigmas: float
+    share: float
+    text: str
+
+
+def fall_of(history: History, metric: str, over: int) -> Fall | None:
+    """How far the mean of the last ``over`` values is below the best such mean before; None: too few."""
+    points = history.recent(metric)
+    before, last = points[-over - WINDOW : -over], points[-over:]
+    if len(before) < over:
+        return None
+    windows = _windows(before, over)
+    best = max(windows, key=_mean)
+    high, low = _mean(best), _mean(last)
+    noise = math.sqrt(_variance(best, metric, history) + _variance(last, metric, history))
+    text = f"{metric} {low:.3g}, was {high:.3g} at its recent best"
+    by_chance = math.sqrt(math.log(max(1.0, len(windows) / over)))
+    return Fall((high - low) / max(noise, _TINY) - by_chance, (high - low) / max(abs(high), _TINY), text)
+
+
+def _times(over: int) -> str:
+    return "once" if over == 1 else f"{over} iterations in a row"
+
+
+def _mean_of(over: int) -> str:
+    return "in one" if over == 1 else f"mean of {over}"
+
+
+def _windows(values: Sequence[Item], over: int) -> list[Sequence[Item]]:
+    """All runs of so many neighbours."""
+    return [values[i : i + over] for i in range(len(values) - over + 1)]
+
+
+def _mean(points: Sequence[tuple[float, Row]]) -> float:
+    return fmean(value for value, _ in points)
+
+
+def _variance(points: Sequence[tuple[float, Row]], metric: str, history: History) -> float:
+    """Of the mean of these rows' means."""
+    parts = (variance_of_mean(row, metric, value, history.completions) for value, row in points)
+    return sum(parts) / len(points) ** 2
+
+
+def _values(history: History, metric: str) -> list[float]:
+    return [value for value, _ in history.recent(metric)]
+
+
+def _logs(history: History, metric: str) -> list[float]:
+    """Logarithms; a zero (a gradient without any signal) says nothing of a scale and is left out."""
+    values = _values(history, metric)
+    if not values or values[-1] <= 0:
+        return []
+    return [math.log(value) for value in values if value > 0]
+
+
+def _split(values: Sequence[float], over: int) -> tuple[Sequence[float], Sequence[float]]:
+    return values[-over - WINDOW : -over], values[-over:]
+
+
+Row = Mapping[str, Any]
+
+WINDOW = 16
+"""Iterations that count as the recent past."""
+_KEPT = WINDOW + 4
+_EVALUATIONS = 8
+# Of the spread between a prompt's completions and another's: 0 would make them independent draws.
+CORRELATION = 0.5
+HELD_OUT = "eval/accuracy"
+
+
+@dataclass(frozen=True)
+class History:
+    """The rows that tests of signs look at, oldest first.
+
+    Attributes:
+        rows: finished iterations; metrics that a row lacks, null and NaN count as absent.
+        completions: G, completions a prompt.
+    """
+
+    rows: Sequence[Row]
+    completions: int = 8
+
+    def recent(self, metric: str) -> list[tuple[float, Row]]:
+        """The last values of a metric with their rows; none if the newest row lacks it."""
+        if not self.rows or value_of(self.rows[-1], metric) is None:
+            return []
+        rows = self.rows if metric == HELD_OUT else self.rows[-_KEPT:]
+        found = ((value_of(row, metric), row) for row in rows)
+        return [(value, row) for value, row in found if value is not None]
+
+
+def trimmed(rows: Sequence[Row]) -> list[Row]:
+    """Those rows that ``watch`` looks at: the newest, and of earlier ones the last that hold evaluations."""
+    earlier = [row for row in rows[:-_KEPT] if value_of(row, HELD_OUT) is not None]
+    return [*earlier[-_EVALUATIONS:], *rows[-_KEPT:]]
+
+
+def value_of(row: Row, metric: str) -> float | None:
+    """The finite number in a row, or None."""
+    value = row.get(metric)
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def variance_of_mean(row: Row, metric: str, value: float, completions: int) -> float:
+    """Variance of a row's mean by the chance of sampling alone.
+
+    The completions of a prompt resemble each other: n of them are worth n/(1 + (G − 1)ρ) independent ones
+    (design effect; Kish 1965) with ρ = ``CORRELATION``. Greedy held-out answers are one a question.
+    """
+    if metric == HELD_OUT:
+        n = value_of(row, "eval/n") or 100.0
+        return _variance_of_share(value, n) / n
+    n = _sampled(row) / (1 + (completions - 1) * CORRELATION)
+    spread = value_of(row, "reward/std")
+    if metric == "reward/mean" and spread is not None:
+        return spread**2 / n
+    return _variance_of_share(value, n) / n
+
+
+def _sampled(row: Row) -> float:
+    """Completions of an iteration."""
+    tokens, length = value_of(row, "tokens/sampled"), value_of(row, "completion/length_mean")
+    return tokens / length if tokens and length else 64.0
+
+
+def _variance_of_share(share: float, n: float) -> float:
+    """p(1 − p) with p drawn a little to ½ (Laplace), so that 0 of n and n of n are not free of doubt."""
+    p = (min(max(share, 0.0), 1.0) * n + 1) / (n + 2)
+    return p * (1 - p)

@@ -1,0 +1,1 @@
+"""Checks before a run: the plan (``--dry-run``), its memory, and the data."""

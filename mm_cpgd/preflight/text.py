@@ -1,0 +1,199 @@
+"""Text of a run's plan as lines of (name, value); ``mm_cpgd.preflight.plan`` gathers and prints them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from data import ExampleSet
+from mm_cpgd.algorithms.objective import Objective
+from mm_cpgd.config.schema import RunConfig, SourceConfig
+from mm_cpgd.policy import PromptEncoder
+from mm_cpgd.preflight.data import reasons_table, spread
+from mm_cpgd.preflight.memory import ModelSize, uses_bfloat16
+from mm_cpgd.training.setup import shape_of
+from rewards import list_rules
+
+# Characters of the first prompt that are shown.
+PROMPT_SHOWN = 800
+Lines = Iterable[tuple[str, str]]
+
+
+@dataclass
+class Rows:
+    """The rows of one source, and the prompt lengths of the usable ones and of those that are too long."""
+
+    what: str
+    source: SourceConfig
+    found: ExampleSet
+    lengths: list[int] = field(default_factory=list)
+    longest: str = ""
+    most: int = -1
+    too_long: int = 0
+
+    def note(self, example: str, length: int | None, limit: int) -> None:
+        """Take note of a prompt's tokens; None where they could not be counted."""
+        if length is None:
+            return
+        if length > self.most:
+            self.most, self.longest = length, example
+        self.lengths.append(length)
+        self.too_long += length > limit
+
+
+def model_lines(config: RunConfig, size: ModelSize | None) -> Lines:
+    """Yield the model and what of it is trained."""
+    policy = config.policy
+    yield "model", policy.model + (f" at {policy.revision}" if policy.revision else "")
+    if size is None:
+        yield "parameters", "unknown: the model is neither a folder here nor in the hub's cache"
+    else:
+        yield "architecture", size.kind
+        yield "parameters", f"{_count(size.total)}, vision tower {_count(size.vision)} of them"
+        yield "trained", f"{_count(size.trained)} ({size.trained / (size.total + size.adapters):.2%})"
+    frozen = "frozen" if policy.freeze_vision or policy.lora else "trained"
+    yield "vision tower", frozen
+    if policy.lora:
+        yield "LoRA", f"rank {policy.lora.rank}, alpha {policy.lora.alpha}, on {policy.lora.targets}"
+    stored = {4: "float32", 2: "bfloat16"}.get(size.weight_bytes, "?") if size else policy.dtype
+    computed = "bfloat16" if uses_bfloat16(config.training.mixed_precision) else stored
+    yield "numbers", f"weights {stored}, computed in {computed}"
+
+
+def data_lines(config: RunConfig, sets: Sequence[Rows]) -> Lines:
+    """Yield rows, unusable ones and prompt lengths of each source."""
+    limit = config.data.max_prompt_tokens
+    for rows in sets:
+        source, found = rows.source, rows.found
+        yield rows.what, " ".join(filter(None, (source.path, source.name, source.split)))
+        used, bad = len(found.examples), len(found.quarantined)
+        yield "  rows", f"{used:,} used, {bad:,} unusable, {found.total:,} in all"
+        yield from ((f"    {kind}", count) for kind, count in reasons_table(found))
+        if rows.lengths:
+            yield "  prompt tokens", spread(rows.lengths)
+            yield "  longest", f"row {rows.longest}; {rows.too_long:,} rows above the limit of {limit:,}"
+    if not any(rows.lengths for rows in sets):
+        yield "prompt tokens", f"not counted (no processor); the limit is {limit:,}"
+
+
+def prompt_lines(encoder: PromptEncoder | None, rows: Rows) -> Lines:
+    """Yield the first prompt, each run of image tokens written once with its count."""
+    if encoder is None or not rows.found.examples:
+        return
+    example = rows.found.examples[0]
+    text = encoder.processor.tokenizer.decode(encoder.encode(example).input_ids, skip_special_tokens=False)
+    yield "prompt", _shortened(_counted_runs(text))
+    yield "gold answer", _shortened(example.answer)
+
+
+def step_lines(config: RunConfig, objective: Objective) -> Lines:
+    """Yield how many prompts, completions, steps."""
+    rollout, training, shape = config.rollout, config.training, shape_of(config)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    completions = rollout.prompts * rollout.completions
+    each = "" if processes == 1 else f", {completions // processes:,} on each of {processes} processes"
+    yield (
+        "rollout",
+        (
+            f"{rollout.prompts:,} prompts × {rollout.completions} completions = {completions:,}{each}; "
+            f"at most {rollout.max_new_tokens:,} tokens, temperature {rollout.temperature:g}"
+        ),
+    )
+    if objective.max_rounds > 1:
+        yield "", f"again, up to {objective.max_rounds} times, until enough prompts are kept"
+    mini = min(shape.mini_batch_prompts, rollout.prompts)
+    yield "mini-batch", f"{mini:,} prompts = {mini * rollout.completions:,} completions an optimizer step"
+    yield "micro-batch", f"{training.micro_batch_tokens:,} tokens a forward pass and process"
+    steps = shape.steps_per_iteration
+    epochs = f"{training.inner_epochs} inner epochs, " if training.inner_epochs > 1 else ""
+    yield (
+        "optimizer",
+        (
+            f"{epochs}{steps} steps an iteration, {steps * shape.iterations:,} in {shape.iterations:,} "
+            f"iterations; AdamW, gradient norm at most {training.max_grad_norm:g}"
+        ),
+    )
+    warmup = f", warm-up over {training.warmup_steps} steps" if training.warmup_steps else ""
+    yield "learning rate", f"{training.learning_rate:g}, {training.schedule}{warmup}"
+    yield "prompts drawn", f"{rollout.prompts * shape.iterations:,} in all"
+
+
+def objective_lines(config: RunConfig, objective: Objective) -> Lines:
+    """Yield the parts of the objective, each with its numbers and what it is."""
+    yield "recipe", config.algorithm.recipe or "none: parts as written"
+    for part in objective.parts:
+        numbers = ", ".join(f"{key} {_shown(value)}" for key, value in part.options.items())
+        yield (
+            part.kind,
+            f"{part.name}{f' ({numbers})' if numbers else ''}: {part.description.text(part.options)}",
+        )
+    yield "reference policy", "held" if objective.needs_reference else "none"
+
+
+def reward_lines(config: RunConfig) -> Lines:
+    """Yield the weighted rules."""
+    described = list_rules()
+    for reward in config.rewards:
+        settings = {
+            **reward.options,
+            **reward.model_dump(include={"when", "at_least", "min", "max"}, exclude_defaults=True),
+        }
+        options = ", ".join(f"{key} {value}" for key, value in settings.items())
+        text = described.get(reward.rule, "a rule of your own")
+        name = f"{reward.name} ({reward.rule})" if reward.name else reward.rule
+        yield f"{reward.weight:g} × {name}", f"({options}) {text}" if options else text
+
+
+def result_lines(config: RunConfig) -> Lines:
+    """Yield where results go and how often."""
+    taken = (config.folder / "config.yaml").exists()
+    yield "folder", f"{config.folder}" + (" (holds a run: --resume or --overwrite)" if taken else "")
+    every, keep = config.checkpoint.every, config.checkpoint.keep
+    yield (
+        "checkpoints",
+        (f"every {every} iterations and at the end" if every else "at the end") + f", {keep} kept",
+    )
+    if config.data.eval is None:
+        yield "evaluation", "none: data.eval is not given"
+    else:
+        times = [
+            name
+            for name, on in (("before", config.evaluation.before), ("after", config.evaluation.after))
+            if on
+        ]
+        on_the_way = [f"every {config.evaluation.every} iterations"] if config.evaluation.every else []
+        yield "evaluation", ", ".join([*times, *on_the_way]) or "none"
+    yield "metrics", ", ".join(["metrics.jsonl", *config.tracking.tools])
+
+
+def size_text(count: int) -> str:
+    """Return bytes as MiB or GiB; a dash for none."""
+    if not count:
+        return "–"
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"
+
+
+def _count(number: int) -> str:
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.2f} {letter}"
+    return str(number)
+
+
+def _counted_runs(text: str) -> str:
+    """Write a token that stands for image patches once, with how often it comes."""
+    return re.sub(r"(<[^<>\s]+>)\1+", lambda run: f"{run[1]}×{len(run[0]) // len(run[1])}", text)
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= PROMPT_SHOWN:
+        return text
+    half = PROMPT_SHOWN // 2
+    return f"{text[:half]} … {len(text) - 2 * half:,} characters … {text[-half:]}"
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

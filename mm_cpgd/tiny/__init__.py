@@ -1,0 +1,1 @@
+"""The embedded tiny policy of the quickstart, and how it is built."""

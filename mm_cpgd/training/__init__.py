@@ -1,0 +1,1 @@
+"""Training: ``run`` starts a run, ``trainer`` loops, ``collector`` and ``learner`` are the two half steps."""

@@ -1,0 +1,137 @@
+"""AdamW with its learning rates, the schedule, and the step that skips what is not finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from transformers import get_scheduler
+
+from mm_cpgd.config.schema import TrainingConfig
+from mm_cpgd.errors import UserError
+from mm_cpgd.policy import Policy
+from mm_cpgd.policy.families import vision_modules
+
+
+class Diverged(Exception):
+    """Too many optimizer steps in a row were not finite."""
+
+
+class OptimizerStep:
+    """Clips the gradient and steps, unless something is not finite; then the step is skipped and counted.
+
+    Args:
+        accelerator: prepared the model and the optimizer.
+        parameters: what is trained.
+        optimizer: prepared.
+        scheduler: stepped once for every optimizer step taken.
+        max_grad_norm: of the whole gradient.
+        max_skipped: so many skipped steps in a row end the run.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        parameters: Sequence[nn.Parameter],
+        optimizer: Any,
+        scheduler: Any,
+        max_grad_norm: float,
+        max_skipped: int,
+    ) -> None:
+        self.accelerator = accelerator
+        self.parameters = list(parameters)
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.max_grad_norm = max_grad_norm
+        self.max_skipped = max_skipped
+        self.skipped_in_a_row = 0
+
+    def __call__(self, loss: float) -> dict[str, float]:
+        """Take the step; ``loss`` is that of the whole mini-batch over all processes.
+
+        Raises:
+            Diverged: ``max_skipped`` steps in a row were not finite.
+        """
+        norm = float(self.accelerator.clip_grad_norm_(self.parameters, self.max_grad_norm))
+        finite = math.isfinite(norm) and math.isfinite(loss)
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        if finite:
+            self.optimizer.step()
+            self.scheduler.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
+        if self.skipped_in_a_row >= self.max_skipped:
+            raise Diverged(
+                f"loss or gradient was not finite in {self.skipped_in_a_row} optimizer steps in a row "
+                f"(loss {loss:g}, gradient norm {norm:g}); lower training.learning_rate or "
+                "training.max_grad_norm, or raise the policy drift's alpha"
+            )
+        return {
+            "optimizer/grad_norm": norm,
+            "optimizer/learning_rate": rate,
+            "optimizer/skipped": float(not finite),
+        }
+
+    def soften(self, factor: float) -> None:
+        """Multiply all learning rates, now and for the rest of the schedule; forget skipped steps."""
+        for group in self.optimizer.param_groups:
+            group["lr"] *= factor
+        self.scheduler.base_lrs = [rate * factor for rate in self.scheduler.base_lrs]
+        self.skipped_in_a_row = 0
+
+
+def build_optimizer(policy: Policy, training: TrainingConfig) -> torch.optim.AdamW:
+    """Group what is trained: vision tower apart, and no weight decay on vectors (norms, biases).
+
+    Raises:
+        UserError: nothing is trained.
+    """
+    vision = {id(p) for module in vision_modules(policy.model) for p in module.parameters()}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in policy.parameters():
+        if parameter.requires_grad:
+            groups.setdefault((id(parameter) in vision, parameter.ndim >= 2), []).append(parameter)
+    if not groups:
+        raise UserError("no weight is trained; set policy.freeze_vision=false or give policy.lora")
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "lr": (training.vision_learning_rate if is_vision else None) or training.learning_rate,
+                "weight_decay": training.weight_decay if decays else 0.0,
+            }
+            for (is_vision, decays), parameters in groups.items()
+        ],
+        betas=training.betas,
+    )
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, training: TrainingConfig, steps: int) -> Any:
+    """Return the learning-rate schedule named in the config.
+
+    Args:
+        optimizer: the bare one.
+        training: ``schedule`` and ``warmup_steps``, in optimizer steps.
+        steps: optimizer steps of the whole run, at most: selection may leave an iteration with fewer.
+
+    Raises:
+        UserError: transformers has no such schedule, or one that needs more than these numbers.
+    """
+    name = training.schedule
+    if name == "constant" and training.warmup_steps:
+        name = "constant_with_warmup"  # transformers' plain constant would drop the warm-up silently
+    try:
+        if name == "reduce_lr_on_plateau":
+            raise ValueError("it needs a metric to watch")
+        return get_scheduler(
+            name, optimizer, num_warmup_steps=training.warmup_steps, num_training_steps=steps
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"training.schedule={training.schedule!r} cannot be used: {error}; choose constant, linear, "
+            "cosine, polynomial or inverse_sqrt"
+        ) from error

@@ -1,0 +1,91 @@
+"""Statistics of one rollout batch as one tensor over all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from mm_cpgd.algorithms.selection import distinct_share, has_signal
+from mm_cpgd.rollout import Completion, Group
+from rewards import Status
+from rewards.compose import Scored
+
+FAILED = (Status.ERROR, Status.TIMEOUT)
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """P prompts by G completions, in prompt order.
+
+    Attributes:
+        values: (P, G, 4 + R) float64: total reward, length in tokens, finished, failed, then the score of
+            each of R rules; NaN where there is no score.
+    """
+
+    values: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """Rewards (P, G) before shaping, NaN where unscored."""
+        return self.values[..., 0]
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens (P, G)."""
+        return self.values[..., 1]
+
+    @property
+    def accuracy(self) -> Tensor:
+        """Scores (P, G) of the first rule of the config: what selection takes for accuracy."""
+        return self.values[..., 4]
+
+    def metrics(self, rules: Sequence[str]) -> dict[str, float]:
+        """Sum up all completions, kept for the update or not."""
+        total, lengths, finished, failed, *scores = self.values.unbind(-1)
+        scored = total[~total.isnan()]
+        return {
+            "reward/mean": float(scored.mean()),
+            "reward/std": float(scored.std(correction=0)) if len(scored) else float("nan"),
+            **{f"reward/{rule}": float(score.nanmean()) for rule, score in zip(rules, scores, strict=True)},
+            "reward/unscored": float(total.isnan().double().mean()),
+            "reward/failed": float(failed.mean()),
+            "accuracy/train": float(self.accuracy.nanmean()),
+            "groups/no_signal": float(1 - has_signal(total).double().mean()),
+            "completion/length_mean": float(lengths.mean()),
+            "completion/truncated": float(1 - finished.mean()),
+            "tokens/sampled": float(lengths.sum()),
+        }
+
+
+def gather_outcomes(
+    accelerator: Accelerator, groups: Sequence[Group], scored: Sequence[Sequence[Scored]]
+) -> Outcomes:
+    """Put the groups of all processes together; prompt j sits with process j mod W."""
+    rows = [
+        [_numbers(completion, score) for completion, score in zip(group, scores, strict=True)]
+        for group, scores in zip(groups, scored, strict=True)
+    ]
+    mine = torch.tensor(rows, dtype=torch.float64, device=accelerator.device)
+    everyone: Tensor = accelerator.gather(mine)
+    by_process = everyone.unflatten(0, (accelerator.num_processes, -1))
+    return Outcomes(by_process.transpose(0, 1).flatten(0, 1).cpu())
+
+
+def gather_diversity(accelerator: Accelerator, groups: Sequence[Group]) -> Tensor:
+    """Return how varied each prompt's completions are, (P,) in [0, 1] of all processes: distinct bigrams."""
+    shares = [distinct_share([completion.tokens.tolist() for completion in group]) for group in groups]
+    everyone: Tensor = accelerator.gather(
+        torch.tensor(shares, dtype=torch.float64, device=accelerator.device)
+    )
+    return everyone.unflatten(0, (accelerator.num_processes, -1)).transpose(0, 1).flatten().cpu()
+
+
+def _numbers(completion: Completion, scored: Scored) -> list[float]:
+    failed = any(verdict.status in FAILED for verdict in scored.components.values())
+    scores = [scored.total, *(verdict.score for verdict in scored.components.values())]
+    total, *own = [float("nan") if score is None else float(score) for score in scores]
+    return [total, float(completion.tokens.numel()), float(completion.finished), float(failed), *own]

@@ -1,0 +1,102 @@
+"""The run folder: who may take it, and the summary at its end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mm_cpgd.distributed import TRACKING
+from mm_cpgd.errors import UserError
+from mm_cpgd.tracking import read_metrics
+from mm_cpgd.tracking.files import finite, writing
+
+CONFIG = "config.yaml"
+# What a start that failed may leave behind, and what else a run writes.
+_BEFORE = ("quarantine.jsonl", "quarantine-eval.jsonl")
+_RESULTS = ("final", "summary.json", "report.html")
+_RUN = (CONFIG, "metrics.jsonl", "rollouts", "checkpoints", "guard", *_RESULTS, TRACKING)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What to do with a run folder that is already there.
+
+    Attributes:
+        resume: go on with the run it holds; with none, begin one.
+        overwrite: remove the run it holds.
+    """
+
+    resume: bool = False
+    overwrite: bool = False
+
+
+def claim_folder(folder: Path, start: Start) -> None:
+    """Make the run folder, or find it fit for use.
+
+    Raises:
+        UserError: it holds another run or something else.
+    """
+    if start.resume and start.overwrite:
+        raise UserError("--resume and --overwrite exclude each other; give one")
+    taken = (folder / CONFIG).exists()
+    if taken and start.overwrite:
+        _empty(folder)
+    elif taken and not start.resume:
+        raise UserError(f"{folder} already holds a run; --resume goes on with it, --overwrite begins anew")
+    elif not taken and folder.exists() and any(entry.name not in _BEFORE for entry in folder.iterdir()):
+        raise UserError(f"{folder} is not empty and holds no run; choose another output")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def write_summary(folder: Path, iterations: int, best: Mapping[str, Any]) -> dict[str, Any]:
+    """Sum up ``metrics.jsonl`` into ``summary.json``; ``docs/training.md`` says what is in it."""
+    rows = read_metrics(folder / "metrics.jsonl")
+    evaluated = {row["iteration"]: row for row in rows if "eval/accuracy" in row}
+    before, after = evaluated.get(0, {}), evaluated.get(iterations, {})
+
+    def pair(key: str) -> dict[str, float | None]:
+        return {"before": before.get(key), "after": after.get(key)}
+
+    keys = [key for key in {**before, **after} if key.startswith("eval/")]
+    kinds = [key for key in keys if key.startswith("eval/accuracy/")]
+    counted = {**before, **after}.get("eval/n")
+    summary = {
+        "accuracy": {**pair("eval/accuracy"), "n": None if counted is None else int(counted)},
+        "seconds": {
+            "rl": _seconds(rows, "seconds/iteration"),
+            "eval": _seconds(rows, "seconds/evaluation"),
+        },
+        "groups": {key.removeprefix("eval/accuracy/"): pair(key) for key in kinds},
+        "other": {
+            key.removeprefix("eval/"): pair(key)
+            for key in keys
+            if key not in ("eval/accuracy", "eval/n", *kinds)
+        },
+        "iterations": iterations,
+        "best": dict(best),
+    }
+    file = folder / "summary.json"
+    with writing(file):
+        file.write_text(json.dumps(finite(summary), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return summary
+
+
+def _seconds(rows: list[dict[str, Any]], key: str) -> float:
+    """Add up over all rows, so that a resumed run counts what it did before, too."""
+    return round(sum(row.get(key) or 0.0 for row in rows), 2)
+
+
+def _empty(folder: Path) -> None:
+    """Remove a run, and nothing else that may lie beside it."""
+    for name in (*_BEFORE, *_RUN):
+        entry = folder / name
+        with writing(entry):
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink(missing_ok=True)

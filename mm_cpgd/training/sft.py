@@ -1,0 +1,118 @@
+"""Supervised fine-tuning: worked solutions as experience for the same learner as reinforcement learning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from data import Example, PromptSampler
+from mm_cpgd.algorithms.objective import Objective, build_objective
+from mm_cpgd.config.schema import AlgorithmConfig, PartConfig
+from mm_cpgd.errors import UserError
+from mm_cpgd.interrupt import ShouldStop, never
+from mm_cpgd.policy import EncodedPrompt, Policy
+from mm_cpgd.training.experience import Collected, Experience, pad_tokens
+
+# Old log-probabilities of 0 make ratio and drift meaningless; these are not.
+LOGGED = {"loss": "sft/loss", "entropy": "policy/entropy"}
+
+
+def imitation_objective(max_new_tokens: int) -> Objective:
+    """Return the objective that maximises the log-likelihood of demonstrations, as a token mean."""
+    config = AlgorithmConfig(
+        advantage=PartConfig(name="group_mean"),
+        surrogate=PartConfig(name="policy_gradient"),
+        aggregation=PartConfig(name="token_mean"),
+    )
+    # No advantage is ever computed from a group here; 2 satisfies the check of the group baseline.
+    return build_objective(config, completions=2, max_new_tokens=max_new_tokens)
+
+
+class Demonstrator:
+    """Draws examples and returns their solutions as experience; takes the collector's place in the trainer.
+
+    Args:
+        accelerator: of the run.
+        policy: encodes prompts and tokenizes solutions.
+        examples: rows with solutions.
+        sampler: draws them; the same on all processes.
+        target_template: ``{solution}`` and ``{answer}`` are filled in.
+        batch: examples an optimizer step over all processes.
+
+    Raises:
+        UserError: a batch cannot be shared out evenly.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        policy: Policy,
+        examples: Sequence[Example],
+        sampler: PromptSampler,
+        *,
+        target_template: str,
+        batch: int,
+    ) -> None:
+        if batch % accelerator.num_processes:
+            raise UserError(
+                f"sft.batch={batch} must be a multiple of the {accelerator.num_processes} processes"
+            )
+        self.accelerator = accelerator
+        self.policy = policy
+        self.examples = examples
+        self.sampler = sampler
+        self.target_template = target_template
+        self.batch = batch
+
+    def collect(self, iteration: int, should_stop: ShouldStop = never) -> Collected:
+        """Return the next batch; it does not depend on ``iteration`` and takes too little time to stop in."""
+        drawn = self.sampler.take(self.batch)
+        targets = [target_tokens(self.policy, self.examples[i], self.target_template) for i in drawn]
+        lengths = torch.tensor([float(target.numel()) for target in targets])
+        mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+        tokens, mask = pad_tokens(targets[mine])
+        rows = tokens.shape[0]
+        experience = Experience(
+            examples=drawn[mine],
+            prompts=self.reencode(drawn[mine]),
+            prompt_of=torch.arange(rows),
+            tokens=tokens,
+            mask=mask,
+            advantages=torch.ones(rows),
+            mini_batch=torch.zeros(rows, dtype=torch.long),
+            lengths=[lengths],
+            old_logprobs=torch.zeros(tokens.shape),
+        )
+        metrics = {"completion/length_mean": float(lengths.mean()), "tokens/sampled": float(lengths.sum())}
+        return Collected(experience, metrics)
+
+    def reencode(self, indices: Sequence[int]) -> list[EncodedPrompt]:
+        """Encode the prompts of these examples."""
+        return [self.policy.encoder.encode(self.examples[index]) for index in indices]
+
+    def close(self) -> None:
+        """Nothing runs in the background."""
+
+
+def target_tokens(policy: Policy, example: Example, template: str) -> Tensor:
+    """Return the tokens (T_i,) to imitate, the end token included."""
+    text = template.replace("{answer}", example.answer).replace("{solution}", example.solution or "")
+    ids = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return torch.tensor([*ids, policy.tokenizer.eos_token_id])
+
+
+def solution_check(policy: Policy, template: str, max_new_tokens: int) -> Callable[[Example], str | None]:
+    """Return a check for rows that cannot be imitated: no solution, or one that is too long."""
+
+    def check(example: Example) -> str | None:
+        if "{solution}" in template and not (example.solution or "").strip():
+            return "no solution to imitate"
+        length = target_tokens(policy, example, template).numel()
+        if length > max_new_tokens:
+            return f"the solution has {length:,} tokens, rollout.max_new_tokens is {max_new_tokens:,}"
+        return None
+
+    return check

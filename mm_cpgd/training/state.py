@@ -1,0 +1,228 @@
+"""Training state: everything that a checkpoint holds, saved and restored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+
+from data import PromptSampler
+from mm_cpgd.algorithms.objective import Objective
+from mm_cpgd.checkpoint.folder import (
+    CheckpointError,
+    load_state,
+    random_states,
+    save_state,
+    set_random_states,
+)
+from mm_cpgd.guard.rollback import Keeper
+from mm_cpgd.policy import EncodedPrompt
+from mm_cpgd.training.experience import Experience
+from mm_cpgd.training.optimizer import OptimizerStep
+
+# Frozen weights are not saved: they are loaded again from policy.model.
+OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+
+
+@dataclass
+class Pending:
+    """An iteration whose rollouts are done and whose update is not: its experience and its steps so far."""
+
+    experience: Experience
+    metrics: dict[str, float]
+    steps: list[dict[str, float]] = field(default_factory=list)
+
+
+class TrainingState:
+    """The run as it stands; saved and loaded as a whole.
+
+    Args:
+        accelerator: of the run.
+        model: as accelerate prepared it.
+        step: holds optimizer and scheduler.
+        sampler: draws prompts.
+        reencode: encodes the prompts of given dataset indices again.
+        objective: whose parts may remember something.
+        keeper: the guard and its copies, if the run has one.
+
+    Attributes:
+        begun: the policy has been evaluated as it was before training, if that was asked for.
+        iteration: iterations that are finished.
+        pending: the one that is half done, None between two.
+        best_accuracy: best held-out accuracy so far, of ``best_iteration``.
+        saved: the newest checkpoint holds this state.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        step: OptimizerStep,
+        sampler: PromptSampler,
+        reencode: Callable[[Sequence[int]], list[EncodedPrompt]],
+        objective: Objective | None = None,
+        keeper: Keeper | None = None,
+    ) -> None:
+        self.accelerator = accelerator
+        self.model = model
+        self.step = step
+        self.sampler = sampler
+        self.reencode = reencode
+        self.objective = objective
+        self.keeper = keeper
+        self.begun = False
+        self.iteration = 0
+        self.pending: Pending | None = None
+        self.best_accuracy: float | None = None
+        self.best_iteration: int | None = None
+        self.saved = False
+
+    @property
+    def number(self) -> int:
+        """Of the checkpoint: the newest iteration that is in it, if only in part.
+
+        A half done iteration so never takes the place of the finished one before it, which may be the best.
+        """
+        return self.iteration + (self.pending is not None)
+
+    def begin(self, experience: Experience, metrics: dict[str, float]) -> None:
+        """Note that the rollouts of the next iteration are there."""
+        self.pending, self.saved = Pending(experience, metrics), False
+
+    def finish(self) -> None:
+        """Note that the iteration's update is done."""
+        self.pending, self.saved = None, False
+        self.iteration += 1
+
+    def draws(self) -> dict[str, Any]:
+        """Return what drawing prompts and sampling change."""
+        return {"sampler": self.sampler.state_dict(), "random": random_states()}
+
+    def undo_draws(self, draws: Mapping[str, Any]) -> None:
+        """Go back to before draws that came to nothing."""
+        self.sampler.load_state_dict(draws["sampler"])
+        set_random_states(draws["random"])
+
+    def note_accuracy(self, iteration: int, accuracy: float) -> bool:
+        """Remember an iteration's held-out accuracy; True if it is the best so far."""
+        is_best = accuracy > (float("-inf") if self.best_accuracy is None else self.best_accuracy)
+        if is_best:
+            self.best_accuracy, self.best_iteration = accuracy, iteration
+        return is_best
+
+    def writer(self) -> Callable[[Path], None]:
+        """Collect the state of all processes; the function it returns writes it, on one process."""
+        weights = self._weights()
+        optimizer = None
+        # Before the first step there is no state, and torch's function would take a step to make some.
+        if self._optimizer.state:
+            optimizer = get_optimizer_state_dict(self.model, self._optimizer, options=OPTIONS)
+        processes = gather_object([self._own_state()])
+        shared = {
+            "begun": self.begun,
+            "iteration": self.iteration,
+            "sampler": self.sampler.state_dict(),
+            "objective": self.objective.state_dict() if self.objective else {},
+            "scheduler": self.step.scheduler.state_dict(),
+            "skipped_in_a_row": self.step.skipped_in_a_row,
+            "best": [self.best_accuracy, self.best_iteration],
+            "guard": self.keeper.state_dict() if self.keeper else None,
+        }
+
+        def write(folder: Path) -> None:
+            save_file(weights, folder / "weights.safetensors")
+            save_state(folder / "optimizer.safetensors", optimizer)
+            save_state(folder / "run.safetensors", {"shared": shared, "processes": processes})
+
+        return write
+
+    def load(self, place: Path) -> None:
+        """Go back to the state that the checkpoint holds.
+
+        Raises:
+            CheckpointError: it does not fit this run.
+        """
+        run = load_state(place / "run.safetensors")
+        processes, shared = run["processes"], run["shared"]
+        if len(processes) != self.accelerator.num_processes and any(own["pending"] for own in processes):
+            raise CheckpointError(
+                f"{place} was saved in the midst of an iteration by {len(processes)} processes; resume it "
+                f"with as many, not {self.accelerator.num_processes}"
+            )
+        options = StateDictOptions(full_state_dict=True, ignore_frozen_params=True, strict=False)
+        weights: dict[str, Any] = load_file(place / "weights.safetensors")
+        self._check_fit(place, weights)
+        set_model_state_dict(self.model, weights, options=options)
+        optimizer = load_state(place / "optimizer.safetensors")
+        if optimizer is not None:
+            set_optimizer_state_dict(self.model, self._optimizer, optimizer, options=options)
+        self.step.scheduler.load_state_dict(shared["scheduler"])
+        self.step.skipped_in_a_row = shared["skipped_in_a_row"]
+        self.sampler.load_state_dict(shared["sampler"])
+        if self.objective:
+            self.objective.load_state_dict(shared.get("objective", {}))
+        self.begun, self.iteration = shared["begun"], shared["iteration"]
+        self.best_accuracy, self.best_iteration = shared["best"]
+        if len(processes) == self.accelerator.num_processes:
+            self._load_own_state(processes[self.accelerator.process_index])
+        if self.keeper and shared.get("guard"):
+            self.keeper.load_state_dict(shared["guard"])
+        self.saved = True
+
+    @property
+    def _optimizer(self) -> Any:
+        """The bare optimizer; torch's functions do not know accelerate's wrapper."""
+        return getattr(self.step.optimizer, "optimizer", self.step.optimizer)
+
+    def _trained(self) -> dict[str, nn.Parameter]:
+        """Return what is trained; a weight that two modules share once."""
+        bare = self.accelerator.unwrap_model(self.model)
+        return {name: value for name, value in bare.named_parameters() if value.requires_grad}
+
+    def _weights(self) -> dict[str, Any]:
+        """Return the values of what is trained, on the CPU of the main process; nothing on the others."""
+        everything: dict[str, Any] = get_model_state_dict(self.model, options=OPTIONS)
+        return {name: everything[name].contiguous() for name in self._trained() if name in everything}
+
+    def _own_state(self) -> dict[str, Any]:
+        pending = self.pending and {
+            "experience": self.pending.experience.state(),
+            "metrics": self.pending.metrics,
+            "steps": self.pending.steps,
+        }
+        return {"random": random_states(), "pending": pending}
+
+    def _load_own_state(self, own: Mapping[str, Any]) -> None:
+        set_random_states(own["random"])
+        self.pending = None
+        if own["pending"]:
+            saved = own["pending"]
+            prompts = self.reencode(saved["experience"]["examples"])
+            experience = Experience.from_state(saved["experience"], prompts)
+            self.pending = Pending(experience, saved["metrics"], saved["steps"])
+
+    def _check_fit(self, place: Path, weights: Mapping[str, Any]) -> None:
+        expected = self._trained()
+        wrong = [
+            name
+            for name in {*expected, *weights}
+            if name not in expected or name not in weights or expected[name].shape != weights[name].shape
+        ]
+        if wrong:
+            raise CheckpointError(
+                f"{place} holds other weights than this run trains, for instance {min(wrong)}; resume with "
+                "the policy section that the run was started with, or choose another output folder"
+            )

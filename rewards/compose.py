@@ -1,0 +1,225 @@
+"""Composition of rules into one reward: a weighted sum with gates and limits, each component kept apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from rewards.registry import BoundRule, get_rule, nearest
+from rewards.verdict import RuleError, Status, Verdict
+from rewards.verify import side_by_side
+
+# What the log keeps under reward/ beside the components' own means.
+_TAKEN = ("mean", "std", "unscored", "failed")
+
+
+@dataclass(frozen=True)
+class Component:
+    """One rule of the sum.
+
+    Attributes:
+        rule: as for ``get_rule``.
+        weight: of its score in the sum; 0 logs it only; negative punishes.
+        options: the rule's own.
+        name: in the log; the rule's, or its function's, if None. With names, one rule may stand twice with
+            other options.
+        when: the name of another component without which this one counts 0.
+        at_least: the score which that one must reach.
+        min: lower scores are raised to it.
+        max: higher scores are cut to it.
+        on_error: what a rule that raises does: take the completion out of the update, or stop the run.
+    """
+
+    rule: str
+    weight: float = 1.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    name: str | None = None
+    when: str | None = None
+    at_least: float = 1.0
+    min: float | None = None
+    max: float | None = None
+    on_error: Literal["skip", "stop"] = "skip"
+
+    @property
+    def key(self) -> str:
+        """What it is called in the log and in another's ``when``."""
+        if self.name is not None:
+            return self.name
+        # Of path/to/file.py:function the function: a path has no place in the name of a metric.
+        file, _, function = self.rule.rpartition(":")
+        return function if file.endswith(".py") else self.rule
+
+
+def check_components(components: Sequence[Component]) -> None:
+    """Raise ``RuleError`` for no component, a name twice or taken, a number that is none, no weight."""
+    if not components:
+        raise RuleError("no reward rule is given; name at least one under rewards")
+    keys = [one.key for one in components]
+    for one in components:
+        _check_numbers(one)
+        if keys.count(one.key) > 1:
+            raise RuleError(
+                f"component {one.key!r} is given twice; give one a name of its own (name: …), or keep one"
+            )
+        if one.key in _TAKEN or not one.key.strip():
+            raise RuleError(
+                f"a component cannot be called {one.key!r}, which the log uses; give it a name (name: …)"
+            )
+    if not any(one.weight for one in components):
+        raise RuleError("every reward has weight 0, so nothing would be learned; give one a weight")
+
+
+def _check_numbers(one: Component) -> None:
+    for what in ("weight", "at_least", "min", "max"):
+        value = getattr(one, what)
+        if value is None and what in ("min", "max"):
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise RuleError(f"{what} of the reward {one.key!r} is {value!r}; it must be a finite number")
+    if one.min is not None and one.max is not None and one.min > one.max:
+        raise RuleError(f"min {one.min:g} of the reward {one.key!r} is above its max {one.max:g}; swap them")
+    if one.on_error not in ("skip", "stop"):
+        raise RuleError(f"on_error of the reward {one.key!r} is {one.on_error!r}; it is skip or stop")
+
+
+def gates_first(components: Mapping[str, Component]) -> list[str]:
+    """The names in an order in which each comes after its gate.
+
+    Raises:
+        RuleError: a gate that is unknown, circular or can never open.
+    """
+    order: list[str] = []
+    for key in components:
+        chain = _chain(key, components)
+        order += [one for one in reversed(chain) if one not in order]
+    return order
+
+
+def _chain(key: str, components: Mapping[str, Component]) -> list[str]:
+    """A component, its gate, the gate of that, and so on."""
+    chain = [key]
+    while (gate := components[chain[-1]].when) is not None:
+        _check_gate(components[chain[-1]], components)
+        if gate in chain:
+            loop = " → ".join([*chain[chain.index(gate) :], gate])
+            raise RuleError(f"the gates of the rewards go in a circle: {loop}; leave one when: out")
+        chain.append(gate)
+    return chain
+
+
+def _check_gate(one: Component, components: Mapping[str, Component]) -> None:
+    gate = components.get(one.when or "")
+    if gate is None:
+        raise RuleError(
+            f"reward {one.key!r} counts only when {one.when!r} holds, and no component has that name: "
+            f"{nearest(one.when or '', components)} (or add one, with weight 0 if it is a gate alone)"
+        )
+    if gate.max is not None and gate.max < one.at_least:
+        raise RuleError(
+            f"reward {one.key!r} needs {one.when!r} to be at least {one.at_least:g}, but the max of that is "
+            f"{gate.max:g}; lower at_least"
+        )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The reward of one completion.
+
+    Attributes:
+        total: the weighted sum of the components' scores; None if a component that counts (weight not 0) has
+            none, so that the completion leaves averages and advantages.
+        components: each component's verdict by name, its score as it counts: after clipping and gate, before
+            its weight.
+    """
+
+    total: float | None
+    components: dict[str, Verdict] = field(default_factory=dict)
+
+
+class RewardSum:
+    """A weighted sum of reward rules.
+
+    A rule that raises gives a verdict with status ``error`` and no score: the completion is not trained on,
+    and the caller counts it. Rules may be called from several threads at a time.
+
+    Args:
+        components: each a ``Component`` or the short (rule, weight, options).
+
+    Attributes:
+        rules: the bound rules by the components' names, in the order given.
+        weights: likewise.
+
+    Raises:
+        RuleError: no component, a name twice, a gate that is unknown, circular or can never open, a weight
+            that is no number, or what ``get_rule`` raises.
+    """
+
+    def __init__(self, components: Sequence[Component | tuple[str, float, Mapping[str, Any]]]) -> None:
+        given = [one if isinstance(one, Component) else Component(*one) for one in components]
+        check_components(given)
+        self.components = {one.key: one for one in given}
+        self.weights = {one.key: float(one.weight) for one in given}
+        self.rules: dict[str, BoundRule] = {one.key: get_rule(one.rule, one.options) for one in given}
+        self._order = gates_first(self.components)
+
+    def score_one(self, completion: str, example: Any) -> Scored:
+        """Score one completion. Raises ``RuleError`` if a rule raises whose ``on_error`` is "stop"."""
+        counted: dict[str, Verdict] = {}
+        for key in self._order:
+            component = self.components[key]
+            verdict = _clipped(self._judged(component, completion, example), component)
+            counted[key] = verdict if component.when is None else _gated(verdict, component, counted)
+        verdicts = {key: counted[key] for key in self.rules}
+        return Scored(self._total(verdicts), verdicts)
+
+    def _judged(self, component: Component, completion: str, example: Any) -> Verdict:
+        try:
+            return self.rules[component.key](completion, example)
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"[:300]
+            if component.on_error == "stop":
+                raise RuleError(
+                    f"rule {component.rule!r} failed on example {getattr(example, 'id', '')!r}: {what}; "
+                    "mend the rule, or set its on_error to skip to leave such completions out"
+                ) from error
+            return Verdict(None, Status.ERROR, None, what)
+
+    def _total(self, verdicts: Mapping[str, Verdict]) -> float | None:
+        total = 0.0
+        for name, weight in self.weights.items():
+            score = verdicts[name].score
+            if weight and score is None:
+                return None
+            total += weight * (score or 0.0)
+        return total
+
+    def score(self, completions: Sequence[str], examples: Sequence[Any]) -> list[Scored]:
+        """Score completions against their examples, in order. Raises ``ValueError`` if the numbers differ."""
+        if len(completions) != len(examples):
+            raise ValueError(f"{len(completions)} completions but {len(examples)} examples")
+        return side_by_side(lambda pair: self.score_one(*pair), zip(completions, examples, strict=True))
+
+
+def _clipped(verdict: Verdict, component: Component) -> Verdict:
+    low = -math.inf if component.min is None else component.min
+    high = math.inf if component.max is None else component.max
+    if verdict.score is None or low <= verdict.score <= high:
+        return verdict
+    score = min(max(verdict.score, low), high)
+    return replace(verdict, score=score, reason=f"{verdict.reason} ({verdict.score:g} clipped to {score:g})")
+
+
+def _gated(verdict: Verdict, component: Component, counted: Mapping[str, Verdict]) -> Verdict:
+    """The verdict if the gate's score is reached, else a score of 0; none if the gate has none."""
+    gate = counted[component.when or ""]
+    if verdict.score is None:
+        return verdict
+    if gate.score is None:
+        return Verdict(None, gate.status, verdict.extracted, f"{component.when} has no score: {gate.reason}")
+    if gate.score >= component.at_least or verdict.score == 0:
+        return verdict
+    needed = f"{component.when} is {gate.score:g}, at least {component.at_least:g} is needed"
+    reason = f"does not count, for {needed} (else {verdict.score:g}: {verdict.reason})"
+    return replace(verdict, score=0.0, status=Status.WRONG, reason=reason)

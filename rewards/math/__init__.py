@@ -1,0 +1,1 @@
+"""Mathematical answer checker: clean, tokenize, parse, read, compare."""

@@ -1,0 +1,148 @@
+"""sympy as the arbiter of equality. Only ever called inside a worker process or at a caller's own risk.
+
+Trees become sympy expressions node by node; no text is handed to sympy except the names of symbols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import sympy
+
+from rewards.math.bounds import Unreadable
+from rewards.math.tree import Node, exact, walk
+
+_DIGITS = 40
+_FUNCTIONS: dict[str, Any] = {
+    "sin": sympy.sin, "cos": sympy.cos, "tan": sympy.tan, "cot": sympy.cot, "sec": sympy.sec,
+    "csc": sympy.csc, "arcsin": sympy.asin, "arccos": sympy.acos,
+    "arctan": sympy.atan, "sinh": sympy.sinh, "cosh": sympy.cosh,
+    "tanh": sympy.tanh, "abs": sympy.Abs, "!": sympy.factorial, "floor": sympy.floor, "ceil": sympy.ceiling,
+    "binom": sympy.binomial, "log": sympy.log, "max": sympy.Max, "min": sympy.Min,
+}  # fmt: skip
+_CONSTANTS = {"pi": sympy.pi, "e": sympy.E, "i": sympy.I, "oo": sympy.oo}
+
+
+def _raised(base: Any, exponent: Any) -> Any:
+    odd = exponent.is_Rational and exponent.q % 2 and exponent.q > 1
+    if odd and base.is_number and base.is_negative:
+        return (-1) ** exponent.p * sympy.Pow(-base, exponent)
+    return sympy.Pow(base, exponent)
+
+
+def to_sympy(node: Node) -> Any:
+    """Return the tree as a sympy expression. Raises ``Unreadable`` if it is none.
+
+    Symbols are positive, so that sympy combines roots and logarithms; what differs for negative values only
+    has been told apart before, by ``numeric.surely_differ``.
+    """
+    value = exact(node)
+    if value is not None:
+        return sympy.Rational(value.numerator, value.denominator)
+    if node.op == "sym":
+        return _CONSTANTS[node.name] if node.name in _CONSTANTS else sympy.Symbol(node.name, positive=True)
+    args = [to_sympy(arg) for arg in node.args]
+    if node.op in ("+", "*"):
+        return (sympy.Add if node.op == "+" else sympy.Mul)(*args)
+    if node.op in ("sum", "prod"):
+        return _series(node, args)
+    if node.op in _FUNCTIONS:
+        return _FUNCTIONS[node.op](*args)
+    return _operator(node.op, args)
+
+
+def _series(node: Node, args: list[Any]) -> Any:
+    index, first, last, body = args
+    if any(
+        n.op == "sym" and "_" in n.name and node.args[0].name in n.name.partition("_")[2] for n in walk(node)
+    ):
+        raise Unreadable("a sum of things that its index only names")
+    made = sympy.Sum if node.op == "sum" else sympy.Product
+    return made(body, (index, first, last)).doit()
+
+
+def _operator(op: str, args: list[Any]) -> Any:
+    if op == "neg":
+        return -args[0]
+    if op in ("/", ":") and len(args) == 2:
+        return args[0] / args[1]
+    if op == "^":
+        return _raised(args[0], args[1])
+    if op == "root":
+        return _raised(args[0], 1 / args[1])
+    if op == "deg":
+        return args[0] * sympy.pi / 180
+    if op == "%":
+        return args[0] / 100
+    raise Unreadable(f"{op!r} inside an expression")
+
+
+def is_zero(expression: Any) -> bool:
+    """Whether a sympy expression vanishes: by expansion, by simplification, at last by 40 digits of it."""
+    if expression == 0 or sympy.expand(expression) == 0:
+        return True
+    if not expression.free_symbols and not _small(expression):
+        return False
+    simplified = sympy.simplify(expression)
+    if simplified == 0 or sympy.expand_trig(sympy.expand(simplified)) == 0:
+        return True
+    return bool(not simplified.free_symbols and _small(simplified))
+
+
+def _small(expression: Any) -> bool:
+    """Whether a constant is zero to 40 digits, computed with guard digits, compared with its own terms."""
+    value = expression.evalf(_DIGITS, maxn=400)
+    if not value.is_number or value.has(sympy.nan, sympy.zoo):
+        return False
+    scale = max(abs(term.evalf(15)) for term in sympy.Add.make_args(expression))
+    return bool(abs(value) < scale * sympy.Float(10) ** (5 - _DIGITS))
+
+
+@lru_cache(maxsize=256)
+def _difference(a: Node, b: Node) -> Any:
+    return to_sympy(a) - to_sympy(b)
+
+
+def equal(a: Node, b: Node) -> bool:
+    """Whether two expressions are the same function of their symbols."""
+    return is_zero(_difference(a, b))
+
+
+def same_equation(a: tuple[Node, Node], b: tuple[Node, Node]) -> bool:
+    """Whether two equations say the same: their differences are multiples of each other by a constant.
+
+    Denominators are cleared first, so ``y = 2/x`` and ``xy = 2`` are one equation.
+    """
+    first, second = (sympy.fraction(sympy.together(_difference(*sides)))[0] for sides in (a, b))
+    if first == 0 or second == 0:
+        return bool(first == second)
+    if first.free_symbols != second.free_symbols:
+        return False
+    ratio = sympy.simplify(first / second)
+    return bool(not ratio.free_symbols and ratio != 0)
+
+
+def same_inequality(a: tuple[Node, Node], b: tuple[Node, Node]) -> bool:
+    """Whether the differences of both pairs of sides are multiples of each other by a positive number."""
+    first, second = _difference(*a), _difference(*b)
+    if second == 0:
+        return bool(first == 0)
+    ratio = sympy.simplify(first / second)
+    return bool(not ratio.free_symbols and ratio.is_positive)
+
+
+def solves(equation: tuple[Node, Node], name: str, values: Sequence[Node]) -> bool:
+    """Whether ``values`` are all real solutions of a polynomial equation in ``name``, and nothing else."""
+    numerator = sympy.fraction(sympy.together(_difference(*equation)))[0]
+    unknown = sympy.Symbol(name, positive=True)
+    free = sympy.Symbol(name, real=True)
+    polynomial = sympy.Poly(numerator.subs(unknown, free), free)
+    roots = sympy.roots(polynomial)
+    if sum(roots.values()) != polynomial.degree():
+        return False
+    real, given = [root for root in roots if root.is_real], [to_sympy(value) for value in values]
+    return all(any(is_zero(a - b) for b in given) for a in real) and all(
+        any(is_zero(a - b) for b in real) for a in given
+    )

@@ -1,0 +1,97 @@
+"""Cut cleaned LaTeX or plain mathematics into tokens."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from fractions import Fraction
+from typing import NamedTuple
+
+from rewards.math.bounds import MAX_DIGITS, Refused, Unreadable
+
+_FUNCTION_NAMES = "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln lg log exp max min sqrt abs"
+FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
+_WORDS = FUNCTIONS | {"pi", "infty", "theta", "alpha", "beta", "gamma", "omega", "phi", "lambda", "mu"}
+_SHORT_WORD_LIST = "no up on in at of to by is it or if so we he an as be go do"
+_SHORT_WORDS = frozenset(_SHORT_WORD_LIST.split())
+_TOKEN = re.compile(
+    r"""\s*(?:
+      (?P<num>\d+(?:\.\d*)?|\.\d+)
+    | (?P<cmd>\\[a-zA-Z]+|\\[{}\\|])
+    | (?P<rel><=|>=|==|!=|/=|<|>|=)
+    | (?P<word>[A-Za-z]+)
+    | (?P<op>\*\*|[-+*/^_!%:|,;&'()\[\]{}])
+    )""",
+    re.VERBOSE,
+)
+_REPEATING = re.compile(
+    r"\\overline\s*\{\s*(\d+)\s*\}|((?:\\dot\s*\{?\s*\d\s*\}?\s*\d*\s*)+)|\((\d+)\)(?![\d(])"
+)
+
+
+class Token(NamedTuple):
+    """``kind`` is num, cmd, rel, sym, op or func; ``value`` and ``decimals`` belong to numbers."""
+
+    kind: str
+    text: str
+    value: Fraction | None = None
+    decimals: int = -1
+
+
+def _number(text: str) -> Token:
+    if len(text) > MAX_DIGITS:
+        raise Refused(f"a number of {len(text):,} digits, at most {MAX_DIGITS:,} are read")
+    decimals = len(text.partition(".")[2]) if "." in text else -1
+    value = Fraction(text.rstrip(".") if text.endswith(".") else text)
+    return Token("num", text, value, decimals)
+
+
+def _repeating(text: str, end: int, start: Token) -> tuple[Token, int]:
+    r"""Continue a decimal by its repeating digits: ``0.\overline{3}``, ``0.\dot{3}``, ``0.1(6)``."""
+    match = _REPEATING.match(text, end)
+    if start.decimals < 0 or start.value is None or not match:
+        return start, end
+    digits = "".join(re.findall(r"\d", match.group()))
+    scale = 10**start.decimals
+    value = start.value + Fraction(int(digits), scale * (10 ** len(digits) - 1))
+    return Token("num", start.text + match.group(), value), match.end()
+
+
+def _consecutive(word: str) -> bool:
+    return all(ord(b) - ord(a) == 1 for a, b in itertools.pairwise(word))
+
+
+def _letters(word: str) -> list[Token]:
+    """A run of letters: a function, a Greek name, a product of letters, or (``Unreadable``) a word."""
+    if word in _WORDS:
+        kind = "func" if word in FUNCTIONS else "cmd"
+        return [Token(kind, word if kind == "func" else f"\\{word}")]
+    wordlike = len(word) > 2 and not word.isupper() and not _consecutive(word)
+    if wordlike or word.lower() in _SHORT_WORDS or len(word) > 6:
+        raise Unreadable(f"the word {word[:30]!r}")
+    return [Token("sym", letter) for letter in word]
+
+
+def _command(text: str) -> Token:
+    name = text[1:]
+    return Token("func", name) if name in FUNCTIONS - {"sqrt"} else Token("cmd", text)
+
+
+def tokenize(text: str) -> list[Token]:
+    """Return the tokens of ``text``. Raises ``Unreadable`` at words and unknown characters."""
+    tokens: list[Token] = []
+    position, length = 0, len(text.rstrip())
+    while position < length:
+        match = _TOKEN.match(text, position)
+        if not match:
+            raise Unreadable(f"the character {text[position : position + 8].strip()[:1]!r}")
+        position = match.end()
+        kind, found = match.lastgroup or "", match.group().strip()
+        if kind == "num":
+            token, position = _repeating(text, position, _number(found))
+            tokens.append(token)
+        elif kind == "word":
+            tokens.extend(_letters(found))
+        else:
+            tokens.append(_command(found) if kind == "cmd" else Token(kind, found))
+    return tokens

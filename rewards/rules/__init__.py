@@ -1,0 +1,1 @@
+"""Built-in reward rules, one file a kind."""

@@ -1,0 +1,272 @@
+"""Rules for grounding: "boxes" and "temporal_iou", scored by intersection over union."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any, Literal
+
+from rewards.math.bounds import Unreadable
+from rewards.registry import Answerable, rule
+from rewards.rules.common import Positive, Section, Share, compared, from_example, measured
+from rewards.verdict import Verdict
+
+# Left, top, right, bottom.
+Box = tuple[Fraction, Fraction, Fraction, Fraction]
+# Start, end.
+Span = tuple[Fraction, Fraction]
+
+
+def covered(spans: Sequence[Span]) -> Fraction:
+    """The length that the spans cover together."""
+    total, reached = Fraction(0), None
+    for start, end in sorted(spans):
+        if reached is None or start > reached:
+            total, reached = total + end - start, end
+        elif end > reached:
+            total, reached = total + end - reached, end
+    return total
+
+
+def _ratio(both: Fraction, either: Fraction) -> Fraction:
+    return both / either if either else Fraction(0)
+
+
+def span_iou(a: Sequence[Span], b: Sequence[Span]) -> Fraction:
+    """Intersection over union of two unions of spans; 0 if both are empty."""
+    either = covered([*a, *b])
+    return _ratio(covered(a) + covered(b) - either, either)
+
+
+def _rows(boxes: Sequence[Box], left: Fraction, right: Fraction) -> list[Span]:
+    return [(top, bottom) for x1, top, x2, bottom in boxes if x1 <= left and right <= x2]
+
+
+def box_iou(a: Sequence[Box], b: Sequence[Box]) -> Fraction:
+    """Intersection over union of two unions of boxes; 0 if both are empty.
+
+    Between two neighbouring vertical edges nothing changes along x, so that areas are sums over such strips.
+    """
+    edges = sorted({x for box in (*a, *b) for x in (box[0], box[2])})
+    both = either = Fraction(0)
+    for left, right in pairwise(edges):
+        rows = _rows(a, left, right), _rows(b, left, right)
+        together = covered([*rows[0], *rows[1]])
+        either += together * (right - left)
+        both += (covered(rows[0]) + covered(rows[1]) - together) * (right - left)
+    return _ratio(both, either)
+
+
+MAX_BOXES = 50
+_NUMBER = r"([-+]?(?:[0-9]{1,7}(?:\.[0-9]{0,20})?|\.[0-9]{1,20}))"
+_GAP = r"\s{0,20}"
+_COMMA = r"(?:\s{0,20},\s{0,20}|\s{1,20})"
+_FOUR = _COMMA.join([_NUMBER] * 4)
+_POINT = rf"[\[(]{_GAP}{_NUMBER}{_COMMA}{_NUMBER}{_GAP}[\])]"
+
+
+def _named(*spellings: str) -> str:
+    return rf"""["']?(?:{"|".join(spellings)})["']?{_GAP}[:=]{_GAP}{_NUMBER}"""
+
+
+_BY_NAME = _COMMA.join(
+    _named(*names) for names in (("x1", "x_?min"), ("y1", "y_?min"), ("x2", "x_?max"), ("y2", "y_?max"))
+)
+_BOX = re.compile(
+    rf"[\[(]{_GAP}{_FOUR}{_GAP}[\])]|{_POINT}{_GAP},?{_GAP}{_POINT}|<b?box>{_GAP}{_FOUR}{_GAP}</b?box>|{_BY_NAME}",
+    re.IGNORECASE,
+)
+_BARE = re.compile(rf"{_GAP}{_FOUR}{_GAP}")
+
+
+def _box(numbers: list[str]) -> Box:
+    x1, y1, x2, y2 = map(Fraction, numbers)
+    if x2 <= x1 or y2 <= y1:
+        raise Unreadable(f"the box [{', '.join(numbers)}] is not left, top, right, bottom")
+    return x1, y1, x2, y2
+
+
+def read_boxes(value: Any) -> list[Box]:
+    """Return the boxes of a text, or of lists and mappings as JSON gives them, in their order.
+
+    Raises ``Unreadable`` if there is none, if there are more than 50, or if one has no area.
+    """
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    matches = list(_BOX.finditer(text)) or [match for match in [_BARE.fullmatch(text)] if match]
+    if not matches:
+        raise Unreadable(f"there is no box in {text.strip()[:60]!r}")
+    if len(matches) > MAX_BOXES:
+        raise Unreadable(f"{len(matches)} boxes, at most {MAX_BOXES} are read")
+    return [_box([group for group in match.groups() if group is not None]) for match in matches]
+
+
+Coordinates = Literal["absolute", "fraction", "thousandths", "resized"]
+Size = tuple[Fraction, Fraction]
+_LIMIT = {"fraction": 1, "thousandths": 1000}
+
+
+def resized(width: int, height: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """The width and height that Qwen's image processors give a picture: ``smart_resize`` of qwen-vl-utils."""
+    sides = [max(factor, round(side / factor) * factor) for side in (width, height)]
+    if sides[0] * sides[1] > max_pixels:
+        shrink = math.sqrt(width * height / max_pixels)
+        sides = [max(factor, math.floor(side / shrink / factor) * factor) for side in (width, height)]
+    elif sides[0] * sides[1] < min_pixels:
+        grow = math.sqrt(min_pixels / (width * height))
+        sides = [math.ceil(side * grow / factor) * factor for side in (width, height)]
+    return sides[0], sides[1]
+
+
+def _pixels(example: Answerable, name: str) -> int:
+    """A side of the image in pixels. Raises ``Unreadable`` if the example does not hold it."""
+    value = from_example(example, name)
+    if isinstance(value, bool) or not str(value).isdecimal() or not 0 < int(value) < 10**6:
+        raise Unreadable(f"{name} is {str(value)[:20]!r}, not a number of pixels")
+    return int(value)
+
+
+def _scaled(boxes: Sequence[Box], size: Size) -> list[Box]:
+    width, height = size
+    return [(x1 / width, y1 / height, x2 / width, y2 / height) for x1, y1, x2, y2 in boxes]
+
+
+def _check_inside(boxes: Sequence[Box], coordinates: Coordinates) -> None:
+    limit = _LIMIT.get(coordinates)
+    outside = [float(c) for box in boxes for c in box if limit and not 0 <= c <= limit]
+    if outside:
+        raise Unreadable(f"the coordinate {outside[0]:g} lies outside of 0 to {limit}")
+
+
+def _read(value: Any, coordinates: Coordinates, size: Size) -> list[Box]:
+    found = read_boxes(value)
+    _check_inside(found, coordinates)
+    return _scaled(found, size)
+
+
+@rule("boxes")
+def boxes(
+    completion: str,
+    example: Answerable,
+    read: Section = "text",
+    gold: str = "answer",
+    threshold: Share | None = None,
+    several: bool = True,
+    coordinates: Coordinates = "absolute",
+    gold_coordinates: Coordinates | None = None,
+    width: str = "width",
+    height: str = "height",
+    factor: Positive = 28,
+    min_pixels: Positive = 3_136,
+    max_pixels: Positive = 12_845_056,
+) -> Verdict:
+    """IoU of the boxes in the answer with the gold boxes; several on a side count as their union.
+
+    Args:
+        completion: the model's text.
+        example: holds the gold boxes as text or lists, corners left, top, right, bottom.
+        read: the part of the completion to read.
+        gold: "answer", or the example's meta column that holds the gold boxes.
+        threshold: a number makes it 1 from there on and 0 below.
+        several: False wants one box and takes more for unreadable.
+        coordinates: what the model writes: "absolute" pixels of the image, "fraction" 0 to 1, "thousandths"
+            0 to 1000, or "resized" pixels of the picture as Qwen's processors hand it to the model.
+        gold_coordinates: the same of the gold boxes; as ``coordinates`` if not given.
+        width: the meta column that holds the image's width; read only where the two forms differ.
+        height: the same for its height.
+        factor: sides of a resized picture are multiples of it.
+        min_pixels: of a resized picture.
+        max_pixels: of a resized picture.
+    """
+    theirs = gold_coordinates or coordinates
+
+    def size(form: Coordinates) -> Size:
+        # IoU does not change when an axis is stretched, so alike coordinates need no image size.
+        if form in _LIMIT or theirs == coordinates:
+            return Fraction(_LIMIT.get(form, 1)), Fraction(_LIMIT.get(form, 1))
+        sides = _pixels(example, width), _pixels(example, height)
+        if form == "resized":
+            sides = resized(*sides, factor, min_pixels, max_pixels)
+        return Fraction(sides[0]), Fraction(sides[1])
+
+    def want(value: Any) -> tuple[list[Box], Size]:
+        return _read(value, theirs, size(theirs)), size(coordinates)
+
+    def compare(text: str, wanted: tuple[list[Box], Size]) -> Verdict:
+        found = _read(text, coordinates, wanted[1])
+        if len(found) > 1 and not several:
+            raise Unreadable(f"{len(found)} boxes, one is asked for")
+        iou = float(box_iou(found, wanted[0]))
+        return measured(iou, threshold, text, f"IoU {iou:.3f} of {len(found)} with {len(wanted[0])} gold")
+
+    return compared(completion, example, read, gold, want, compare)
+
+
+MAX_SPANS = 50
+_CLOCK_NUMBER = r"[0-9]{1,7}(?:\.[0-9]{1,20})?"
+_MINUTES = r"[0-9]{1,4}\s?(?:minutes?|mins?|m|分钟?)\s?(?:and\s)?"
+_TIME = rf"((?:[0-9]{{1,2}}:)?[0-9]{{1,3}}:[0-9]{{2}}(?:\.[0-9]{{1,20}})?|(?:{_MINUTES})?{_CLOCK_NUMBER})"
+_SECONDS = r"(?:\s?(?:seconds?|secs?|s|秒)(?![a-z]))?"
+_END = r"""(?:["']?end(?:[ _]time)?["']?\s?[:=]\s?)?"""
+_TO = rf"\s{{0,3}}(?:->|[-–—~,;→]|(?:to|until|till|and)\b|至|到)\s{{0,3}}{_END}"
+_SPAN = re.compile(rf"(?<![\d.:]){_TIME}{_SECONDS}{_TO}{_TIME}(?![\d:]|\.\d)", re.IGNORECASE)
+
+
+def _seconds(time: str) -> Fraction:
+    """``83.5``, ``1:23.5``, ``0:01:23.5`` or ``1 min 23.5`` in seconds."""
+    total = Fraction(0)
+    for part in re.findall(_CLOCK_NUMBER, time):
+        total = total * 60 + Fraction(part)
+    return total
+
+
+def read_spans(value: Any) -> list[Span]:
+    """Return the spans of a text or of nested lists, in seconds.
+
+    Raises ``Unreadable`` if there is none, if there are more than 50, or if one ends before it starts.
+    """
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    found = [(match[1], match[2]) for match in _SPAN.finditer(text)]
+    if not found:
+        raise Unreadable(f"there is no span of time in {text.strip()[:60]!r}")
+    if len(found) > MAX_SPANS:
+        raise Unreadable(f"{len(found)} spans, at most {MAX_SPANS} are read")
+    spans = [(_seconds(start), _seconds(end)) for start, end in found]
+    backwards = next((pair for pair, span in zip(found, spans, strict=True) if span[0] >= span[1]), None)
+    if backwards:
+        raise Unreadable(f"the span from {backwards[0]} to {backwards[1]} does not end after its start")
+    return spans
+
+
+@rule("temporal_iou")
+def temporal_iou(
+    completion: str,
+    example: Answerable,
+    read: Section = "text",
+    gold: str = "answer",
+    threshold: Share | None = None,
+    several: bool = True,
+) -> Verdict:
+    """IoU of the spans of time in the answer with the gold spans; several on a side count as their union.
+
+    Args:
+        completion: the model's text: "from 3.5 s to 10 s", "[3.5, 10]", "00:03 - 00:10".
+        example: holds the gold spans as text or lists.
+        read: the part of the completion to read.
+        gold: "answer", or the example's meta column that holds the gold spans.
+        threshold: a number makes it 1 from there on and 0 below.
+        several: False wants one span and takes more for unreadable.
+    """
+
+    def compare(text: str, wanted: list[Span]) -> Verdict:
+        found = read_spans(text)
+        if len(found) > 1 and not several:
+            raise Unreadable(f"{len(found)} spans, one is asked for")
+        iou = float(span_iou(found, wanted))
+        named = " and ".join(f"{float(start):g} to {float(end):g} s" for start, end in found[:3])
+        return measured(iou, threshold, text, f"IoU {iou:.3f} of {named}")
+
+    return compared(completion, example, read, gold, read_spans, compare)

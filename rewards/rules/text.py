@@ -1,0 +1,120 @@
+"""Rules for free text: "edit_similarity", "rouge_l" and "bleu". Several references: the best counts."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from rewards.math.clean import plain_text
+from rewards.registry import Answerable, rule
+from rewards.rules.common import Positive, Section, Share, compared, measured, texts, words
+from rewards.verdict import Verdict
+
+if TYPE_CHECKING:
+    from sacrebleu.metrics import BLEU
+
+
+def _edit(answer: str, gold: str) -> float:
+    from rapidfuzz.distance import Levenshtein
+
+    return Levenshtein.normalized_similarity(answer, gold)
+
+
+@rule("edit_similarity")
+def edit_similarity(
+    completion: str,
+    example: Answerable,
+    read: Section = "answer",
+    gold: str = "answer",
+    normalise: bool = True,
+    threshold: Share | None = None,
+) -> Verdict:
+    """1 less the share of characters to change (Levenshtein distance over the longer text's length).
+
+    Args:
+        completion: the model's text.
+        example: holds the gold text.
+        read: the part of the completion to read.
+        gold: "answer", or the example's meta column that holds the gold text or several of them.
+        normalise: False compares case, spacing, articles and end stops too.
+        threshold: a number makes it 1 from there on and 0 below.
+    """
+
+    def compare(text: str, golds: list[str]) -> Verdict:
+        spelled = plain_text if normalise else str
+        best = max(_edit(spelled(text), spelled(wanted)) for wanted in golds)
+        return measured(best, threshold, text, f"{best:.3f} of the text is the gold text's")
+
+    return compared(completion, example, read, gold, texts, compare)
+
+
+def _rouge_l(answer: list[str], gold: list[str]) -> float:
+    """F1 of the longest common subsequence of words (Lin 2004, ROUGE-L with β = 1, no stemming)."""
+    from rapidfuzz.distance import LCSseq
+
+    common = LCSseq.similarity(answer, gold)
+    return 2 * common / (len(answer) + len(gold)) if common else 0.0
+
+
+@rule("rouge_l")
+def rouge_l(
+    completion: str,
+    example: Answerable,
+    read: Section = "text",
+    gold: str = "answer",
+    threshold: Share | None = None,
+) -> Verdict:
+    """ROUGE-L: F1 of the longest common subsequence of words with the gold text.
+
+    Args:
+        completion: the model's text.
+        example: holds the gold text.
+        read: the part of the completion to read.
+        gold: "answer", or the example's meta column that holds the gold text or several of them.
+        threshold: a number makes it 1 from there on and 0 below.
+    """
+
+    def compare(text: str, golds: list[str]) -> Verdict:
+        best = max(_rouge_l(words(text), words(wanted)) for wanted in golds)
+        return measured(best, threshold, text, f"ROUGE-L {best:.3f}")
+
+    return compared(completion, example, read, gold, texts, compare)
+
+
+@lru_cache(maxsize=8)
+def _scorer(order: int) -> BLEU:
+    from sacrebleu.metrics import BLEU
+
+    # Chen and Cherry's (2014) first smoothing: an order without a match counts 0.1, or short texts all get 0.
+    return BLEU(
+        tokenize="none", smooth_method="floor", smooth_value=0.1, effective_order=True, max_ngram_order=order
+    )
+
+
+@rule("bleu")
+def bleu(
+    completion: str,
+    example: Answerable,
+    read: Section = "text",
+    gold: str = "answer",
+    order: Positive = 4,
+    threshold: Share | None = None,
+) -> Verdict:
+    """BLEU of the words with the gold text: precision of 1- to 4-grams, short answers held back.
+
+    Args:
+        completion: the model's text.
+        example: holds the gold text.
+        read: the part of the completion to read.
+        gold: "answer", or the example's meta column that holds the gold text or several of them.
+        order: the longest n-gram.
+        threshold: a number makes it 1 from there on and 0 below.
+    """
+
+    def compare(text: str, golds: list[str]) -> Verdict:
+        references = [" ".join(words(wanted)) for wanted in golds]
+        # The library computes in floating point: 100 may come out a little off.
+        score = round(_scorer(order).sentence_score(" ".join(words(text)), references).score / 100, 9)
+        return measured(score, threshold, text, f"BLEU-{order} {score:.3f}")
+
+    return compared(completion, example, read, gold, texts, compare)

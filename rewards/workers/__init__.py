@@ -1,0 +1,1 @@
+"""Worker processes in which sympy runs under a time and memory limit."""

@@ -1,0 +1,238 @@
+"""Worker processes for the comparisons that may take long, killed and replaced when their time is up.
+
+Workers are plain subprocesses that talk over pipes, not ``multiprocessing`` children: those would import the
+caller's main script again, and are forbidden inside daemonic processes (data loader workers). No signals are
+used on this side, so any thread may ask. A worker ends by itself when its pipe closes, so none outlives its
+parent, however that ends. POSIX only.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from rewards.math.decide import Incomparable
+from rewards.workers.worker import MEMORY
+
+_START_LIMIT = 60.0
+_ATTEMPTS = 2
+_ROOT = str(Path(__file__).resolve().parents[2])
+_CODE = "import sys; sys.path[:] = {path!r}; from rewards.workers.worker import main; main({memory})"
+
+
+class PoolError(RuntimeError):
+    """The worker processes cannot be started or keep dying; a fault of the installation, not of an answer."""
+
+
+class OutOfTime(Exception):
+    """The comparison did not end within its time or memory; the message says which."""
+
+
+class _Worker:
+    """One process and its two pipes. Not for use by two threads at a time."""
+
+    def __init__(self, memory: int) -> None:
+        path = [_ROOT, *(entry for entry in sys.path if entry)]
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _CODE.format(path=path, memory=memory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,  # a buffer's lock, held by another thread at a fork, would stop the child for ever
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        self.ready = False
+
+    def _line(self, deadline: float) -> bytes | None:
+        """The next reply, None if the deadline passes first. Raises ``EOFError`` if the process has ended."""
+        assert self.process.stdout is not None
+        descriptor, received = self.process.stdout.fileno(), b""
+        poll = select.poll()  # unlike select.select, not limited to small descriptors
+        poll.register(descriptor, select.POLLIN)
+        while not received.endswith(b"\n"):
+            remaining = deadline - time.monotonic()
+            if remaining <= 0 or not poll.poll(1000 * remaining):
+                return None
+            chunk = os.read(descriptor, 65536)
+            if not chunk:
+                raise EOFError
+            received += chunk
+        return received
+
+    def wait_until_ready(self) -> None:
+        """Block until sympy is loaded. Raises ``PoolError`` if it fails, ``EOFError`` if it was killed."""
+        if self.ready:
+            return
+        try:
+            self.ready = bool(self._line(time.monotonic() + _START_LIMIT))
+        except EOFError:
+            if self.process.wait() < 0:
+                raise
+        if not self.ready:
+            raise PoolError(
+                "a rewards worker did not start; `python -c 'import rewards.math.symbolic'` may say why"
+            )
+
+    def ask(self, request: dict[str, object], limit: float) -> dict[str, object] | None:
+        """Send one question; None if no reply comes within ``limit`` s. Raises ``EOFError`` if it died."""
+        assert self.process.stdin is not None
+        try:
+            left = memoryview(json.dumps({**request, "limit": limit}).encode() + b"\n")
+            while left:
+                left = left[os.write(self.process.stdin.fileno(), left) :]
+        except BrokenPipeError:
+            raise EOFError from None
+        line = self._line(time.monotonic() + limit)
+        return None if line is None else json.loads(line)
+
+    def kill(self) -> None:
+        """End the process now and reap it."""
+        self.process.kill()
+        self.close()
+        self.process.wait()
+
+    def close(self) -> None:
+        """Close this side's pipes, which lets an idle worker end by itself."""
+        for pipe in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError):
+                if pipe:
+                    pipe.close()
+
+
+class Pool:
+    """At most ``size`` workers, started when first needed; ``ask`` may be called from any thread.
+
+    Args:
+        size: how many comparisons run at a time; by default one for each usable core.
+        memory: address space of each worker in bytes.
+    """
+
+    def __init__(self, size: int | None = None, memory: int = MEMORY) -> None:
+        self.size = size or usable_cores()
+        self.memory = memory
+        self._reset()
+
+    def _reset(self) -> None:
+        self._free = threading.BoundedSemaphore(self.size)
+        self._lock = threading.Lock()
+        self._idle: list[_Worker] = []
+        self._all: set[_Worker] = set()
+
+    def _start(self) -> _Worker:
+        worker = _Worker(self.memory)
+        self._all.add(worker)
+        return worker
+
+    def _take(self) -> _Worker:
+        """The worker that has waited least; a spare one is kept, to be there when another is killed."""
+        with self._lock:
+            self._drop_dead()
+            worker = self._idle.pop() if self._idle else self._start()
+            if not self._idle and len(self._all) <= self.size:
+                self._idle.append(self._start())
+            return worker
+
+    def _drop_dead(self) -> None:
+        """Forget workers that something else has ended while they were idle."""
+        for worker in [w for w in self._idle if w.process.poll() is not None]:
+            worker.close()
+            self._idle.remove(worker)
+            self._all.discard(worker)
+
+    def _give_back(self, worker: _Worker) -> None:
+        with self._lock:
+            self._idle.append(worker)
+
+    def _discard(self, worker: _Worker) -> None:
+        worker.kill()
+        with self._lock:
+            self._all.discard(worker)
+
+    def equal(self, answer: str, gold: str, limit: float, ordered: bool = True) -> bool:
+        """Whether two bare answers are equal.
+
+        Raises:
+            Incomparable: sympy could not work with one of the sides.
+            OutOfTime: the comparison took more than ``limit`` seconds or the workers' memory.
+            PoolError: workers cannot be started, or fail in a way that is not the answer's doing.
+        """
+        with self._free:
+            for _ in range(_ATTEMPTS):
+                with contextlib.suppress(EOFError):
+                    return self._ask_one({"answer": answer, "gold": gold, "ordered": ordered}, limit)
+        raise OutOfTime(f"{_ATTEMPTS} worker processes died over it, for want of memory or by a signal")
+
+    def _take_ready(self) -> _Worker:
+        for _ in range(self.size + 2):
+            worker = self._take()
+            try:
+                worker.wait_until_ready()
+                return worker
+            except EOFError:
+                self._discard(worker)
+            except BaseException:
+                self._discard(worker)
+                raise
+        raise PoolError("the rewards workers are killed before they can start; is there memory left?")
+
+    def _ask_one(self, request: dict[str, object], limit: float) -> bool:
+        worker = self._take_ready()
+        settled = False
+        try:
+            reply = worker.ask(request, limit)
+            settled = reply is not None and "exhausted" not in reply
+        finally:
+            if settled:
+                self._give_back(worker)
+            else:
+                self._discard(worker)
+        return _verdict_of(reply, limit)
+
+    def close(self) -> None:
+        """Kill every worker. The pool may be used again afterwards."""
+        with self._lock:
+            workers, self._all, self._idle = self._all, set(), []
+        for worker in workers:
+            worker.kill()
+
+    def forget(self) -> None:
+        """In a forked child: leave the parent's workers to the parent, and start anew when needed."""
+        for worker in self._all:
+            worker.process.returncode = 0  # not this process's child: nothing to reap
+            worker.close()
+        self._reset()
+
+
+def _verdict_of(reply: dict[str, object] | None, limit: float) -> bool:
+    if reply is None:
+        raise OutOfTime(f"not decided within {limit:g} s")
+    if "exhausted" in reply:
+        raise OutOfTime(str(reply["exhausted"]))
+    if "incomparable" in reply:
+        raise Incomparable(str(reply["incomparable"]))
+    if "error" in reply:
+        raise PoolError(f"the comparison failed: {reply['error']}")
+    return bool(reply["equal"])
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_shared = Pool()
+atexit.register(_shared.close)
+os.register_at_fork(after_in_child=_shared.forget)
+
+
+def shared_pool() -> Pool:
+    """The process's own pool; nothing runs in it before the first question."""
+    return _shared

@@ -1,0 +1,183 @@
+"""Runs for the tests of this folder: in this process, or in others that are sabotaged and perhaps killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+Sabotage = Callable[[], None]
+
+
+def run(
+    yaml: Path,
+    overrides: Sequence[str] = (),
+    *,
+    imitate: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    report: bool = False,
+) -> tuple[dict[str, Any], str]:
+    """Train as the command line does; return the summary and what was printed.
+
+    Without ``report`` none is drawn, which would take longer than the training.
+    """
+    from rich.console import Console
+
+    from mm_cpgd.cli.main import held_out_evaluator
+    from mm_cpgd.config.loading import load_config
+    from mm_cpgd.training.run import Start, fine_tune, train
+
+    config = load_config(yaml, list(overrides))
+    console = Console(record=True, file=open(os.devnull, "w"), width=1000)  # noqa: SIM115
+    work = fine_tune if imitate else train
+    draw = nullcontext() if report else patch("mm_cpgd.training.run.write_report")
+    try:
+        with draw:
+            summary = work(config, Start(resume, overwrite), held_out_evaluator, console)
+    finally:
+        reset_accelerate()
+    return summary, console.export_text()
+
+
+def reset_accelerate() -> None:
+    """Forget devices and precision, so that another run in this process may choose its own."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+def in_child(
+    yaml: Path, overrides: Sequence[str] = (), sabotage: Sabotage | None = None, **options: bool
+) -> int:
+    """Run in a process of its own; return its exit code, negative for the signal that ended it."""
+    return _all_ended([_child(yaml, overrides, sabotage, {}, options)])[0]
+
+
+def in_two_processes(
+    yaml: Path, overrides: Sequence[str] = (), sabotage: Sabotage | None = None, **options: bool
+) -> list[int]:
+    """Run on two processes, set up as torchrun does; return their exit codes."""
+    from torch.distributed.elastic.utils.distributed import get_free_port
+
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(get_free_port())}
+    return _all_ended(
+        [
+            _child(yaml, overrides, sabotage, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, options)
+            for rank in range(2)
+        ]
+    )
+
+
+def _child(
+    yaml: Path,
+    overrides: Sequence[str],
+    sabotage: Sabotage | None,
+    environment: Mapping[str, str],
+    options: Mapping[str, bool],
+) -> Any:
+    # A server that has imported everything and has run nothing: its children start at once.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["mm_cpgd.training.run", "mm_cpgd.cli.main", "eval", "tests.fakes.training_runs"]
+    )
+    process = context.Process(target=_work, args=(yaml, overrides, sabotage, environment, options))
+    process.start()
+    return process
+
+
+def _work(
+    yaml: Path,
+    overrides: Sequence[str],
+    sabotage: Sabotage | None,
+    environment: Mapping[str, str],
+    options: Mapping[str, bool],
+) -> None:
+    import sys
+
+    from mm_cpgd.cli.main import main
+
+    os.environ.update(environment)
+    if sabotage is not None:
+        sabotage()
+    command = "sft" if options.get("imitate") else "train"
+    sys.argv = ["mm-cpgd", command, str(yaml), *overrides, *["--resume"][: options.get("resume", False)]]
+    sys.stderr = open(yaml.with_name(f"stderr-{environment.get('RANK', 0)}"), "w", buffering=1)  # noqa: SIM115
+    with patch("mm_cpgd.training.run.write_report"):
+        main()
+
+
+def _all_ended(processes: Sequence[Any]) -> list[int]:
+    for process in processes:
+        process.join(120)
+    hanging = [process for process in processes if process.exitcode is None]
+    for process in hanging:
+        process.kill()
+        process.join()
+    assert not hanging, "a process hangs"
+    return [process.exitcode for process in processes]
+
+
+def at_call(owner: Any, name: str, number: int, action: Callable[[], None]) -> None:
+    """Replace ``owner.name`` by one that carries out ``action`` before its ``number``-th call."""
+    original = getattr(owner, name)
+    calls = 0
+
+    def replacement(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            action()
+        return original(*args, **kwargs)
+
+    setattr(owner, name, replacement)
+
+
+def die() -> None:
+    """End this process as ``kill -9`` does."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_in_rollout() -> None:
+    """In the second iteration, after one of its two batches."""
+    from mm_cpgd.rollout import LocalEngine
+
+    # Two batches an iteration, and two of the evaluation before training.
+    at_call(LocalEngine, "generate", 2 + 2 + 2, die)
+
+
+def die_in_update() -> None:
+    """In the second iteration, after one of its four optimizer steps."""
+    from mm_cpgd.training.optimizer import OptimizerStep
+
+    at_call(OptimizerStep, "__call__", 4 + 2, die)
+
+
+def die_in_checkpoint() -> None:
+    """While the second checkpoint is written, one of its files there and one not."""
+    from mm_cpgd.training import state as saving
+
+    at_call(saving, "save_state", 3, die)
+
+
+def die_before_the_first_checkpoint() -> None:
+    """After the first iteration was logged."""
+    from mm_cpgd.training import trainer
+
+    at_call(trainer, "save_checkpoint", 1, die)
+
+
+def fail_to_save() -> None:
+    """Let the disk of the main process be full."""
+    from mm_cpgd.training import state as saving
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    saving.save_file = full
