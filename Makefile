@@ -12,7 +12,7 @@ $(VENV)/.installed: pyproject.toml
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@
 
-# From a cold-started tiny vision-language model to a report, in a few minutes on two cores.
+# Trains a cold-started tiny vision-language model and writes its report; a few minutes on two cores.
 quickstart: setup
 	$(BIN)/mm-cpgd quickstart --seed $(seed)
 
@@ -28,6 +28,6 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Makes the starting policy of the quickstart again (mm_cpgd/assets/tiny), within an hour on two cores.
+# Rebuilds the starting policy of the quickstart (mm_cpgd/tiny/assets), within an hour on two cores.
 tiny: setup
 	$(BIN)/mm-cpgd tiny build

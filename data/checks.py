@@ -1,4 +1,4 @@
-"""What makes a row unusable, each with a reason that a person understands."""
+"""Checks of a single example; each returns why the row is unusable, in one readable line, or None."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 from data.example import DataError, Example, split_at_images
 from data.images import image_size
 
-# In a prompt these would be read as the model's own markup: an image pad without an image, an end of turn.
+# In a prompt the tokenizer would turn these into control tokens (an end of turn, an image pad, …).
 CONTROL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
@@ -30,18 +30,18 @@ def check_example(
     """Return why the example cannot be used, or None.
 
     Args:
-        example: to check by itself; whether its id occurs twice is for the loader to see.
-        check_images: decode every image, read its header only, or (None) leave images unopened.
-        control_tokens: texts that may occur nowhere in the example's texts.
+        example: checked on its own; duplicate ids are found by ``load_examples``.
+        check_images: ``"decode"`` every image, read only its ``"header"``, or (None) leave images unopened.
+        control_tokens: strings that must not occur in any of the example's texts.
     """
     reason = check_text(example, control_tokens=control_tokens)
     if reason is None and check_images is not None:
-        reason = check_pictures(example, check_images)
+        reason = check_all_images(example, check_images)
     return reason
 
 
 def check_text(example: Example, *, control_tokens: Sequence[str] = CONTROL_TOKENS) -> str | None:
-    """Return what is wrong with the texts and their image markers, or None."""
+    """Return the first problem of the texts and their image markers, or None."""
     if not example.question.strip():
         return "empty question"
     if not example.answer.strip():
@@ -57,8 +57,8 @@ def check_text(example: Example, *, control_tokens: Sequence[str] = CONTROL_TOKE
     return None
 
 
-def check_pictures(example: Example, how: ImageCheck) -> str | None:
-    """Return what is wrong with the first image that cannot be used, or None."""
+def check_all_images(example: Example, how: ImageCheck) -> str | None:
+    """Return the problem of the first unusable image, or None."""
     try:
         for image in example.images:
             if how == "header":

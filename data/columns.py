@@ -1,4 +1,4 @@
-"""Mapping of a row's columns to an ``Example``, by the config or by recognised names; rows that hold a chat.
+"""Mapping of a row's columns to an ``Example``, by the config or by well-known names; rows that hold a chat.
 
 ``columns`` maps a field of ``Example`` to the column that holds it, to a path into nested columns
 (``reward_model.ground_truth``), or to a template with columns in braces (``tables/{id}.png``).
@@ -17,9 +17,9 @@ from typing import Any
 
 from data.example import MARKER, DataError, Example, ImageRef
 from data.images import MAX_PIXELS, image_ref, is_embedded
-from data.readers import Row, Values
+from data.readers import RawRow, Values
 
-# Field: columns that are tried in order where the config names none.
+# Field → columns that are tried in this order where the config names none.
 DEFAULTS: dict[str, tuple[str, ...]] = {
     "id": ("id", "ID", "pid", "uid", "question_id", "index"),
     "question": ("question", "problem", "prompt", "query"),
@@ -30,7 +30,7 @@ DEFAULTS: dict[str, tuple[str, ...]] = {
     "choices": ("choices", "options"),
 }
 ALIASES = {"image": "images", "options": "choices", "messages": "message"}
-# A longer text in an unused column is rarely a property to report on, and often an embedded file.
+# Longer text in an unused column is rarely a property worth reporting and often an embedded file.
 META_CHARACTERS = 10_000
 
 _BRACES = re.compile(r"\{([^{}]+)\}")
@@ -38,42 +38,42 @@ _TAGGED = re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL)
 
 
 def check_columns(columns: Mapping[str, str]) -> dict[str, str]:
-    """Return the mapping with the fields' canonical names. Raises ``DataError`` for an unknown field."""
+    """Return the mapping with canonical field names. Raises ``DataError`` for unknown or repeated ones."""
     known: dict[str, str] = {}
     for target, source in columns.items():
         field = ALIASES.get(target, target)
         if field not in DEFAULTS:
             near = get_close_matches(target, [*DEFAULTS, *ALIASES], n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise DataError(f"columns: {target!r} is no field; there are {', '.join(DEFAULTS)}{hint}")
+            raise DataError(f"columns: {target!r} is no field; the fields are {', '.join(DEFAULTS)}{hint}")
         if field in known:
             raise DataError(f"columns: {target!r} is mapped twice, to {known[field]!r} and {source!r}")
         known[field] = source
     return known
 
 
-def check_present(columns: Mapping[str, str], seen: Iterable[str], rows: int) -> None:
-    """Refuse a mapping to a column that no row has. Raises ``DataError``."""
-    names = set(seen)
+def check_present(columns: Mapping[str, str], present: Iterable[str], rows: int) -> None:
+    """Raise ``DataError`` for a mapping to a column that is ``present`` in none of the ``rows``."""
+    names = set(present)
     for target, source in columns.items():
         for column in _BRACES.findall(source) or [source]:
             if column != "_row" and column not in names and column.split(".")[0] not in names:
                 raise DataError(
                     f"columns: {target} is mapped to {source!r}, but none of {rows:,} rows has a column "
-                    f"{column!r}; there are {', '.join(sorted(names))}"
+                    f"{column!r}; the columns are {', '.join(sorted(names))}"
                 )
 
 
-def to_example(row: Row, columns: Mapping[str, str], *, max_pixels: int = MAX_PIXELS) -> Example:
-    """Make the example of a row; opens no image.
+def to_example(row: RawRow, columns: Mapping[str, str], *, max_pixels: int = MAX_PIXELS) -> Example:
+    """Convert a row to an example; opens no image.
 
     Args:
         row: as read.
         columns: as returned by ``check_columns``.
-        max_pixels: handed to the image references.
+        max_pixels: passed to the image references.
 
     Raises:
-        DataError: why this row cannot be used.
+        DataError: the row cannot be used; says why.
     """
     if row.error:
         raise DataError(row.error)
@@ -97,7 +97,7 @@ def to_example(row: Row, columns: Mapping[str, str], *, max_pixels: int = MAX_PI
 
 
 def _image_values(row_values: Values, chat: Chat | None, columns: Mapping[str, str], index: int) -> list[Any]:
-    """Return what the row gives as its images, in order: paths, bytes, …, none of them opened."""
+    """Return the row's image values in order (paths, bytes, …), unopened."""
     if chat and chat.images:
         return chat.images
     value = _lookup(row_values, _source("images", row_values, columns), index)
@@ -107,23 +107,25 @@ def _image_values(row_values: Values, chat: Chat | None, columns: Mapping[str, s
     ]
 
 
-def _images(row: Row, chat: Chat | None, columns: Mapping[str, str], max_pixels: int) -> tuple[ImageRef, ...]:
+def _images(
+    row: RawRow, chat: Chat | None, columns: Mapping[str, str], max_pixels: int
+) -> tuple[ImageRef, ...]:
     refs = []
     for number, value in enumerate(_image_values(row.values, chat, columns, row.index)):
-        again = None
+        reload = None
         if row.reload is not None and is_embedded(value):
-            again = partial(_image_again, row.reload, columns, row.index, number)
-        refs.append(image_ref(value, folder=row.folder, max_pixels=max_pixels, again=again))
+            reload = partial(_reload_image, row.reload, columns, row.index, number)
+        refs.append(image_ref(value, folder=row.folder, max_pixels=max_pixels, reload=reload))
     return tuple(refs)
 
 
-def _image_again(reload: Callable[[], Values], columns: Mapping[str, str], index: int, number: int) -> Any:
+def _reload_image(reload: Callable[[], Values], columns: Mapping[str, str], index: int, number: int) -> Any:
     values = reload()
     return _image_values(values, _chat(values, columns), columns, index)[number]
 
 
 def _chat(values: Values, columns: Mapping[str, str]) -> Chat | None:
-    """Return the chat that the question is in; a question column named in the config goes before it."""
+    """Return the chat that holds the question; a question column named in the config takes precedence."""
     if "question" in columns:
         value = _lookup(values, columns["question"])
         return parse_chat(value) if isinstance(value, list) else None
@@ -137,15 +139,15 @@ def _chat(values: Values, columns: Mapping[str, str]) -> Chat | None:
 def _source(field: str, values: Values, columns: Mapping[str, str]) -> str | None:
     if field in columns:
         return columns[field]
-    guess = next((name for name in DEFAULTS[field] if values.get(name) is not None), None)
+    default = next((name for name in DEFAULTS[field] if values.get(name) is not None), None)
     if field == "answer" and not any(name in values for name in DEFAULTS["answer"]):
-        # Several public sets keep the gold answer there; a worked solution must never pass for an answer.
+        # Several public data sets keep the gold answer here; a worked solution must never count as one.
         solution = values.get("solution")
         return "solution" if isinstance(solution, str) and _TAGGED.fullmatch(solution) else None
-    return guess
+    return default
 
 
-def _get(row: Row, source: str | None) -> Any:
+def _get(row: RawRow, source: str | None) -> Any:
     return _lookup(row.values, source, row.index)
 
 
@@ -178,7 +180,7 @@ def _text(value: Any, what: str) -> str:
 
 def _answer(value: Any) -> str:
     text = _text(value, "answer")
-    # The tags are those that the model is to write, not a part of the answer.
+    # The tags belong to the format that the model should write, not to the answer.
     tagged = _TAGGED.fullmatch(text)
     return (tagged[1] if tagged else text).strip()
 
@@ -187,24 +189,24 @@ def _choices(value: Any) -> tuple[str, ...]:
     if value is None or value == "":
         return ()
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
-        raise DataError(f"choices is a {type(value).__name__}, not a list; leave the column out or mend it")
+        raise DataError(f"choices is a {type(value).__name__}, not a list; leave the column out or fix it")
     return tuple(_text(choice, "choices") for choice in value)
 
 
 def _meta(values: Values, sources: Mapping[str, str | None]) -> dict[str, Any]:
     used = set(sources.values())
-    guesses = {name for names in DEFAULTS.values() for name in names}
+    default_names = {name for names in DEFAULTS.values() for name in names}
     return {
         name: value
         for name, value in values.items()
         if name not in used
-        and (_is_plain(value) or (value is None and name not in guesses))
+        and (_is_plain(value) or (value is None and name not in default_names))
         and not (isinstance(value, (str, list)) and len(str(value)) > META_CHARACTERS)
     }
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether it is a scalar, or (nested) lists of scalars: boxes, several accepted answers."""
+    """Return whether it is a scalar or (nested) lists of scalars (boxes, several accepted answers)."""
     if isinstance(value, list):
         return all(map(_is_plain, value))
     return isinstance(value, (bool, int, float, str))
@@ -215,7 +217,7 @@ _ROLES = {"human": "user", "gpt": "assistant"}
 
 @dataclass(frozen=True)
 class Chat:
-    """What a chat says: the user's one turn, and the assistant's answer to it where there is one."""
+    """Content of a chat: the single user turn, and the assistant's reply and the system turn where given."""
 
     question: str
     images: list[Any]
@@ -224,13 +226,13 @@ class Chat:
 
 
 def parse_chat(value: Any) -> Chat:
-    """Read a chat with one user turn. Raises ``DataError`` that says what is wrong with it."""
+    """Parse a chat with one user turn. Raises ``DataError`` for any other form."""
     turns: dict[str, list[tuple[str, list[Any]]]] = {"system": [], "user": [], "assistant": []}
     for message in _messages(value):
         role = str(message.get("role") or message.get("from"))
         role = _ROLES.get(role, role)
         if role not in turns:
-            raise DataError(f"message has the role {role!r}; known are {', '.join(turns)}")
+            raise DataError(f"message has the role {role!r}; the known roles are {', '.join(turns)}")
         turns[role].append(_content(message.get("content", message.get("value"))))
     if len(turns["user"]) != 1 or len(turns["assistant"]) > 1:
         raise DataError(f"message has {len(turns['user'])} user turns; exactly one question is supported")
@@ -252,7 +254,7 @@ def _messages(value: Any) -> Sequence[Mapping[str, Any]]:
 
 
 def _content(content: Any) -> tuple[str, list[Any]]:
-    """Return text and images; images that do not come before all text leave a marker at their place."""
+    """Return text and images; an image that does not precede all text leaves a marker at its position."""
     if isinstance(content, str):
         return content, []
     if not isinstance(content, list):
@@ -277,4 +279,4 @@ def _part(part: Any) -> tuple[str | None, Any]:
         return None, part.get("image")
     if kind == "image_url":
         return None, part.get("image_url")
-    raise DataError(f"message has a part of type {kind!r}; known are text, image and image_url")
+    raise DataError(f"message has a part of type {kind!r}; the known types are text, image and image_url")

@@ -11,20 +11,20 @@ from PIL import Image
 
 
 class DataError(ValueError):
-    """Data that cannot be used; the message says what, where and what to do."""
+    """Data that cannot be used; the message names the problem, its place and the remedy."""
 
 
 MARKER = re.compile(r"<image(\d*)>")
 
 
 def split_at_images(text: str, images: int) -> list[str | int]:
-    """Cut ``text`` into strings and image indices (from 0), each of the ``images`` exactly once.
+    """Split ``text`` into strings and image indices (from 0), each of the ``images`` exactly once.
 
-    Images without a marker come first, in order. A marker that names an image a second time is a mention,
-    not a place: it becomes the words ``image 1``.
+    Images without a marker come first, in order. A marker that names an image a second time is a mention of
+    that image, not its position: it is replaced by the words ``image 1``.
 
     Raises:
-        DataError: a marker has no image.
+        DataError: a marker without an image.
     """
     numbered = {int(digits) - 1 for digits in MARKER.findall(text) if digits}
     unnamed = iter([index for index in range(images) if index not in numbered])
@@ -34,15 +34,15 @@ def split_at_images(text: str, images: int) -> list[str | int]:
     for match in MARKER.finditer(text):
         index = int(match[1]) - 1 if match[1] else next(unnamed, -1)
         if not 0 <= index < images:
-            raise DataError(f"the text has {match[0]}, but the row has {_count(images)}")
+            raise DataError(f"the text has {match[0]}, but the row has {_image_count(images)}")
         pieces += [text[start : match.start()], f"image {index + 1}" if index in placed else index]
         placed.append(index)
         start = match.end()
     pieces.append(text[start:])
-    return [*(index for index in range(images) if index not in placed), *_joined(pieces)]
+    return [*(index for index in range(images) if index not in placed), *_merge_strings(pieces)]
 
 
-def _joined(pieces: list[str | int]) -> list[str | int]:
+def _merge_strings(pieces: list[str | int]) -> list[str | int]:
     joined: list[str | int] = []
     for piece in pieces:
         if isinstance(piece, str) and joined and isinstance(joined[-1], str):
@@ -52,17 +52,17 @@ def _joined(pieces: list[str | int]) -> list[str | int]:
     return joined
 
 
-def _count(images: int) -> str:
+def _image_count(images: int) -> str:
     return {0: "no image", 1: "1 image"}.get(images, f"{images} images")
 
 
 @dataclass(frozen=True)
 class ImageRef:
-    """Where an image comes from; holds no pixels.
+    """Reference to an image; holds no pixels.
 
     Attributes:
-        origin: what a person reads in messages: a path, ``bytes (12,345)``, ``drawn: clock #7``.
-        load: opens the image anew at every call, so that nothing stays in memory between uses.
+        origin: name in messages: a path, ``bytes (12,345)``, ``drawn: clock #7``.
+        load: opens the image afresh on every call, so that no pixels stay in memory between uses.
     """
 
     origin: str
@@ -76,17 +76,17 @@ class ImageRef:
 
 @dataclass(frozen=True)
 class Example:
-    """A question about images with an answer that can be verified.
+    """A question about images with a verifiable answer.
 
     Attributes:
         id: unique within its source.
-        question: text; ``<image>`` or ``<image1>`` marks where an image belongs, else images come first.
-        images: may be empty, may be many.
+        question: text; ``<image>`` or ``<image1>`` marks the position of an image, else images come first.
+        images: none, one or several.
         answer: the gold answer.
-        solution: a worked solution to imitate in a cold start, or None.
-        choices: the options' texts for multiple choice, in order A, B, …; empty otherwise.
-        source: which data set and row it comes from.
-        meta: anything else that was in the row and asked for (subject, level, …).
+        solution: a worked solution for supervised fine-tuning, or None.
+        choices: texts of the options of a multiple-choice question, in order A, B, …; empty otherwise.
+        source: data set and row that it comes from.
+        meta: the row's other columns (subject, level, …).
     """
 
     id: str

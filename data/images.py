@@ -1,8 +1,8 @@
-"""Image references from everything a row may hold, opened late, refused early.
+"""Image references: every form in which a row may hold an image, opened lazily, validated early.
 
 Accepted: a path (absolute, or relative to the data file's folder), ``file://``, encoded bytes, the Hugging
 Face form ``{"bytes": …, "path": …}``, a base64 ``data:`` URL, a PIL image. Web addresses are refused: a run
-must not depend on, or reach out to, a server that a data file names.
+must neither depend on nor contact a server that a data file names.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from data.example import DataError, ImageRef
 
 MAX_PIXELS = 50_000_000
-# Pillow knows many more; the rest is rare in data sets and has the worse record with hostile files.
+# Pillow reads many more; the others are rare in data sets and have a worse security record.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
 _WEB = re.compile(r"(?:https?|ftp|s3|gs)://", re.IGNORECASE)
 _DATA_URL = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
 _ORIENTATION = 0x0112
-_SIDEWAYS = (5, 6, 7, 8)
+_ROTATED_BY_90 = (5, 6, 7, 8)
 
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """An encoded image that is read and decoded anew at every call.
+    """An encoded image that is read and decoded afresh on every call.
 
     Attributes:
-        origin: for messages.
+        origin: name in messages.
         stream: opens the encoded bytes.
-        max_pixels: width × height above this is refused from the header, before any pixel is decoded.
+        max_pixels: largest width × height; more is refused from the header, before any pixel is decoded.
     """
 
     origin: str
@@ -49,17 +49,17 @@ class EncodedImage:
 
     def __call__(self) -> Image.Image:
         """Return the upright RGB image. Raises ``DataError``."""
-        with self._opened() as image:
+        with self._open() as image:
             image.load()
             return to_rgb(_upright(image))
 
     def size(self) -> tuple[int, int]:
         """Return (width, height) of the upright image, from the header alone. Raises ``DataError``."""
-        with self._opened() as image:
-            return (image.height, image.width) if _orientation(image) in _SIDEWAYS else image.size
+        with self._open() as image:
+            return (image.height, image.width) if _orientation(image) in _ROTATED_BY_90 else image.size
 
     @contextmanager
-    def _opened(self) -> Iterator[Image.Image]:
+    def _open(self) -> Iterator[Image.Image]:
         with (
             _errors_as_data_errors(self.origin),
             self.stream() as stream,
@@ -74,20 +74,20 @@ def image_ref(
     *,
     folder: Path | None = None,
     max_pixels: int = MAX_PIXELS,
-    again: Callable[[], Any] | None = None,
+    reload: Callable[[], Any] | None = None,
 ) -> ImageRef:
-    """Make a reference to the image that ``value`` stands for; opens nothing.
+    """Return a reference to the image that ``value`` stands for; opens nothing.
 
     Args:
-        value: any of the accepted forms, see the module's head.
-        folder: what a relative path is relative to; None where the rows come from no folder.
+        value: any of the accepted forms, see the module docstring.
+        folder: base of relative paths; None where the rows come from no folder.
         max_pixels: larger images are refused when they are opened.
-        again: gives ``value`` once more. With it the reference keeps no encoded bytes in memory.
+        reload: returns ``value`` again. With it the reference keeps no encoded bytes in memory.
 
     Raises:
-        DataError: for a web address, a relative path without a folder, or a value that is no image.
+        DataError: a web address, a relative path without a folder, or a value that is no image.
     """
-    value = _plain(value)
+    value = _unwrap(value)
     if isinstance(value, Image.Image):
         origin = f"PIL image ({value.width} × {value.height})"
         return ImageRef(origin, partial(_from_pil, value, origin, max_pixels))
@@ -98,41 +98,41 @@ def image_ref(
     if not is_embedded(value):
         raise DataError(f"an image is given as {type(value).__name__}; use a path, bytes or a data: URL")
     origin = f"data URL ({len(value):,} characters)" if isinstance(value, str) else f"bytes ({len(value):,})"
-    stream = partial(_open_again, again) if again else partial(_open_bytes, value)
+    stream = partial(_open_reloaded, reload) if reload else partial(_open_bytes, value)
     return ImageRef(origin, EncodedImage(origin, stream, max_pixels))
 
 
 def is_embedded(value: Any) -> bool:
-    """Say whether ``value`` carries the encoded image itself, rather than where it lies."""
-    value = _plain(value)
+    """Return whether ``value`` holds the encoded image itself rather than its location."""
+    value = _unwrap(value)
     return isinstance(value, (bytes, bytearray)) or (
         isinstance(value, str) and _DATA_URL.match(value[:200]) is not None
     )
 
 
 def image_size(ref: ImageRef) -> tuple[int, int]:
-    """Return (width, height); from the header where there is one, else by opening. Raises ``DataError``."""
+    """Return (width, height), from the header where there is one, else by opening. Raises ``DataError``."""
     return ref.load.size() if isinstance(ref.load, EncodedImage) else ref.open().size
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return a new RGB image; transparent parts become white, 16-bit grey is scaled to 8."""
+    """Return a new RGB image; transparent areas become white, 16-bit grey is scaled to 8 bits."""
     if image.mode.startswith("I"):
         grey = np.asarray(image).astype(np.int64) // 257
         image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
     if not image.has_transparency_data:
         return image.convert("RGB") if image.mode != "RGB" else image.copy()
     layer = image.convert("RGBA")
-    paper = Image.new("RGBA", layer.size, "white")
-    return Image.alpha_composite(paper, layer).convert("RGB")
+    background = Image.new("RGBA", layer.size, "white")
+    return Image.alpha_composite(background, layer).convert("RGB")
 
 
-def _plain(value: Any) -> Any:
-    """Return the one thing that counts in ``{"bytes": …, "path": …}`` and ``{"url": …}``."""
+def _unwrap(value: Any) -> Any:
+    """Return the image value in ``{"bytes": …, "path": …}`` or ``{"url": …}``; other values as they are."""
     if not isinstance(value, Mapping):
         return value
-    plain = value.get("bytes")
-    return plain if plain is not None else value.get("path") or value.get("url")
+    encoded = value.get("bytes")
+    return encoded if encoded is not None else value.get("path") or value.get("url")
 
 
 def _from_pil(image: Image.Image, origin: str, max_pixels: int) -> Image.Image:
@@ -150,13 +150,13 @@ def _check_size(image: Image.Image, origin: str, max_pixels: int) -> None:
 
 
 def _paths(text: str, folder: Path | None) -> tuple[Path, ...]:
-    """Return where the file may lie, likeliest first."""
+    """Return the paths at which the file may be, likeliest first."""
     if _WEB.match(text):
         raise DataError(f"image {text[:120]} is a web address; download it and give its path")
     names = [text]
     if text.lower().startswith("file://"):
         plain = text[len("file://") :].removeprefix("localhost")
-        # Percent signs are escapes by the standard, yet many data files put a plain path after file://.
+        # By the standard percent signs are escapes, but many data files put a plain path after file://.
         names = [plain, unquote(plain)]
     if folder is None and not Path(names[0]).is_absolute():
         raise DataError(
@@ -166,7 +166,7 @@ def _paths(text: str, folder: Path | None) -> tuple[Path, ...]:
 
 
 def _open_file(paths: tuple[Path, ...]) -> IO[bytes]:
-    # Not only a kinder message: opening a pipe or a device could block for ever.
+    # Besides a clearer message: opening a pipe or a device could block forever.
     for path in paths:
         if path.is_file():
             return path.open("rb")
@@ -180,12 +180,12 @@ def _open_bytes(value: Any) -> IO[bytes]:
     return io.BytesIO(value)
 
 
-def _open_again(again: Callable[[], Any]) -> IO[bytes]:
-    return _open_bytes(_plain(again()))
+def _open_reloaded(reload: Callable[[], Any]) -> IO[bytes]:
+    return _open_bytes(_unwrap(reload()))
 
 
 def _orientation(image: Image.Image) -> int:
-    # Pillow looks for a PNG's EXIF behind the pixels, and would decode them all, unless it came before them.
+    # Pillow searches for a PNG's EXIF block behind the pixels, decoding them all, unless it precedes them.
     if image.format == "PNG" and "exif" not in image.info:
         return 1
     try:
@@ -195,7 +195,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    # A picture whose EXIF block is damaged is still a good picture; every viewer shows it as it lies.
+    # An image with a damaged EXIF block is still usable; every viewer shows it unrotated.
     try:
         return ImageOps.exif_transpose(image)
     except Exception:

@@ -1,4 +1,4 @@
-"""Readers of rows: JSON, JSON Lines, parquet and Hugging Face datasets, one row after another."""
+"""Row readers for JSON, JSON Lines, parquet and Hugging Face datasets; rows are yielded one at a time."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ SUFFIXES = (".json", *LINES, ".parquet")
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row as it was read.
+class RawRow:
+    """One row as read, before its columns are mapped.
 
     Attributes:
-        where: for messages: ``train.jsonl:12``.
+        where: place in the source, for messages: ``train.jsonl:12``.
         index: from 0, over the whole source.
         values: the columns; empty when ``error`` is set.
-        folder: what relative image paths are relative to; None when the rows come from no folder.
-        reload: reads the values anew, so that embedded images need not be held; None when they are in memory.
+        folder: base of relative image paths; None when the rows come from no folder.
+        reload: reads the values again, so that embedded images need not stay in memory; None when they do.
         error: why the row could not be read.
     """
 
@@ -50,19 +50,19 @@ def read_rows(
     name: str | None = None,
     offset: int = 0,
     limit: int | None = None,
-) -> Iterator[Row]:
+) -> Iterator[RawRow]:
     """Read rows lazily.
 
     Args:
         path: a ``.json``, ``.jsonl`` or ``.parquet`` file; a folder that holds one, or a saved Hugging Face
             dataset; a hub name; or rows that are already in memory.
-        split: of a dataset, or the stem of a file in the folder.
-        name: the configuration of a hub dataset.
-        offset: rows to pass over at the start.
-        limit: rows to read at most.
+        split: split of a dataset, or the stem of a file in the folder.
+        name: configuration of a hub dataset.
+        offset: number of rows to skip at the start.
+        limit: largest number of rows to read.
 
     Raises:
-        DataError: nothing there, or not of a known form. A single bad line is a ``Row`` with ``error``.
+        DataError: nothing there, or an unknown format. A single bad line is a ``RawRow`` with ``error``.
     """
     stop = None if limit is None else offset + limit
     if not isinstance(path, (str, Path)):
@@ -74,16 +74,16 @@ def read_rows(
         return read_hub(file or path, split=split, name=name, start=offset, stop=stop)
     if not file.stat().st_size:
         raise DataError(f"{file} is empty; give a file with at least one row")
-    return read_jsonl(file, offset, stop) if _has_lines(file) else islice(read_json(file), offset, stop)
+    return read_jsonl(file, offset, stop) if _is_json_lines(file) else islice(read_json(file), offset, stop)
 
 
-def read_json(file: Path) -> Iterator[Row]:
-    """Read a list of rows, or an object of rows by their id; the whole file is parsed at once."""
+def read_json(file: Path) -> Iterator[RawRow]:
+    """Read a list of rows, or an object that maps ids to rows; the whole file is parsed at once."""
     try:
-        content = json.loads(file.read_bytes().decode("utf-8-sig"), object_pairs_hook=_unique)
+        content = json.loads(file.read_bytes().decode("utf-8-sig"), object_pairs_hook=_reject_duplicate_keys)
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{file} is not JSON: {error}; mend it, or call it .jsonl if it has a row a line"
+            f"{file} is not JSON: {error}; fix it, or name it .jsonl if it has one row per line"
         ) from error
     if isinstance(content, dict) and content and all(isinstance(row, dict) for row in content.values()):
         pairs = [(f"{file.name}[{key!r}]", {"id": key, **row}) for key, row in content.items()]
@@ -95,8 +95,8 @@ def read_json(file: Path) -> Iterator[Row]:
         yield _row(row, where, index, file.parent)
 
 
-def read_jsonl(file: Path, start: int = 0, stop: int | None = None) -> Iterator[Row]:
-    """Read one row a line; blank lines are no rows."""
+def read_jsonl(file: Path, start: int = 0, stop: int | None = None) -> Iterator[RawRow]:
+    """Read one row per line; blank lines are skipped."""
     index = 0
     with file.open("rb") as lines:
         position = 0
@@ -111,12 +111,12 @@ def read_jsonl(file: Path, start: int = 0, stop: int | None = None) -> Iterator[
             index += 1
 
 
-def _parsed_line(file: Path, number: int, position: int, line: bytes, index: int) -> Row:
+def _parsed_line(file: Path, number: int, position: int, line: bytes, index: int) -> RawRow:
     where = f"{file.name}:{number}"
     try:
         values = _parse(line)
     except (ValueError, RecursionError) as error:
-        return Row(where, index, error=f"not JSON: {error}")
+        return RawRow(where, index, error=f"not JSON: {error}")
     return _row(values, where, index, file.parent, partial(_line_at, file, position))
 
 
@@ -128,33 +128,33 @@ def _line_at(file: Path, position: int) -> Values:
 
 
 def _parse(line: bytes) -> Any:
-    return json.loads(line.decode("utf-8-sig"), object_pairs_hook=_unique)
+    return json.loads(line.decode("utf-8-sig"), object_pairs_hook=_reject_duplicate_keys)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     # Python's json keeps the last of two equal keys; with rows keyed by id that would drop a row silently.
     values = dict(pairs)
     if len(values) < len(pairs):
-        twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
-        raise ValueError(f"the key {twice!r} stands twice in one object")
+        repeated = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
+        raise ValueError(f"the key {repeated!r} occurs twice in one object")
     return values
 
 
 def _row(
     values: Any, where: str, index: int, folder: Path | None, reload: Callable[[], Values] | None = None
-) -> Row:
+) -> RawRow:
     if isinstance(values, Mapping):
-        return Row(where, index, values, folder, reload)
-    return Row(where, index, error=f"a {type(values).__name__} instead of an object with columns")
+        return RawRow(where, index, values, folder, reload)
+    return RawRow(where, index, error=f"a {type(values).__name__} instead of an object with columns")
 
 
-def _in_memory(rows: Sequence[Values]) -> Iterator[Row]:
+def _in_memory(rows: Sequence[Values]) -> Iterator[RawRow]:
     for index, values in enumerate(rows):
         yield _row(values, f"row {index}", index, Path.cwd())
 
 
-def _has_lines(file: Path) -> bool:
-    """Say whether it has a row a line; many data sets call such a file .json."""
+def _is_json_lines(file: Path) -> bool:
+    """Return whether the file has one row per line; many data sets name such a file .json."""
     if file.suffix in LINES:
         return True
     with file.open("rb") as lines:
@@ -166,73 +166,73 @@ def _has_lines(file: Path) -> bool:
 
 
 def _local_file(path: str | Path, split: str | None) -> Path | None:
-    """Return the file to read, or None for what the datasets library has to load."""
+    """Return the file to read, or None for a source that the datasets library has to load."""
     place = Path(path).expanduser()
     if place.is_file():
         return _known_file(place, split)
     if place.is_dir():
         return _file_in_folder(place, split)
     if place.suffix in SUFFIXES or len(place.parts) > 2 or str(path).startswith((".", "/", "~")):
-        raise DataError(f"{path} does not exist; relative paths start at the folder the command runs in")
+        raise DataError(f"{path} does not exist; relative paths start at the current directory")
     return None
 
 
 def _known_file(file: Path, split: str | None) -> Path:
     if file.suffix not in SUFFIXES:
-        raise DataError(f"{file}: files of rows end with {', '.join(SUFFIXES)}, not {file.suffix!r}")
+        raise DataError(f"{file}: data files end with {', '.join(SUFFIXES)}, not {file.suffix!r}")
     if not os.access(file, os.R_OK):
-        raise DataError(f"{file} may not be read by this user; change its permissions")
+        raise DataError(f"{file} is not readable for this user; change its permissions")
     if split is not None:
         raise DataError(f"{file} is a single file and has no split {split!r}; leave split out")
     return file
 
 
 def _file_in_folder(folder: Path, split: str | None) -> Path | None:
-    if any((folder / mark).exists() for mark in ("state.json", "dataset_dict.json")):
+    if any((folder / marker).exists() for marker in ("state.json", "dataset_dict.json")):
         return None
     files = [file for file in folder.iterdir() if file.suffix in SUFFIXES and file.is_file()]
     chosen = [file for file in files if split in (None, file.stem)]
     return _known_file(chosen[0], None) if len(chosen) == 1 else None
 
 
-# Rows in memory at one time while reading; each may carry megabytes of encoded images.
+# Rows in memory at a time while reading; each may hold megabytes of encoded images.
 BATCH = 16
 
 
 def read_hub(
     path: str | Path, *, split: str | None, name: str | None, start: int, stop: int | None
-) -> Iterator[Row]:
+) -> Iterator[RawRow]:
     """Read a parquet file, a dataset saved to a folder, a folder of data files, or a dataset of the hub.
 
     Raises:
-        DataError: it cannot be loaded, or has several splits of which none was named.
+        DataError: it cannot be loaded, or has several splits and none was named.
     """
     local = Path(path).expanduser()
     try:
         loaded = _load(local, str(path), split, name)
-    except Exception as error:  # the library raises its own, pyarrow's, the network's and the system's errors
+    except Exception as error:  # errors of the library, of pyarrow, of the network and of the system
         what = (
             "cannot be loaded"
             if local.exists()
-            else "is neither a file or folder here nor a dataset of the hub"
+            else "is neither a local file or folder nor a dataset of the hub"
         )
         raise DataError(f"{path} {what}: {error or type(error).__name__}") from error
     folder = local if local.is_dir() else local.parent if local.is_file() else None
     return read_dataset(
-        _one_split(loaded, str(path), split), local.name, folder=folder, start=start, stop=stop
+        _select_split(loaded, str(path), split), local.name, folder=folder, start=start, stop=stop
     )
 
 
 def read_dataset(
     dataset: Dataset, title: str, *, folder: Path | None, start: int = 0, stop: int | None = None
-) -> Iterator[Row]:
+) -> Iterator[RawRow]:
     """Read a ``datasets.Dataset``; images stay encoded."""
-    # The arrow format gives what is stored; the default would decode every picture while rows are listed.
+    # The arrow format returns the stored bytes; the default would decode every image while rows are listed.
     stored = dataset.with_format("arrow")
     end = len(stored) if stop is None else min(stop, len(stored))
     for first in range(start, end, BATCH):
         for index, values in enumerate(stored[first : min(first + BATCH, end)].to_pylist(), first):
-            yield Row(f"{title}[{index}]", index, values, folder, partial(_values, stored, index))
+            yield RawRow(f"{title}[{index}]", index, values, folder, partial(_values, stored, index))
 
 
 def _values(stored: Dataset, index: int) -> Mapping[str, Any]:
@@ -250,7 +250,7 @@ def _load(local: Path, path: str, split: str | None, name: str | None) -> Any:
     return datasets.load_dataset(str(local) if local.is_dir() else path, name)
 
 
-def _one_split(loaded: Any, path: str, split: str | None) -> Dataset:
+def _select_split(loaded: Any, path: str, split: str | None) -> Dataset:
     if not isinstance(loaded, Mapping):
         return loaded
     splits = list(loaded)

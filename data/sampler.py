@@ -1,4 +1,4 @@
-"""Prompt samplers: every row once an epoch in a resumable order, or a share of the prompts drawn by score."""
+"""Prompt samplers: every row once per epoch in a resumable order, or a share of each batch drawn by score."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from data.example import DataError
 class PromptSampler:
     """Draws row indices without replacement, epoch after epoch.
 
-    The order of an epoch is a function of (seed, epoch) alone, so the state is two small numbers, and a
-    resumed sampler goes on as if it had never stopped.
+    The order of an epoch is a function of (seed, epoch) alone, so the state is two small numbers and a
+    resumed sampler continues exactly where it stopped.
 
     Args:
         size: number of rows.
@@ -35,7 +35,7 @@ class PromptSampler:
         self._order = self._shuffled()
 
     def take(self, count: int) -> list[int]:
-        """Return the next ``count`` row indices; a draw may run over the end of an epoch, or over many."""
+        """Return the next ``count`` row indices; a draw may extend over one or more ends of an epoch."""
         if count < 0:
             raise ValueError(f"cannot take {count} rows")
         taken: list[int] = []
@@ -43,46 +43,47 @@ class PromptSampler:
             if self.position == self.size:
                 self.epoch, self.position = self.epoch + 1, 0
                 self._order = self._shuffled()
-            part = self._order[self.position : self.position + count - len(taken)]
-            self.position += len(part)
-            taken += part.tolist()
+            chunk = self._order[self.position : self.position + count - len(taken)]
+            self.position += len(chunk)
+            taken += chunk.tolist()
         return taken
 
     def peek(self, count: int) -> list[int]:
-        """Return what ``take`` would, and stay where it is."""
-        # A shallow copy will do: drawing replaces attributes and changes none of them in place.
+        """Return what ``take`` would return, without advancing."""
+        # A shallow copy is enough: drawing replaces attributes and changes none of them in place.
         return copy(self).take(count)
 
     def state_dict(self) -> dict[str, int]:
-        """Return what ``load_state_dict`` needs, as plain numbers."""
+        """Return the state for ``load_state_dict``, as plain numbers."""
         return {"size": self.size, "seed": self.seed, "epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where ``state`` was taken. Raises ``DataError`` if it is of other rows or another seed."""
+        """Restore ``state``. Raises ``DataError`` if it belongs to other rows or another seed."""
         for name in ("size", "seed"):
             if state[name] != getattr(self, name):
                 raise DataError(
                     f"the checkpoint drew prompts with {name} {state[name]}, this run has "
-                    f"{getattr(self, name)}; resume with the data and seed it was started with"
+                    f"{getattr(self, name)}; resume with the data and seed that it was started with"
                 )
         self.epoch, self.position = int(state["epoch"]), int(state["position"])
         self._order = self._shuffled()
 
     def _shuffled(self) -> np.ndarray:
-        # SeedSequence takes no negative numbers; the modulus keeps any two 64-bit seeds apart.
+        # SeedSequence takes no negative numbers; the modulus maps different 64-bit seeds to different values.
         return np.random.default_rng([self.seed % 2**64, self.epoch]).permutation(self.size)
 
 
 class ScoredPromptSampler(PromptSampler):
-    """Draws a share of each batch by score, without repetition, and the rest as ``PromptSampler`` does.
+    """Curriculum sampler: draws a share of each batch by score, the rest as ``PromptSampler`` does.
 
-    A row has a score from the time it is first noted; what cannot be drawn by score, because too few rows
-    have a positive one, comes from the rest. Draws depend on seed, number of draws and notes alone.
+    Draws by score are without repetition. A row has a score after its first ``update_scores``; where too few
+    rows have a positive score, the uniform order fills the batch. Draws depend on the seed, the number of
+    draws and the scores alone.
 
     Args:
         size: number of rows.
         seed: any integer.
-        share: of each batch that is drawn by score.
+        share: share of each batch that is drawn by score.
 
     Raises:
         DataError: there are no rows.
@@ -95,7 +96,7 @@ class ScoredPromptSampler(PromptSampler):
         self.scores = np.full(size, np.nan)
 
     def take(self, count: int) -> list[int]:
-        """Return ``count`` row indices; a row that comes by score is not among the others of the batch."""
+        """Return ``count`` row indices; rows drawn by score exclude those of the uniform share."""
         wanted = round(self.share * count)
         others = super().take(count - wanted)
         weights = np.nan_to_num(self.scores)
@@ -104,19 +105,19 @@ class ScoredPromptSampler(PromptSampler):
         self.draws += 1
         return [*others, *chosen, *super().take(wanted - len(chosen))]
 
-    def note(self, indices: Sequence[int], scores: Sequence[float]) -> None:
-        """Remember the scores of rows in place of older ones; NaN and what is below 0 count as 0."""
+    def update_scores(self, indices: Sequence[int], scores: Sequence[float]) -> None:
+        """Replace the scores of these rows; NaN and negative scores count as 0."""
         self.scores[list(indices)] = np.nan_to_num(np.asarray(scores, dtype=float)).clip(min=0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what ``load_state_dict`` needs; the scores as an array."""
+        """Return the state for ``load_state_dict``; the scores as an array."""
         return {**super().state_dict(), "draws": self.draws, "scores": self.scores.copy()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where ``state`` was taken; a state without scores leaves all rows without.
+        """Restore ``state``; a state without scores leaves all rows unscored.
 
         Raises:
-            DataError: it is of other rows or another seed.
+            DataError: the state belongs to other rows or another seed.
         """
         super().load_state_dict(state)
         self.draws = int(state.get("draws", 0))

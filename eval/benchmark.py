@@ -1,4 +1,4 @@
-"""Definition of a benchmark: how its rows are loaded, prompted, scored and grouped. One file a benchmark."""
+"""Definition of a benchmark: loading, prompt, scoring and groups of its rows. One file per benchmark."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _OPTION = re.compile(r"(?:^|(?<=[\s;；,，(（]))[(（]?([A-H])\s*[.:．：、)
 
 
 def with_images(text: str, example: Example) -> str:
-    """Put ``<image>`` before the text once for each image, unless it says itself where images belong."""
-    # A marker without its image would stop the run; the rows that have one are the data's own mistakes.
+    """Prepend one ``<image>`` per image, unless the text has markers itself."""
+    # A marker without an image would stop the run; such rows are errors in the published data.
     text = MARKER.sub(lambda mark: mark[0] if int(mark[1] or 1) <= len(example.images) else "", text)
     return text if MARKER.search(text) else "<image>\n" * len(example.images) + text
 
 
 def inline_options(text: str) -> tuple[str, ...]:
-    """Return the texts of the options A, B, … that end a question; empty if there are not two of them.
+    """Return the texts of the options A, B, … at the end of a question; empty if there are fewer than two.
 
     "Find x. A: 4; B: 5" has the options "4" and "5".
     """
@@ -41,28 +41,28 @@ def inline_options(text: str) -> tuple[str, ...]:
 
 
 def options_with(gold: str, text: str) -> tuple[str, ...]:
-    """Return the options in the text, if the gold letter is the letter of one of them; else none."""
+    """Return the options in the text if the gold letter names one of them, else an empty tuple."""
     options = inline_options(text)
     return options if len(gold) == 1 and gold in "ABCDEFGH"[: len(options)] else ()
 
 
-# Sends one prompt to a judge and returns its reply; raises ``JudgeError`` when none came.
+# Sends one prompt to a judge and returns its reply; raises ``JudgeError`` if there is none.
 Ask = Callable[[str], str]
 
 
 @dataclass(frozen=True)
 class Response:
-    """One answer to one question.
+    """Response of a model to one question.
 
     Attributes:
         id: of the question.
-        text: what the model wrote, whole.
-        sample: 0 … k - 1 when each question was answered k times.
-        extraction: what the benchmark's own first stage read out of it, where that is stored.
-        finished: False when a length limit cut it off, None when nobody noted it.
-        tokens: its length, None when nobody noted it.
-        meta: what its record says of the question, which goes before ``Example.meta``: published outputs are
-            grouped by the release of the data that they were made with.
+        text: complete text of the model.
+        sample: 0 … k - 1 with k samples per question.
+        extraction: answer extracted by the benchmark's own first stage, if stored.
+        finished: False when a length limit cut it off, None when unknown.
+        tokens: its length, None when unknown.
+        meta: columns of the stored record that override ``Example.meta``: published outputs are grouped by
+            the release of the data that they were made with.
     """
 
     id: str
@@ -76,12 +76,12 @@ class Response:
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where to read a benchmark from.
+    """Location of a benchmark's data.
 
     Attributes:
         path: a file or folder in the layout that the benchmark publishes; None for the hub.
-        split: of it; None for the one that is usually reported.
-        limit: rows to read at most, the first ones.
+        split: None for the one usually reported.
+        limit: maximum number of rows, taken from the start.
     """
 
     path: str | None = None
@@ -91,13 +91,13 @@ class DataSource:
 
 @dataclass(frozen=True)
 class ScoredRow:
-    """A question, an answer to it, and what each protocol says of the two.
+    """A question, a response to it, and the verdict of each protocol.
 
     Attributes:
         example: the question.
-        response: the answer.
-        verdicts: by protocol, in the order asked for; the first one is the row's own.
-        missing: nobody answered: the response is a stand-in without text.
+        response: the scored response.
+        verdicts: by protocol, in the requested order; the first one is the headline protocol.
+        missing: there is no response to the question; ``response`` is an empty placeholder.
     """
 
     example: Example
@@ -107,32 +107,32 @@ class ScoredRow:
 
     @property
     def verdict(self) -> Verdict:
-        """Of the first protocol."""
+        """Verdict of the first protocol."""
         return next(iter(self.verdicts.values()))
 
 
 def verified(example: Example, response: Response) -> Verdict:
-    """Score by this project's verifier: the answer, or the letter or text of a choice."""
+    """Score with this project's verifier: by value, or by the letter or text of a choice."""
     return verify(response.text, example.answer, choices=example.choices)
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One benchmark.
+    """Published or user-defined benchmark.
 
     Attributes:
         name: as on the command line.
         source: paper and repository.
         load: reads the rows; published columns are in ``Example.meta``. Raises ``DataError``.
-        prompt: what the model is asked, with ``<image>`` where an image belongs; choices included.
-        official: its own rule without its LLM steps; given ``Response.extraction`` where it exists.
-        groups: dimension to the values that a row has there, such as ``{"level": ["3"]}``.
-        verifier: this project's verdict.
-        judge: the benchmark's own scoring with an LLM, None for the general one of ``eval.scoring.judge``.
-        read: makes a response of a record of the benchmark's own output format; None if that is plain.
-        metrics: more numbers from the scored rows of one protocol, such as We-Math's four dimensions.
-        system_prompt: put before every question, None for none.
-        max_new_tokens: usual limit of an answer.
+        prompt: text for the model, with ``<image>`` at the place of an image; choices included.
+        official: official scoring without its LLM steps; uses ``Response.extraction`` if available.
+        groups: values of a row by dimension, such as ``{"level": ["3"]}``.
+        verifier: scoring by this project's verifier.
+        judge: official scoring with an LLM, None for the general judge of ``eval.scoring.judge``.
+        read: converts a record of the benchmark's own output format to a response; None if that is plain.
+        metrics: further metrics from the scored rows of one protocol, such as We-Math's four dimensions.
+        system_prompt: for every question, None for none.
+        max_new_tokens: usual limit of a response.
     """
 
     name: str

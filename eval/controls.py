@@ -1,4 +1,4 @@
-"""Does the model look? The same questions with pictures that cannot help, and what accuracy that costs."""
+"""Image controls: the same questions with blank or shuffled images, and the drop in accuracy they cause."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from typing import Any
 
 from PIL import Image
 
-from data import DataError, Example, ImageRef, image_size
-from eval.compare import compare
+from data import DataError, Example, ImageRef
+from data.images import image_size
+from eval.comparison import compare
 from eval.generate.generate import image_digest
-from eval.results import Result
+from eval.results import EvalResult
 from mm_cpgd.errors import UserError
-from rewards.registry import nearest
+from rewards.messages import nearest
 
 GREY = (128, 128, 128)
 
 
 @dataclass(frozen=True)
 class _Blank:
-    """Opens as a grey picture of the size of ``original``."""
+    """Loader of a grey image of the size of ``original``."""
 
     original: ImageRef
 
@@ -31,7 +32,7 @@ class _Blank:
 
 
 def blank(examples: Sequence[Example], seed: int = 0) -> list[Example]:
-    """Replace every image by grey of the same size; rows without an image are left out."""
+    """Replace every image by a grey one of the same size; rows without an image are dropped."""
     return [
         replace(
             one, images=tuple(ImageRef(f"grey for {image.origin}", _Blank(image)) for image in one.images)
@@ -42,45 +43,46 @@ def blank(examples: Sequence[Example], seed: int = 0) -> list[Example]:
 
 
 def shuffled(examples: Sequence[Example], seed: int = 0) -> list[Example]:
-    """Give every row the images of another row; rows without an image are left out.
+    """Give every row the images of another row; rows without an image are dropped.
 
-    A row never gets the images that it had, also where several rows show the same ones. Each row's images go
-    to one other row; where that one needs more, they are repeated, and where fewer, the first ones are taken.
-    A row whose own images cannot be read keeps them: it cannot be asked anyway.
+    A row never gets its own images, even if several rows have the same ones. Each row's images go to one
+    other row; if that one needs more they are repeated, if fewer the first ones are taken. A row whose own
+    images cannot be read keeps them: no response can be generated for it anyway.
 
     Args:
         examples: rows.
         seed: of the order.
 
     Raises:
-        DataError: more than half of the rows show the same images.
+        DataError: more than half of the rows have the same images.
     """
-    alike: dict[tuple[str, ...], list[Example]] = defaultdict(list)
+    by_images: dict[tuple[str, ...], list[Example]] = defaultdict(list)
     with_images = [one for one in examples if one.images]
     for one in with_images:
         try:
-            alike[tuple(image_digest(image) for image in one.images)].append(one)
+            by_images[tuple(image_digest(image) for image in one.images)].append(one)
         except DataError:
             continue
-    donors = _derangement(list(alike.values()), random.Random(seed))
-    return [replace(one, images=_as_many(donors.get(one.id, one), len(one.images))) for one in with_images]
+    donors = _derangement(list(by_images.values()), random.Random(seed))
+    return [replace(one, images=_take(donors.get(one.id, one), len(one.images))) for one in with_images]
 
 
 def _derangement(groups: list[list[Example]], numbers: random.Random) -> dict[str, Example]:
-    """Map each row's id to a row of another group, each row once."""
+    """Map each row's id to a row of another group; each row is used once."""
     numbers.shuffle(groups)
     order = [one for group in groups for one in numbers.sample(group, len(group))]
     largest = max(map(len, groups), default=0)
     if 2 * largest > len(order):
         raise DataError(
-            f"{largest:,} of {len(order):,} rows show the same image, so they cannot all get another one; "
-            "leave --control shuffled out, or raise --limit"
+            f"{largest:,} of {len(order):,} rows have the same image, so they cannot all get another one; "
+            "omit --control shuffled, or raise --limit"
         )
-    # Groups lie side by side and none is longer than this shift, nor than what is left of the circle.
+    # Groups are contiguous and none is longer than the shift or than the rest of the circle, so every row
+    # is mapped to another group.
     return {one.id: order[(place + largest) % len(order)] for place, one in enumerate(order)}
 
 
-def _as_many(donor: Example, count: int) -> tuple[ImageRef, ...]:
+def _take(donor: Example, count: int) -> tuple[ImageRef, ...]:
     return tuple(donor.images[index % len(donor.images)] for index in range(count))
 
 
@@ -91,24 +93,24 @@ CONTROLS: Mapping[str, Callable[[Sequence[Example], int], list[Example]]] = {
 
 
 def checked_controls(names: Sequence[str]) -> list[str]:
-    """Return the names without repetition. Raises ``UserError`` if one is unknown."""
+    """Return the names without duplicates. Raises ``UserError`` if one is unknown."""
     for name in names:
         if name not in CONTROLS:
             raise UserError(f"there is no control {name!r}: {nearest(name, CONTROLS)}")
     return list(dict.fromkeys(names))
 
 
-def drop(original: Result, control: Result, protocol: str) -> dict[str, Any]:
-    """Return what the control costs on the questions that have a score in both, by one protocol.
+def accuracy_drop(original: EvalResult, control: EvalResult, protocol: str) -> dict[str, Any]:
+    """Return the drop in accuracy by one protocol, over the questions with a score in both results.
 
     Returns:
-        ``n`` pairs of answers, ``accuracy`` with their own images, ``control`` with the others, ``drop`` the
-        first less the second, ``interval``, the 95 % paired interval of the drop, and ``p``, two-sided, of no
-        drop; all but ``n`` are None where nothing could be scored.
+        ``n`` pairs of responses, ``accuracy`` with the original images, ``control`` with the replaced ones,
+        ``drop`` the first minus the second, ``interval``, its 95 % paired interval, and ``p``, two-sided, of
+        no drop; all but ``n`` are None if no pair has scores.
     """
     try:
         found = compare(control, original, protocol).overall
-    except UserError:  # none has a score in both, for instance a judge that never answered
+    except UserError:  # no question has a score in both, for instance because a judge never replied
         return {"n": 0, **dict.fromkeys(("accuracy", "control", "drop", "interval", "p"))}
     return {
         "n": found.total,

@@ -1,6 +1,6 @@
-"""Rows of a published benchmark: from a local file or folder, or from the hub; its images are opened late.
+"""Rows of a published benchmark, from a local file or folder or from the hub, with lazily opened images.
 
-No image is looked at here: stored answers can be scored where the pictures are not.
+No image is opened here, so that stored predictions can be scored without the images.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
-from data import DataError, Example, ImageRef, Row, image_ref, read_rows
+from data import DataError, Example, ImageRef, image_ref, read_rows
 from data.images import is_embedded
-from data.readers import SUFFIXES
+from data.readers import SUFFIXES, RawRow
 from eval.benchmark import DataSource
 
 _SAVED = ("state.json", "dataset_dict.json")
@@ -28,19 +28,19 @@ def published_rows(
     split: str,
     file: str,
     hub_files: str | None = None,
-) -> Iterator[Row]:
-    """Read the rows of a benchmark, one after another; ``source.limit`` of them at most.
+) -> Iterator[RawRow]:
+    """Read the rows of a benchmark lazily, at most ``source.limit``.
 
     Args:
-        source: where from. A path is never looked for on the network; ``source.split`` goes before ``split``.
+        source: location. A path is never looked up on the network; ``source.split`` overrides ``split``.
         hub: name on the hub.
         config: configuration there, and the name of a subfolder or file of a local copy.
-        split: the one that is usually reported.
-        file: usual file name in a local copy, with ``{split}`` and ``{config}`` where they belong in it.
+        split: the one usually reported.
+        file: usual file name in a local copy, with placeholders ``{split}`` and ``{config}``.
         hub_files: pattern of the split's files on the hub, so that other splits are not downloaded.
 
     Raises:
-        DataError: nothing there, no such split, a row that cannot be read.
+        DataError: no data found, no such split, a row that cannot be read.
     """
     wanted = source.split or split
     if source.path is None:
@@ -53,9 +53,9 @@ def published_rows(
 def published_files(
     folder: str | Path, *, split: str, file: str, config: str | None = None
 ) -> tuple[Path, ...]:
-    """Return what holds the split's rows in a local copy: a file, its shards, or a saved dataset; or nothing.
+    """Return the paths of the split's rows in a local copy: a file, its shards, a saved dataset, or nothing.
 
-    Looked for are ``file``, the same with another suffix, the split's own files (``test.parquet``,
+    Candidates are ``file``, the same with another suffix, the split's own files (``test.parquet``,
     ``test-00000-of-00001.parquet``) and a dataset saved with ``save_to_disk``; in the folder itself, in its
     ``data`` and in the folder of the configuration.
     """
@@ -65,7 +65,7 @@ def published_files(
         found = _saved(place) or _named(place, name) or _named(place, split)
         if found:
             return tuple(found)
-    # Here only the name tells configurations apart: files called after the split could be another one's.
+    # Here only the name identifies the configuration: a file named after the split may be another one's.
     for place in (Path(folder), Path(folder) / "data"):
         if config and (found := _named(place, name)):
             return tuple(found)
@@ -73,7 +73,7 @@ def published_files(
 
 
 def published_example(
-    row: Row,
+    row: RawRow,
     *,
     id: Any,
     question: str,
@@ -82,16 +82,16 @@ def published_example(
     choices: Sequence[str] = (),
     solution: str | None = None,
 ) -> Example:
-    """Make the example of a row, with all published columns but the pictures in ``meta``.
+    """Convert a row to an example, with all published columns except the images in ``meta``.
 
     Args:
         row: as read.
         id: of the question.
         question: its text.
-        answer: the gold answer; a number is written out.
-        images: columns with a picture, a path, a list of them or nothing.
+        answer: the gold answer; converted to text.
+        images: columns with an image, a path, a list of these, or nothing.
         choices: the options' texts.
-        solution: a worked one.
+        solution: worked solution.
     """
     return Example(
         id=str(id),
@@ -101,45 +101,45 @@ def published_example(
         choices=tuple(choices),
         solution=solution,
         source=row.where,
-        meta={name: value for name, value in row.values.items() if not _has_picture(value)},
+        meta={name: value for name, value in row.values.items() if not _has_image(value)},
     )
 
 
-def check_published(row: Row, columns: Sequence[str], name: str) -> None:
-    """Refuse a row that lacks one of the ``columns`` of benchmark ``name``. Raises ``DataError``."""
+def check_published(row: RawRow, columns: Sequence[str], name: str) -> None:
+    """Raise ``DataError`` if a row lacks one of the ``columns`` of benchmark ``name``."""
     missing = [column for column in columns if column not in row.values]
     if missing:
         raise DataError(
-            f"{row.where} has no {' and no '.join(missing)}, so it is no row of {name}; there are "
-            f"{', '.join(map(str, row.values)) or 'no columns'}; give the benchmark's own files, unchanged"
+            f"{row.where} has no {' and no '.join(missing)}, so it is not a row of {name}; it has "
+            f"{', '.join(map(str, row.values)) or 'no columns'}; use the benchmark's own files, unchanged"
         )
 
 
 def complete(examples: Iterable[Example], name: str) -> list[Example]:
-    """Return the examples of benchmark ``name``. Raises ``DataError`` if an id is there twice, or no row."""
+    """Return the examples of benchmark ``name``. Raises ``DataError`` on a duplicate id, or no row."""
     known: dict[str, Example] = {}
     for example in examples:
         first = known.setdefault(example.id, example)
         if first is not example:
             raise DataError(
-                f"{name}: the id {example.id!r} of {example.source} is already that of {first.source}; "
+                f"{name}: {example.source} has the same id {example.id!r} as {first.source}; "
                 "keep one row of each question"
             )
     if not known:
-        raise DataError(f"{name}: there are no rows; give data with at least one, or a limit above 0")
+        raise DataError(f"{name} has no rows; give data with at least one row, or a limit above 0")
     return list(known.values())
 
 
-def _local_rows(source: DataSource, split: str, config: str | None, file: str) -> Iterator[Row]:
+def _local_rows(source: DataSource, split: str, config: str | None, file: str) -> Iterator[RawRow]:
     place = Path(source.path or "").expanduser()
     if place.is_file():
-        # Which split a file is, its name tells the user; asking for another one is a mistake.
+        # The file's name states its split; requesting another one is an error.
         own = (None, place.stem, place.stem.partition("-")[0])
         return read_rows(place, split=None if source.split in own else source.split)
     if not place.is_dir():
         raise DataError(
             f"{source.path} does not exist; give the benchmark's file or folder, or no path to load it from "
-            "the hub (relative paths start at the folder the command runs in)"
+            "the hub (relative paths start at the working directory)"
         )
     found = published_files(place, split=split, file=file, config=config)
     if found:
@@ -147,18 +147,18 @@ def _local_rows(source: DataSource, split: str, config: str | None, file: str) -
     alone = [one for one in sorted(place.iterdir()) if one.is_file() and one.suffix in SUFFIXES]
     if len(alone) == 1 and source.split is None and config is None:
         return read_rows(alone[0])
-    _nothing_in(place, file.format(split=split, config=config), split, alone)
+    _raise_not_found(place, file.format(split=split, config=config), split, alone)
 
 
-def _nothing_in(folder: Path, name: str, split: str, files: Sequence[Path]) -> NoReturn:
-    there = ", ".join(one.name for one in files) or "no files of rows"
+def _raise_not_found(folder: Path, name: str, split: str, files: Sequence[Path]) -> NoReturn:
+    there = ", ".join(one.name for one in files) or "no data files"
     raise DataError(
-        f"{folder} has no {name} nor other rows of the split {split!r}, but {there}; name one of its files, "
-        "another split, or the folder that holds the benchmark"
+        f"{folder} has no {name} nor other rows of the split {split!r}, but {there}; give one of its files, "
+        "another split, or the folder that contains the benchmark"
     )
 
 
-def _rows_of(place: Path, split: str) -> Iterator[Row]:
+def _rows_of(place: Path, split: str) -> Iterator[RawRow]:
     return read_rows(place, split=split if (place / "dataset_dict.json").exists() else None)
 
 
@@ -167,7 +167,7 @@ def _saved(place: Path) -> list[Path]:
 
 
 def _named(place: Path, name: str) -> list[Path]:
-    """The file of this name, else one with another suffix, else its parquet shards."""
+    """Return the file of this name, else one with another suffix, else its parquet shards."""
     stem = Path(name).with_suffix("").as_posix() if Path(name).suffix in SUFFIXES else name
     for one in (place / name, *(place / f"{stem}{suffix}" for suffix in SUFFIXES)):
         if one.is_file():
@@ -175,13 +175,13 @@ def _named(place: Path, name: str) -> list[Path]:
     return sorted(place.glob(f"{stem}-*-of-*.parquet"))
 
 
-def _renumbered(rows: Iterable[Row]) -> Iterator[Row]:
-    """Count rows over all shards."""
+def _renumbered(rows: Iterable[RawRow]) -> Iterator[RawRow]:
+    """Number the rows over all shards."""
     for index, row in enumerate(rows):
         yield replace(row, index=index)
 
 
-def _hub_rows(hub: str, config: str | None, split: str, files: str | None) -> Iterator[Row]:
+def _hub_rows(hub: str, config: str | None, split: str, files: str | None) -> Iterator[RawRow]:
     from data.readers import read_dataset
 
     try:
@@ -200,7 +200,7 @@ def _download(hub: str, config: str | None, split: str, files: str | None) -> An
 
     if files is None:
         return datasets.load_dataset(hub, config, split=split)
-    # The hub's own counts speak of all splits, and would be missed.
+    # The hub's row counts include all splits and would not match.
     return datasets.load_dataset(
         hub,
         data_files={split: files.format(split=split)},
@@ -209,40 +209,40 @@ def _download(hub: str, config: str | None, split: str, files: str | None) -> An
     )
 
 
-def _readable(rows: Iterable[Row]) -> Iterator[Row]:
+def _readable(rows: Iterable[RawRow]) -> Iterator[RawRow]:
     for row in rows:
         if row.error:
-            raise DataError(f"{row.where} cannot be read: {row.error}; fetch the benchmark's file once more")
+            raise DataError(f"{row.where} cannot be read: {row.error}; download the benchmark's file again")
         yield row
 
 
-def _image_refs(row: Row, column: str) -> Iterator[ImageRef]:
+def _image_refs(row: RawRow, column: str) -> Iterator[ImageRef]:
     for number, value in enumerate(_as_list(row.values.get(column))):
         if value is None or value == "":
             continue
-        again = None
+        reload = None
         if row.reload is not None and is_embedded(value):
-            again = partial(_image_again, row.reload, column, number)
+            reload = partial(_reload_image, row.reload, column, number)
         try:
-            yield image_ref(value, folder=_image_folder(row.folder, value), again=again)
+            yield image_ref(value, folder=_image_folder(row.folder, value), reload=reload)
         except DataError as error:
-            # Known to be unusable, yet nobody may want to see it.
-            yield ImageRef(str(value)[:200], partial(_refuse, str(error)))
+            # Unusable, which only matters if it is opened.
+            yield ImageRef(str(value)[:200], partial(_raise, str(error)))
 
 
 def _image_folder(folder: Path | None, value: Any) -> Path | None:
-    """Where a relative path starts: at the rows' folder, else at ``images`` in it or beside it."""
+    """Return the base of a relative path: the rows' folder, else ``images`` in it or beside it."""
     if folder is None or not isinstance(value, str) or is_embedded(value):
         return folder
     places = (folder, folder / "images", folder.parent, folder.parent / "images")
     return next((place for place in places if (place / value).is_file()), folder)
 
 
-def _image_again(reload: Callable[[], Mapping[str, Any]], column: str, number: int) -> Any:
+def _reload_image(reload: Callable[[], Mapping[str, Any]], column: str, number: int) -> Any:
     return _as_list(reload()[column])[number]
 
 
-def _refuse(message: str) -> NoReturn:
+def _raise(message: str) -> NoReturn:
     raise DataError(message)
 
 
@@ -250,5 +250,5 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _has_picture(value: Any) -> bool:
+def _has_image(value: Any) -> bool:
     return any(is_embedded(one) or hasattr(one, "getbands") for one in _as_list(value))

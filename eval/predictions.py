@@ -8,24 +8,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data import DataError, Row, read_rows
+from data import DataError, read_rows
+from data.readers import RawRow
 from eval.benchmark import Benchmark, Response
 
 COLUMNS = ("id", "response", "sample", "extraction", "finished", "tokens")
-_NEEDED = "an answer needs the columns id and response, and may have " + ", ".join(COLUMNS[2:])
+_NEEDED = "a prediction needs the columns id and response, and may have " + ", ".join(COLUMNS[2:])
 
 
-def read_responses(path: str | Path, benchmark: Benchmark) -> list[Response]:
-    """Read stored answers from JSON Lines, JSON (a list, or an object by id) or parquet.
+def read_predictions(path: str | Path, benchmark: Benchmark) -> list[Response]:
+    """Read stored predictions from JSON Lines, JSON (a list, or an object by id) or parquet.
 
-    Where rows have no ``sample``, several of the same id are numbered in their order.
+    If the rows have no ``sample``, those of the same id are numbered in their order.
 
     Raises:
-        DataError: no such file, nothing in it, a bad row, an answer that is there twice, or ids that are
-            there more often than others without ``sample`` to say why.
+        DataError: no such file, no rows, a bad row, a duplicate (id, sample), or without ``sample`` ids that
+            occur more often than others.
     """
     if not Path(path).expanduser().is_file():
-        raise DataError(f"there is no file {path} of answers; {_NEEDED}")
+        raise DataError(f"the predictions file {path} does not exist; {_NEEDED}")
     name = Path(path).name
     rows = list(read_rows(Path(path).expanduser()))
     if not rows:
@@ -41,25 +42,25 @@ def read_responses(path: str | Path, benchmark: Benchmark) -> list[Response]:
 
 
 def check_unique(responses: Sequence[Response], where: str) -> None:
-    """Raise ``DataError`` if a question has two answers of the same sample number."""
+    """Raise ``DataError`` if a question has two responses with the same sample number."""
     counts = Counter((one.id, one.sample) for one in responses)
     twice = [key for key, count in counts.items() if count > 1]
     if twice:
         raise DataError(
-            f"{where}: {len(twice):,} answers are there twice, first id {twice[0][0]!r} "
+            f"{where}: {len(twice):,} responses occur twice, first id {twice[0][0]!r} "
             f"sample {twice[0][1]}; keep one of each"
         )
 
 
 def _numbered(responses: Sequence[Response], where: str) -> list[Response]:
-    """Number the answers to each question, which all have to have as many."""
+    """Number the responses to each question; all questions must have the same number of them."""
     counts = Counter(one.id for one in responses)
     usual = Counter(counts.values()).most_common(1)[0][0]
     other = [name for name, count in counts.items() if count != usual]
     if other:
         raise DataError(
-            f"{where}: id {other[0]!r} is there {counts[other[0]]} times, most ids {usual} "
-            f"({len(other):,} ids differ); remove the copies, or number the answers in a column `sample`"
+            f"{where}: id {other[0]!r} occurs {counts[other[0]]} times, most ids {usual} "
+            f"({len(other):,} ids differ); remove the copies, or number the responses in a column `sample`"
         )
     seen: Counter[str] = Counter()
     numbered = []
@@ -69,7 +70,7 @@ def _numbered(responses: Sequence[Response], where: str) -> list[Response]:
     return numbered
 
 
-def _response(row: Row, benchmark: Benchmark) -> Response:
+def _response(row: RawRow, benchmark: Benchmark) -> Response:
     if row.error:
         raise DataError(f"{row.where}: {row.error}")
     plain = "id" in row.values and "response" in row.values
@@ -82,22 +83,22 @@ def _response(row: Row, benchmark: Benchmark) -> Response:
             return plain_response(row.values, row.where)
         what = f"no column {error}" if isinstance(error, KeyError) else str(error)
         raise DataError(
-            f"{row.where} is not of {benchmark.name}'s output format ({what}), nor plain: {_NEEDED}"
+            f"{row.where} is neither in {benchmark.name}'s output format ({what}) nor plain: {_NEEDED}"
         ) from error
 
 
 def plain_response(values: Mapping[str, Any], where: str) -> Response:
-    """Make a response of a plain record; other columns are passed over.
+    """Convert a plain record to a response; other columns are ignored.
 
     Raises:
-        DataError: a column is missing, or holds what it cannot; ``where`` begins the message.
+        DataError: a column is missing or has a value of the wrong type; ``where`` begins the message.
     """
     missing = [column for column in COLUMNS[:2] if column not in values]
     if missing:
         there = ", ".join(map(str, list(values)[:12])) or "none"
         raise DataError(f"{where} has no column {' or '.join(missing)} (it has: {there}); {_NEEDED}")
     if values["id"] is None or not str(values["id"]).strip():
-        raise DataError(f"{where}: the id is empty; write the question's id as it is in the data")
+        raise DataError(f"{where}: the id is empty; use the question's id from the data")
     return Response(
         id=_text(values, "id", where) or "",
         text=_text(values, "response", where) or "",
@@ -114,14 +115,14 @@ def _text(values: Mapping[str, Any], column: str, where: str) -> str | None:
         return value
     if isinstance(value, (int, float)):
         return str(value)
-    raise DataError(f"{where}: {column} is a {type(value).__name__}, it must be a text")
+    raise DataError(f"{where}: {column} is a {type(value).__name__}, it must be text")
 
 
 def _whole(values: Mapping[str, Any], column: str, where: str) -> int | None:
     value = values.get(column)
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
         return value
-    raise DataError(f"{where}: {column} is {value!r}, it must be a whole number from 0")
+    raise DataError(f"{where}: {column} is {value!r}, it must be an integer of at least 0")
 
 
 def _truth(values: Mapping[str, Any], column: str, where: str) -> bool | None:

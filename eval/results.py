@@ -1,4 +1,4 @@
-"""Results on disk: ``summary.json``, ``rows.jsonl`` (each question, answer and verdict), and provenance."""
+"""Results on disk: ``summary.json``, ``rows.jsonl`` (question, response and verdicts per row), provenance."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ SUMMARY, ROWS = "summary.json", "rows.jsonl"
 
 
 @dataclass(frozen=True)
-class Result:
-    """What a result folder holds.
+class EvalResult:
+    """Content of a result folder.
 
     Attributes:
         summary: of ``summary.json``.
@@ -32,6 +32,12 @@ class Result:
 
     summary: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
+
+    @property
+    def accuracy(self) -> float | None:
+        """Overall accuracy by the first protocol, None if no response has a score."""
+        accuracy: float | None = self.summary["overall"]["accuracy"]
+        return accuracy
 
 
 def write_result(
@@ -42,14 +48,14 @@ def write_result(
     *,
     flags: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Write a result, over one that is there, and return its summary.
+    """Write a result, replacing an existing one, and return its summary.
 
     Args:
-        folder: is made if need be.
-        benchmark: scored the rows.
+        folder: created if it does not exist.
+        benchmark: of the rows.
         rows: all of them.
-        settings: what it takes to repeat the result; JSON values.
-        flags: more warnings than the rows tell.
+        settings: everything needed to repeat the result; JSON values.
+        flags: warnings besides those derived from the rows.
 
     Raises:
         UserError: the folder cannot be written.
@@ -59,7 +65,7 @@ def write_result(
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         _write(Path(folder) / ROWS, (json.dumps(_record(benchmark, row), ensure_ascii=False) for row in rows))
-        # Last: a folder with a summary has its rows.
+        # Last, so that a folder with a summary also has its rows.
         _write(Path(folder) / SUMMARY, [json.dumps(summary, ensure_ascii=False, indent=2)])
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}; name another folder") from error
@@ -67,9 +73,9 @@ def write_result(
 
 
 def _write(path: Path, lines: Iterable[str]) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
     partial = path.with_name(f".{path.name}.partial")
-    # JSON may hold half a character (a lone surrogate), which no UTF-8 file can.
+    # JSON may contain lone surrogates, which UTF-8 cannot encode.
     with partial.open("w", encoding="utf-8", errors="replace") as file:
         file.writelines(f"{line}\n" for line in lines)
     os.replace(partial, path)
@@ -80,7 +86,7 @@ def _record(benchmark: Benchmark, row: ScoredRow) -> dict[str, Any]:
     return {
         "id": example.id,
         "sample": response.sample,
-        **_said(row.verdict),
+        **_verdict(row.verdict),
         "question": example.question,
         "answer": example.answer,
         "choices": list(example.choices),
@@ -93,11 +99,11 @@ def _record(benchmark: Benchmark, row: ScoredRow) -> dict[str, Any]:
         "images": [image.origin for image in example.images],
         "finished": response.finished,
         "tokens": response.tokens,
-        "protocols": {name: _said(verdict) for name, verdict in row.verdicts.items()},
+        "protocols": {name: _verdict(verdict) for name, verdict in row.verdicts.items()},
     }
 
 
-def _said(verdict: Verdict) -> dict[str, Any]:
+def _verdict(verdict: Verdict) -> dict[str, Any]:
     return {
         "extracted": verdict.extracted,
         "score": verdict.score,
@@ -106,23 +112,23 @@ def _said(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def read_result(folder: str | Path) -> Result:
-    """Read a result. Raises ``UserError`` if the folder holds none, or a file of it is damaged."""
+def read_result(folder: str | Path) -> EvalResult:
+    """Read a result folder. Raises ``UserError`` if it is none, or a file in it is damaged."""
     place = Path(folder).expanduser()
     missing = [name for name in (SUMMARY, ROWS) if not (place / name).is_file()]
     if missing:
         inside = sorted(str(found.parent) for found in place.glob(f"*/{SUMMARY}"))
-        advice = f"it holds {', '.join(inside)}" if inside else "mm-cpgd score writes one"
-        raise UserError(f"{folder} is no result folder: it has no {missing[0]}; {advice}")
+        advice = f"it contains {', '.join(inside)}" if inside else "mm-cpgd score writes one"
+        raise UserError(f"{folder} is not a result folder: it has no {missing[0]}; {advice}")
     try:
         summary = json.loads((place / SUMMARY).read_text(encoding="utf-8"))
         lines = (place / ROWS).read_text(encoding="utf-8").split("\n")
-        return Result(summary, [json.loads(line) for line in lines if line])
+        return EvalResult(summary, [json.loads(line) for line in lines if line])
     except ValueError as error:
         raise UserError(f"{folder} is damaged: {error}; score again") from error
 
 
-# What can change a score; what generates answers is added by those who generate.
+# Packages that can change a score; those that generate responses are added by the evaluation.
 SCORING_PACKAGES = ("mm-cpgd", "sympy", "rapidfuzz")
 
 

@@ -1,58 +1,62 @@
-"""Evaluation from start to end: rows, questions, answers, scores, controls, what is stored."""
+"""Evaluation of a model on a benchmark and its controls: generate responses, score and store them."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from data import DataError, Example
 from eval.benchmark import Benchmark, DataSource, ScoredRow
 from eval.benchmarks import find_benchmark
-from eval.controls import CONTROLS, checked_controls, drop
-from eval.generate.cache import AnswerCache, digest
-from eval.generate.generate import Answers, Decoding, Generator, Question, answer, check_samples, questions_of
+from eval.controls import CONTROLS, accuracy_drop, checked_controls
+from eval.generate.cache import GenerationCache, digest, open_cache
+from eval.generate.generate import (
+    Decoding,
+    Generations,
+    Generator,
+    Question,
+    check_samples,
+    generate_responses,
+    questions_of,
+)
 from eval.results import (
     SCORING_PACKAGES,
     SUMMARY,
+    EvalResult,
     data_fingerprint,
     package_versions,
     read_result,
     write_result,
 )
-from eval.scoring.score import checked_protocols, score
-from eval.settings import Settings
+from eval.scoring.score import Progress, checked_protocols, score_responses, silent
+from eval.settings import Settings, build_settings
 from mm_cpgd.errors import UserError
-from rewards.registry import nearest
+from rewards.messages import nearest
 
 PACKAGES = (*SCORING_PACKAGES, "torch", "transformers", "pillow", "torchvision", "peft", "requests")
-# In the settings as they were asked for; None is the processor's own limit.
+# Stored as the settings have them, not as the generator reports them; None is the processor's own limit.
 _LIMITS = ("min_pixels", "max_pixels")
 ENGINES = ("local", "vllm")
 DTYPES = ("auto", "float32", "bfloat16")
-Report = Callable[[int, int], None]
-
-
-@contextmanager
-def silent(title: str) -> Iterator[Report]:
-    """Show nothing of what ``title`` names."""
-    yield lambda done, total: None
+# Responses decoded together by default.
+_BATCH = {"local": 16, "vllm": 512}
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One benchmark, ready to be asked: everything that a person can mistake has been checked.
+    """Evaluation of one benchmark whose settings and data have been checked.
 
     Attributes:
-        settings: what was asked for.
-        benchmark: found and loaded.
+        settings: the requested ones.
+        benchmark: found by its name.
         examples: its rows.
-        decoding: how answers are drawn.
-        system_prompt: the benchmark's, or another one.
+        decoding: sampling settings.
+        system_prompt: the benchmark's, unless the settings have one.
     """
 
     settings: Settings
@@ -62,17 +66,63 @@ class Evaluation:
     system_prompt: str | None
 
     @property
-    def parts(self) -> list[str | None]:
+    def variants(self) -> list[str | None]:
         """None for the benchmark itself, then its controls."""
         return [None, *self.settings.controls]
 
     def folder(self, output: Path, control: str | None = None) -> Path:
-        """Return where the result goes, controls beside it."""
+        """Return the result folder of the benchmark or of one of its controls."""
         return output / (f"{self.benchmark.name}-{control}" if control else self.benchmark.name)
 
 
+def evaluate(
+    model: str,
+    benchmark: str,
+    *,
+    output: str | Path,
+    data: str | Path | None = None,
+    generator: Generator | None = None,
+    cache: str | Path | None = None,
+    use_cache: bool = True,
+    progress: Progress = silent,
+    **settings: Any,
+) -> EvalResult:
+    """Evaluate a model on one benchmark, store the result and return it.
+
+    Args:
+        model: hub name, folder, ``embedded:tiny``, or with ``endpoint`` its name on that server.
+        benchmark: a name, or ``path/to/file.py``.
+        output: folder of the results, ``output/BENCHMARK`` and for controls ``output/BENCHMARK-CONTROL``.
+        data: file or folder in the layout that the benchmark publishes, None for the hub.
+        generator: generates the responses; None for ``open_generator`` with the settings.
+        cache: folder of cached generations; None for the one in the user's cache folder.
+        use_cache: False neither reads nor writes the cache.
+        progress: opens a progress display for a title.
+        settings: further fields of ``Settings``, such as ``limit``, ``split``, ``temperature``, ``endpoint``.
+
+    Raises:
+        UserError, DataError: a setting or the data cannot be used, or a control cannot be made of the data.
+    """
+    known = [field.name for field in fields(Settings)]
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        raise UserError(f"there is no setting {unknown[0]!r}: {nearest(unknown[0], known)}")
+    (chosen,) = build_settings([benchmark], {**settings, "model": model, "data": data and str(data)})
+    evaluation, folder = prepare(chosen), Path(output)
+    generator = generator or open_generator(chosen)
+    store = open_cache(Path(cache) if cache else None, generator.identity) if use_cache else nullcontext()
+    original = evaluation.folder(folder)
+    with store as opened:
+        for control in evaluation.variants:
+            run_evaluation(
+                evaluation, generator, evaluation.folder(folder, control), control=control,
+                original=original, cache=opened, progress=progress,
+            )  # fmt: skip
+    return read_result(original)
+
+
 def prepare(settings: Settings) -> Evaluation:
-    """Check the settings and read the rows; of the images nothing is opened.
+    """Check the settings and read the rows; no image is opened.
 
     Raises:
         UserError, DataError: something in the settings or the data cannot be used.
@@ -88,15 +138,15 @@ def prepare(settings: Settings) -> Evaluation:
     protocols, controls = checked_protocols(settings.protocols), checked_controls(settings.controls)
     if "judge" in protocols:
         raise UserError(
-            "mm-cpgd eval asks no judge; evaluate by official and verifier, then give the rows.jsonl of the "
-            "result to mm-cpgd score --protocol judge --predictions"
+            "mm-cpgd eval does not call a judge; evaluate by official and verifier, then pass the rows.jsonl "
+            "of the result to mm-cpgd score --protocol judge --predictions"
         )
     _check(settings)
     examples = benchmark.load(DataSource(settings.data, settings.split, settings.limit))
     if not examples:
         raise DataError(f"{settings.benchmark} has no rows in {settings.data or 'the hub'}; check --split")
     if controls and not any(one.images for one in examples):
-        raise DataError(f"no row of {benchmark.name} has an image; leave --control out")
+        raise DataError(f"no row of {benchmark.name} has an image; omit --control")
     prompt = settings.system_prompt if settings.system_prompt is not None else benchmark.system_prompt
     settings = replace(settings, protocols=tuple(protocols), controls=tuple(controls))
     return Evaluation(settings, benchmark, examples, decoding, prompt or None)
@@ -114,64 +164,102 @@ def _check(settings: Settings) -> None:
         raise UserError(f"--min-pixels {least:,} must not be above --max-pixels {most:,}")
 
 
-def evaluate(
+def open_generator(
+    settings: Settings,
+    *,
+    batch: int | None = None,
+    api_key: str | None = None,
+    concurrency: int = 8,
+    requests_per_minute: float | None = None,
+    timeout: float = 600.0,
+) -> Generator:
+    """Return the generator of the settings: a server if ``endpoint`` is set (no torch), else a local model.
+
+    Args:
+        settings: of the evaluation.
+        batch: responses that a local model decodes together; None for 16, with vLLM 512.
+        api_key: of the server, None if it needs none.
+        concurrency: maximum number of concurrent requests to the server.
+        requests_per_minute: limit for the server, None for no limit.
+        timeout: seconds until a request is given up.
+    """
+    if settings.endpoint is not None:
+        from eval.generate.client import Endpoint
+        from eval.generate.server import ServerGenerator
+
+        server = Endpoint(
+            settings.endpoint, settings.model, api_key, concurrency=concurrency,
+            requests_per_minute=requests_per_minute, timeout=timeout,
+        )  # fmt: skip
+        return ServerGenerator(server, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels)
+    from eval.generate.local import LocalGenerator
+
+    return LocalGenerator(
+        settings.model, revision=settings.revision, dtype=settings.dtype,
+        engine=settings.engine, batch=batch or _BATCH[settings.engine],
+        min_pixels=settings.min_pixels, max_pixels=settings.max_pixels,
+    )  # fmt: skip
+
+
+def run_evaluation(
     evaluation: Evaluation,
     generator: Generator,
     folder: Path,
     *,
     control: str | None = None,
     original: Path | None = None,
-    cache: AnswerCache | None = None,
-    showing: Callable[[str], AbstractContextManager[Report]] = silent,
+    cache: GenerationCache | None = None,
+    progress: Progress = silent,
     command: str | None = None,
 ) -> dict[str, Any]:
-    """Answer, score and store one benchmark, or one control of it; return the summary.
+    """Generate, score and store one benchmark, or one control of it; return the summary.
 
     Args:
         evaluation: from ``prepare``.
-        generator: answers.
+        generator: generates the responses.
         folder: of the result.
-        control: of ``CONTROLS``, None for the images as they are.
-        original: with a control, the folder of the result that it is held against.
-        cache: of answers.
-        showing: gives, for a title, what is told (done, all) while that lasts.
+        control: of ``CONTROLS``, None for the original images.
+        original: with a control, the folder of the result to compare with.
+        cache: of generations.
+        progress: opens a progress display for a title.
         command: as typed, to be stored.
 
     Raises:
-        UserError, DataError: as ``answer``, ``score`` and ``write_result``.
+        UserError, DataError: as ``generate_responses``, ``score_responses`` and ``write_result``.
     """
     settings, benchmark, examples = evaluation.settings, evaluation.benchmark, evaluation.examples
     if control is not None:
         examples = CONTROLS[control](examples, settings.seed)
     questions = list(questions_of(benchmark, examples, evaluation.system_prompt))
     started = time.monotonic()
-    with showing(f"answering {folder.name}") as report:
-        answers = answer(
+    with progress(f"answering {folder.name}") as report:
+        generations = generate_responses(
             questions, generator, evaluation.decoding, samples=settings.samples, cache=cache, progress=report
         )
     seconds = time.monotonic() - started
-    with showing(f"scoring {folder.name}") as report:
-        rows = score(benchmark, examples, answers.responses, settings.protocols, progress=report)
+    with progress(f"scoring {folder.name}") as report:
+        rows = score_responses(
+            benchmark, examples, generations.responses, settings.protocols, progress=report
+        )
     stored = {
-        **_asked(evaluation, generator),
+        **_resolved_settings(evaluation, generator),
         "control": control,
         "command": command,
         "data_fingerprint": data_fingerprint(examples),
-        "images_fingerprint": answers.images,
+        "images_fingerprint": generations.images,
         **_prompts(questions),
         "packages": package_versions(PACKAGES),
-        "generation": _generation(answers, seconds),
+        "generation": _statistics(generations, seconds),
     }
-    summary = write_result(
-        folder, benchmark, _with_reasons(rows, answers), stored, flags=_flags(answers, cache)
-    )
+    rows = [_with_reason(row, generations) for row in rows]
+    summary = write_result(folder, benchmark, rows, stored, flags=_flags(generations, cache))
     if control is not None and original is not None:
         summary = _with_drop(folder, summary, original)
     return summary
 
 
-def _asked(evaluation: Evaluation, generator: Generator) -> dict[str, Any]:
-    """Return the settings with what was left open in them filled in, as it was used."""
+def _resolved_settings(evaluation: Evaluation, generator: Generator) -> dict[str, Any]:
+    """Return the settings with the defaults replaced by the values that were used."""
     used = {name: generator.identity[name] for name in generator.identity if name not in _LIMITS}
     return {
         **evaluation.settings.stored(),
@@ -182,55 +270,53 @@ def _asked(evaluation: Evaluation, generator: Generator) -> dict[str, Any]:
 
 
 def _prompts(questions: Sequence[Question]) -> dict[str, Any]:
-    """Return a hash of all prompts, and the first one, which shows how they are written."""
+    """Return a hash of all prompts, and the first one as an example of the format."""
     texts = [[one.id, one.system_prompt, one.text] for one in questions]
     return {"prompts_fingerprint": digest(texts)[:16], "first_prompt": questions[0].text}
 
 
-def _generation(answers: Answers, seconds: float) -> dict[str, Any]:
-    tokens = [one.tokens for one in answers.responses if one.tokens is not None]
+def _statistics(generations: Generations, seconds: float) -> dict[str, Any]:
+    tokens = [one.tokens for one in generations.responses if one.tokens is not None]
     return {
-        "answers": len(answers.responses),
-        "from_cache": answers.cached,
-        "failed": len(answers.failures),
+        "answers": len(generations.responses),
+        "from_cache": generations.cached,
+        "failed": len(generations.failures),
         "seconds": round(seconds, 3),
         "tokens": sum(tokens),
     }
 
 
-def _with_reasons(rows: Sequence[ScoredRow], answers: Answers) -> list[ScoredRow]:
-    """Say of questions that were not answered why."""
-    return [_with_reason(row, answers.failures.get((row.example.id, row.response.sample))) for row in rows]
-
-
-def _with_reason(row: ScoredRow, reason: str | None) -> ScoredRow:
+def _with_reason(row: ScoredRow, generations: Generations) -> ScoredRow:
+    """Put the reason of a failed generation into the row's verdicts."""
+    reason = generations.failures.get((row.example.id, row.response.sample))
     if reason is None:
         return row
-    said = {
+    verdicts = {
         name: replace(verdict, reason=f"could not be asked: {reason}")
         for name, verdict in row.verdicts.items()
     }
-    return replace(row, verdicts=said)
+    return replace(row, verdicts=verdicts)
 
 
-def _flags(answers: Answers, cache: AnswerCache | None) -> list[str]:
+def _flags(generations: Generations, cache: GenerationCache | None) -> list[str]:
     flags = []
-    if answers.failures:
-        (name, _), reason = next(iter(answers.failures.items()))
-        total = len(answers.failures) + len(answers.responses)
-        flags.append(f"{len(answers.failures):,} of {total:,} could not be asked; first, {name}: {reason}")
+    if generations.failures:
+        (name, _), reason = next(iter(generations.failures.items()))
+        failed = len(generations.failures)
+        total = failed + len(generations.responses)
+        flags.append(f"{failed:,} of {total:,} could not be asked; first, {name}: {reason}")
     if cache is not None and cache.failure is not None:
-        flags.append(f"answers could not be kept for another run: {cache.failure}")
+        flags.append(f"responses could not be cached: {cache.failure}")
     return flags
 
 
 def _with_drop(folder: Path, summary: Mapping[str, Any], original: Path) -> dict[str, Any]:
-    """Write into the control's summary what it costs beside the original, by protocol."""
+    """Write the accuracy drop from the original result, by protocol, into the control's summary."""
     own, control = read_result(original), read_result(folder)
-    costs = {name: drop(own, control, name) for name in summary["protocols"]}
-    whole = {**summary, "control": {"name": summary["settings"]["control"], "protocols": costs}}
+    drops = {name: accuracy_drop(own, control, name) for name in summary["protocols"]}
+    complete = {**summary, "control": {"name": summary["settings"]["control"], "protocols": drops}}
     path = folder / SUMMARY
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(whole, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(complete, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     partial.replace(path)
-    return whole
+    return complete

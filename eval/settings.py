@@ -13,33 +13,33 @@ from eval.benchmarks import find_benchmark
 from eval.results import read_result
 from mm_cpgd.errors import UserError
 
-# Where things lie may differ in a repetition; everything else would make it another evaluation.
+# Locations may differ in a repetition; every other change would make it a different evaluation.
 PLACES = ("model", "data", "endpoint")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One evaluation of one benchmark.
+    """Settings of the evaluation of one benchmark.
 
     Attributes:
-        model: hub name, folder, ``embedded:…``, or what the server calls it.
+        model: hub name, folder, ``embedded:…``, or its name on the server.
         benchmark: a name, or ``path/to/file.py``.
         data: file or folder, None for the hub.
-        split: of the data, None for the usual one.
-        limit: rows to ask at most, the first ones.
-        samples: answers to each question.
-        protocols: the first one is the rows' own.
-        controls: images to repeat it with.
+        split: of the data, None for the one usually reported.
+        limit: maximum number of rows, taken from the start.
+        samples: responses per question.
+        protocols: the first one is the headline protocol.
+        controls: replacements of the images to repeat the evaluation with.
         temperature: 0 takes the most probable token.
-        top_p: share of the probability that is drawn from.
-        max_new_tokens: of an answer, None for the benchmark's usual limit.
-        seed: of drawn answers and of the shuffled control.
+        top_p: probability mass of the tokens that are sampled from.
+        max_new_tokens: of a response, None for the benchmark's usual limit.
+        seed: of sampling and of the shuffled control.
         system_prompt: None for the benchmark's own; empty for none.
         min_pixels: images are scaled up to this area.
         max_pixels: images are scaled down to this area.
         dtype: of the weights, ``auto``, ``float32``, ``bfloat16``.
         revision: of a hub name.
-        engine: of the trainer's, ``local`` or ``vllm``, for a model on this machine.
+        engine: rollout engine of a model on this machine, ``local`` or ``vllm``.
         endpoint: address of an OpenAI-compatible server, None for a model on this machine.
     """
 
@@ -70,21 +70,19 @@ class Settings:
         }
 
 
-def settings_of(benchmarks: Sequence[str], given: Mapping[str, Any]) -> list[Settings]:
-    """Return the settings of each benchmark; options that are None keep their default.
+def build_settings(benchmarks: Sequence[str], given: Mapping[str, Any]) -> list[Settings]:
+    """Return the settings for each benchmark; options that are None keep their default.
 
-    With one folder of data for several benchmarks, each reads its own folder in it, if there is one.
+    With one data folder for several benchmarks, each one reads its own subfolder, if there is one.
 
     Raises:
         UserError: no model or no benchmark is named, or there is none of that name.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     if not benchmarks:
-        raise UserError("name a benchmark: --benchmark mathvista,mathvision, or --like RESULT to repeat one")
+        raise UserError("name a benchmark: --benchmark mathvista,mathvision, or repeat one: --like RESULT")
     if "model" not in chosen:
-        raise UserError(
-            "name a model: --model NAME_OR_DIR, with --endpoint URL the name that the server knows"
-        )
+        raise UserError("name a model: --model NAME_OR_DIR, with --endpoint URL its name on the server")
     return [
         Settings(**{**chosen, "benchmark": name, "data": _own_data(chosen.get("data"), name)})
         for name in dict.fromkeys(benchmarks)
@@ -98,20 +96,20 @@ def _own_data(data: str | None, benchmark: str) -> str | None:
     return str(own) if own.is_dir() else data
 
 
-def settings_like(result: str | Path, given: Mapping[str, Any]) -> tuple[Settings, Mapping[str, Any]]:
-    """Return the settings that a stored result was made with, and everything stored beside them.
+def settings_from_result(result: str | Path, given: Mapping[str, Any]) -> tuple[Settings, Mapping[str, Any]]:
+    """Return the settings of a stored result, and everything stored with them.
 
     Args:
         result: its folder, or ``summary.json`` in it.
         given: options of the command line, None where not given; only ``PLACES`` may be.
 
     Raises:
-        UserError: no result there, one that was not generated here, or an option that would change it.
+        UserError: no result there, one without generation settings, or an option that would change it.
     """
     for name, value in given.items():
         if value is not None and name not in PLACES:
             option = "--" + {"protocols": "protocol", "controls": "control"}.get(name, name).replace("_", "-")
-            raise UserError(f"{option} would change what --like repeats; leave it out, or leave --like out")
+            raise UserError(f"{option} would change what --like repeats; omit it, or omit --like")
     folder = Path(result).expanduser()
     stored = read_result(folder.parent if folder.name == "summary.json" else folder).summary["settings"]
     places = {name: given[name] for name in PLACES if given.get(name) is not None}
@@ -123,8 +121,8 @@ def _restored(stored: Mapping[str, Any], folder: Path) -> Settings:
     if not known <= set(stored):
         missing = ", ".join(sorted(known - set(stored)))
         raise UserError(
-            f"{folder} does not say how its answers were generated (no {missing}); --like repeats what "
-            "mm-cpgd eval has written"
+            f"{folder} does not say how its responses were generated (no {missing}); --like repeats results "
+            "of mm-cpgd eval"
         )
     try:
         return TypeAdapter(Settings).validate_python({name: stored[name] for name in known})
@@ -132,8 +130,8 @@ def _restored(stored: Mapping[str, Any], folder: Path) -> Settings:
         raise UserError(f"the settings in {folder} are damaged: {error}; evaluate again") from error
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return what of a repetition is not as it was, one line each."""
+def repetition_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return what differs between a stored result and its repetition, one line each."""
     lines = []
     for name in ("model_id", "data_fingerprint", "images_fingerprint", "prompts_fingerprint"):
         if before.get(name) != now.get(name):
@@ -141,21 +139,21 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     old, new = before.get("packages", {}), now.get("packages", {})
     for name in sorted({*old, *new}):
         if old.get(name) != new.get(name):
-            lines.append(f"{name}: was {old.get(name, 'not there')}, is {new.get(name, 'not there')}")
+            lines.append(f"{name}: was {old.get(name, 'not installed')}, is {new.get(name, 'not installed')}")
     return lines
 
 
-# What two results are compared for, and where things lay: no reason for a warning.
+# Expected to differ between compared results: what is compared, and locations. No reason for a warning.
 EXPECTED = (
     "model", "model_id", "revision", "endpoint", "predictions", "predictions_fingerprint", "data", "command",
     "generation", "first_prompt", "protocols",
 )  # fmt: skip
 
 
-def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the settings that differ, by dotted name, as (a's, b's); None where one has none.
+def settings_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the settings that differ, by dotted name, as (a's, b's); None where one is absent.
 
-    The names of ``EXPECTED`` and what is below them are left out.
+    The names of ``EXPECTED``, and those below them, are excluded.
     """
     first, second = dict(_flat(a)), dict(_flat(b))
     names = sorted(first.keys() | second.keys())

@@ -1,6 +1,21 @@
-"""``python -m mm_cpgd``: the command line, for launchers that take a module (torchrun, accelerate launch)."""
+"""``python -m mm_cpgd`` and the ``mm-cpgd`` script; launchers such as torchrun take the module."""
 
-from mm_cpgd.cli.main import main
+import os
+import sys
+
+from mm_cpgd.import_guard import PackageConflictError
+
+
+def main() -> None:
+    """Run the command line; a conflict of package names is one message, exit status 2."""
+    try:
+        from mm_cpgd.cli.main import main as run
+    except PackageConflictError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"mm-cpgd: {error}", file=sys.stderr)
+        sys.exit(2)
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -21,12 +21,14 @@ from mm_cpgd.config.schema import RunConfig
 from mm_cpgd.errors import USER_ERRORS, UserError
 
 Result = TypeVar("Result")
+# Folder in the run folder that TensorBoard and Weights & Biases write to.
+TRACKING = "tracking"
 
 
 def on_main(accelerator: Accelerator, work: Callable[[], Result]) -> Result:
     """Run ``work`` on the main process alone and return its result, which must be picklable, on all.
 
-    A user's error is raised on all of them; otherwise the others would wait for a process that is gone.
+    A user error is raised on all processes; otherwise the others would wait for one that has ended.
     """
     result: Any = None
     problem: Exception | None = None
@@ -41,22 +43,18 @@ def on_main(accelerator: Accelerator, work: Callable[[], Result]) -> Result:
     return cast(Result, result)
 
 
-# Below the run folder, where TensorBoard and Weights & Biases write.
-TRACKING = "tracking"
-
-
 def start_accelerator(config: RunConfig) -> Accelerator:
-    """Seed everything and set up devices and precision; trackers will write into the run folder.
+    """Seed all random generators and set up device, precision and trackers.
 
     Raises:
-        UserError: a tracker is asked for that is not installed.
+        UserError: a requested tracker is not installed.
     """
     random.seed(config.seed)
     np.random.seed(config.seed % 2**32)
     torch.manual_seed(config.seed)
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
-    # Numbers next to zero cost a CPU hundreds of cycles each and mean nothing here.
+    # Denormal numbers cost a CPU hundreds of cycles each and mean nothing here.
     torch.set_flush_denormal(True)
     return Accelerator(
         mixed_precision=_precision(config.training.mixed_precision),
@@ -70,10 +68,10 @@ def start_accelerator(config: RunConfig) -> Accelerator:
 
 
 def check_whole_weights(accelerator: Accelerator) -> None:
-    """Refuse to sample from weights that are spread over processes.
+    """Refuse to sample from weights that are sharded over processes.
 
     Sampling takes as many forward passes as the longest completion has tokens, and each gathers the weights
-    from all processes: those with shorter completions would leave the others waiting for ever.
+    from all processes: a process with shorter completions would leave the others waiting forever.
 
     Raises:
         UserError: FSDP, Megatron or DeepSpeed ZeRO-3.
@@ -84,13 +82,13 @@ def check_whole_weights(accelerator: Accelerator) -> None:
     if zero3 or kind in (DistributedType.FSDP, DistributedType.MEGATRON_LM):
         name = "DeepSpeed ZeRO-3" if zero3 else kind.value
         raise UserError(
-            f"{name} spreads the weights over processes, and completions cannot be sampled from parts of "
-            "them; use DDP (accelerate launch --multi_gpu) or DeepSpeed ZeRO-2, policy.lora to save memory"
+            f"{name} shards the weights over processes, and completions cannot be sampled from a "
+            "shard; use DDP (accelerate launch --multi_gpu) or DeepSpeed ZeRO-2, policy.lora to save memory"
         )
 
 
 def start_trackers(config: RunConfig, accelerator: Accelerator) -> None:
-    """Open TensorBoard or Weights & Biases, where asked for."""
+    """Open TensorBoard or Weights & Biases, where configured."""
     if config.tracking.tools:
         accelerator.init_trackers(config.tracking.project, config=_flat(config.model_dump(mode="json")))
 
@@ -110,7 +108,7 @@ def _precision(wanted: str) -> str:
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
-    """Return ``{"rollout.prompts": 32, …}``, the only kind of config that trackers take."""
+    """Return ``{"rollout.prompts": 32, …}``, the flat form that trackers accept."""
     flat: dict[str, str | int | float | bool] = {}
     for key, value in tree.items():
         if isinstance(value, dict):

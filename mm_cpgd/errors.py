@@ -1,4 +1,4 @@
-"""The errors that are the user's to mend: one message, exit status 2, no traceback."""
+"""Errors that a user can fix: the command line prints one message without a traceback, exit status 2."""
 
 from data.example import DataError
 from rewards.verdict import RuleError
@@ -12,7 +12,7 @@ USER_ERRORS = (UserError, DataError, RuleError)
 
 
 class RunEnded(Exception):
-    """A run that ended before its time, with a message for a person and an exit status."""
+    """A run that ended early, with a message for the user and an exit status."""
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)

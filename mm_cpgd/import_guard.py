@@ -15,8 +15,12 @@ from types import ModuleType
 
 NAMES = ("rewards", "data", "eval")
 ROOT = Path(__file__).resolve().parent.parent
-# A file of each package that no other distribution would bring; __init__.py is the one that gets overwritten.
+# A word in the docstring of each package's __init__.py, the file that another distribution would overwrite.
 _MARK = "mm-cpgd"
+
+
+class PackageConflictError(ImportError):
+    """Another module or distribution takes the place of one of our packages."""
 
 
 class SiblingFinder:
@@ -28,7 +32,7 @@ class SiblingFinder:
         """Return the spec of one of ``NAMES``, None for any other name.
 
         Raises:
-            ImportError: another distribution has overwritten the package, or it is not installed.
+            PackageConflictError: another distribution has overwritten the package, or it is not installed.
         """
         if path is not None or name not in NAMES:
             return None
@@ -40,7 +44,7 @@ def install() -> None:
     """Put the finder in front of all others, once.
 
     Raises:
-        ImportError: one of the names was imported from elsewhere before.
+        PackageConflictError: one of the names was imported from elsewhere before.
     """
     for name in NAMES:
         _check_loaded(name)
@@ -56,7 +60,7 @@ def _check_loaded(name: str) -> None:
     places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
     found = [Path(place) for place in places if place]
     if found and not any(_is_ours(place, name) for place in found):
-        raise ImportError(
+        raise PackageConflictError(
             f"{found[0]} was imported as {name!r} and hides mm-cpgd's package of that name in {ROOT / name}; "
             f"import mm_cpgd before it, or rename {found[0].name}"
         )
@@ -70,9 +74,11 @@ def _check_ours(name: str) -> None:
     """Refuse a package in ``ROOT`` whose ``__init__.py`` another distribution has written or removed."""
     file = ROOT / name / "__init__.py"
     if not file.is_file():
-        raise ImportError(f"{file} is missing; install mm-cpgd again: pip install --force-reinstall mm-cpgd")
+        raise PackageConflictError(
+            f"{file} is missing; install mm-cpgd again: pip install --force-reinstall mm-cpgd"
+        )
     if _MARK not in file.read_text(encoding="utf-8"):
-        raise ImportError(
+        raise PackageConflictError(
             f"{file} belongs to {_other_owner(name)}, which installs a package of the same name as mm-cpgd; "
             f"uninstall that one, then: pip install --force-reinstall --no-deps mm-cpgd"
         )

@@ -10,30 +10,30 @@ from types import FrameType, TracebackType
 import torch
 from accelerate import Accelerator
 
-# Asked between batches of long work, equally often by all processes, and the same answer for all.
+# Called between batches of long work, equally often on all processes, with the same result on all.
 ShouldStop = Callable[[], bool]
 
 
 class Interrupted(Exception):
-    """Long work was broken off between two batches; what it had begun does not count."""
+    """Work was interrupted between two batches; its partial results are discarded."""
 
 
 def never() -> bool:
-    """Do not stop."""
+    """Return False: never stop."""
     return False
 
 
 def check(should_stop: ShouldStop) -> None:
-    """Raise ``Interrupted`` if the run is to stop."""
+    """Raise ``Interrupted`` if a stop is requested."""
     if should_stop():
         raise Interrupted
 
 
 class StopRequest:
-    """Catches SIGINT and SIGTERM while it is entered; a second Ctrl-C stops at once.
+    """Context manager that catches SIGINT and SIGTERM; a second Ctrl-C stops at once.
 
     Attributes:
-        signal: the number that was caught, 0 for none.
+        signal: number of the caught signal, 0 for none.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
@@ -42,7 +42,7 @@ class StopRequest:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:
-        # Handlers can only be set in the main thread; elsewhere whoever runs the thread decides.
+        # Handlers can only be set in the main thread; in others the caller handles signals.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._note)
@@ -55,7 +55,7 @@ class StopRequest:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def wanted(self) -> bool:
-        """Whether any process was asked to stop; all processes get the same answer."""
+        """Return whether any process was signalled; the result is the same on all processes."""
         if self.accelerator.num_processes > 1:
             mine = torch.tensor([self.signal], device=self.accelerator.device)
             self.signal = int(self.accelerator.gather(mine).max())

@@ -1,4 +1,4 @@
-"""Any rule or composition as other trainers call a reward: TRL's ``reward_funcs``, verl's ``compute_score``.
+"""Adapters of rules and compositions to other trainers: TRL's ``reward_funcs``, verl's ``compute_score``.
 
 Neither trainer is imported. Signatures: TRL 1.x, ``GRPOTrainer``; verl, ``custom_reward_function``.
 """
@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rewards.compose import Component, RewardSum, Scored
-from rewards.example import RewardRow, gold_text, option_texts
+from rewards.example import RewardExample, gold_text, option_texts
 from rewards.verdict import RuleError
 
 Message = Mapping[str, Any]
-# What TRL passes beside the data set's columns.
+# Arguments that TRL passes in addition to the data set's columns.
 _NOT_COLUMNS = ("trainer_state", "log_extra", "log_metric", "environments")
 
 
@@ -28,42 +28,42 @@ def _as_sum(reward: str | Component | RewardSum, options: Mapping[str, Any] | No
     return reward if isinstance(reward, RewardSum) else RewardSum([reward])
 
 
-def _called(rewards: RewardSum, name: str | None) -> str:
-    """A name that logs can show: the one given, else the components' names joined."""
+def _display_name(rewards: RewardSum, name: str | None) -> str:
+    """Return a name for logs: the one given, else the components' names joined."""
     if name:
         return name
-    shown = [key.rpartition(":")[2] if ".py:" in key else key for key in rewards.rules]
-    return re.sub(r"\W+", "_", "_and_".join(shown)).strip("_")
+    names = [key.rpartition(":")[2] if ".py:" in key else key for key in rewards.rules]
+    return re.sub(r"\W+", "_", "_and_".join(names)).strip("_")
 
 
-def _part_text(part: Any) -> str:
-    return part if isinstance(part, str) else str(part.get("text") or "")
+def _block_text(block: Any) -> str:
+    return block if isinstance(block, str) else str(block.get("text") or "")
 
 
 def _message_text(message: Message) -> str:
-    """A message's text; reasoning that a chat template took out of it is put back in its tags."""
+    """Return a message's text; reasoning that a chat template split off is put back in its tags."""
     content = message.get("content") or ""
-    text = content if isinstance(content, str) else "".join(_part_text(part) for part in content)
+    text = content if isinstance(content, str) else "".join(map(_block_text, content))
     thinking = message.get("reasoning_content") or message.get("thinking")
     return f"<think>{thinking}</think>{text}" if thinking else text
 
 
 def completion_text(completion: str | Sequence[Message]) -> str:
-    """What the model wrote: a text as it is; of a conversation, the assistant's last message."""
+    """Return the completion's text; of a conversation, the assistant's last message."""
     if isinstance(completion, str):
         return completion
-    said = [message for message in completion if message.get("role", "assistant") == "assistant"]
-    return _message_text(said[-1]) if said else ""
+    replies = [message for message in completion if message.get("role", "assistant") == "assistant"]
+    return _message_text(replies[-1]) if replies else ""
 
 
 class TrlReward:
-    """A reward function as TRL calls it; see ``to_trl``."""
+    """Reward function with the signature that TRL calls; see ``to_trl``."""
 
     def __init__(self, rewards: RewardSum, name: str, answer: str, choices: str) -> None:
         self.rewards = rewards
         self.answer = answer
         self.choices = choices
-        # TRL names the metrics of a reward after this.
+        # TRL names the reward's metrics after this attribute.
         self.__name__ = name
 
     def __call__(
@@ -73,10 +73,10 @@ class TrlReward:
         completion_ids: Sequence[Sequence[int]] | None = None,
         **columns: Any,
     ) -> list[float | None]:
-        """Score completions; None where a completion has no score, which TRL leaves out.
+        """Return the scores; None for a completion without a score, which TRL ignores.
 
         Raises:
-            RuleError: the column of gold answers is missing, or holds no text.
+            RuleError: the column of gold answers is missing, or a value in it is neither text nor number.
         """
         golds = columns.get(self.answer)
         if golds is None:
@@ -93,9 +93,9 @@ class TrlReward:
         totals = iter(scored)
         return [None if row is None else next(totals).total for row in rows]
 
-    def _row(self, index: int, columns: Mapping[str, Any]) -> RewardRow:
+    def _row(self, index: int, columns: Mapping[str, Any]) -> RewardExample:
         values = {key: column[index] for key, column in columns.items() if key not in _NOT_COLUMNS}
-        return RewardRow(
+        return RewardExample(
             answer=gold_text(values[self.answer], f"column {self.answer!r}"),
             choices=option_texts(values.get(self.choices), f"column {self.choices!r}"),
             id=str(values.get("id", "")),
@@ -103,7 +103,7 @@ class TrlReward:
         )
 
     def _log(self, scored: Sequence[Scored], log_metric: Any) -> None:
-        """Tell TRL the mean of each component, and how many completions had none."""
+        """Log to TRL the mean of each component and the share of completions without a score."""
         if log_metric is None or not scored:
             return
         log_metric(f"{self.__name__}/unscored", sum(one.total is None for one in scored) / len(scored))
@@ -123,24 +123,24 @@ def to_trl(
     choices: str = "choices",
     name: str | None = None,
 ) -> TrlReward:
-    """Return a reward function for TRL's ``GRPOTrainer(reward_funcs=…)`` and kin. It can be pickled.
+    """Return a reward function for TRL's ``GRPOTrainer(reward_funcs=…)``. It can be pickled.
 
     Args:
         reward: a rule's name, a component, or a composition, whose weighted sum is returned.
-        options: of the rule, where ``reward`` is a name.
+        options: the rule's options, if ``reward`` is a name.
         answer: the data set's column of gold answers; a row without one (None) has no score.
-        choices: the column of options, if there is one. All columns reach the rule as ``example.meta``.
-        name: in TRL's log.
+        choices: the column of options, if there is one. Rules get all columns as ``example.meta``.
+        name: name in TRL's log.
 
     Raises:
         RuleError: as ``RewardSum``.
     """
     rewards = _as_sum(reward, options)
-    return TrlReward(rewards, _called(rewards, name), answer, choices)
+    return TrlReward(rewards, _display_name(rewards, name), answer, choices)
 
 
 class VerlReward:
-    """``compute_score`` as verl calls it; see ``to_verl``."""
+    """Reward function with the signature of verl's ``compute_score``; see ``to_verl``."""
 
     def __init__(self, rewards: RewardSum, name: str, choices: str, unscored: float) -> None:
         self.rewards = rewards
@@ -156,13 +156,13 @@ class VerlReward:
         extra_info: Mapping[str, Any] | None = None,
         **others: Any,
     ) -> dict[str, float]:
-        """Return ``score`` and, for the log, ``scored`` (0 or 1) and each component's score by its name.
+        """Return ``score`` and, for the log, ``scored`` (0 or 1) and each component's score by name.
 
-        The keys are the same for every completion, as verl requires; where a score is missing stands
-        ``unscored``. Raises ``RuleError`` for a ground truth that is neither text nor number.
+        The keys are the same for every completion, as verl requires; a missing score is ``unscored``. Raises
+        ``RuleError`` for a ground truth that is neither text nor number.
         """
         extra = dict(extra_info or {})
-        row = RewardRow(
+        row = RewardExample(
             answer=gold_text(ground_truth, f"ground_truth of {data_source!r}"),
             choices=option_texts(extra.get(self.choices), f"extra_info[{self.choices!r}]"),
             id=str(extra.get("index", "")),
@@ -170,8 +170,8 @@ class VerlReward:
         )
         scored = self.rewards.score_one(solution_str, row)
         components = {key: self._number(verdict.score) for key, verdict in scored.components.items()}
-        taken = {"score": self._number(scored.total), "scored": float(scored.total is not None)}
-        return {**components, **taken}
+        totals = {"score": self._number(scored.total), "scored": float(scored.total is not None)}
+        return {**components, **totals}
 
     def _number(self, score: float | None) -> float:
         return self.unscored if score is None else float(score)
@@ -188,15 +188,15 @@ def to_verl(
 
     Args:
         reward: as for ``to_trl``.
-        options: of the rule, where ``reward`` is a name.
-        choices: the key of ``extra_info`` that holds the options, if any; all of it reaches the rule as
-            ``example.meta``.
-        unscored: what a completion without a score gets. verl has no "no score": one whose gold answer cannot
-            be scored is trained on as if it had earned this, so sort such rows out beforehand
+        options: the rule's options, if ``reward`` is a name.
+        choices: the key of ``extra_info`` that holds the options, if any; all of ``extra_info`` is passed to
+            the rule as ``example.meta``.
+        unscored: score of a completion without one. verl has no missing scores: a completion whose gold
+            answer cannot be scored is trained on with this score, so remove such rows beforehand
             (``mm-cpgd rewards audit``).
 
     Raises:
         RuleError: as ``RewardSum``.
     """
     rewards = _as_sum(reward, options)
-    return VerlReward(rewards, _called(rewards, None), choices, unscored)
+    return VerlReward(rewards, _display_name(rewards, None), choices, unscored)

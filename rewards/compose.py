@@ -1,4 +1,4 @@
-"""Composition of rules into one reward: a weighted sum with gates and limits, each component kept apart."""
+"""Composition of rules into one reward: a weighted sum with gates and limits; each component is kept."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from rewards.registry import BoundRule, get_rule, nearest
+from rewards.messages import nearest
+from rewards.registry import BoundRule, get_rule
 from rewards.verdict import RuleError, Status, Verdict
-from rewards.verify import side_by_side
+from rewards.workers.threads import map_in_threads
 
-# What the log keeps under reward/ beside the components' own means.
-_TAKEN = ("mean", "std", "unscored", "failed")
+# Metrics under reward/ beside the components' means.
+_RESERVED_NAMES = ("mean", "std", "unscored", "failed")
 
 
 @dataclass(frozen=True)
@@ -20,16 +21,16 @@ class Component:
     """One rule of the sum.
 
     Attributes:
-        rule: as for ``get_rule``.
-        weight: of its score in the sum; 0 logs it only; negative punishes.
-        options: the rule's own.
-        name: in the log; the rule's, or its function's, if None. With names, one rule may stand twice with
-            other options.
-        when: the name of another component without which this one counts 0.
-        at_least: the score which that one must reach.
-        min: lower scores are raised to it.
-        max: higher scores are cut to it.
-        on_error: what a rule that raises does: take the completion out of the update, or stop the run.
+        rule: the rule's name, as for ``get_rule``.
+        weight: factor of its score in the sum; 0 only logs it, a negative one makes it a penalty.
+        options: the rule's options.
+        name: name in the log; if None, the name of the rule or its function. With different names one rule
+            can be used twice with different options.
+        when: name of another component, the gate; below ``at_least`` there, this component counts 0.
+        at_least: score that the gate must reach.
+        min: lower limit of the score.
+        max: upper limit of the score.
+        on_error: if the rule raises, "skip" excludes the completion from the update, "stop" ends the run.
     """
 
     rule: str
@@ -44,16 +45,16 @@ class Component:
 
     @property
     def key(self) -> str:
-        """What it is called in the log and in another's ``when``."""
+        """Name of the component in the log and in the ``when`` of others."""
         if self.name is not None:
             return self.name
-        # Of path/to/file.py:function the function: a path has no place in the name of a metric.
+        # Of path/to/file.py:function only the function: metric names hold no paths.
         file, _, function = self.rule.rpartition(":")
         return function if file.endswith(".py") else self.rule
 
 
 def check_components(components: Sequence[Component]) -> None:
-    """Raise ``RuleError`` for no component, a name twice or taken, a number that is none, no weight."""
+    """Raise ``RuleError`` for no component, a repeated or reserved name, an invalid number, no weight."""
     if not components:
         raise RuleError("no reward rule is given; name at least one under rewards")
     keys = [one.key for one in components]
@@ -63,7 +64,7 @@ def check_components(components: Sequence[Component]) -> None:
             raise RuleError(
                 f"component {one.key!r} is given twice; give one a name of its own (name: …), or keep one"
             )
-        if one.key in _TAKEN or not one.key.strip():
+        if one.key in _RESERVED_NAMES or not one.key.strip():
             raise RuleError(
                 f"a component cannot be called {one.key!r}, which the log uses; give it a name (name: …)"
             )
@@ -84,8 +85,8 @@ def _check_numbers(one: Component) -> None:
         raise RuleError(f"on_error of the reward {one.key!r} is {one.on_error!r}; it is skip or stop")
 
 
-def gates_first(components: Mapping[str, Component]) -> list[str]:
-    """The names in an order in which each comes after its gate.
+def evaluation_order(components: Mapping[str, Component]) -> list[str]:
+    """Return the names in an order in which each comes after its gate.
 
     Raises:
         RuleError: a gate that is unknown, circular or can never open.
@@ -98,7 +99,7 @@ def gates_first(components: Mapping[str, Component]) -> list[str]:
 
 
 def _chain(key: str, components: Mapping[str, Component]) -> list[str]:
-    """A component, its gate, the gate of that, and so on."""
+    """Return the component, its gate, the gate's gate, and so on."""
     chain = [key]
     while (gate := components[chain[-1]].when) is not None:
         _check_gate(components[chain[-1]], components)
@@ -128,10 +129,9 @@ class Scored:
     """The reward of one completion.
 
     Attributes:
-        total: the weighted sum of the components' scores; None if a component that counts (weight not 0) has
-            none, so that the completion leaves averages and advantages.
-        components: each component's verdict by name, its score as it counts: after clipping and gate, before
-            its weight.
+        total: the weighted sum of the components' scores; None if a component with a weight other than 0 has
+            no score, which excludes the completion from averages and advantages.
+        components: each component's verdict by name; its score is clipped and gated, but not weighted.
     """
 
     total: float | None
@@ -141,19 +141,19 @@ class Scored:
 class RewardSum:
     """A weighted sum of reward rules.
 
-    A rule that raises gives a verdict with status ``error`` and no score: the completion is not trained on,
-    and the caller counts it. Rules may be called from several threads at a time.
+    A rule that raises yields a verdict with status ``error`` and no score: the completion is not trained on,
+    and the caller counts it. Rules may be called from several threads concurrently.
 
     Args:
-        components: each a ``Component`` or the short (rule, weight, options).
+        components: each a ``Component`` or a tuple (rule, weight, options).
 
     Attributes:
         rules: the bound rules by the components' names, in the order given.
-        weights: likewise.
+        weights: the weights by the same names.
 
     Raises:
-        RuleError: no component, a name twice, a gate that is unknown, circular or can never open, a weight
-            that is no number, or what ``get_rule`` raises.
+        RuleError: no component, a repeated name, a gate that is unknown, circular or can never open, a weight
+            that is not a number, or what ``get_rule`` raises.
     """
 
     def __init__(self, components: Sequence[Component | tuple[str, float, Mapping[str, Any]]]) -> None:
@@ -162,19 +162,19 @@ class RewardSum:
         self.components = {one.key: one for one in given}
         self.weights = {one.key: float(one.weight) for one in given}
         self.rules: dict[str, BoundRule] = {one.key: get_rule(one.rule, one.options) for one in given}
-        self._order = gates_first(self.components)
+        self._order = evaluation_order(self.components)
 
     def score_one(self, completion: str, example: Any) -> Scored:
         """Score one completion. Raises ``RuleError`` if a rule raises whose ``on_error`` is "stop"."""
         counted: dict[str, Verdict] = {}
         for key in self._order:
             component = self.components[key]
-            verdict = _clipped(self._judged(component, completion, example), component)
+            verdict = _clipped(self._apply_rule(component, completion, example), component)
             counted[key] = verdict if component.when is None else _gated(verdict, component, counted)
         verdicts = {key: counted[key] for key in self.rules}
         return Scored(self._total(verdicts), verdicts)
 
-    def _judged(self, component: Component, completion: str, example: Any) -> Verdict:
+    def _apply_rule(self, component: Component, completion: str, example: Any) -> Verdict:
         try:
             return self.rules[component.key](completion, example)
         except Exception as error:
@@ -182,7 +182,7 @@ class RewardSum:
             if component.on_error == "stop":
                 raise RuleError(
                     f"rule {component.rule!r} failed on example {getattr(example, 'id', '')!r}: {what}; "
-                    "mend the rule, or set its on_error to skip to leave such completions out"
+                    "fix the rule, or set its on_error to skip to leave such completions out"
                 ) from error
             return Verdict(None, Status.ERROR, None, what)
 
@@ -199,7 +199,7 @@ class RewardSum:
         """Score completions against their examples, in order. Raises ``ValueError`` if the numbers differ."""
         if len(completions) != len(examples):
             raise ValueError(f"{len(completions)} completions but {len(examples)} examples")
-        return side_by_side(lambda pair: self.score_one(*pair), zip(completions, examples, strict=True))
+        return map_in_threads(lambda pair: self.score_one(*pair), zip(completions, examples, strict=True))
 
 
 def _clipped(verdict: Verdict, component: Component) -> Verdict:
@@ -212,7 +212,7 @@ def _clipped(verdict: Verdict, component: Component) -> Verdict:
 
 
 def _gated(verdict: Verdict, component: Component, counted: Mapping[str, Verdict]) -> Verdict:
-    """The verdict if the gate's score is reached, else a score of 0; none if the gate has none."""
+    """Return the verdict, with score 0 if the gate is closed, and no score if the gate has none."""
     gate = counted[component.when or ""]
     if verdict.score is None:
         return verdict
@@ -221,5 +221,5 @@ def _gated(verdict: Verdict, component: Component, counted: Mapping[str, Verdict
     if gate.score >= component.at_least or verdict.score == 0:
         return verdict
     needed = f"{component.when} is {gate.score:g}, at least {component.at_least:g} is needed"
-    reason = f"does not count, for {needed} (else {verdict.score:g}: {verdict.reason})"
+    reason = f"does not count: {needed} (otherwise {verdict.score:g}: {verdict.reason})"
     return replace(verdict, score=0.0, status=Status.WRONG, reason=reason)

@@ -1,24 +1,36 @@
-"""Example without its images: what a rule needs when it runs outside of this project's training."""
+"""Example as rules see it, without images; and the conversion of other trainers' columns into its fields."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from rewards.verdict import RuleError
 
 
+class ExampleLike(Protocol):
+    """The attributes of an example that a rule may read; ``data.Example`` has them."""
+
+    @property
+    def answer(self) -> str:
+        """The gold answer."""
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The options' texts, empty for a free-form question."""
+
+
 @dataclass(frozen=True)
-class RewardRow:
-    """What rules read of ``data.Example``, under the same names.
+class RewardExample:
+    """The fields of ``data.Example`` that rules read, for use without ``data``.
 
     Attributes:
         answer: the gold answer.
         choices: the options' texts, empty for a free-form question.
-        id: for messages.
-        question: empty where it is not known.
-        meta: whatever else belongs to the row.
+        id: identifies the example in messages.
+        question: empty if unknown.
+        meta: the other columns of the row.
     """
 
     answer: str
@@ -29,7 +41,7 @@ class RewardRow:
 
 
 def gold_text(value: Any, what: str) -> str:
-    """A gold answer as text: texts stay, numbers are written out. Raises ``RuleError`` for anything else."""
+    """Return a gold answer as text; numbers are converted. Raises ``RuleError`` for any other type."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -39,10 +51,10 @@ def gold_text(value: Any, what: str) -> str:
 
 
 def option_texts(value: Any, what: str) -> tuple[str, ...]:
-    """Options as texts; none for None. Raises ``RuleError`` for what is no list, also for one text."""
+    """Return options as texts, an empty tuple for None. Raises ``RuleError`` unless they are a list."""
     if value is None:
         return ()
-    if hasattr(value, "tolist"):  # an array, which parquet readers give for a list
+    if hasattr(value, "tolist"):  # parquet readers return lists as arrays
         value = value.tolist()
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise RuleError(

@@ -1,4 +1,4 @@
-"""Why a completion got its verdict: what was extracted, how both sides were read, which step decided."""
+"""Explanation of a verdict: the extracted answer, the parsed sides, and the step that decided."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from rewards.extract import locate_answer
 from rewards.math.bounds import MAX_CHARS, Unreadable
-from rewards.math.choices import chosen, gold_letters, letters_in, named
+from rewards.math.choices import find_options, gold_letters, letters_in, option_letters
 from rewards.math.clean import clean
 from rewards.math.decide import decide_cheaply
-from rewards.math.read import Part, Reading, read_answer, read_gold
-from rewards.math.tree import Node, exact
+from rewards.math.read import AnswerItem, ParsedAnswer, read_answer, read_gold
+from rewards.math.tree import Node, exact_value
 from rewards.verdict import Verdict
 from rewards.verify import TIME_LIMIT, verify
 
@@ -20,14 +20,14 @@ _INFIX = {"+": " + ", "*": "·", "/": "/", "^": "^", ":": ":", "cup": " ∪ ", "
 
 @dataclass(frozen=True)
 class Explanation:
-    """How a verdict of the rule "accuracy" came about; texts for a person.
+    """Explanation of a verdict of the rule "accuracy", as texts for the terminal.
 
     Attributes:
-        verdict: the verdict itself.
-        found: where in the completion the answer stood.
-        answer: how the answer was read, part by part; empty where it was not needed or there was none.
-        gold: how the gold answer was read, likewise.
-        decided_by: the step that settled it.
+        verdict: the verdict.
+        found: place of the answer in the completion.
+        answer: the parsed answer, one text per item; empty if there was none or it was not needed.
+        gold: the parsed gold answer, likewise.
+        decided_by: the step that decided.
     """
 
     verdict: Verdict
@@ -37,15 +37,15 @@ class Explanation:
     decided_by: str
 
 
-def shown(node: Node) -> str:
-    """An expression tree as one line, every operation in brackets of its own."""
+def as_text(node: Node) -> str:
+    """Return an expression tree on one line, with brackets around every operation."""
     if node.op == "num" and node.value is not None:
         return str(node.value)
     if node.op == "sym":
         return node.name
     if node.op == "neg":
-        return f"-{shown(node.args[0])}"
-    args = [shown(arg) for arg in node.args]
+        return f"-{as_text(node.args[0])}"
+    args = [as_text(arg) for arg in node.args]
     if node.op in _INFIX and len(args) > 1:
         return f"({_INFIX[node.op].join(args)})"
     if node.op == "rel":
@@ -56,36 +56,36 @@ def shown(node: Node) -> str:
     return f"{{{', '.join(args)}}}" if node.op == "set" else f"{node.op}({', '.join(args)})"
 
 
-def _part(part: Part) -> str:
-    if part.tree is None:
-        return f"words: {part.text!r}"
-    value = exact(part.tree)
+def _item_text(item: AnswerItem) -> str:
+    if item.tree is None:
+        return f"words: {item.text!r}"
+    value = exact_value(item.tree)
     kind = {"rel": "relation", "bracket": "tuple or interval", "set": "set", "matrix": "matrix"}.get(
-        part.tree.op
+        item.tree.op
     )
     kind = kind or ("number" if value is not None else "expression")
-    unit = f", unit {part.unit.name}" if part.unit else ""
-    return f"{kind}: {value if value is not None else shown(part.tree)}{unit}"
+    unit = f", unit {item.unit.name}" if item.unit else ""
+    return f"{kind}: {value if value is not None else as_text(item.tree)}{unit}"
 
 
-def _lines(read: Callable[[str], Reading], text: str) -> tuple[str, ...]:
-    """Each part of a reading; for a gold answer, its alternatives after it."""
+def _lines(read: Callable[[str], ParsedAnswer], text: str) -> tuple[str, ...]:
+    """Return a text per item; for a gold answer also its alternatives."""
     try:
-        reading = read(text)
+        parsed = read(text)
     except Unreadable as error:
         return (f"cannot be read: {error}",)
-    others = tuple(f"or {_part(part)}" for other in reading.alternatives for part in other.parts)
-    joined = () if reading.ordered or len(reading.parts) < 2 else ("in any order",)
-    return tuple(_part(part) for part in reading.parts) + joined + others
+    others = tuple(f"or {_item_text(item)}" for other in parsed.alternatives for item in other.items)
+    joined = () if parsed.ordered or len(parsed.items) < 2 else ("in any order",)
+    return tuple(_item_text(item) for item in parsed.items) + joined + others
 
 
 def _options(text: str, choices: Sequence[str]) -> tuple[str, ...]:
-    picked = chosen(text, choices)
-    return (f"option {named(picked)}",) if picked else ("names no option",)
+    picked = find_options(text, choices)
+    return (f"option {option_letters(picked)}",) if picked else ("names no option",)
 
 
 def _step(answer: str, gold: str) -> str:
-    """The step of ``rewards.verify`` that settles a free-form comparison."""
+    """Return the step of ``rewards.verify`` that decides a free-form comparison."""
     try:
         read_gold(gold)
     except Unreadable:
@@ -99,14 +99,14 @@ def _step(answer: str, gold: str) -> str:
         return "the answer, which cannot be read"
     if cheap is None:
         return "sympy, in a worker process"
-    parts = [part for side in sides for part in side.parts]
-    if any(part.tree is None for part in parts):
+    items = [item for side in sides for item in side.items]
+    if any(item.tree is None for item in items):
         return (
             "the words"
-            if all(part.tree is None for part in parts)
+            if all(item.tree is None for item in items)
             else "the kinds: words against mathematics"
         )
-    if all(part.tree is not None and exact(part.tree) is not None for part in parts):
+    if all(item.tree is not None and exact_value(item.tree) is not None for item in items):
         return "exact arithmetic"
     return "structure and values at sample points, without sympy"
 
@@ -114,13 +114,13 @@ def _step(answer: str, gold: str) -> str:
 def explain(
     completion: str, gold: str, *, choices: Sequence[str] = (), timeout: float | None = TIME_LIMIT
 ) -> Explanation:
-    """Return the verdict of ``verify`` with how it came about. Arguments as for ``verify``."""
+    """Return the verdict of ``verify`` with its explanation. Arguments as for ``verify``."""
     verdict = verify(completion, gold, choices=choices, timeout=timeout)
     located = locate_answer(completion)
     if not located:
         return Explanation(verdict, "nowhere", (), _lines(read_gold, gold), "extraction: there is no answer")
     answer, place = located
-    if choices and chosen(gold, choices):
+    if choices and find_options(gold, choices):
         sides = _options(answer, choices), _options(gold, choices)
         return Explanation(verdict, place, *sides, "the options")
     letters = gold_letters(gold)

@@ -1,11 +1,10 @@
-r"""Find the final answer in a free-form completion.
+r"""Extraction of the final answer from a free-form completion.
 
-The order, first that holds: what stands after thinking, up to the end of the model's turn; inside it the
-last ``<answer>`` tag; the last ``\boxed{…}`` (a run of boxes is one answer), or "the answer is" where that
-comes after it; "the answer is" and kin, the last of them; a closing "Therefore …" with one number; the last
-formula; the last words in bold; a text that is one short formula; what follows the last line's last "is" or
-"="; the last number of a sentence; the whole text if it is one short line. Text inside ``<think>`` is never
-an answer.
+Only text after the thinking and within the model's turn is read. The first of these that is found is the
+answer: the last ``<answer>`` tag; the last ``\boxed{…}`` (a run of boxes is one answer), or "the answer is"
+after it; the last "the answer is" or similar phrase; a closing "Therefore …" with one number; the last
+formula; the last words in bold; a text that is one short formula; the text after the last "is" or "=" of the
+last line; the last number of a sentence; the whole text if it is one short line.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _SHORT = 60
 _MAX_BOXES = 8
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _EMPTY_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{\s*\}")
-# Between two boxes of one answer: punctuation, "and", a name ("y_2 ="), the place of the box in the question.
+# Between two boxes of one answer: punctuation, "and", a name ("y_2 =").
 _JOINT = re.compile(
     r"(?:[\s$,;.()\\\[\]+]|\\q?quad|\\text\s*\{[^{}]{0,30}\b(?:and|or)\s*\}"
     r"|(?:[a-z]{1,12}\s+)?\b(?:and|or)\b|[和或]|[a-zA-Z](?:_\w|_\{\w+\})?\s*=)*"
@@ -33,7 +32,7 @@ _NUMBER = re.compile(
     r"(?<![\w.,\\^/])-?\d[\d,]*(?:\.\d+)?(?:\s*[%€£¥°]|\s?[cmdk]?m[²³]?(?![A-Za-z]))?(?![\w/])|(?<!\w)-?\.\d+"
 )
 _OPERATOR = re.compile(r"\s*[+*/^×÷·](?!\*)\s*[\w\\($]|\s-\s[\w\\($]")
-_SAYS = re.compile(r"^[A-Z][^(.]*\s.*\b(?:is|are|equals)\s+(?!not\b)(.+)$", re.DOTALL)
+_SUBJECT_IS = re.compile(r"^[A-Z][^(.]*\s.*\b(?:is|are|equals)\s+(?!not\b)(.+)$", re.DOTALL)
 _PHRASES = re.compile(
     r"(?:final\s+answer|correct\s+answer|answer|result|correct\s+(?:option|choice))\s*"
     r"(?:\*\*)?\s*(?:(?:is|are|would be|should be|equals)\s*(?:therefore|thus)?\s*[:\uff1a]?|[:\uff1a])"
@@ -57,7 +56,7 @@ _BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
 
 
 def after_thinking(completion: str) -> str:
-    """Drop ``<think>`` blocks; an unclosed one takes the rest, a closing tag all that is before it."""
+    """Return the text after the last closing ``</think>``, up to an unclosed ``<think>`` block."""
     end = completion.rfind("</think>")
     rest = completion[end + len("</think>") :] if end >= 0 else completion
     start = rest.find("<think>")
@@ -76,7 +75,7 @@ def _tagged(text: str) -> str | None:
 
 
 def _braced(text: str, start: int) -> int | None:
-    """The index of the brace that closes the one before ``start``."""
+    """Return the index of the brace that closes the one before ``start``, or None."""
     depth, i = 1, start
     while i < len(text):
         if text[i] == "\\":
@@ -90,7 +89,7 @@ def _braced(text: str, start: int) -> int | None:
 
 
 def _boxes(text: str) -> list[tuple[int, int, str]]:
-    """Start, end and content of each outermost box that closes, left to right."""
+    """Return start, end and content of each outermost complete box, left to right."""
     found: list[tuple[int, int, str]] = []
     for match in _BOX.finditer(text):
         if found and match.start() < found[-1][1]:
@@ -118,7 +117,7 @@ def _boxed(text: str) -> str | None:
 
 
 def _innermost(content: str) -> str:
-    r"""What the box holds that is all of a box's content: ``\boxed{\boxed{4}}`` is 4."""
+    r"""Unwrap boxes that are the whole content of another: ``\boxed{\boxed{4}}`` is 4."""
     for _ in range(_MAX_BOXES):
         inner = _boxes(content)
         if not inner or content[: inner[-1][0]].strip(" $") or content[inner[-1][1] :].strip(" $"):
@@ -136,11 +135,11 @@ def _phrased(text: str) -> str | None:
     if display:
         return display.group(1)
     end = _SENTENCE_END.search(rest.lstrip())
-    return _said(rest.lstrip()[: end.start()] if end else rest)
+    return _predicate(rest.lstrip()[: end.start()] if end else rest)
 
 
-def _said(sentence: str) -> str:
-    """The predicate of a whole sentence: "The volume of $P$ is 120", "Jane started 3 hours ago"."""
+def _predicate(sentence: str) -> str:
+    """Return the predicate of a complete sentence: "The volume of $P$ is 120", "Jane started 3 hours ago"."""
     sentence = _REASON.sub("", sentence)
     if (
         len(sentence) > 5 * _SHORT
@@ -148,26 +147,26 @@ def _said(sentence: str) -> str:
         or not re.match(r"[A-Z][\w']*\s", sentence)
     ):
         return sentence
-    says = _SAYS.match(sentence)
-    if says:
-        return says.group(1)
+    match = _SUBJECT_IS.match(sentence)
+    if match:
+        return match.group(1)
     numbers = _NUMBER.findall(sentence)
     return numbers[0] if len(numbers) == 1 and len(sentence.split()) > 3 else sentence
 
 
 def _boxed_or_later(text: str) -> str | None:
-    """The last box, unless the completion goes on to say what the answer is."""
+    """Return the last box, or a later statement of the answer."""
     box = _boxed(text)
     if box is None:
         loose = _LOOSE_BOX.findall(text)
         return loose[-1] if loose else None
     after = text[_boxes(text)[-1][1] :]
-    said = _phrased(after) if _LATER.search(after) else None
-    return said if _bare(said) and len(said or "") <= _SHORT else box
+    stated = _phrased(after) if _LATER.search(after) else None
+    return stated if _bare(stated) and len(stated or "") <= _SHORT else box
 
 
 def _concluded(text: str) -> str | None:
-    """The one number of a last sentence that concludes, where no formula stands in it or after it."""
+    """Return the only number of the concluding sentence, if no formula is in it or after it."""
     matches = list(_CONCLUSION.finditer(text))
     if not matches:
         return None
@@ -179,13 +178,13 @@ def _concluded(text: str) -> str | None:
 
 
 def _alone(number: re.Match[str]) -> str | None:
-    """The number, unless it is a term of a sum or a factor: "158 + LK" does not say 158."""
+    """Return the number, or None if it is a term or factor: in "158 + LK" the answer is not 158."""
     before, after = number.string[: number.start()], number.string[number.end() :]
     return None if re.search(r"[+*/^×÷·]\s*$|\w\s-\s?$", before) or _OPERATOR.match(after) else number[0]
 
 
 def _last_number(text: str) -> str | None:
-    """The last number of a last line that is a sentence; "Scheme 2" and "15 people" are none."""
+    """Return the last number of the last line if that is a sentence; "Scheme 2" and "15 people" are not."""
     line = text.rpartition("\n")[2]
     sentence = len(re.findall(r"[A-Za-z']+", line)) > 2 or ":" in line
     numbers = list(_NUMBER.finditer(line))
@@ -203,14 +202,14 @@ def _last_bold(text: str) -> str | None:
 
 
 def _closing(text: str) -> str | None:
-    """What follows the last "is" or "=" of the last line, if it is short, as in "the area is (C)"."""
+    """Return the text after the last "is" or "=" of the last line if it is short: "the area is (C)"."""
     line = text.rpartition("\n")[2]
     match = _CLOSING.search(line)
     return match.group(1) if match and re.search(r"\w", match.group(1)) else None
 
 
 def _formula(text: str) -> str | None:
-    """The whole text if it is one short line without words: "x = 2, y = 3"."""
+    """Return the whole text if it is one short line without words: "x = 2, y = 3"."""
     words = re.search(
         r"(?<![\\A-Za-z])(?!(?:and|sin|cos|tan|log|sqrt)\b)[A-Za-z]{3,}|\bis\b|[\u4e00-\u9fff]", text
     )
@@ -225,18 +224,18 @@ def _whole(text: str) -> str | None:
 
 
 def _bare(text: str | None) -> str | None:
-    """Without surrounding space and emphasis; None if nothing is left."""
+    """Return the text without surrounding space and emphasis, or None if nothing is left."""
     bare = text.strip().replace('\\"', '"').strip('*_`"').strip() if text else ""
     return bare or None
 
 
 def _turn(text: str) -> str:
-    """The model's own turn: a chat template's mark ends it, and what it dreams up after that is not read."""
+    """Return the model's own turn: text after a chat template's end mark is not read."""
     return next((piece for piece in _TURN.split(text) if piece.strip()), "")
 
 
 _FINDERS = {
-    "in the last \\boxed{}, or said after it": _boxed_or_later,
+    "in the last \\boxed{}, or stated after it": _boxed_or_later,
     'after a phrase such as "the answer is"': _phrased,
     "the one number of the conclusion": _concluded,
     "the last formula": _last_math,
@@ -249,9 +248,9 @@ _FINDERS = {
 
 
 def locate_answer(completion: str) -> tuple[str, str] | None:
-    """Return the final answer of a completion and, for a person, where it stood; None if there is none.
+    """Return the final answer of a completion and a description of its place, or None if there is none.
 
-    Only the last 20,000 characters after thinking are looked at.
+    Only the last 20,000 characters after the thinking are read.
     """
     text = _EMPTY_BOX.sub("", _turn(after_thinking(completion)[-_TAIL:])).strip()
     tagged = _tagged(text)

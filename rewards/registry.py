@@ -1,11 +1,10 @@
-"""Registry of reward rules: built-in, installed, or a function in a user's file; options checked and bound.
+"""Registry of reward rules, built-in, installed or in a user's file; options are checked and bound.
 
 A rule is a plain function ``f(completion, example, **options) -> Verdict | float`` under ``@rule("name")``.
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import math
@@ -15,33 +14,44 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Protocol, TypeVar, cast, overload
+from typing import Any, TypeVar, cast, overload
 
+from rewards.messages import nearest
 from rewards.user_files import user_module
 from rewards.verdict import RuleError, Status, Verdict
 
 Rule = Callable[..., Any]
+Decorated = TypeVar("Decorated", bound=Rule)
+# The modules of the built-in rules; imported when a rule is first looked up.
+_BUILTIN = tuple(
+    f"rewards.rules.{module}"
+    for module in (
+        "accuracy",
+        "format",
+        "grounding",
+        "language",
+        "length",
+        "numeric",
+        "program_output",
+        "text",
+    )
+)
+# Entry points of installed packages: [project.entry-points."mm_cpgd.rewards"] brevity = "package:function".
+GROUP = "mm_cpgd.rewards"
 _ALLOWED = "a finite number, or a Verdict (its score None takes the completion out)"
 _SHAPE = "def rule(completion, example, …)"
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What the writer of ``name`` may have meant, for a message."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return (
-        f"did you mean {' or '.join(map(repr, close))}?" if close else f"known are {', '.join(sorted(known))}"
-    )
+_HOW = "a rule is named path/to/file.py:function"
+_rules: dict[str, Rule] = {}
 
 
 def options_of(function: Rule) -> dict[str, inspect.Parameter]:
-    """The options that a rule takes by name: its parameters after completion and example."""
+    """Return the options of a rule: its named parameters after completion and example."""
     parameters = list(inspect.signature(function).parameters.values())[2:]
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {parameter.name: parameter for parameter in parameters if parameter.kind in named}
 
 
-def _check_shape(name: str, function: Rule) -> inspect.Signature:
+def _check_signature(name: str, function: Rule) -> inspect.Signature:
     """Return the signature of a function that takes a completion and an example."""
     if not callable(function):
         raise RuleError(f"rule {name!r} is {type(function).__name__}, not a function; write {_SHAPE}")
@@ -76,7 +86,7 @@ def _check_names(name: str, function: Rule, signature: inspect.Signature, option
 
 
 def _hint(function: Rule, parameter: inspect.Parameter) -> Any:
-    """The parameter's type; ``Any`` where there is none or none that can be found at run time."""
+    """Return the parameter's type; ``Any`` if it has none, or none that can be resolved at run time."""
     if parameter.annotation is parameter.empty:
         return Any
     holder = SimpleNamespace(__annotations__={"option": parameter.annotation})
@@ -89,10 +99,10 @@ def _hint(function: Rule, parameter: inspect.Parameter) -> Any:
 
 
 def _typed(name: str, option: str, value: Any, hint: Any) -> Any:
-    """The value as its parameter's type: what YAML reads as a text, ``1e-3``, becomes the number it says."""
+    """Return the value converted to its parameter's type: ``1e-3``, which YAML reads as text, to a number."""
     if hint is Any:
         return value
-    # Not needed by rules without options, and slow to import.
+    # Slow to import, and not needed for rules without options.
     from pydantic import TypeAdapter, ValidationError
     from pydantic.errors import PydanticUserError
 
@@ -103,17 +113,17 @@ def _typed(name: str, option: str, value: Any, hint: Any) -> Any:
         raise RuleError(
             f"option {option!r} of rule {name!r} is {value!r}, it must be {kind}: {error.errors()[0]['msg']}"
         ) from error
-    except PydanticUserError:  # a class of the user's own: nothing that could be checked
+    except PydanticUserError:  # a class of the user, which pydantic cannot check
         return value
 
 
 def checked_options(name: str, function: Rule, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options, each as its parameter's type.
+    """Return the options, each converted to its parameter's type.
 
     Raises:
-        RuleError: the function is no rule; an option is unknown, missing or of another type.
+        RuleError: the function is no rule; an option is unknown, missing or of the wrong type.
     """
-    signature = _check_shape(name, function)
+    signature = _check_signature(name, function)
     _check_names(name, function, signature, options)
     accepted = options_of(function)
     return {
@@ -129,10 +139,10 @@ def _is_finite(value: Any) -> bool:
 
 
 def as_verdict(name: str, result: Any) -> Verdict:
-    """A rule's result as a verdict: 1 is correct, 0 wrong, what lies between partial.
+    """Return a rule's result as a verdict: 1 is correct, 0 wrong, values between are partial.
 
     Raises:
-        RuleError: anything else, also a score that is not finite; the message says what is allowed.
+        RuleError: the result is neither a finite number nor a verdict with a finite score or None.
     """
     if isinstance(result, Verdict) and (result.score is None or _is_finite(result.score)):
         return result
@@ -145,11 +155,11 @@ def as_verdict(name: str, result: Any) -> Verdict:
 
 
 class BoundRule:
-    """``rule(completion, example) -> Verdict``. Pickles as its name and options, to be found anew elsewhere.
+    """Rule with its options: ``rule(completion, example) -> Verdict``. Pickled by reference and options.
 
     Attributes:
-        name: what the user called it.
-        reference: what finds it from any working directory.
+        name: the name as given.
+        reference: the name, independent of the working directory.
         options: checked, each of its parameter's type.
     """
 
@@ -160,41 +170,12 @@ class BoundRule:
         self._function = function
 
     def __call__(self, completion: str, example: Any) -> Verdict:
-        """Score one completion. Raises what the rule raises, and ``RuleError`` for a result that is none."""
+        """Score one completion. Raises what the rule raises, and ``RuleError`` for an invalid result."""
         return as_verdict(self.name, self._function(completion, example, **self.options))
 
     def __reduce__(self) -> tuple[Callable[..., BoundRule], tuple[str, dict[str, Any]]]:
-
+        """Return the call that finds the rule again in another process."""
         return get_rule, (self.reference, self.options)
-
-
-# The modules that hold the built-in rules; loaded when a rule is first looked up.
-_BUILTIN = tuple(
-    f"rewards.rules.{module}"
-    for module in (
-        "accuracy", "counting", "format", "grounding", "json_schema", "language", "length", "numeric",
-        "program_output", "text",
-    )
-)  # fmt: skip
-# Packages offer rules under this name: [project.entry-points."mm_cpgd.rewards"] brevity = "package:function".
-GROUP = "mm_cpgd.rewards"
-_HOW = "a rule is named path/to/file.py:function"
-
-
-class Answerable(Protocol):
-    """What a rule may ask of an example; ``data.Example`` is one."""
-
-    @property
-    def answer(self) -> str:
-        """The gold answer."""
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """The options' texts, empty for a free-form question."""
-
-
-Decorated = TypeVar("Decorated", bound=Rule)
-_rules: dict[str, Rule] = {}
 
 
 @overload
@@ -229,7 +210,7 @@ def _load_builtin() -> None:
 
 
 def _installed() -> dict[str, list[EntryPoint]]:
-    """What installed packages offer, by name; a name may be offered by several."""
+    """Return the entry points of installed packages by name; several packages may use one name."""
     found: dict[str, list[EntryPoint]] = {}
     for entry in entry_points(group=GROUP):
         found.setdefault(entry.name, []).append(entry)
@@ -252,7 +233,7 @@ def _load_installed(name: str, entries: list[EntryPoint]) -> Rule:
 
 
 def list_rules() -> dict[str, str]:
-    """Every rule that has a name and the first line of its docstring, by name; installed ones included."""
+    """Return the names of all registered and installed rules, each with the first line of its docstring."""
     _load_builtin()
     listed = {name: _summary(function) for name, function in _rules.items()}
     for name, entries in _installed().items():
@@ -268,7 +249,7 @@ def _summary(function: Rule) -> str:
 
 
 def _from_file(reference: str) -> tuple[str, Rule]:
-    """The function of ``path/to/file.py:function`` or of its ``@rule``; the path is the user's own."""
+    """Return the reference and function of ``path/to/file.py:name``, a function's or an ``@rule``'s name."""
     file, _, name = reference.rpartition(":")
     path = Path(file).expanduser().resolve()
     if not path.is_file():
@@ -285,10 +266,10 @@ def _from_file(reference: str) -> tuple[str, Rule]:
 
 
 def find_rule(name: str) -> tuple[str, Rule]:
-    """Return what finds the rule from any working directory, and the function.
+    """Return the rule's reference, which is independent of the working directory, and its function.
 
     Raises:
-        RuleError: unknown rule (names the nearest), unusable file or installed package.
+        RuleError: unknown rule (names the nearest), or a file or installed package that cannot be loaded.
     """
     if ".py:" in name:
         return _from_file(name)
@@ -309,8 +290,8 @@ def get_rule(name: str, options: Mapping[str, Any] | None = None) -> BoundRule:
         options: the rule's own keyword arguments, checked against its signature.
 
     Raises:
-        RuleError: unknown rule or option (names the nearest), missing option, an option of another type,
-            a function that is no rule, unusable file.
+        RuleError: unknown rule or option (names the nearest), missing option, an option of the wrong type,
+            a function that is no rule, a file that cannot be loaded.
     """
     reference, function = find_rule(name)
     return BoundRule(name, reference, function, options or {})

@@ -1,4 +1,4 @@
-"""A user's own Python file: a rule, a part of an objective or a benchmark, imported by its path."""
+"""Import of a user's Python file by path: a rule, a part of an objective, or a benchmark."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from types import ModuleType
 
 
 def user_module(path: Path, failure: type[Exception], how: str) -> ModuleType:
-    """Import the file, once in a process, as any import would run it.
+    """Import a file once per process, as an ordinary import would.
 
     Args:
-        path: resolved, of a file that exists.
-        failure: the exception to raise.
-        how: what such a file is, for its message.
+        path: resolved path of an existing file.
+        failure: type of the exception to raise.
+        how: how such a file is named, for its message.
 
     Raises:
-        failure: it is no Python file, or what it does at import raises.
+        failure: the file is not a Python file, or importing it raises.
     """
     try:
         return _module_at(path)
     except _NotPython:
         raise failure(f"{path} is not a Python file; {how}") from None
     except (Exception, SystemExit) as error:
-        raise failure(f"{path} cannot be imported: {type(error).__name__}: {error}; mend the file") from error
+        raise failure(f"{path} cannot be imported: {type(error).__name__}: {error}; fix the file") from error
 
 
 class _NotPython(Exception):
-    """Python knows no way to load such a file."""
+    """Python has no loader for the file."""
 
 
 @lru_cache(maxsize=64)
@@ -40,7 +40,7 @@ def _module_at(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise _NotPython
     module = importlib.util.module_from_spec(spec)
-    # Dataclasses, pickle and type hints look their module up there.
+    # Dataclasses, pickle and type hints look up their module in sys.modules.
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)

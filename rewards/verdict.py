@@ -1,4 +1,4 @@
-"""Verdict of a reward rule on one completion, with its evidence; and the error of this package."""
+"""Verdict of a reward rule on one completion, with its evidence; and the error type of this package."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Status(str, Enum):
-    """How a verdict came about."""
+    """Outcome of a rule on one completion."""
 
     CORRECT = "correct"
     WRONG = "wrong"
@@ -22,13 +22,14 @@ class Status(str, Enum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """A score and why.
+    """A score with its status and reason.
 
     Attributes:
-        score: None when the row cannot be scored; it then leaves averages and advantages, and is counted.
-        status: how the verdict came about.
-        extracted: the answer that was read out of the completion, None when there was none.
-        reason: one line that a person understands.
+        score: None if the completion cannot be scored; it is then excluded from averages and advantages, and
+            counted.
+        status: the outcome.
+        extracted: the extracted answer, None if there is none.
+        reason: one line of explanation.
     """
 
     score: float | None
@@ -38,4 +39,4 @@ class Verdict:
 
 
 class RuleError(ValueError):
-    """A reward rule that is unknown, malformed or misconfigured; the message says what to do."""
+    """A reward rule is unknown, malformed or misconfigured; the message says how to fix it."""

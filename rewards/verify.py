@@ -1,103 +1,107 @@
-"""Verification of completions: extract the final answer, compare it with the gold, return a verdict."""
+"""Verification of completions: the final answer is extracted and compared with the gold answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Sequence
 
 from rewards.extract import extract_answer
 from rewards.math.bounds import MAX_CHARS, Unreadable
-from rewards.math.choices import chosen, gold_letters, letters_in, named
+from rewards.math.choices import find_options, gold_letters, letters_in, option_letters
 from rewards.math.clean import clean
 from rewards.math.decide import Incomparable, decide_cheaply, decide_fully
-from rewards.math.read import Reading, read_answer, read_gold
+from rewards.math.read import ParsedAnswer, read_answer, read_gold
+from rewards.messages import short
 from rewards.verdict import Status, Verdict
-from rewards.workers.pool import OutOfTime, shared_pool, usable_cores
+from rewards.workers.pool import OutOfTime, shared_pool
+from rewards.workers.threads import map_in_threads
 
 TIME_LIMIT = 2.0
 
 
-def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= 80 else text[:77] + "…"
+def _shown(text: str) -> str:
+    return short(text, 80, keep=77)
 
 
-def _judged(right: bool, answer: str, gold: str, how: str = "") -> Verdict:
+def _graded(right: bool, answer: str, gold: str, how: str = "") -> Verdict:
     status = Status.CORRECT if right else Status.WRONG
     relation = "equals" if right else "is not"
-    return Verdict(float(right), status, answer, f"{_short(answer)} {relation} {_short(gold)}{how}")
+    return Verdict(float(right), status, answer, f"{_shown(answer)} {relation} {_shown(gold)}{how}")
 
 
-def _judge_options(answer: str, gold: str, choices: Sequence[str], timeout: float | None) -> Verdict | None:
-    """By the options; None if the gold answer names none of them."""
-    wanted = chosen(gold, choices)
+def _grade_options(answer: str, gold: str, choices: Sequence[str], timeout: float | None) -> Verdict | None:
+    """Return the verdict by options, or None if the gold answer names none of them."""
+    wanted = find_options(gold, choices)
     if not wanted:
         return None
-    picked = chosen(answer, choices)
+    picked = find_options(answer, choices)
     if picked:
-        return _judged(picked == wanted, answer, gold, f" (option {named(picked)}, gold {named(wanted)})")
+        return _graded(
+            picked == wanted,
+            answer,
+            gold,
+            f" (option {option_letters(picked)}, gold {option_letters(wanted)})",
+        )
     if len(wanted) == 1:
         (index,) = wanted
-        by_value = _judge_free(answer, choices[index], timeout)
+        by_value = _grade_free_form(answer, choices[index], timeout)
         if by_value.score is not None:
             return by_value
-    return Verdict(0.0, Status.WRONG, answer, f"{_short(answer)} names none of the {len(choices)} options")
+    return Verdict(0.0, Status.WRONG, answer, f"{_shown(answer)} names none of the {len(choices)} options")
 
 
-def _judge_letters(answer: str, gold: str, wanted: frozenset[str]) -> Verdict | None:
-    """By the letters alone, where the options are not known; None if the answer is none."""
+def _grade_letters(answer: str, gold: str, wanted: frozenset[str]) -> Verdict | None:
+    """Return the verdict by letters where the options are unknown, or None if the answer names no letter."""
     letters = letters_in(answer)
-    return _judged(letters == wanted, answer, gold) if letters else None
+    return _graded(letters == wanted, answer, gold) if letters else None
 
 
-def _is_words(reading: Reading) -> bool:
-    return all(part.tree is None for part in reading.parts)
+def _only_words(parsed: ParsedAnswer) -> bool:
+    return all(item.tree is None for item in parsed.items)
 
 
-def _unreadable_answer(answer: str, gold: Reading) -> Verdict | None:
+def _unreadable_answer(answer: str, gold: ParsedAnswer) -> Verdict | None:
     try:
-        reading = read_answer(answer)
+        parsed = read_answer(answer)
     except Unreadable as error:
         return Verdict(0.0, Status.UNPARSABLE_ANSWER, answer, f"the answer cannot be read: {error}")
-    if all(map(_is_words, (reading, *reading.alternatives))) and all(
-        part.tree is not None for part in gold.parts
+    if all(map(_only_words, (parsed, *parsed.alternatives))) and all(
+        item.tree is not None for item in gold.items
     ):
-        reason = f"{_short(answer)} is not mathematics, the gold answer is"
+        reason = f"{_shown(answer)} is not mathematics, the gold answer is"
         return Verdict(0.0, Status.UNPARSABLE_ANSWER, answer, reason)
     return None
 
 
-def _judge_free(answer: str, gold: str, timeout: float | None, ordered: bool = True) -> Verdict:
+def _grade_free_form(answer: str, gold: str, timeout: float | None, ordered: bool = True) -> Verdict:
     try:
         wanted = read_gold(gold)
     except Unreadable as error:
         return Verdict(None, Status.UNPARSABLE_GOLD, answer, f"the gold answer cannot be scored: {error}")
     if len(answer) <= MAX_CHARS and clean(answer) == clean(gold):
-        return _judged(True, answer, gold, " (the same text)")
+        return _graded(True, answer, gold, " (the same text)")
     unreadable = _unreadable_answer(answer, wanted)
     if unreadable:
         return unreadable
     cheap = decide_cheaply(answer, gold, ordered)
     if cheap is not None:
-        return _judged(cheap, answer, gold)
-    return _judge_by_sympy(answer, gold, timeout, ordered)
+        return _graded(cheap, answer, gold)
+    return _grade_with_sympy(answer, gold, timeout, ordered)
 
 
-def _judge_by_sympy(answer: str, gold: str, timeout: float | None, ordered: bool) -> Verdict:
+def _grade_with_sympy(answer: str, gold: str, timeout: float | None, ordered: bool) -> Verdict:
     try:
         if timeout is None:
             equal = decide_fully(answer, gold, ordered)
         else:
             equal = shared_pool().equal(answer, gold, timeout, ordered)
-        return _judged(equal, answer, gold, " (sympy)")
+        return _graded(equal, answer, gold, " (sympy)")
     except Incomparable as error:
-        return Verdict(0.0, Status.UNPARSABLE_ANSWER, answer, f"not comparable with {_short(gold)}: {error}")
+        return Verdict(0.0, Status.UNPARSABLE_ANSWER, answer, f"not comparable with {_shown(gold)}: {error}")
     except OutOfTime as error:
-        return Verdict(0.0, Status.TIMEOUT, answer, f"not shown to equal {_short(gold)}: {error}")
+        return Verdict(0.0, Status.TIMEOUT, answer, f"not shown to equal {_shown(gold)}: {error}")
 
 
-def judge(
+def grade(
     answer: str,
     gold: str,
     choices: Sequence[str] = (),
@@ -107,47 +111,32 @@ def judge(
     """Return the verdict on a bare answer.
 
     Args:
-        answer: what was extracted from a completion.
+        answer: the extracted answer.
         gold: the gold answer.
         choices: the options' texts in order A, B, …; empty for a free-form question.
-        timeout: seconds for the comparison in a worker process; None compares here, without bounds.
-        ordered: False where several values of a gold answer are a set, such as the solutions of an equation.
+        timeout: limit in seconds of a comparison in a worker process; None compares in this process, without
+            limits.
+        ordered: False if several values of a gold answer are a set, such as the solutions of an equation.
     """
-    by_options = _judge_options(answer, gold, choices, timeout) if choices else None
+    by_options = _grade_options(answer, gold, choices, timeout) if choices else None
     if by_options:
         return by_options
     letters = gold_letters(gold)
-    by_letter = _judge_letters(answer, gold, letters) if letters else None
-    return by_letter or _judge_free(answer, gold, timeout, ordered)
+    by_letter = _grade_letters(answer, gold, letters) if letters else None
+    return by_letter or _grade_free_form(answer, gold, timeout, ordered)
 
 
 def equivalent(answer: str, gold: str, *, timeout: float | None = TIME_LIMIT, ordered: bool = True) -> bool:
-    """Whether a bare answer equals a gold answer.
+    """Return whether a bare answer equals a gold answer.
 
-    False also where the gold cannot be scored or time runs out; ``verify`` tells these apart.
-    ``timeout=None`` compares in this process, without bounds of time or memory.
+    Also False if the gold answer cannot be scored or time runs out; ``verify`` distinguishes these cases.
+    ``timeout=None`` compares in this process, without limits of time or memory.
     """
-    return judge(answer, gold, timeout=timeout, ordered=ordered).status is Status.CORRECT
-
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-def side_by_side(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Apply ``function`` in as many threads as there are usable cores; order is kept.
-
-    Threads are enough: what takes long happens in worker processes, and a thread only waits for it.
-    """
-    items = list(items)
-    if len(items) < 2:
-        return [function(item) for item in items]
-    with ThreadPoolExecutor(max_workers=usable_cores(), thread_name_prefix="rewards") as executor:
-        return list(executor.map(function, items))
+    return grade(answer, gold, timeout=timeout, ordered=ordered).status is Status.CORRECT
 
 
 def _no_answer(gold: str, choices: Sequence[str]) -> Verdict:
-    """A missing answer is wrong, unless nothing could have been right."""
+    """Return the verdict on a missing answer: wrong, or none if the gold answer cannot be scored."""
     if not choices:
         try:
             read_gold(gold)
@@ -167,14 +156,15 @@ def verify(
     """Extract the final answer of a completion and compare it with the gold answer.
 
     Args:
-        completion: the model's whole text.
-        gold: the gold answer. Not exchangeable with the completion.
+        completion: the model's complete text.
+        gold: the gold answer. The comparison is not symmetric.
         choices: the options' texts in order A, B, …; empty for a free-form question.
-        timeout: seconds for the comparison in a worker process; None compares here, without bounds.
-        ordered: False where several values of a gold answer are a set, such as the solutions of an equation.
+        timeout: limit in seconds of a comparison in a worker process; None compares in this process, without
+            limits.
+        ordered: False if several values of a gold answer are a set, such as the solutions of an equation.
     """
     answer = extract_answer(completion)
-    return judge(answer, gold, choices, timeout, ordered) if answer else _no_answer(gold, choices)
+    return grade(answer, gold, choices, timeout, ordered) if answer else _no_answer(gold, choices)
 
 
 def verify_many(
@@ -185,13 +175,13 @@ def verify_many(
     timeout: float | None = TIME_LIMIT,
     ordered: bool = True,
 ) -> list[Verdict]:
-    """``verify`` for many pairs on all cores, in their order. Raises ``ValueError`` if the lengths differ."""
+    """Verify many pairs on all cores, in order. Raises ``ValueError`` if the lengths differ."""
     options = choices if choices is not None else [()] * len(golds)
     if not len(completions) == len(golds) == len(options):
         raise ValueError(
             f"{len(completions)} completions, {len(golds)} golds, {len(options)} choices: not the same number"
         )
     rows = zip(completions, golds, options, strict=True)
-    return side_by_side(
+    return map_in_threads(
         lambda row: verify(row[0], row[1], choices=row[2], timeout=timeout, ordered=ordered), rows
     )

@@ -1,8 +1,8 @@
-"""Generated pictures with questions whose answers can be verified: the embedded default data.
+"""Generated images with verifiable questions: the embedded default data.
 
-``generate`` makes training and evaluation rows. ``cold_start`` makes rows to imitate: some describe the
-picture, some answer carefully, some hastily, so that the policy can see and knows several ways to answer,
-and reinforcement learning has something to choose from.
+``generate`` makes training and evaluation rows. ``cold_start`` makes rows for supervised fine-tuning: some
+describe the image, some contain a careful solution, some a guess, so that the policy learns to read images
+and knows several ways to answer, between which reinforcement learning can choose.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from PIL import Image
 
 from data.example import DataError, Example, ImageRef
 from data.generated import chart, clock, lengths, shapes, table
-from data.generated.scene import Question, respond
+from data.generated.scene import Question, format_response
 
 
 class Kind(NamedTuple):
-    """One kind of task: how to make a scene, to draw it, to ask about it and to describe it."""
+    """Kind of task: functions that make a scene, draw it, ask a question about it and describe it."""
 
     make: Callable[[random.Random], Any]
     draw: Callable[[Any], Image.Image]
@@ -38,44 +38,44 @@ KINDS: dict[str, Kind] = {
         ("lengths", lengths),
     )
 }
-HASTE = "One look is enough."
+GUESS_STEPS = "One look is enough."
 
 
 def generate(kinds: tuple[str, ...], count: int, seed: int = 0, offset: int = 0) -> list[Example]:
-    """Make ``count`` examples, the kinds taking turns.
+    """Return ``count`` examples, alternating between the kinds.
 
     Args:
-        kinds: names out of ``KINDS``; empty or ``("all",)`` for all.
-        count: how many rows.
-        seed: rows of two different seeds are drawn independently.
+        kinds: names from ``KINDS``; empty or ``("all",)`` for all.
+        count: number of rows.
+        seed: rows of different seeds are drawn independently.
         offset: index of the first row: rows 0–99 and 100–199 of one seed never share randomness.
 
     Raises:
-        DataError: for an unknown kind.
+        DataError: an unknown kind.
     """
-    return [_example(kind, seed, index)[0] for kind, index in _turns(kinds, count, offset)]
+    return [_example(kind, seed, index)[0] for kind, index in _alternate(kinds, count, offset)]
 
 
 def cold_start(
     kinds: tuple[str, ...], count: int, seed: int = 0, offset: int = 0, *, describe: float, careful: float
 ) -> list[Example]:
-    """Make ``count`` rows to imitate: shares ``describe`` and ``careful``, the rest hasty guesses."""
+    """Return ``count`` rows for fine-tuning: shares ``describe`` and ``careful``, the rest guesses."""
     return [
-        _imitable(kind, seed, index, describe=describe, careful=careful)
-        for kind, index in _turns(kinds, count, offset)
+        _cold_start_example(kind, seed, index, describe=describe, careful=careful)
+        for kind, index in _alternate(kinds, count, offset)
     ]
 
 
-def _turns(kinds: tuple[str, ...], count: int, offset: int) -> list[tuple[str, int]]:
+def _alternate(kinds: tuple[str, ...], count: int, offset: int) -> list[tuple[str, int]]:
     names = tuple(KINDS) if kinds in ((), ("all",)) else kinds
     unknown = [name for name in names if name not in KINDS]
     if unknown:
-        raise DataError(f"unknown generated task {unknown[0]!r}; there are: all, {', '.join(KINDS)}")
+        raise DataError(f"unknown generated task {unknown[0]!r}; available: all, {', '.join(KINDS)}")
     return [(names[index % len(names)], index) for index in range(offset, offset + count)]
 
 
 def _example(kind: str, seed: int, index: int) -> tuple[Example, Question, Any, random.Random]:
-    # A string seed is hashed in full by random.Random, so neighbouring rows share nothing.
+    # random.Random hashes all of a string seed, so neighbouring rows are independent.
     rng = random.Random(f"{kind}/{seed}/{index}")
     scene = KINDS[kind].make(rng)
     question = KINDS[kind].ask(scene, rng)
@@ -92,7 +92,7 @@ def _example(kind: str, seed: int, index: int) -> tuple[Example, Question, Any, 
     return example, question, scene, rng
 
 
-def _imitable(kind: str, seed: int, index: int, *, describe: float, careful: float) -> Example:
+def _cold_start_example(kind: str, seed: int, index: int, *, describe: float, careful: float) -> Example:
     example, question, scene, rng = _example(kind, seed, index)
     style = rng.random()
     if style < describe:
@@ -100,7 +100,7 @@ def _imitable(kind: str, seed: int, index: int, *, describe: float, careful: flo
     elif style < describe + careful:
         text, solution = question.text, question.solution
     else:
-        text, solution = question.text, respond(HASTE, rng.choice(list(question.guesses)))
+        text, solution = question.text, format_response(GUESS_STEPS, rng.choice(list(question.guesses)))
     return Example(
         id=example.id,
         question=text,

@@ -1,4 +1,4 @@
-"""Reading a bar chart of four coloured bars."""
+"""Task ``chart``: read a bar chart of four coloured bars."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HIGHEST = 8
 
 @dataclass(frozen=True)
 class Scene:
-    """Colour → height in units, in order from left to right; all heights differ. ``edges`` are in pixels."""
+    """Pairs of colour and height (units), from left to right; all heights differ. ``edges``: pixels."""
 
     heights: tuple[tuple[str, int], ...]
     edges: tuple[tuple[int, int], ...]
@@ -23,7 +23,7 @@ class Scene:
 
 
 def make(rng: random.Random) -> Scene:
-    """Give the four colours a random order and different heights."""
+    """Draw a random order of the four colours and different heights."""
     colours = rng.sample(list(COLOURS), 4)
     heights = tuple(zip(colours, rng.sample(range(1, HIGHEST + 1), 4), strict=True))
     lefts = [index * CELL + rng.randint(2, 7) for index in range(4)]
@@ -62,5 +62,5 @@ def ask(scene: Scene, rng: random.Random) -> Question:
 
 
 def describe(scene: Scene) -> str:
-    """Write down every bar from left to right."""
+    """List every bar from left to right."""
     return list_values(dict(scene.heights)) + "."

@@ -1,4 +1,4 @@
-"""Reading an analogue clock."""
+"""Task ``clock``: read an analogue clock."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from data.generated.scene import INK, SIDE, Question, blank, shade
 
 @dataclass(frozen=True)
 class Scene:
-    """A time of day and a face.
+    """A time of day and a clock face.
 
     ``hour`` is 1 to 12; the long hand points at ``mark`` 0 to 11 (five minutes each); ``centre`` and
     ``radius`` are in pixels.
@@ -27,12 +27,12 @@ class Scene:
 
     @property
     def time(self) -> str:
-        """The time as a person writes it, for instance ``3:05``."""
+        """The time in the form ``3:05``."""
         return f"{self.hour}:{self.mark * 5:02d}"
 
 
 def make(rng: random.Random) -> Scene:
-    """Draw a time on a full five minutes and a face that is a little off the middle."""
+    """Draw a time that is a multiple of five minutes and a face slightly off the centre."""
     centre = (SIDE / 2 + rng.uniform(-3, 3), SIDE / 2 + rng.uniform(-3, 3))
     hands = (shade("red", rng), shade("blue", rng))
     return Scene(rng.randint(1, 12), rng.randrange(12), centre, rng.uniform(46, 52), hands)
@@ -58,12 +58,12 @@ def ask(scene: Scene, rng: random.Random) -> Question:
 
 
 def describe(scene: Scene) -> str:
-    """Say where both hands point."""
+    """State where both hands point."""
     return f"long hand at {scene.mark}, short hand at {scene.hour}."
 
 
 def _at(scene: Scene, turn: float, reach: float) -> tuple[float, float]:
-    """Return the point at a share of a full turn from 12 o'clock, clockwise, and of the radius."""
+    """Return the point at ``turn`` (share of a circle, clockwise from 12) and ``reach`` (share of radius)."""
     angle = 2 * math.pi * turn
     x, y = scene.centre
     return x + reach * scene.radius * math.sin(angle), y - reach * scene.radius * math.cos(angle)

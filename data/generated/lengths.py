@@ -1,4 +1,4 @@
-"""Comparing the lengths of four coloured lines."""
+"""Task ``lengths``: compare the lengths of four coloured lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UNIT = 12  # pixels of length for a value of one
 
 @dataclass(frozen=True)
 class Scene:
-    """Colour → length in units, top to bottom; all lengths differ. ``corners`` (upper left) are in pixels."""
+    """Pairs of colour and length (units), top to bottom; all differ. ``corners`` (upper left): pixels."""
 
     lengths: tuple[tuple[str, int], ...]
     corners: tuple[tuple[int, int], ...]
@@ -22,7 +22,7 @@ class Scene:
 
 
 def make(rng: random.Random) -> Scene:
-    """Give the four colours a random order, different lengths and starting points."""
+    """Draw a random order of the four colours, different lengths and random starting points."""
     lengths = rng.sample(range(1, 9), 4)
     colours = rng.sample(list(COLOURS), 4)
     corners = tuple(
@@ -34,7 +34,7 @@ def make(rng: random.Random) -> Scene:
 
 
 def draw(scene: Scene) -> Image.Image:
-    """Render one line a row."""
+    """Render one line per row."""
     image, pen = blank()
     for (_, length), (x, y), fill in zip(scene.lengths, scene.corners, scene.fills, strict=True):
         pen.rectangle((x, y, x + length * UNIT, y + 8), fill=fill)
@@ -42,7 +42,7 @@ def draw(scene: Scene) -> Image.Image:
 
 
 def ask(scene: Scene, rng: random.Random) -> Question:
-    """Ask for the longest or shortest line, or how many lines are longer than one of them."""
+    """Ask for the longest or shortest line, or how much longer one line is than another."""
     values = dict(scene.lengths)
     seen = list_values(values) + "."
     if rng.random() < 0.6:
@@ -59,5 +59,5 @@ def ask(scene: Scene, rng: random.Random) -> Question:
 
 
 def describe(scene: Scene) -> str:
-    """Write down every line from top to bottom."""
+    """List every line from top to bottom."""
     return list_values(dict(scene.lengths)) + "."

@@ -1,4 +1,4 @@
-"""Counting coloured shapes that lie on a four by four grid."""
+"""Task ``shapes``: count coloured shapes on a four by four grid."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FORMS = ("circle", "square", "triangle")
 
 @dataclass(frozen=True)
 class Scene:
-    """``cells[row][column]`` is a (colour, form) pair or None, moved by ``shifts`` (pixels)."""
+    """``cells[row][column]`` is a (colour, form) pair or None, displaced by ``shifts`` (pixels)."""
 
     cells: tuple[tuple[tuple[str, str] | None, ...], ...]
     shifts: tuple[tuple[tuple[int, int], ...], ...]
@@ -23,7 +23,7 @@ class Scene:
 
 
 def make(rng: random.Random) -> Scene:
-    """Draw a scene in which colours and forms are uneven, so that counts from 0 to about 9 occur."""
+    """Draw a scene with unevenly frequent colours and forms, so that counts from 0 to about 9 occur."""
     filled = rng.uniform(0.35, 0.85)
     colours = rng.choices(list(COLOURS), k=3)
     forms = rng.choices(FORMS, k=3)
@@ -56,7 +56,7 @@ def draw(scene: Scene) -> Image.Image:
 
 
 def ask(scene: Scene, rng: random.Random) -> Question:
-    """Ask how many shapes of a colour, of a form, or of both there are."""
+    """Ask for the number of shapes of a colour, of a form, or of both."""
     present = [cell for row in scene.cells for cell in row if cell]
     colour, form = rng.choice(list(COLOURS)), rng.choice(FORMS)
     if present and rng.random() < 0.8:
@@ -78,6 +78,6 @@ def ask(scene: Scene, rng: random.Random) -> Question:
 
 
 def describe(scene: Scene) -> str:
-    """Write down every cell, row by row."""
+    """List every cell, row by row."""
     rows = (", ".join(" ".join(cell) if cell else "none" for cell in row) for row in scene.cells)
     return "; ".join(rows) + "."

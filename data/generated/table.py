@@ -1,4 +1,4 @@
-"""Reading and adding the numbers of a small table."""
+"""Task ``table``: read and add numbers of a small table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Scene:
 
 
 def make(rng: random.Random) -> Scene:
-    """Fill the table."""
+    """Draw the numbers."""
     return Scene(tuple(tuple(rng.randint(0, 9) for _ in COLUMNS) for _ in range(3)))
 
 
@@ -63,7 +63,7 @@ def ask(scene: Scene, rng: random.Random) -> Question:
 
 
 def describe(scene: Scene) -> str:
-    """Write down the numbers, row by row."""
+    """List the numbers, row by row."""
     return "; ".join(_join(row) for row in scene.numbers) + "."
 
 

@@ -10,23 +10,23 @@ from types import ModuleType
 
 from eval.benchmark import Benchmark
 from mm_cpgd.errors import UserError
-from rewards.registry import nearest
+from rewards.messages import nearest
 from rewards.user_files import user_module
 
 _HOW = "a benchmark is a name or path/to/file.py that defines benchmark = Benchmark(…)"
 
 
 def benchmark_names() -> list[str]:
-    """Return the names of the benchmarks that come with the project, sorted."""
+    """Return the names of the included benchmarks, sorted."""
     names = (module.name for module in pkgutil.iter_modules(__path__))
     return sorted(name for name in names if not name.startswith("_"))
 
 
 def find_benchmark(name_or_path: str) -> Benchmark:
-    """Return a benchmark by name, however it is spelt (``We-Math``), or of a user's file.
+    """Return a benchmark by name, in any spelling (``We-Math``), or from a user's file.
 
     Raises:
-        UserError: unknown name (names the nearest), or a file that cannot be used.
+        UserError: unknown name (with the nearest one), or a file that cannot be used.
     """
     if name_or_path.endswith(".py") or "/" in name_or_path:
         return _benchmark_of(_module_at(name_or_path), name_or_path)

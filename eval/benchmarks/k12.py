@@ -1,12 +1,13 @@
-r"""K12: the 500 free-form questions on school mathematics that MMK12's test set grew out of.
+r"""K12: 500 free-form questions on school mathematics, the predecessor of MMK12's test set.
 
-There is no rule of its own and nothing to group by: official is the verifier's verdict, and the result is one
-accuracy. The set is the folder ``eval/k12`` of github.com/ModalMinds/MM-EUREKA and not on the hub.
+It has no scoring of its own and no groups: official is the verifier's verdict, and the result is one
+accuracy. The data are the folder ``eval/k12`` of github.com/ModalMinds/MM-EUREKA and are not on the hub.
 """
 
 from __future__ import annotations
 
-from data import DataError, Example, Row
+from data import DataError, Example
+from data.readers import RawRow
 from eval.benchmark import Benchmark, DataSource, verified, with_images
 from eval.loading import check_published, complete, published_example, published_rows
 
@@ -23,7 +24,7 @@ def load(source: DataSource) -> list[Example]:
     return complete(map(_example, rows), "K12")
 
 
-def _example(row: Row) -> Example:
+def _example(row: RawRow) -> Example:
     check_published(row, COLUMNS, "K12")
     values = row.values
     return published_example(
@@ -36,7 +37,7 @@ def _example(row: Row) -> Example:
 
 
 def prompt(example: Example) -> str:
-    """Ask for the answer in a box."""
+    """Return the question with the request to put the answer in a box."""
     return with_images(PROMPT.format(question=example.question.strip()), example)
 
 

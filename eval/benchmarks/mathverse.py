@@ -1,15 +1,15 @@
-r"""MathVerse: 788 problems in five versions that move ever more of the question into the image.
+r"""MathVerse: 788 problems in five versions, each with more of the question in the image.
 
-testmini is 3,940 rows, 788 of each of the five versions; ``--split testmini_text_only`` is a sixth version
-without images, 788 rows more, and ``--split all`` both. The benchmark's own total is over the five versions,
-so with ``all`` read it from the metrics. Rows of the sixth have ids like ``text-only-12``, because their
-``sample_index`` begins at 1 again.
+testmini has 3,940 rows, 788 of each of the five versions; ``--split testmini_text_only`` is a sixth version
+without images, 788 more rows, and ``--split all`` both. The benchmark's own total is over the five versions;
+with ``all`` it is in the metrics. Rows of the sixth version have ids like ``text-only-12``, because their
+``sample_index`` starts at 1 again.
 
 The benchmark scores with an LLM, once to extract the answer and once to judge it 0 or 1; without one, by
-string equality. Official here: the extraction equals the gold answer as text (not counting case and the
-spaces around), or names the same letters in multiple choice; it is the stored one, else this project's. The
-judge is asked to extract, unless that is stored, and then to compare, unless official finds them equal; in
-this project's words. Take the judge for a number that is to stand beside published ones.
+string equality. Official here: the extraction (the stored one, else this project's) equals the gold answer
+as text, ignoring case and surrounding spaces, or names the same letters in multiple choice. The judge
+extracts, unless an extraction is stored, and then compares, unless official finds them equal; with this
+project's prompts. Only the judge's numbers are comparable to published ones.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from data import Example, Row
+from data import Example
+from data.readers import RawRow
 from eval.benchmark import Ask, Benchmark, DataSource, Response, options_with, with_images
 from eval.loading import check_published, complete, published_example, published_rows
 from rewards import Status, Verdict, extract_answer
 from rewards.math.choices import letters_in
+from rewards.messages import short
 
 COLUMNS = ("sample_index", "problem_version", "question", "answer", "question_type")
 VERSIONS = ("Text Dominant", "Text Lite", "Vision Intensive", "Vision Dominant", "Vision Only")
@@ -70,7 +72,7 @@ def load(source: DataSource) -> list[Example]:
     return examples[: source.limit]
 
 
-def _rows(source: DataSource) -> Iterator[Row]:
+def _rows(source: DataSource) -> Iterator[RawRow]:
     parts = SPLITS.get(source.split or "testmini", [source.split or "testmini"])
     if source.path is not None and Path(source.path).expanduser().is_file():
         yield from published_rows(source, hub="AI4Math/MathVerse", split=parts[0], file="")
@@ -84,18 +86,18 @@ def _rows(source: DataSource) -> Iterator[Row]:
         )
 
 
-def _example(row: Row) -> Example:
+def _example(row: RawRow) -> Example:
     check_published(row, COLUMNS, "MathVerse")
     values = row.values
     question, gold = str(values["question"] or ""), str(values["answer"]).strip()
     multiple = values["question_type"] == "multi-choice"
-    told = question or str(values.get("question_for_eval") or "")
+    with_options = question or str(values.get("question_for_eval") or "")
     return published_example(
         row,
         id=_id(values),
         question=question or IN_IMAGE,
         answer=gold,
-        choices=options_with(gold, told) if multiple else (),
+        choices=options_with(gold, with_options) if multiple else (),
     )
 
 
@@ -105,7 +107,7 @@ def _id(values: Mapping[str, Any]) -> str:
 
 
 def prompt(example: Example) -> str:
-    """Ask with the question as it is published, choices included; of Vision Only, the image has it."""
+    """Return the published question, choices included; in Vision Only it is in the image."""
     instruction = LETTER if example.meta["question_type"] == "multi-choice" else VALUE
     return with_images(f"{example.question.strip()}\n\n{instruction}", example)
 
@@ -119,7 +121,7 @@ def official(example: Example, response: Response) -> Verdict:
 
 
 def _compared(example: Example, answer: str | None) -> Verdict | None:
-    """The verdict that needs no judge: nothing was answered, or the answers are the same."""
+    """Return a verdict that needs no judge: there is no answer, or both are the same."""
     if _bare(answer) in _NOTHING:
         return Verdict(0.0, Status.NO_ANSWER, None, "no answer was extracted")
     same = _bare(answer) == _bare(example.answer)
@@ -135,12 +137,11 @@ def _bare(text: str | None) -> str:
 
 
 def _short(text: str | None) -> str:
-    text = " ".join((text or "").split())
-    return text if len(text) <= 60 else text[:57] + "…"
+    return short(text or "", 60, keep=57)
 
 
 def judge(example: Example, response: Response, ask: Ask) -> Verdict:
-    """Let an LLM extract the answer, unless that is stored, and judge it. Raises what ``ask`` raises."""
+    """Extract the answer with an LLM, unless it is stored, and judge it. Raises what ``ask`` raises."""
     answer = response.extraction
     if answer is None:
         text = response.text[-_MAX_CHARS:].strip()
@@ -161,7 +162,7 @@ def _judged(example: Example, answer: str, ask: Ask) -> Verdict:
 
 
 def groups(example: Example) -> dict[str, list[str]]:
-    """Version, subject, and subfield with its subject: "Length" is one of two subjects."""
+    """Return version, subject, and subfield with its subject, because two subjects have a "Length"."""
     meta = example.meta
     about = meta.get("metadata") or meta.get("category") or {}
     subject, subfield = (str(about.get(name) or "not given") for name in ("subject", "subfield"))
@@ -173,10 +174,10 @@ def groups(example: Example) -> dict[str, list[str]]:
 
 
 def metrics(scored: Sequence[tuple[Example, Verdict]]) -> dict[str, float | int | None]:
-    """Return the averages over the five image versions, and the accuracy of the sixth without images.
+    """Return the averages over the five versions with images, and the accuracy of the sixth without.
 
-    ``average_of_versions`` is the mean of the versions' accuracies (macro), ``accuracy_of_versions`` right
-    rows by rows (micro): the same if each version has as many. Both are over the ``versions`` that have rows.
+    ``average_of_versions`` is the mean of the versions' accuracies (macro), ``accuracy_of_versions`` that of
+    all their rows (micro); they agree if the versions have equal sizes. Both cover ``versions`` with rows.
     """
     scores: dict[str, list[float]] = defaultdict(list)
     for example, verdict in scored:
@@ -192,7 +193,7 @@ def metrics(scored: Sequence[tuple[Example, Verdict]]) -> dict[str, float | int 
 
 
 def read(record: Mapping[str, Any]) -> Response:
-    """Read a row of testmini with ``model_answer``, and ``extraction`` once that has been made."""
+    """Read a row of testmini with ``model_answer``, and ``extraction`` after the extraction stage."""
     extraction = record.get("extraction")
     answer = record["model_answer"] if extraction is None else record.get("model_answer")
     return Response(

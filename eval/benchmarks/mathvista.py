@@ -1,19 +1,18 @@
-r"""MathVista: 1,000 questions with a picture (testmini), from 31 sources.
+r"""MathVista: 1,000 questions with an image (testmini), from 31 sources.
 
-The benchmark scores in two stages: an LLM extracts the answer from a response, then a rule compares it
-(``eval.official.mathvista``). Official here is the rule, on the stored ``extraction`` if there is one;
-without one, on what the benchmark extracts without asking (a response that is the answer, or ``The answer is
-"…".``) or else on what this project reads out of the response. The judge lets an LLM extract, then asks the
-same rule. Multiple choice never abstains: an extraction that names no option is the one nearest to it in
-spelling.
+The benchmark scores in two stages: an LLM extracts the answer from a response, then code compares it
+(``eval.official.mathvista``). Official here is the comparison of the stored ``extraction`` if there is one;
+otherwise of what the benchmark extracts without an LLM (a response that is the answer, or ``The answer is
+"…".``), or else of what this project extracts. The judge extracts with an LLM and compares in the same way.
+Multiple choice never abstains: an extraction that names no option counts as the option nearest in spelling.
 
-Take the judge, or the official protocol with stored extractions, for a number that is to stand beside
-published ones: the choice of LLM alone moves it by some points.
+Only the judge, or the official protocol with stored extractions, gives numbers comparable to published
+ones; the choice of the LLM alone changes them by some points.
 
 The output format is the benchmark's: an object of rows by ``pid``, each a row of the data with ``response``
-and, once made, ``extraction``. Its metadata goes before the data's own, as the totals of an output are by
-the release it was made with: the older one says "daily life" where the newer says "not applicable", and
-differs in some skills.
+and, after extraction, ``extraction``. Its metadata override those of the data, because the totals of an
+output depend on the release it was made with: the older one has "daily life" where the newer one has "not
+applicable", and differs in some skills.
 """
 
 from __future__ import annotations
@@ -21,10 +20,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from data import Example, Row
+from data import Example
+from data.readers import RawRow
 from eval.benchmark import Ask, Benchmark, DataSource, Response, with_images
 from eval.loading import check_published, complete, published_example, published_rows
-from eval.official import mathvista as rules
+from eval.official import mathvista as scoring
 from rewards import Status, Verdict, extract_answer
 
 COLUMNS = ("pid", "question", "choices", "precision", "answer", "question_type", "answer_type", "metadata")
@@ -73,7 +73,7 @@ def load(source: DataSource) -> list[Example]:
     return complete(map(_example, rows), "MathVista")
 
 
-def _example(row: Row) -> Example:
+def _example(row: RawRow) -> Example:
     check_published(row, COLUMNS, "MathVista")
     values = row.values
     return published_example(
@@ -87,7 +87,7 @@ def _example(row: Row) -> Example:
 
 
 def prompt(example: Example) -> str:
-    """Ask with unit and options, and for the kind of answer that the row wants, in a box."""
+    """Return the question with unit and options, and the request for the row's answer type in a box."""
     return with_images(f"{_question(example)}\n\n{_instruction(example)}", example)
 
 
@@ -104,11 +104,11 @@ def _instruction(example: Example) -> str:
 
 
 def official(example: Example, response: Response) -> Verdict:
-    """Compare the stored extraction, or one that needs no LLM, by the benchmark's rule."""
+    """Score the stored extraction, or one that needs no LLM, with the official comparison."""
     if response.extraction is not None:
         return _scored(example, response.extraction)
     kind = example.meta["answer_type"]
-    extraction = rules.quick_extraction(response.text, kind, example.choices)
+    extraction = scoring.quick_extraction(response.text, kind, example.choices)
     if extraction is None:
         extraction = extract_answer(response.text)
     if not extraction:
@@ -118,16 +118,16 @@ def official(example: Example, response: Response) -> Verdict:
 
 def _scored(example: Example, extraction: str) -> Verdict:
     meta = example.meta
-    return rules.judge(extraction, example.answer, meta["answer_type"], example.choices, meta["precision"])
+    return scoring.grade(extraction, example.answer, meta["answer_type"], example.choices, meta["precision"])
 
 
 def judge(example: Example, response: Response, ask: Ask) -> Verdict:
-    """Let an LLM extract, unless that is stored or needs none, and score. Raises what ``ask`` raises."""
+    """Extract with an LLM, unless stored or unnecessary, and score. Raises what ``ask`` raises."""
     if (response.extraction or "").strip():
         return _scored(example, response.extraction or "")
     if not response.text:
         return Verdict(0.0, Status.NO_ANSWER, None, "the response is empty")
-    extraction = rules.quick_extraction(response.text, example.meta["answer_type"], example.choices)
+    extraction = scoring.quick_extraction(response.text, example.meta["answer_type"], example.choices)
     if extraction is None:
         question = f"{_question(example)}\n{_instruction(example)}"
         asked = EXTRACTION.format(question=question, response=response.text[-_MAX_CHARS:])
@@ -136,7 +136,7 @@ def judge(example: Example, response: Response, ask: Ask) -> Verdict:
 
 
 def groups(example: Example) -> dict[str, list[str]]:
-    """The nine dimensions of the benchmark's totals; a question may have several skills."""
+    """Return the nine dimensions of the benchmark's totals; a question may have several skills."""
     about = example.meta.get("metadata") or {}
     found = {name: [str(example.meta[name])] for name in ("question_type", "answer_type")}
     for name in DIMENSIONS:
@@ -146,7 +146,7 @@ def groups(example: Example) -> dict[str, list[str]]:
 
 
 def read(record: Mapping[str, Any]) -> Response:
-    """Read a row of the data with ``response``, and with ``extraction`` once that has been made."""
+    """Read a row of the data with ``response``, and ``extraction`` after the extraction stage."""
     extraction = record.get("extraction")
     metadata = record.get("metadata")
     return Response(

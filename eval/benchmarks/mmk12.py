@@ -1,12 +1,13 @@
 r"""MMK12: 2,000 multiple-choice questions on school mathematics, physics, chemistry and biology, 500 of each.
 
-The options stand within the question's text; the gold answer is a letter. Official here: the letter of the
-final answer, which is asked for in \boxed{}, equals the gold one. The verifier also takes the option's text.
+The options are part of the question's text; the gold answer is a letter. Official here: the letter of the
+final answer, requested in \boxed{}, equals the gold one. The verifier also accepts the option's text.
 """
 
 from __future__ import annotations
 
-from data import Example, Row
+from data import Example
+from data.readers import RawRow
 from eval.benchmark import Benchmark, DataSource, Response, options_with, with_images
 from eval.loading import check_published, complete, published_example, published_rows
 from rewards import Status, Verdict, extract_answer
@@ -31,7 +32,7 @@ def load(source: DataSource) -> list[Example]:
     return complete(map(_example, rows), "MMK12")
 
 
-def _example(row: Row) -> Example:
+def _example(row: RawRow) -> Example:
     check_published(row, COLUMNS, "MMK12")
     values = row.values
     gold = "".join(sorted(letters_in(str(values["answer"])))) or str(values["answer"])
@@ -45,7 +46,7 @@ def _example(row: Row) -> Example:
 
 
 def prompt(example: Example) -> str:
-    """Ask for the letter in a box."""
+    """Return the question with the request to put the letter in a box."""
     return with_images(PROMPT.format(question=example.question.strip()), example)
 
 
@@ -53,7 +54,7 @@ def official(example: Example, response: Response) -> Verdict:
     """Compare the letter of the final answer with the gold letter."""
     answer = response.extraction if response.extraction is not None else extract_answer(response.text)
     if not answer:
-        return Verdict(0.0, Status.NO_ANSWER, None, "no answer was found in the completion")
+        return Verdict(0.0, Status.NO_ANSWER, None, "no answer was found in the response")
     letters = "".join(sorted(letters_in(answer)))
     if not letters:
         return Verdict(0.0, Status.UNPARSABLE_ANSWER, answer, f"{answer[:60]!r} is not an option's letter")

@@ -1,12 +1,12 @@
 r"""OlympiadBench: open-ended competition problems in mathematics and physics, in English and Chinese.
 
-Subsets are named like ``OE_MM_maths_en_COMP``: open-ended (OE; theorem proofs, TP, cannot be scored by rule),
+Subsets are named like ``OE_MM_maths_en_COMP``: open-ended (OE; theorem proofs, TP, cannot be scored here),
 with images (MM) or text only (TO), subject, language, competition or college entrance exam. Without a split,
-the five with images are read; ``--split OE`` is all ten, ``--split OE_TO`` the text-only ones, and a whole
-name one subset. Subsets that a local copy lacks are left out. ``eval.official.olympiadbench`` scores
-officially.
+the five with images are read; ``--split OE`` is all ten, ``--split OE_TO`` the text-only ones, and a full
+name one subset. Subsets that a local copy lacks are skipped. The official scoring is
+``eval.official.olympiadbench``.
 
-An id that an earlier subset has already is written with its subset: ``OE_MM_maths_zh_CEE/17``.
+An id that an earlier subset already has is prefixed with its subset: ``OE_MM_maths_zh_CEE/17``.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data import DataError, Example, Row
+from data import DataError, Example
+from data.readers import RawRow
 from eval.benchmark import Benchmark, DataSource, Response, with_images
 from eval.loading import check_published, complete, published_example, published_files, published_rows
-from eval.official import olympiadbench as rules
+from eval.official import olympiadbench as scoring
 from rewards import Verdict, verify
 
 SUBSETS = (
@@ -52,7 +53,7 @@ CHINESE = (
     "请逐步解答这道{subject}竞赛题，公式用 LaTeX 书写。{kind}最后单独写一行："
     "所以最终答案是\\boxed{{{several}}}。{unit}\n\n{problem}"
 )
-# Answer type of the row: what it is called in either language. Others are not told.
+# Names of the row's answer type in English and Chinese; other types are not mentioned in the prompt.
 _KINDS = {
     "Numerical": ("a number", "数值"),
     "Expression": ("an expression", "表达式"),
@@ -75,7 +76,7 @@ def load(source: DataSource) -> list[Example]:
     return complete(examples, "OlympiadBench")
 
 
-def _rows(source: DataSource) -> Iterator[tuple[str, Row]]:
+def _rows(source: DataSource) -> Iterator[tuple[str, RawRow]]:
     if source.path is not None and Path(source.path).expanduser().is_file():
         place = Path(source.path)
         for row in published_rows(replace(source, split=None), hub=_HUB, split="train", file=_FILE):
@@ -88,12 +89,12 @@ def _rows(source: DataSource) -> Iterator[tuple[str, Row]]:
 
 
 def _present(source: DataSource) -> list[tuple[str, str | None]]:
-    """The wanted subsets, each with the folder that has it."""
+    """Return the requested subsets, each with the folder that contains it."""
     prefix = source.split or "OE_MM"
     wanted = [subset for subset in SUBSETS if subset.startswith(prefix)]
     if not wanted:
         raise DataError(
-            f"OlympiadBench has no subset {prefix}…; a split is how one or several of these begin: "
+            f"OlympiadBench has no subset {prefix}…; a split is a prefix of one or several of these: "
             + ", ".join(SUBSETS)
         )
     if source.path is None:
@@ -103,7 +104,7 @@ def _present(source: DataSource) -> list[tuple[str, str | None]]:
     if not found:
         raise DataError(
             f"{source.path} has none of {', '.join(wanted)}, as files or folders of these names; "
-            "give the folder that holds them, or another split"
+            "give the folder that contains them, or another split"
         )
     return found
 
@@ -116,7 +117,7 @@ def _folder_with(place: Path, subset: str) -> str | None:
 
 
 def _subset_of(values: Mapping[str, Any], stem: str) -> str:
-    """The subset of a row by its columns, or by its file's name where those are not there."""
+    """Return the subset of a row by its columns, or by its file's name if those are missing."""
     named = ("question_type", "modality", "subject", "language", "difficulty")
     if stem in SUBSETS or not all(values.get(name) for name in named):
         return stem
@@ -132,13 +133,11 @@ def _subset_of(values: Mapping[str, Any], stem: str) -> str:
     )
 
 
-def _example(row: Row, subset: str) -> Example:
+def _example(row: RawRow, subset: str) -> Example:
     check_published(row, COLUMNS, "OlympiadBench")
     golds = row.values["final_answer"] or []
     if not golds:
-        raise DataError(
-            f"{row.where} has no final answer; theorem proofs (TP) cannot be scored, leave them out"
-        )
+        raise DataError(f"{row.where} has no final answer; theorem proofs (TP) cannot be scored, remove them")
     question = "\n".join(str(row.values[name]) for name in ("context", "question") if row.values.get(name))
     files = list(dict.fromkeys(_FILE_MARK.findall(question)))
     text = _FILE_MARK.sub(lambda mark: f"<image{files.index(mark[1]) + 1}>", question)
@@ -153,7 +152,7 @@ def _example(row: Row, subset: str) -> Example:
 
 
 def prompt(example: Example) -> str:
-    """Ask in the problem's language, for the answer behind the words that the rule looks for."""
+    """Return the problem with instructions in its language, for the answer format that official expects."""
     meta, chinese = example.meta, _is_chinese(example)
     several = bool(meta.get("is_multiple_answer"))
     kind = next((names for name, names in _KINDS.items() if str(meta["answer_type"]) == name), None)
@@ -163,10 +162,10 @@ def prompt(example: Example) -> str:
 
 
 def _english(subject: str, kind: tuple[str, str] | None, several: bool, unit: str) -> str:
-    told = f" {'Each answer' if several else 'The answer'} is {kind[0]}." if kind else ""
+    kind_text = f" {'Each answer' if several else 'The answer'} is {kind[0]}." if kind else ""
     return ENGLISH.format(
         subject=subject,
-        kind=told,
+        kind=kind_text,
         several="all answers, separated by commas" if several else "answer",
         unit=f" Leave the unit, {unit}, out of the box." if unit else "",
         problem="{problem}",
@@ -174,10 +173,10 @@ def _english(subject: str, kind: tuple[str, str] | None, several: bool, unit: st
 
 
 def _chinese(subject: str, kind: tuple[str, str] | None, several: bool, unit: str) -> str:
-    told = f"{'每个答案' if several else '答案'}是{kind[1]}。" if kind else ""
+    kind_text = f"{'每个答案' if several else '答案'}是{kind[1]}。" if kind else ""
     return CHINESE.format(
         subject=subject,
-        kind=told,
+        kind=kind_text,
         several="所有答案，以英文逗号分隔" if several else "答案",
         unit=f"方框里不写单位（{unit}）。" if unit else "",
         problem="{problem}",
@@ -189,8 +188,8 @@ def _is_chinese(example: Example) -> bool:
 
 
 def official(example: Example, response: Response) -> Verdict:
-    """Score by the benchmark's rule, with the row's error and answer type."""
-    return rules.judge(
+    """Score with the official scoring, by the row's error and answer type."""
+    return scoring.grade(
         response.text if response.extraction is None else response.extraction,
         example.answer,
         error=example.meta.get("error"),
@@ -200,12 +199,12 @@ def official(example: Example, response: Response) -> Verdict:
 
 
 def verifier(example: Example, response: Response) -> Verdict:
-    """Score by this project's verifier; several answers come in any order."""
+    """Score with this project's verifier; several answers are accepted in any order."""
     return verify(response.text, example.answer, ordered=not example.meta.get("is_multiple_answer"))
 
 
 def groups(example: Example) -> dict[str, list[str]]:
-    """Subset, subject and language."""
+    """Return subset, subject and language."""
     subset = str(example.meta["subset"])
     return {
         "subset": [subset],
@@ -215,9 +214,9 @@ def groups(example: Example) -> dict[str, list[str]]:
 
 
 def metrics(scored: Sequence[tuple[Example, Verdict]]) -> dict[str, float | int | None]:
-    """Return the micro average of all rows, and the mean accuracy of the subsets that have rows."""
+    """Return the micro average of all rows, and the mean accuracy of the subsets with rows."""
     pairs = [(str(e.meta["subset"]), v.score) for e, v in scored]
-    overall, subsets = rules.accuracies((name, score) for name, score in pairs if score is not None)
+    overall, subsets = scoring.accuracies((name, score) for name, score in pairs if score is not None)
     shares = [one.share for one in subsets.values() if one.share is not None]
     return {
         "micro_average": overall.share,
@@ -227,10 +226,10 @@ def metrics(scored: Sequence[tuple[Example, Verdict]]) -> dict[str, float | int 
 
 
 def read(record: Mapping[str, Any]) -> Response:
-    """Read a row with ``model_output: {name of the model: {raw_output: …}}``, as the benchmark writes it."""
+    """Read a row with ``model_output: {name of the model: {raw_output: …}}``, as written by the benchmark."""
     outputs = list(record["model_output"].values())
     if len(outputs) != 1:
-        raise DataError(f"{record['id']}: {len(outputs)} models answered; keep the output of one")
+        raise DataError(f"{record['id']}: outputs of {len(outputs)} models; keep those of one model")
     return Response(str(record["id"]), str(outputs[0]["raw_output"] or ""))
 
 

@@ -1,8 +1,8 @@
 """We-Math: 525 problems asked as a whole and step by step; 1,740 multiple-choice questions.
 
-The official rule takes the first sign behind the last "Answer" as the letter, see ``eval.official.wemath``,
-which also has the four-dimensional metrics. Their divisor is the number of problems whose rows are all there:
-525 on the whole of testmini, fewer with a limit.
+The official scoring takes the first character after the last "Answer" as the letter, see
+``eval.official.wemath``, which also has the four-dimensional metrics. Their divisor is the number of problems
+with all rows: 525 on the complete testmini, fewer with a limit.
 
 The question ``2steps_multi`` of the problem ``2steps_7`` has the id ``2steps_7/multi``, its first step
 ``2steps_7/1``.
@@ -14,10 +14,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data import Example, Row
+from data import Example
+from data.readers import RawRow
 from eval.benchmark import Benchmark, DataSource, Response, options_with, with_images
 from eval.loading import check_published, complete, published_example, published_rows
-from eval.official import wemath as rules
+from eval.official import wemath as scoring
 from rewards import Status, Verdict
 
 COLUMNS = ("ID", "key", "question", "option", "answer")
@@ -34,7 +35,7 @@ def load(source: DataSource) -> list[Example]:
     return complete(map(_example, rows), "We-Math")
 
 
-def _example(row: Row) -> Example:
+def _example(row: RawRow) -> Example:
     check_published(row, COLUMNS, "We-Math")
     values = row.values
     return published_example(
@@ -52,15 +53,15 @@ def _id(values: Mapping[str, Any]) -> str:
 
 
 def prompt(example: Example) -> str:
-    """Ask with the options as they are published, and for the letter behind "Answer"."""
+    """Return the question with the published options, and a request for the letter after "Answer"."""
     return with_images(
         PROMPT.format(question=example.question.strip(), option=example.meta["option"].strip()), example
     )
 
 
 def official(example: Example, response: Response) -> Verdict:
-    """Compare the letter behind the last "Answer" with the gold one."""
-    letter = rules.extract_letter(response.text)
+    """Compare the letter after the last "Answer" with the gold one."""
+    letter = scoring.extract_letter(response.text)
     if letter is None:
         return Verdict(0.0, Status.NO_ANSWER, None, 'no letter from A to H follows the last "Answer"')
     right = letter == example.answer
@@ -69,7 +70,7 @@ def official(example: Example, response: Response) -> Verdict:
 
 
 def groups(example: Example) -> dict[str, list[str]]:
-    """Steps of the question, and the concept that a single step asks for."""
+    """Return the number of steps, and for a single step its knowledge concept."""
     key = str(example.meta["key"])
     found = {"steps": [_STEPS.get(key, "one step")]}
     if key not in _STEPS:
@@ -78,19 +79,19 @@ def groups(example: Example) -> dict[str, list[str]]:
 
 
 def metrics(scored: Sequence[tuple[Example, Verdict]]) -> Mapping[str, float | None]:
-    """Return the four-dimensional metrics; of several samples, their mean; None where one has none.
+    """Return the four-dimensional metrics, averaged over samples; None if one sample has none.
 
-    A question that could not be scored leaves its problem incomplete.
+    A question that could not be scored makes its problem incomplete.
     """
-    found = [rules.metrics(table).as_dict() for table in _tables(scored)]
+    found = [scoring.metrics(table).as_dict() for table in _tables(scored)]
     if len(found) == 1:
         return found[0]
     return {name: _mean([one[name] for one in found]) for name in found[0]}
 
 
-def _tables(scored: Sequence[tuple[Example, Verdict]]) -> list[list[rules.Row]]:
-    """One table of hits for each sample: the n-th answer to a question is of the n-th."""
-    tables: list[list[rules.Row]] = [[]]
+def _tables(scored: Sequence[tuple[Example, Verdict]]) -> list[list[scoring.Row]]:
+    """Return one table of hits per sample: the n-th row of a question belongs to the n-th sample."""
+    tables: list[list[scoring.Row]] = [[]]
     seen: dict[str, int] = defaultdict(int)
     for example, verdict in scored:
         sample = seen[example.id]
@@ -101,9 +102,9 @@ def _tables(scored: Sequence[tuple[Example, Verdict]]) -> list[list[rules.Row]]:
     return tables
 
 
-def _hit(example: Example, hit: bool) -> rules.Row:
+def _hit(example: Example, hit: bool) -> scoring.Row:
     meta = example.meta
-    return rules.Row(str(meta["ID"]), str(meta["key"]), hit, str(meta.get("knowledge concept", "")))
+    return scoring.Row(str(meta["ID"]), str(meta["key"]), hit, str(meta.get("knowledge concept", "")))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -112,7 +113,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def read(record: Mapping[str, Any]) -> Response:
-    """Read a row of testmini with the ``response`` added, which is what the benchmark's scripts score."""
+    """Read a row of testmini with an added ``response``, the input of the benchmark's scripts."""
     return Response(_id(record), str(record["response"] or ""))
 
 

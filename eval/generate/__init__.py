@@ -1,1 +1,1 @@
-"""Generation of answers: by a model on this machine or behind a server, cached."""
+"""Generation of responses: by a model on this machine or behind a server, cached."""

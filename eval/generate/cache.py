@@ -1,7 +1,7 @@
-"""Cache of generated answers, keyed by everything that decides them: only what changed is generated again.
+"""Cache of generations, keyed by everything that determines them: only what changed is generated again.
 
-One JSON object a line, appended as answers come. A line that was half written, damaged or tampered with fails
-its checksum and is passed over; its answer is generated again. Plain Python, no torch.
+One JSON object per line, appended as generations arrive. A line that is truncated, damaged or tampered with
+fails its checksum and is skipped, and its text is generated again. Plain Python, no torch.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from data import DataError
 
 try:
     import fcntl
-except ImportError:  # Windows, where one whole line a write has to do
+except ImportError:  # Windows, where writing each line in one call has to suffice
     fcntl = None  # type: ignore[assignment]
 
-# Part of every key: raised when the meaning of a stored answer changes.
+# Part of every key: increased when the meaning of a stored generation changes.
 VERSION = 1
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a model answered.
+class Generation:
+    """Text that a model generated for one prompt, not scored yet.
 
     Attributes:
-        text: whole.
-        finished: False when the length limit cut it off, None when nobody noted it.
-        tokens: its length, None when nobody noted it.
+        text: complete.
+        finished: False when the length limit cut it off, None when unknown.
+        tokens: its length, None when unknown.
     """
 
     text: str
@@ -43,28 +43,28 @@ class Answer:
 
 
 def digest(value: Any) -> str:
-    """Return the SHA-256 of a JSON value, whatever the order of its keys."""
+    """Return the SHA-256 of a JSON value, independent of the order of its keys."""
     written = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(written.encode()).hexdigest()
 
 
 def default_folder() -> Path:
-    """Return where answers are kept when nobody says where."""
+    """Return the folder of the caches when none is given."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "mm-cpgd" / "answers"
 
 
-class AnswerCache:
-    """Answers in one file, which several threads may use and several processes append to at once.
+class GenerationCache:
+    """Generations in one file that several threads may use and several processes may append to concurrently.
 
-    Of each answer only its place in the file stays in memory.
+    Only the position of each generation in the file is held in memory.
 
     Args:
-        path: of the file; made if it is not there.
+        path: of the file; created if it does not exist.
 
     Attributes:
-        damaged: lines that were passed over.
-        failure: why answers can no longer be stored (a full disk, for instance), None while they can.
+        damaged: number of lines that were skipped.
+        failure: why generations can no longer be stored (a full disk, for instance), None while they can.
 
     Raises:
         DataError: the file cannot be read or written.
@@ -75,7 +75,7 @@ class AnswerCache:
         self.damaged = 0
         self.failure: str | None = None
         self._places: dict[str, tuple[int, int]] = {}
-        # The threads of this process share one place in the file.
+        # The threads of this process share one file position.
         self._lock = Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ class AnswerCache:
             ) from error
         self._index()
 
-    def __enter__(self) -> AnswerCache:
+    def __enter__(self) -> GenerationCache:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -97,8 +97,8 @@ class AnswerCache:
     def __len__(self) -> int:
         return len(self._places)
 
-    def get(self, key: str) -> Answer | None:
-        """Return the answer that was stored last under this key, None if there is none that is sound."""
+    def get(self, key: str) -> Generation | None:
+        """Return the generation that was stored last under this key, None if there is no undamaged one."""
         with self._lock:
             if key not in self._places:
                 return None
@@ -106,12 +106,12 @@ class AnswerCache:
         found = _read(line)
         return found[1] if found and found[0] == key else None
 
-    def put(self, key: str, answer: Answer) -> None:
-        """Store an answer; where that fails, ``failure`` says why, and the answer is merely not kept."""
-        line = _line(key, answer)
+    def put(self, key: str, generation: Generation) -> None:
+        """Store a generation; if that fails, ``failure`` says why, and the generation is just not cached."""
+        line = _line(key, generation)
         try:
             with self._lock, _locked(self._file):
-                # A line that an interrupted process left half written ends here, and spoils none but itself.
+                # The first newline ends a line that an interrupted process left incomplete.
                 _write(self._file, b"\n" + line + b"\n")
                 self._places[key] = os.lseek(self._file, 0, os.SEEK_CUR) - len(line) - 1, len(line)
         except OSError as error:
@@ -130,13 +130,18 @@ class AnswerCache:
                 start += len(line)
 
 
-def _line(key: str, answer: Answer) -> bytes:
-    values = {"key": key, "text": answer.text, "finished": answer.finished, "tokens": answer.tokens}
+def _line(key: str, generation: Generation) -> bytes:
+    values = {
+        "key": key,
+        "text": generation.text,
+        "finished": generation.finished,
+        "tokens": generation.tokens,
+    }
     return json.dumps({**values, "check": digest(values)}).encode()
 
 
-def _read(line: bytes) -> tuple[str, Answer] | None:
-    """Return key and answer of a line, None where it is not what was once written."""
+def _read(line: bytes) -> tuple[str, Generation] | None:
+    """Return key and generation of a line, None if it is not as it was written."""
     try:
         values = json.loads(line)
     except (ValueError, RecursionError):
@@ -148,7 +153,7 @@ def _read(line: bytes) -> tuple[str, Answer] | None:
         return None
     if not (finished is None or isinstance(finished, bool)) or not (tokens is None or type(tokens) is int):
         return None
-    return key, Answer(text, finished, tokens)
+    return key, Generation(text, finished, tokens)
 
 
 def _bytes_at(file: int, start: int, length: int) -> bytes:
@@ -173,32 +178,32 @@ def _locked(file: int) -> Iterator[None]:
         fcntl.flock(file, fcntl.LOCK_UN)
 
 
-def cache_of(folder: Path | None, identity: Mapping[str, Any]) -> AnswerCache:
-    """Return the cache of one model.
+def open_cache(folder: Path | None, identity: Mapping[str, Any]) -> GenerationCache:
+    """Open the cache of one model.
 
     Args:
         folder: of all caches; None for the default.
         identity: of the model, with its ``model`` name; see ``Generator.identity``.
 
     Raises:
-        DataError: as ``AnswerCache``.
+        DataError: as ``GenerationCache``.
     """
     name = "".join(c if c.isalnum() or c in "._-" else "-" for c in str(identity["model"]))[-80:].strip(".-")
-    return AnswerCache(
+    return GenerationCache(
         (folder or default_folder()) / f"{name or 'model'}-{digest(identity['model_id'])[:12]}.jsonl"
     )
 
 
-# What decides answers; optimizer states and read-me files do not.
+# Files that determine a model's output; optimizer states and read-me files do not.
 _KINDS = {".json", ".jinja", ".safetensors", ".bin", ".pt", ".model", ".txt", ".py"}
-# Larger files are weights: their size, time and head stand for them, for hashing 15 GB takes a minute.
+# Larger files are weights, identified by size, time and first bytes: hashing 15 GB takes a minute.
 _WHOLE = 64 << 20
 _HEAD = 1 << 20
 HUB_SECONDS = 5
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """Return a hash of a model folder; a rewritten one has another, and a copy of large weights too."""
+    """Return a hash of a model folder; it changes if files are rewritten, or large weights are copied."""
     files = sorted(path for path in folder.iterdir() if path.suffix in _KINDS and path.is_file())
     return digest([[path.name, *_of_file(path)] for path in files])[:16]
 
@@ -216,7 +221,7 @@ def _of_file(path: Path) -> list[Any]:
 
 
 def hub_commit(model: str, revision: str | None) -> str | None:
-    """Return the commit of a hub name now, from the hub or the local cache; None if neither knows."""
+    """Return the current commit of a hub name, from the hub or the local cache; None if unknown to both."""
     from huggingface_hub import HfApi, try_to_load_from_cache
 
     try:
@@ -227,6 +232,6 @@ def hub_commit(model: str, revision: str | None) -> str | None:
         pass
     try:
         path = try_to_load_from_cache(model, "config.json", revision=revision)
-    except ValueError:  # not a hub name at all
+    except ValueError:  # not a valid hub name
         return None
     return Path(path).parent.name if isinstance(path, str) else None

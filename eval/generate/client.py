@@ -20,15 +20,16 @@ from urllib3.exceptions import InvalidHeader
 from urllib3.util import Retry
 
 from mm_cpgd.errors import UserError
+from rewards.messages import short
 
 
-class Pace:
-    """Lets callers through one after the other, evenly spaced, so that no minute sees more than its number.
+class RateLimiter:
+    """Limits requests to a rate by spacing them evenly, over all threads.
 
     Args:
-        per_minute: how many; None for no limit.
-        clock: seconds that only grow.
-        sleep: waits that many seconds.
+        per_minute: requests per minute; None for no limit.
+        clock: monotonic, in seconds.
+        sleep: waits the given number of seconds.
     """
 
     def __init__(
@@ -43,17 +44,17 @@ class Pace:
         self._lock, self._next = Lock(), clock()
 
     def wait(self) -> None:
-        """Return when the caller's turn has come."""
-        while (seconds := self._booked()) > 0:
+        """Block until the caller may send its request."""
+        while (seconds := self._reserve()) > 0:
             self._sleep(seconds)
 
-    def hold(self, seconds: float) -> None:
-        """Let nobody through for so long: the server asked for it."""
+    def pause(self, seconds: float) -> None:
+        """Block all callers for this many seconds, as the server requested."""
         with self._lock:
             self._next = max(self._next, self._clock() + seconds)
 
-    def _booked(self) -> float:
-        """Take the turn if it has come (0), else return the seconds until the next one may."""
+    def _reserve(self) -> float:
+        """Reserve the next slot and return 0 if it is free, else return the seconds until it is."""
         with self._lock:
             now = self._clock()
             if now < self._next:
@@ -62,18 +63,18 @@ class Pace:
             return 0.0
 
 
-# Reasons to stop that leave an answer cut off; a finished one has others (stop, eos_token, null).
+# Finish reasons of a reply that was cut off; a complete one has others (stop, eos_token, null).
 _CUT_OFF = {"length", "content_filter", "abort", "error"}
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One reply.
+    """Reply to one request.
 
     Attributes:
-        text: of it; empty when the server sent none (a refusal, or a thought cut off).
-        finished: False when a limit or a filter cut it off.
-        prompt_tokens: as the server counts them, None when it does not say.
+        text: empty when the server sent none (a refusal, or reasoning that was cut off).
+        finished: False when a limit or a filter cut the text off.
+        prompt_tokens: as counted by the server, None when not reported.
         completion_tokens: likewise.
     """
 
@@ -83,12 +84,12 @@ class Reply:
     completion_tokens: int | None = None
 
 
-class _Part(BaseModel):
+class _TextContent(BaseModel):
     text: str = ""
 
 
 class _Message(BaseModel):
-    content: str | list[_Part] | None = None
+    content: str | list[_TextContent] | None = None
 
 
 class _Choice(BaseModel):
@@ -107,13 +108,13 @@ class _Body(BaseModel):
 
 
 def read_reply(body: bytes) -> Reply:
-    """Return the first choice of a chat completion. Raises ``ValueError``: it is not one, and why."""
+    """Return the first choice of a chat completion. Raises ``ValueError`` if the body is not one."""
     try:
         read = _Body.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        shown = short(body.decode(errors="replace"))
+        shown = short(body.decode(errors="replace"), 200)
         raise ValueError(f"not a chat completion ({where or 'JSON'}: {first['msg']}): {shown}") from error
     choice, usage = read.choices[0], read.usage or _Usage()
     content = choice.message.content
@@ -122,31 +123,25 @@ def read_reply(body: bytes) -> Reply:
     return Reply(text, finished, usage.prompt_tokens, usage.completion_tokens)
 
 
-def wait_asked_for(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that ``Retry-After`` asks for (a number or a date, RFC 9110), None without one."""
-    asked = headers.get("Retry-After")
-    if not asked:
+def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds given by ``Retry-After`` (a number or a date, RFC 9110), None without the header."""
+    value = headers.get("Retry-After")
+    if not value:
         return None
     try:
-        return max(0.0, Retry().parse_retry_after(asked))
+        return max(0.0, Retry().parse_retry_after(value))
     except InvalidHeader:
         return None
 
 
-def short(text: str, limit: int = 200) -> str:
-    """Return a text on one line, cut."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-# Statuses that may pass by themselves; every other one is a mistake that asking again does not mend.
+# Statuses of failures that may be temporary; a request that failed with another one is not repeated.
 TRANSIENT = {408, 409, 425, 429}
-# Of those that are mistakes: what no single question is to blame for.
+# Statuses that every other request would get as well: wrong address, model or key.
 _SETUP = {401, 402, 403, 404, 405}
-# A server that asks for more patience than this (seconds) is asked again after this.
-_LONGEST_ASKED = 600.0
+# Upper bound on the seconds that a server may request by Retry-After.
+_MAX_RETRY_AFTER = 600.0
 _HINTS = {
-    400: "the request does not suit this model: see its length, images and sampling settings",
+    400: "the model does not accept this request: check its length, images and sampling settings",
     401: "the key is missing or wrong",
     403: "the key may not use this model",
     404: "check the address, which usually ends in /v1, and the model's name",
@@ -156,11 +151,11 @@ _HINTS = {
 
 
 class EndpointError(UserError):
-    """No usable reply came.
+    """A request got no usable reply.
 
     Attributes:
-        status: the HTTP status, None when there was no whole answer.
-        setup: True when every other request would fail the same way: address, model, key.
+        status: the HTTP status, None without a complete HTTP response.
+        setup: True when every other request would fail the same way (address, model, key).
     """
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
@@ -169,7 +164,7 @@ class EndpointError(UserError):
 
 
 class _Transient(EndpointError):
-    """A failure worth asking again, perhaps after the seconds that the server named."""
+    """Failure after which the request is repeated, after ``wait`` seconds if the server set that."""
 
     def __init__(self, message: str, *, status: int | None = None, wait: float | None = None) -> None:
         super().__init__(message, status=status)
@@ -178,7 +173,7 @@ class _Transient(EndpointError):
 
 @dataclass(frozen=True)
 class Usage:
-    """What an endpoint was asked so far: answered requests, and tokens as far as the server told."""
+    """Usage of an endpoint so far: successful requests, and tokens as far as the server reports them."""
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -189,19 +184,19 @@ class Endpoint:
     """One model of an OpenAI-compatible server. May be used from many threads.
 
     Args:
-        base_url: up to and with ``/v1``, such as ``http://localhost:8000/v1``.
-        model: name that the server knows.
+        base_url: including ``/v1``, such as ``http://localhost:8000/v1``.
+        model: its name on the server.
         api_key: sent as a bearer token; None for a server without keys. Never shown.
-        concurrency: requests under way at the same time; further callers wait.
-        requests_per_minute: attempts, retried ones included; None for no limit.
+        concurrency: maximum number of concurrent requests; further callers wait.
+        requests_per_minute: attempts, including retries; None for no limit.
         timeout: seconds without a byte until an attempt is given up.
-        max_retries: further attempts after the first, for what may pass: 408, 409, 425, 429, 5xx, a lost
+        max_retries: further attempts after a failure that may be temporary: 408, 409, 425, 429, 5xx, a lost
             connection, a time-out, an unreadable reply.
         first_wait: bound of the first back-off in seconds; it doubles with each attempt. The wait is drawn
-            evenly below the bound ("full jitter"), unless the server names one by Retry-After.
+            uniformly below the bound ("full jitter"), unless the server sets one by Retry-After.
         longest_wait: bound of every back-off.
-        clock: seconds that only grow.
-        sleep: waits that many seconds.
+        clock: monotonic, in seconds.
+        sleep: waits the given number of seconds.
     """
 
     def __init__(
@@ -224,7 +219,7 @@ class Endpoint:
         self.concurrency = concurrency
         self._key, self._timeout = api_key, timeout
         self._slots, self._lock = BoundedSemaphore(concurrency), Lock()
-        self._pace = Pace(requests_per_minute, clock=clock, sleep=sleep)
+        self._limiter = RateLimiter(requests_per_minute, clock=clock, sleep=sleep)
         self._session = requests.Session()
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(pool_maxsize=concurrency))
@@ -242,11 +237,11 @@ class Endpoint:
         """Return the model's reply to a conversation.
 
         Args:
-            messages: as the chat API has them: ``role``, and ``content`` as text or parts.
-            sampling: sent as it is: ``temperature``, ``max_tokens``, ``seed``, …
+            messages: of the chat API: ``role``, and ``content`` as text or a list of content items.
+            sampling: sent unchanged: ``temperature``, ``max_tokens``, ``seed``, …
 
         Raises:
-            EndpointError: none came, and asking again did not help or could not.
+            EndpointError: there was no reply, and retries failed or were pointless.
         """
         body = {"model": self.model, "messages": list(messages), **sampling}
         retrying = self._retrying.copy()
@@ -254,55 +249,55 @@ class Endpoint:
             try:
                 reply = retrying(self._post, body)
             except _Transient as error:
-                tried = _times(retrying.statistics["attempt_number"])
-                raise EndpointError(f"{error}{tried}", status=error.status) from error
+                attempts = _attempts(retrying.statistics["attempt_number"])
+                raise EndpointError(f"{error}{attempts}", status=error.status) from error
         self._count(reply)
         return reply
 
     def _post(self, body: Mapping[str, Any]) -> Reply:
-        self._pace.wait()
+        self._limiter.wait()
         try:
             # No redirects: requests would repeat a redirected POST as a GET.
-            answer = self._session.post(
+            response = self._session.post(
                 self.url, json=body, timeout=self._timeout, auth=self._sign, allow_redirects=False
             )
         except requests.Timeout as error:
-            raise _Transient(f"{self.url}: no answer within {self._timeout:g} s") from error
+            raise _Transient(f"{self.url}: no response within {self._timeout:g} s") from error
         except requests.ConnectionError as error:
-            raise _Transient(f"{self.url}: no connection ({short(str(error))})") from error
+            raise _Transient(f"{self.url}: no connection ({short(str(error), 200)})") from error
         except requests.RequestException as error:
-            raise EndpointError(f"{self.url}: {short(str(error))}") from error
-        return self._read(answer)
+            raise EndpointError(f"{self.url}: {short(str(error), 200)}") from error
+        return self._read(response)
 
-    def _read(self, answer: requests.Response) -> Reply:
-        status = answer.status_code
+    def _read(self, response: requests.Response) -> Reply:
+        status = response.status_code
         if status == 200:
             try:
-                return read_reply(answer.content)
+                return read_reply(response.content)
             except ValueError as error:
                 raise _Transient(f"{self.url}: {error}", status=status) from error
-        said = self._hidden(f"{self.url}: status {status}: {short(answer.text) or answer.reason}")
+        message = self._redact(f"{self.url}: status {status}: {short(response.text, 200) or response.reason}")
         if status in TRANSIENT or status >= 500:
-            raise _Transient(said, status=status, wait=wait_asked_for(answer.headers))
+            raise _Transient(message, status=status, wait=retry_after_seconds(response.headers))
         hint = _HINTS.get(status, "check the address and the model's name")
-        raise EndpointError(f"{said}; {hint}", status=status)
+        raise EndpointError(f"{message}; {hint}", status=status)
 
     def _wait(self, state: RetryCallState) -> float:
-        """Return how long to wait before the next attempt; what the server asks for holds for all callers."""
+        """Return the seconds until the next attempt; a wait set by the server applies to all callers."""
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, _Transient) and error.wait is not None:
-            asked = min(error.wait, _LONGEST_ASKED)
-            self._pace.hold(asked)
-            return asked
+            seconds = min(error.wait, _MAX_RETRY_AFTER)
+            self._limiter.pause(seconds)
+            return seconds
         return self._backoff(state)
 
     def _sign(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        # As auth, not as a header: a header would give way to an entry in the user's .netrc.
+        # As auth, not as a header: an entry in the user's .netrc would override a header.
         if self._key:
             request.headers["Authorization"] = f"Bearer {self._key}"
         return request
 
-    def _hidden(self, text: str) -> str:
+    def _redact(self, text: str) -> str:
         return text.replace(self._key, "…") if self._key else text
 
     def _count(self, reply: Reply) -> None:
@@ -315,28 +310,28 @@ class Endpoint:
             )
 
 
-def text_part(text: str) -> dict[str, Any]:
-    """Return a message's part that is text."""
+def text_content(text: str) -> dict[str, Any]:
+    """Return a text content item of a chat message."""
     return {"type": "text", "text": text}
 
 
-def image_part(image: Image.Image) -> dict[str, Any]:
-    """Return a message's part that is an image, as PNG in a data URL: without loss, nothing to fetch."""
+def image_content(image: Image.Image) -> dict[str, Any]:
+    """Return an image content item of a chat message: a PNG in a data URL, lossless and self-contained."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     data = base64.b64encode(buffer.getvalue()).decode()
     return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
 
 
-def _times(attempts: int) -> str:
-    return f" (asked {attempts} times)" if attempts > 1 else ""
+def _attempts(count: int) -> str:
+    return f" ({count} attempts)" if count > 1 else ""
 
 
 def _check(
     base_url: str, concurrency: int, requests_per_minute: float | None, timeout: float, max_retries: int
 ) -> None:
     if not base_url.startswith(("http://", "https://")):
-        raise EndpointError(f"endpoint {base_url!r} must begin with http:// or https://, and end in /v1")
+        raise EndpointError(f"endpoint {base_url!r} must begin with http:// or https:// and end in /v1")
     at_least: tuple[tuple[str, float, float], ...] = (
         ("concurrency", concurrency, 1),
         ("max_retries", max_retries, 0),

@@ -1,4 +1,4 @@
-"""Generation of answers to a benchmark's questions: jobs, cache keys, failures."""
+"""Generation of responses to a benchmark's questions: prompts, jobs, cache keys, failures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from data import DataError, Example, ImageRef
 from data.images import EncodedImage
 from eval.benchmark import Benchmark, Response
-from eval.generate.cache import VERSION, Answer, AnswerCache, digest
+from eval.generate.cache import VERSION, Generation, GenerationCache, digest
 from mm_cpgd.errors import UserError
 
 _CHUNK = 1 << 20
@@ -18,13 +18,13 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Question:
-    """What a model is asked.
+    """Prompt for one question of a benchmark.
 
     Attributes:
         id: of the example.
-        text: choices included; ``<image>`` marks where an image belongs, else images come first.
-        images: opened late.
-        system_prompt: put before it, None for what the chat template does by itself.
+        text: choices included; ``<image>`` marks the place of an image, else images come first.
+        images: opened only when needed.
+        system_prompt: None for the default of the chat template.
     """
 
     id: str
@@ -35,7 +35,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How answers are drawn; temperature 0 takes the most probable token.
+    """Sampling settings; temperature 0 takes the most probable token.
 
     Raises:
         UserError: a value out of its range.
@@ -55,7 +55,7 @@ class Decoding:
             raise UserError(f"--top-p {self.top_p:g} must be above 0 and at most 1")
 
     def settings(self) -> dict[str, Any]:
-        """Return what decides an answer: of greedy decoding, neither the seed nor the share of tokens."""
+        """Return the settings that affect the output: not the seed and top_p if decoding is greedy."""
         if self.temperature == 0:
             return {"max_new_tokens": self.max_new_tokens, "temperature": 0}
         return {
@@ -68,13 +68,13 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Job:
-    """One answer to be generated.
+    """One generation to be made.
 
     Attributes:
-        question: what to ask.
+        question: the prompt.
         sample: 0 … k - 1.
-        seed: of this sample, from the question and the run's seed, not from its place in the run.
-        key: under which the answer is kept.
+        seed: of this sample; depends on the question and ``Decoding.seed``, not on the order of jobs.
+        key: of the generation in the cache.
     """
 
     question: Question
@@ -85,35 +85,35 @@ class Job:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a question could not be answered."""
+    """Reason why nothing could be generated for a question."""
 
     reason: str
 
 
 class Generator(Protocol):
-    """Answers questions."""
+    """Source of generations: a local model or a server."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What decides its answers beside question and decoding, as JSON.
+        """JSON values that determine the output, besides question and decoding.
 
-        ``model`` is its name, ``model_id`` tells one state of its weights from another.
+        ``model`` is its name, ``model_id`` identifies the state of its weights.
         """
         ...
 
-    def generate(self, jobs: Iterable[Job], decoding: Decoding) -> Iterator[tuple[Job, Answer | Failure]]:
-        """Answer all jobs, in any order, with a bounded number of them begun at any time."""
+    def generate(self, jobs: Iterable[Job], decoding: Decoding) -> Iterator[tuple[Job, Generation | Failure]]:
+        """Run all jobs, in any order, with a bounded number of them in progress at any time."""
         ...
 
 
 @dataclass
-class Answers:
-    """The answers to a benchmark's questions.
+class Generations:
+    """Responses generated for the questions of a benchmark.
 
     Attributes:
-        responses: in the order of questions and samples, those that failed left out.
-        failures: id and sample to the reason.
-        cached: how many had been generated before.
+        responses: in the order of questions and samples, without those that failed.
+        failures: reason by (id, sample).
+        cached: number of responses that came from the cache.
         images: SHA-256 of all images' bytes, in order.
     """
 
@@ -126,81 +126,81 @@ class Answers:
 def questions_of(
     benchmark: Benchmark, examples: Iterable[Example], system_prompt: str | None
 ) -> Iterator[Question]:
-    """Write the benchmark's prompts; choices are a part of them."""
+    """Yield the prompts of the benchmark's examples; choices are included in the text."""
     for example in examples:
         yield Question(example.id, benchmark.prompt(example), example.images, system_prompt)
 
 
-def answer(
+def generate_responses(
     questions: Sequence[Question],
     generator: Generator,
     decoding: Decoding,
     *,
     samples: int = 1,
-    cache: AnswerCache | None = None,
+    cache: GenerationCache | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Answers:
-    """Answer every question ``samples`` times; what the cache holds is not generated again.
+) -> Generations:
+    """Generate ``samples`` responses to every question; those in the cache are not generated again.
 
     Args:
         questions: with distinct ids.
-        generator: asked for what is missing, in one stream.
-        decoding: how answers are drawn.
-        samples: k.
-        cache: read before and written after every answer; None keeps nothing.
-        progress: called with (answers so far, all answers).
+        generator: receives the jobs that are not cached, in one stream.
+        decoding: sampling settings.
+        samples: responses per question.
+        cache: read before and written after every generation; None stores nothing.
+        progress: called with (responses so far, all responses).
 
     Raises:
         UserError: several samples without a temperature.
         DataError: no question at all could be asked.
     """
     check_samples(samples, decoding)
-    found: dict[tuple[str, int], Answer | Failure] = {}
-    answers, images = Answers(), hashlib.sha256()
+    found: dict[tuple[str, int], Generation | Failure] = {}
+    generations, images = Generations(), hashlib.sha256()
 
-    def note(question: Question, sample: int, what: Answer | Failure) -> None:
-        found[question.id, sample] = what
+    def record(question: Question, sample: int, outcome: Generation | Failure) -> None:
+        found[question.id, sample] = outcome
         if progress is not None:
             progress(len(found), len(questions) * samples)
 
     def missing() -> Iterator[Job]:
         for question in questions:
             try:
-                pictures = [image_digest(image) for image in question.images]
+                digests = [image_digest(image) for image in question.images]
             except DataError as error:
                 for sample in range(samples):
-                    note(question, sample, Failure(str(error)))
+                    record(question, sample, Failure(str(error)))
                 continue
-            images.update("".join(pictures).encode())
-            for job in _jobs(question, pictures, generator.identity, decoding, samples):
+            images.update("".join(digests).encode())
+            for job in _jobs(question, digests, generator.identity, decoding, samples):
                 known = None if cache is None else cache.get(job.key)
                 if known is None:
                     yield job
                 else:
-                    answers.cached += 1
-                    note(question, job.sample, known)
+                    generations.cached += 1
+                    record(question, job.sample, known)
 
-    for job, what in generator.generate(missing(), decoding):
-        if cache is not None and isinstance(what, Answer):
-            cache.put(job.key, what)
-        note(job.question, job.sample, what)
-    answers.images = images.hexdigest()
-    return _in_order(questions, samples, found, answers)
+    for job, outcome in generator.generate(missing(), decoding):
+        if cache is not None and isinstance(outcome, Generation):
+            cache.put(job.key, outcome)
+        record(job.question, job.sample, outcome)
+    generations.images = images.hexdigest()
+    return _in_order(questions, samples, found, generations)
 
 
 def check_samples(samples: int, decoding: Decoding) -> None:
-    """Raise ``UserError`` where all samples would be the same."""
+    """Raise ``UserError`` if all samples would be the same."""
     if samples < 1:
         raise UserError(f"--samples {samples} must be at least 1")
     if samples > 1 and decoding.temperature == 0:
         raise UserError(
-            f"--samples {samples} with temperature 0 would give {samples} times the same answer; "
-            "set --temperature, for instance 0.7, or leave --samples out"
+            f"--samples {samples} with temperature 0 would generate the same response {samples} times; "
+            "set --temperature, for instance to 0.7, or omit --samples"
         )
 
 
 def image_digest(image: ImageRef) -> str:
-    """Return the SHA-256 of the encoded image where there is one, else of its size and pixels.
+    """Return the SHA-256 of the encoded image if it is available, else of its size and pixels.
 
     Raises:
         DataError: it cannot be read.
@@ -223,9 +223,9 @@ def image_digest(image: ImageRef) -> str:
 
 
 def _jobs(
-    question: Question, pictures: list[str], identity: Mapping[str, Any], decoding: Decoding, samples: int
+    question: Question, images: list[str], identity: Mapping[str, Any], decoding: Decoding, samples: int
 ) -> Iterator[Job]:
-    asked = {"system": question.system_prompt, "text": question.text, "images": pictures}
+    asked = {"system": question.system_prompt, "text": question.text, "images": images}
     for sample in range(samples):
         seed = int(digest([decoding.seed, asked, sample])[:15], 16)
         everything = [VERSION, dict(identity), asked, decoding.settings(), sample]
@@ -235,21 +235,20 @@ def _jobs(
 def _in_order(
     questions: Sequence[Question],
     samples: int,
-    found: Mapping[tuple[str, int], Answer | Failure],
-    answers: Answers,
-) -> Answers:
-    for place in [(question.id, sample) for question in questions for sample in range(samples)]:
-        what = found[place]
-        if isinstance(what, Failure):
-            answers.failures[place] = what.reason
+    found: Mapping[tuple[str, int], Generation | Failure],
+    generations: Generations,
+) -> Generations:
+    for name, sample in [(question.id, sample) for question in questions for sample in range(samples)]:
+        outcome = found[name, sample]
+        if isinstance(outcome, Failure):
+            generations.failures[name, sample] = outcome.reason
         else:
-            name, sample = place
-            answers.responses.append(
-                Response(name, what.text, sample, finished=what.finished, tokens=what.tokens)
+            generations.responses.append(
+                Response(name, outcome.text, sample, finished=outcome.finished, tokens=outcome.tokens)
             )
-    if found and not answers.responses:
-        (name, _), reason = next(iter(answers.failures.items()))
+    if found and not generations.responses:
+        (name, _), reason = next(iter(generations.failures.items()))
         raise DataError(
             f"none of {len(questions):,} questions could be asked; the first one, {name}: {reason}"
         )
-    return answers
+    return generations

@@ -11,28 +11,28 @@ from typing import Any
 import torch
 
 from data import DataError, Example
-from eval.generate.cache import Answer, folder_fingerprint, hub_commit
+from eval.generate.cache import Generation, folder_fingerprint, hub_commit
 from eval.generate.generate import Decoding, Failure, Job, Question
 from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.policy import EMBEDDED, EncodedPrompt, Policy, PromptEncoder, load_policy
 from mm_cpgd.rollout import Completion, LocalEngine, RolloutEngine, Sampling
 
-# A question, its prompt, and its samples that are still to be drawn.
-_Asked = tuple[EncodedPrompt, Sequence[Job]]
+# An encoded prompt with the jobs that sample it.
+_Batched = tuple[EncodedPrompt, Sequence[Job]]
 
 
 class LocalGenerator:
-    """Answers with a model on this machine, which is loaded when the first answer is missing.
+    """Generator with a model on this machine, which is loaded at the first job.
 
     Args:
         model: hub name, folder, or ``embedded:…``.
         revision: of a hub name.
-        dtype: of the weights; ``auto`` is bfloat16 on a GPU that has it, else float32.
+        dtype: of the weights; ``auto`` is bfloat16 on a GPU that supports it, else float32.
         min_pixels: area that smaller images are scaled up to, None for the processor's own limit.
         max_pixels: area that larger images are scaled down to, likewise.
-        batch: answers decoded together; vLLM wants hundreds.
-        engine: of the trainer's, ``local`` or ``vllm``.
-        device: ``cuda``, ``cpu`` …; None for a GPU where there is one.
+        batch: responses decoded together; vLLM needs hundreds to be efficient.
+        engine: rollout engine, ``local`` or ``vllm``.
+        device: ``cuda``, ``cpu`` …; None for a GPU if there is one.
         trust_remote_code: run code that comes with the model.
     """
 
@@ -53,7 +53,7 @@ class LocalGenerator:
         self.batch, self.engine_name = batch, engine
         folder = EMBEDDED.get(model) or Path(model).expanduser()
         commit = None if folder.is_dir() else hub_commit(model, revision)
-        # Exactly the commit that answers are kept under, even if the name moves on meanwhile.
+        # The commit that cache keys are made of, even if the name is updated on the hub meanwhile.
         self.config = PolicyConfig(
             model=model,
             revision=commit or revision,
@@ -65,7 +65,7 @@ class LocalGenerator:
         if folder.is_dir():
             self.model_id = folder_fingerprint(folder)
         else:
-            # Where no commit is known nothing can be loaded either, and loading says best what is wrong.
+            # Without a known commit the model cannot be loaded either; the error of loading it is clearest.
             self.model_id = commit or (f"{model}@{revision}" if self.policy else "")
 
     @property
@@ -85,12 +85,12 @@ class LocalGenerator:
     @cached_property
     def policy(self) -> Policy:
         """The model. Raises ``UserError`` if it cannot be loaded."""
-        # Beside vLLM, which holds the weights on the GPU, it only encodes prompts.
+        # With vLLM, which holds the weights on the GPU, this copy only encodes prompts.
         return load_policy(self.config).to("cpu" if self.engine_name == "vllm" else self.device)
 
     @cached_property
     def engine(self) -> RolloutEngine:
-        """The trainer's sampling engine. Raises ``UserError`` if vLLM is wanted and is not there."""
+        """The rollout engine. Raises ``UserError`` if vLLM is required and not installed."""
         return self._vllm() if self.engine_name == "vllm" else LocalEngine(self.policy, self.batch)
 
     def _vllm(self) -> RolloutEngine:
@@ -109,17 +109,17 @@ class LocalGenerator:
         )
         return VllmEngine(self.policy, backend)
 
-    def generate(self, jobs: Iterable[Job], decoding: Decoding) -> Iterator[tuple[Job, Answer | Failure]]:
-        """Answer in batches of questions; only one batch's images are in memory."""
+    def generate(self, jobs: Iterable[Job], decoding: Decoding) -> Iterator[tuple[Job, Generation | Failure]]:
+        """Run the jobs in batches of questions; only the images of one batch are in memory."""
         sampling = Sampling(decoding.max_new_tokens, decoding.temperature, decoding.top_p)
-        asked: list[_Asked] = []
+        asked: list[_Batched] = []
         for question, same in itertools.groupby(jobs, key=lambda job: job.question):
             own = list(same)
             prompt = self._encode(question)
             if isinstance(prompt, Failure):
                 yield from ((job, prompt) for job in own)
                 continue
-            # The engine samples equally many completions of each prompt of a call.
+            # In one call the engine samples the same number of completions of each prompt.
             for part in _cut(own, self.batch):
                 if asked and (len(part) != len(asked[0][1]) or _full(asked, part, self.batch)):
                     yield from self._sample(asked, sampling)
@@ -134,30 +134,32 @@ class LocalGenerator:
             prompt = encoder.encode(Example(question.id, question.text, "", question.images))
         except DataError as error:
             return Failure(str(error))
-        except Exception as error:  # processors raise nearly anything; one row must not end a long run
-            return Failure(f"the model's processor refuses it: {type(error).__name__}: {error}"[:300])
+        except Exception as error:  # processors raise many types; one row must not end a long run
+            return Failure(f"the model's processor rejects it: {type(error).__name__}: {error}"[:300])
         limit = _context(self.policy.model)
         if limit is not None and len(prompt) >= limit:
             return Failure(
-                f"the prompt has {len(prompt):,} tokens, the model reads {limit:,}; lower --max-pixels"
+                f"the prompt has {len(prompt):,} tokens, the model's limit is {limit:,}; lower --max-pixels"
             )
         return prompt
 
-    def _sample(self, asked: Sequence[_Asked], sampling: Sampling) -> Iterator[tuple[Job, Answer | Failure]]:
+    def _sample(
+        self, asked: Sequence[_Batched], sampling: Sampling
+    ) -> Iterator[tuple[Job, Generation | Failure]]:
         prompts, jobs = zip(*asked, strict=True)
         seeds = [[job.seed for job in own] for own in jobs]
         try:
             groups = self.engine.generate(prompts, sampling, seeds)
         except torch.cuda.OutOfMemoryError as error:
-            yield from self._sample_less(asked, sampling, error)
+            yield from self._sample_halves(asked, sampling, error)
             return
         for own, group in zip(jobs, groups, strict=True):
-            yield from ((job, _answer(one)) for job, one in zip(own, group, strict=True))
+            yield from ((job, _generation(one)) for job, one in zip(own, group, strict=True))
 
-    def _sample_less(
-        self, asked: Sequence[_Asked], sampling: Sampling, error: Exception
-    ) -> Iterator[tuple[Job, Answer | Failure]]:
-        """Try again with half as many together; a single answer that does not fit is given up."""
+    def _sample_halves(
+        self, asked: Sequence[_Batched], sampling: Sampling, error: Exception
+    ) -> Iterator[tuple[Job, Generation | Failure]]:
+        """Retry with half the batch; a single response that does not fit into memory becomes a failure."""
         torch.cuda.empty_cache()
         if len(asked) > 1:
             halves = [asked[: len(asked) // 2], asked[len(asked) // 2 :]]
@@ -174,12 +176,12 @@ def _cut(jobs: Sequence[Job], size: int) -> list[Sequence[Job]]:
     return [jobs[start : start + size] for start in range(0, len(jobs), size)]
 
 
-def _full(asked: Sequence[_Asked], own: Sequence[Job], batch: int) -> bool:
+def _full(asked: Sequence[_Batched], own: Sequence[Job], batch: int) -> bool:
     return sum(len(jobs) for _, jobs in asked) + len(own) > batch
 
 
-def _answer(completion: Completion) -> Answer:
-    return Answer(completion.text, completion.finished, completion.tokens.numel())
+def _generation(completion: Completion) -> Generation:
+    return Generation(completion.text, completion.finished, completion.tokens.numel())
 
 
 def _dtype(wanted: str, device: torch.device) -> Any:
@@ -189,6 +191,6 @@ def _dtype(wanted: str, device: torch.device) -> Any:
 
 
 def _context(model: Any) -> int | None:
-    """Return how many tokens the model reads at most, None where it does not say."""
+    """Return the maximum number of tokens of the model, None if its config does not state it."""
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return limit if isinstance(limit, int) else None

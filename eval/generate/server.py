@@ -10,23 +10,24 @@ from typing import Any
 
 from PIL import Image
 
-from data import DataError, split_at_images
-from eval.generate.cache import Answer
-from eval.generate.client import Endpoint, EndpointError, image_part, text_part
+from data import DataError
+from data.example import split_at_images
+from eval.generate.cache import Generation
+from eval.generate.client import Endpoint, EndpointError, image_content, text_content
 from eval.generate.generate import Decoding, Failure, Job, Question
 
-# So many questions in a row without an answer, of no fault of their own, mean that the server is gone.
+# This many consecutive failures that no question is to blame for mean that the server is down.
 _GIVE_UP = 8
-# Statuses that blame the question: too long, too large.
-_OWN_FAULT = {400, 413, 422}
+# Statuses caused by the question itself: too long, too large.
+_QUESTION_ERRORS = {400, 413, 422}
 
 
 class ServerGenerator:
-    """Answers through an endpoint; a bounded number of questions is under way at any time.
+    """Generator with a model behind an endpoint; a bounded number of questions is in progress at any time.
 
     Args:
         endpoint: of the model.
-        min_pixels: area that smaller images are scaled up to before they are sent; None: as they are.
+        min_pixels: area that smaller images are scaled up to before they are sent; None for no scaling.
         max_pixels: area that larger images are scaled down to, likewise.
     """
 
@@ -38,7 +39,7 @@ class ServerGenerator:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """See ``Generator.identity``; of a server's weights only address and name are known."""
+        """See ``Generator.identity``; a server's weights are identified by its address and name only."""
         return {
             "engine": "endpoint",
             "model": self.endpoint.model,
@@ -47,39 +48,39 @@ class ServerGenerator:
             "max_pixels": self.max_pixels,
         }
 
-    def generate(self, jobs: Iterable[Job], decoding: Decoding) -> Iterator[tuple[Job, Answer | Failure]]:
-        """Answer in the order in which the server does.
+    def generate(self, jobs: Iterable[Job], decoding: Decoding) -> Iterator[tuple[Job, Generation | Failure]]:
+        """Yield in the order in which the server replies.
 
         Raises:
             EndpointError: every further question would fail the same way.
         """
-        # A few more than are asked at once, so that images are ready when a place comes free.
+        # A few more than the concurrency, so that images are encoded when a slot becomes free.
         ahead = self.endpoint.concurrency + 2
-        asked: dict[Future[Answer | Failure], Job] = {}
-        lost = _Lost()
+        pending: dict[Future[Generation | Failure], Job] = {}
+        failures = _FailureCounter()
         for job in jobs:
-            asked[_in_thread(self._ask, job, decoding)] = job
-            if len(asked) >= ahead:
-                yield from lost.checked(asked)
-        while asked:
-            yield from lost.checked(asked)
+            pending[_in_thread(self._generate, job, decoding)] = job
+            if len(pending) >= ahead:
+                yield from failures.completed(pending)
+        while pending:
+            yield from failures.completed(pending)
 
-    def _ask(self, job: Job, decoding: Decoding) -> Answer | Failure:
+    def _generate(self, job: Job, decoding: Decoding) -> Generation | Failure:
         try:
             messages = self._messages(job.question)
         except (DataError, OSError, ValueError) as error:
             return Failure(str(error))
         reply = self.endpoint.chat(messages, **_sampling(decoding, job.seed))
-        return Answer(reply.text, reply.finished, reply.completion_tokens)
+        return Generation(reply.text, reply.finished, reply.completion_tokens)
 
     def _messages(self, question: Question) -> list[dict[str, Any]]:
-        parts = [
-            image_part(self._scaled(question.images[piece].open()))
+        content = [
+            image_content(self._scaled(question.images[piece].open()))
             if isinstance(piece, int)
-            else text_part(piece)
+            else text_content(piece)
             for piece in split_at_images(question.text, len(question.images))
         ]
-        messages: list[dict[str, Any]] = [{"role": "user", "content": parts}]
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if question.system_prompt:
             messages.insert(0, {"role": "system", "content": question.system_prompt})
         return messages
@@ -95,16 +96,18 @@ class ServerGenerator:
         return image.resize(size, Image.Resampling.BICUBIC)
 
 
-class _Lost:
-    """Counts questions in a row that the server did not answer."""
+class _FailureCounter:
+    """Count of consecutive questions that the server did not answer."""
 
     def __init__(self) -> None:
         self.count = 0
 
-    def checked(self, asked: dict[Future[Answer | Failure], Job]) -> Iterator[tuple[Job, Answer | Failure]]:
-        """Wait until something is answered, and take it out."""
-        for future in wait(asked, return_when=FIRST_COMPLETED).done:
-            job = asked.pop(future)
+    def completed(
+        self, pending: dict[Future[Generation | Failure], Job]
+    ) -> Iterator[tuple[Job, Generation | Failure]]:
+        """Wait until at least one job is done; remove and yield those that are."""
+        for future in wait(pending, return_when=FIRST_COMPLETED).done:
+            job = pending.pop(future)
             try:
                 found = future.result()
             except EndpointError as error:
@@ -116,19 +119,21 @@ class _Lost:
     def _failed(self, error: EndpointError) -> Failure:
         if error.setup:
             raise error
-        self.count += error.status not in _OWN_FAULT
+        self.count += error.status not in _QUESTION_ERRORS
         if self.count >= _GIVE_UP:
             raise EndpointError(
-                f"{self.count} questions in a row got no answer, the last one because: {error}; what was "
-                "answered is kept: the same command goes on once the server answers",
+                f"{self.count} questions in a row got no reply, the last one because: {error}; finished "
+                "responses are cached: run the same command again once the server replies",
                 status=error.status,
             ) from error
         return Failure(str(error))
 
 
-def _in_thread(function: Callable[..., Answer | Failure], *arguments: Any) -> Future[Answer | Failure]:
-    """Run it in a thread that does not keep an interrupted command from ending, as a pool's threads would."""
-    future: Future[Answer | Failure] = Future()
+def _in_thread(
+    function: Callable[..., Generation | Failure], *arguments: Any
+) -> Future[Generation | Failure]:
+    """Run a function in a daemon thread; a pool's threads would keep an interrupted command from ending."""
+    future: Future[Generation | Failure] = Future()
 
     def run() -> None:
         try:
@@ -136,7 +141,7 @@ def _in_thread(function: Callable[..., Answer | Failure], *arguments: Any) -> Fu
         except BaseException as error:
             future.set_exception(error)
 
-    Thread(target=run, name="asking", daemon=True).start()
+    Thread(target=run, name="generate", daemon=True).start()
     return future
 
 
@@ -147,6 +152,6 @@ def _sampling(decoding: Decoding, seed: int) -> dict[str, Any]:
         "max_tokens": decoding.max_new_tokens,
         "temperature": decoding.temperature,
         "top_p": decoding.top_p,
-        # Servers hold seeds in 32 signed bits.
+        # Servers store seeds in 32 signed bits.
         "seed": seed % 2**31,
     }

@@ -1,1 +1,1 @@
-"""The benchmarks' own scoring rules: pure functions from texts and rows to verdicts and totals. No torch."""
+"""Official scoring of the benchmarks: pure functions from texts and rows to verdicts and totals. No torch."""

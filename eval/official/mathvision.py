@@ -1,13 +1,13 @@
-r"""MathVision's own scoring by rule: from a whole response and a row to a verdict.
+r"""Official scoring of MathVision: from a complete response and a row to a verdict.
 
-The benchmark's scorer reads numbers by the grammar of latex2sympy2 (1.9). It reads as far as it can and
-forgets the rest: ``45.``, ``5 triangles`` (``tr`` is a function there) and ``\frac{1}{8}}\mathrm{~m}^{2}``,
-which a greedy search for a box leaves, have a number. Letters are unknowns, so ``e``, ``5cm`` and ``\ln 2``,
+The benchmark's scorer parses numbers by the grammar of latex2sympy2 (1.9). It parses the longest prefix and
+ignores the rest: ``45.``, ``5 triangles`` (``tr`` is a function there) and ``\frac{1}{8}}\mathrm{~m}^{2}``,
+the result of a greedy search for a box, have a value. Letters are unknowns, so ``e``, ``5cm`` and ``\ln 2``,
 whose base is the letter e, have none. ``1\frac{1}{2}`` is a product, ``1/2\pi`` is 1/(2π), ``3:2`` a
 quotient, ``1,000`` a thousand. Degrees, Unicode (``√``, ``π``, ``×``), a bare ``%``, absolute values and
-``\frac12`` are not read.
+``\frac12`` are not parsed.
 
-Left out, as answers have no need of it: inequalities (which are 1 or 0 there), functions of a product without
+Not reproduced, because answers do not need it: inequalities (1 or 0 there), functions of a product without
 brackets, sums, integrals, matrices, ``\max``, ``\gcd``.
 """
 
@@ -21,17 +21,18 @@ from rewards import Status, Verdict
 from rewards.math.bounds import Unreadable
 from rewards.math.numeric import evaluate
 from rewards.math.parser import parse
-from rewards.math.tree import Node, exact, walk
+from rewards.math.tree import Node, exact_value, walk
 from rewards.math.tree import number as leaf
+from rewards.messages import short
 
-# Words that are functions' names to the scorer: where one follows, reading stops.
+# Function names of the scorer's grammar; parsing stops before them.
 _WORDS = "tr|rows|cols|diag|norm|eye|zeros|ones|rank|gcd|lcm|floor|ceil|svd|eig|orth|pmatrix|matrix"
 _TOKEN = re.compile(
     r"\s*(?P<number>\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d*\.\d+|\d+)(?P<percent>\\%)?"
     rf"|\s*(?P<other>\\[a-z]+|\\.|{_WORDS}|\S)",
     re.DOTALL,
 )
-_BLANKS = re.compile(r"\\displaystyle|\\q?quad|\\,|[~$']")
+_SPACING = re.compile(r"\\displaystyle|\\q?quad|\\,|[~$']")
 _DIVISIONS = frozenset(["/", ":", r"\div"])
 _OPERATORS = _DIVISIONS | {"+", "-", "*", r"\cdot", r"\times"}
 _NAMES = "frac sqrt pi sin cos tan arcsin arccos arctan sinh cosh tanh log binom lfloor lceil left"
@@ -40,22 +41,22 @@ _CLOSERS = {"(": ")", "[": "]", "{": "}", r"\lfloor": r"\rfloor", r"\lceil": r"\
 _ARROWS = r"\to \rightarrow \longrightarrow"
 _STRAY = r". _ & \\ \} \right \choose \rgroup \rbrack \rbrace \rvert"
 _STOPS = frozenset([*_CLOSERS.values(), *_WORDS.split("|"), *_ARROWS.split(), *_STRAY.split()])
-# "x = 5" gives the unknown its value there, and has it.
+# "x = 5" assigns the unknown its value there, and evaluates to it.
 _ASSIGNED = re.compile(r"\s*[a-df-z]\s*=(?!=)")
-# What has to follow, by what goes before: a fraction's arguments stand in braces.
+# Required next token by the preceding one: a fraction's arguments are in braces.
 _WANTED = {r"\frac": "{", r"\binom": "{", "numerator": "{", r"\sqrt": "{["}
 _KINDS = {r"\frac": "numerator", r"\binom": "numerator", "_": "base"}
 
 
 class _Prefix:
-    """Reads tokens until the scorer would stop.
+    """Parser of the prefix that the scorer would parse.
 
     Attributes:
-        pieces: what was read, respelt.
-        before: the last token, or what it stands for: ``number``, ``value`` (of a closed group), ``base``, …
-        groups: those that are open, each with what closes it and what it is.
-        divided: for each of them and for the whole: whether a divisor is open, which takes in all factors
-            that follow without a sign of multiplication.
+        pieces: parsed tokens, rewritten for this project's parser.
+        before: the last token or its kind: ``number``, ``value`` (of a closed group), ``base``, …
+        groups: open groups, each with its closing token and kind.
+        divided: for the whole and for each open group, whether a divisor is open, which includes all
+            following factors without a multiplication sign.
     """
 
     def __init__(self) -> None:
@@ -68,15 +69,15 @@ class _Prefix:
         return token in _STOPS and not self.groups and self.before != r"\log"
 
     def take(self, token: str) -> None:
-        """Read one token. Raises ``Unreadable`` where the scorer's parser fails."""
+        """Parse one token. Raises ``Unreadable`` if the scorer's parser fails."""
         if self.before in _WANTED and token not in _WANTED[self.before]:
-            raise Unreadable(f"{token!r} where braces should open")
+            raise Unreadable(f"{token!r} in place of an opening brace")
         if token in _CLOSERS:
             self._open(token)
         elif token in _CLOSERS.values():
             self._close(token)
         elif token not in _KNOWN:
-            raise Unreadable(f"{token!r} is outside of the scorer's grammar")
+            raise Unreadable(f"{token!r} is not in the scorer's grammar")
         elif token in _OPERATORS and self.before and self.before not in _OPERATORS:
             self._operate(token)
         else:
@@ -86,7 +87,7 @@ class _Prefix:
 
     def take_number(self, digits: str, percent: bool) -> None:
         if self.before in _WANTED:
-            raise Unreadable(f"{digits!r} where braces should open")
+            raise Unreadable(f"{digits!r} in place of an opening brace")
         if self.before in ("number", "value", "!", r"\pi"):
             self.pieces.append(r"\cdot ")
         spelled = digits.replace(",", "")
@@ -96,9 +97,9 @@ class _Prefix:
         self._end_divisor()
         return " ".join(self.pieces)
 
-    def _put(self, piece: str, stands_for: str) -> None:
+    def _put(self, piece: str, kind: str) -> None:
         self.pieces.append(piece)
-        self.before = stands_for
+        self.before = kind
 
     def _open(self, token: str) -> None:
         is_degree = (self.before, token) == (r"\sqrt", "[")
@@ -126,8 +127,8 @@ class _Prefix:
 
 
 def readable(text: str) -> str:
-    """Return the part of a lower-case text that the scorer reads. Raises ``Unreadable`` where it fails."""
-    text = _BLANKS.sub(" ", re.sub(r"\\[dt]frac", r"\\frac", text))
+    """Return the prefix of a lower-case text that the scorer parses. Raises ``Unreadable`` if it fails."""
+    text = _SPACING.sub(" ", re.sub(r"\\[dt]frac", r"\\frac", text))
     assigned = _ASSIGNED.match(text)
     text = text[assigned.end() :] if assigned else text
     prefix = _Prefix()
@@ -138,7 +139,7 @@ def readable(text: str) -> str:
         elif prefix.stops_at(token):
             break
         elif token == "e" and text[match.end() : match.end() + 1] != "^":
-            raise Unreadable("e is an unknown, but below a power")
+            raise Unreadable("e without an exponent is an unknown")
         elif token != r"\right":
             prefix.take(token)
     return prefix.end()
@@ -159,11 +160,11 @@ def number(text: str) -> int | float | None:
 
 
 def _rounded(tree: Node) -> int | float | None:
-    """As Python rounds: whole numbers that no division or function made stay whole."""
+    """Round as Python does; integers that no division or function produced stay integers."""
     nodes = list(walk(tree))
     if any(node.op not in _NUMERIC or node.name not in ("", "pi", "e") for node in nodes):
         return None
-    value = exact(tree)
+    value = exact_value(tree)
     if value is not None:
         whole = value.denominator == 1 and all(node.op in _WHOLE for node in nodes)
         return int(value) if whole else round(float(value), 2)
@@ -172,17 +173,17 @@ def _rounded(tree: Node) -> int | float | None:
 
 
 def _folded(node: Node) -> Node:
-    """The tree with its exact parts as numbers, as floating point knows no factorials."""
-    value = exact(node)
+    """Replace exact subtrees by numbers, because floating-point evaluation has no factorials."""
+    value = exact_value(node)
     if value is not None:
         return leaf(value)
     return Node(node.op, tuple(_folded(arg) for arg in node.args), name=node.name)
 
 
 def rounded_members(text: str) -> str:
-    r"""Return a tuple ``(…)`` or list ``[…]`` with each member rounded; any other text as it is.
+    r"""Return a tuple ``(…)`` or list ``[…]`` with each member rounded; any other text unchanged.
 
-    Members that name ``\infty``, and ``a`` and ``-a``, stay; one without a number leaves all as it is.
+    Members with ``\infty``, and ``a`` and ``-a``, are kept; one without a value leaves the text unchanged.
     """
     members = text[1:-1].split(",")
     if len(members) < 2 or text[:1] + text[-1:] not in ("()", "[]"):
@@ -200,7 +201,7 @@ def _member(text: str) -> str | None:
 
 
 def equal(first: str, second: str) -> bool:
-    """Whether two answers are the same to the scorer; an empty one equals nothing."""
+    """Whether the scorer finds two answers equal; an empty one equals nothing."""
     first, second = first.lower(), second.lower()
     if not first.replace(" ", "") or not second.replace(" ", ""):
         return False
@@ -214,7 +215,7 @@ _LETTERS = "ABCDE"
 _PHRASES = ("the final answer is", "the answer is", "the correct answer is", "the answer should be")
 _BOX = re.compile(r"oxed\{(.*)\}", re.DOTALL)
 _INTEGERS = re.compile(r"(0|-?[1-9][0-9]*)/(0|-?[1-9][0-9]*)")
-# What is taken out of an answer, in this order, which matters: a pair's first text becomes its second.
+# Replacements in an answer; their order matters.
 _DECORATION = (
     (" ", ""), (r"\,", ""), ("∞", r"\infty"), (r"+\infty", r"\infty"), (r"\\", "\\"), ("\n", ""),
     (r"\text", ""), (r"\mbox", ""), ("bmatrix", "pmatrix"), (r"\left", ""), (r"\right", ""),
@@ -223,24 +224,23 @@ _DECORATION = (
     (r"\left", ""), (r"\right", ""), (r"^{\circ}", ""), (r"^\circ", ""), (r"\$", ""), ("$", ""),
     (r"\%", ""), ("{.", "{0."),
 )  # fmt: skip
-# In one string an answer may be both: (a) is unwrapped for every letter before {a} is.
+# Order: (a) is unwrapped for every letter before {a} is, because an answer may contain both.
 _WRAPPED = [(mark.format(letter), letter) for mark in ("({})", "{{{}}}") for letter in _LETTERS.lower()]
-_SHORT = 60
 
 
 def extract_answer(response: str) -> str:
-    """Return the answer of a whole response, lower-case and without decoration; empty if nothing is left."""
+    """Return the answer of a complete response, lower-case, without decoration; empty if nothing is left."""
     answer = _bare(_found(response.strip()))
     for wrapped, letter in _WRAPPED:
         answer = answer.replace(wrapped, letter)
     return answer.rstrip(".").lstrip(":").strip()
 
 
-def judge(response: str, gold: str, choices: Sequence[str] = ()) -> Verdict:
+def grade(response: str, gold: str, choices: Sequence[str] = ()) -> Verdict:
     """Score a response as MathVision does.
 
     Args:
-        response: the model's whole text.
+        response: complete text of the model.
         gold: the gold letter, or the gold answer of a free-form question.
         choices: the options' texts in order A, B, …; empty for a free-form question.
     """
@@ -248,26 +248,28 @@ def judge(response: str, gold: str, choices: Sequence[str] = ()) -> Verdict:
     if not answer:
         return Verdict(0.0, Status.NO_ANSWER, None, "no answer was found in the response")
     if equal(gold, answer):
-        return Verdict(1.0, Status.CORRECT, answer, f"{_short(answer)} equals the gold answer {_short(gold)}")
+        return Verdict(
+            1.0, Status.CORRECT, answer, f"{short(answer, 60)} equals the gold answer {short(gold, 60)}"
+        )
     option = _gold_option(gold, choices)
     if equal(option, answer):
-        reason = f"{_short(answer)} equals the text of the gold option {gold}, {_short(option)}"
+        reason = f"{short(answer, 60)} equals the text of the gold option {gold}, {short(option, 60)}"
         return Verdict(1.0, Status.CORRECT, answer, reason)
     if not _comparable(answer, gold, choices):
-        reason = f"{_short(answer)} is no number that MathVision's rule reads, and no option's letter or text"
+        reason = f"{short(answer, 60)} is not a number that MathVision parses, nor an option's letter or text"
         return Verdict(0.0, Status.UNPARSABLE_ANSWER, answer, reason)
-    meant = f"{gold}, {_short(option)}" if option else _short(gold)
-    return Verdict(0.0, Status.WRONG, answer, f"{_short(answer)} is not equal to the gold answer {meant}")
+    meant = f"{gold}, {short(option, 60)}" if option else short(gold, 60)
+    return Verdict(0.0, Status.WRONG, answer, f"{short(answer, 60)} is not equal to the gold answer {meant}")
 
 
 def _gold_option(gold: str, choices: Sequence[str]) -> str:
-    """The gold option's text; empty if there are no options or the gold answer is none of their letters."""
+    """Return the gold option's text; empty if the gold answer is not the letter of an option."""
     index = ord(gold) - ord("A") if len(gold) == 1 else -1
     return choices[index] if 0 <= index < len(choices) else ""
 
 
 def _comparable(answer: str, gold: str, choices: Sequence[str]) -> bool:
-    """Whether the rule had something to compare: a number, a tuple, an option, or words where the gold is."""
+    """Whether the answer is comparable: a number, a tuple, an option, or text like the gold answer."""
     if number(answer) is not None or rounded_members(answer) != answer:
         return True
     if choices:
@@ -277,7 +279,7 @@ def _comparable(answer: str, gold: str, choices: Sequence[str]) -> bool:
 
 
 def _found(text: str) -> str:
-    """The part of a response in which the answer is."""
+    """Return the part of a response that contains the answer."""
     text = next((letter for letter in _LETTERS if _is_letter(text, letter)), text)
     last = text.split("is ")[-1].rstrip(".")
     if _is_number(last):
@@ -301,7 +303,7 @@ def _is_number(text: str) -> bool:
 
 
 def _phrased(text: str) -> str:
-    """What follows each phrase in turn, lower-case before capital, to the end of its line and sentence."""
+    """Return what follows each phrase, lower case before capitalised, to the end of its line and sentence."""
     for phrase in _PHRASES:
         for spelling in (phrase, phrase.replace("the", "The")):
             _, said, after = text.rpartition(spelling)
@@ -312,7 +314,7 @@ def _phrased(text: str) -> str:
 
 
 def _bare(text: str) -> str:
-    """Lower-case, out of its box, the last side of an equation, without decoration."""
+    """Return the lower-case answer out of its box, the last side of an equation, without decoration."""
     text = text.lower().replace("{}", "")
     box = _BOX.search(text)
     text = box[1] if box else text
@@ -347,8 +349,3 @@ def _braced(arguments: str) -> str:
         return arguments
     top, bottom = arguments[0], arguments[1]
     return f"{{{top}}}{bottom if bottom == '{' else f'{{{bottom}}}'}{arguments[2:]}"
-
-
-def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= _SHORT else text[: _SHORT - 1] + "…"

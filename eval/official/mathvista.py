@@ -1,12 +1,12 @@
-"""MathVista's own scoring by rule: from an extraction and a row to a prediction and a verdict.
+"""Official scoring of MathVista: from an extraction and a row to a prediction and a verdict.
 
-A multiple-choice extraction becomes the text of an option, by its letter or, as there is always one, by the
-smallest edit distance; a number is rounded as the row wants it; then texts are compared.
+A multiple-choice extraction becomes the text of an option, by its letter or else by the smallest edit
+distance; a number is rounded to the row's precision; then texts are compared.
 
 Source: Lu et al. 2024, arXiv 2310.02255, and the folder ``evaluation`` of github.com/lupantech/MathVista
-(``calculate_score.py``, and ``extract_answer.py`` for what needs no LLM). Options are compared by text, as
-some rows have two of the same (740, 781). Where this differs from that code: a precision is made a whole
-number first, as copies of the data have 1.0 for it.
+(``calculate_score.py``, and ``extract_answer.py`` for what needs no LLM). Options are compared by text,
+because some rows have the same one twice (740, 781). Difference from that code: a precision is converted to
+an integer first, because copies of the data have 1.0.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from rapidfuzz.distance import Levenshtein
 
 from rewards import Status, Verdict
+from rewards.messages import short
 
 _LETTER = re.compile(r"\(([a-zA-Z])\)")
 _QUOTED = re.compile(r'The answer is "(.*)"\.')
-# An edit distance takes time by the product of both lengths; what is longer is cut at this length.
+# The time of an edit distance is the product of both lengths; longer texts are cut.
 _MAX_CHARS = 20_000
-_SHORT = 60
 
 
 def quick_extraction(response: str, answer_type: str, choices: Sequence[str] = ()) -> str | None:
@@ -42,10 +42,10 @@ def quick_extraction(response: str, answer_type: str, choices: Sequence[str] = (
 def predict(
     extraction: str, answer_type: str, choices: Sequence[str] = (), precision: float | None = None
 ) -> str | None:
-    """Return the option's text, or the number as the row wants it; None if the extraction is no number.
+    """Return the option's text, or the number rounded for the row; None if the extraction is not a number.
 
     Args:
-        extraction: what was read out of a response.
+        extraction: answer extracted from a response.
         answer_type: ``text`` (of an option), ``integer``, ``float`` or ``list``.
         choices: the options' texts in order A, B, …; empty for a free-form question.
         precision: decimals of a float.
@@ -71,26 +71,25 @@ def _option(extraction: str, choices: Sequence[str]) -> str:
     return min(choices, key=lambda choice: Levenshtein.distance(named[:_MAX_CHARS], choice))
 
 
-def judge(
+def grade(
     extraction: str,
     gold: str,
     answer_type: str,
     choices: Sequence[str] = (),
     precision: float | None = None,
 ) -> Verdict:
-    """Score an extraction as MathVista does; arguments as for ``predict``, ``gold`` the answer's text."""
+    """Score an extraction as MathVista does; ``gold`` is the gold answer's text, others as in ``predict``."""
     prediction = predict(extraction, answer_type, choices, precision)
     if prediction is None:
-        reason = f"{_short(extraction)} is no number, where {answer_type} is asked for"
+        reason = f"{_quoted(extraction)} is not a number, but {answer_type} is required"
         return Verdict(0.0, Status.UNPARSABLE_ANSWER, extraction, reason)
-    how = f"{_short(extraction)}, taken as {_short(prediction)},"
+    how = f"{_quoted(extraction)}, taken as {_quoted(prediction)},"
     if prediction == extraction:
-        how = _short(prediction)
+        how = _quoted(prediction)
     if prediction == gold:
         return Verdict(1.0, Status.CORRECT, prediction, f"{how} is the gold answer")
-    return Verdict(0.0, Status.WRONG, prediction, f"{how} is not the gold answer {_short(gold)}")
+    return Verdict(0.0, Status.WRONG, prediction, f"{how} is not the gold answer {_quoted(gold)}")
 
 
-def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return repr(text if len(text) <= _SHORT else text[: _SHORT - 1] + "…")
+def _quoted(text: str) -> str:
+    return repr(short(text, 60))

@@ -1,20 +1,20 @@
-r"""OlympiadBench's own scoring by rule: from a completion and a row to a verdict, and to accuracy by subset.
+r"""Official scoring of OlympiadBench: from a response and a row to a verdict, and to accuracy by subset.
 
-Both the completion's answer and the gold answer are freed of boxes and decoration, cut at the commas that
-stand outside of ( ) and [ ], each \pm is made two parts, and the parts are paired in any order
-(``eval.official.olympiadbench_parts`` compares two of them).
+The response's answer and the gold answer are freed of boxes and decoration and split at the commas outside
+of ( ) and [ ], each \pm becomes two items, and the items are paired in any order
+(``eval.official.olympiadbench_items`` compares two of them).
 
 Source: He et al. 2024, arXiv 2402.14008, and the folder ``inference`` of github.com/OpenBMB/OlympiadBench
-(``judge.py``, ``code/math_judger.py``, ``calculate_accuracy.py``). Where this differs from that code:
+(``judge.py``, ``code/math_judger.py``, ``calculate_accuracy.py``). Differences from that code:
 
-* Expressions are read by this project's parser, not by sympy's ``parse_latex``, and compared by it at fixed
-  points before sympy is asked, in a worker process, with limits of size and time. Names are real, e and i
-  are the constants, and a timed-out comparison is wrong.
-* Equations are equal if their ratio is any constant but 0; there it or its inverse must be an integer.
-* Two answers in Chinese words are equal if they are the same; there any two are, as nothing is left of them.
-* Intervals and tuples must have as many ends; there the shorter one decides.
-* Several errors ("0.1,0.01") belong to the gold answer's parts; there to the answer's, as they are ordered.
-* A row without a completion is wrong; there it leaves the average.
+* Expressions are parsed by this project, not by sympy's ``parse_latex``, and compared at fixed points before
+  sympy decides in a worker process, with limits of size and time. Names are real, e and i are the constants,
+  and a timed-out comparison is wrong.
+* Equations are equal if their ratio is any nonzero constant; there it or its inverse must be an integer.
+* Answers in Chinese words are equal if identical; there any two are equal, because the words are removed.
+* Intervals and tuples must have the same number of ends; there the shorter one decides.
+* Several errors ("0.1,0.01") apply to the gold answer's items; there to the answer's, in their order.
+* A row without a response is wrong; there it is excluded from the average.
 * "±" and ``\%`` are read as ``\pm`` and ``%``; spaces around an answer do not count.
 """
 
@@ -26,13 +26,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from data.example import DataError
-from eval.official.olympiadbench_parts import Budget, same_part
+from eval.official.olympiadbench_items import Budget, same_item
+from rewards.messages import short
 from rewards.verdict import Status, Verdict
 
 DEFAULT_ERROR = 1e-8
 TIME_LIMIT = 2.0
 _MAX_CHARS = 2_000
-_MAX_PARTS = 30
+_MAX_ITEMS = 30
 _FINAL = {
     False: re.compile(r"So the final answer is (.*)"),
     True: re.compile(r"所以最终答案是(.*)"),
@@ -53,15 +54,15 @@ _CHINESE = re.compile("[\u4e00-\u9fff]+")
 _PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])")
 
 
-def extract_answer(completion: str, *, chinese: bool = False) -> str | None:
+def extract_answer(response: str, *, chinese: bool = False) -> str | None:
     r"""Return the bare final answer, None if there is none.
 
-    It is looked for behind "So the final answer is" ("所以最终答案是") in the last line that says it, else in
-    the whole completion: all boxes, joined by commas; without a box, the formulas between dollar signs of the
-    last line; without those, all of it. A box that does not close is no answer.
+    It is searched after "So the final answer is" ("所以最终答案是") in the last line with these words,
+    else in the complete response: all boxes, joined by commas; without a box, the formulas between dollar
+    signs of the last line; without those, all of the text. With an unclosed box there is no answer.
     """
-    found = _FINAL[chinese].findall(completion)
-    text = found[-1] if found else completion
+    found = _FINAL[chinese].findall(response)
+    text = found[-1] if found else response
     contents = _boxes(text)
     if contents is None:
         return None
@@ -71,7 +72,7 @@ def extract_answer(completion: str, *, chinese: bool = False) -> str | None:
 
 
 def _boxes(text: str) -> list[str] | None:
-    r"""Return what each \boxed holds, None if one does not close."""
+    r"""Return the contents of each \boxed, None if one is not closed."""
     contents, end = [], 0
     while (start := text.find(_BOX, end)) >= 0:
         end = _closing(text, start + len(_BOX))
@@ -82,7 +83,7 @@ def _boxes(text: str) -> list[str] | None:
 
 
 def _closing(text: str, start: int) -> int:
-    """Return the place after the brace that closes one opened before ``start``, 0 if none does."""
+    """Return the index after the brace that closes one opened before ``start``, 0 if there is none."""
     depth = 1
     for brace in re.compile(r"[{}]").finditer(text, start):
         depth += 1 if brace.group() == "{" else -1
@@ -92,7 +93,7 @@ def _closing(text: str, start: int) -> int:
 
 
 def _undecorated(text: str) -> str:
-    r"""Drop what does not change an answer, and what stands before \in."""
+    r"""Remove decoration that does not change an answer, and everything before \in."""
     text = text.split("\\in ")[1] if "\\in " in text else text
     for pattern, replacement in _REPLACED:
         text = pattern.sub(replacement, text)
@@ -100,38 +101,38 @@ def _undecorated(text: str) -> str:
 
 
 def split_answer(answer: str) -> list[str]:
-    """Cut at the commas outside of ( ) and [ ]; a last empty part is none."""
-    parts, depth, start = [], 0, 0
+    """Split at the commas outside of ( ) and [ ]; a last empty item is dropped."""
+    items, depth, start = [], 0, 0
     for i, sign in enumerate(answer):
         depth += (sign in "([") - (sign in ")]")
         if sign == "," and not depth:
-            parts.append(answer[start:i].strip())
+            items.append(answer[start:i].strip())
             start = i + 1
-    return [*parts, answer[start:].strip()] if start < len(answer) else parts
+    return [*items, answer[start:].strip()] if start < len(answer) else items
 
 
 def _errors(error: str | float | None, count: int) -> list[float]:
-    """One absolute error for each of ``count`` parts. Raises ``DataError`` if the column cannot be read."""
+    """Return the absolute error of each of ``count`` items. Raises ``DataError`` if the column is invalid."""
     try:
         given = [float(one) if one.strip() else DEFAULT_ERROR for one in str(error or "").split(",")]
     except ValueError:
         given = [math.nan]
     if not all(math.isfinite(one) and one >= 0 for one in given):
-        raise DataError(f"error {error!r} is not a number or several with commas, none below 0")
+        raise DataError(f"error {error!r} must be one or several nonnegative numbers, separated by commas")
     return given * count if len(given) == 1 else (given + [DEFAULT_ERROR] * count)[:count]
 
 
-def _expanded(parts: Sequence[str], errors: Sequence[float]) -> list[tuple[str, float]]:
-    r"""Each part with its error; one with \pm as two."""
+def _expanded(items: Sequence[str], errors: Sequence[float]) -> list[tuple[str, float]]:
+    r"""Return each item with its error; one with \pm becomes two."""
     return [
-        (_PLUS_MINUS.sub(sign, part), error)
-        for part, error in zip(parts, errors, strict=True)
-        for sign in ("+-" if _PLUS_MINUS.search(part) else "+")
+        (_PLUS_MINUS.sub(sign, item), error)
+        for item, error in zip(items, errors, strict=True)
+        for sign in ("+-" if _PLUS_MINUS.search(item) else "+")
     ]
 
 
-def judge(
-    completion: str,
+def grade(
+    response: str,
     gold: str,
     *,
     error: str | float | None = None,
@@ -139,29 +140,29 @@ def judge(
     chinese: bool = False,
     limit: float = TIME_LIMIT,
 ) -> Verdict:
-    """Return the verdict on a completion.
+    """Score a response as OlympiadBench does.
 
     Args:
-        completion: the model's whole text.
+        response: complete text of the model.
         gold: the gold answer, the row's ``final_answer[0]``.
-        error: the row's ``error``: how far numbers may be apart; one for all parts or one each, by commas.
+        error: the row's ``error``: absolute tolerance, one for all items or one each, separated by commas.
         answer_type: the row's; errors do not apply to tuples.
         chinese: whether the question was asked in Chinese.
-        limit: seconds that sympy may take for one pair of parts; five times as long for all of them.
+        limit: seconds of sympy for one pair of items; five times as long for all pairs.
 
     Raises:
-        DataError: ``error`` cannot be read.
+        DataError: ``error`` is invalid.
     """
-    answer = extract_answer(completion, chinese=chinese)
+    answer = extract_answer(response, chinese=chinese)
     if answer is None:
-        return Verdict(0.0, Status.NO_ANSWER, None, "no answer was found in the completion")
+        return Verdict(0.0, Status.NO_ANSWER, None, "no answer was found in the response")
     wanted = _bare_gold(gold)
     if answer == wanted:
         return Verdict(1.0, Status.CORRECT, answer, f"{_short(answer)} is the gold answer's own text")
     if len(answer) > _MAX_CHARS:
-        reason = f"the answer has {len(answer):,} characters, at most {_MAX_CHARS:,} are read"
+        reason = f"the answer has {len(answer):,} characters, the limit is {_MAX_CHARS:,}"
         return Verdict(0.0, Status.UNPARSABLE_ANSWER, answer, reason)
-    return _judge_parts(answer, wanted, None if "Tuple" in answer_type else error, Budget(limit, 5 * limit))
+    return _grade_items(answer, wanted, None if "Tuple" in answer_type else error, Budget(limit, 5 * limit))
 
 
 def _bare_gold(gold: str) -> str:
@@ -169,26 +170,26 @@ def _bare_gold(gold: str) -> str:
     return _undecorated(",".join(contents) if contents else gold)
 
 
-def _judge_parts(answer: str, gold: str, error: str | float | None, budget: Budget) -> Verdict:
+def _grade_items(answer: str, gold: str, error: str | float | None, budget: Budget) -> Verdict:
     answers = split_answer(_CHINESE.sub("", answer))
     golds = split_answer(_CHINESE.sub("", gold))
-    left = [part for part, _ in _expanded(answers, [0.0] * len(answers))]
+    left = [item for item, _ in _expanded(answers, [0.0] * len(answers))]
     wanted = _expanded(golds, _errors(error, len(golds)))
-    if not left or len(left) != len(wanted) or len(left) > _MAX_PARTS:
-        reason = f"{len(left)} parts of mathematics, {len(wanted)} in the gold answer {_short(gold)}"
+    if not left or len(left) != len(wanted) or len(left) > _MAX_ITEMS:
+        reason = f"{len(left)} items, {len(wanted)} in the gold answer {_short(gold)}"
         return Verdict(0.0, Status.WRONG, answer, reason)
-    for part, tolerance in wanted:
-        failed = _take(left, part, tolerance, budget)
+    for item, tolerance in wanted:
+        failed = _take(left, item, tolerance, budget)
         if failed:
-            return Verdict(0.0, failed, answer, f"{_short(answer)} has nothing shown to equal {_short(part)}")
+            return Verdict(0.0, failed, answer, f"{_short(answer)} has nothing shown to equal {_short(item)}")
     return Verdict(1.0, Status.CORRECT, answer, f"{_short(answer)} equals {_short(gold)}")
 
 
 def _take(left: list[str], gold: str, error: float, budget: Budget) -> Status | None:
-    """Remove the first part that equals ``gold``. Return None, or if there is none, why."""
+    """Remove the first item that equals ``gold`` and return None; if there is none, return the status."""
     found: Status = Status.UNPARSABLE_ANSWER
-    for i, part in enumerate(left):
-        status = same_part(part, gold, error, budget)
+    for i, item in enumerate(left):
+        status = same_item(item, gold, error, budget)
         if status is Status.CORRECT:
             del left[i]
             return None
@@ -198,20 +199,19 @@ def _take(left: list[str], gold: str, error: float, budget: Budget) -> Status | 
 
 
 def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= 60 else text[:57] + "…"
+    return short(text, 60, keep=57)
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Right answers of a number of rows."""
+    """Number of right responses among a number of rows."""
 
     correct: float
     total: int
 
     @property
     def share(self) -> float | None:
-        """The share of right answers, None without rows."""
+        """Share of right responses, None without rows."""
         return self.correct / self.total if self.total else None
 
 
@@ -222,7 +222,7 @@ def accuracies(
 
     Args:
         scored: (subset, score) of each row; a subset is named like ``OE_MM_maths_en_COMP``.
-        subsets: those that are listed even if they have no row.
+        subsets: included even if they have no row.
     """
     scores: dict[str, list[float]] = {name: [] for name in subsets}
     for subset, score in scored:

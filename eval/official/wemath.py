@@ -1,7 +1,7 @@
-"""We-Math's own scoring: from answers to its four-dimensional metrics.
+"""Official scoring of We-Math: from responses to its four-dimensional metrics.
 
 Each problem of two or three steps is asked as a whole and step by step, so that a right answer to the whole
-can be told from knowledge of its parts:
+can be distinguished from knowledge of its steps:
 
 | | whole wrong | whole right, strict | whole right, loose |
 |---|---|---|---|
@@ -12,8 +12,8 @@ can be told from knowledge of its parts:
 IK is insufficient knowledge, IG inadequate generalisation, CM complete mastery, RM rote memorisation.
 
 Source: Qiao et al. 2024, arXiv 2407.01284, and the folder ``evaluation`` of github.com/We-Math/We-Math. The
-latter always divides by the 525 problems of testmini; here the divisor is the number of problems whose rows
-are all there, 525 when none is missing. A share of nothing is None where the latter divides by zero.
+latter always divides by the 525 problems of testmini; here the divisor is the number of problems with all
+rows, 525 if none is missing. A share of nothing is None here; the latter divides by zero.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _KEY = re.compile(r"([23])steps_([123]|multi)")
 
 
 def extract_letter(response: str) -> str | None:
-    """Return the letter that follows the last "Answer", or that the response begins with if there is none.
+    """Return the letter after the last "Answer", or at the start of the response if there is none.
 
-    Spaces and the signs ``<``, ``>``, ``:``, ``.`` before it are passed over, nothing else: "Answer: (B)" and
-    "answer: B" have no letter for the benchmark. What follows the letter does not matter.
+    Only spaces and the characters ``<``, ``>``, ``:``, ``.`` before it are skipped: "Answer: (B)" and
+    "answer: B" have no letter for the benchmark. Text after the letter is ignored.
     """
     tail = re.sub(r"[<>:.]", "", response.rpartition("Answer")[2]).strip()
     return tail[0] if tail and tail[0] in _LETTERS else None
@@ -44,10 +44,10 @@ class Row:
     """One scored question.
 
     Attributes:
-        problem: the problem that it belongs to (column ``ID``).
-        key: its place there (column ``key``): ``2steps_1``, ``2steps_2``, ``2steps_multi``, ``3steps_1``, ….
+        problem: it belongs to (column ``ID``).
+        key: its position (column ``key``): ``2steps_1``, ``2steps_2``, ``2steps_multi``, ``3steps_1``, …
         hit: whether it was answered right.
-        knowledge: the concept it asks for (column ``knowledge concept``).
+        knowledge: its knowledge concept (column ``knowledge concept``).
     """
 
     problem: str
@@ -60,16 +60,14 @@ def scored_row(record: Mapping[str, object], response: str) -> Row:
     """Score the response to one record of ``testmini.json``. Raises ``DataError`` if a column is missing."""
     missing = [column for column in ("ID", "key", "answer") if column not in record]
     if missing:
-        raise DataError(
-            f"a We-Math row has no {', '.join(missing)}; take the rows of testmini.json as they are"
-        )
+        raise DataError(f"a We-Math row has no {', '.join(missing)}; use the rows of testmini.json unchanged")
     hit = extract_letter(response) == record["answer"]
     return Row(str(record["ID"]), str(record["key"]), hit, str(record.get("knowledge concept", "")))
 
 
 @dataclass(frozen=True)
 class Mastery:
-    """How many problems fall into each class, strict or loose.
+    """Number of problems in each class, strict or loose.
 
     Attributes:
         insufficient: IK, some step wrong and the whole wrong.
@@ -85,7 +83,7 @@ class Mastery:
 
     @property
     def total(self) -> int:
-        """The number of problems."""
+        """Number of problems."""
         return self.insufficient + self.inadequate + self.mastered + self.rote
 
     @property
@@ -101,15 +99,15 @@ class Mastery:
 
 @dataclass(frozen=True)
 class Metrics:
-    """All that We-Math reports. Accuracies are shares, None where there is no such question.
+    """Metrics that We-Math reports. Accuracies are shares, None without such questions.
 
     Attributes:
-        strict: classes where mastery needs every step.
-        loose: classes where mastery needs any step.
+        strict: classes if mastery requires every step.
+        loose: classes if mastery requires any step.
         one_step: accuracy of all single steps.
-        two_step: accuracy of the wholes of two steps.
-        three_step: accuracy of the wholes of three steps.
-        incomplete: problems left out of ``strict`` and ``loose`` because a row of theirs is missing.
+        two_step: accuracy of the whole problems of two steps.
+        three_step: accuracy of the whole problems of three steps.
+        incomplete: problems excluded from ``strict`` and ``loose`` because a row is missing.
     """
 
     strict: Mastery
@@ -145,7 +143,7 @@ def metrics(rows: Iterable[Row]) -> Metrics:
     """Return We-Math's metrics; the order of rows does not matter.
 
     Raises:
-        DataError: a key is none of the benchmark's, or a question occurs twice.
+        DataError: an invalid key, or a duplicate question.
     """
     problems = _problems(rows)
     complete = [hits for hits in problems.values() if len(hits) == _length(hits) + 1]
@@ -160,7 +158,7 @@ def metrics(rows: Iterable[Row]) -> Metrics:
 
 
 def knowledge_accuracy(rows: Iterable[Row]) -> dict[str, tuple[int, int]]:
-    """Return (right, asked) for each knowledge concept, of single steps, which ask for one concept each."""
+    """Return (right, total) by knowledge concept, of single steps, which have one concept each."""
     counts: dict[str, list[bool]] = defaultdict(list)
     for row in rows:
         if not row.key.endswith("multi"):
@@ -169,17 +167,17 @@ def knowledge_accuracy(rows: Iterable[Row]) -> dict[str, tuple[int, int]]:
 
 
 def _problems(rows: Iterable[Row]) -> dict[str, dict[str, bool]]:
-    """Hits by problem and key."""
+    """Return the hits by problem and key."""
     problems: dict[str, dict[str, bool]] = defaultdict(dict)
     for row in rows:
         known = _KEY.fullmatch(row.key)
         if not known or known.groups() == ("2", "3"):
             raise DataError(
-                f"{row.problem}: {row.key!r} is no We-Math key; keys look like 2steps_1, 3steps_multi"
+                f"{row.problem}: {row.key!r} is not a We-Math key; keys look like 2steps_1, 3steps_multi"
             )
         hits = problems[row.problem]
         if row.key in hits:
-            raise DataError(f"{row.problem}: {row.key} is there twice; keep one answer to each question")
+            raise DataError(f"{row.problem}: {row.key} occurs twice; keep one row per question")
         if hits and next(iter(hits))[0] != row.key[0]:
             raise DataError(
                 f"{row.problem} has both {next(iter(hits))} and {row.key}; give problems their own IDs"
@@ -189,7 +187,7 @@ def _problems(rows: Iterable[Row]) -> dict[str, dict[str, bool]]:
 
 
 def _length(hits: Mapping[str, bool]) -> int:
-    """How many steps a problem has, by the name of any of its keys."""
+    """Return the number of steps of a problem, from any of its keys."""
     return int(next(iter(hits))[0])
 
 

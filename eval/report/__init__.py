@@ -1,4 +1,4 @@
-"""Results on one page that opens from disk, without network: scoreboard, groups and every answer."""
+"""HTML page of results, self-contained and offline: scoreboard, groups and every response."""
 
 from eval.report.page import write_page
 

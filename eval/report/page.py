@@ -1,4 +1,4 @@
-"""Puts the page of results together."""
+"""Assembly of the page of results from its templates, data and script."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from eval.report.answers import browser_data
-from eval.report.pictures import BYTE_BUDGET, PageImages, Pictures
-from eval.report.sheets import costs, paired, read_sheets
+from eval.report.images import BYTE_BUDGET, ImageLookup, PageImages
+from eval.report.responses import browser_data
+from eval.report.sheets import control_drops, paired, read_sheets
 from mm_cpgd.config.yaml import dump_yaml
-from mm_cpgd.report.page import percent, visible
+from mm_cpgd.report.html import template_environment
 from mm_cpgd.tracking.files import finite, writing
 
 
@@ -25,30 +25,30 @@ def write_page(
     path: str | Path,
     results: Sequence[tuple[str, Path]],
     *,
-    images: Pictures | None = None,
+    images: ImageLookup | None = None,
     byte_budget: int = BYTE_BUDGET,
 ) -> Path:
-    """Write one HTML file that shows results and every answer in them, and return its path.
+    """Write one HTML file with results and all their responses, and return its path.
 
     Args:
-        path: of the page; its folder is made if need be.
-        results: label and result folder of each; those of the same benchmark are shown side by side.
-        images: gives a question's pictures by its id, for those that are no files; with several benchmarks a
-            mapping of such functions by benchmark.
-        byte_budget: of all thumbnails together; an image that finds no room is named.
+        path: of the page; its folder is created if it does not exist.
+        results: label and folder of each result; those of the same benchmark are shown side by side.
+        images: returns a question's images by its id, for images that are not files; with several benchmarks
+            a mapping of such functions by benchmark.
+        byte_budget: of all thumbnails together; of images beyond it only the origin is shown.
 
     Raises:
-        UserError: a folder holds no result, or the page cannot be written.
+        UserError: a folder contains no result, or the page cannot be written.
     """
     sheets = read_sheets(results)
     shown = PageImages(sheets, images, byte_budget)
-    answers = browser_data(sheets, shown)
+    responses = browser_data(sheets, shown)
     script = _script()
     page = environment().get_template("page.html.jinja").render(
         title=" · ".join(sheet.benchmark for sheet in sheets),
         sheets=sheets,
         labels=list(dict.fromkeys(label for sheet in sheets for label in sheet.labels)),
-        answers=embedded(answers),
+        responses=embedded(responses),
         images=embedded(shown.urls),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -63,29 +63,21 @@ def write_page(
 
 
 def embedded(value: Any) -> Markup:
-    """Return JSON that no text in it can end: every ``<`` is escaped, so no ``</script>`` and no ``<!--``."""
+    """Return JSON for a script element: every ``<`` is escaped, so that no text can contain ``</script>``."""
     text = json.dumps(finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c"))
 
 
 def environment() -> jinja2.Environment:
-    """Return the templates of this page, and those of the training report that it shares."""
-    environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(
-            [jinja2.PackageLoader("eval", "report"), jinja2.PackageLoader("mm_cpgd", "report")]
-        ),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"visible": visible, "percent": percent, "between": between, "yaml": _yaml}
-    environment.filters |= {"points": points, "paired": paired, "costs": costs}
+    """Return the template environment of the page, which includes the templates of the training report."""
+    environment = template_environment("eval", "report")
+    environment.filters |= {"between": between, "yaml": _yaml}
+    environment.filters |= {"points": points, "paired": paired, "control_drops": control_drops}
     return environment
 
 
 def between(score: Mapping[str, Any]) -> str:
-    """Return ``37.5–46.2 %``, the ends of a score's interval."""
+    """Return the interval of a score, as ``37.5–46.2 %``."""
     low, high = score["interval"]
     return f"{100 * low:.1f}–{100 * high:.1f} %"
 
@@ -100,7 +92,7 @@ def _yaml(value: Any) -> str:
 
 
 def _script() -> str:
-    """Return the page's script, whose hash is the only one that the page lets run."""
+    """Return the page's script, the only one that its content security policy allows to run."""
     folder = Path(__file__).parent
     parts = (folder / name for name in ("filters.js.jinja", "browser.js.jinja"))
     return "\n" + "".join(part.read_text(encoding="utf-8") for part in parts)

@@ -1,4 +1,4 @@
-"""Sheets of the page: results grouped by benchmark, and how they differ question by question."""
+"""Sheets of the page: results grouped by benchmark, with their paired comparisons and control drops."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from eval.compare import Comparison, compare
-from eval.results import Result, read_result
+from eval.comparison import Comparison, compare
+from eval.results import EvalResult, read_result
 from mm_cpgd.errors import UserError
 
 _NEEDED = ("benchmark", "protocols", "flags", "settings")
@@ -18,14 +18,14 @@ _NEEDED = ("benchmark", "protocols", "flags", "settings")
 
 @dataclass(frozen=True)
 class Sheet:
-    """One benchmark's results, side by side: ``labels``, ``summaries`` and ``rows`` are of equal length.
+    """Results of one benchmark; ``labels``, ``summaries``, ``rows`` and ``folders`` have equal lengths.
 
     Attributes:
         benchmark: its name.
-        labels: what tells the results apart, usually the model.
+        labels: distinguish the results, usually the model.
         summaries: of ``summary.json``.
         rows: of ``rows.jsonl``.
-        folders: where they lie.
+        folders: of the results.
     """
 
     benchmark: str
@@ -36,11 +36,11 @@ class Sheet:
 
     @property
     def protocols(self) -> list[str]:
-        """All protocols that a result has, each once, in the order asked for."""
+        """All protocols of the results, each once, in the requested order."""
         return list(dict.fromkeys(chain.from_iterable(summary["protocols"] for summary in self.summaries)))
 
     def groups(self, protocol: str) -> dict[str, dict[str, list[Mapping[str, Any] | None]]]:
-        """Return each result's score by dimension and value under one protocol, None where it has none."""
+        """Return each result's score by dimension and value for one protocol, None where it has none."""
         own = [summary["protocols"].get(protocol, {}).get("groups", {}) for summary in self.summaries]
         return {
             dimension: {
@@ -52,16 +52,16 @@ class Sheet:
 
 
 def read_sheets(results: Sequence[tuple[str, Path]]) -> list[Sheet]:
-    """Read results, in the order given; those of the same benchmark come to one sheet.
+    """Read results in the given order; those of the same benchmark form one sheet.
 
     Args:
-        results: label and folder of each; where a benchmark has two of one label, the folder is added to it.
+        results: label and folder of each; if a benchmark has a label twice, the folder is appended to it.
 
     Raises:
-        UserError: no result, or a folder that holds none.
+        UserError: no result, or a folder without one.
     """
     if not results:
-        raise UserError("no result to show; give at least one result folder")
+        raise UserError("no results; give at least one result folder")
     read = [(label, Path(folder), _read(folder)) for label, folder in results]
     return [
         _sheet(name, [one for one in read if one[2].summary["benchmark"] == name])
@@ -69,15 +69,15 @@ def read_sheets(results: Sequence[tuple[str, Path]]) -> list[Sheet]:
     ]
 
 
-def _read(folder: str | Path) -> Result:
+def _read(folder: str | Path) -> EvalResult:
     result = read_result(folder)
     absent = [name for name in _NEEDED if name not in result.summary]
     if absent:
-        raise UserError(f"{folder}: its summary.json has no {absent[0]}, so it is no result; score again")
+        raise UserError(f"{folder}: its summary.json has no {absent[0]}, so it is not a result; score again")
     return result
 
 
-def _sheet(name: str, read: Sequence[tuple[str, Path, Result]]) -> Sheet:
+def _sheet(name: str, read: Sequence[tuple[str, Path, EvalResult]]) -> Sheet:
     counts = Counter(label for label, _, _ in read)
     return Sheet(
         benchmark=name,
@@ -90,7 +90,7 @@ def _sheet(name: str, read: Sequence[tuple[str, Path, Result]]) -> Sheet:
 
 @dataclass(frozen=True)
 class Paired:
-    """A later result held against the first one; a positive difference is in the later one's favour."""
+    """Comparison of a later result with the first; a positive difference means the later one is better."""
 
     first: str
     later: str
@@ -98,13 +98,13 @@ class Paired:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a control costs by one protocol.
+class ControlDrop:
+    """Accuracy drop of a control by one protocol.
 
     Attributes:
         label: of the control's result.
-        protocol: whose scores.
-        drop: as ``eval.controls.drop`` gives it.
+        protocol: of the scores.
+        drop: as returned by ``eval.controls.accuracy_drop``.
     """
 
     label: str
@@ -113,9 +113,9 @@ class Cost:
 
 
 def paired(sheet: Sheet) -> list[Paired]:
-    """Return the differences to the first result by every protocol in both; controls have ``costs``."""
+    """Return the comparisons with the first result by each common protocol, without controls."""
     results = [
-        (label, Result(summary, rows))
+        (label, EvalResult(summary, rows))
         for label, summary, rows in zip(sheet.labels, sheet.summaries, sheet.rows, strict=True)
         if not summary.get("control")
     ]
@@ -123,21 +123,21 @@ def paired(sheet: Sheet) -> list[Paired]:
         Paired(results[0][0], label, comparison)
         for label, result in results[1:]
         for protocol in sheet.protocols
-        if (comparison := _compared(results[0][1], result, protocol))
+        if (comparison := _comparison(results[0][1], result, protocol))
     ]
 
 
-def costs(sheet: Sheet) -> list[Cost]:
-    """Return what the sheet's controls cost; empty if there is none."""
+def control_drops(sheet: Sheet) -> list[ControlDrop]:
+    """Return the accuracy drops of the sheet's controls; empty if there are none."""
     return [
-        Cost(label, protocol, drop)
+        ControlDrop(label, protocol, drop)
         for label, summary in zip(sheet.labels, sheet.summaries, strict=True)
         for protocol, drop in (summary.get("control") or {}).get("protocols", {}).items()
     ]
 
 
-def _compared(first: Result, later: Result, protocol: str) -> Comparison | None:
+def _comparison(first: EvalResult, later: EvalResult, protocol: str) -> Comparison | None:
     try:
         return compare(first, later, protocol)
-    except UserError:  # not asked of both, or no question in common: nothing to show, and no fault
+    except UserError:  # protocol not in both, or no common question: nothing to show
         return None

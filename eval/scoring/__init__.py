@@ -1,1 +1,1 @@
-"""Scoring of answers: protocols, LLM judge, summaries, statistics."""
+"""Scoring of responses: protocols, LLM judge, summaries, statistics."""

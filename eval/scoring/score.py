@@ -1,10 +1,11 @@
-"""Scoring of answers by protocol (official, verifier, judge), one or several answers a question."""
+"""Scoring of responses by protocol (official, verifier, judge), with one or several samples per question."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from statistics import fmean
@@ -16,16 +17,26 @@ from eval.predictions import check_unique
 from eval.scoring.statistics import maj_at_k, pass_at_k
 from mm_cpgd.errors import UserError
 from rewards import Status, Verdict
-from rewards.registry import as_verdict, nearest
-from rewards.verify import judge, side_by_side
-from rewards.workers.pool import PoolError, usable_cores
+from rewards.messages import nearest
+from rewards.registry import as_verdict
+from rewards.verify import grade
+from rewards.workers.pool import PoolError
+from rewards.workers.threads import map_in_threads, usable_cores
 
 PROTOCOLS = ("official", "verifier", "judge")
 Score = Callable[[Example, Response], Verdict]
 Report = Callable[[int, int], None]
+# Opens a progress display with the given title; its report is called with (done, total).
+Progress = Callable[[str], AbstractContextManager[Report]]
 
 
-def score(
+@contextmanager
+def silent(title: str) -> Iterator[Report]:
+    """Show no progress."""
+    yield lambda done, total: None
+
+
+def score_responses(
     benchmark: Benchmark,
     examples: Sequence[Example],
     responses: Sequence[Response],
@@ -35,23 +46,23 @@ def score(
     progress: Report | None = None,
     workers: int | None = None,
 ) -> list[ScoredRow]:
-    """Score every question; in the order of ``examples``, the samples of each in theirs.
+    """Score the responses to every question, in the order of ``examples`` and of their samples.
 
-    A question without an answer scores 0 with status no_answer, and its row is ``missing``. Answers to other
-    questions are passed over (``strangers`` names them). A protocol that fails on a row gives it no score.
+    A question without a response scores 0 with status no_answer, and its row is ``missing``. Responses to
+    other questions are ignored (``unmatched_ids`` returns them). A failing protocol gives a row no score.
 
     Args:
-        benchmark: scores.
+        benchmark: of the questions.
         examples: the questions.
-        responses: the answers, at most one for each (id, sample).
-        protocols: of ``PROTOCOLS``; the first one is the rows' own.
-        ask: the judge; needed by the protocol judge alone.
-        progress: is told (rows done, rows in all).
-        workers: rows scored at a time, in threads; by default one for each usable core.
+        responses: at most one for each (id, sample).
+        protocols: of ``PROTOCOLS``; the first one is the headline protocol.
+        ask: sends a prompt to the judge; required by the protocol judge only.
+        progress: called with (rows done, all rows).
+        workers: rows scored concurrently, in threads; None for one per usable core.
 
     Raises:
-        DataError: no question, a question or an answer twice, no answer to any of the questions.
-        UserError: unknown protocol, or no judge to ask.
+        DataError: no question, a duplicate question or response, no response to any of the questions.
+        UserError: unknown protocol, or no judge.
     """
     scorers = {name: _scorer(benchmark, name, ask) for name in checked_protocols(protocols)}
     pairs = match(examples, responses)
@@ -75,7 +86,7 @@ def score(
 
 
 def checked_protocols(protocols: Sequence[str]) -> list[str]:
-    """Return the names without repetition. Raises ``UserError`` if one is unknown or there is none."""
+    """Return the names without duplicates. Raises ``UserError`` if one is unknown or there is none."""
     unknown = [name for name in protocols if name not in PROTOCOLS]
     if unknown or not protocols:
         what = f"there is no protocol {unknown[0]!r}" if unknown else "no protocol is named"
@@ -86,30 +97,30 @@ def checked_protocols(protocols: Sequence[str]) -> list[str]:
 def match(
     examples: Sequence[Example], responses: Sequence[Response]
 ) -> list[tuple[Example, Response | None, int]]:
-    """Pair every question with its answer of every sample number that occurs; None where there is none.
+    """Pair every question with its response of every sample number that occurs; None if it is missing.
 
     Raises:
-        DataError: no question, a question or an answer twice, or no answer to any of the questions.
+        DataError: no question, a duplicate question or response, or no response to any of the questions.
     """
     if not examples:
         raise DataError("the benchmark's data has no rows; check --data, --split and --limit")
     twice = [name for name, count in Counter(one.id for one in examples).items() if count > 1]
     if twice:
-        raise DataError(f"{len(twice):,} question ids are there twice, first {twice[0]!r}; make ids unique")
+        raise DataError(f"{len(twice):,} question ids occur twice, first {twice[0]!r}; make ids unique")
     check_unique(responses, "responses")
-    answers = {(one.id, one.sample): one for one in responses}
+    by_sample = {(one.id, one.sample): one for one in responses}
     if not {one.id for one in examples} & {one.id for one in responses}:
-        first = f", whose first id is {responses[0].id!r}" if responses else ""
+        first = f" (first id {responses[0].id!r})" if responses else ""
         raise DataError(
-            f"none of the {len(responses):,} answers{first}, is to one of the {len(examples):,} questions, "
-            f"whose first id is {examples[0].id!r}; give the data that these answers are of"
+            f"none of the {len(responses):,} responses{first} belongs to one of the {len(examples):,} "
+            f"questions (first id {examples[0].id!r}); give the data that the responses were generated from"
         )
     samples = sorted({one.sample for one in responses})
-    return [(one, answers.get((one.id, sample)), sample) for one in examples for sample in samples]
+    return [(one, by_sample.get((one.id, sample)), sample) for one in examples for sample in samples]
 
 
-def strangers(examples: Sequence[Example], responses: Sequence[Response]) -> list[str]:
-    """Return the ids of answers that are to none of the questions, each once."""
+def unmatched_ids(examples: Sequence[Example], responses: Sequence[Response]) -> list[str]:
+    """Return the ids of responses that belong to none of the questions, each once."""
     known = {one.id for one in examples}
     return list(dict.fromkeys(one.id for one in responses if one.id not in known))
 
@@ -121,9 +132,9 @@ def _scorer(benchmark: Benchmark, protocol: str, ask: Ask | None) -> Score:
         return benchmark.verifier
     if ask is None:
         raise UserError("the protocol judge needs a judge: give --judge-url and --judge-model")
-    from eval.scoring.judge import JudgeError, judged
+    from eval.scoring.judge import JudgeError, judge_response
 
-    judge = benchmark.judge or judged
+    judge = benchmark.judge or judge_response
 
     def by_judge(example: Example, response: Response) -> Verdict:
         try:
@@ -145,12 +156,12 @@ def _no_gold() -> Verdict:
 
 
 def _verdict(protocol: str, scorer: Score, example: Example, response: Response) -> Verdict:
-    """The protocol's verdict; what it raises becomes a verdict without a score, which is counted."""
+    """Return the protocol's verdict; an exception becomes a verdict without a score, which is counted."""
     if not example.answer.strip():
         return _no_gold()
     try:
         return as_verdict(protocol, scorer(example, response))
-    except PoolError:  # the installation's fault: every row would fail alike
+    except PoolError:  # a broken installation: every row would fail the same way
         raise
     except Exception as error:
         return Verdict(None, Status.ERROR, None, f"{type(error).__name__}: {error}"[:300])
@@ -161,7 +172,7 @@ def _in_threads(
     pairs: Sequence[tuple[Example, Response | None, int]],
     workers: int,
 ) -> Iterator[ScoredRow]:
-    """Map in order. Threads are enough: what takes long waits for a worker process or for the judge."""
+    """Map in order. Threads suffice: slow rows wait for a worker process or for the judge."""
     if workers == 1:
         yield from map(one, pairs)
         return
@@ -172,12 +183,12 @@ def _in_threads(
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-def sampled(rows: Sequence[ScoredRow]) -> dict[str, Any] | None:
-    """Return the numbers of the first protocol over all questions that have a score; None with one sample.
+def sampling_metrics(rows: Sequence[ScoredRow]) -> dict[str, Any] | None:
+    """Return sampling metrics by the first protocol over all questions with a score; None with one sample.
 
     Returns:
-        ``k`` samples to a question; ``questions``; ``accuracy``, the mean over questions; ``pass_at_k`` by k
-        (1, 2, 4, … and k; an answer is right when its score is 1) and ``maj_at_k``, of all k.
+        ``k`` samples per question; ``questions``; ``accuracy``, the mean over questions; ``pass_at_k`` by k
+        (1, 2, 4, … and k; a response is right when its score is 1) and ``maj_at_k``, of all k.
     """
     questions: dict[str, list[ScoredRow]] = defaultdict(list)
     for row in rows:
@@ -192,7 +203,7 @@ def sampled(rows: Sequence[ScoredRow]) -> dict[str, Any] | None:
         "questions": len(questions),
         "accuracy": fmean(map(fmean, scores)),
         "pass_at_k": {str(n): _mean_pass(scores, n) for n in _powers(k)},
-        "maj_at_k": fmean(side_by_side(_majority, questions.values())),
+        "maj_at_k": fmean(map_in_threads(_majority, questions.values())),
     }
 
 
@@ -201,7 +212,7 @@ def _powers(k: int) -> list[int]:
 
 
 def _mean_pass(scores: Sequence[Sequence[float]], k: int) -> float | None:
-    """Over the questions with at least ``k`` scored answers; None if there is none."""
+    """Return mean pass@k of the questions with at least ``k`` scored responses; None if there is none."""
     found = [pass_at_k(sum(one >= 1 for one in own), len(own), k) for own in scores if len(own) >= k]
     return fmean(found) if found else None
 
@@ -212,4 +223,4 @@ def _majority(rows: Sequence[ScoredRow]) -> float:
 
 
 def _same(answer: str, other: str, choices: Sequence[str]) -> bool:
-    return judge(answer, other, choices).status is Status.CORRECT
+    return grade(answer, other, choices).status is Status.CORRECT

@@ -1,4 +1,4 @@
-"""From scored rows to the numbers of a benchmark, by protocol and group, with what weakens them beside."""
+"""Summary of the scored rows of a benchmark: accuracies by protocol and group, and flags about them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 from eval.benchmark import Benchmark, ScoredRow
-from eval.scoring.score import sampled
+from eval.scoring.score import sampling_metrics
 from eval.scoring.statistics import clustered_interval, wilson_interval
 from rewards import Status
 
 UNPARSED = (Status.NO_ANSWER, Status.UNPARSABLE_ANSWER)
-# From these shares on a number is flagged.
+Items = TypeVar("Items")
+# Shares from which on a flag is raised.
 MANY_UNPARSED, SOME_TRUNCATED, MOSTLY = 0.1, 0.05, 0.5
 
 
@@ -28,25 +29,33 @@ def summarise(benchmark: Benchmark, rows: Sequence[ScoredRow]) -> dict[str, Any]
         "protocol": names[0] if names else None,
         **first,
         "truncated": _truncated(rows),
-        "missing": _part(sum(row.missing for row in rows), len(rows)),
-        "samples": sampled(rows),
+        "missing": _count(sum(row.missing for row in rows), len(rows)),
+        "samples": sampling_metrics(rows),
         "protocols": protocols,
     }
     return {**summary, "flags": _flags(rows, summary)}
 
 
 def by_group(benchmark: Benchmark, rows: Iterable[ScoredRow]) -> dict[str, dict[str, list[ScoredRow]]]:
-    """Return the rows of each value of each dimension; values in natural order (2 before 10)."""
+    """Return the rows by dimension and value."""
     found: dict[str, dict[str, list[ScoredRow]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         for dimension, values in benchmark.groups(row.example).items():
             for value in dict.fromkeys(map(str, values)):
                 found[dimension][value].append(row)
-    return {name: dict(sorted(own.items(), key=lambda item: natural(item[0]))) for name, own in found.items()}
+    return sort_groups(found)
 
 
-def natural(text: str) -> list[tuple[int, int, str]]:
-    """Return a key that sorts numbers in texts by their size."""
+def sort_groups(groups: Mapping[str, Mapping[str, Items]]) -> dict[str, dict[str, Items]]:
+    """Return groups by dimension and value, the values in natural order (2 before 10)."""
+    return {
+        dimension: dict(sorted(values.items(), key=lambda item: natural_sort_key(item[0])))
+        for dimension, values in groups.items()
+    }
+
+
+def natural_sort_key(text: str) -> list[tuple[int, int, str]]:
+    """Return a sort key that orders numbers within texts by value."""
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text)]
 
 
@@ -60,13 +69,13 @@ def _protocol(benchmark: Benchmark, rows: Sequence[ScoredRow], name: str) -> dic
             for dimension, values in groups.items()
         },
         "metrics": _metrics(benchmark, rows, name),
-        "unscored": _part(sum(row.verdicts[name].score is None for row in rows), len(rows)),
-        "unparsed": _part(sum(verdict.status in UNPARSED for verdict in answered), len(answered)),
+        "unscored": _count(sum(row.verdicts[name].score is None for row in rows), len(rows)),
+        "unparsed": _count(sum(verdict.status in UNPARSED for verdict in answered), len(answered)),
     }
 
 
 def _accuracy(rows: Iterable[ScoredRow], protocol: str) -> dict[str, Any]:
-    """Right answers of those that have a score; with several to a question, they are no independent ones."""
+    """Return the accuracy of the scored rows; several samples of a question are not independent."""
     scores: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         score = row.verdicts[protocol].score
@@ -84,7 +93,7 @@ def _accuracy(rows: Iterable[ScoredRow], protocol: str) -> dict[str, Any]:
 
 
 def _metrics(benchmark: Benchmark, rows: Sequence[ScoredRow], protocol: str) -> dict[str, Any]:
-    """The benchmark's own numbers; with several samples, each sample's, averaged."""
+    """Return the benchmark's own metrics, averaged over the samples."""
     if benchmark.metrics is None:
         return {}
     samples: dict[int, list[ScoredRow]] = defaultdict(list)
@@ -99,7 +108,7 @@ def _metrics(benchmark: Benchmark, rows: Sequence[ScoredRow], protocol: str) -> 
 
 
 def _averaged(values: Sequence[Any]) -> Any:
-    """The mean of numbers, of each entry of mappings; anything else as the first sample has it."""
+    """Return the mean of numbers, also within mappings; of anything else, the first sample's value."""
     if len(values) == 1:
         return values[0]
     if all(isinstance(value, Mapping) for value in values):
@@ -109,34 +118,34 @@ def _averaged(values: Sequence[Any]) -> Any:
     return values[0]
 
 
-def _part(count: int, total: int) -> dict[str, Any]:
+def _count(count: int, total: int) -> dict[str, Any]:
     return {"count": count, "share": count / total if total else None}
 
 
 def _truncated(rows: Iterable[ScoredRow]) -> dict[str, Any] | None:
-    """Answers that a limit cut off, of those where that is known; None if it is known of none."""
+    """Return the responses that were cut off, of those where that is known; None if it is known of none."""
     known = [row.response.finished for row in rows if row.response.finished is not None]
-    return _part(known.count(False), len(known)) if known else None
+    return _count(known.count(False), len(known)) if known else None
 
 
 def _flags(rows: Sequence[ScoredRow], summary: Mapping[str, Any]) -> list[str]:
-    """One line for each thing that a reader of the accuracy has to know."""
+    """Return one line for each caveat about the accuracy."""
     flags = []
     missing, truncated = summary.get("missing"), summary.get("truncated")
     if missing and missing["count"]:
-        flags.append(f"{missing['count']:,} of {len(rows):,} answers are missing and count as wrong")
+        flags.append(f"{missing['count']:,} of {len(rows):,} responses are missing and count as wrong")
     if truncated and truncated["share"] >= SOME_TRUNCATED:
         mostly = "mostly truncated: " if truncated["share"] >= MOSTLY else ""
-        flags.append(f"{mostly}{truncated['share']:.1%} of the answers were cut off by the length limit")
+        flags.append(f"{mostly}{truncated['share']:.1%} of the responses were cut off by the length limit")
     for name, found in summary["protocols"].items():
         share = found["unparsed"]["share"]
         if share is not None and share >= MANY_UNPARSED:
-            flags.append(f"{name} could read no answer in {share:.1%} of the responses")
+            flags.append(f"{name} could extract no answer from {share:.1%} of the responses")
     return flags + [line for name in summary["protocols"] for line in _unscored(rows, name)]
 
 
 def _unscored(rows: Sequence[ScoredRow], protocol: str) -> list[str]:
-    """Say how many rows have no score, and the most frequent reason."""
+    """Return a flag with the number of rows without a score and the most frequent reason."""
     without = [row for row in rows if row.verdicts[protocol].score is None]
     if not without:
         return []
@@ -145,6 +154,6 @@ def _unscored(rows: Sequence[ScoredRow], protocol: str) -> list[str]:
     )
     reason, count = reasons.most_common(1)[0]
     return [
-        f"{protocol} gave no score to {len(without):,} of {len(rows):,} answers, which the accuracy leaves "
-        f"out; {count:,} times {reason}"
+        f"{protocol} gave no score to {len(without):,} of {len(rows):,} responses, which the accuracy "
+        f"excludes; {count:,} times {reason}"
     ]

@@ -1,10 +1,10 @@
-"""How much better a completion is than was to be expected.
+"""Advantages: rewards of completions relative to a baseline.
 
 A part takes ``rewards`` (P, G) of all processes, NaN where a completion could not be scored, and returns
-advantages (P, G). An unscored completion leaves every statistic and has advantage 0. Standard deviations are
-unbiased (n − 1), as in the public implementations; papers leave it open. A group whose rewards are all equal
-has advantage exactly 0: rounding of its mean, divided by a standard deviation of nearly 0, would otherwise
-pass for a signal.
+advantages (P, G). An unscored completion is excluded from all statistics and has advantage 0. Standard
+deviations are unbiased (n − 1), as in the public implementations; the papers do not specify it. A group whose
+rewards are all equal has advantage exactly 0: the rounding error of its mean, divided by a standard deviation
+of nearly 0, would otherwise look like a signal.
 """
 
 from __future__ import annotations
@@ -37,14 +37,13 @@ def cpgd(
     cap: AboveOne = 3.0,
     eps: PositiveFloat = 1e-6,
 ) -> Tensor:
-    """CPGD: less the group's mean, weighted.
+    """CPGD: reward minus the group's mean, weighted.
 
     Args:
         rewards: (P, G), NaN where unscored.
-        weight: ω; *clip_filter* counts prompts as if the batch had been refilled with prompts that carry a
-            signal.
-        cap: bound of the clip-filter-like weight.
-        eps: keeps the std weight finite.
+        weight: ω; *clip_filter* weights the prompts with a signal as if they filled the whole batch.
+        cap: upper bound of the *clip_filter* weight.
+        eps: keeps the *std* weight finite.
 
     Returns:
         (P, G).
@@ -58,13 +57,13 @@ def cpgd(
 
 @described("A = (R − mean) / (std + {eps})", source="GRPO, arXiv 2402.03300, section 4.1")
 def grpo(rewards: Tensor, *, eps: PositiveFloat = 1e-6) -> Tensor:
-    """GRPO: normalised within the group. (P, G) to (P, G)."""
+    """GRPO: normalised within the group; (P, G) to (P, G)."""
     return _centred(rewards) / (_std(rewards) + eps)
 
 
 @described("A = R − mean of the group's others", source="RLOO, arXiv 2402.14740")
 def rloo(rewards: Tensor) -> Tensor:
-    """RLOO: leave-one-out baseline. (P, G) to (P, G).
+    """RLOO: leave-one-out baseline; (P, G) to (P, G).
 
     With n scored completions this is n/(n − 1)·(R − mean).
     """
@@ -74,7 +73,7 @@ def rloo(rewards: Tensor) -> Tensor:
 
 @described("A = R − mean", source="Dr. GRPO, arXiv 2503.20783; REINFORCE with a baseline")
 def group_mean(rewards: Tensor) -> Tensor:
-    """The group's mean as baseline, nothing divided. (P, G) to (P, G)."""
+    """Group mean as baseline, without normalisation; (P, G) to (P, G)."""
     return _centred(rewards)
 
 
@@ -89,12 +88,12 @@ def reinforce_pp(
 ) -> Tensor:
     """REINFORCE++: normalised over the whole batch.
 
-    Moments are over completions; implementations that spread the reward over tokens weight them by length.
-    The paper's KL inside the reward is left out: use the ``kl`` regularizer.
+    Moments are over completions; implementations that assign the reward to every token weight them by length.
+    The paper's KL term inside the reward is left out: use the ``kl`` regularizer.
 
     Args:
         rewards: (P, G), NaN where unscored.
-        baseline: *none* is for any G; *group* is the paper's "w/ baseline".
+        baseline: *none* works for any G; *group* is the paper's "w/ baseline".
         eps: keeps the quotient finite.
 
     Returns:
@@ -112,17 +111,17 @@ def reinforce_pp(
     source="BNPO, arXiv 2506.02864",
 )
 def bnpo(rewards: Tensor, *, low: float = 0.0, high: float = 1.0, floor: OpenShare = 1e-6) -> Tensor:
-    """BNPO: normalised by a Beta distribution that is fitted to the prompts' success rates.
+    """BNPO: normalised by a Beta distribution fitted to the prompts' success rates.
 
     α = β = 1 is the plain group mean, α = β = 3/2 is GRPO up to a factor. Not to be confused with TRL's
-    loss_type "bnpo", which normalises tokens and not rewards: that is ``token_mean`` here. The paper's
-    decomposition into one advantage a reward rule is left out.
+    loss_type "bnpo", which normalises over tokens, not rewards: that is ``token_mean`` here. The paper's
+    decomposition into one advantage per reward rule is left out.
 
     Args:
         rewards: (P, G), NaN where unscored.
         low: smallest reward that the rules can give; the paper's rewards are 0 and 1.
-        high: largest.
-        floor: smallest density that is divided by, as the paper's code bounds its inverse.
+        high: largest reward that the rules can give.
+        floor: lower bound of the density in the denominator; the paper's code bounds its inverse.
 
     Returns:
         (P, G).
@@ -134,8 +133,8 @@ def bnpo(rewards: Tensor, *, low: float = 0.0, high: float = 1.0, floor: OpenSha
     if (scored < low).any() or (scored > high).any():
         raise UserError(
             f"algorithm.advantage: bnpo: rewards from {scored.min():g} to {scored.max():g} do not lie in "
-            f"low = {low:g} to high = {high:g}; write the smallest and the largest reward that your rules "
-            "can give."
+            f"low = {low:g} to high = {high:g}; set these to the smallest and the largest reward that the "
+            "rules can give."
         )
     rates = (rewards - low) / (high - low)
     p = _mean(rates)
@@ -152,9 +151,9 @@ def bnpo(rewards: Tensor, *, low: float = 0.0, high: float = 1.0, floor: OpenSha
 
 
 def beta_parameters(p: Tensor) -> tuple[Tensor, Tensor]:
-    """BNPO's α and β for success rates p (P, 1), of least variance; 1 and 1 where p does not vary.
+    """Return BNPO's α and β of least variance for success rates p (P, 1); 1 and 1 where p is constant.
 
-    Beta(a, b) is fitted by moments, the variance unbiased; α = 1 + a/3, β = 1 + b/3, at least 1.
+    Beta(a, b) is fitted by moments, with unbiased variance; α = 1 + a/3, β = 1 + b/3, at least 1.
     """
     mean = p.mean() if p.numel() else p.new_zeros(())
     variance = p.var() if p.numel() > 1 else p.new_zeros(())
@@ -165,28 +164,28 @@ def beta_parameters(p: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _scored(rewards: Tensor) -> Tensor:
-    """(P, G) bool."""
+    """Return where rewards are scored, (P, G) bool."""
     return ~rewards.isnan()
 
 
 def _mean(rewards: Tensor) -> Tensor:
-    """Mean of each row's scored rewards, (P, 1); 0 where there are none."""
+    """Return the mean of each row's scored rewards, (P, 1); 0 where there are none."""
     return rewards.nansum(dim=1, keepdim=True) / _scored(rewards).sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def _std(rewards: Tensor) -> Tensor:
-    """Unbiased standard deviation of each row's scored rewards, (P, 1); 0 for fewer than two."""
+    """Return the unbiased standard deviation of each row's scored rewards, (P, 1); 0 for fewer than two."""
     squares = (rewards - _mean(rewards)).square().nansum(dim=1, keepdim=True)
     return (squares / (_scored(rewards).sum(dim=1, keepdim=True) - 1).clamp(min=1)).sqrt()
 
 
 def _centred(rewards: Tensor) -> Tensor:
-    """Rewards less their row's mean, (P, G); 0 where unscored and in rows without a signal."""
+    """Return rewards minus their row's mean, (P, G); 0 where unscored and in rows without a signal."""
     counts = _scored(rewards) & has_signal(rewards)[:, None]
     return torch.where(counts, rewards - _mean(rewards), torch.zeros_like(rewards))
 
 
 def _clip_filter_weight(rewards: Tensor, cap: float) -> Tensor:
-    """min(cap, prompts / prompts with a signal), a scalar; prompts without any scored completion left out."""
+    """Return min(cap, prompts / prompts with a signal), a scalar; prompts without any score do not count."""
     prompts = _scored(rewards).any(dim=1).sum().to(rewards.dtype)
     return (prompts / has_signal(rewards).sum().clamp(min=1)).clamp(max=cap)

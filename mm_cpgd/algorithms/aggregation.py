@@ -1,9 +1,9 @@
-"""How the terms of all tokens become one number.
+"""Aggregation: weights with which the terms of all tokens are summed to one number.
 
-A part takes ``mask`` (n, T) bool, the completion mask of the rows at hand, and ``lengths`` (M,), the lengths
-in tokens of *all* completions of the mini-batch over all processes, and returns weights (n, T). The sum of
-weight·term over all rows, micro-batches and processes is the objective: no part of it is averaged again, so
-that splitting the mini-batch changes nothing. A floating ``lengths`` gives the weights its dtype.
+A part takes ``mask`` (n, T) bool, the completion mask of the given rows, and ``lengths`` (M,), the lengths in
+tokens of *all* completions of the mini-batch over all processes, and returns weights (n, T). The sum of
+weight·term over all rows, micro-batches and processes is the objective. It is not averaged further, so the
+result does not depend on how the mini-batch is split. A floating ``lengths`` sets the dtype of the weights.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from mm_cpgd.algorithms.part_info import described
 
 @described("w = 1 / Σ over the mini-batch of |y|", source="CPGD, arXiv 2505.12504; DAPO, arXiv 2503.14476")
 def token_mean(mask: Tensor, lengths: Tensor) -> Tensor:
-    """The mean over all tokens of the mini-batch."""
+    """Mean over all tokens of the mini-batch."""
     return mask / lengths.sum().clamp(min=1)
 
 
 @described("w = 1 / (M·|y|)", source="GRPO, arXiv 2402.03300")
 def completion_mean(mask: Tensor, lengths: Tensor) -> Tensor:
-    """The mean over completions of their token means; empty ones do not count."""
+    """Mean over completions of their token means; empty completions do not count."""
     completions = (lengths > 0).sum().clamp(min=1).to(lengths.dtype)
     return mask / completions / mask.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 @described("w = 1 / (M·{length})", source="Dr. GRPO, arXiv 2503.20783")
 def constant(mask: Tensor, lengths: Tensor, max_tokens: int, *, length: PositiveInt | None = None) -> Tensor:
-    """The sum over tokens over a constant, free of length bias.
+    """Sum over tokens divided by a constant, without length bias.
 
     Args:
         mask: (n, T).

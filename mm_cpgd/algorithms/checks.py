@@ -1,4 +1,4 @@
-"""Mixes of parts that cannot work, each an error that says why and what to do."""
+"""Compatibility checks of an objective's parts; each error says why they fail and what to do."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _LOG_RATIO_SURROGATES = ("policy_gradient", "cpgd")
 
 
 def check_group(parts: Sequence[Part], completions: int) -> None:
-    """Parts that compare the completions of a prompt need at least two of them."""
+    """Check that parts which compare the completions of a prompt have at least two of them."""
     if completions >= 2:
         return
     for part in filter(_compares_group, parts):
-        way_out = (
+        alternative = (
             "use the advantage reinforce_pp with baseline none"
             if part.kind == "advantage"
             else "remove the part"
         )
         raise UserError(
             f"{part.where} compares the completions of one prompt and needs rollout.completions >= 2; it is "
-            f"{completions}. Raise it, or {way_out}."
+            f"{completions}. Raise it, or {alternative}."
         )
 
 
@@ -34,7 +34,7 @@ def _compares_group(part: Part) -> bool:
 
 
 def check_surrogate_options(name: str, options: Sequence[str]) -> None:
-    """A dual clip bounds the ratio, which the log-ratio surrogates do not have."""
+    """Check that log-ratio surrogates have no dual clip, which bounds a ratio."""
     if name in _LOG_RATIO_SURROGATES and {"bound", "dual_clip"} & set(options):
         raise UserError(
             f"algorithm.surrogate: {name} takes no dual clip: that bounds the ratio in the gradient when "
@@ -43,15 +43,15 @@ def check_surrogate_options(name: str, options: Sequence[str]) -> None:
 
 
 def check_no_repetition(parts: Sequence[Part]) -> None:
-    """The same part twice is a slip: its numbers would silently add up."""
+    """Check that no part is listed twice: the terms of both would silently add up."""
     names = [part.where for part in parts]
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"{name} is written {names.count(name)} times; write it once.")
+            raise UserError(f"{name} is listed {names.count(name)} times; list it once.")
 
 
 def check_filter(part: Part) -> None:
-    """The accuracy filter keeps something."""
+    """Check that the accuracy filter's range is not empty."""
     low, high = part.options["low"], part.options["high"]
     if low > high:
         raise UserError(
@@ -60,33 +60,33 @@ def check_filter(part: Part) -> None:
 
 
 def check_overlong(part: Part, max_new_tokens: int) -> None:
-    """The overlong penalty's buffer lies within the completion."""
+    """Check that the overlong penalty's buffer fits into the longest completion."""
     buffer = part.options["buffer"]
     if buffer is not None and buffer > max_new_tokens:
         raise UserError(
             f"{part.where}: buffer = {buffer} is longer than rollout.max_new_tokens = {max_new_tokens}, so "
-            f"that even an empty completion would be punished; lower it, or leave it out for a fifth of them."
+            f"even an empty completion would be penalised; lower it, or leave it out for a fifth of them."
         )
 
 
 def check_kl(part: Part) -> None:
-    """The gradient of k1 itself is noise around 0."""
+    """Check that k1 is not differentiated itself: that gradient is noise around 0."""
     if part.options["estimator"] == "k1" and part.options["gradient"] == "paper":
         raise UserError(
-            f"{part.where}: the gradient of estimator k1 averages to 0, so it would add noise and hold "
-            f"nothing back; write gradient: correct, or use k2 or k3."
+            f"{part.where}: the gradient of estimator k1 averages to 0, so it would add noise without "
+            f"regularizing; write gradient: correct, or use k2 or k3."
         )
 
 
 def check_band(part: Part) -> None:
-    """Clip-Cov's band of covariances holds something."""
+    """Check that Clip-Cov's band of covariances is not empty."""
     low, high = part.options["low"], part.options["high"]
     if low >= high:
         raise UserError(f"{part.where}: low = {low} is not below high = {high}; no covariance lies between.")
 
 
-def check_mix(parts: Sequence[Part], completions: int, max_new_tokens: int) -> None:
-    """All checks of an objective's parts. Raises ``UserError`` for the first that fails."""
+def check_parts(parts: Sequence[Part], completions: int, max_new_tokens: int) -> None:
+    """Run all checks of an objective's parts. Raises ``UserError`` for the first that fails."""
     check_no_repetition(parts)
     check_group(parts, completions)
     for part in parts:

@@ -1,7 +1,7 @@
 """Formulas of parts and recipes: tables for the docs, and one composed formula for the terminal.
 
 ``python -m mm_cpgd.algorithms.formulas docs/algorithms.md`` writes the tables into the page, between the
-marks ``<!-- table: KIND -->`` and ``<!-- end -->``.
+markers ``<!-- table: KIND -->`` and ``<!-- end -->``.
 """
 
 from __future__ import annotations
@@ -14,49 +14,49 @@ from pathlib import Path
 from typing import Any
 
 from mm_cpgd.algorithms.objective import Objective
-from mm_cpgd.algorithms.part_info import description_of, filled, shown
+from mm_cpgd.algorithms.part_info import description_of, fill_options, format_value
 from mm_cpgd.algorithms.parts import PARTS, Part
 from mm_cpgd.config.recipes import load_recipe, recipe_names, recipe_note
 
-ABOUT = {
+KIND_SUMMARIES = {
     "advantage": "rewards (P, G) to advantages (P, G)",
-    "surrogate": "what is maximised for each token",
-    "regularizers": "what is subtracted for each token",
-    "token_weights": "which tokens the surrogate is for",
-    "aggregation": "how tokens become one number",
-    "selection": "which prompts are learned from",
-    "shaping": "what is added to a completion's reward",
-    "prompts": "which prompts are drawn",
+    "surrogate": "term maximised for each token",
+    "regularizers": "terms subtracted for each token",
+    "token_weights": "weights of the surrogate by token",
+    "aggregation": "weights that sum all tokens to one number",
+    "selection": "filters of prompts after the rollout",
+    "shaping": "additions to a completion's reward",
+    "prompts": "scores of the curriculum sampler",
 }
 _WITH_GRADIENT = ("surrogate", "regularizers")
-_MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Row = tuple[str, ...]
 
 
-def rows_of(kind: str) -> Iterator[Row]:
-    """Name, options with defaults, formula, gradient (of some kinds), source of each part of a kind."""
+def part_rows(kind: str) -> Iterator[Row]:
+    """Yield name, options with defaults, formula, gradient (for some kinds) and source of each part."""
     for name, function in PARTS[kind].items():
         description = description_of(function)
-        gradient = (filled(description.gradient) or "–",) if kind in _WITH_GRADIENT else ()
+        gradient = (fill_options(description.gradient) or "–",) if kind in _WITH_GRADIENT else ()
         yield (name, options_text(function), description.text(), *gradient, description.source)
 
 
-def heading_of(kind: str) -> Row:
-    """The columns of ``rows_of``."""
+def part_heading(kind: str) -> Row:
+    """Return the column names of ``part_rows``."""
     gradient = ("gradient, times ∇log π",) if kind in _WITH_GRADIENT else ()
     return ("name", "options (default)", "formula", *gradient, "source")
 
 
 def options_text(function: Callable[..., Any]) -> str:
-    """Option names with their defaults, as ``a (1), b (must be written)``."""
+    """Return option names with their defaults, as ``a (1), b (required)``."""
     parameters = inspect.signature(function).parameters.values()
     options = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-    texts = [f"{p.name} ({'must be written' if p.default is p.empty else shown(p.default)})" for p in options]
+    texts = [f"{p.name} ({'required' if p.default is p.empty else format_value(p.default)})" for p in options]
     return ", ".join(texts) or "–"
 
 
 def recipe_rows() -> Iterator[Row]:
-    """Name, advantage, surrogate, regularizers, token weights, aggregation, more, what it is."""
+    """Yield the row of each recipe, with the columns of ``RECIPE_HEADING``."""
     for name in recipe_names():
         recipe = load_recipe(name)
         more = [part["name"] for kind in ("selection", "shaping") for part in recipe.get(kind, [])]
@@ -71,33 +71,28 @@ def recipe_rows() -> Iterator[Row]:
 
 RECIPE_HEADING = (
     *("name", "advantage", "surrogate", "regularizers", "token weights", "aggregation", "more"),
-    "what it is",
+    "description",
 )
 
 
-def markdown(kind: str) -> str:
-    """One table of the page; ``kind`` is one of ``PARTS`` or ``recipes``."""
-    rows = recipe_rows() if kind == "recipes" else rows_of(kind)
-    heading = RECIPE_HEADING if kind == "recipes" else heading_of(kind)
-    named = 7 if kind == "recipes" else 1
+def markdown_table(kind: str) -> str:
+    """Return one table of the page; ``kind`` is one of ``PARTS`` or ``recipes``."""
+    rows = recipe_rows() if kind == "recipes" else part_rows(kind)
+    heading = RECIPE_HEADING if kind == "recipes" else part_heading(kind)
+    code_columns = 7 if kind == "recipes" else 1
     lines = [heading, tuple("---" for _ in heading)]
-    lines += [tuple(_cell(text, i < named) for i, text in enumerate(row)) for row in rows]
+    lines += [tuple(_cell(text, i < code_columns) for i, text in enumerate(row)) for row in rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _cell(text: str, name: bool) -> str:
+def _cell(text: str, code: bool) -> str:
     text = text.replace("|", "\\|")
-    return ", ".join(f"`{part}`" for part in text.split(", ")) if name and text != "–" else text
+    return ", ".join(f"`{part}`" for part in text.split(", ")) if code and text != "–" else text
 
 
-def with_tables(page: str) -> str:
-    """The page with every marked table as the code says it."""
-    return _MARKED.sub(lambda match: match[1] + markdown(match[2]) + match[3], page)
-
-
-if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    target.write_text(with_tables(target.read_text(encoding="utf-8")), encoding="utf-8")
+def update_tables(page: str) -> str:
+    """Return the page with every marked table regenerated from the code."""
+    return _TABLE.sub(lambda match: match[1] + markdown_table(match[2]) + match[3], page)
 
 
 LEGEND = (
@@ -109,7 +104,7 @@ Line = tuple[str, str]
 
 
 def composed_formula(objective: Objective) -> str:
-    """The objective in one line: ``J = Σ w·(m·S − Ω)`` over the tokens of the mini-batch."""
+    """Return the objective in one line: ``J = Σ w·(m·S − Ω)`` over the tokens of the mini-batch."""
     weights = "·".join(_letters("m", objective.token_weights))
     terms = [f"{weights}·S" if weights else "S"]
     terms += _letters("Ω", objective.regularizers)
@@ -117,8 +112,8 @@ def composed_formula(objective: Objective) -> str:
     return f"J = Σ w·({inner})" if len(terms) > 1 else f"J = Σ w·{inner}"
 
 
-def composition(objective: Objective) -> Iterator[Line]:
-    """What each letter of the formula is, in numbers: label and text; indented lines have no label."""
+def composition_lines(objective: Objective) -> Iterator[Line]:
+    """Yield label and text for the formula and each of its letters, in numbers; details have no label."""
     yield "maximise", f"{composed_formula(objective)}, the sum over all tokens of the mini-batch"
     for part, letter in _lettered(objective):
         formula = part.description.text(part.options)
@@ -127,27 +122,27 @@ def composition(objective: Objective) -> Iterator[Line]:
             formula = letter + formula[len(symbol) :]
         yield f"{part.kind}: {part.name}", formula
         if part.description.gradient:
-            yield "", f"gradient, times ∇log π: {filled(part.description.gradient, part.options)}"
+            yield "", f"gradient, times ∇log π: {fill_options(part.description.gradient, part.options)}"
         yield "", f"source: {part.description.source}"
     yield "", LEGEND
-    yield "reference policy", "held" if objective.needs_reference else "none"
+    yield "reference policy", "required" if objective.needs_reference else "none"
 
 
 def part_lines(kind: str, name: str) -> Iterator[Line]:
-    """All about one part."""
+    """Yield label and text for formula, gradient, options, source and docstring of one part."""
     function = PARTS[kind][name]
     description = description_of(function)
     yield kind, name
     yield "formula", description.text()
     if description.gradient:
-        yield "gradient", f"{filled(description.gradient)}, times ∇log π"
+        yield "gradient", f"{fill_options(description.gradient)}, times ∇log π"
     yield "options", options_text(function)
     yield "source", description.source
     yield "", inspect.getdoc(function) or ""
 
 
 def _lettered(objective: Objective) -> Iterator[tuple[Part, str]]:
-    """Each part with the letter that stands for it in the formula, or none."""
+    """Yield each part with its letter in the formula, or none."""
     yield objective.advantage, "A"
     yield objective.surrogate, "S"
     yield from zip(objective.token_weights, _letters("m", objective.token_weights), strict=True)
@@ -160,7 +155,12 @@ def _lettered(objective: Objective) -> Iterator[tuple[Part, str]]:
 
 
 def _letters(letter: str, parts: tuple[Part, ...]) -> list[str]:
-    """The letter for each part, numbered where there are several."""
+    """Return the letter for each part, numbered where there are several."""
     if len(parts) == 1:
         return [letter]
     return [letter + str(number + 1).translate(_SUBSCRIPTS) for number in range(len(parts))]
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    target.write_text(update_tables(target.read_text(encoding="utf-8")), encoding="utf-8")

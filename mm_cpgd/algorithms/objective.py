@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mm_cpgd.algorithms.checks import check_mix, check_surrogate_options
+from mm_cpgd.algorithms.checks import check_parts, check_surrogate_options
 from mm_cpgd.algorithms.parts import Part, make_part, options_for
 from mm_cpgd.algorithms.regularizers import LARGEST_LOG_RATIO, State, capped_k3, kl_estimate
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Objective:
-    """A composition; see ``docs/algorithms.md`` for the order in which a step calls it.
+    """Composition of parts; ``docs/algorithms.md`` shows the order in which a step calls its methods.
 
     Attributes:
         advantage: rewards to advantages.
-        surrogate: what is maximised for each token.
-        regularizers: what is subtracted.
-        aggregation: how tokens are weighted.
-        selection: which prompts are kept.
-        shaping: what is added to rewards.
+        surrogate: term that is maximised for each token.
+        regularizers: terms that are subtracted for each token.
+        aggregation: weights of the tokens in the sum.
+        selection: filters of prompts.
+        shaping: additions to rewards.
         max_tokens: longest completion that may be sampled.
-        token_weights: which tokens the surrogate is for, and how much.
-        prompts: how much a prompt promises to teach; None: all are drawn alike.
-        states: what parts remember, by ``Part.where``; the only thing here that changes.
+        token_weights: weights of the surrogate by token.
+        prompts: score of the curriculum sampler; None: prompts are drawn uniformly.
+        states: states of parts by ``Part.where``; the only mutable content.
     """
 
     advantage: Part
@@ -62,7 +62,7 @@ class Objective:
 
     @property
     def needs_reference(self) -> bool:
-        """Whether ``loss`` needs ``reference_logprobs``; if not, no reference policy has to be held."""
+        """Whether ``loss`` needs ``reference_logprobs``; if not, the run holds no reference policy."""
         return any("reference_log_ratio" in part.inputs for part in self.parts)
 
     @property
@@ -72,35 +72,35 @@ class Objective:
 
     @property
     def prepared_parts(self) -> tuple[Part, ...]:
-        """The parts that must see all tokens of a mini-batch before its first step, see ``prepare``."""
-        return (*self.token_weights, *(part for part in self.parts if part.description.stage))
+        """Parts that must see all tokens of a mini-batch before its first step, see ``prepare``."""
+        return (*self.token_weights, *(part for part in self.parts if part.description.prepare))
 
     @property
     def max_rounds(self) -> int:
-        """Rollout batches at most until enough prompts are kept; 1 without dynamic sampling."""
+        """Largest number of rollout batches until enough prompts are kept; 1 without dynamic sampling."""
         return max((part.options.get("max_rounds", 1) for part in self.selection), default=1)
 
     def shape(self, rewards: Tensor, lengths: Tensor, max_tokens: int | None = None) -> Tensor:
-        """Rewards with every shaping part's addition.
+        """Return rewards plus the additions of all shaping parts.
 
         Args:
             rewards: (P, G) or (N,), NaN where unscored, which stays NaN.
-            lengths: completion tokens, as many as rewards.
-            max_tokens: as in ``rollout.max_new_tokens``; None: the one that the objective was built for.
+            lengths: completion lengths in tokens, as many as rewards.
+            max_tokens: ``rollout.max_new_tokens``; None: the value that the objective was built with.
 
         Returns:
-            In the shape of rewards.
+            Shaped rewards, in the shape of ``rewards``.
         """
         limit = self.max_tokens if max_tokens is None else max_tokens
         available = {"lengths": lengths.reshape(rewards.shape), "max_tokens": limit}
         return sum((part(available) for part in self.shaping), start=rewards)
 
     def keep(self, accuracy: Tensor, rewards: Tensor) -> Tensor:
-        """Which prompts are worth an update.
+        """Return which prompts the selection parts keep.
 
         Args:
             accuracy: (P, G) in [0, 1] over all processes, NaN where unscored.
-            rewards: (P, G), likewise, before shaping.
+            rewards: (P, G) likewise, before shaping.
 
         Returns:
             (P,) bool; all True without selection.
@@ -110,33 +110,35 @@ class Objective:
         return reduce(torch.logical_and, (part(available) for part in self.selection), everything)
 
     def advantages(self, rewards: Tensor) -> Tensor:
-        """Advantages (P, G) of rewards (P, G): the kept prompts of all processes; 0 where a reward is NaN."""
-        return self.advantage({"rewards": rewards})
+        """Return advantages (P, G) of rewards (P, G) over all kept prompts; 0 where a reward is NaN."""
+        advantages: Tensor = self.advantage({"rewards": rewards})
+        return advantages
 
-    def score(self, accuracy: Tensor, diversity: Tensor) -> Tensor:
-        """How much prompts promise to teach, (P,) ≥ 0; all alike without a part for it.
+    def prompt_scores(self, accuracy: Tensor, diversity: Tensor) -> Tensor:
+        """Return scores for the curriculum sampler, (P,) ≥ 0; 1 for every prompt without a ``prompts`` part.
 
         Args:
             accuracy: (P, G) in [0, 1] over all processes, NaN where unscored.
-            diversity: (P,) in [0, 1], how varied each prompt's completions are.
+            diversity: (P,) in [0, 1], diversity of each prompt's completions.
         """
         if self.prompts is None:
             return torch.ones_like(diversity)
-        return self.prompts({"accuracy": accuracy, "diversity": diversity})
+        scores: Tensor = self.prompts({"accuracy": accuracy, "diversity": diversity})
+        return scores
 
     def prepare(
         self, old_logprobs: Tensor, old_entropy: Tensor, advantages: Tensor, seed: int
     ) -> dict[str, Tensor]:
-        """What parts need to know of the whole mini-batch, for ``loss``; {} where none asks.
+        """Compute what ``prepared_parts`` need from the whole mini-batch; {} where there are none.
 
         Args:
-            old_logprobs: (K,) of all tokens of the mini-batch, over all processes, in any order.
-            old_entropy: (K,) of the policy that sampled.
+            old_logprobs: (K,), all tokens of the mini-batch over all processes, in any order.
+            old_entropy: (K,), nats, of the old policy.
             advantages: (K,).
-            seed: of random choices.
+            seed: seed of random choices.
 
         Returns:
-            ``Part.where`` to (K,), in the order given.
+            ``Part.where`` → (K,), in the order of the inputs; the ``prepared`` of ``loss``.
         """
         available = {
             "old_logprobs": old_logprobs,
@@ -144,19 +146,19 @@ class Objective:
             "advantages": advantages,
             "seed": seed,
         }
-        return {part.where: part.first_stage(available) for part in self.prepared_parts}
+        return {part.where: part.prepare(available) for part in self.prepared_parts}
 
     def observe(self, metrics: Mapping[str, float]) -> None:
-        """Let parts that remember take note of an optimizer step's metrics, over all processes."""
+        """Update the parts' states with the metrics of an optimizer step over all processes."""
         for state in self.states.values():
             state.observe(metrics)
 
     def state_dict(self) -> dict[str, Any]:
-        """What parts remember, as plain data."""
+        """Return the parts' states as plain data."""
         return {where: state.state_dict() for where, state in self.states.items()}
 
     def load_state_dict(self, states: Mapping[str, Any]) -> None:
-        """Go on from there; a part that the states do not know begins anew."""
+        """Restore the parts' states; a part without a stored state keeps its initial one."""
         for where, state in self.states.items():
             if where in states:
                 state.load_state_dict(states[where])
@@ -172,31 +174,30 @@ class Objective:
         entropy: Tensor | None = None,
         prepared: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The part of the mini-batch's loss that these rows carry, to be minimised.
+        """Return the contribution of these rows to the mini-batch's loss, to be minimised.
 
-        The sum over all micro-batches and processes is the mini-batch's loss: nothing is to be averaged. An
-        optimizer wrapper that averages gradients over processes (DDP) needs the loss times the number of
-        processes. What is written at masked positions, NaN included, has no influence and receives gradient
-        0.
+        The sum over all micro-batches and processes is the mini-batch's loss; it must not be averaged. A
+        wrapper that averages gradients over processes (DDP) needs the loss times the number of processes.
+        Values at masked positions, NaN included, have no influence and receive gradient 0.
 
         Args:
-            logprobs: (n, T) of the policy now, with gradient.
-            old_logprobs: (n, T) of the policy that sampled.
-            advantages: (n,), or (n, T) for one a token.
-            mask: (n, T) bool, True where the token is the completion's own.
+            logprobs: (n, T) of the current policy, with gradient.
+            old_logprobs: (n, T) of the old policy.
+            advantages: (n,), or (n, T) for one per token.
+            mask: (n, T) bool, True at tokens of the completion.
             lengths: (M,) completion lengths of the whole mini-batch over all processes.
             reference_logprobs: (n, T), required if ``needs_reference``; else only logged.
-            entropy: (n, T) of the policy's token distributions; with gradient if ``needs_entropy_gradient``,
-                else only logged.
-            prepared: what ``prepare`` gave, (n, T) for these rows; required if there are ``prepared_parts``.
+            entropy: (n, T), nats, of the policy's token distributions; with gradient if
+                ``needs_entropy_gradient``, else only logged.
+            prepared: results of ``prepare``, (n, T) for these rows; required if there are ``prepared_parts``.
 
         Returns:
-            The scalar loss, and metrics without gradient: sums over micro-batches and processes, but
-            ``max/…`` and ``min/…``, which are extremes over them.
+            The scalar loss, and metrics without gradient: to be summed over micro-batches and processes,
+            except ``max/…`` and ``min/…``, of which the extreme is to be taken.
         """
         prepared = prepared or {}
         self._check(mask, reference_logprobs, entropy, prepared)
-        available = token_inputs(
+        available = part_inputs(
             logprobs, old_logprobs, advantages, mask, lengths, reference_logprobs, entropy
         )
         available["max_tokens"] = self.max_tokens
@@ -218,7 +219,7 @@ class Objective:
         prepared: Mapping[str, Tensor],
     ) -> None:
         if mask.dtype is not torch.bool:
-            raise TypeError(f"mask must be bool, True at the completion's own tokens; it is {mask.dtype}")
+            raise TypeError(f"mask must be bool, True at tokens of the completion; it is {mask.dtype}")
         if self.needs_reference and reference_logprobs is None:
             raise ValueError("this objective needs reference_logprobs (needs_reference is True)")
         if self.needs_entropy_gradient and entropy is None:
@@ -228,17 +229,18 @@ class Objective:
             raise ValueError(f"this objective needs prepared values of {', '.join(missing)}; see prepare()")
 
     def _surrogate(self, available: dict[str, Any], prepared: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Weighted terms and clip flags, (n, T) each; notes the weights for the metrics."""
-        found = self.surrogate(available)
+        """Return weighted terms and clip flags, (n, T) each; adds ``token_weight`` to ``available``."""
+        result = self.surrogate(available)
         # A user's function may return the terms alone.
-        terms, clipped = found if isinstance(found, tuple) else (found, torch.zeros_like(available["mask"]))
+        no_clip = torch.zeros_like(available["mask"])
+        terms, clipped = result if isinstance(result, tuple) else (result, no_clip)
         if self.token_weights:
             available["token_weight"] = reduce(torch.mul, (prepared[p.where] for p in self.token_weights))
             terms = terms * available["token_weight"]
         return terms, clipped
 
     def _penalty(self, available: Mapping[str, Any], prepared: Mapping[str, Tensor]) -> Tensor:
-        """The sum of the regularizers, (n, T)."""
+        """Return the sum of the regularizers, (n, T)."""
         total = torch.zeros_like(available["log_ratio"])
         for part in self.regularizers:
             own: dict[str, Any] = {}
@@ -251,15 +253,15 @@ class Objective:
 
 
 def build_objective(config: AlgorithmConfig, *, completions: int, max_new_tokens: int) -> Objective:
-    """Compose the objective that the config describes, its recipe already resolved.
+    """Compose the objective of a config whose recipe is already resolved.
 
     Args:
         config: the parts and their options.
-        completions: G, completions a prompt.
+        completions: G, completions per prompt.
         max_new_tokens: longest completion that may be sampled.
 
     Raises:
-        UserError: an unknown part or option, an impossible value, or parts that do not go together.
+        UserError: an unknown part or option, an invalid value, or incompatible parts.
     """
     check_surrogate_options(config.surrogate.name, list(config.surrogate.options))
 
@@ -277,17 +279,17 @@ def build_objective(config: AlgorithmConfig, *, completions: int, max_new_tokens
         token_weights=tuple(make("token_weights", part) for part in config.token_weights),
         prompts=None if config.prompts is None else make("prompts", config.prompts),
     )
-    check_mix(composed.parts, completions, max_new_tokens)
-    return replace(composed, states=_states(composed.parts))
+    check_parts(composed.parts, completions, max_new_tokens)
+    return replace(composed, states=_initial_states(composed.parts))
 
 
-def _states(parts: Sequence[Part]) -> dict[str, State]:
-    """Make what each part remembers, as it is before the first step."""
-    makers = [(part, part.description.state) for part in parts]
-    return {part.where: maker(**options_for(maker, part.options)) for part, maker in makers if maker}
+def _initial_states(parts: Sequence[Part]) -> dict[str, State]:
+    """Create the states of the parts that have one."""
+    factories = [(part, part.description.state) for part in parts]
+    return {part.where: make(**options_for(make, part.options)) for part, make in factories if make}
 
 
-def token_inputs(
+def part_inputs(
     logprobs: Tensor,
     old_logprobs: Tensor,
     advantages: Tensor,
@@ -296,7 +298,7 @@ def token_inputs(
     reference_logprobs: Tensor | None,
     entropy: Tensor | None,
 ) -> dict[str, Any]:
-    """Everything a part may ask for by name, at least float32, with 0 at masked positions."""
+    """Return the inputs of parts by name: at least float32, with 0 at masked positions."""
     dtype = torch.promote_types(logprobs.dtype, torch.float32)
     zero = torch.zeros((), dtype=dtype, device=logprobs.device)
 
@@ -318,7 +320,7 @@ def token_inputs(
 
 @torch.no_grad()
 def token_metrics(available: Mapping[str, Any], clipped: Tensor) -> dict[str, Tensor]:
-    """Token means over the mini-batch, as sums over these rows, and extremes of the ratio."""
+    """Return these rows' share of the token means over the mini-batch, and the extremes of the ratio."""
     mask, log_ratio = available["mask"], available["log_ratio"]
     tokens = available["lengths"].sum().clamp(min=1)
     ratio = log_ratio.clamp(max=LARGEST_LOG_RATIO).exp()
@@ -330,7 +332,7 @@ def token_metrics(available: Mapping[str, Any], clipped: Tensor) -> dict[str, Te
     if "token_weight" in available:
         by_token["token_weight"] = available["token_weight"]
     metrics = {name: (values * mask).sum() / tokens for name, values in by_token.items()}
-    # An infinite fill is the neutral element of the reduction, for rows that have no token at all.
+    # An infinite fill is the neutral element of the reduction, for rows without any token.
     metrics["max/ratio"] = ratio.masked_fill(~mask, float("-inf")).amax()
     metrics["min/ratio"] = ratio.masked_fill(~mask, float("inf")).amin()
     return metrics

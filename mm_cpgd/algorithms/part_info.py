@@ -1,4 +1,4 @@
-"""Description of a part (formula, gradient, source) for the command line and the docs; ranges of options."""
+"""Descriptions of parts (formula, gradient, source) for the command line and the docs; ranges of options."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from pydantic import Field
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-# How formulas write the options that papers have letters for; all others go by their own name.
+# Symbols that formulas use for options with a letter in the papers; other options keep their names.
 SYMBOLS = {"epsilon_low": "ε_low", "epsilon_high": "ε_high", "alpha": "α", "coefficient": "β"}
 
 
 @dataclass(frozen=True)
 class Description:
-    """A part in words and formulas.
+    """Formula, source and gradient of a part, and what it needs beyond its inputs.
 
     Attributes:
         formula: with options in braces, as in ``{epsilon_low}·A``.
         source: paper or author.
-        gradient: of a token's term, times ∇log π; empty where there is none to tell.
-        choice: the option that picks one of ``variants``.
-        variants: value of that option to what the formula then means.
-        stage: a first stage over all tokens of the mini-batch, see ``preparation``; its result is the part's
-            input ``prepared``.
-        state: makes the object whose ``value`` is the part's input ``state``, see ``states``.
+        gradient: gradient of a token's term, times ∇log π; empty where it is not stated.
+        choice: the option that selects one of ``variants``.
+        variants: value of that option → completion of the formula.
+        prepare: function of all tokens of the mini-batch, called before its first step; its result is the
+            part's input ``prepared``.
+        state: factory of the object whose ``value`` is the part's input ``state``, see
+            ``regularizers.State``.
     """
 
     formula: str
@@ -36,24 +37,24 @@ class Description:
     gradient: str = ""
     choice: str = ""
     variants: Mapping[str, str] = field(default_factory=dict)
-    stage: Callable[..., Any] | None = None
+    prepare: Callable[..., Any] | None = None
     state: Callable[..., Any] | None = None
 
     def text(self, options: Mapping[str, Any] | None = None) -> str:
-        """The formula in symbols and with all variants; or in numbers and with the variant of ``options``."""
+        """Return the formula in symbols with all variants, or in numbers with the variant of ``options``."""
         if not self.variants:
-            return filled(self.formula, options)
+            return fill_options(self.formula, options)
         chosen = None if options is None else str(options[self.choice])
-        picked = [
+        selected = [
             text if chosen else f"{name}: {text}"
             for name, text in self.variants.items()
             if chosen in (None, name)
         ]
-        return "; ".join([filled(text, options) for text in (self.formula, *picked)])
+        return "; ".join([fill_options(text, options) for text in (self.formula, *selected)])
 
 
 def described(formula: str, **more: Any) -> Callable[[Function], Function]:
-    """Attach a ``Description`` with these fields to a function; for users' own parts too."""
+    """Return a decorator that attaches a ``Description`` with these fields; also for users' own parts."""
 
     def attach(function: Function) -> Function:
         vars(function)["description"] = Description(formula, **more)
@@ -63,26 +64,26 @@ def described(formula: str, **more: Any) -> Callable[[Function], Function]:
 
 
 def description_of(function: Callable[..., Any]) -> Description:
-    """What was attached; else the first line of the docstring serves as the formula."""
+    """Return the attached description; without one the first line of the docstring is the formula."""
     found = getattr(function, "description", None)
     if isinstance(found, Description):
         return found
     return Description((inspect.getdoc(function) or function.__name__).partition("\n")[0])
 
 
-def filled(formula: str, options: Mapping[str, Any] | None = None) -> str:
-    """Replace ``{option}`` by its symbol, or by its number where options are given and it is not None."""
+def fill_options(formula: str, options: Mapping[str, Any] | None = None) -> str:
+    """Replace ``{option}`` with its symbol, or with its value where options are given and it is not None."""
 
-    def replaced(match: re.Match[str]) -> str:
+    def replacement(match: re.Match[str]) -> str:
         name = match[1]
         value = None if options is None else options.get(name)
-        return SYMBOLS.get(name, name) if value is None else shown(value)
+        return SYMBOLS.get(name, name) if value is None else format_value(value)
 
-    return re.sub(r"\{(\w+)\}", replaced, formula)
+    return re.sub(r"\{(\w+)\}", replacement, formula)
 
 
-def shown(value: Any) -> str:
-    """An option's value as people write it."""
+def format_value(value: Any) -> str:
+    """Format an option's value for people."""
     return f"{value:g}" if isinstance(value, float) else "–" if value is None else str(value)
 
 

@@ -1,8 +1,8 @@
-"""Parts of the algorithm, found by the name of their function, with options checked against its signature.
+"""Registry of the parts: lookup by function name, with options validated against the signature.
 
-The rule that makes a function a part: what the objective hands in are positional parameters, chosen by their
-names (``INPUTS`` of its kind); what a config may write are keyword-only parameters, with types and limits as
-annotated. A name such as ``path/to/file.py:function`` means a function of the user's own.
+A part is a function whose positional parameters are inputs from the objective, selected by their names
+(``INPUTS`` of its kind), and whose keyword-only parameters are the options that a config may set, with types
+and limits as annotated. A name such as ``path/to/file.py:function`` refers to a function in the user's file.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -24,14 +23,9 @@ from mm_cpgd.algorithms import (
     surrogates,
     token_weights,
 )
-from mm_cpgd.algorithms import (
-    selection as prompt_scores,
-)
-from mm_cpgd.algorithms import (
-    selection as shaping,
-)
 from mm_cpgd.algorithms.part_info import Description, description_of
 from mm_cpgd.errors import UserError
+from rewards.messages import closest
 from rewards.user_files import user_module
 
 
@@ -67,10 +61,10 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "token_weights": _by_name(token_weights.forking_tokens, token_weights.clip_cov),
     "aggregation": _by_name(aggregation.token_mean, aggregation.completion_mean, aggregation.constant),
     "selection": _by_name(selection.accuracy_filter, selection.dynamic_sampling),
-    "shaping": _by_name(shaping.overlong_penalty),
-    "prompts": _by_name(prompt_scores.variance_aware),
+    "shaping": _by_name(selection.overlong_penalty),
+    "prompts": _by_name(selection.variance_aware),
 }
-_OF_TOKENS = frozenset(
+_TOKEN_INPUTS = frozenset(
     {
         *("log_ratio", "reference_log_ratio", "advantages", "entropy", "mask", "lengths", "max_tokens"),
         *("prepared", "state"),
@@ -78,15 +72,15 @@ _OF_TOKENS = frozenset(
 )
 INPUTS: dict[str, frozenset[str]] = {
     "advantage": frozenset({"rewards"}),
-    "surrogate": _OF_TOKENS,
-    "regularizers": _OF_TOKENS,
+    "surrogate": _TOKEN_INPUTS,
+    "regularizers": _TOKEN_INPUTS,
     "token_weights": frozenset({"old_logprobs", "old_entropy", "advantages", "seed"}),
     "aggregation": frozenset({"mask", "lengths", "max_tokens"}),
     "selection": frozenset({"accuracy", "rewards"}),
     "shaping": frozenset({"lengths", "max_tokens"}),
     "prompts": frozenset({"accuracy", "diversity"}),
 }
-"""What a part of each kind may ask for by the names of its positional parameters."""
+"""Inputs that a part of each kind may take, by the names of its positional parameters."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +89,9 @@ class Part:
 
     Attributes:
         kind: the key under ``algorithm`` in the config.
-        name: as the config writes it.
+        name: as written in the config.
         function: the pure function.
-        inputs: names of the values that the objective hands in.
+        inputs: names of the values that the objective passes to it.
         options: all keyword-only parameters, defaults included.
     """
 
@@ -109,33 +103,34 @@ class Part:
 
     @property
     def description(self) -> Description:
-        """Formula and source."""
+        """Formula, source and gradient."""
         return description_of(self.function)
 
     @property
     def where(self) -> str:
-        """What messages call it."""
+        """Name of the part in messages."""
         return f"algorithm.{self.kind}: {self.name}"
 
     def __call__(self, available: Mapping[str, Any]) -> Any:
-        """Call the function with the inputs it names, taken from those available."""
+        """Call the function with its inputs, taken from the available values by name."""
         return self.function(*(available[name] for name in self.inputs), **self.options)
 
-    def first_stage(self, available: Mapping[str, Any]) -> Any:
-        """The part's own function where it is of whole mini-batches, else the stage that it describes."""
-        stage = self.description.stage
-        if stage is None:
+    def prepare(self, available: Mapping[str, Any]) -> Any:
+        """Call what sees the whole mini-batch: the description's ``prepare``, or the part's own function."""
+        function = self.description.prepare
+        if function is None:
             return self(available)
-        asked = [p.name for p in inspect.signature(stage).parameters.values() if p.kind is not p.KEYWORD_ONLY]
-        return stage(*(available[name] for name in asked), **options_for(stage, self.options))
+        parameters = inspect.signature(function).parameters.values()
+        inputs = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+        return function(*(available[name] for name in inputs), **options_for(function, self.options))
 
 
 def make_part(kind: str, name: str, options: Mapping[str, Any]) -> Part:
-    """The part of this name with these options.
+    """Return the part of this name with these options.
 
     Raises:
-        UserError: an unknown part or option (names the nearest), a missing or impossible value, a function in
-            a file that cannot be loaded or is no part of this kind.
+        UserError: an unknown part or option (the nearest is named), a missing or invalid value, or a function
+            in a file that cannot be loaded or is no part of this kind.
     """
     function = _find(kind, name)
     parameters = inspect.signature(function).parameters.values()
@@ -151,7 +146,7 @@ def make_part(kind: str, name: str, options: Mapping[str, Any]) -> Part:
 
 
 def options_for(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the options that another function takes too."""
+    """Return those of the options that another function takes too."""
     names = inspect.signature(function).parameters
     return {key: value for key, value in options.items() if key in names}
 
@@ -166,33 +161,35 @@ def _find(kind: str, name: str) -> Callable[..., Any]:
 
 
 def _check_inputs(part: Part) -> None:
-    """A user's function asks only for what the objective has."""
+    """Check that a user's function takes only inputs that the objective provides."""
     possible = INPUTS[part.kind]
     for name in part.inputs:
         if name not in possible:
             raise UserError(
-                f"{part.where} asks for {name!r}, which parts of this kind are not given; "
-                f"{_nearest(name, possible)} Options stand behind a * in the signature."
+                f"{part.where} takes {name!r}, which is no input of parts of this kind; "
+                f"{_nearest(name, possible)} Options follow a * in the signature."
             )
-    stage, state = part.description.stage, part.description.state
-    for name, made in (("prepared", stage), ("state", state)):
-        if name in part.inputs and made is None:
-            raise UserError(f"{part.where} asks for {name!r}; say with @described(…) what makes it.")
+    prepare, state = part.description.prepare, part.description.state
+    for name, keyword, source in (("prepared", "prepare", prepare), ("state", "state", state)):
+        if name in part.inputs and source is None:
+            raise UserError(
+                f"{part.where} takes {name!r}; declare what computes it with @described(…, {keyword}=…)."
+            )
 
 
 def _check_names(part: Part, options: Mapping[str, Any], allowed: Mapping[str, inspect.Parameter]) -> None:
-    """Every written option exists, and every option without a default is written."""
+    """Check that every given option exists and that every option without a default is given."""
     for key in options:
         if key not in allowed:
             advice = _nearest(key, allowed) if allowed else "it takes no options."
             raise UserError(f"{part.where} has no option {key!r}; {advice}")
     for key, parameter in allowed.items():
         if parameter.default is inspect.Parameter.empty and key not in options:
-            raise UserError(f"{part.where} needs the option {key!r}; write it beside the name.")
+            raise UserError(f"{part.where} needs the option {key!r}; set it next to the name.")
 
 
 def _checked(part: Part, key: str, value: Any, annotation: Any) -> Any:
-    """The value in the annotated type."""
+    """Validate the value and convert it to the annotated type."""
     try:
         return TypeAdapter(annotation).validate_python(value)
     except ValidationError as error:
@@ -201,26 +198,25 @@ def _checked(part: Part, key: str, value: Any, annotation: Any) -> Any:
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
-    """Advice that names the most similar one, and all."""
+    """Return a hint that names the most similar name, and all of them."""
     every = sorted(names)
-    near = get_close_matches(name, every, n=1, cutoff=0.0)
-    return f"the nearest is {near[0]!r}. Possible: {', '.join(every)}."
+    return f"the nearest is {closest(name, every, cutoff=0.0)!r}. Possible: {', '.join(every)}."
 
 
-_HOW = "a part of your own is named path/to/file.py:function"
+_HOW = "name a part of your own as path/to/file.py:function"
 
 
 def is_in_file(name: str) -> bool:
-    """Whether a part's name means a function in a file."""
+    """Return whether a part's name refers to a function in a file."""
     return ".py:" in name
 
 
 def function_in_file(where: str, reference: str) -> Callable[..., Any]:
-    """Return the function that ``path/to/file.py:function`` means; the file is run, as any import would.
+    """Return the function that ``path/to/file.py:function`` refers to; the file is executed as by any import.
 
     Args:
-        where: the place in the config, for messages.
-        reference: path, relative to the working directory, and name.
+        where: config key, for messages.
+        reference: path (relative to the working directory) and function name.
 
     Raises:
         UserError: no such file or function, or the file cannot be imported.
@@ -232,7 +228,7 @@ def function_in_file(where: str, reference: str) -> Callable[..., Any]:
     found = vars(user_module(path, UserError, _HOW))
     functions = {key: value for key, value in found.items() if inspect.isfunction(value)}
     if name not in functions:
-        near = get_close_matches(name, functions, n=1, cutoff=0.0)
-        advice = f"the nearest is {near[0]!r}" if near else "it defines none"
+        near = closest(name, functions, cutoff=0.0)
+        advice = f"the nearest is {near!r}" if near else "it defines none"
         raise UserError(f"{where}: {path} has no function {name!r}: {advice}")
     return functions[name]

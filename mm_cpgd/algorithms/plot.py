@@ -1,4 +1,4 @@
-"""Plot of loss and gradient of one token against its log-ratio, one curve an objective."""
+"""Plot of loss and gradient of one token against its log-ratio, one curve per objective."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.errors import UserError
 
 FORMATS = (".png", ".svg", ".pdf")
-# Okabe and Ito's colours, which people with any colour vision tell apart, and line styles for print.
+# Okabe and Ito's palette, distinguishable with any colour vision, and line styles for print.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _DASHES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1)))
 _STYLE: Any = {
@@ -30,15 +30,15 @@ _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mm-cpgd",
 }
-# Of the vertical axes, in units of |A|: what runs away leaves the picture instead of flattening the rest.
-LIMIT = 4.5
+# Limit of the vertical axes, in units of |A|, so that diverging curves do not flatten the others.
+Y_LIMIT = 4.5
 
 
 def curves(objective: Objective, log_ratios: Tensor, advantage: float) -> tuple[Tensor, Tensor]:
-    """Loss of a completion of one token, and its gradient with respect to log π.
+    """Return the loss of a completion of one token, and its gradient with respect to log π.
 
-    Only what depends on the log-ratio to the old policy is in it: regularizers that need a reference, an
-    entropy or the rest of the mini-batch are left out, and token weights are 1.
+    Only terms that depend on the log-ratio to the old policy are included: regularizers that need a
+    reference, an entropy or the rest of the mini-batch are omitted, and token weights are 1.
 
     Args:
         objective: the composition.
@@ -56,11 +56,12 @@ def curves(objective: Objective, log_ratios: Tensor, advantage: float) -> tuple[
         "lengths": torch.ones(len(log_ratios), dtype=torch.float64),
         "max_tokens": 1,
     }
-    asked = set(objective.surrogate.inputs) - set(available)
-    if asked:
-        raise UserError(f"{objective.surrogate.where} cannot be drawn: it needs {', '.join(sorted(asked))}.")
-    found = objective.surrogate(available)
-    loss = -(found[0] if isinstance(found, tuple) else found)
+    missing = set(objective.surrogate.inputs) - set(available)
+    if missing:
+        needs = ", ".join(sorted(missing))
+        raise UserError(f"{objective.surrogate.where} cannot be plotted: it needs {needs}.")
+    result = objective.surrogate(available)
+    loss = -(result[0] if isinstance(result, tuple) else result)
     for part in objective.regularizers:
         if set(part.inputs) <= set(available):
             loss = loss + part(available)
@@ -68,33 +69,33 @@ def curves(objective: Objective, log_ratios: Tensor, advantage: float) -> tuple[
     return loss.detach()[:, 0], gradient[:, 0]
 
 
-def left_out(objective: Objective) -> list[str]:
-    """Names of the parts that a picture cannot show."""
+def omitted_parts(objective: Objective) -> list[str]:
+    """Return the names of the parts that a plot cannot show."""
     shown = {"log_ratio", "advantages", "mask", "lengths", "max_tokens"}
     hidden = [part.name for part in objective.regularizers if not set(part.inputs) <= shown]
     return hidden + [part.name for part in objective.token_weights]
 
 
-def draw(path: Path, objectives: Mapping[str, Objective], widest: float = 1.5) -> None:
-    """Write the picture; the format is that of the file's ending.
+def plot_objectives(path: Path, objectives: Mapping[str, Objective], max_log_ratio: float = 1.5) -> None:
+    """Write the plot in the format of the file's suffix.
 
     Args:
         path: ends in .png, .svg or .pdf.
-        objectives: name to composition; drawn in this order.
-        widest: largest |ℓ|.
+        objectives: name → composition; drawn in this order.
+        max_log_ratio: largest |ℓ|.
 
     Raises:
-        UserError: another ending, or a folder that does not exist.
+        UserError: another suffix, or a folder that does not exist.
     """
     if path.suffix not in FORMATS:
         raise UserError(f"--plot {path}: the file must end in one of {', '.join(FORMATS)}")
     if not path.absolute().parent.is_dir():
-        raise UserError(f"--plot {path}: there is no folder {path.absolute().parent}; make it first")
+        raise UserError(f"--plot {path}: there is no folder {path.absolute().parent}; create it first")
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(10, 7), layout="constrained")
         axes = figure.subplots(2, 2, sharex=True)
         for column, advantage in enumerate((1.0, -1.0)):
-            _draw_column(axes[:, column], objectives, advantage, widest)
+            _draw_column(axes[:, column], objectives, advantage, max_log_ratio)
         axes[0, 0].set_ylabel("loss of one token, −S + Ω")
         axes[1, 0].set_ylabel("gradient of the loss, times ∇log π")
         lines, names = axes[0, 0].get_legend_handles_labels()
@@ -103,19 +104,19 @@ def draw(path: Path, objectives: Mapping[str, Objective], widest: float = 1.5) -
 
 
 def _draw_column(
-    axes: list[Axes], objectives: Mapping[str, Objective], advantage: float, widest: float
+    axes: list[Axes], objectives: Mapping[str, Objective], advantage: float, max_log_ratio: float
 ) -> None:
     """Draw loss above and gradient below, for one sign of the advantage."""
-    log_ratios = torch.linspace(-widest, widest, 601, dtype=torch.float64)
+    log_ratios = torch.linspace(-max_log_ratio, max_log_ratio, 601, dtype=torch.float64)
     for index, (name, objective) in enumerate(objectives.items()):
         style: Any = {"color": _COLORS[index % 6], "linestyle": _DASHES[index % 6]}
         for axis, values in zip(axes, curves(objective, log_ratios, advantage), strict=True):
             axis.plot(log_ratios.numpy(), values.numpy(), linewidth=2, label=name, **style)
-    sign = "A = +1: to be made likelier" if advantage > 0 else "A = −1: to be made less likely"
-    axes[0].set_title(sign)
+    title = "A = +1: to be made likelier" if advantage > 0 else "A = −1: to be made less likely"
+    axes[0].set_title(title)
     axes[1].set_xlabel("log-ratio ℓ = log π − log π_old")
     for axis in axes:
         axis.axvline(0, color="#888888", linewidth=0.8)
         axis.axhline(0, color="#888888", linewidth=0.8)
         low, high = axis.get_ylim()
-        axis.set_ylim(max(low, -LIMIT), min(high, LIMIT))
+        axis.set_ylim(max(low, -Y_LIMIT), min(high, Y_LIMIT))

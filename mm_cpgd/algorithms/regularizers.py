@@ -1,9 +1,9 @@
-"""Regularizers: what is subtracted for each token (policy drift, divergence from the reference, entropy).
+"""Regularizers: terms subtracted for each token (policy drift, divergence from the reference, entropy).
 
 A part takes any of ``log_ratio`` ℓ = log π − log π_old, ``reference_log_ratio`` = log π − log π_ref,
-``entropy``, all (n, T), and returns its penalty (n, T), its coefficient included. A part that takes
-``reference_log_ratio`` makes the run hold a reference policy, one that takes ``entropy`` makes the entropy
-carry a gradient; without them neither is paid for.
+``entropy``, all (n, T), and returns its penalty (n, T), its coefficient included. Only if a part takes
+``reference_log_ratio`` does the run hold a reference policy; only if one takes ``entropy`` does the entropy
+carry a gradient.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from mm_cpgd.algorithms.token_weights import largest_covariances
 
 
 class State(Protocol):
-    """What the objective asks of a part's memory."""
+    """State of a part, as the objective uses it."""
 
     @property
     def value(self) -> Any:
-        """What the part gets."""
+        """The part's input ``state``."""
 
     def observe(self, metrics: Mapping[str, float]) -> None:
-        """Take note of an optimizer step; names as ``Objective.loss`` gives them."""
+        """Update the state with the metrics of an optimizer step, named as in ``Objective.loss``."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what ``load_state_dict`` needs, as plain data."""
+        """Return the state for ``load_state_dict``, as plain data."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the state."""
 
 
 class EntropyController:
-    """A coefficient that grows while the entropy is below its target and shrinks while it is above.
+    """Controller of a coefficient that grows while the entropy is below its target and shrinks while above.
 
     Args:
-        target: nats a token.
+        target: entropy in nats per token.
         step: change of the coefficient at each optimizer step.
-        largest: its upper bound; the lower one is 0.
+        largest: upper bound of the coefficient; the lower one is 0.
     """
 
     def __init__(self, target: float, step: float, largest: float) -> None:
@@ -55,11 +55,11 @@ class EntropyController:
 
     @property
     def value(self) -> float:
-        """The coefficient that acts now: 0 while the entropy is above its target."""
+        """The coefficient in use: 0 while the entropy is above its target."""
         return self.coefficient if self.below else 0.0
 
     def observe(self, metrics: Mapping[str, float]) -> None:
-        """Move by one step; a step whose entropy is not finite or not given is passed over."""
+        """Change the coefficient by one step; a metrics row whose entropy is NaN or missing is ignored."""
         entropy = metrics.get("entropy", float("nan"))
         if entropy != entropy:
             return
@@ -68,29 +68,29 @@ class EntropyController:
         self.coefficient = min(max(moved, 0.0), self.largest)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return coefficient and side of the target."""
+        """Return the coefficient and the side of the target."""
         return {"coefficient": self.coefficient, "below": self.below}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the state."""
         self.coefficient, self.below = float(state["coefficient"]), bool(state["below"])
 
 
-# e^20 ≈ 5e8: a token there is lost anyway, and sums of such values are still finite in float32.
+# e^20 ≈ 5e8: a token beyond it has diverged anyway, and sums of such values are still finite in float32.
 LARGEST_LOG_RATIO = 20.0
 
 
 @described(
-    "Ω = {alpha}·(r − 1 − ln r), going on as its tangent beyond r = 1 + {cap}",
+    "Ω = {alpha}·(r − 1 − ln r), continued by its tangent beyond r = 1 + {cap}",
     gradient="{alpha}·min(r − 1, {cap})",
     source="CPGD, arXiv 2505.12504",
 )
 def policy_drift(log_ratio: Tensor, *, alpha: PositiveFloat = 0.01, cap: PositiveFloat = 2.0) -> Tensor:
     """Drift from the old policy, KL(π_old ‖ π), with CPGD's capped gradient.
 
-    The paper optimises stop_gradient(min(r − 1, cap))·log π in place of k3 = r − 1 − ln r. Here k3 goes on as
-    a straight line of slope ``cap`` from r = 1 + cap: the same gradient everywhere, and a value that is k3
-    wherever nothing is capped.
+    The paper optimises stop_gradient(min(r − 1, cap))·log π in place of k3 = r − 1 − ln r. Here k3 is
+    continued by its tangent of slope ``cap`` from r = 1 + cap: the same gradient everywhere, and the value of
+    k3 wherever the cap does not act.
 
     Args:
         log_ratio: (n, T).
@@ -120,16 +120,15 @@ def kl(
     """Estimate of KL(π ‖ π_ref) from the sampled token.
 
     Estimators as in Schulman, "Approximating KL divergence", 2020. *paper* differentiates the estimator
-    itself, as GRPO does with k3 (arXiv 2402.03300, eq. 4). *correct* keeps the
-    value and uses the gradient of the divergence, x·∇log π, which on average over the policy's own samples is
-    that of KL(π ‖ π_ref); k2 has it anyway. Left out: the ratio π/π_old that either needs once the policy has
-    left the one that sampled.
+    itself, as GRPO does with k3 (arXiv 2402.03300, eq. 4). *correct* keeps the value and uses the gradient
+    x·∇log π, whose mean over the policy's own samples is that of KL(π ‖ π_ref); for k2 the two agree. Left
+    out: the importance ratio π/π_old that either needs once π differs from the old policy.
 
     Args:
         reference_log_ratio: (n, T).
         coefficient: weight, GRPO's β.
-        estimator: which value.
-        gradient: which gradient.
+        estimator: estimator of the value.
+        gradient: *paper* or *correct*.
 
     Returns:
         (n, T).
@@ -146,13 +145,13 @@ def kl(
     source="Williams & Peng 1991; arXiv 1602.01783",
 )
 def entropy_bonus(entropy: Tensor, *, coefficient: PositiveFloat) -> Tensor:
-    """Reward for an entropy that stays high, weighted like the other terms.
+    """Entropy bonus, aggregated like the other terms.
 
-    TRL always takes its token mean, whatever its loss_type; here the objective's aggregation weighs it.
+    TRL always takes the token mean, whatever its loss_type; here the objective's aggregation applies.
 
     Args:
         entropy: (n, T), nats, with gradient.
-        coefficient: nats to units of the objective; 0.001 to 0.01 is usual.
+        coefficient: weight per nat; 0.001 to 0.01 is usual.
 
     Returns:
         (n, T), ≤ 0.
@@ -174,14 +173,14 @@ def entropy_control(
     step: PositiveFloat = 0.005,
     largest: PositiveFloat = 1.0,
 ) -> Tensor:
-    """Entropy bonus whose coefficient is steered so that the entropy does not fall below a target.
+    """Entropy bonus whose coefficient is adapted so that the entropy does not fall below a target.
 
     Args:
         entropy: (n, T), nats, with gradient.
-        state: the coefficient now, see ``states.EntropyController``.
-        target: nats a token.
+        state: the current coefficient, see ``EntropyController``.
+        target: entropy in nats per token.
         step: change of the coefficient at each optimizer step.
-        largest: bound of the coefficient.
+        largest: upper bound of the coefficient.
 
     Returns:
         (n, T), ≤ 0.
@@ -194,20 +193,20 @@ def entropy_control(
     "c = (log π − mean log π)·(A − mean A) over the mini-batch",
     gradient="{coefficient}·sign ℓ, or 0",
     source="KL-Cov, arXiv 2505.22617",
-    stage=largest_covariances,
+    prepare=largest_covariances,
 )
 def kl_cov(
     log_ratio: Tensor, prepared: Tensor, *, coefficient: PositiveFloat = 1.0, share: OpenShare = 2e-4
 ) -> Tensor:
-    """Hold back, towards the old policy, only the tokens that cost entropy most.
+    """Penalise divergence from the old policy only at the tokens that reduce the entropy most.
 
     The divergence is estimated by |ℓ|, as in the authors' code; the paper writes KL(π_old ‖ π).
 
     Args:
         log_ratio: (n, T).
-        prepared: (n, T), 1 at the tokens of largest covariance; see ``token_weights``.
-        coefficient: the paper's β, 1.
-        share: of tokens; the paper's k is 2e-4 to 2e-3.
+        prepared: (n, T), 1 at the tokens of largest covariance; see ``token_weights.largest_covariances``.
+        coefficient: weight, the paper's β = 1.
+        share: share of the mini-batch's tokens; the paper's k is 2e-4 to 2e-3.
 
     Returns:
         (n, T).
@@ -216,7 +215,7 @@ def kl_cov(
 
 
 def kl_estimate(reference_log_ratio: Tensor, estimator: str) -> Tensor:
-    """k1, k2 or k3 of KL(π ‖ π_ref) for x = log π − log π_ref, (n, T)."""
+    """Return the k1, k2 or k3 estimate of KL(π ‖ π_ref) for x = log π − log π_ref, (n, T)."""
     if estimator == "k1":
         return reference_log_ratio
     if estimator == "k2":
@@ -225,6 +224,6 @@ def kl_estimate(reference_log_ratio: Tensor, estimator: str) -> Tensor:
 
 
 def capped_k3(log_ratio: Tensor, knee: float = LARGEST_LOG_RATIO) -> Tensor:
-    """e^ℓ − 1 − ℓ up to ℓ = knee, its tangent beyond, (n, T): finite, ≥ 0, gradient min(e^ℓ, e^knee) − 1."""
+    """Return e^ℓ − 1 − ℓ up to ℓ = knee, its tangent beyond, (n, T); ≥ 0, gradient min(e^ℓ, e^knee) − 1."""
     curved = log_ratio.clamp(max=knee)
     return torch.expm1(curved) - curved + math.expm1(knee) * (log_ratio - knee).clamp(min=0)

@@ -1,4 +1,4 @@
-"""Prompt selection, reward shaping and curriculum scores: what happens to a rollout batch before advantages.
+"""Prompt selection, reward shaping and curriculum scores: processing of a rollout batch before advantages.
 
 A selection part takes any of ``accuracy`` and ``rewards``, both (P, G) over all processes and NaN where a
 completion could not be scored, and returns ``keep`` (P,) bool. With several parts a prompt must be kept by
@@ -17,10 +17,10 @@ from mm_cpgd.algorithms.part_info import OpenShare, Share, described
 
 
 def has_signal(rewards: Tensor) -> Tensor:
-    """Whether a group's rewards differ, so that a group baseline leaves something to learn.
+    """Return whether a group's rewards differ, so that a group baseline leaves a learning signal.
 
     Args:
-        rewards: (P, G), NaN where unscored; these are left out.
+        rewards: (P, G), NaN where unscored; these are ignored.
 
     Returns:
         (P,) bool; False where fewer than two completions are scored.
@@ -33,7 +33,7 @@ def has_signal(rewards: Tensor) -> Tensor:
 
 @described("keeps a prompt if {low} ≤ mean accuracy ≤ {high}", source="MM-Eureka, arXiv 2503.07365")
 def accuracy_filter(accuracy: Tensor, *, low: Share = 0.1, high: Share = 0.9) -> Tensor:
-    """Keep prompts that are neither too hard nor too easy now; those without any score are dropped.
+    """Keep prompts that are currently neither too hard nor too easy; drop those without any score.
 
     Args:
         accuracy: (P, G) in [0, 1], NaN where unscored.
@@ -48,7 +48,7 @@ def accuracy_filter(accuracy: Tensor, *, low: Share = 0.1, high: Share = 0.9) ->
 
 
 @described(
-    "samples, at most {max_rounds} times, until as many prompts are kept as were asked for",
+    "samples, at most {max_rounds} times, until as many prompts are kept as requested",
     source="DAPO, arXiv 2503.14476, section 3.2",
     choice="on",
     variants={
@@ -63,15 +63,15 @@ def dynamic_sampling(
     on: Literal["accuracy", "rewards"] = "accuracy",
     max_rounds: PositiveInt = 10,
 ) -> Tensor:
-    """Keep prompts whose group carries a signal; the trainer samples anew until the batch is full.
+    """Keep prompts whose group has a signal; the trainer samples further prompts until the batch is full.
 
-    DAPO's condition is on right answers: 0 < #right < G.
+    DAPO's condition is on correct answers: 0 < #correct < G.
 
     Args:
         accuracy: (P, G), NaN where unscored.
         rewards: (P, G), the weighted sum, NaN where unscored.
-        on: what has to differ within the group.
-        max_rounds: rollout batches at most; read by the trainer through ``Objective.max_rounds``.
+        on: quantity that must differ within the group.
+        max_rounds: largest number of rollout batches; read by the trainer through ``Objective.max_rounds``.
 
     Returns:
         (P,) bool.
@@ -90,13 +90,13 @@ def overlong_penalty(
 
     Args:
         lengths: tokens of each completion, any shape.
-        max_tokens: longest completion that may be sampled; there the whole penalty applies.
-        buffer: tokens before ``max_tokens`` over which it grows linearly; None: a fifth of them, as in the
-            paper.
-        penalty: the largest, in units of reward; the paper's 1 goes with rewards of −1 and 1.
+        max_tokens: longest completion that may be sampled; there the full penalty applies.
+        buffer: number of tokens before ``max_tokens`` over which the penalty grows linearly; None: a fifth
+            of ``max_tokens``, as in the paper.
+        penalty: largest penalty, in units of reward; the paper uses 1 with rewards of −1 and 1.
 
     Returns:
-        The addition, ≤ 0, in the shape of ``lengths``.
+        Addition to the rewards, ≤ 0, in the shape of ``lengths``.
     """
     width = buffer or max(1, max_tokens // 5)
     return -penalty * ((lengths - (max_tokens - width)) / width).clamp(min=0, max=1)
@@ -104,7 +104,7 @@ def overlong_penalty(
 
 @described(
     "score = {outcome}·p·(1 − p) + {variety}·d, p mean accuracy of the prompt's completions, d their share "
-    "of distinct bigrams; {share} of each batch is drawn in proportion to it, the rest from all alike",
+    "of distinct bigrams; {share} of each batch is drawn in proportion to it, the rest uniformly",
     source="variance-aware sampling, MMR1, arXiv 2509.21268",
 )
 def variance_aware(
@@ -117,29 +117,29 @@ def variance_aware(
 ) -> Tensor:
     """MMR1's variance promotion score: outcome variance and diversity of the trajectories.
 
-    MMR1 scores every prompt by rollouts of its own now and then; here a prompt's score is that of its last
-    rollout in training, which costs nothing, and prompts without one come from the uniform part.
+    MMR1 periodically scores every prompt by separate rollouts; here a prompt's score is that of its last
+    rollout in training, at no extra cost, and prompts without one come from the uniform share.
 
     Args:
         accuracy: (P, G) in [0, 1], NaN where unscored.
         diversity: (P,) in [0, 1], see ``distinct_share``.
-        outcome: weight of the outcome's variance.
+        outcome: weight of the outcome variance.
         variety: weight of the diversity.
-        share: of a batch that is drawn by score; read by the sampler.
+        share: share of a batch that is drawn by score; read by the sampler.
 
     Returns:
-        (P,); 0 where no completion could be scored.
+        Scores (P,); 0 where no completion could be scored.
     """
     p = accuracy.nanmean(dim=1)
     return (outcome * p * (1 - p) + variety * diversity).nan_to_num(0.0)
 
 
 def distinct_share(completions: Sequence[Sequence[int]], n: int = 2) -> float:
-    """Distinct n-grams over all n-grams of a group's completions (Distinct-n, arXiv 1510.03055); 0 for none.
+    """Return distinct / all n-grams of a group's completions (Distinct-n, arXiv 1510.03055); 0 for none.
 
     Args:
-        completions: token ids of each.
-        n: length of the grams.
+        completions: token ids of each completion.
+        n: length of the n-grams.
     """
     grams = [tuple(ids[i : i + n]) for ids in completions for i in range(len(ids) - n + 1)]
     return len(set(grams)) / len(grams) if grams else 0.0

@@ -1,9 +1,9 @@
-"""What is maximised for each token.
+"""Surrogates: the term that is maximised for each token.
 
 A part takes ``log_ratio`` ℓ = log π − log π_old (n, T) and ``advantages`` (n, 1) or (n, T), and returns the
-terms (n, T) and ``clipped`` (n, T) bool: the tokens on which a bound acts, which leaves them no gradient (in
-``cispo``, a bounded one). Every bound is laid on ℓ, also where the paper writes it for the ratio r = e^ℓ: the
-same number, and a ratio that overflows behind a bound then has gradient 0 instead of 0·∞.
+terms (n, T) and ``clipped`` (n, T) bool: the tokens on which a bound acts, so that their gradient is 0 (in
+``cispo``: bounded). Every bound is applied to ℓ, also where the paper states it for the ratio r = e^ℓ: the
+value is the same, and a ratio that overflows beyond a bound has gradient 0 instead of 0·∞.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ def cpgd(
     """CPGD: the log-ratio, clipped on the side of improvement.
 
     Args:
-        log_ratio: (n, T), column t the completion's token t.
+        log_ratio: (n, T); column t is the completion's token t.
         advantages: (n, 1) or (n, T).
         epsilon_low: bounds tokens with A < 0 at ratio 1 − ε_low.
         epsilon_high: bounds tokens with A > 0 at ratio 1 + ε_high.
-        ramp_start: factor on both ε for the first token; below 1 early tokens are held tighter. 1 is no ramp.
-        ramp_tokens: tokens after which the factor has grown, linearly, to 1.
+        ramp_start: factor on both ε for the first token; below 1 early bounds are tighter, 1 is no ramp.
+        ramp_tokens: number of tokens over which the factor grows linearly to 1.
 
     Returns:
         Terms (n, T), clipped (n, T).
@@ -73,7 +73,7 @@ def ppo_clip(
 ) -> tuple[Tensor, Tensor]:
     """PPO: the ratio, clipped on the side of improvement.
 
-    As published it has no bound for A < 0 and r > 1; there a ratio may overflow and the loss with it.
+    As published there is no bound for A < 0 and r > 1, where a ratio and thus the loss may overflow.
 
     Args:
         log_ratio: (n, T).
@@ -120,7 +120,7 @@ def dual_clip(
 
 @described("S = r·A", gradient="r·A", source="conservative policy iteration; KL-Cov's code, arXiv 2505.22617")
 def importance(log_ratio: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
-    """The ratio without any clip; a ratio that runs away may overflow. Shapes as in ``policy_gradient``."""
+    """The ratio without a clip; a large ratio may overflow. Shapes as in ``policy_gradient``."""
     return log_ratio.exp() * advantages, torch.zeros_like(log_ratio, dtype=torch.bool)
 
 
@@ -138,18 +138,18 @@ def cispo(
 ) -> tuple[Tensor, Tensor]:
     """CISPO: the ratio is a bounded constant weight (sg), so that every token keeps a gradient.
 
-    The paper lays no lower bound and does not tell its upper one; 1 + ε_high = 5 is ScaleRL's (arXiv
-    2510.13786). TRL's ``epsilon_high`` is the whole bound, 1 + ε_high here. The value of the term is of no
-    meaning, its gradient is.
+    The paper has no lower bound and does not state its upper one; 1 + ε_high = 5 is ScaleRL's (arXiv
+    2510.13786). TRL's ``epsilon_high`` is the whole bound, 1 + ε_high here. The value of the term has no
+    meaning; only its gradient has.
 
     Args:
         log_ratio: (n, T).
         advantages: (n, 1) or (n, T).
-        epsilon_high: weights end at 1 + ε_high.
-        epsilon_low: weights begin at 1 − ε_low; None or above 1: no lower bound.
+        epsilon_high: weights are at most 1 + ε_high.
+        epsilon_low: weights are at least 1 − ε_low; None or above 1: no lower bound.
 
     Returns:
-        Terms (n, T), and where the weight is bounded and A ≠ 0 (n, T).
+        Terms (n, T), and where a bound acts on a weight with A ≠ 0 (n, T).
     """
     low = math.log(1 - epsilon_low) if epsilon_low is not None and epsilon_low < 1 else -math.inf
     weight = log_ratio.detach().clamp(min=low, max=math.log1p(epsilon_high))
@@ -170,9 +170,9 @@ def gspo(
     epsilon_low: OpenShare = 3e-4,
     epsilon_high: PositiveFloat = 4e-4,
 ) -> tuple[Tensor, Tensor]:
-    """GSPO: the completion's ratio, |y|-th root taken, in the place of each token's.
+    """GSPO: the |y|-th root of the completion's ratio in place of each token's ratio.
 
-    The value of every token is that of the sequence, its gradient its own (the paper's GSPO-token), so that
+    Every token has the value of the sequence and its own gradient (the paper's GSPO-token), so that
     advantages may differ by token; where they do not, the gradient with ``completion_mean`` is GSPO's.
 
     Args:
@@ -186,9 +186,9 @@ def gspo(
         Terms (n, T), clipped (n, T).
     """
     tokens = mask.sum(dim=1, keepdim=True).clamp(min=1)
-    of_sequence = ((log_ratio * mask).sum(dim=1, keepdim=True) / tokens).detach()
-    own = of_sequence + log_ratio - log_ratio.detach()
-    bounded, clipped = one_sided_clip(own, advantages, epsilon_low, epsilon_high)
+    sequence = ((log_ratio * mask).sum(dim=1, keepdim=True) / tokens).detach()
+    by_token = sequence + log_ratio - log_ratio.detach()
+    bounded, clipped = one_sided_clip(by_token, advantages, epsilon_low, epsilon_high)
     return bounded.exp() * advantages, clipped & mask
 
 
@@ -217,6 +217,6 @@ def one_sided_clip(
 
 
 def epsilon_ramp(log_ratio: Tensor, start: float, tokens: int) -> Tensor:
-    """Factors on ε for each position: start + (1 − start)·min(t / tokens, 1), (T,)."""
+    """Return factors on ε by position, start + (1 − start)·min(t / tokens, 1), (T,)."""
     positions = torch.arange(log_ratio.shape[-1], dtype=log_ratio.dtype, device=log_ratio.device)
     return start + (1 - start) * (positions / tokens).clamp(max=1)

@@ -1,10 +1,10 @@
-"""Which tokens the surrogate is for, and how much; parts that must see the whole mini-batch before they know.
+"""Token weights: weights of the surrogate by token, computed from the whole mini-batch.
 
 A part takes any of ``old_logprobs``, ``old_entropy``, ``advantages``, all (K,) for the K tokens of the
 mini-batch over all processes in some order, and ``seed``, an int, and returns weights (K,) on the surrogate.
-It is asked once, before the first optimizer step, of the policy that sampled: so what it returns cannot
-depend on micro-batches or on the number of processes, and stays the same over inner epochs. Papers take the
-policy as it is now; at the first step of an iteration the two are the same.
+It is called once, before the first optimizer step, with values of the old policy: the result therefore does
+not depend on micro-batches or the number of processes and is the same in all inner epochs. The papers use the
+current policy; at the first step of an iteration the two are the same.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from mm_cpgd.algorithms.part_info import OpenShare, described
     source="Beyond the 80/20 rule, arXiv 2506.01939",
 )
 def forking_tokens(old_entropy: Tensor, *, share: OpenShare = 0.2) -> Tensor:
-    """Learn from forking tokens alone, those at which the policy was least sure how to go on.
+    """Use only forking tokens, those at which the policy was least certain of the next token.
 
-    The threshold is the quantile 1 − share, interpolated; a token at the threshold counts. The aggregation's
-    denominator stays that of all tokens, as in the paper.
+    The threshold is the interpolated quantile 1 − share, inclusive. The aggregation's denominator still
+    counts all tokens, as in the paper.
 
     Args:
-        old_entropy: (K,) nats.
-        share: of tokens that are learned from.
+        old_entropy: (K,), nats.
+        share: share of the tokens that are used.
 
     Returns:
         (K,), 0 or 1.
@@ -53,17 +53,17 @@ def clip_cov(
     low: float = 1.0,
     high: float = 5.0,
 ) -> Tensor:
-    """Leave out a few of the tokens whose covariance with the advantage is high: they cost entropy most.
+    """Drop a few of the tokens with high covariance with the advantage, which reduce the entropy most.
 
-    Which of them is drawn from the seed and the order of covariances, whatever the order of the tokens.
+    The draw depends on the seed and the ranks of the covariances, not on the order of the tokens.
 
     Args:
         old_logprobs: (K,).
         advantages: (K,).
-        seed: of the draw.
-        share: of all K tokens, at least one, at most all within the band.
-        low: the band's lower end, the paper's ω_low.
-        high: its upper end, ω_high.
+        seed: seed of the draw.
+        share: share of all K tokens to drop; at least one token, at most all within the band.
+        low: lower end of the band, the paper's ω_low.
+        high: upper end of the band, the paper's ω_high.
 
     Returns:
         (K,), 0 or 1.
@@ -79,12 +79,12 @@ def clip_cov(
 
 
 def largest_covariances(old_logprobs: Tensor, advantages: Tensor, *, share: OpenShare) -> Tensor:
-    """1 at the tokens of largest covariance, else 0; first stage of ``regularizers.kl_cov``.
+    """Return 1 at the tokens of largest covariance, else 0; the ``prepare`` of ``regularizers.kl_cov``.
 
     Args:
         old_logprobs: (K,).
         advantages: (K,).
-        share: of all K tokens, at least one.
+        share: share of all K tokens; at least one token.
 
     Returns:
         (K,).
@@ -97,16 +97,16 @@ def largest_covariances(old_logprobs: Tensor, advantages: Tensor, *, share: Open
 
 
 def covariance(old_logprobs: Tensor, advantages: Tensor) -> Tensor:
-    """Each token's part in the covariance of log-probability and advantage, centred over all K, (K,)."""
+    """Return each token's contribution to the covariance of log-probability and advantage, (K,)."""
     if not old_logprobs.numel():
         return old_logprobs
     return (old_logprobs - old_logprobs.mean()) * (advantages - advantages.mean())
 
 
 def quantile(values: Tensor, q: float) -> Tensor:
-    """Linear interpolation between order statistics; unlike torch's for any number of values."""
+    """Return the linearly interpolated quantile; unlike ``torch.quantile`` for any number of values."""
     ordered = values.sort().values
-    place = q * (values.numel() - 1)
-    below = math.floor(place)
+    position = q * (values.numel() - 1)
+    below = math.floor(position)
     above = min(below + 1, values.numel() - 1)
-    return torch.lerp(ordered[below], ordered[above], place - below)
+    return torch.lerp(ordered[below], ordered[above], position - below)

@@ -1,11 +1,11 @@
 """Checkpoint folders that are complete or absent: ``checkpoints/step-N/``.
 
-A checkpoint is written into a hidden folder beside its place, brought to the disk (fsync), sealed with a
-manifest of every file's size and SHA-256, and renamed. Whatever kills the process before the rename leaves
-the earlier checkpoints as they were; whatever damages a file afterwards is found by its manifest.
+A checkpoint is written into a hidden folder beside its destination, flushed to disk (fsync), completed by a
+manifest with every file's size and SHA-256, and renamed. If the process is killed before the rename, earlier
+checkpoints are unchanged; later damage to a file is detected by the manifest.
 
-Only one process of a run may save. What goes into a file is up to the caller; ``state.save_state`` keeps
-optimizer, scheduler and random states without pickle.
+Only one process of a run may save. The caller decides what the files contain; ``serialization.save_state``
+stores optimizer, scheduler and random states without pickle.
 """
 
 from __future__ import annotations
@@ -23,25 +23,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from mm_cpgd.checkpoint.serialization import (
-    CheckpointError,
-    load_state,
-    random_states,
-    save_state,
-    set_random_states,
-)
-
-__all__ = [
-    "CheckpointError",
-    "damage",
-    "load_state",
-    "newest_checkpoint",
-    "random_states",
-    "save_checkpoint",
-    "save_state",
-    "set_random_states",
-    "step_of",
-]
+from mm_cpgd.checkpoint.serialization import CheckpointError
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -53,59 +35,59 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def save_checkpoint(
     folder: Path, step: int, write: Callable[[Path], None], keep: int, protect: Collection[int] = ()
 ) -> Path:
-    """Write ``folder/step-N`` and remove what is too old.
+    """Write ``folder/step-N`` and remove old checkpoints.
 
     Args:
-        folder: the run's ``checkpoints`` folder; made if absent.
+        folder: the run's ``checkpoints`` folder; created if absent.
         step: N. A checkpoint of the same step is replaced.
-        write: writes the files into the folder it is given.
-        keep: how many checkpoints stay, this one included.
-        protect: steps that stay beside them (the best).
+        write: writes the files into the folder passed to it.
+        keep: number of checkpoints to keep, this one included.
+        protect: steps to keep in addition (the best).
 
     Raises:
-        CheckpointError: the disk is full or refuses; nothing of the new checkpoint remains, and the earlier
-            ones are untouched. Any other exception of ``write`` passes through, with the same promise.
+        CheckpointError: the disk is full or writing fails; nothing of the new checkpoint remains, and earlier
+            ones are unchanged. Any other exception of ``write`` propagates, with the same guarantee.
     """
-    place = folder / f"step-{step}"
-    with _disk_errors(f"checkpoint {place} was not saved, earlier ones are untouched"):
+    target = folder / f"step-{step}"
+    with _disk_errors(f"checkpoint {target} was not saved, earlier ones are unchanged"):
         folder.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder)
-        temporary = _hidden(place)
+        temporary = _temporary_path(target)
         temporary.mkdir()
         try:
             write(temporary)
-            _seal(temporary, step)
-            _move_into_place(temporary, place)
+            _write_manifest(temporary, step)
+            _move_into_place(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    with _disk_errors(f"checkpoint {place} was saved, but old ones were not removed"):
+    with _disk_errors(f"checkpoint {target} was saved, but old ones were not removed"):
         _prune(folder, step, keep, protect)
-    return place
+    return target
 
 
 def newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Path | None:
-    """Return the checkpoint of the highest step that is whole, None if there is none.
+    """Return the complete checkpoint of the highest step, None if there is none.
 
-    Reads every file of it. ``warn`` is told of each damaged one on the way, and what is wrong with it.
+    Reads all its files. ``warn`` is called with the problem of each damaged checkpoint that is skipped.
     """
-    for place in _checkpoints(folder):
-        problem = damage(place)
+    for path in _checkpoints(folder):
+        problem = find_damage(path)
         if problem is None:
-            return place
-        warn(f"checkpoint {place} is damaged and skipped: {problem}")
+            return path
+        warn(f"checkpoint {path} is damaged and skipped: {problem}")
     return None
 
 
-def damage(place: Path, quick: bool = False) -> str | None:
-    """Return what is wrong with a checkpoint folder, None if it is whole. ``quick`` compares sizes alone."""
+def find_damage(path: Path, quick: bool = False) -> str | None:
+    """Return what is wrong with a checkpoint folder, None if it is complete; ``quick`` only checks sizes."""
     try:
-        manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
             return f"its format is {manifest['format']!r}, this version reads {FORMAT}"
-        if manifest["step"] != step_of(place):
+        if manifest["step"] != step_of(path):
             return f"its {MANIFEST} is of step {manifest['step']!r}"
         problems = (
-            _file_damage(place, name, size, digest, quick)
+            _file_damage(path, name, size, digest, quick)
             for name, (size, digest) in manifest["files"].items()
         )
         return next((problem for problem in problems if problem), None)
@@ -115,16 +97,16 @@ def damage(place: Path, quick: bool = False) -> str | None:
         return f"its {MANIFEST} cannot be read ({error})"
 
 
-def step_of(place: Path) -> int:
+def step_of(path: Path) -> int:
     """Return N of ``step-N``."""
-    match = _STEP.fullmatch(place.name)
+    match = _STEP.fullmatch(path.name)
     if match is None:
-        raise CheckpointError(f"{place} is no checkpoint; it should be named step-N")
+        raise CheckpointError(f"{path} is not a checkpoint; its name should be step-N")
     return int(match[1])
 
 
-def _file_damage(place: Path, name: str, size: int, digest: str, quick: bool) -> str | None:
-    file = place / name
+def _file_damage(path: Path, name: str, size: int, digest: str, quick: bool) -> str | None:
+    file = path / name
     if not file.is_file():
         return f"{name} is missing"
     if file.stat().st_size != size:
@@ -134,10 +116,10 @@ def _file_damage(place: Path, name: str, size: int, digest: str, quick: bool) ->
     return None
 
 
-def _seal(folder: Path, step: int) -> None:
-    """Bring all files to the disk, then the manifest that vouches for them."""
+def _write_manifest(folder: Path, step: int) -> None:
+    """Flush all files to disk, then write and flush the manifest that lists them."""
     files = {}
-    for file in sorted(part for part in folder.rglob("*") if part.is_file()):
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         _sync(file)
         files[file.relative_to(folder).as_posix()] = [file.stat().st_size, _digest(file)]
     manifest = folder / MANIFEST
@@ -145,53 +127,53 @@ def _seal(folder: Path, step: int) -> None:
         json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1), encoding="utf-8"
     )
     _sync(manifest)
-    for part in (*(part for part in folder.rglob("*") if part.is_dir()), folder):
-        _sync(part)
+    for path in (*(path for path in folder.rglob("*") if path.is_dir()), folder):
+        _sync(path)
 
 
-def _move_into_place(temporary: Path, place: Path) -> None:
-    # A folder cannot be renamed over another: the old one steps aside, loadable until the new one is there.
-    aside = place.with_name(f"{place.name}.replaced")
-    if place.exists():
-        _remove(aside)
-        place.rename(aside)
-    temporary.rename(place)
-    _sync(place.parent)
-    _remove(aside)
+def _move_into_place(temporary: Path, target: Path) -> None:
+    # A folder cannot be renamed over another: the old one is renamed first, loadable until it is replaced.
+    replaced = target.with_name(f"{target.name}.replaced")
+    if target.exists():
+        _remove(replaced)
+        target.rename(replaced)
+    temporary.rename(target)
+    _sync(target.parent)
+    _remove(replaced)
 
 
 def _prune(folder: Path, step: int, keep: int, protect: Collection[int]) -> None:
-    """Remove all but the newest ``keep`` up to ``step``, the protected, and whole ones of later steps.
+    """Remove all but the newest ``keep`` up to ``step``, the protected, and complete ones of later steps.
 
-    Damaged ones do not count, so that a bad disk does not push out the last good one.
+    Damaged ones do not count towards ``keep``, so that they cannot displace the last intact one.
     """
-    whole = [place for place in _checkpoints(folder) if damage(place, quick=True) is None]
-    past = [place for place in whole if step_of(place) <= step]
-    kept = {*past[:keep], *(place for place in whole if step_of(place) > step)}
-    for place in _checkpoints(folder):
-        if place not in kept and step_of(place) not in protect:
-            _remove(place)
+    complete = [path for path in _checkpoints(folder) if find_damage(path, quick=True) is None]
+    past = [path for path in complete if step_of(path) <= step]
+    kept = {*past[:keep], *(path for path in complete if step_of(path) > step)}
+    for path in _checkpoints(folder):
+        if path not in kept and step_of(path) not in protect:
+            _remove(path)
 
 
 def _checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoint folders, newest first; a replaced one comes after its successor."""
-    places = [place for place in folder.glob("step-*") if _STEP.fullmatch(place.name) and place.is_dir()]
-    return sorted(places, key=lambda place: (-step_of(place), place.suffix))
+    paths = [path for path in folder.glob("step-*") if _STEP.fullmatch(path.name) and path.is_dir()]
+    return sorted(paths, key=lambda path: (-step_of(path), path.suffix))
 
 
-def _hidden(place: Path) -> Path:
-    return place.with_name(f".{place.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+def _temporary_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove the hidden folders of dead writers; another machine's cannot be judged and stay."""
-    for place in folder.glob(".step-*.tmp"):
-        match = _TEMPORARY.fullmatch(place.name)
-        if match and match["host"] == socket.gethostname() and not _another_lives(int(match["pid"])):
-            shutil.rmtree(place, ignore_errors=True)
+    """Remove temporary folders of dead processes; those of other hosts stay, as their state is unknown."""
+    for path in folder.glob(".step-*.tmp"):
+        match = _TEMPORARY.fullmatch(path.name)
+        if match and match["host"] == socket.gethostname() and not _other_process_alive(int(match["pid"])):
+            shutil.rmtree(path, ignore_errors=True)
 
 
-def _another_lives(pid: int) -> bool:
+def _other_process_alive(pid: int) -> bool:
     if pid == os.getpid():
         return False
     try:
@@ -203,13 +185,13 @@ def _another_lives(pid: int) -> bool:
     return True
 
 
-def _remove(place: Path) -> None:
-    """Remove a checkpoint folder so that it is never seen half removed."""
-    if place.exists():
-        hidden = _hidden(place)
-        shutil.rmtree(hidden, ignore_errors=True)
-        place.rename(hidden)
-        shutil.rmtree(hidden, ignore_errors=True)
+def _remove(path: Path) -> None:
+    """Remove a checkpoint folder; it is renamed first, so that no incomplete one is visible."""
+    if path.exists():
+        temporary = _temporary_path(path)
+        shutil.rmtree(temporary, ignore_errors=True)
+        path.rename(temporary)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _digest(file: Path) -> str:
@@ -230,7 +212,7 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def _disk_errors(what_happened: str) -> Iterator[None]:
-    """Turn what the disk refuses into one message; safetensors wraps the error's number in its text."""
+    """Turn disk errors into one ``CheckpointError``; safetensors gives the error number only in its text."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -241,5 +223,5 @@ def _disk_errors(what_happened: str) -> Iterator[None]:
             raise
         cause = "the disk is full" if number in _NO_SPACE else "writing failed"
         raise CheckpointError(
-            f"{what_happened}: {cause} ({os.strerror(number)}). Free space or mend the cause, then resume"
+            f"{what_happened}: {cause} ({os.strerror(number)}). Free space or fix the cause, then resume"
         ) from error

@@ -1,8 +1,8 @@
-"""State of optimizers, schedulers, samplers and random generators in one safetensors file, without pickle.
+"""Serialization of optimizer, scheduler, sampler and random states to one safetensors file, without pickle.
 
-A state is nested dicts, lists, tuples and scalars with tensors in it. The tensors become the file's tensors;
-all else is a tree in JSON in the file's metadata. JSON keeps Python's ints and finite floats exactly. What it
-lacks is an object whose first key names the kind: ``{"dict": [[key, value], …]}``, ``{"tuple": […]}``,
+A state consists of nested dicts, lists, tuples and scalars with tensors in it. The tensors become the file's
+tensors; the rest is a JSON tree in the file's metadata. JSON keeps Python's ints and finite floats exactly.
+Other values are objects whose first key names the kind: ``{"dict": [[key, value], …]}``, ``{"tuple": […]}``,
 ``{"tensor": "3"}``, ``{"array": "4", "dtype": …, "shape": …}``, ``{"bytes": base64}``, ``{"float": "nan"}``.
 """
 
@@ -28,15 +28,15 @@ _ARRAY_KINDS = "biufcSU"
 
 
 class CheckpointError(UserError):
-    """A checkpoint cannot be written or read; the message says why and what to do."""
+    """Failure to write or read a checkpoint; the message says why and what to do."""
 
 
 def save_state(path: Path, state: Any) -> None:
     """Write ``state`` to ``path`` (usually ``*.safetensors``).
 
-    Tensors are stored from any device, and come back on the CPU; a subclass of dict comes back as a dict.
-    Raises ``TypeError`` with the place in ``state`` for a value that would not come back the same, such as a
-    set or an object; ``OSError`` or ``SafetensorError`` where the disk refuses.
+    Tensors are stored from any device and load on the CPU; a subclass of dict loads as a dict.
+    Raises ``TypeError`` with the path within ``state`` for a value that would not load unchanged, such as a
+    set or an object; ``OSError`` or ``SafetensorError`` if the disk fails.
     """
     tensors = _Tensors()
     tree = _encode(state, tensors, "state")
@@ -44,7 +44,7 @@ def save_state(path: Path, state: Any) -> None:
 
 
 def load_state(path: Path) -> Any:
-    """Return what ``save_state`` wrote, equal in values, types and order; tensors on the CPU.
+    """Load what ``save_state`` wrote, equal in values, types and order; tensors on the CPU.
 
     Raises ``CheckpointError`` if the file is missing, damaged, or was not written by ``save_state``.
     """
@@ -54,7 +54,7 @@ def load_state(path: Path) -> Any:
             return _decode(tree, file)
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(
-            f"{path} is no readable state file: {error!r}; take another checkpoint"
+            f"{path} is not a readable state file: {error!r}; use another checkpoint"
         ) from None
 
 
@@ -67,7 +67,7 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: Mapping[str, Any]) -> None:
-    """Put the generators back to ``random_states``; CUDA's only where as many devices are there as were."""
+    """Restore the generators to ``random_states``; CUDA's only if the number of devices is the same."""
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])
     torch.set_rng_state(states["torch"])
@@ -76,7 +76,7 @@ def set_random_states(states: Mapping[str, Any]) -> None:
 
 
 class _Tensors:
-    """The tensors of a file under their numbers; safetensors refuses two views of one storage."""
+    """Tensors of a file, named by number; views of one storage are cloned, as safetensors rejects them."""
 
     def __init__(self) -> None:
         self.by_name: dict[str, Tensor] = {}
@@ -96,9 +96,9 @@ def _encode(value: Any, tensors: _Tensors, where: str) -> Any:
     if isinstance(value, Mapping):
         return {"dict": [_encode_item(item, tensors, where) for item in value.items()]}
     if type(value) is list:
-        return [_encode(part, tensors, f"{where}[{i}]") for i, part in enumerate(value)]
+        return [_encode(item, tensors, f"{where}[{i}]") for i, item in enumerate(value)]
     if type(value) is tuple:
-        return {"tuple": [_encode(part, tensors, f"{where}[{i}]") for i, part in enumerate(value)]}
+        return {"tuple": [_encode(item, tensors, f"{where}[{i}]") for i, item in enumerate(value)]}
     if value is None or type(value) in (bool, int, str):
         return value
     if type(value) is float:
@@ -109,7 +109,9 @@ def _encode(value: Any, tensors: _Tensors, where: str) -> Any:
         return {"tensor": tensors.add(value)}
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in _ARRAY_KINDS:
         return _encode_array(value, tensors)
-    raise TypeError(f"{where}: a {type(value).__name__} cannot be stored in a checkpoint; make it plain data")
+    raise TypeError(
+        f"{where}: a {type(value).__name__} cannot be stored in a checkpoint; convert it to plain data"
+    )
 
 
 def _encode_item(item: tuple[Any, Any], tensors: _Tensors, where: str) -> list[Any]:
@@ -118,28 +120,28 @@ def _encode_item(item: tuple[Any, Any], tensors: _Tensors, where: str) -> list[A
 
 
 def _encode_array(value: np.ndarray[Any, Any] | np.generic, tensors: _Tensors) -> dict[str, Any]:
-    # As bytes, because torch lacks some of NumPy's types.
+    # As bytes: torch lacks some of NumPy's types.
     data = torch.from_numpy(np.frombuffer(value.tobytes(), np.uint8).copy())
-    place = {"array": tensors.add(data), "dtype": value.dtype.str, "shape": list(value.shape)}
-    return {**place, "scalar": True} if isinstance(value, np.generic) else place
+    encoded = {"array": tensors.add(data), "dtype": value.dtype.str, "shape": list(value.shape)}
+    return {**encoded, "scalar": True} if isinstance(value, np.generic) else encoded
 
 
 def _decode(value: Any, file: Any) -> Any:
     if isinstance(value, list):
-        return [_decode(part, file) for part in value]
+        return [_decode(item, file) for item in value]
     if not isinstance(value, dict):
         return value
     kind, content = next(iter(value.items()))
     if kind == "dict":
-        return {_decode(key, file): _decode(part, file) for key, part in content}
+        return {_decode(key, file): _decode(item, file) for key, item in content}
     if kind == "tuple":
-        return tuple(_decode(part, file) for part in content)
+        return tuple(_decode(item, file) for item in content)
     if kind == "float":
         return float(content)
     if kind == "bytes":
         return base64.b64decode(content, validate=True)
     if kind == "tensor":
-        return file.get_tensor(content).clone()  # The bare one reads from the file for as long as it lives.
+        return file.get_tensor(content).clone()  # Without the clone it would keep reading from the file.
     if kind == "array":
         return _decode_array(value, file)
     raise ValueError(f"unknown kind {kind!r}")
@@ -148,7 +150,7 @@ def _decode(value: Any, file: Any) -> Any:
 def _decode_array(value: Mapping[str, Any], file: Any) -> Any:
     dtype = np.dtype(value["dtype"])
     if dtype.kind not in _ARRAY_KINDS:
-        raise ValueError(f"arrays of {dtype} are not read")
+        raise ValueError(f"arrays of {dtype} are not supported")
     array = (
         np.frombuffer(file.get_tensor(value["array"]).numpy().tobytes(), dtype).reshape(value["shape"]).copy()
     )

@@ -1,4 +1,4 @@
-"""``mm-cpgd algorithms``: what objectives are made of, their formulas, and their picture."""
+"""``mm-cpgd algorithms``: parts and recipes of objectives, their formulas and plots."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mm_cpgd.algorithms.objective import Objective
 
 algorithms_app = typer.Typer(
-    invoke_without_command=True, help="List the parts and recipes of objectives; show one, with a picture."
+    invoke_without_command=True, help="List the parts and recipes of objectives; show one, with a plot."
 )
 
 
@@ -27,58 +27,58 @@ def list_command(context: typer.Context) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from mm_cpgd.algorithms.formulas import ABOUT, LEGEND, heading_of, recipe_rows, rows_of
+    from mm_cpgd.algorithms.formulas import KIND_SUMMARIES, LEGEND, part_heading, part_rows, recipe_rows
 
     console = Console()
-    for kind, about in ABOUT.items():
-        _print_table(console, f"{kind}: {about}", heading_of(kind), rows_of(kind))
+    for kind, summary in KIND_SUMMARIES.items():
+        _print_table(console, f"{kind}: {summary}", part_heading(kind), part_rows(kind))
     recipes = ((row[0], row[-1]) for row in recipe_rows())
-    _print_table(console, "recipes", ("name", "what it is"), recipes)
+    _print_table(console, "recipes", ("name", "description"), recipes)
     console.print(Text(LEGEND))
-    console.print("One of them in full: mm-cpgd algorithms show cpgd")
+    console.print("Details of one: mm-cpgd algorithms show cpgd")
 
 
 @algorithms_app.command("show")
 def show_command(
     name: Annotated[str, typer.Argument(help="a recipe, a part (surrogate.cpgd), or a config file")],
     plot: Annotated[
-        Path | None, typer.Option(help="draw loss and gradient against the log-ratio: .png, .svg or .pdf")
+        Path | None,
+        typer.Option(help="plot loss and gradient against the log-ratio: .png, .svg or .pdf"),
     ] = None,
     beside: Annotated[
-        list[str] | None, typer.Option("--beside", help="draw this recipe or config too; may be repeated")
+        list[str] | None, typer.Option("--beside", help="plot this recipe or config too; may be repeated")
     ] = None,
 ) -> None:
-    """Print the formula that a recipe composes, with its numbers; draw it.
+    """Print the formula that a recipe composes, with its numbers; plot it.
 
     Example: `mm-cpgd algorithms show cpgd --plot cpgd.png --beside grpo --beside pg`
     """
-    from mm_cpgd.algorithms.formulas import composition, part_lines
+    from mm_cpgd.algorithms.formulas import composition_lines, part_lines
 
     console = Console()
-    part = _part_of(name)
+    part = _find_part(name)
     if part:
         _print_lines(console, part_lines(*part))
         return
-    objective = objective_of(name)
-    _print_lines(console, [*_note(name), *composition(objective)])
+    objective = load_objective(name)
+    _print_lines(console, [*_note(name), *composition_lines(objective)])
     if plot:
-        from mm_cpgd.algorithms.plot import draw, left_out
+        from mm_cpgd.algorithms.plot import omitted_parts, plot_objectives
 
-        drawn = {name: objective, **{other: objective_of(other) for other in beside or []}}
-        draw(plot, drawn)
-        console.print(f"picture: {plot}", soft_wrap=True)
-        for one, composed in drawn.items():
-            if hidden := left_out(composed):
-                console.print(
-                    f"{one} is drawn without {', '.join(hidden)}: more than ℓ decides", soft_wrap=True
-                )
+        objectives = {name: objective, **{other: load_objective(other) for other in beside or []}}
+        plot_objectives(plot, objectives)
+        console.print(f"plot: {plot}", soft_wrap=True)
+        for label, plotted in objectives.items():
+            if omitted := omitted_parts(plotted):
+                names = ", ".join(omitted)
+                console.print(f"{label} is plotted without {names}: no function of ℓ alone", soft_wrap=True)
 
 
-def objective_of(name: str) -> Objective:
-    """Compose a recipe, or what a config file's algorithm says.
+def load_objective(name: str) -> Objective:
+    """Compose the objective of a recipe or of a config file.
 
     Raises:
-        UserError: there is neither.
+        UserError: there is no such recipe or file.
     """
     from mm_cpgd.algorithms.objective import build_objective
     from mm_cpgd.config.loading import load_config
@@ -91,12 +91,12 @@ def objective_of(name: str) -> Objective:
         return build_objective(
             config.algorithm, completions=rollout.completions, max_new_tokens=rollout.max_new_tokens
         )
-    # Numbers of a run that a recipe does not know; they are in no formula.
+    # A recipe does not define these numbers of a run; no formula contains them.
     return build_objective(AlgorithmConfig(**load_recipe(name)), completions=8, max_new_tokens=1024)
 
 
-def _part_of(name: str) -> tuple[str, str] | None:
-    """Kind and name of a part written as ``surrogate.cpgd``, or alone where no recipe is called so."""
+def _find_part(name: str) -> tuple[str, str] | None:
+    """Return kind and name of a part given as ``surrogate.cpgd``, or by name alone unless a recipe has it."""
     from mm_cpgd.algorithms.parts import PARTS
     from mm_cpgd.config.recipes import recipe_names
 

@@ -1,4 +1,4 @@
-"""``mm-cpgd guard``: what the guard sees in stored runs."""
+"""``mm-cpgd guard``: the guard's alarms in stored runs."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from rich.table import Table
 
 
 def guard_command(
-    runs: Annotated[list[Path] | None, typer.Argument(help="run folders, or metrics.jsonl files")] = None,
+    runs: Annotated[list[Path] | None, typer.Argument(help="run folders or metrics.jsonl files")] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="write all alarms to this file too")
+        Path | None, typer.Option("--json", help="also write all alarms to this file")
     ] = None,
 ) -> None:
-    """Replay the guard over stored runs: its alarms, and how early they came. Without a run: list the signs.
+    """Replay the guard over stored runs: its alarms and their lead. Without a run: list the collapse signals.
 
     Example: `mm-cpgd guard runs/quickstart runs/too_fast`
     """
-    from mm_cpgd.guard.watch import replayed
+    from mm_cpgd.guard.watch import replay_run
 
     console = Console()
     if not runs:
-        console.print(_signs())
+        console.print(_signals())
         return
-    found = [replayed(run) for run in runs]
+    found = [replay_run(run) for run in runs]
     for one in found:
         for alarm in one.alarms:
             console.print(f"{one.name}: {alarm.line}", soft_wrap=True, highlight=False, markup=False)
@@ -35,24 +35,25 @@ def guard_command(
         from mm_cpgd.cli.reward_text import write_json
 
         write_json(json_file, {"runs": [one.as_dict() for one in found]})
-        console.print(f"all of it: {json_file}", soft_wrap=True)
+        console.print(f"all alarms: {json_file}", soft_wrap=True)
 
 
-def _signs() -> Table:
-    from mm_cpgd.guard.signs import SIGNS
+def _signals() -> Table:
+    from mm_cpgd.guard.signals import SIGNALS
 
-    table = Table(title="what the guard looks for (* heeded by rollback and stop)")
-    for heading in ("sign", "seen as", "probably", "to mend"):
+    table = Table(title="collapse signals (* triggers rollback or stop)")
+    for heading in ("signal", "test", "probable cause", "remedy"):
         table.add_column(heading)
-    for sign in SIGNS:
-        seen = f"{sign.test}" + (f", with reward/mean {sign.fall:g} σ down" if sign.fall else "")
-        table.add_row(sign.name + "*" * sign.acts, seen, sign.cause, sign.knob)
+    for signal in SIGNALS:
+        fall = f", with reward/mean {signal.reward_fall:g} σ down" if signal.reward_fall else ""
+        name = signal.name + "*" * signal.actionable
+        table.add_row(name, f"{signal.test}{fall}", signal.cause, signal.remedy)
     return table
 
 
 def _overview(rows: list[dict[str, Any]]) -> Table:
-    table = Table(title="first alarm that rollback and stop heed")
-    for heading in ("run", "iterations", "alarm", "sign", "eval/accuracy halved", "iterations before"):
+    table = Table(title="first alarm that triggers rollback or stop")
+    for heading in ("run", "iterations", "alarm", "signal", "eval/accuracy halved", "lead, iterations"):
         table.add_column(heading, overflow="fold")
     for row in rows:
         cells = [row[key] for key in ("run", "iterations", "alarm", "sign", "halved", "lead")]

@@ -1,4 +1,4 @@
-"""The ``mm-cpgd`` command: what a person types, and what they are told."""
+"""``mm-cpgd``: assembly of the command line, the training commands, and the handling of user errors."""
 
 from __future__ import annotations
 
@@ -24,13 +24,7 @@ from mm_cpgd.cli.study import study_app
 from mm_cpgd.errors import USER_ERRORS, RunEnded
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-    from data import Example
     from mm_cpgd.config.schema import RunConfig
-    from mm_cpgd.policy import Policy
-    from mm_cpgd.rollout import RolloutEngine
-    from mm_cpgd.training.trainer import Evaluator
 
 app = typer.Typer(
     name="mm-cpgd",
@@ -40,7 +34,7 @@ app = typer.Typer(
     add_completion=False,
     help="Teach vision-language models to reason by reinforcement learning with verifiable rewards.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Look at data without training.")
+data_app = typer.Typer(no_args_is_help=True, help="Inspect data without training.")
 tiny_app = typer.Typer(no_args_is_help=True, help="The embedded tiny policy.")
 app.add_typer(algorithms_app, name="algorithms")
 app.add_typer(data_app, name="data")
@@ -56,8 +50,8 @@ ConfigPath = Annotated[Path, typer.Argument(help="a YAML file, or the name of a 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="section.key=value …, for instance training.iterations=5")
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="go on from the newest whole checkpoint")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="remove the run that the folder holds")]
+Resume = Annotated[bool, typer.Option("--resume", help="continue from the newest complete checkpoint")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="remove the run that the folder holds first")]
 
 
 @app.command()
@@ -83,50 +77,48 @@ def train(
 
         print_plan(loaded, Console(), with_processor=processor)
         return
-    from mm_cpgd.training.run import Start
     from mm_cpgd.training.run import train as run
 
-    _finish(loaded, run(loaded, Start(resume, overwrite), held_out_evaluator, Console(stderr=True)))
+    _finish(loaded, run(loaded, resume=resume, overwrite=overwrite))
 
 
 @app.command()
 def sft(
     config: ConfigPath, overrides: Overrides = None, resume: Resume = False, overwrite: Overwrite = False
 ) -> None:
-    """Fine-tune on worked solutions (a cold start); the loss counts completion tokens only.
+    """Fine-tune on worked solutions (a cold start); the loss is over completion tokens only.
 
     Example: `mm-cpgd sft configs/tabmwp_sft.yaml sft.steps=20`
     """
     from mm_cpgd.config.loading import load_config
-    from mm_cpgd.training.run import Start, fine_tune
+    from mm_cpgd.training.run import fine_tune
 
     loaded = load_config(config, overrides or [])
-    _finish(loaded, fine_tune(loaded, Start(resume, overwrite), held_out_evaluator, Console(stderr=True)))
+    _finish(loaded, fine_tune(loaded, resume=resume, overwrite=overwrite))
 
 
 @app.command()
 def quickstart(
     overrides: Overrides = None,
-    seed: Annotated[int, typer.Option(help="of the prompts' order and of the sampled tokens")] = 1,
+    seed: Annotated[int, typer.Option(help="seed of the prompts' order and of the sampled tokens")] = 1,
     resume: Resume = False,
 ) -> None:
-    """Train the embedded tiny policy with CPGD on generated pictures, and show what it learned.
+    """Train the embedded tiny policy with CPGD on generated images, and show what it learned.
 
     Example: `mm-cpgd quickstart --seed 2`
     """
     from mm_cpgd.config.loading import load_config
-    from mm_cpgd.training.run import Start
     from mm_cpgd.training.run import train as run
 
     loaded = load_config("quickstart", [f"seed={seed}", *(overrides or [])])
-    _finish(loaded, run(loaded, Start(resume, not resume), held_out_evaluator, Console(stderr=True)))
+    _finish(loaded, run(loaded, resume=resume, overwrite=not resume))
 
 
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="a run folder, or a result of mm-cpgd score or mm-cpgd eval")],
 ) -> None:
-    """Write a run's report.html again, or the page of a result with every answer in it.
+    """Rewrite a run's report.html, or the page of an evaluation result with every response.
 
     Example: `mm-cpgd report runs/quickstart`
     """
@@ -135,7 +127,7 @@ def report(
 
         print(write_page(run / "report.html", [(run.resolve().name, run)]))
         return
-    from mm_cpgd.report import write_report
+    from mm_cpgd.report.page import write_report
 
     print(write_report(run))
 
@@ -151,7 +143,7 @@ def data_check(
         Path | None, typer.Option(help="where to write the unusable rows with their reasons")
     ] = None,
 ) -> None:
-    """Read every row as training would, and say which cannot be used and why; exit status 1 if any.
+    """Read every row as training would; report unusable rows with the reason (exit status 1 if any).
 
     Example: `mm-cpgd data check rows.jsonl --column answer=gold --output quarantine.jsonl`
     """
@@ -169,44 +161,22 @@ def tiny_build(
     ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Make the quickstart's starting policy again: from random weights, by supervised fine-tuning.
+    """Rebuild the quickstart's starting policy: from random weights, by supervised fine-tuning.
 
     Example: `mm-cpgd tiny build`
     """
-    from mm_cpgd.tiny.build import build_cold_started
+    from mm_cpgd.tiny.build import build_embedded_policy
 
-    print(build_cold_started(output, assets, overrides or [], held_out_evaluator, Console(stderr=True)))
-
-
-def held_out_evaluator(
-    config: RunConfig,
-    accelerator: Accelerator,
-    policy: Policy,
-    engine: RolloutEngine,
-    examples: list[Example],
-) -> Evaluator:
-    """Return the greedy held-out evaluation of the config; here mm_cpgd and eval meet."""
-    from mm_cpgd.training.heldout import HeldOut
-    from mm_cpgd.training.setup import reward_sum
-
-    return HeldOut(
-        accelerator,
-        policy,
-        engine,
-        reward_sum(config),
-        examples,
-        max_new_tokens=config.evaluation.max_new_tokens or config.rollout.max_new_tokens,
-        batch_prompts=config.evaluation.batch_prompts,
-    )
+    print(build_embedded_policy(output, assets, overrides or [], Console(stderr=True)))
 
 
 def main() -> None:
-    """Run the command; a user's mistake is one message and exit status 2, a stopped run its own status."""
+    """Run the command; a user error is one message and exit status 2, a stopped run its own status."""
     _be_quiet()
-    _guard(app)
+    _run(app)
 
 
-def _guard(command: Callable[[], Any]) -> None:
+def _run(command: Callable[[], Any]) -> None:
     try:
         command()
     except USER_ERRORS as error:
@@ -218,13 +188,13 @@ def _guard(command: Callable[[], Any]) -> None:
 
 
 def _say(message: str) -> None:
-    """Print to standard error, on the first of several processes alone."""
+    """Print to standard error, on the first of several processes only."""
     if int(os.environ.get("RANK", "0")) == 0:
         print(message, file=sys.stderr)
 
 
 def _be_quiet() -> None:
-    """Silence what other libraries print at every start; their errors still come through."""
+    """Silence what other libraries print at every start, except their errors."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -235,7 +205,7 @@ def _be_quiet() -> None:
 
 
 def _finish(config: RunConfig, summary: dict[str, Any]) -> None:
-    """Print what changed, and where everything lies."""
+    """Print held-out metrics before and after, and where the results are."""
     if int(os.environ.get("RANK", "0")):
         return
     table = Table(
@@ -256,7 +226,3 @@ def _finish(config: RunConfig, summary: dict[str, Any]) -> None:
 
 def _shown(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Results in the terminal: accuracies with what weakens them, comparisons, and the page of all answers."""
+"""Terminal output of results and comparisons, and the page with every response."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from eval.compare import Change, Comparison, Difference, compare
-from eval.results import read_result
-from eval.settings import differences
+from eval.comparison import Change, Comparison, Difference, compare
+from eval.settings import repetition_differences
+from rewards.messages import short
 
 if TYPE_CHECKING:
     from eval.run import Evaluation
 
 
-# Dimensions with more values than this, and more changed answers, are for the files.
+# Limits of what is printed: values of a dimension, and changed responses. The files have all of them.
 GROUP_VALUES, CHANGES = 20, 10
 
 
 def print_scoreboard(summary: Mapping[str, Any], console: Console) -> None:
-    """Print the protocols of one result in percent, its groups, and its flags."""
+    """Print the accuracies of one result in percent, by protocol and group, and its flags."""
     table = _table("protocol", "n", "accuracy", "95 % interval", "unparsed", "truncated")
     table.title = Text(f"{summary['benchmark']}, in percent")
     truncated = summary["truncated"]
@@ -45,7 +45,7 @@ def print_scoreboard(summary: Mapping[str, Any], console: Console) -> None:
 
 
 def _table(first: str, *numbers: str) -> Table:
-    """A table whose first column gives way where the screen is narrow, never its numbers."""
+    """Return a table that wraps its first column on a narrow screen, never its numbers."""
     table = Table(first, title_justify="left")
     for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True)
@@ -56,11 +56,11 @@ def _print_samples(samples: Mapping[str, Any] | None, console: Console) -> None:
     if samples:
         passed = "  ".join(f"pass@{k} {percent(share)}" for k, share in samples["pass_at_k"].items())
         majority = f"maj@{samples['k']} {percent(samples['maj_at_k'])}"
-        console.print(f"{samples['k']} samples a question: {passed}  {majority}", soft_wrap=True)
+        console.print(f"{samples['k']} samples per question: {passed}  {majority}", soft_wrap=True)
 
 
 def _print_groups(protocols: Mapping[str, Any], console: Console) -> None:
-    """Print n of the first protocol, and the accuracy of each with its interval."""
+    """Print n of the first protocol, and every protocol's accuracy with its interval."""
     first = next(iter(protocols.values()))["groups"] if protocols else {}
     groups = {
         dimension: {
@@ -81,7 +81,7 @@ def _print_groups(protocols: Mapping[str, Any], console: Console) -> None:
 
 
 def _add_groups(table: Table, groups: Mapping[str, Mapping[str, Sequence[str]]]) -> list[str]:
-    """Add the dimensions that have few values, and return what the others are called."""
+    """Add the dimensions that have few values, and return the names of the others."""
     left = []
     for dimension, values in groups.items():
         if len(values) > GROUP_VALUES:
@@ -95,7 +95,7 @@ def _add_groups(table: Table, groups: Mapping[str, Mapping[str, Sequence[str]]])
 
 
 def print_comparison(comparison: Comparison, labels: tuple[str, str], console: Console) -> None:
-    """Print the difference of two results, by group, the answers that changed sides, and warnings."""
+    """Print the difference of two results, overall and by group, the changed responses, and warnings."""
     console.print(Text(f"A = {labels[0]}\nB = {labels[1]}"), soft_wrap=True)
     table = _table("group", "n", "A", "B", "B − A", "95 % interval", "changed")
     table.title = Text(f"{comparison.benchmark}, {comparison.protocol}, in percent")
@@ -128,9 +128,7 @@ def _cells(difference: Difference) -> tuple[str, ...]:
 
 def _print_changes(changed: Sequence[Change], console: Console) -> None:
     gained = sum(change.gained for change in changed)
-    console.print(
-        f"{len(changed):,} answers changed sides: {gained:,} gained, {len(changed) - gained:,} lost"
-    )
+    console.print(f"{len(changed):,} responses changed: {gained:,} gained, {len(changed) - gained:,} lost")
     for change in changed[:CHANGES]:
         sample = f" (sample {change.sample})" if change.sample else ""
         a, b, gold = (_short(text) for text in (change.extracted_a, change.extracted_b, change.answer))
@@ -141,7 +139,7 @@ def _print_changes(changed: Sequence[Change], console: Console) -> None:
 
 
 def percent(share: float | None) -> str:
-    """Return a share as a person reads it; a dash for none."""
+    """Return a share in percent, with one decimal; a dash for None."""
     return "–" if share is None else f"{100 * share:.1f}"
 
 
@@ -154,8 +152,7 @@ def _interval(interval: Sequence[float]) -> str:
 
 
 def _short(text: str | None) -> str:
-    line = " ".join((text or "").split())
-    return repr(line if len(line) <= 40 else line[:39] + "…") if text is not None else "nothing"
+    return "nothing" if text is None else repr(short(text, 40))
 
 
 # Title, folder and summary of a result.
@@ -167,66 +164,66 @@ def print_results(
     like: Path | None,
     before: Mapping[str, Any] | None,
 ) -> None:
-    """Print the scoreboards, what weakens them, what controls cost, and where everything lies."""
+    """Print the scoreboards, their flags, the accuracy drops of controls, and the result folders."""
     console = Console()
     for title, _, summary in results:
         print_scoreboard(_shown(title, summary), console)
-    costs = _costs(results)
-    if costs.row_count:
-        console.print(costs)
+    drops = _control_drops(results)
+    if drops.row_count:
+        console.print(drops)
     if like is not None and before is not None:
         control = before.get("control")
-        _compare(
+        _print_repetition(
             console, like, before, next(one for one in results if one[2]["settings"]["control"] == control)
         )
     for title, folder, summary in results:
         done = summary["settings"]["generation"]
         console.print(
-            f"{title}: {done['answers']:,} answers ({done['from_cache']:,} kept from before), "
+            f"{title}: {done['answers']:,} responses ({done['from_cache']:,} from the cache), "
             f"{done['seconds']:,.0f} s; {folder}",
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
 
 
 def _shown(title: str, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what to print of a summary; of a control no groups, which ``summary.json`` has."""
+    """Return what to print of a summary: of a control no groups, which are in ``summary.json``."""
     shown = {**summary, "benchmark": title}
     if "control" in summary:
         shown["protocols"] = {name: {**one, "groups": {}} for name, one in summary["protocols"].items()}
     return shown
 
 
-def _costs(results: Sequence[Done]) -> Table:
-    table = Table(title="Does it look? Accuracy with its own images and with others")
+def _control_drops(results: Sequence[Done]) -> Table:
+    table = Table(title="Controls: accuracy with the original and with replaced images")
     for heading in ("control", "protocol"):
         table.add_column(heading)
-    for heading in ("own", "control", "drop", "95 % interval", "n"):
+    for heading in ("original", "control", "drop", "95 % interval", "n"):
         table.add_column(heading, justify="right")
     for title, _, summary in results:
-        for name, cost in summary.get("control", {}).get("protocols", {}).items():
-            spread = " … ".join(f"{100 * end:+.1f}" for end in cost["interval"] or ()) or "–"
-            drop = "–" if cost["drop"] is None else f"{100 * cost['drop']:+.1f}"
+        for name, found in summary.get("control", {}).get("protocols", {}).items():
+            interval = " … ".join(f"{100 * end:+.1f}" for end in found["interval"] or ()) or "–"
+            drop = "–" if found["drop"] is None else f"{100 * found['drop']:+.1f}"
             table.add_row(
                 title,
                 name,
-                percent(cost["accuracy"]),
-                percent(cost["control"]),
+                percent(found["accuracy"]),
+                percent(found["control"]),
                 drop,
-                spread,
-                f"{cost['n']:,}",
+                interval,
+                f"{found['n']:,}",
             )
             title = ""
     return table
 
 
-def _compare(console: Console, like: Path, before: Mapping[str, Any], result: Done) -> None:
-    """Say whether a repetition came out as what it repeats, and what was not as it was."""
+def _print_repetition(console: Console, like: Path, before: Mapping[str, Any], result: Done) -> None:
+    """Print the comparison of a result with its repetition, and the conditions that differ."""
     _, folder, summary = result
     stored = like.parent if like.name == "summary.json" else like
-    comparison = compare(read_result(stored), read_result(folder))
+    comparison = compare(stored, folder)
     print_comparison(comparison, (str(stored), f"{folder} (again)"), console)
-    for line in differences(before, summary["settings"]):
-        console.print(f"! not as it was: {line}", style="yellow", markup=False, soft_wrap=True)
+    for line in repetition_differences(before, summary["settings"]):
+        console.print(f"! changed: {line}", style="yellow", markup=False, soft_wrap=True)
 
 
 def write_results_page(
@@ -234,14 +231,14 @@ def write_results_page(
     evaluations: Sequence[Evaluation],
     results: Sequence[Done],
 ) -> Path:
-    """Write the page; controls stand beside what they are held against."""
+    """Write the page; controls are shown next to the result that they are compared with."""
     from eval.report import write_page
 
     labelled = []
     for _, folder, summary in results:
         control = summary["settings"]["control"]
-        labelled.append((control or "as it is", folder))
-    pictures = {
+        labelled.append((control or "original", folder))
+    images = {
         one.benchmark.name: {example.id: example for example in one.examples}.get for one in evaluations
     }
-    return write_page(output / "report.html", labelled, images=pictures)
+    return write_page(output / "report.html", labelled, images=images)

@@ -1,4 +1,4 @@
-"""``mm-cpgd rewards test``: a rule against cases whose right verdict is known."""
+"""``mm-cpgd rewards test``: a rule on cases whose right verdict is known."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from data import read_rows
-from mm_cpgd.cli.reward_text import short
 from mm_cpgd.errors import UserError
-from mm_cpgd.preflight.data import slow_bar
+from mm_cpgd.tracking.progress import slow_bar
 from rewards import Component, RewardSum, Status, Verdict
-from rewards.example import RewardRow, gold_text, option_texts
+from rewards.example import RewardExample, gold_text, option_texts
+from rewards.messages import short
 
 COLUMNS = ("completion", "gold", "expected")
 SHOWN = 20
@@ -29,17 +29,17 @@ Expected = float | Status | None
 
 @dataclass(frozen=True)
 class Case:
-    """A completion, its row and what the verdict should be: a score, a status, or None for no score."""
+    """A completion, its example and the expected verdict: a score, a status, or None for no score."""
 
     where: str
     completion: str
-    row: RewardRow
+    example: RewardExample
     expected: Expected
 
 
 @dataclass(frozen=True)
-class Result:
-    """A case, its verdict, how long it took, and whether another verifier accepts it (None: not asked)."""
+class CaseResult:
+    """A case, its verdict and time, and whether another verifier accepts it (None: not compared)."""
 
     case: Case
     verdict: Verdict
@@ -58,16 +58,16 @@ class Result:
 
 
 def read_cases(path: Path) -> list[Case]:
-    """Read the cases. Raises ``UserError`` or ``DataError`` for a file, a row or a column that is none."""
+    """Read the cases. Raises ``UserError`` or ``DataError`` for an invalid file, row or column."""
     rows = list(read_rows(path))
     if not rows:
-        raise UserError(f"{path} has no cases; write one a line: completion, gold, expected")
+        raise UserError(f"{path} has no cases; write one per line: completion, gold, expected")
     for row in rows:
         missing = [column for column in COLUMNS if column not in row.values]
         if row.error or missing:
             problem = row.error or f"has no {missing[0]!r}"
             raise UserError(
-                f"{row.where} {problem}; a case has completion, gold, expected and perhaps choices"
+                f"{row.where} {problem}; a case has completion, gold, expected and optionally choices"
             )
     return [_case(row.where, row.values) for row in rows]
 
@@ -75,13 +75,13 @@ def read_cases(path: Path) -> list[Case]:
 def _case(where: str, values: Mapping[str, Any]) -> Case:
     if not isinstance(values["completion"], str):
         raise UserError(f"{where}: completion is {values['completion']!r}; it must be a text")
-    row = RewardRow(
+    example = RewardExample(
         answer=gold_text(values["gold"], f"{where}: gold"),
         choices=option_texts(values.get("choices"), f"{where}: choices"),
         id=where,
         meta={key: value for key, value in values.items() if key not in COLUMNS},
     )
-    return Case(where, values["completion"], row, _expected(where, values["expected"]))
+    return Case(where, values["completion"], example, _expected(where, values["expected"]))
 
 
 def _expected(where: str, value: Any) -> Expected:
@@ -99,19 +99,19 @@ def _expected(where: str, value: Any) -> Expected:
 
 def run_cases(
     rule: str, options: Mapping[str, Any], cases: Sequence[Case], second: bool, console: Console
-) -> list[Result]:
-    """Judge every case, one after another so that each is timed alone, with a bar if it takes long."""
-    # The sum of one rule, for its guard: a rule that raises is an error of that case.
-    judge = RewardSum([Component(rule, options=options, name="rule")])
+) -> list[CaseResult]:
+    """Score the cases one after another, so that each is timed alone; slow tests show a progress bar."""
+    # As a sum, a rule that raises yields an error verdict for that case.
+    reward = RewardSum([Component(rule, options=options, name="rule")])
     other = _math_verify() if second else None
     results = []
     with slow_bar(console, f"testing {rule}") as report:
         for case in cases:
             started = time.perf_counter()
-            verdict = judge.score_one(case.completion, case.row).components["rule"]
+            verdict = reward.score_one(case.completion, case.example).components["rule"]
             seconds = time.perf_counter() - started
-            accepted = other(case.row.answer, case.completion) if other else None
-            results.append(Result(case, verdict, seconds, accepted))
+            accepted = other(case.example.answer, case.completion) if other else None
+            results.append(CaseResult(case, verdict, seconds, accepted))
             report(len(results), len(cases))
     return results
 
@@ -126,21 +126,21 @@ def _math_verify() -> Callable[[str, str], bool]:
     return lambda gold, completion: bool(verify(parse(f"${gold}$") or parse(gold), parse(completion)))
 
 
-def print_results(rule: str, results: Sequence[Result], console: Console) -> None:
+def print_results(rule: str, results: Sequence[CaseResult], console: Console) -> None:
     """Print right and wrong verdicts, confusions, latency, the failing cases and the disagreements."""
     right = sum(result.right for result in results)
     console.print(Text(f"{rule}: {right:,} of {len(results):,} right, accuracy {right / len(results):.4f}"))
     console.print(_confusion(results))
     percentiles = "  ".join(f"{rank} % {1000 * latency(results, rank):.2f}" for rank in PERCENTILES)
-    console.print(Text(f"milliseconds a verdict: {percentiles} (the first may start a worker process)"))
+    console.print(Text(f"milliseconds per verdict: {percentiles} (the first may start a worker process)"))
     _print_list("wrong verdicts", [_failure(one) for one in results if not one.right], console)
     differing = [one for one in results if one.second is not None and one.second != _accepted(one)]
     if any(one.second is not None for one in results):
-        _print_list("math-verify says otherwise", [_disagreement(one) for one in differing], console)
+        _print_list("math-verify disagrees", [_disagreement(one) for one in differing], console)
 
 
-def summary(rule: str, options: Mapping[str, Any], results: Sequence[Result]) -> dict[str, Any]:
-    """Return all of it for a JSON file."""
+def summary(rule: str, options: Mapping[str, Any], results: Sequence[CaseResult]) -> dict[str, Any]:
+    """Return the results for a JSON file."""
     return {
         "rule": rule,
         "options": dict(options),
@@ -159,13 +159,13 @@ def summary(rule: str, options: Mapping[str, Any], results: Sequence[Result]) ->
     }
 
 
-def latency(results: Sequence[Result], rank: int) -> float:
-    """Return the nearest-rank percentile of the seconds a verdict took."""
+def latency(results: Sequence[CaseResult], rank: int) -> float:
+    """Return the nearest-rank percentile of the seconds per verdict."""
     ordered = sorted(result.seconds for result in results)
     return ordered[max(math.ceil(rank / 100 * len(ordered)) - 1, 0)]
 
 
-def _accepted(result: Result) -> bool:
+def _accepted(result: CaseResult) -> bool:
     return result.verdict.score is not None and result.verdict.score >= 1
 
 
@@ -175,17 +175,17 @@ def _named(expected: Expected) -> str:
     return "no score" if expected is None else f"score {expected:g}"
 
 
-def _got(result: Result) -> str:
+def _got(result: CaseResult) -> str:
     if isinstance(result.case.expected, Status):
         return result.verdict.status.value
     return _named(result.verdict.score)
 
 
-def _pairs(results: Sequence[Result]) -> Counter[tuple[str, str]]:
+def _pairs(results: Sequence[CaseResult]) -> Counter[tuple[str, str]]:
     return Counter((_named(result.case.expected), _got(result)) for result in results)
 
 
-def _confusion(results: Sequence[Result]) -> Table:
+def _confusion(results: Sequence[CaseResult]) -> Table:
     table = Table("expected", "got", "cases")
     table.columns[-1].justify = "right"
     for (expected, got), count in sorted(_pairs(results).items()):
@@ -193,19 +193,23 @@ def _confusion(results: Sequence[Result]) -> Table:
     return table
 
 
-def _failure(result: Result) -> str:
+def _failure(result: CaseResult) -> str:
     expected, got = _named(result.case.expected), _got(result)
-    return f"{_told(result)}: {expected} expected, {got} given: {result.verdict.reason}"
+    return f"{_case_line(result)}: {expected} expected, {got} given: {result.verdict.reason}"
 
 
-def _disagreement(result: Result) -> str:
+def _disagreement(result: CaseResult) -> str:
     other = "accepts" if result.second else "rejects"
-    return f"{_told(result)}: it {other}, this rule: {result.verdict.reason}"
+    return f"{_case_line(result)}: it {other}, this rule: {result.verdict.reason}"
 
 
-def _told(result: Result) -> str:
+def _case_line(result: CaseResult) -> str:
     case = result.case
-    return f"{case.where}  {short(case.completion)!r} for {short(case.row.answer)!r}"
+    return f"{case.where}  {_end(case.completion)!r} for {_end(case.example.answer)!r}"
+
+
+def _end(text: str) -> str:
+    return short(text, 70, end=True)
 
 
 def _print_list(title: str, lines: Sequence[str], console: Console) -> None:
@@ -213,15 +217,15 @@ def _print_list(title: str, lines: Sequence[str], console: Console) -> None:
     for line in lines[:SHOWN]:
         console.print(Text(f"  {line}"), soft_wrap=True)
     if len(lines) > SHOWN:
-        console.print(Text(f"  … and {len(lines) - SHOWN:,} more; --json FILE has them all"))
+        console.print(Text(f"  … and {len(lines) - SHOWN:,} more; --json FILE lists all"))
 
 
-def _record(result: Result) -> dict[str, Any]:
+def _record(result: CaseResult) -> dict[str, Any]:
     case, verdict = result.case, result.verdict
     return {
         "where": case.where,
         "completion": case.completion,
-        "gold": case.row.answer,
+        "gold": case.example.answer,
         "expected": case.expected.value if isinstance(case.expected, Status) else case.expected,
         "score": verdict.score,
         "status": verdict.status.value,

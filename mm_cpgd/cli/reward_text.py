@@ -1,4 +1,4 @@
-"""Text of the ``rewards`` commands: options as typed, rules listed from code, explanations, JSON files."""
+"""Input and output of the ``rewards`` commands: options, list of rules, explanations, JSON files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rewards.verdict import RuleError
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, Any]:
-    """Return the options of ``--option key=value``, the values read as in a config."""
+    """Return the options of ``--option key=value``; values are parsed as in a config."""
     options = {}
     for text in texts:
         key, equals, value = text.partition("=")
@@ -31,7 +31,7 @@ def parse_options(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def print_rules(console: Console) -> None:
-    """Print every rule that has a name, what it gives and which options it takes."""
+    """Print every named rule with its score and options."""
     table = Table("rule", "score", "options", show_lines=True)
     for name, summary in list_rules().items():
         table.add_row(Text(name), Text(summary), Text(_options_line(name)))
@@ -52,19 +52,19 @@ def _options_line(name: str) -> str:
 
 
 def print_explanation(completion: str, gold: str, choices: Sequence[str], console: Console) -> None:
-    """Print what was extracted, how both sides were read and which step decided."""
-    told = explain(completion, gold, choices=tuple(choices))
-    verdict = told.verdict
+    """Print the extracted answer, both parsed sides and the deciding step."""
+    explanation = explain(completion, gold, choices=tuple(choices))
+    verdict = explanation.verdict
     score = "none" if verdict.score is None else f"{verdict.score:g}"
     table = Table(show_header=False)
     for what, text in (
         ("verdict", f"{verdict.status.value}, score {score}"),
         ("reason", verdict.reason),
         ("extracted", verdict.extracted or "nothing"),
-        ("found", told.found),
-        ("answer read as", "\n".join(told.answer) or "–"),
-        ("gold read as", "\n".join(told.gold) or "–"),
-        ("decided by", told.decided_by),
+        ("found", explanation.found),
+        ("answer read as", "\n".join(explanation.answer) or "–"),
+        ("gold read as", "\n".join(explanation.gold) or "–"),
+        ("decided by", explanation.decided_by),
     ):
         table.add_row(what, Text(text))
     console.print(table)
@@ -77,9 +77,3 @@ def write_json(path: Path, content: Any) -> None:
         path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}; name another --json file") from error
-
-
-def short(text: str, length: int = 70) -> str:
-    """One line of at most so many characters, the end of a long text."""
-    text = " ".join(text.split())
-    return text if len(text) <= length else "…" + text[1 - length :]

@@ -1,4 +1,4 @@
-"""``mm-cpgd rewards``: look at rules, try them on cases and data. Nothing here loads torch."""
+"""``mm-cpgd rewards``: list rules, test them on cases, audit data, explain verdicts. Does not load torch."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ rewards_app = typer.Typer(no_args_is_help=True, help="List, test and explain rew
 
 RuleName = Annotated[str, typer.Argument(help="a rule's name (rewards list), or path/to/file.py:function")]
 Options = Annotated[list[str] | None, typer.Option("--option", help="key=value of the rule, may be repeated")]
-Json = Annotated[Path | None, typer.Option("--json", help="write everything to this file too")]
+Json = Annotated[Path | None, typer.Option("--json", help="also write all results to this file")]
 
 
 class SecondOpinion(str, Enum):
-    """Other verifiers that can be asked."""
+    """Other verifiers that verdicts can be compared with."""
 
     MATH_VERIFY = "math-verify"
 
 
 @rewards_app.command("list")
 def list_command() -> None:
-    """List the rules: what each gives and which options it takes.
+    """List the rules with their scores and options.
 
     Example: `mm-cpgd rewards list`
     """
@@ -38,17 +38,20 @@ def list_command() -> None:
 @rewards_app.command("test")
 def cases_command(
     rule: RuleName,
-    cases: Annotated[Path, typer.Argument(help="rows with completion, gold, expected and perhaps choices")],
+    cases: Annotated[
+        Path, typer.Argument(help="rows with completion, gold, expected and optionally choices")
+    ],
     options: Options = None,
     min_accuracy: Annotated[
         float | None, typer.Option(min=0, max=1, help="exit with status 1 below this share of right verdicts")
     ] = None,
     second_opinion: Annotated[
-        SecondOpinion | None, typer.Option(help="list where another verifier disagrees, if it is installed")
+        SecondOpinion | None,
+        typer.Option(help="list disagreements with another verifier, if it is installed"),
     ] = None,
     json_file: Json = None,
 ) -> None:
-    """Hold a rule against cases whose verdict is known.
+    """Test a rule on cases whose verdict is known.
 
     `expected` is true, false, a score, null (no score), or a status such as unparsable_gold.
 
@@ -76,11 +79,11 @@ def audit_command(
     split: Split = None,
     name: Name = None,
     limit: Limit = None,
-    rule: Annotated[str, typer.Option(help="the rule that is to score them")] = "accuracy",
+    rule: Annotated[str, typer.Option(help="the rule that scores them")] = "accuracy",
     options: Options = None,
     json_file: Json = None,
 ) -> None:
-    """Hold every gold answer of a data set against itself: which of them can be scored, and why not the rest.
+    """Verify every gold answer of a data set against itself: which can be scored, and why others cannot.
 
     Example: `mm-cpgd rewards audit rows.jsonl --column answer=gold --json audit.json`
     """
@@ -98,13 +101,13 @@ def audit_command(
 
 @rewards_app.command("explain")
 def explain_command(
-    completion: Annotated[str, typer.Option(help="the model's whole text")],
+    completion: Annotated[str, typer.Option(help="the model's complete text")],
     gold: Annotated[str, typer.Option(help="the gold answer")],
     choices: Annotated[
         list[str] | None, typer.Option("--choice", help="an option's text, in order A, B, …; may be repeated")
     ] = None,
 ) -> None:
-    r"""Say what the rule "accuracy" extracts, how it reads both sides, and which step decides.
+    r"""Explain a verdict of the rule "accuracy": the extracted answer, both parsed sides, the deciding step.
 
     Example: `mm-cpgd rewards explain --completion 'so \boxed{2/4}' --gold 0.5`
     """

@@ -1,18 +1,21 @@
-"""``mm-cpgd score`` and ``mm-cpgd compare``: stored answers and results. Nothing here loads torch."""
+"""``mm-cpgd score`` and ``mm-cpgd compare``: stored predictions and results. No torch."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from mm_cpgd.cli.common import (
+from mm_cpgd.cli.common import Limit, Split
+from mm_cpgd.cli.judge import (
     JudgeCache,
     JudgeConcurrency,
     JudgeKeyEnv,
     JudgeModel,
+    JudgeOptions,
     JudgePerMinute,
     JudgePriceIn,
     JudgePriceOut,
@@ -20,32 +23,31 @@ from mm_cpgd.cli.common import (
     JudgeSetting,
     JudgeTimeout,
     JudgeUrl,
-    Limit,
-    Split,
     Yes,
+    open_judge,
 )
 
 Folder = Annotated[Path, typer.Argument(help="a result folder, with summary.json and rows.jsonl")]
-BenchmarkName = Annotated[str, typer.Option(help="a name such as mathvision, or path/to/file.py of your own")]
+BenchmarkName = Annotated[str, typer.Option(help="a name such as mathvision, or path/to/file.py")]
 
 
 def score_command(
     benchmark: BenchmarkName,
     predictions: Annotated[
-        Path, typer.Option(help="the answers: rows of id and response, or the benchmark's own output format")
+        Path, typer.Option(help="rows of id and response, or the benchmark's own output format")
     ],
     output: Annotated[Path, typer.Option(help="folder for summary.json and rows.jsonl")],
     data: Annotated[
-        str | None, typer.Option(help="the questions, as the benchmark publishes them; default: the hub")
+        str | None, typer.Option(help="the questions, in the benchmark's published layout; default: the hub")
     ] = None,
     split: Split = None,
     limit: Limit = None,
     protocol: Annotated[
         str,
-        typer.Option(help="official, verifier, judge, or several with commas; the first is the rows' own"),
+        typer.Option(help="official, verifier, judge, separated by commas; the first one is the headline"),
     ] = "official",
     only_answered: Annotated[
-        bool, typer.Option("--only-answered", help="leave out the questions that have no answer")
+        bool, typer.Option("--only-answered", help="exclude the questions without a response")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the result in the folder")] = False,
     judge_url: JudgeUrl = None,
@@ -61,20 +63,20 @@ def score_command(
     judge_cache: JudgeCache = None,
     yes: Yes = False,
 ) -> None:
-    """Score stored answers as the benchmark scores itself, by this project's verifier, or by a judge.
+    """Score stored responses with the benchmark's official scoring, this project's verifier, or a judge.
 
     Example: `mm-cpgd score --benchmark mathvision --data test.jsonl --predictions answers.jsonl --output out`
     """
-    from mm_cpgd.cli.judge import JudgeOptions
-    from mm_cpgd.cli.rescore import rescore
+    from eval.scoring.stored import load_predictions, score_stored, write_scores
     from mm_cpgd.cli.results import print_scoreboard
+    from mm_cpgd.tracking.progress import slow_bar
 
     console = Console()
-    judge = JudgeOptions(
+    options = JudgeOptions(
         judge_url, judge_model, judge_key_env, judge_per_minute, judge_concurrency, judge_timeout,
         judge_retries, judge_setting or (), judge_price_in, judge_price_out, judge_cache, yes,
     )  # fmt: skip
-    summary = rescore(
+    stored = load_predictions(
         benchmark,
         predictions,
         output,
@@ -84,41 +86,44 @@ def score_command(
         limit=limit,
         only_answered=only_answered,
         overwrite=overwrite,
-        judge=judge,
-        console=console,
     )
+    progress = partial(slow_bar, console)
+    if "judge" in stored.protocols:
+        # The cost is confirmed before anything is scored, and not below a progress bar.
+        with open_judge(options, stored.benchmark, stored.examples, stored.responses, console) as judge:
+            rows = score_stored(stored, judge=judge, progress=progress)
+        summary = write_scores(stored, rows, output, judge=judge)
+    else:
+        summary = write_scores(stored, score_stored(stored, progress=progress), output)
     print_scoreboard(summary, console)
     console.print(f"summary: {output / 'summary.json'}\nrows: {output / 'rows.jsonl'}", soft_wrap=True)
-    console.print(f"as a page, with every answer: mm-cpgd report {output}", soft_wrap=True)
+    console.print(f"page with every response: mm-cpgd report {output}", soft_wrap=True)
 
 
 def compare_command(
     run_a: Folder,
     run_b: Folder,
-    protocol: Annotated[str | None, typer.Option(help="by which to compare; default: A's first one")] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="write a page with the answers of both, side by side")
-    ] = None,
+    protocol: Annotated[str | None, typer.Option(help="protocol to compare; default: A's first one")] = None,
+    output: Annotated[Path | None, typer.Option(help="write a page with the responses side by side")] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="write everything to this file too")
+        Path | None, typer.Option("--json", help="write the complete comparison to this file")
     ] = None,
 ) -> None:
-    """Compare two results of the same questions: the difference, how sure it is, and what changed sides.
+    """Compare two results on the same questions: the difference, its uncertainty, and what changed.
 
     Example: `mm-cpgd compare scored/before scored/after --output changes.html`
     """
-    from eval.compare import compare
-    from eval.results import read_result
+    from eval.comparison import compare
     from mm_cpgd.cli.results import print_comparison
 
     console = Console()
-    comparison = compare(read_result(run_a), read_result(run_b), protocol)
+    comparison = compare(run_a, run_b, protocol)
     print_comparison(comparison, (str(run_a), str(run_b)), console)
     if json_file:
         from mm_cpgd.cli.reward_text import write_json
 
         write_json(json_file, {"a": str(run_a), "b": str(run_b), **comparison.as_dict()})
-        console.print(f"all of it: {json_file}", soft_wrap=True)
+        console.print(f"JSON: {json_file}", soft_wrap=True)
     if output:
         from eval.report import write_page
 

@@ -1,4 +1,4 @@
-"""``mm-cpgd study``: run the stability study, report it, and compare two of them."""
+"""``mm-cpgd study``: run and report the stability study, and compare two studies."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from mm_cpgd.study.compare import Compared
+    from mm_cpgd.study.compare import Comparison
 
-study_app = typer.Typer(no_args_is_help=True, help="Test which objectives collapse, on your own machine.")
+study_app = typer.Typer(no_args_is_help=True, help="Test on your own machine which objectives collapse.")
 FOLDER = Path("runs/stability")
 
 
@@ -22,23 +22,21 @@ FOLDER = Path("runs/stability")
 def stability(
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="section.key=value … for every run, over the study's"),
+        typer.Argument(help="section.key=value … for every run, on top of the study's config"),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="the small grid, within 20 minutes on two cores")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option(help="folder of the study; a study that is in it is gone on with")
+        Path | None, typer.Option(help="folder of the study; an existing study is resumed")
     ] = None,
-    jobs: Annotated[int | None, typer.Option(help="runs at the same time; default: one a core")] = None,
-    seeds: Annotated[str | None, typer.Option(help="for instance 1-5 or 1,2,7")] = None,
+    jobs: Annotated[int | None, typer.Option(help="runs at the same time; default: one per core")] = None,
+    seeds: Annotated[str | None, typer.Option(help="seeds to run, for instance 1-5 or 1,2,7")] = None,
 ) -> None:
-    """Run objectives × learning rates × updates × seeds on the tiny policy, and write what was found.
+    """Run objectives × learning rates × updates × seeds on the tiny policy, and report the results.
 
-    The same command goes on where it stopped. Example: `mm-cpgd study stability --quick`
+    The same command resumes an interrupted study. Example: `mm-cpgd study stability --quick`
     """
-    from eval.scoring.statistics import wilson_interval
-    from mm_cpgd.cli.main import held_out_evaluator
     from mm_cpgd.study.grid import QUICK, Grid, seeds_of
     from mm_cpgd.study.run import choose_jobs, run_study
 
@@ -49,70 +47,71 @@ def stability(
     folder = output or (FOLDER.with_name(f"{FOLDER.name}-quick") if quick else FOLDER)
     workers = choose_jobs(jobs)
     console = Console(stderr=True)
-    print(run_study(grid, folder, workers, held_out_evaluator, wilson_interval, console))
+    print(run_study(grid, folder, workers, console))
 
 
 @study_app.command("report")
 def report(
-    folder: Annotated[Path, typer.Argument(help="of the study")] = FOLDER,
+    folder: Annotated[Path, typer.Argument(help="folder of the study")] = FOLDER,
     page: Annotated[
         Path | None,
-        typer.Option(help="where the page goes, its pictures beside it; default: into the folder"),
+        typer.Option(help="file of the page, with its plots beside it; default: stability.md in the folder"),
     ] = None,
 ) -> None:
-    """Write summary, pictures and page again from the results that are there.
+    """Rewrite summary, plots and page from the existing results.
 
     Example: `mm-cpgd study report runs/stability --page docs/stability.md`
     """
-    from eval.scoring.statistics import wilson_interval
     from mm_cpgd.study.run import report_study
 
-    print(report_study(folder, wilson_interval, page))
+    print(report_study(folder, page))
 
 
 @study_app.command("guard")
 def guard(
-    folder: Annotated[Path, typer.Argument(help="of the study")] = FOLDER,
+    folder: Annotated[Path, typer.Argument(help="folder of the study")] = FOLDER,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="section.key=value … for the runs done again, for instance guard.settle=4"),
+        typer.Argument(help="section.key=value … for the reruns, for instance guard.settle=4"),
     ] = None,
-    again: Annotated[
-        bool, typer.Option(help="do the collapsed runs again with guard.action=rollback, or only replay")
+    rerun: Annotated[
+        bool,
+        typer.Option(
+            "--again/--no-again", help="rerun the collapsed runs with guard.action=rollback, or only replay"
+        ),
     ] = True,
-    jobs: Annotated[int | None, typer.Option(help="runs at the same time; default: one a core")] = None,
-    seeds: Annotated[str | None, typer.Option(help="only the runs of these, for instance 1-2")] = None,
+    jobs: Annotated[int | None, typer.Option(help="runs at the same time; default: one per core")] = None,
+    seeds: Annotated[str | None, typer.Option(help="only runs of these seeds, for instance 1-2")] = None,
 ) -> None:
-    """Show what the guard sees in a finished study, and which collapsing runs it rescues.
+    """Show the guard's alarms in a finished study, and which collapsing runs rollback rescues.
 
-    The same command goes on where it stopped. Example: `mm-cpgd study guard runs/stability --no-again`
+    The same command resumes interrupted reruns. Example: `mm-cpgd study guard runs/stability --no-again`
     """
-    from eval.scoring.statistics import wilson_interval
-    from mm_cpgd.cli.main import held_out_evaluator
     from mm_cpgd.study.grid import seeds_of
     from mm_cpgd.study.guard import report_guard, run_guarded
     from mm_cpgd.study.run import choose_jobs
 
     chosen = seeds_of(seeds) if seeds else None
-    if again:
+    if rerun:
         console = Console(stderr=True)
-        run_guarded(folder, chosen, overrides or (), choose_jobs(jobs), held_out_evaluator, console)
-    Console().print(guard_table(report_guard(folder, wilson_interval, chosen)))
+        run_guarded(folder, chosen, overrides or (), choose_jobs(jobs), console)
+    Console().print(guard_table(report_guard(folder, chosen)))
 
 
 @study_app.command("compare")
 def compare(
     first: Annotated[Path, typer.Argument(help="folder of a study")],
-    second: Annotated[Path, typer.Argument(help="of another, say from another machine")],
+    second: Annotated[
+        Path, typer.Argument(help="folder of another study, for instance of another machine")
+    ],
 ) -> None:
-    """Compare two runs of the study: collapse rates, and the order of the objectives.
+    """Compare two studies: collapse rates and the order of the objectives.
 
     Example: `mm-cpgd study compare runs/stability runs/stability-b`
     """
-    from eval.scoring.statistics import wilson_interval
     from mm_cpgd.study.compare import compare_studies
 
-    found = compare_studies(first, second, wilson_interval)
+    found = compare_studies(first, second)
     console = Console()
     console.print(compare_table(found))
     console.print(order_text(found), highlight=False)
@@ -127,7 +126,7 @@ GUARD_LINES = {
 
 
 def guard_table(summary: Mapping[str, Any]) -> Table:
-    """Return the shares of ``guard_summary.summarise_guard``."""
+    """Return a table of the shares of ``study.guard.summarise_guard``."""
     from mm_cpgd.study.page import share
 
     table = Table("of the study's runs", "count (95 %)", title="the guard")
@@ -139,8 +138,8 @@ def guard_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
-def compare_table(found: Compared) -> Table:
-    """Return collapse rates and places of both; rates agree where each is in the other's interval."""
+def compare_table(found: Comparison) -> Table:
+    """Return a table of both studies' collapse rates and places, and whether the rates agree."""
     from mm_cpgd.study.grid import method_named
     from mm_cpgd.study.page import share
 
@@ -154,16 +153,16 @@ def compare_table(found: Compared) -> Table:
     return table
 
 
-def order_text(found: Compared) -> str:
-    """Say in a line how alike the orders are."""
+def order_text(found: Comparison) -> str:
+    """Return a line on the agreement of the two orders."""
     from mm_cpgd.study.grid import method_named
 
     levels = f"{found.levels} levels of stress in both"
     if found.tau is None:
-        return f"{levels}; one objective has no order"
-    if not found.turned:
+        return f"{levels}; a single objective has no order"
+    if not found.swapped:
         return f"{levels}; the same order of objectives"
     turned = "; ".join(
-        f"{method_named(one).label} and {method_named(other).label}" for one, other in found.turned
+        f"{method_named(one).label} and {method_named(other).label}" for one, other in found.swapped
     )
     return f"{levels}; Kendall's τ of the orders {found.tau:.2f}; in another order: {turned}"

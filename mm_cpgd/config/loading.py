@@ -1,27 +1,26 @@
-"""From the short YAML that people write to a complete ``RunConfig``, and back to a file.
+"""Loader of configs: from a short YAML file to a complete ``RunConfig``, and back to a file.
 
-In the order in which they apply, each over the one before:
+Sources, each overriding the previous one:
 
-1. ``extends: other.yaml`` (relative to the file that says it): sections merge key by key, lists replace.
+1. ``extends: other.yaml`` (relative to the file that contains it): sections merge key by key, lists replace.
 2. The file itself.
-3. Command line overrides ``section.key=value``; the value is YAML, an index reaches into a list
+3. Command line overrides ``section.key=value``; the value is YAML, an index selects a list entry
    (``rewards.0.weight=2``).
-4. ``algorithm.recipe: NAME`` fills in the algorithm keys that none of the above wrote; where no algorithm
-   is written at all, the recipe is cpgd.
+4. ``algorithm.recipe: NAME`` fills in the algorithm keys that none of the above sets; where no algorithm is
+   given at all, the recipe is cpgd.
 
-A component of the algorithm (``advantage``, ``surrogate``, ``aggregation``) merges only with one of the same
-name: the numbers of one component mean nothing to another.
+A part of the algorithm (``advantage``, ``surrogate``, ``aggregation``) merges only with a part of the same
+name: the options of one part have no meaning for another.
 
-Relative paths of models and data are looked for beside the config file that wrote them, then in the current
-directory; what exists in neither (a hub name, ``generated:clock``) stays as written. Paths given as overrides
-are looked for in the current directory alone. Found paths become absolute, so that the saved config means the
-same from everywhere.
+Relative paths of models and data are resolved against the folder of the config file that contains them, then
+the current directory; names that exist in neither (a hub name, ``generated:clock``) are kept. Paths in
+overrides are resolved against the current directory only. Resolved paths become absolute, so that the saved
+config is independent of the directory.
 """
 
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,62 +28,64 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from mm_cpgd.config.messages import dotted, explain, section_at
-from mm_cpgd.config.recipes import load_recipe
+from mm_cpgd.config.recipes import load_recipe, recipe_names
 from mm_cpgd.config.schema import RunConfig
 from mm_cpgd.config.yaml import dump_yaml, parse_yaml, read_yaml, shorten
 from mm_cpgd.errors import UserError
+from rewards.messages import closest
 
 DEFAULT_RECIPE = "cpgd"
 _PACKAGE = Path(__file__).resolve().parents[1]
-# Installed as mm_cpgd/configs; in a checkout the folder stands in the repository's root.
+# Installed as mm_cpgd/configs; in a checkout the folder is in the repository root.
 SHIPPED = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
 _PATHS = (("policy", "model"), ("data", "train", "path"), ("data", "eval", "path"))
-_COMPONENTS = tuple(("algorithm", part) for part in ("advantage", "surrogate", "aggregation"))
+_SINGLE_PARTS = tuple(("algorithm", kind) for kind in ("advantage", "surrogate", "aggregation"))
 Location = tuple[int | str, ...]
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
     """Return the complete config of a file, or of a shipped config named without a path (``quickstart``).
 
-    Raises ``UserError`` that lists all mistakes together: where, what was written, what is allowed.
+    Raises:
+        UserError: lists all mistakes with their key, the value and what is allowed.
     """
     file = find_config(Path(path))
     data = _read_chain(file, ())
     changes = [_parse_override(text) for text in overrides]
     for location, value in changes:
-        if _is_plain(location):
+        if _has_no_index(location):
             data = _merge(data, _nested(location, value))
     data = _with_recipe(data)
-    # Only now are the lists there that an index can point into: a recipe brings its own.
+    # Indices apply only now, because a recipe adds lists of its own.
     for location, value in changes:
-        if not _is_plain(location):
+        if not _has_no_index(location):
             _set_in_list(data, location, value)
     _resolve_paths(data, Path.cwd())
     return _validate(data, file)
 
 
 def save_config(config: RunConfig, path: Path) -> None:
-    """Write every value of ``config``, defaults too; ``load_config`` reads it back to an equal config."""
+    """Write every value of ``config``, defaults included; ``load_config`` reads back an equal config."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(dump_yaml(_plain(config.model_dump())), encoding="utf-8")
+    path.write_text(dump_yaml(_as_plain_data(config.model_dump())), encoding="utf-8")
 
 
-def _plain(value: Any) -> Any:
-    # Not pydantic's JSON mode: it turns infinity into null.
+def _as_plain_data(value: Any) -> Any:
+    # Not pydantic's JSON mode, which turns infinity into null.
     if isinstance(value, Mapping):
-        return {key: _plain(part) for key, part in value.items()}
+        return {key: _as_plain_data(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
+        return [_as_plain_data(inner) for inner in value]
     return str(value) if isinstance(value, Path) else value
 
 
 def shipped_configs() -> list[str]:
-    """Return the names of the configs that come with the package, as ``load_config`` takes them."""
+    """Return the names of the configs in the package, as accepted by ``load_config``."""
     return sorted(file.relative_to(SHIPPED).with_suffix("").as_posix() for file in SHIPPED.rglob("*.yaml"))
 
 
 def find_config(path: Path) -> Path:
-    """Return the file ``path`` means: itself, or the shipped config so named. Raises ``UserError``."""
+    """Return the file itself, or the shipped config of this name. Raises ``UserError``."""
     if path.is_file():
         return path
     shipped = SHIPPED / path if path.suffix == ".yaml" else SHIPPED / f"{path}.yaml"
@@ -92,21 +93,30 @@ def find_config(path: Path) -> Path:
         return shipped
     if path.is_dir():
         raise UserError(f"{path} is a folder, not a config file; name a .yaml file in it")
+    _refuse_former_name(path)
     names = shipped_configs()
-    near = difflib.get_close_matches(path.name.removesuffix(".yaml"), names, n=1)
-    guess = f" Did you mean {near[0]}?" if near else ""
+    near = closest(path.name.removesuffix(".yaml"), names)
+    hint = f" Did you mean {near}?" if near else ""
     raise UserError(
         f"config {path} does not exist, neither as a file nor among the shipped configs "
-        f"({', '.join(names) or 'none are installed'}).{guess}"
+        f"({', '.join(names) or 'none are installed'}).{hint}"
     )
 
 
+def _refuse_former_name(path: Path) -> None:
+    """Raise ``UserError`` for ``quickstart_RECIPE``, a shipped config of earlier versions."""
+    name = path.name.removesuffix(".yaml")
+    recipe = name.removeprefix("quickstart_")
+    if path.parent.name in ("", "configs") and name != recipe and recipe in recipe_names():
+        raise UserError(f"config {name} is gone; use: quickstart algorithm.recipe={recipe} name={name}")
+
+
 def _read_chain(file: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
-    """Read a file over the ones that it extends. ``chain`` is who led here, to notice a circle."""
+    """Read a file merged over those that it extends; ``chain`` holds the extending files (cycle check)."""
     resolved = file.resolve()
     if resolved in chain:
-        circle = " → ".join(part.name for part in (*chain[chain.index(resolved) :], resolved))
-        raise UserError(f"{file}: 'extends' goes in a circle: {circle}; remove one of them")
+        cycle = " → ".join(link.name for link in (*chain[chain.index(resolved) :], resolved))
+        raise UserError(f"{file}: 'extends' forms a cycle: {cycle}; remove one of them")
     data = read_yaml(file)
     base = data.pop("extends", None)
     _resolve_paths(data, file.parent)
@@ -121,10 +131,10 @@ def _read_chain(file: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _merge(base: Any, top: Any, location: Location = ()) -> Any:
-    """Return ``top`` over ``base``: dicts merge deep, everything else replaces."""
+    """Return ``top`` merged over ``base``: mappings merge recursively, other values replace."""
     if not (isinstance(base, Mapping) and isinstance(top, Mapping)):
         return copy.deepcopy(top)
-    if location in _COMPONENTS and top.get("name", base.get("name")) != base.get("name"):
+    if location in _SINGLE_PARTS and top.get("name", base.get("name")) != base.get("name"):
         return copy.deepcopy(dict(top))
     merged = copy.deepcopy(dict(base))
     for key, value in top.items():
@@ -133,7 +143,7 @@ def _merge(base: Any, top: Any, location: Location = ()) -> Any:
 
 
 def _with_recipe(data: dict[str, Any]) -> dict[str, Any]:
-    """Return ``data`` with the recipe's keys under what was written in ``algorithm``."""
+    """Return ``data`` with the recipe's values for the keys that ``algorithm`` does not set."""
     algorithm = data.get("algorithm", {"recipe": DEFAULT_RECIPE})
     name = algorithm.get("recipe") if isinstance(algorithm, Mapping) else None
     if not isinstance(name, str):
@@ -142,11 +152,11 @@ def _with_recipe(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _resolve_paths(data: Mapping[str, Any], folder: Path) -> None:
-    """Make the model and data paths absolute that exist under ``folder``; in place."""
+    """Make those model and data paths absolute that exist relative to ``folder``; in place."""
     for *parents, key in _PATHS:
         section: Any = data
-        for part in parents:
-            section = section.get(part) if isinstance(section, Mapping) else None
+        for name in parents:
+            section = section.get(name) if isinstance(section, Mapping) else None
         value = section.get(key) if isinstance(section, dict) else None
         if isinstance(value, str) and value and (found := folder / Path(value).expanduser()).exists():
             section[key] = str(found.resolve())
@@ -164,7 +174,7 @@ def _parse_override(text: str) -> tuple[Location, Any]:
     return location, parse_yaml(value, f"override {text!r}")
 
 
-def _is_plain(location: Location) -> bool:
+def _has_no_index(location: Location) -> bool:
     return not any(isinstance(part, int) for part in location)
 
 
@@ -175,7 +185,7 @@ def _nested(location: Location, value: Any) -> dict[Any, Any]:
 
 
 def _set_in_list(data: Any, location: Location, value: Any) -> None:
-    """Set one place of ``data`` behind a list index; in place."""
+    """Set the value at a location that contains a list index; in place."""
     for depth, part in enumerate(location):
         last = depth == len(location) - 1
         if isinstance(part, int) and isinstance(data, list):
@@ -195,7 +205,7 @@ def _set_in_list(data: Any, location: Location, value: Any) -> None:
 
 
 def _default(location: Location) -> Any:
-    """Return the schema's default of a list or section that the file does not write, as plain data."""
+    """Return the schema's default of a list or section that the file does not set, as plain data."""
     *parents, key = location
     section = section_at(RunConfig, parents)
     field = section.model_fields.get(str(key)) if section else None
@@ -203,7 +213,7 @@ def _default(location: Location) -> Any:
         None if field is None or field.is_required() else field.get_default(call_default_factory=True)
     )
     if isinstance(default, list):
-        return [part.model_dump() if isinstance(part, BaseModel) else part for part in default]
+        return [item.model_dump() if isinstance(item, BaseModel) else item for item in default]
     return {}
 
 

@@ -1,8 +1,7 @@
-"""What pydantic found wrong in a config, said to the person who wrote it."""
+"""Error messages for invalid configs: pydantic's validation errors in terms of the YAML file."""
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
@@ -11,17 +10,18 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from mm_cpgd.config.yaml import shorten
+from rewards.messages import closest
 
 Location = tuple[int | str, ...]
 
 
 def explain(error: ValidationError, root: type[BaseModel], data: Mapping[str, Any]) -> list[str]:
-    """Return one line a mistake: where (dotted key), what was written, what is allowed.
+    """Return one line per mistake: dotted key, value, and what is allowed.
 
     Args:
         error: as raised by ``root.model_validate(data)``.
         root: the schema, for the keys that a section allows.
-        data: what was validated, to tell keys from the union branches in pydantic's locations.
+        data: validated data, to distinguish keys from union branches in pydantic's locations.
     """
     allowed: dict[Location, list[str]] = {}
     lines: dict[Location, str] = {}
@@ -32,18 +32,18 @@ def explain(error: ValidationError, root: type[BaseModel], data: Mapping[str, An
         elif detail["type"] == "missing":
             lines[location] = _missing_key(root, location)
         else:
-            # Every branch of a union complains for itself; the person sees one line with the alternatives.
-            wishes = allowed.setdefault(location, [])
-            wishes.append(detail["msg"].replace("Input should be ", "").replace("Value error, ", ""))
-            written = shorten(detail["input"])
-            if location in lines and len(wishes) == 1:
+            # Each branch of a union reports its own error; the message joins them as alternatives.
+            alternatives = allowed.setdefault(location, [])
+            alternatives.append(detail["msg"].replace("Input should be ", "").replace("Value error, ", ""))
+            value = shorten(detail["input"])
+            if location in lines and len(alternatives) == 1:
                 continue
-            lines[location] = _bad_value(location, written, wishes, detail["type"] == "value_error")
+            lines[location] = _bad_value(location, value, alternatives, detail["type"] == "value_error")
     return list(lines.values())
 
 
 def section_at(root: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel] | None:
-    """Return the section (its schema class) at a location, None where there is none."""
+    """Return the schema class of the section at a location; None where there is none."""
     section: type[BaseModel] | None = root
     for part in location:
         if isinstance(part, int):
@@ -65,7 +65,7 @@ def _section_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def _location(detail: ErrorDetails, data: Any) -> Location:
-    """Drop the names of union branches, which pydantic appends to the keys that lead to the value."""
+    """Return the location without the names of union branches, which pydantic appends to the keys."""
     location: list[int | str] = []
     for part in detail["loc"]:
         in_section = isinstance(data, Mapping) and part in data
@@ -80,11 +80,11 @@ def _location(detail: ErrorDetails, data: Any) -> Location:
     return tuple(location)
 
 
-def _bad_value(location: Location, written: str, wishes: list[str], own_words: bool) -> str:
+def _bad_value(location: Location, value: str, alternatives: list[str], custom_message: bool) -> str:
     where = dotted(location)
-    if own_words:
-        return f"{where}: {wishes[-1]}" if where else wishes[-1]
-    return f"{where}: {written} is not allowed here; should be {' or '.join(dict.fromkeys(wishes))}"
+    if custom_message:
+        return f"{where}: {alternatives[-1]}" if where else alternatives[-1]
+    return f"{where}: {value} is not allowed here; should be {' or '.join(dict.fromkeys(alternatives))}"
 
 
 def _unknown_key(root: type[BaseModel], location: Location) -> str:
@@ -99,9 +99,9 @@ def _unknown_key(root: type[BaseModel], location: Location) -> str:
 
 
 def _did_you_mean(root: type[BaseModel], key: str, keys: list[str]) -> str:
-    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
+    near = closest(key, keys)
     if near:
-        return f"; did you mean {near[0]}?"
+        return f"; did you mean {near}?"
     for name, field in root.model_fields.items():
         section = _section_in(field.annotation)
         if section and key in section.model_fields:

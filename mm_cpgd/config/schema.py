@@ -1,7 +1,7 @@
-"""The run's configuration: what may be written in a YAML file, with types, limits and defaults.
+"""Schema of a run's configuration: all keys of the YAML file with types, limits, defaults and meaning.
 
-People write a short YAML; ``load_config`` resolves ``extends``, the algorithm's recipe and command line
-overrides into one complete ``RunConfig``, which the run folder keeps.
+A config file is short; ``load_config`` resolves ``extends``, the algorithm's recipe and command line
+overrides into one complete ``RunConfig``, which is saved in the run folder.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pydantic import (
 
 
 class Section(BaseModel):
-    """A part of the config; unknown keys are errors."""
+    """Section of the config; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", validate_default=True)
 
@@ -29,49 +29,53 @@ class Section(BaseModel):
 class LoraConfig(Section):
     """Low-rank adapters on the language model instead of full training (peft)."""
 
-    rank: PositiveInt = 16
-    alpha: PositiveInt = 32
-    targets: list[str] | Literal["all-linear"] = "all-linear"
+    rank: PositiveInt = Field(16, description="rank of the adapters")
+    alpha: PositiveInt = Field(32, description="scale of the adapters is alpha / rank")
+    targets: list[str] | Literal["all-linear"] = Field(
+        "all-linear", description="names of the adapted modules, or all linear ones"
+    )
 
 
 class PolicyConfig(Section):
-    """Which model, and how it is loaded and asked."""
+    """The model, how it is loaded, and how it is prompted."""
 
     model: str = Field(description="hub name, folder, or embedded:tiny")
-    revision: str | None = None
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    attention: str = "sdpa"
-    freeze_vision: bool = True
-    gradient_checkpointing: bool = False
-    lora: LoraConfig | None = None
-    min_pixels: PositiveInt | None = None
-    max_pixels: PositiveInt | None = None
-    system_prompt: str | None = None
+    revision: str | None = Field(None, description="branch, tag or commit of a hub model; null: the newest")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="type of the loaded weights")
+    attention: str = Field("sdpa", description="attention implementation, as transformers names it")
+    freeze_vision: bool = Field(True, description="do not train the vision tower")
+    gradient_checkpointing: bool = Field(False, description="less memory, one more forward pass")
+    lora: LoraConfig | None = Field(None, description="train adapters; null: train all weights")
+    min_pixels: PositiveInt | None = Field(None, description="smaller images are enlarged; null: processor's")
+    max_pixels: PositiveInt | None = Field(None, description="larger images are shrunk; null: processor's")
+    system_prompt: str | None = Field(None, description="null: as in the chat template")
     prompt_template: str = Field("{question}", description="{question} and {choices} are filled in")
-    trust_remote_code: bool = False
+    trust_remote_code: bool = Field(False, description="run model code from the hub")
 
 
 class SourceConfig(Section):
-    """One set of rows. ``path`` is a file, a folder, a hub name, or ``generated:KIND[,KIND…]``."""
+    """One source of rows (``docs/data.md``)."""
 
-    path: str
-    split: str | None = None
-    name: str | None = None
-    columns: dict[str, str] = Field(default_factory=dict)
-    limit: PositiveInt | None = None
-    offset: NonNegativeInt = 0
-    seed: int = Field(0, description="of generated tasks: same seed, same rows")
+    path: str = Field(description="file, folder, hub name, or generated:KIND[,KIND…]")
+    split: str | None = Field(None, description="split of a dataset; null: its only one")
+    name: str | None = Field(None, description="configuration of a hub dataset")
+    columns: dict[str, str] = Field(default_factory=dict, description="field → column, path or template")
+    limit: PositiveInt | None = Field(None, description="largest number of rows; null: all")
+    offset: NonNegativeInt = Field(0, description="rows skipped at the start")
+    seed: int = Field(0, description="seed of generated rows")
 
 
 class DataConfig(Section):
-    """Training and held-out rows, and what to do with rows that cannot be used."""
+    """Training and held-out rows, and the handling of unusable rows."""
 
     train: SourceConfig
-    eval: SourceConfig | None = None
-    max_prompt_tokens: PositiveInt = 4096
-    max_bad_share: float = Field(0.1, ge=0, le=1)
-    max_image_pixels: PositiveInt = Field(50_000_000, description="larger images are taken for bombs")
-    check_images: Literal["decode", "header"] = "decode"
+    eval: SourceConfig | None = Field(None, description="held-out rows; null: no evaluation")
+    max_prompt_tokens: PositiveInt = Field(4096, description="rows with a longer prompt are unusable")
+    max_bad_share: float = Field(0.1, ge=0, le=1, description="a larger share of unusable rows is an error")
+    max_image_pixels: PositiveInt = Field(50_000_000, description="larger images are unusable")
+    check_images: Literal["decode", "header"] = Field(
+        "decode", description="check whole images at the start, or their headers only"
+    )
 
 
 class VllmConfig(Section):
@@ -80,158 +84,181 @@ class VllmConfig(Section):
     mode: Literal["colocated", "server"] = Field(
         "colocated", description="in the training process, or as a server on other GPUs"
     )
-    url: str = Field("http://localhost:8000", description="of the server")
-    weights_port: PositiveInt = Field(51216, description="of the main process, for weights to the server")
-    wait: PositiveFloat = Field(240.0, description="seconds for the server to come up")
-    requests: PositiveInt = Field(64, description="to the server at the same time, per process")
-    memory_share: float = Field(0.3, gt=0, lt=1, description="of the GPU's memory, colocated")
-    max_model_len: PositiveInt | None = Field(None, description="prompt and completion; null: the model's")
-    sleep: bool = Field(False, description="colocated: give GPU memory back during updates")
-    options: dict[str, Any] = Field(default_factory=dict, description="more arguments of vllm.LLM")
+    url: str = Field("http://localhost:8000", description="address of the server")
+    weights_port: PositiveInt = Field(51216, description="main process's port for sending weights")
+    wait: PositiveFloat = Field(240.0, description="seconds to wait for the server to start")
+    requests: PositiveInt = Field(64, description="concurrent requests to the server, per process")
+    memory_share: float = Field(0.3, gt=0, lt=1, description="colocated: share of the GPU's memory for vLLM")
+    max_model_len: PositiveInt | None = Field(
+        None, description="tokens of prompt and completion together; null: the model's limit"
+    )
+    sleep: bool = Field(False, description="colocated: release GPU memory during updates")
+    options: dict[str, Any] = Field(default_factory=dict, description="further arguments of vllm.LLM")
     importance_cap: PositiveFloat | None = Field(
-        None, description="weight tokens by the policy's probability over vLLM's, cut here; null: do not"
+        None, description="weight tokens by π_old / π_vLLM, truncated at this value; null: no weights"
     )
 
 
 class RolloutConfig(Section):
-    """How completions are sampled."""
+    """Sampling of completions."""
 
-    engine: Literal["local", "vllm"] = "local"
+    engine: Literal["local", "vllm"] = Field("local", description="the training model itself, or vLLM")
     vllm: VllmConfig = Field(default_factory=VllmConfig)
-    prompts: PositiveInt = Field(32, description="P: prompts an iteration, over all processes")
-    completions: PositiveInt = Field(8, description="G: completions a prompt")
-    max_new_tokens: PositiveInt = 1024
+    prompts: PositiveInt = Field(32, description="P: prompts per iteration, over all processes")
+    completions: PositiveInt = Field(8, description="G: completions per prompt")
+    max_new_tokens: PositiveInt = Field(1024, description="largest length of a completion")
     temperature: PositiveFloat = 1.0
-    top_p: float = Field(1.0, gt=0, le=1)
-    top_k: NonNegativeInt = 0
-    min_p: float = Field(0.0, ge=0, lt=1)
+    top_p: float = Field(1.0, gt=0, le=1, description="smallest set of tokens with this probability; 1: all")
+    top_k: NonNegativeInt = Field(0, description="this many most likely tokens; 0: all")
+    min_p: float = Field(
+        0.0, ge=0, lt=1, description="tokens with at least this share of the largest probability"
+    )
     batch_prompts: PositiveInt = Field(32, description="prompts decoded together, per process")
     shared_prefix: bool = Field(
-        True, description="run each prompt once for all its completions, also to train"
+        True, description="run each prompt once for all its completions, in sampling and training"
     )
     prefetch: bool | None = Field(
-        None, description="encode the next iteration's prompts during the update; null: with an accelerator"
+        None,
+        description="encode the next iteration's prompts during the update; null: not on the CPU",
     )
 
 
 class RewardConfig(Section):
-    """One rule of the weighted sum, as ``rewards.Component``."""
+    """One rule of the weighted sum, see ``rewards.Component``."""
 
     rule: str = Field(description="a rule's name, or path/to/file.py:function")
     weight: float = 1.0
-    options: dict[str, Any] = Field(default_factory=dict)
-    name: str | None = Field(None, description="in the log; null: the rule's")
-    when: str | None = Field(None, description="another reward's name; without it this one counts 0")
-    at_least: float = Field(1.0, description="the score that the other must reach")
-    min: float | None = Field(None, description="lower scores are raised to it")
-    max: float | None = Field(None, description="higher scores are cut to it")
-    on_error: Literal["skip", "stop"] = Field("skip", description="what a rule that raises does to the run")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the rule")
+    name: str | None = Field(None, description="name in metrics; null: the rule's")
+    when: str | None = Field(None, description="name of the reward that gates this one; null: no gate")
+    at_least: float = Field(1.0, description="score of the gating reward below which this one counts 0")
+    min: float | None = Field(None, description="lower bound of the score")
+    max: float | None = Field(None, description="upper bound of the score")
+    on_error: Literal["skip", "stop"] = Field(
+        "skip", description="if the rule raises: leave the completion unscored, or end the run"
+    )
 
 
 class PartConfig(BaseModel):
-    """A named component of the algorithm; its other keys are the component's own numbers."""
+    """A named part of the objective; its other keys are the part's options."""
 
     model_config = ConfigDict(extra="allow")
     name: str = Field(description="a part's name (mm-cpgd algorithms), or path/to/file.py:function")
 
     @property
     def options(self) -> dict[str, Any]:
-        """The numbers, without the name."""
+        """The options, without the name."""
         return dict(self.model_extra or {})
 
 
 class AlgorithmConfig(Section):
-    """The objective as a composition; ``recipe`` fills in what is not written."""
+    """The objective as a composition of parts (``docs/algorithms.md``)."""
 
-    recipe: str | None = None
-    advantage: PartConfig
-    surrogate: PartConfig
-    regularizers: list[PartConfig] = Field(default_factory=list)
-    token_weights: list[PartConfig] = Field(default_factory=list)
-    aggregation: PartConfig
-    selection: list[PartConfig] = Field(default_factory=list)
-    shaping: list[PartConfig] = Field(default_factory=list)
-    prompts: PartConfig | None = Field(None, description="score that prompts are drawn by; null: all alike")
+    recipe: str | None = Field(None, description="named composition that fills in the keys not given")
+    advantage: PartConfig = Field(description="rewards to advantages")
+    surrogate: PartConfig = Field(description="term maximised for each token")
+    regularizers: list[PartConfig] = Field(default_factory=list, description="terms subtracted by token")
+    token_weights: list[PartConfig] = Field(
+        default_factory=list, description="weights of the surrogate by token"
+    )
+    aggregation: PartConfig = Field(description="weights that sum all tokens to one number")
+    selection: list[PartConfig] = Field(default_factory=list, description="filters of prompts")
+    shaping: list[PartConfig] = Field(default_factory=list, description="additions to rewards")
+    prompts: PartConfig | None = Field(
+        None, description="score of the curriculum sampler; null: prompts are drawn uniformly"
+    )
 
 
 class TrainingConfig(Section):
     """The optimizer and its steps."""
 
-    iterations: PositiveInt = 100
+    iterations: PositiveInt = Field(100, description="rollout batches of the whole run")
     inner_epochs: PositiveInt = Field(1, description="passes over one rollout batch")
-    mini_batch_prompts: PositiveInt | None = Field(None, description="prompts an optimizer step; null: all")
-    micro_batch_tokens: PositiveInt = Field(16384, description="tokens of a forward pass, per process")
-    logprob_chunk: PositiveInt = Field(1024, description="tokens whose logits exist at one time")
+    mini_batch_prompts: PositiveInt | None = Field(None, description="prompts per optimizer step; null: all")
+    micro_batch_tokens: PositiveInt = Field(16384, description="tokens per forward pass, per process")
+    logprob_chunk: PositiveInt = Field(1024, description="tokens whose logits are in memory at a time")
     learning_rate: PositiveFloat = 1e-6
-    vision_learning_rate: PositiveFloat | None = None
-    schedule: str = "constant"
-    warmup_steps: NonNegativeInt = 0
+    vision_learning_rate: PositiveFloat | None = Field(
+        None, description="learning rate of the vision tower; null: the same"
+    )
+    schedule: str = Field("constant", description="learning-rate schedule, as transformers names it")
+    warmup_steps: NonNegativeInt = Field(0, description="optimizer steps of linear warm-up")
     weight_decay: NonNegativeFloat = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    max_grad_norm: PositiveFloat = 1.0
-    max_skipped_steps: PositiveInt = Field(5, description="non-finite steps in a row that end the run")
-    mixed_precision: Literal["auto", "no", "bf16"] = "auto"
+    betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's β₁ and β₂")
+    max_grad_norm: PositiveFloat = Field(1.0, description="gradients are clipped to this norm")
+    max_skipped_steps: PositiveInt = Field(
+        5, description="number of consecutive non-finite steps that ends the run"
+    )
+    mixed_precision: Literal["auto", "no", "bf16"] = Field(
+        "auto", description="precision of the forward pass"
+    )
     threads: PositiveInt | None = Field(None, description="CPU threads; null: torch's default")
 
 
 class SftConfig(Section):
     """Supervised fine-tuning on solutions (``mm-cpgd sft``)."""
 
-    epochs: PositiveFloat = 1.0
-    steps: PositiveInt | None = None
-    batch: PositiveInt = Field(64, description="examples an optimizer step, over all processes")
+    epochs: PositiveFloat = Field(1.0, description="passes over the rows, unless steps is given")
+    steps: PositiveInt | None = Field(None, description="optimizer steps; null: by epochs")
+    batch: PositiveInt = Field(64, description="examples per optimizer step, over all processes")
     target_template: str = Field(
-        "{solution}", description="{solution}, {answer}; what the model learns to write"
+        "{solution}", description="text to learn; {solution} and {answer} are filled in"
     )
 
 
 class EvaluationConfig(Section):
-    """Held-out evaluation during training; greedy."""
+    """Held-out evaluation during training, with greedy decoding."""
 
     every: NonNegativeInt = Field(0, description="iterations between evaluations; 0: only before and after")
-    before: bool = True
-    after: bool = True
-    batch_prompts: PositiveInt = 64
+    before: bool = Field(True, description="evaluate before training")
+    after: bool = Field(True, description="evaluate after training")
+    batch_prompts: PositiveInt = Field(64, description="prompts decoded together, per process")
     max_new_tokens: PositiveInt | None = Field(None, description="null: as in rollout")
 
 
 class CheckpointConfig(Section):
-    """When to save and how much to keep."""
+    """Checkpoints: how often, and how many are kept."""
 
-    every: NonNegativeInt = Field(20, description="iterations; 0: only at the end")
-    keep: PositiveInt = 2
+    every: NonNegativeInt = Field(20, description="iterations between checkpoints; 0: only at the end")
+    keep: PositiveInt = Field(2, description="number of newest checkpoints that are kept")
 
 
 class GuardConfig(Section):
-    """What a run does about signs of a collapse (``docs/guard.md``)."""
+    """Reaction to collapse signals (``docs/guard.md``)."""
 
-    action: Literal["warn", "rollback", "stop", "off"] = "warn"
-    max_rollbacks: PositiveInt = Field(3, description="of the whole run; the next alarm stops it")
-    step_factor: float = Field(0.1, gt=0, le=1, description="of the learning rates at each rollback, at most")
-    target_drift: float = Field(
-        0.001, ge=0, description="nats a token an iteration that they are lowered to; 0: step_factor alone"
+    action: Literal["warn", "rollback", "stop", "off"] = Field("warn", description="reaction to an alarm")
+    max_rollbacks: PositiveInt = Field(3, description="rollbacks of the whole run; the next alarm stops it")
+    step_factor: float = Field(
+        0.1, gt=0, le=1, description="largest factor on the learning rates at a rollback"
     )
-    alpha_factor: float = Field(1.0, ge=1, description="of the policy drift's alpha, at each rollback")
-    settle: NonNegativeInt = Field(8, description="iterations before the first copy but that of the start")
-    copy_every: PositiveInt = Field(1, description="iterations between copies to go back to")
-    copies: Literal["memory", "disk"] = Field("memory", description="where the two copies are")
-    ignore: list[str] = Field(default_factory=list, description="names of signs not to look for")
+    target_drift: float = Field(
+        0.001,
+        ge=0,
+        description="drift per iteration in nats per token that a rollback aims at; 0: step_factor alone",
+    )
+    alpha_factor: float = Field(1.0, ge=1, description="factor on the policy drift's alpha at each rollback")
+    settle: NonNegativeInt = Field(8, description="iterations between the initial and the next snapshot")
+    copy_every: PositiveInt = Field(1, description="iterations between snapshots")
+    copies: Literal["memory", "disk"] = Field("memory", description="storage of the two snapshots")
+    ignore: list[str] = Field(default_factory=list, description="names of collapse signals to ignore")
 
 
 class TrackingConfig(Section):
-    """Where metrics go beside metrics.jsonl."""
+    """Outputs besides metrics.jsonl."""
 
-    tools: list[Literal["tensorboard", "wandb"]] = Field(default_factory=list)
-    project: str = "mm-cpgd"
-    rollouts_every: PositiveInt = 1
-    rollouts_images: NonNegativeInt = Field(1, description="prompts an iteration whose images are kept")
+    tools: list[Literal["tensorboard", "wandb"]] = Field(
+        default_factory=list, description="experiment trackers that also get the metrics"
+    )
+    project: str = Field("mm-cpgd", description="project name in the trackers")
+    rollouts_every: PositiveInt = Field(1, description="iterations between stored rollouts")
+    rollouts_images: NonNegativeInt = Field(1, description="prompts per stored rollout whose images are kept")
 
 
 class RunConfig(Section):
     """A complete run."""
 
-    name: str = "run"
-    seed: int = 0
+    name: str = Field("run", description="name of the run and, by default, of its folder")
+    seed: int = Field(0, description="seed of all random choices of the run")
     output: Path | None = Field(None, description="run folder; null: runs/NAME")
     policy: PolicyConfig
     data: DataConfig
@@ -239,7 +266,7 @@ class RunConfig(Section):
     rewards: list[RewardConfig] = Field(
         default_factory=lambda: [RewardConfig(rule="accuracy"), RewardConfig(rule="format", weight=0.5)]
     )
-    algorithm: AlgorithmConfig = Field(description="recipe cpgd where none is written")
+    algorithm: AlgorithmConfig = Field(description="recipe cpgd by default")
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     sft: SftConfig = Field(default_factory=SftConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)

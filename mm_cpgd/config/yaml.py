@@ -1,8 +1,8 @@
-"""The YAML of config files: safe loading, with numbers and words as people mean them.
+"""YAML of config files: safe loading and dumping with the scalars of YAML 1.2.
 
 PyYAML follows YAML 1.1, where ``1e-6`` is a string, ``no`` is false, ``010`` is eight and ``12:30`` is 750.
-Here the core schema of YAML 1.2 holds (section 10.3.2 of its specification): ``1e-6`` is a number, only
-``true`` and ``false`` are booleans, and dates stay strings. A key written twice is an error.
+Here the core schema of YAML 1.2 applies (section 10.3.2 of its specification): ``1e-6`` is a number, only
+``true`` and ``false`` are booleans, and dates stay strings. A duplicate key is an error.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _RESOLVERS = [
 
 
 class ConfigLoader(yaml.SafeLoader):
-    """``yaml.SafeLoader`` with the scalars of YAML 1.2 and no doubled keys."""
+    """``yaml.SafeLoader`` with the scalars of YAML 1.2 and without duplicate keys."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML's own class-level registry)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a dict. Raises ``ConstructorError`` for a key that is written twice in it."""
-        written = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        """Build a dict. Raises ``ConstructorError`` for a duplicate key."""
+        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         for index, (key, _) in enumerate(node.value):
-            if key.value in written[:index]:
+            if key.value in keys[:index]:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key.value!r} is written twice", key.start_mark
                 )
@@ -51,7 +51,7 @@ class ConfigDumper(yaml.SafeDumper):
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Write every value out: anchors are hard to read in a config."""
+        """Write every value in full: anchors are hard to read in a config."""
         return True
 
 
@@ -65,7 +65,7 @@ for _tag, _pattern, _first in _RESOLVERS:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping in the file; an empty file is an empty mapping.
 
-    Raises ``UserError`` for a missing or unreadable file, broken YAML (with the line), or no mapping.
+    Raises ``UserError`` for a missing or unreadable file, broken YAML (with its line), or another value.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -96,7 +96,7 @@ def _line(mark: yaml.Mark | None) -> str:
 
 
 def _problem(error: yaml.MarkedYAMLError) -> str:
-    # A quote or bracket that is never closed is noticed far behind; the context says where it was opened.
+    # An unclosed quote or bracket is reported far behind its start; the context holds the line of the start.
     context = f" ({error.context}{_line(error.context_mark)})" if error.context else ""
     return f"{error.problem}{context}"
 

@@ -1,4 +1,4 @@
-"""Rollback of a run: snapshots of what is trained, and the controller that restores them on an alarm."""
+"""Rollback of a run: snapshots of the trained state, and the controller that restores them on an alarm."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -18,128 +18,154 @@ from mm_cpgd.guard.guard import Guard, Review
 from mm_cpgd.tracking.files import writing
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-
     from mm_cpgd.algorithms.objective import Objective
-    from mm_cpgd.training.learner import Learner
 
 
 Say = Callable[[str], None]
 DIVERGED = "guard/diverged"
+"""Metric that is 1 in an iteration whose optimizer steps were not finite too often in a row."""
 
 
-class Keeper:
-    """Guard, copies to go back to, and the hands that do it.
+class ScalableStep(Protocol):
+    """An optimizer whose learning rates can be scaled."""
+
+    @property
+    def optimizer(self) -> Any:
+        """The optimizer, perhaps wrapped by accelerate."""
+
+    def scale_learning_rates(self, factor: float) -> None:
+        """Multiply the learning rates for the rest of the run."""
+
+
+class GuardedLearner(Protocol):
+    """The parts of a learner that a rollback restores or changes."""
+
+    objective: Objective
+
+    @property
+    def policy(self) -> nn.Module:
+        """The bare policy."""
+
+    @property
+    def step(self) -> ScalableStep:
+        """The optimizer step."""
+
+
+class RollbackController:
+    """Applies the guard's decisions: takes snapshots and restores them.
 
     Args:
-        accelerator: of the run.
-        guard: decides.
-        snapshots: the copies.
-        learner: whose policy, optimizer and objective are kept from harm.
-        every: iterations from one copy to the next, at least.
+        accelerator: the run's accelerator.
+        guard: makes the decisions.
+        snapshots: the snapshots that can be restored.
+        learner: its policy, optimizer and objective are restored and changed.
     """
 
     def __init__(
-        self, accelerator: Accelerator, guard: Guard, snapshots: Snapshots, learner: Learner, every: int = 1
+        self, accelerator: Accelerator, guard: Guard, snapshots: Snapshots, learner: GuardedLearner
     ) -> None:
         self.accelerator = accelerator
         self.guard = guard
         self.snapshots = snapshots
         self.learner = learner
-        self.every = every
-        # As composed: alpha is always scaled from here, also when a checkpoint brings its own rollbacks.
+        # Alpha is always scaled from the composed objective, also when a checkpoint brings earlier rollbacks.
         self._objective = learner.objective
 
     @property
-    def can_go_back(self) -> bool:
-        """Whether a run that diverges may go on."""
-        guard = self.guard
-        return guard.action == "rollback" and guard.rollbacks < guard.max_rollbacks
+    def can_roll_back(self) -> bool:
+        """Whether a run that diverges may continue."""
+        return self._is_active and self.guard.rollbacks < self.guard.config.max_rollbacks
 
-    def begin(self, iteration: int, say: Say) -> None:
-        """Take the first copy, of the policy that training starts from, unless a checkpoint brought one."""
-        if self.guard.action != "rollback" or self.snapshots.good is not None:
+    @property
+    def _is_active(self) -> bool:
+        return self.guard.config.action == "rollback"
+
+    def start(self, iteration: int, say: Say) -> None:
+        """Take the first snapshot, of the starting policy, unless a checkpoint brought one."""
+        if not self._is_active or self.snapshots.trusted is not None:
             return
-        self._copy(iteration)
+        self._take_snapshot(iteration)
         size = 6 * sum(value.numel() * value.element_size() for value in self._trained().values())
-        place = "memory a process" if self.snapshots.folder is None else f"disk in {self.snapshots.folder}"
+        folder = self.snapshots.folder
+        place = "memory per process" if folder is None else f"disk in {folder}"
         say(
-            f"guard: two copies of what is trained and its moments take about {size / 1e6:,.0f} MB of {place}"
+            "guard: two snapshots of the trained weights and their moments take about "
+            f"{size / 1e6:,.0f} MB of {place}"
         )
 
-    def after(self, iteration: int, metrics: Mapping[str, float], say: Say) -> Review:
-        """Look at a finished iteration and do what has to be done, but for stopping."""
-        if self.guard.action == "off":
+    def review(self, iteration: int, metrics: Mapping[str, float], say: Say) -> Review:
+        """Review a finished iteration and apply the decision; stopping the run is left to the caller."""
+        if self.guard.config.action == "off":
             return Review()
         started = time.perf_counter()
-        # The main process's numbers for all: they decide, and they are what metrics.jsonl will hold.
+        # All processes decide by the main process's numbers, which are also those in metrics.jsonl.
         row = on_main(self.accelerator, lambda: {"iteration": iteration, **metrics})
-        good = self.snapshots.good
-        review = self.guard.review(row, good.iteration if good else None)
+        trusted = self.snapshots.trusted
+        review = self.guard.review(row, trusted.iteration if trusted else None)
         for line in review.lines:
             say(line)
-        if review.go_back:
-            self._go_back(review.step_factor)
-        elif self.guard.action == "rollback":
-            self._keep(iteration, review)
+        if review.roll_back:
+            self._roll_back(review.step_factor)
+        elif self._is_active:
+            self._update_snapshots(iteration, review)
         seconds = {"seconds/guard": time.perf_counter() - started}
         return replace(review, metrics={**review.metrics, **seconds})
 
-    def end(self) -> None:
-        """Give up the copies; the run is done."""
+    def finish(self) -> None:
+        """Drop the snapshots at the end of the run."""
         self.snapshots.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what decisions depend on, and the copies."""
-        return {"guard": self.guard.state_dict(), "snapshots": self.snapshots.state()}
+        """Return the guard's state and the snapshots."""
+        return {"guard": self.guard.state_dict(), "snapshots": self.snapshots.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint; its learning rates are the optimizer's and the schedule's matter."""
-        if self.guard.action == "off":
+        """Restore the state of a checkpoint; its learning rates are restored with optimizer and schedule."""
+        if self.guard.config.action == "off":
             return
         self.guard.load_state_dict(state["guard"])
-        self.learner.objective = with_alpha(self._objective, self.guard.alpha_scale)
-        if self.guard.action == "rollback":
-            self.snapshots.load(state["snapshots"])
+        self.learner.objective = scale_alpha(self._objective, self.guard.alpha_scale)
+        if self._is_active:
+            self.snapshots.load_state_dict(state["snapshots"])
 
-    def _keep(self, iteration: int, review: Review) -> None:
-        """Approve the copy on trial, which this iteration sampled from, and take another when it is time."""
-        if not review.calm:
-            self.snapshots.reject()
+    def _update_snapshots(self, iteration: int, review: Review) -> None:
+        """Promote or discard the candidate, whose policy sampled this iteration; take another when due."""
+        if not review.healthy:
+            self.snapshots.discard()
             return
-        self.snapshots.approve()
-        good = self.snapshots.good
-        if good is None or iteration - good.iteration >= self.every:
-            self._copy(iteration)
-            if review.proven:
-                self.snapshots.approve()
+        self.snapshots.promote()
+        trusted = self.snapshots.trusted
+        if trusted is None or iteration - trusted.iteration >= self.guard.config.copy_every:
+            self._take_snapshot(iteration)
+            if review.verified:
+                self.snapshots.promote()
 
-    def _copy(self, iteration: int) -> None:
-        content = take(self._trained(), self._optimizer)
+    def _take_snapshot(self, iteration: int) -> None:
+        content = copy_state(self._trained(), self._optimizer)
         content["objective"] = self.learner.objective.state_dict()
         self.snapshots.store(iteration, content)
 
-    def _go_back(self, step_factor: float) -> None:
-        """Put the last good copy back; the schedule, the prompts and the count of iterations go on."""
-        assert self.snapshots.good is not None
-        content = self.snapshots.content(self.snapshots.good)
-        put_back(content, self._trained(), self._optimizer)
+    def _roll_back(self, step_factor: float) -> None:
+        """Restore the trusted snapshot; schedule, prompts and the count of iterations continue."""
+        assert self.snapshots.trusted is not None
+        content = self.snapshots.content(self.snapshots.trusted)
+        restore_state(content, self._trained(), self._optimizer)
         self._objective.load_state_dict(content["objective"])
-        self.snapshots.reject()
-        self.learner.step.soften(step_factor)
-        self.learner.objective = with_alpha(self._objective, self.guard.alpha_scale)
+        self.snapshots.discard()
+        self.learner.step.scale_learning_rates(step_factor)
+        self.learner.objective = scale_alpha(self._objective, self.guard.alpha_scale)
 
     def _trained(self) -> dict[str, nn.Parameter]:
         return {name: value for name, value in self.learner.policy.named_parameters() if value.requires_grad}
 
     @property
     def _optimizer(self) -> Any:
-        """The bare one, whose state is keyed by parameter."""
+        """The bare optimizer, whose state is keyed by parameter."""
         return getattr(self.learner.step.optimizer, "optimizer", self.learner.step.optimizer)
 
 
-def with_alpha(objective: Objective, scale: float) -> Objective:
-    """Return the objective with the policy drift's alpha multiplied; unchanged where it has no drift."""
+def scale_alpha(objective: Objective, scale: float) -> Objective:
+    """Return the objective with the policy drift's alpha multiplied; unchanged if it has no policy drift."""
     parts = tuple(
         replace(part, options={**part.options, "alpha": part.options["alpha"] * scale})
         if part.name == "policy_drift"
@@ -152,21 +178,21 @@ def with_alpha(objective: Objective, scale: float) -> Objective:
 Content = dict[str, Any]
 
 
-def take(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> Content:
+def copy_state(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> Content:
     """Copy weights and moments to the CPU: with AdamW three times the trained weights' bytes."""
     moments = {
-        name: {key: _copy(value) for key, value in optimizer.state[parameter].items()}
+        name: {key: _to_cpu(value) for key, value in optimizer.state[parameter].items()}
         for name, parameter in parameters.items()
         if parameter in optimizer.state
     }
-    return {"weights": {name: _copy(value) for name, value in parameters.items()}, "moments": moments}
+    return {"weights": {name: _to_cpu(value) for name, value in parameters.items()}, "moments": moments}
 
 
 @torch.no_grad()
-def put_back(
+def restore_state(
     content: Content, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> None:
-    """Undo everything since ``take``; learning rates stay as they are."""
+    """Undo all changes since ``copy_state``; learning rates are left unchanged."""
     for name, parameter in parameters.items():
         parameter.copy_(content["weights"][name])
         saved = content["moments"].get(name)
@@ -175,15 +201,15 @@ def put_back(
             continue
         state = optimizer.state[parameter]
         for key, value in saved.items():
-            state[key] = _like(value, state.get(key), parameter)
+            state[key] = _restored(value, state.get(key), parameter)
 
 
-def _copy(value: Any) -> Any:
+def _to_cpu(value: Any) -> Any:
     return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
 
 
-def _like(saved: Any, present: Any, parameter: nn.Parameter) -> Any:
-    """The saved value where the present one lies; moments with their parameter, counts on the CPU."""
+def _restored(saved: Any, present: Any, parameter: nn.Parameter) -> Any:
+    """Return the saved value on the present one's device; else moments on the parameter's, counts on CPU."""
     if not isinstance(saved, Tensor):
         return saved
     if isinstance(present, Tensor):
@@ -193,86 +219,94 @@ def _like(saved: Any, present: Any, parameter: nn.Parameter) -> Any:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A copy taken after an iteration: its content, or the file that holds it."""
+    """Trained state after an iteration.
+
+    Attributes:
+        iteration: the iteration after which it was taken.
+        content: the state, or the file that holds it.
+    """
 
     iteration: int
     content: Content | Path
 
 
 class Snapshots:
-    """Two copies at most: the newest that the next iteration found good, and a younger one on trial.
+    """At most two snapshots: the newest trusted one, and a newer candidate.
+
+    A candidate becomes trusted when the next iteration, which samples from it, is healthy.
 
     Args:
-        accelerator: of the run.
-        folder: where copies go on disk; None keeps them in memory, on every process.
+        accelerator: the run's accelerator.
+        folder: folder of snapshots on disk; None keeps them in memory, on every process.
     """
 
     def __init__(self, accelerator: Accelerator, folder: Path | None) -> None:
         self.accelerator = accelerator
         self.folder = folder
-        self.good: Snapshot | None = None
-        self.young: Snapshot | None = None
+        self.trusted: Snapshot | None = None
+        self.candidate: Snapshot | None = None
 
     def store(self, iteration: int, content: Content) -> None:
-        """Keep a copy, on trial; the first one is taken for good."""
-        snapshot = Snapshot(iteration, self._written(iteration, content))
-        if self.good is None:
-            self.good = snapshot
+        """Keep a snapshot as candidate; the first one is trusted at once."""
+        snapshot = Snapshot(iteration, self._stored(iteration, content))
+        if self.trusted is None:
+            self.trusted = snapshot
         else:
-            self.young = snapshot
-        self._tidy()
+            self.candidate = snapshot
+        self._remove_unused_files()
 
-    def approve(self) -> None:
-        """The iteration after the younger copy was a good one."""
-        if self.young is not None:
-            self.good, self.young = self.young, None
+    def promote(self) -> None:
+        """Make the candidate, if there is one, the trusted snapshot."""
+        if self.candidate is not None:
+            self.trusted, self.candidate = self.candidate, None
 
-    def reject(self) -> None:
-        """The iteration after the younger copy was not good."""
-        self.young = None
+    def discard(self) -> None:
+        """Drop the candidate."""
+        self.candidate = None
 
     def clear(self) -> None:
-        """Forget both copies."""
-        self.good = self.young = None
-        self._tidy()
+        """Drop both snapshots."""
+        self.trusted = self.candidate = None
+        self._remove_unused_files()
 
     def content(self, snapshot: Snapshot) -> Content:
-        """Return a copy's content, read from the disk where it lies there."""
+        """Return a snapshot's content, read from disk if it is stored there."""
         if isinstance(snapshot.content, dict):
             return snapshot.content
         loaded: Content = load_state(snapshot.content)
         return loaded
 
-    def state(self) -> dict[str, Any]:
-        """Return both copies whole, for a checkpoint."""
-        kept = {"good": self.good, "young": self.young}
+    def state_dict(self) -> dict[str, Any]:
+        """Return both snapshots with their content, for a checkpoint."""
+        # Keys of stored checkpoints: "good" is the trusted snapshot, "young" the candidate.
+        kept = {"good": self.trusted, "young": self.candidate}
         return {
             role: snapshot and {"iteration": snapshot.iteration, "content": self.content(snapshot)}
             for role, snapshot in kept.items()
         }
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Go on with the copies of a checkpoint."""
-        self.good, self.young = (self._from_state(state[role]) for role in ("good", "young"))
-        self._tidy()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the snapshots of a checkpoint."""
+        self.trusted, self.candidate = (self._from_state(state[role]) for role in ("good", "young"))
+        self._remove_unused_files()
 
     def _from_state(self, saved: Mapping[str, Any] | None) -> Snapshot | None:
         if saved is None:
             return None
-        return Snapshot(saved["iteration"], self._written(saved["iteration"], saved["content"]))
+        return Snapshot(saved["iteration"], self._stored(saved["iteration"], saved["content"]))
 
-    def _written(self, iteration: int, content: Content) -> Content | Path:
+    def _stored(self, iteration: int, content: Content) -> Content | Path:
         if self.folder is None:
             return content
         file = self.folder / f"after-{iteration}.safetensors"
         on_main(self.accelerator, lambda: _write(file, content))
         return file
 
-    def _tidy(self) -> None:
-        """Remove the files of copies that are no longer kept."""
+    def _remove_unused_files(self) -> None:
+        """Remove the files of snapshots that were dropped."""
         if self.folder is None or not self.accelerator.is_main_process:
             return
-        kept = {snapshot.content for snapshot in (self.good, self.young) if snapshot}
+        kept = {snapshot.content for snapshot in (self.trusted, self.candidate) if snapshot}
         for file in self.folder.glob("after-*.safetensors"):
             if file not in kept:
                 file.unlink()

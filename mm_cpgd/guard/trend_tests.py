@@ -1,6 +1,6 @@
 """Statistical tests of one metric against its own recent history; each is a pure function of the rows.
 
-A test returns a ``Finding`` whose strength is 1 at its threshold, or None where there is too little to judge.
+A test returns a ``Finding`` whose strength is 1 at its threshold, or None where there are too few values.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Finding:
-    """How far a metric is on its way over a threshold (1), and what was seen."""
+    """Result of a test.
+
+    Attributes:
+        strength: progress towards the threshold, 1 at it.
+        text: the numbers, for the alarm.
+    """
 
     strength: float
     text: str
@@ -37,7 +42,7 @@ class Above:
         return f"{self.metric} ≥ {self.limit:g}, {_times(self.over)}"
 
     def __call__(self, history: History) -> Finding | None:
-        """Judge the newest row."""
+        """Test the newest row."""
         last = _values(history, self.metric)[-self.over :]
         if len(last) < self.over:
             return None
@@ -48,8 +53,8 @@ class Above:
 class Falls:
     """The mean of the last ``over`` values is below the best such mean of the recent past.
 
-    Below by ``sigmas`` standard deviations of what sampling noise does to that difference, and by ``share``
-    of the best: a fall must be both certain and large.
+    It must be below by ``sigmas`` standard deviations of the sampling noise of that difference, and by the
+    share ``share`` of the best: a fall must be both significant and large.
     """
 
     metric: str
@@ -61,7 +66,7 @@ class Falls:
         return f"{self.metric} {self.share:.0%} and {self.sigmas:g} σ below its best, {_mean_of(self.over)}"
 
     def __call__(self, history: History) -> Finding | None:
-        """Judge the newest row."""
+        """Test the newest row."""
         fall = fall_of(history, self.metric, self.over)
         if fall is None:
             return None
@@ -80,26 +85,27 @@ class Rises:
         return f"{self.metric} ≥ {self.factor:g} × its lowest, {_mean_of(self.over)}"
 
     def __call__(self, history: History) -> Finding | None:
-        """Judge the newest row."""
+        """Test the newest row."""
         logs = _logs(history, self.metric)
         before, last = _split(logs, self.over)
         if len(before) < self.over:
             return None
         now, lowest = fmean(last), min(fmean(window) for window in _windows(before, self.over))
-        text = f"{self.metric} {math.exp(now):.3g}, was {math.exp(lowest):.3g} lately"
+        text = f"{self.metric} {math.exp(now):.3g}, was {math.exp(lowest):.3g} recently"
         return Finding((now - lowest) / math.log(self.factor), text)
 
 
 @dataclass(frozen=True)
 class Jumps:
-    """Each of the last ``over`` values is far from the median of the recent past, to the same side.
+    """Each of the last ``over`` values is far from the median of the recent past, on the same side.
 
-    Far on a logarithmic scale, by ``deviations`` robust standard deviations (median absolute deviation, at
-    least ``floor``: a quiet metric does not alarm for a whisper) and by ``factor``. A steady climb or fall
-    widens the spread as it moves the median, and is no jump.
+    Far means, on a logarithmic scale, by ``deviations`` robust standard deviations (from the median absolute
+    deviation, at least ``floor``: a nearly constant metric must not alarm on a tiny change) and by
+    ``factor``. A steady climb or fall widens the spread as it moves the median, so it is not a jump.
 
     Attributes:
-        up: which side.
+        up: True: above the median; False: below it.
+        min_history: earlier values that are needed.
     """
 
     metric: str
@@ -108,16 +114,16 @@ class Jumps:
     over: int = 2
     up: bool = True
     floor: float = 0.15
-    least: int = 5
+    min_history: int = 5
 
     def __str__(self) -> str:
         side = f"≥ {self.factor:g} ×" if self.up else f"≤ 1/{self.factor:g} of"
         return f"{self.metric} {side} its median and {self.deviations:g} MAD away, {_times(self.over)}"
 
     def __call__(self, history: History) -> Finding | None:
-        """Judge the newest row."""
+        """Test the newest row."""
         before, last = _split(_logs(history, self.metric), self.over)
-        if len(before) < self.least:
+        if len(before) < self.min_history:
             return None
         center = median(before)
         spread = max(_MAD_TO_DEVIATION * median(abs(x - center) for x in before), self.floor)
@@ -133,8 +139,13 @@ Test = Above | Falls | Rises | Jumps
 class Fall:
     """A fall from the recent best: in standard deviations of its noise, and as a share of that best.
 
-    The best of k independent means lies √(2 ln k) of their deviations too high by chance alone (for large k);
-    so much, in deviations of the difference √(ln k), is taken off.
+    The best of k independent means is by chance alone too high by √(2 ln k) of their deviations (for large
+    k); that much, √(ln k) in deviations of the difference, is subtracted.
+
+    Attributes:
+        sigmas: size of the fall in standard deviations of its noise.
+        share: size of the fall as a share of the best.
+        text: the numbers, for the alarm.
     """
 
     sigmas: float
@@ -143,7 +154,7 @@ class Fall:
 
 
 def fall_of(history: History, metric: str, over: int) -> Fall | None:
-    """How far the mean of the last ``over`` values is below the best such mean before; None: too few."""
+    """Measure how far the mean of the last ``over`` values is below the best earlier one; None: too few."""
     points = history.recent(metric)
     before, last = points[-over - WINDOW : -over], points[-over:]
     if len(before) < over:
@@ -166,7 +177,7 @@ def _mean_of(over: int) -> str:
 
 
 def _windows(values: Sequence[Item], over: int) -> list[Sequence[Item]]:
-    """All runs of so many neighbours."""
+    """Return all windows of ``over`` consecutive values."""
     return [values[i : i + over] for i in range(len(values) - over + 1)]
 
 
@@ -175,7 +186,7 @@ def _mean(points: Sequence[tuple[float, Row]]) -> float:
 
 
 def _variance(points: Sequence[tuple[float, Row]], metric: str, history: History) -> float:
-    """Of the mean of these rows' means."""
+    """Return the variance of the mean of these rows' means."""
     parts = (variance_of_mean(row, metric, value, history.completions) for value, row in points)
     return sum(parts) / len(points) ** 2
 
@@ -185,7 +196,7 @@ def _values(history: History, metric: str) -> list[float]:
 
 
 def _logs(history: History, metric: str) -> list[float]:
-    """Logarithms; a zero (a gradient without any signal) says nothing of a scale and is left out."""
+    """Return logarithms of the values; a zero (gradient without any signal) has no scale and is left out."""
     values = _values(history, metric)
     if not values or values[-1] <= 0:
         return []
@@ -200,51 +211,51 @@ Row = Mapping[str, Any]
 
 WINDOW = 16
 """Iterations that count as the recent past."""
-_KEPT = WINDOW + 4
-_EVALUATIONS = 8
-# Of the spread between a prompt's completions and another's: 0 would make them independent draws.
+_KEPT_ROWS = WINDOW + 4
+_KEPT_EVALUATIONS = 8
+# Correlation between completions of one prompt; 0 would make them independent draws.
 CORRELATION = 0.5
 HELD_OUT = "eval/accuracy"
 
 
 @dataclass(frozen=True)
 class History:
-    """The rows that tests of signs look at, oldest first.
+    """Rows that the tests read, oldest first.
 
     Attributes:
-        rows: finished iterations; metrics that a row lacks, null and NaN count as absent.
-        completions: G, completions a prompt.
+        rows: finished iterations; null and NaN count as absent metrics.
+        completions: G, completions per prompt.
     """
 
     rows: Sequence[Row]
     completions: int = 8
 
     def recent(self, metric: str) -> list[tuple[float, Row]]:
-        """The last values of a metric with their rows; none if the newest row lacks it."""
+        """Return the last values of a metric with their rows; none if the newest row lacks it."""
         if not self.rows or value_of(self.rows[-1], metric) is None:
             return []
-        rows = self.rows if metric == HELD_OUT else self.rows[-_KEPT:]
+        rows = self.rows if metric == HELD_OUT else self.rows[-_KEPT_ROWS:]
         found = ((value_of(row, metric), row) for row in rows)
         return [(value, row) for value, row in found if value is not None]
 
 
-def trimmed(rows: Sequence[Row]) -> list[Row]:
-    """Those rows that ``watch`` looks at: the newest, and of earlier ones the last that hold evaluations."""
-    earlier = [row for row in rows[:-_KEPT] if value_of(row, HELD_OUT) is not None]
-    return [*earlier[-_EVALUATIONS:], *rows[-_KEPT:]]
+def trim(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows that ``watch`` needs: the newest, and the last earlier ones with an evaluation."""
+    earlier = [row for row in rows[:-_KEPT_ROWS] if value_of(row, HELD_OUT) is not None]
+    return [*earlier[-_KEPT_EVALUATIONS:], *rows[-_KEPT_ROWS:]]
 
 
 def value_of(row: Row, metric: str) -> float | None:
-    """The finite number in a row, or None."""
+    """Return the finite number in a row, or None."""
     value = row.get(metric)
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def variance_of_mean(row: Row, metric: str, value: float, completions: int) -> float:
-    """Variance of a row's mean by the chance of sampling alone.
+    """Return the variance of a row's mean due to sampling alone.
 
-    The completions of a prompt resemble each other: n of them are worth n/(1 + (G − 1)ρ) independent ones
-    (design effect; Kish 1965) with ρ = ``CORRELATION``. Greedy held-out answers are one a question.
+    The completions of a prompt are correlated: n of them count as n/(1 + (G − 1)ρ) independent ones
+    (design effect; Kish 1965) with ρ = ``CORRELATION``. Greedy held-out answers are one per question.
     """
     if metric == HELD_OUT:
         n = value_of(row, "eval/n") or 100.0
@@ -257,12 +268,12 @@ def variance_of_mean(row: Row, metric: str, value: float, completions: int) -> f
 
 
 def _sampled(row: Row) -> float:
-    """Completions of an iteration."""
+    """Return the number of completions of an iteration."""
     tokens, length = value_of(row, "tokens/sampled"), value_of(row, "completion/length_mean")
     return tokens / length if tokens and length else 64.0
 
 
 def _variance_of_share(share: float, n: float) -> float:
-    """p(1 − p) with p drawn a little to ½ (Laplace), so that 0 of n and n of n are not free of doubt."""
+    """Return p(1 − p) with p shrunk towards ½ (Laplace), so that 0 of n and n of n keep some variance."""
     p = (min(max(share, 0.0), 1.0) * n + 1) / (n + 2)
     return p * (1 - p)

@@ -1,4 +1,4 @@
-"""Alarms of a run: pure functions of the rows of its ``metrics.jsonl``, live or replayed."""
+"""Alarms of a run: pure functions of the rows of its ``metrics.jsonl``, during training or replayed."""
 
 from __future__ import annotations
 
@@ -9,88 +9,103 @@ from typing import Any
 
 from mm_cpgd.config.yaml import read_yaml
 from mm_cpgd.errors import UserError
-from mm_cpgd.guard.signs import SIGNS, Sign
-from mm_cpgd.guard.trend_tests import HELD_OUT, Finding, History, Row, trimmed, value_of
+from mm_cpgd.guard.signals import SIGNALS, CollapseSignal
+from mm_cpgd.guard.trend_tests import HELD_OUT, Finding, History, Row, trim, value_of
 from mm_cpgd.tracking import read_metrics
 
 ROLLED_BACK_TO = "guard/rolled_back_to"
-QUIET = 5
-"""Iterations without a sign after which it is news again."""
+QUIET_ITERATIONS = 5
+"""Iterations without a signal after which it is reported again."""
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """A sign that is present.
+    """A collapse signal at or above its threshold.
 
     Attributes:
-        iteration: in whose row it shows.
+        iteration: iteration whose row shows it.
+        signal: the signal.
         strength: 1 at the threshold.
-        seen: the numbers.
+        evidence: the numbers.
     """
 
     iteration: int
-    sign: Sign
+    signal: CollapseSignal
     strength: float
-    seen: str
+    evidence: str
 
     @property
     def line(self) -> str:
-        """One line for a person: what, probably why, and what to turn."""
-        sign = self.sign
-        what = f"iteration {self.iteration}: {sign.name}: {self.seen}"
-        return f"{what}; probably {sign.cause}; to mend: {sign.knob}"
+        """One line: the signal, its probable cause and its remedy."""
+        signal = self.signal
+        what = f"iteration {self.iteration}: {signal.name}: {self.evidence}"
+        return f"{what}; probably {signal.cause}; to fix: {signal.remedy}"
 
 
-def watch(rows: Sequence[Row], *, completions: int = 8, signs: Sequence[Sign] = SIGNS) -> list[Alarm]:
-    """Return the signs that the newest row shows, seen against the rows before it.
+def watch(
+    rows: Sequence[Row], *, completions: int = 8, signals: Sequence[CollapseSignal] = SIGNALS
+) -> list[Alarm]:
+    """Return the alarms of the newest row, judged by the rows before it.
 
     Args:
-        rows: of ``metrics.jsonl``, oldest first; ``trimmed`` ones give the same answer.
-        completions: G, completions a prompt.
-        signs: which to look for.
+        rows: rows of ``metrics.jsonl``, oldest first; rows reduced by ``trim`` yield the same alarms.
+        completions: G, completions per prompt.
+        signals: signals to test.
     """
-    found = strengths(rows, completions=completions, signs=signs)
+    found = signal_strengths(rows, completions=completions, signals=signals)
     return [
-        Alarm(int(rows[-1]["iteration"]), sign, finding.strength, finding.text)
-        for sign, finding in found
+        Alarm(int(rows[-1]["iteration"]), signal, finding.strength, finding.text)
+        for signal, finding in found
         if finding.strength >= 1
     ]
 
 
-def strengths(
-    rows: Sequence[Row], *, completions: int = 8, signs: Sequence[Sign] = SIGNS
-) -> list[tuple[Sign, Finding]]:
-    """Return how near the newest row is to each sign (1: there); signs that cannot be judged are left out."""
-    history = History(trimmed(rows), completions)
-    found = ((sign, sign.find(history)) for sign in signs)
-    return [(sign, finding) for sign, finding in found if finding is not None]
+def signal_strengths(
+    rows: Sequence[Row], *, completions: int = 8, signals: Sequence[CollapseSignal] = SIGNALS
+) -> list[tuple[CollapseSignal, Finding]]:
+    """Return the strength of each signal in the newest row (1: threshold); undecidable ones are left out."""
+    history = History(trim(rows), completions)
+    found = ((signal, signal.find(history)) for signal in signals)
+    return [(signal, finding) for signal, finding in found if finding is not None]
 
 
-def replay(rows: Sequence[Row], *, completions: int = 8, signs: Sequence[Sign] = SIGNS) -> Iterator[Alarm]:
-    """Go through a stored run and yield each sign when it appears; one that was there of late is not new.
+def replay(
+    rows: Sequence[Row], *, completions: int = 8, signals: Sequence[CollapseSignal] = SIGNALS
+) -> Iterator[Alarm]:
+    """Yield the alarms of a stored run, each signal when it appears (see ``new_alarms``).
 
-    A rollback that the run made is followed: what came after the point it went back to is forgotten.
+    A rollback in the run is followed: the iterations after the restored snapshot are forgotten.
     """
     past: list[Row] = []
-    seen: dict[str, int] = {}
+    last_seen: dict[str, int] = {}
     for row in rows:
         past.append(row)
-        yield from newly(watch(past, completions=completions, signs=signs), seen)
-        past, seen = after_rollback(past, seen)
+        yield from new_alarms(watch(past, completions=completions, signals=signals), last_seen)
+        past, last_seen = after_rollback(past, last_seen)
 
 
-def newly(alarms: Sequence[Alarm], seen: dict[str, int]) -> list[Alarm]:
-    """Return the alarms whose sign was not there of late; notes in ``seen`` when each was there last."""
-    new = [alarm for alarm in alarms if alarm.iteration - seen.get(alarm.sign.name, -QUIET - 1) > QUIET]
-    seen |= {alarm.sign.name: alarm.iteration for alarm in alarms}
+def new_alarms(alarms: Sequence[Alarm], last_seen: dict[str, int]) -> list[Alarm]:
+    """Return the alarms whose signal was absent for ``QUIET_ITERATIONS``.
+
+    Args:
+        alarms: all alarms of an iteration.
+        last_seen: name of a signal to the iteration of its last alarm; updated.
+    """
+    never = -QUIET_ITERATIONS - 1
+    new = [
+        alarm
+        for alarm in alarms
+        if alarm.iteration - last_seen.get(alarm.signal.name, never) > QUIET_ITERATIONS
+    ]
+    last_seen |= {alarm.signal.name: alarm.iteration for alarm in alarms}
     return new
 
 
-def after_rollback(past: list[Row], seen: dict[str, int]) -> tuple[list[Row], dict[str, int]]:
-    """Return what is remembered once the newest row's rollback, if it made one, is done."""
+def after_rollback(past: list[Row], last_seen: dict[str, int]) -> tuple[list[Row], dict[str, int]]:
+    """Return rows and ``last_seen`` without what a rollback in the newest row discarded, if it holds one."""
     target = value_of(past[-1], ROLLED_BACK_TO)
     if target is None:
-        return past, seen
+        return past, last_seen
     return [row for row in past if row["iteration"] <= target], {}
 
 
@@ -106,12 +121,13 @@ def halved_at(rows: Sequence[Row], metric: str = HELD_OUT) -> int | None:
 
 
 @dataclass(frozen=True)
-class Replayed:
-    """A run and its alarms.
+class ReplayedRun:
+    """A stored run and its alarms.
 
     Attributes:
-        iterations: of its last row.
-        alarms: each sign when it appears.
+        name: name of its folder.
+        iterations: iteration of its last row.
+        alarms: alarms in order, each signal when it appears.
         halved: first iteration whose held-out accuracy is below half of the best before, None if there is
             none; known only where the run was evaluated.
     """
@@ -123,44 +139,44 @@ class Replayed:
 
     @property
     def first(self) -> Alarm | None:
-        """The first that rollback and stop heed."""
-        return next((alarm for alarm in self.alarms if alarm.sign.acts), None)
+        """The first alarm that triggers rollback or stop."""
+        return next((alarm for alarm in self.alarms if alarm.signal.actionable), None)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain data; ``lead`` is how many iterations the alarm came before the halving."""
+        """Return it as plain data; ``lead`` is the number of iterations from the alarm to the halving."""
         first = self.first
         return {
             "run": self.name,
             "iterations": self.iterations,
             "alarm": first and first.iteration,
-            "sign": first and first.sign.name,
+            "sign": first and first.signal.name,
             "halved": self.halved,
             "lead": None if first is None or self.halved is None else self.halved - first.iteration,
             "alarms": [
                 {
                     "iteration": alarm.iteration,
-                    "sign": alarm.sign.name,
-                    "acts": alarm.sign.acts,
+                    "sign": alarm.signal.name,
+                    "acts": alarm.signal.actionable,
                     "strength": alarm.strength,
-                    "seen": alarm.seen,
+                    "seen": alarm.evidence,
                 }
                 for alarm in self.alarms
             ],
         }
 
 
-def replayed(run: Path) -> Replayed:
+def replay_run(run: Path) -> ReplayedRun:
     """Replay a run folder or a ``metrics.jsonl``.
 
     Raises:
-        UserError: there are no metrics, or broken ones.
+        UserError: the metrics are absent, empty or damaged.
     """
     file = run / "metrics.jsonl" if run.is_dir() else run
     rows = read_metrics(file)
     if not rows:
-        raise UserError(f"{run} has no metrics: {file} is absent or empty; give the folder of a run")
+        raise UserError(f"{run} has no metrics: {file} is absent or empty; pass the folder of a run")
     completions = _completions(file.with_name("config.yaml"))
-    return Replayed(
+    return ReplayedRun(
         run.resolve().name,
         rows[-1]["iteration"],
         list(replay(rows, completions=completions)),
@@ -169,7 +185,7 @@ def replayed(run: Path) -> Replayed:
 
 
 def _completions(config: Path) -> int:
-    """Return G of the run; the default where its config is not beside it."""
+    """Return G of the run; the default if its config is not beside the metrics."""
     rollout = read_yaml(config).get("rollout") if config.is_file() else None
     written = rollout.get("completions") if isinstance(rollout, dict) else None
     return written if isinstance(written, int) and written > 0 else 8

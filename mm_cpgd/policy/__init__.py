@@ -1,4 +1,4 @@
-"""The policy: a vision-language model with its processor, asked for prompts and log-probabilities."""
+"""Policy: a vision-language model with its processor, prompt encoding and token log-probabilities."""
 
 from mm_cpgd.policy.batch import EncodedPrompt, collate_prompts, collate_rows
 from mm_cpgd.policy.logprobs import token_logprobs

@@ -1,4 +1,4 @@
-"""Prompts and completions as padded tensors that the model takes."""
+"""Prompts and completions as padded tensors, the model's input."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from data import ImageRef
 
 @dataclass(frozen=True)
 class Conversation:
-    """A prompt before it was tokenized, for an engine that reads it by itself.
+    """A prompt before tokenization, for engines that apply the chat template themselves.
 
     Attributes:
-        messages: as chat templates take them, ``{"type": "image"}`` where an image belongs.
-        images: in that order, opened late.
+        messages: in the format of chat templates, with ``{"type": "image"}`` in the place of an image.
+        images: in the same order; opened only when needed.
     """
 
     messages: list[dict[str, Any]]
@@ -27,16 +27,17 @@ class Conversation:
 
 @dataclass
 class EncodedPrompt:
-    """One prompt, ready for the model; L prompt tokens.
+    """One encoded prompt of L tokens.
 
     Attributes:
         input_ids: (L,).
-        positions: (axes, L), axes = 3 for the Qwen family, else 1.
+        positions: (axes, L); 3 axes for the Qwen family, else 1.
         token_types: (L,) 0 text, 1 image, 2 video; None where the family has none.
         vision: per-image tensors, concatenated over a batch along the first axis (``pixel_values`` …).
-        types_name: what the model calls the token types.
-        seen: what a frozen vision tower makes of the images, and whose tower it was; never in a checkpoint.
-        conversation: what was tokenized; None where nobody kept it.
+        types_name: the model's argument name for the token types.
+        vision_features: the cache that computed them, and the features of the images from its frozen vision
+            tower; never stored in a checkpoint.
+        conversation: the prompt before tokenization, if kept.
     """
 
     input_ids: Tensor
@@ -44,7 +45,7 @@ class EncodedPrompt:
     token_types: Tensor | None = None
     vision: dict[str, Tensor] = field(default_factory=dict)
     types_name: str = "mm_token_type_ids"
-    seen: tuple[object, Tensor] | None = None
+    vision_features: tuple[object, Tensor] | None = None
     conversation: Conversation | None = None
 
     def __len__(self) -> int:
@@ -52,15 +53,15 @@ class EncodedPrompt:
 
     @property
     def next_position(self) -> int:
-        """The position of the first completion token."""
+        """Position of the first completion token."""
         return int(self.positions.max()) + 1
 
 
 def collate_prompts(prompts: Sequence[EncodedPrompt], pad_id: int) -> dict[str, Tensor]:
-    """Pad prompts on the left, so that all completions begin at the same column.
+    """Pad prompts on the left, so that all completions start at the same column.
 
     Returns:
-        ``input_ids``, ``attention_mask`` and, where known, token types (P, L);
+        ``input_ids``, ``attention_mask`` and, if the family has them, token types (P, L);
         ``position_ids`` (axes, P, L) or (P, L); vision tensors concatenated.
     """
     width = max(map(len, prompts))
@@ -70,7 +71,7 @@ def collate_prompts(prompts: Sequence[EncodedPrompt], pad_id: int) -> dict[str, 
 def collate_rows(
     prompts: Sequence[EncodedPrompt], completions: Sequence[Tensor], pad_id: int
 ) -> dict[str, Tensor]:
-    """Put each completion (T_i,) behind its prompt and pad on the right; keys as in ``collate_prompts``."""
+    """Append each completion (T_i,) to its prompt and pad on the right; keys as in ``collate_prompts``."""
     width = max(len(p) + c.numel() for p, c in zip(prompts, completions, strict=True))
     return _collate(prompts, completions, width, pad_id, left=False)
 
@@ -108,6 +109,6 @@ def _collate(
 
 
 def concatenate_vision(prompts: Sequence[EncodedPrompt]) -> dict[str, Tensor]:
-    """Put the vision tensors of several prompts one after the other."""
-    names = {name: None for prompt in prompts for name in prompt.vision}  # in order, once each
+    """Concatenate the vision tensors of several prompts along the first axis."""
+    names = {name: None for prompt in prompts for name in prompt.vision}  # distinct, in order
     return {name: torch.cat([p.vision[name] for p in prompts if name in p.vision]) for name in names}

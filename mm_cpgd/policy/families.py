@@ -1,4 +1,4 @@
-"""Everything that depends on the family of the model; the rest of the project treats all alike."""
+"""Differences between model families; the rest of the project treats all families identically."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mm_cpgd.errors import UserError
 
-# Where the families keep the vision tower, and what leads from it to the language model.
+# Attribute names of the vision tower and of its projector to the language model.
 VISION_MODULES = ("visual", "vision_tower", "vision_model", "multi_modal_projector", "connector")
 CONTROL_TOKENS = (
     "image_token",
@@ -21,66 +21,66 @@ CONTROL_TOKENS = (
     "eoi_token",
 )
 
-# Families whose completions share their prefix: causal layers, one rotary embedding for all of them.
+# Families that support shared-prefix training: causal layers that all use one rotary embedding.
 SHARED_PREFIX = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 
 
 def base_model(model: Any) -> Any:
-    """Return the part that turns tokens and pixels into hidden states, without the language head."""
+    """Return the model from tokens and pixels to hidden states, without the language head."""
     return model.model
 
 
 def language_model(model: Any) -> Any:
-    """Return the stack of layers, with its embeddings and its last norm, that reads text and images."""
+    """Return the decoder of text and image embeddings: token embeddings, layers and final norm."""
     return base_model(model).language_model
 
 
-def refuses_shared_prefix(model: Any) -> str | None:
-    """Say why completions cannot share their prompt's forward pass in this model; None where they can."""
+def shared_prefix_obstacle(model: Any) -> str | None:
+    """Return why this model does not support shared prefixes, or None if it does."""
     kind = model.config.model_type
     if kind not in SHARED_PREFIX:
-        return f"{kind} is none of {', '.join(SHARED_PREFIX)}"
+        return f"{kind} is not one of {', '.join(SHARED_PREFIX)}"
     config = language_model(model).config
     if set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
-        return "some layers attend to a window only"
+        return "some layers use sliding-window attention"
     if config._attn_implementation != "sdpa":
         return f"policy.attention is {config._attn_implementation}, not sdpa"
     return None
 
 
 def image_features(model: Any, vision: Mapping[str, Tensor]) -> Tensor:
-    """Return what the language model of a ``SHARED_PREFIX`` family reads in the place of V image tokens.
+    """Compute the features of V image tokens for the language model of a ``SHARED_PREFIX`` family.
 
     Args:
         model: with its language head.
         vision: ``pixel_values`` and ``image_grid_thw`` of any number of images.
 
     Returns:
-        (1 + K, V, H): the embeddings, and what is added behind each of the first K layers (Qwen3-VL).
+        (1 + K, V, H): the embeddings, and the features added after each of the first K layers (Qwen3-VL).
     """
     found = base_model(model).get_image_features(
         vision["pixel_values"], vision["image_grid_thw"], return_dict=True
     )
     layers = [found.pooler_output, *(getattr(found, "deepstack_features", None) or [])]
-    # One tensor, or one for each image: it depends on the version.
+    # One tensor, or one per image, depending on the transformers version.
     return torch.stack([layer if isinstance(layer, Tensor) else torch.cat(list(layer)) for layer in layers])
 
 
 def vision_modules(model: Any) -> list[nn.Module]:
-    """Return the vision tower and its projector; empty when the model has none."""
+    """Return the vision tower and its projector; empty if the model has none."""
     base = base_model(model)
     return [getattr(base, name) for name in VISION_MODULES if hasattr(base, name)]
 
 
 def control_token_ids(model: Any) -> set[int]:
-    """Return tokens that stand for images or videos and must never be sampled."""
+    """Return the ids of image and video tokens, which must never be sampled."""
     names = [f"{token}_{suffix}" for token in CONTROL_TOKENS for suffix in ("id", "index")]
     ids = (getattr(model.config, name, None) for name in names)
     return {token for token in ids if isinstance(token, int)}
 
 
 def control_texts(processor: Any) -> set[str]:
-    """Return texts that the tokenizer would read as markup: turns, ends, places of images."""
+    """Return texts that the tokenizer would read as control tokens: turn markers, image placeholders."""
     named = {getattr(processor, name, None) for name in CONTROL_TOKENS}
     added = {str(token) for token in processor.tokenizer.added_tokens_decoder.values() if token.special}
     return {text for text in named if isinstance(text, str)} | added
@@ -89,13 +89,13 @@ def control_texts(processor: Any) -> set[str]:
 def prompt_positions(
     model: Any, input_ids: Tensor, token_types: Tensor | None, vision: Mapping[str, Tensor]
 ) -> Tensor:
-    """Return the positions that the model gives the tokens of one prompt.
+    """Compute the position ids of the tokens of one prompt.
 
     Args:
         model: the model with its language head.
         input_ids: (L,).
         token_types: (L,) 0 text, 1 image, 2 video, or None.
-        vision: the processor's other outputs; ``image_grid_thw`` (images, 3) is read.
+        vision: the processor's other outputs; only ``image_grid_thw`` (images, 3) is used.
 
     Returns:
         (3, L) time, height and width for the Qwen family (multimodal rotary positions), else (1, L).
@@ -103,7 +103,7 @@ def prompt_positions(
     base = base_model(model)
     if not hasattr(base, "get_rope_index"):
         return torch.arange(input_ids.numel()).unsqueeze(0)
-    # Older transformers find the images by their tokens and know no types.
+    # Older transformers find the images by their tokens and take no types.
     types = {} if token_types is None else {"mm_token_type_ids": token_types.unsqueeze(0)}
     positions, _ = base.get_rope_index(
         input_ids.unsqueeze(0), image_grid_thw=vision.get("image_grid_thw"), **types
@@ -112,22 +112,22 @@ def prompt_positions(
 
 
 def image_token_counts(processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int] | None:
-    """Return how many tokens images of these (height, width) become, or None where only encoding tells.
+    """Return the number of tokens of images of these (height, width), or None if only encoding can tell.
 
     Raises:
-        ValueError: the processor takes no image of such a size.
+        ValueError: the processor does not accept an image of such a size.
     """
-    # Elsewhere the processor writes more around an image than its tokens: line ends, tile names.
+    # Processors of other families add text around the image tokens: line breaks, tile names.
     if not hasattr(processor.image_processor, "merge_size"):
         return None
     return list(processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"])
 
 
 def set_pixel_limits(processor: Any, min_pixels: int | None, max_pixels: int | None) -> None:
-    """Let the processor scale images to an area within these limits (pixels); None keeps its own limit.
+    """Make the processor scale images to an area within these limits (pixels); None keeps its own limit.
 
     Raises:
-        UserError: the limits contradict each other, or the family scales images otherwise.
+        UserError: the limits contradict each other, or the family does not scale images by area.
     """
     if min_pixels is None and max_pixels is None:
         return
@@ -135,7 +135,8 @@ def set_pixel_limits(processor: Any, min_pixels: int | None, max_pixels: int | N
     # The Qwen processors call the smallest area "shortest_edge" and the largest "longest_edge".
     if not hasattr(images, "merge_size") or "longest_edge" not in images.size:
         raise UserError(
-            f"policy.min_pixels and policy.max_pixels mean nothing to {type(images).__name__}; leave them out"
+            f"policy.min_pixels and policy.max_pixels have no effect on {type(images).__name__}; "
+            "leave them out"
         )
     smallest = min_pixels or images.size["shortest_edge"]
     largest = max_pixels or images.size["longest_edge"]

@@ -1,4 +1,4 @@
-"""Low-rank adapters on the language model (peft), and the plain weights that they amount to."""
+"""Low-rank adapters on the language model (peft), and the weights with the adapters merged in."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from mm_cpgd.policy.families import vision_modules
 
 
 def add_lora(model: Any, rank: int, alpha: int, targets: Sequence[str] | str) -> Any:
-    """Put adapters into the model and freeze everything else; the vision tower gets none.
+    """Add adapters to the language model and freeze everything else.
 
     Args:
-        model: with its language head, which gets none either; changed in place.
-        rank: of the adapters.
-        alpha: their sum is scaled by alpha / rank.
+        model: with its language head; changed in place. Vision tower and head get no adapters.
+        rank: rank of the adapters.
+        alpha: the adapters' output is scaled by alpha / rank.
         targets: names of linear layers (``q_proj`` …), or ``all-linear``.
 
     Returns:
-        peft's wrapper around the model.
+        The peft wrapper around the model.
 
     Raises:
-        UserError: no linear layer of the language model has such a name.
+        UserError: no linear layer of the language model has one of the names.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -40,10 +40,10 @@ def add_lora(model: Any, rank: int, alpha: int, targets: Sequence[str] | str) ->
 
 
 def merged_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return the state of the model with its adapters merged in, under the names of the plain model.
+    """Return the model's state dict with the adapters merged in, under the names of the plain model.
 
-    The merged weights are new tensors on the CPU, so that neither the live policy changes nor the device
-    has to hold a second one.
+    The merged weights are new tensors on the CPU: the live policy does not change, and the device does not
+    have to hold a second copy.
     """
     from peft.tuners.lora import LoraLayer
 
@@ -62,7 +62,7 @@ def merged_weights(model: nn.Module) -> dict[str, Tensor]:
 def _merged(layer: Any) -> Tensor:
     base = layer.get_base_layer().weight
     delta = sum(layer.get_delta_weight(name).float() for name in layer.active_adapters)
-    # Added in float32: a small delta would be lost in bfloat16 before the sum is rounded.
+    # Added in float32: a small delta would be lost if it were rounded to bfloat16 before the addition.
     return (base.float() + delta).to(base.dtype).cpu()
 
 

@@ -1,4 +1,4 @@
-"""The policy: asked for log-probabilities, copied as a reference, saved."""
+"""Policy: log-probabilities of completions, the reference policy, and saving."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from mm_cpgd.policy.logprobs import token_logprobs
 from mm_cpgd.policy.lora import merged_weights
 from mm_cpgd.policy.prompts import PromptEncoder
 from mm_cpgd.policy.shared_prefix.forward import hidden_states
-from mm_cpgd.policy.shared_prefix.packing import join, lay_out
-from mm_cpgd.policy.vision import Sight
+from mm_cpgd.policy.shared_prefix.packing import pack, unique_prompts
+from mm_cpgd.policy.vision import VisionFeatureCache
 
 
 class Policy(nn.Module):
-    """A vision-language model, its processor and, where asked for, its frozen reference.
+    """A vision-language model, its processor and, if kept, its reference policy.
 
-    The module's own parameters are those of ``model``.
+    The module's parameters are those of ``model``.
 
     Args:
         model: with its language head; adapters may be inside.
-        processor: of the same model.
-        encoder: writes prompts.
+        processor: the same model's processor.
+        encoder: encodes examples as prompts.
         adapter: the peft wrapper around ``model``, or None.
-        logprob_chunk: tokens whose logits exist at one time.
-        shared_prefix: whether rows of one prompt share its forward pass; the model must be prepared for it.
+        logprob_chunk: tokens whose logits exist at a time.
+        shared_prefix: whether rows with the same prompt share its forward pass; requires
+            ``enable_shared_prefix(model)``.
     """
 
     def __init__(
@@ -50,10 +51,10 @@ class Policy(nn.Module):
         self.encoder = encoder
         self.logprob_chunk = logprob_chunk
         self.shared_prefix = shared_prefix
-        self.sight = Sight(model)
+        self.vision_cache = VisionFeatureCache(model)
         self.adapter: Any
         self.reference: Any
-        # Kept out of nn.Module's registry: the adapter and the reference are not this module's parameters.
+        # Not registered with nn.Module: adapter and reference do not add parameters to this module.
         self.__dict__["adapter"] = adapter
         self.__dict__["reference"] = None
 
@@ -64,12 +65,12 @@ class Policy(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.model.parameters()).device
 
     @property
     def pad_id(self) -> int:
-        """The token that fills what is masked."""
+        """The padding token."""
         pad = self.tokenizer.pad_token_id
         return int(pad) if pad is not None else self.end_ids[0]
 
@@ -82,7 +83,7 @@ class Policy(nn.Module):
 
     @property
     def forbidden_ids(self) -> list[int]:
-        """Tokens that are never sampled: image and video tokens."""
+        """Tokens that must never be sampled: image and video tokens."""
         return sorted(control_token_ids(self.model) - set(self.end_ids))
 
     def forward(
@@ -95,8 +96,8 @@ class Policy(nn.Module):
         """Compute log π and entropy of completion tokens.
 
         Args:
-            prompts: n prompts, one a row; rows that hold the same object share its forward pass, where the
-                family allows it.
+            prompts: n prompts, one per row; rows with the same object share its forward pass if the family
+                supports it.
             completions: (n, T) token ids.
             mask: (n, T) True where a token is the completion's own.
             entropy_gradient: whether the entropy carries a gradient.
@@ -104,51 +105,51 @@ class Policy(nn.Module):
         Returns:
             log-probabilities (n, T) and entropies in nats (n, T); 0 where the mask is False.
         """
-        run = self._shared if self.shared_prefix else self._each_alone
-        states, rows, columns = run(prompts, completions, mask)
+        hidden_states_of = self._packed_states if self.shared_prefix else self._padded_states
+        hidden, rows, columns = hidden_states_of(prompts, completions, mask)
         values, entropies = token_logprobs(
-            states,
+            hidden,
             self.model.get_output_embeddings(),
             completions[rows, columns].to(self.device),
             chunk=self.logprob_chunk,
             entropy_gradient=entropy_gradient,
         )
-        empty = torch.zeros(mask.shape, dtype=values.dtype, device=self.device)
-        places = (rows.to(self.device), columns.to(self.device))
-        return empty.index_put(places, values), empty.index_put(places, entropies)
+        zeros = torch.zeros(mask.shape, dtype=values.dtype, device=self.device)
+        indices = (rows.to(self.device), columns.to(self.device))
+        return zeros.index_put(indices, values), zeros.index_put(indices, entropies)
 
-    def _shared(
+    def _packed_states(
         self, prompts: Sequence[EncodedPrompt], completions: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the states (Y, H) that predict the tokens at rows (Y,) and columns (Y,)."""
-        own, prompt_of = join(prompts)
-        stream = lay_out(own, prompt_of, completions, mask)
-        hidden = hidden_states(self.model, self.sight, own, stream)
-        return hidden[stream.predicting.to(self.device)], stream.rows, stream.columns
+        """Return the hidden states (Y, H) that predict the tokens at rows (Y,) and columns (Y,)."""
+        unique, prompt_of = unique_prompts(prompts)
+        batch = pack(unique, prompt_of, completions, mask)
+        hidden = hidden_states(self.model, self.vision_cache, unique, batch)
+        return hidden[batch.predictors.to(self.device)], batch.rows, batch.columns
 
-    def _each_alone(
+    def _padded_states(
         self, prompts: Sequence[EncodedPrompt], completions: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the same from a padded batch in which each row holds its whole prompt: any family."""
+        """Return the same from a padded batch in which each row contains its prompt; for any family."""
         lengths = mask.sum(1).tolist()
         own = [row[:length] for row, length in zip(completions, lengths, strict=True)]
         batch = _to(collate_rows(prompts, own, self.pad_id), self.device)
         hidden = base_model(self.model)(**batch, use_cache=False).last_hidden_state
         rows, columns = mask.nonzero(as_tuple=True)
         starts = torch.tensor([len(prompt) for prompt in prompts])
-        # The hidden state one place before a token predicts it.
-        places = (rows.to(self.device), (starts[rows] + columns - 1).to(self.device))
-        return hidden[places], rows, columns
+        # The hidden state at the position before a token predicts it.
+        indices = (rows.to(self.device), (starts[rows] + columns - 1).to(self.device))
+        return hidden[indices], rows, columns
 
     def keep_reference(self) -> None:
-        """Remember the policy as it is now; adapters need no copy, full training holds a frozen one."""
+        """Keep the current policy as reference: a frozen copy; with adapters, the model without them."""
         if self.adapter is None:
             frozen = copy.deepcopy(self.model).eval().requires_grad_(False)
             self.__dict__["reference"] = frozen
 
     @contextlib.contextmanager
     def as_reference(self) -> Iterator[Policy]:
-        """Give the reference policy for the length of the block."""
+        """Yield the reference policy; valid within the ``with`` block."""
         if self.adapter is not None:
             with self.adapter.disable_adapter():
                 yield self
@@ -163,12 +164,12 @@ class Policy(nn.Module):
                 self.logprob_chunk,
                 self.shared_prefix,
             )
-            if self.sight.frozen:
-                reference.sight = self.sight
+            if self.vision_cache.frozen:
+                reference.vision_cache = self.vision_cache
             yield reference
 
     def save(self, folder: Path) -> None:
-        """Write a plain ``from_pretrained`` folder, adapters merged in; the live policy stays as it is."""
+        """Write a ``from_pretrained`` folder with the adapters merged in; the live policy does not change."""
         weights = None if self.adapter is None else merged_weights(self.model)
         self.model.save_pretrained(folder, state_dict=weights)
         self.processor.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""From an Example to the tokens and pixels that the model is asked with."""
+"""Encoding of an ``Example`` as the tokens and pixels of a prompt."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from typing import Any
 import torch
 from torch import nn
 
-from data import DataError, Example, image_size, split_at_images
+from data import DataError, Example
+from data.example import split_at_images
+from data.images import image_size
 from mm_cpgd.policy.batch import Conversation, EncodedPrompt
 from mm_cpgd.policy.families import control_texts, image_token_counts, prompt_positions
 
-# What the families call the tensor that tells image tokens from text.
+# The families' names of the tensor that distinguishes image tokens from text.
 TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")
 
 
 class PromptEncoder:
-    """Writes the chat, opens the images and tokenizes, one example at a time.
+    """Applies the chat template, opens the images and tokenizes, one example at a time.
 
     Args:
         processor: the model's processor from transformers.
-        model: needed for positions only; None when only lengths are asked for.
-        system_prompt: put before the question, or None for what the chat template does by itself.
-        template: ``{question}`` and ``{choices}`` are filled in.
+        model: needed for positions only; None if only lengths are requested.
+        system_prompt: text of the system message; None leaves it to the chat template.
+        template: prompt text with the placeholders ``{question}`` and ``{choices}``.
     """
 
     def __init__(
@@ -40,17 +42,17 @@ class PromptEncoder:
         self.control_texts = sorted(control_texts(processor))
 
     def encode(self, example: Example) -> EncodedPrompt:
-        """Open the images and return the prompt's tensors; nothing is ever cut.
+        """Open the images and return the prompt's tensors; nothing is ever truncated.
 
         Raises:
-            DataError: a marker without an image, control tokens in the text, or an image that does not open.
-            ValueError: the processor refuses an image.
+            DataError: a marker without an image, control tokens in the text, or an unreadable image.
+            ValueError: the processor rejects an image.
         """
         pieces = self._pieces(example)
         refs = tuple(example.images[piece] for piece in pieces if isinstance(piece, int))
         images = [ref.open() for ref in refs]
         chat = self._chat(pieces)
-        special = self._wants_special_tokens(chat)
+        special = self._needs_special_tokens(chat)
         inputs = self.processor(
             text=[chat], images=images or None, add_special_tokens=special, return_tensors="pt"
         )
@@ -67,7 +69,7 @@ class PromptEncoder:
         return EncodedPrompt(ids, positions, types, vision, types_name, conversation=conversation)
 
     def length(self, example: Example) -> int:
-        """Count the prompt's tokens, without decoding images where their sizes tell enough.
+        """Count the prompt's tokens, without decoding images if their sizes suffice.
 
         Raises:
             DataError, ValueError: as ``encode``.
@@ -79,22 +81,22 @@ class PromptEncoder:
         if counts is None:
             return len(self.encode(example))
         chat = self._chat(pieces)
-        special = self._wants_special_tokens(chat)
+        special = self._needs_special_tokens(chat)
         text = self.processor.tokenizer(chat, add_special_tokens=special)["input_ids"]
-        # Each image is one placeholder token in the text and this many in the prompt.
+        # Each image is one placeholder token in the text, and ``counts`` tokens in the prompt.
         return len(text) + sum(counts) - len(order)
 
     def _pieces(self, example: Example) -> list[str | int]:
         """Return texts and image indices in the order in which the model reads them."""
         pieces = split_at_images(fill_template(self.template, example), len(example.images))
-        # Read as markup, such a text would end the turn, or claim an image that is not there.
+        # As a control token, such a text would end the turn or refer to an image that does not exist.
         for token in self.control_texts:
             if any(isinstance(piece, str) and token in piece for piece in pieces):
                 raise DataError(f"the prompt's text contains the model's control token {token}")
         return pieces
 
-    def _wants_special_tokens(self, chat: str) -> bool:
-        # Most chat templates write the beginning-of-text token themselves; two of them no model has seen.
+    def _needs_special_tokens(self, chat: str) -> bool:
+        # Most chat templates write the beginning-of-text token themselves; no model was trained with two.
         begin = self.processor.tokenizer.bos_token
         return not (begin and chat.startswith(begin))
 
@@ -115,13 +117,13 @@ class PromptEncoder:
 
 
 def fill_template(template: str, example: Example) -> str:
-    """Put question and choices into the prompt template; choices as ``(A) …`` lines.
+    """Fill question and choices into the prompt template; choices as ``(A) …`` lines.
 
-    A template without ``{choices}`` gets them behind the question: without them it could not be answered.
+    A template without ``{choices}`` gets them after the question, which could not be answered without them.
     """
     if example.choices and "{choices}" not in template:
         template = template.replace("{question}", "{question}\n{choices}")
     choices = "\n".join(f"({chr(ord('A') + index)}) {text}" for index, text in enumerate(example.choices))
     values = {"{question}": example.question, "{choices}": choices}
-    # In one pass: what the values say is never read as a part of the template.
-    return re.sub(r"\{question\}|\{choices\}", lambda place: values[place[0]], template).strip()
+    # In one pass, so that placeholders inside the values are not replaced.
+    return re.sub(r"\{question\}|\{choices\}", lambda match: values[match[0]], template).strip()

@@ -1,4 +1,4 @@
-"""What the vision tower makes of prompts' images; with a frozen tower it is asked once for each prompt."""
+"""Image features of prompts; with a frozen vision tower they are computed once per image and cached."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch.nn.functional import linear
 from mm_cpgd.policy.batch import EncodedPrompt, concatenate_vision
 from mm_cpgd.policy.families import image_features, vision_modules
 
-# Patches of one pass through a frozen tower; more at a time are no faster.
-PATCHES = 16384
-# Values of an image that are looked at before images are compared as a whole.
-SAMPLES = 64
+# Most patches of one pass through a frozen tower; larger batches are no faster.
+MAX_PATCHES = 16384
+# Pixel values in the hash key of an image; images with the same key are then compared in full.
+KEY_VALUES = 64
 
 
 class PatchProjection(nn.Conv3d):
-    """A convolution that each patch meets at one place only is a matrix product, and far faster as one."""
+    """Patch embedding as a matrix product: much faster than a convolution with one position per patch."""
 
     def forward(self, patches: Tensor) -> Tensor:
         """Project patches (M, C, T, P, P) to (M, H, 1, 1, 1)."""
@@ -29,18 +29,18 @@ class PatchProjection(nn.Conv3d):
 
 
 def project_patches_as_matrices(model: Any) -> None:
-    """Let the vision tower's patch embedding be a ``PatchProjection``; names and weights stay as they are."""
+    """Turn the vision tower's patch embedding into a ``PatchProjection``; names and weights do not change."""
     for tower in vision_modules(model):
         for module in tower.modules():
             if type(module) is nn.Conv3d and module.groups == 1 and not any(map(int, module.padding)):
                 module.__class__ = PatchProjection
 
 
-class Sight:
-    """Asks the vision tower of a model.
+class VisionFeatureCache:
+    """Image features of a model's vision tower, cached in the prompts while the tower is frozen.
 
     Args:
-        model: of a family that ``image_features`` knows.
+        model: of a family that ``image_features`` supports.
     """
 
     def __init__(self, model: Any) -> None:
@@ -49,67 +49,76 @@ class Sight:
 
     @property
     def frozen(self) -> bool:
-        """Whether what was seen once stays true."""
+        """Whether the tower is frozen, so that features stay valid."""
         return not any(parameter.requires_grad for parameter in self.parameters)
 
-    def of(self, prompts: Sequence[EncodedPrompt]) -> Tensor | None:
-        """Return (1 + K, V, H) for the prompts' V image tokens, as ``image_features``; None for none."""
-        seeing = [prompt for prompt in prompts if prompt.vision]
-        if not seeing:
+    def features(self, prompts: Sequence[EncodedPrompt]) -> Tensor | None:
+        """Return (1 + K, V, H) as ``image_features`` for the prompts' V image tokens; None without images."""
+        with_images = [prompt for prompt in prompts if prompt.vision]
+        if not with_images:
             return None
         device = self.parameters[0].device
         if not self.frozen:
-            return image_features(self.model, _to(concatenate_vision(seeing), device))
-        self.look(seeing)
+            return image_features(self.model, _to(concatenate_vision(with_images), device))
+        self.encode(with_images)
         return torch.cat(
-            [prompt.seen[1].to(device, non_blocking=True) for prompt in seeing if prompt.seen], 1
+            [
+                prompt.vision_features[1].to(device, non_blocking=True)
+                for prompt in with_images
+                if prompt.vision_features
+            ],
+            1,
         )
 
     @torch.no_grad()
-    def look(self, prompts: Sequence[EncodedPrompt]) -> None:
-        """Note in each prompt what a frozen tower makes of its images, unless it is there already."""
-        new = _by_images(p for p in prompts if p.vision and (p.seen is None or p.seen[0] is not self))
-        for part in _by_patches([alike[0] for alike in new]):
-            found = image_features(self.model, _to(concatenate_vision(part), self.parameters[0].device))
-            share = [int(p.vision["image_grid_thw"].prod(1).sum()) for p in part]
-            patches = sum(share)
-            sizes = [found.shape[1] * own // patches for own in share]
-            for prompt, own in zip(part, found.split(sizes, 1), strict=True):
-                # A copy of its own: a view would keep the whole batch in memory.
-                prompt.seen = (self, own.to("cpu", copy=True))
+    def encode(self, prompts: Sequence[EncodedPrompt]) -> None:
+        """Run a frozen tower on the prompts' images and store the features in each prompt that lacks them."""
+        new = _group_by_images(p for p in prompts if p.vision and not self._has_features(p))
+        for batch in _batch_by_patches([same[0] for same in new]):
+            features = image_features(self.model, _to(concatenate_vision(batch), self.parameters[0].device))
+            counts = [int(p.vision["image_grid_thw"].prod(1).sum()) for p in batch]
+            patches = sum(counts)
+            sizes = [features.shape[1] * count // patches for count in counts]
+            for prompt, own in zip(batch, features.split(sizes, 1), strict=True):
+                # A copy: a view would keep the features of the whole batch in memory.
+                prompt.vision_features = (self, own.to("cpu", copy=True))
         for first, *others in new:
             for prompt in others:
-                prompt.seen = first.seen
+                prompt.vision_features = first.vision_features
+
+    def _has_features(self, prompt: EncodedPrompt) -> bool:
+        return prompt.vision_features is not None and prompt.vision_features[0] is self
 
 
-def _by_images(prompts: Iterable[EncodedPrompt]) -> list[list[EncodedPrompt]]:
-    """Put prompts together whose images are the same: several questions may be asked about one."""
-    found: dict[tuple[float, ...], list[list[EncodedPrompt]]] = {}
+def _group_by_images(prompts: Iterable[EncodedPrompt]) -> list[list[EncodedPrompt]]:
+    """Group prompts with identical images: several questions may be about one image."""
+    groups: dict[tuple[float, ...], list[list[EncodedPrompt]]] = {}
     for prompt in prompts:
         pixels, grids = prompt.vision["pixel_values"], prompt.vision["image_grid_thw"]
-        some = pixels.flatten()[:: max(1, pixels.numel() // SAMPLES)]
-        candidates = found.setdefault((*grids.flatten().tolist(), *some.tolist()), [])
-        for alike in candidates:
-            if torch.equal(alike[0].vision["pixel_values"], pixels):
-                alike.append(prompt)
+        values = pixels.flatten()[:: max(1, pixels.numel() // KEY_VALUES)]
+        candidates = groups.setdefault((*grids.flatten().tolist(), *values.tolist()), [])
+        for group in candidates:
+            if torch.equal(group[0].vision["pixel_values"], pixels):
+                group.append(prompt)
                 break
         else:
             candidates.append([prompt])
-    return [alike for candidates in found.values() for alike in candidates]
+    return [group for candidates in groups.values() for group in candidates]
 
 
-def _by_patches(prompts: Sequence[EncodedPrompt]) -> Iterator[list[EncodedPrompt]]:
-    part: list[EncodedPrompt] = []
+def _batch_by_patches(prompts: Sequence[EncodedPrompt]) -> Iterator[list[EncodedPrompt]]:
+    """Split prompts into batches of at most ``MAX_PATCHES`` patches, or of a single prompt."""
+    batch: list[EncodedPrompt] = []
     patches = 0
     for prompt in prompts:
         own = prompt.vision["pixel_values"].shape[0]
-        if part and patches + own > PATCHES:
-            yield part
-            part, patches = [], 0
-        part.append(prompt)
+        if batch and patches + own > MAX_PATCHES:
+            yield batch
+            batch, patches = [], 0
+        batch.append(prompt)
         patches += own
-    if part:
-        yield part
+    if batch:
+        yield batch
 
 
 def _to(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:

@@ -1,32 +1,31 @@
-"""``mm-cpgd data check``: read every row as training would, and say what is there and what cannot be used."""
+"""``mm-cpgd data check``: read every row as training does, and report which rows can be used."""
 
 from __future__ import annotations
 
 import math
 import re
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from data import DataError, Example, ExampleSet, TooManyBadRows, image_size, load_examples, write_quarantine
+from data import DataError, Example, ExampleSet, TooManyBadRows, write_quarantine
+from data.images import image_size
 from mm_cpgd.config.loading import load_config
 from mm_cpgd.config.schema import DataConfig, SourceConfig
 from mm_cpgd.errors import UserError
+from mm_cpgd.tracking.progress import slow_bar
+from mm_cpgd.training.rows import read_source
 
-# Bad rows that are shown; the others are counted, and written with --output.
-SHOWN = 5
-# Images whose sizes are read, spread evenly over the rows; drawn ones have to be drawn for it.
-MEASURED = 2000
-PATIENCE = 2.0
-# (what a reason contains, what kind of reason it is), most telling first.
-REASONS = (
+# Unusable rows that are printed; the others are counted, and written with --output.
+PRINTED_ROWS = 5
+# Largest number of images whose sizes are read, evenly spaced over the rows; generated ones are drawn for it.
+MEASURED_IMAGES = 2000
+# (text that a reason contains, kind of reason), most specific first.
+REASON_KINDS = (
     ("decompression bomb", "image with too many pixels"),
     ("web address", "image at a web address"),
     ("relative path, but", "image with a relative path"),
@@ -36,12 +35,10 @@ REASONS = (
     ("is none of", "image of another format"),
     ("control token", "control token in the text"),
     ("but the row has", "image marker without an image"),
-    ("is already that of", "id used twice"),
+    ("is already used by", "id used twice"),
     ("data.max_prompt_tokens", "prompt too long"),
     ("processor refuses", "image refused by the processor"),
 )
-
-Report = Callable[[int, int], None]
 
 
 def check_data(
@@ -53,27 +50,27 @@ def check_data(
     output: Path | None,
     console: Console,
 ) -> bool:
-    """Print what the rows are like and which cannot be used.
+    """Print statistics of the rows, and the rows that cannot be used.
 
     Args:
-        path: a file, a folder, a hub name or ``generated:…``; or a config (.yaml), whose data is checked.
-        columns: ``field=column`` each.
-        split: of a dataset.
+        path: a file, a folder, a hub name or ``generated:…``; or a config (.yaml), whose sources are checked.
+        columns: mappings of the form ``field=column``.
+        split: split of a dataset.
         name: configuration of a hub dataset.
-        limit: rows to read at most.
-        output: where to write the unusable rows, or None.
-        console: to print to.
+        limit: largest number of rows to read.
+        output: file for the unusable rows, or None.
+        console: receives the output.
 
     Returns:
         Whether every row can be used.
 
     Raises:
-        UserError, DataError: nothing can be read, or the options do not fit.
+        UserError, DataError: nothing can be read, or the options contradict each other.
     """
     sources, data = _sources(path, columns, split, name, limit)
     results = []
     for source in sources:
-        rows = read_all(source, data, console)
+        rows = read_all_rows(source, data, console)
         _print_rows(source, rows, console)
         results.append(rows)
     bad = [row for rows in results for row in rows.quarantined]
@@ -83,45 +80,17 @@ def check_data(
     return not bad
 
 
-def read_all(source: SourceConfig, data: DataConfig, console: Console) -> ExampleSet:
-    """Read and check the rows of a source, however many of them are bad, with a bar if it takes long."""
+def read_all_rows(source: SourceConfig, data: DataConfig, console: Console) -> ExampleSet:
+    """Read and check the rows of a source, however many are unusable; shows a bar if it takes long."""
     try:
         with slow_bar(console, f"reading {source.path}") as report:
-            return load_examples(
-                source.path,
-                columns=source.columns,
-                split=source.split,
-                name=source.name,
-                limit=source.limit,
-                offset=source.offset,
-                seed=source.seed,
-                max_bad_share=1.0,
-                max_image_pixels=data.max_image_pixels,
-                check_images=data.check_images,
-                progress=report,
-            )
+            return read_source(source, data, max_bad_share=1.0, progress=report)
     except TooManyBadRows as error:
         return ExampleSet([], error.quarantined, len(error.quarantined))
 
 
-@contextmanager
-def slow_bar(console: Console, title: str) -> Iterator[Report]:
-    """Give a function that is told (done, all), and show a bar once two seconds have passed."""
-    started = time.monotonic()
-    # Not console itself: the bar is no part of what the command prints.
-    screen = Console(stderr=True, quiet=console.quiet)
-    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
-        task = bar.add_task(title, total=None, visible=False)
-
-        def report(done: int, total: int) -> None:
-            late = time.monotonic() - started > PATIENCE
-            bar.update(task, completed=done, total=total, visible=late)
-
-        yield report
-
-
-def spread(values: Sequence[float]) -> str:
-    """Return minimum, median, 95 % and maximum in one line."""
+def quantiles(values: Sequence[float]) -> str:
+    """Return minimum, median, 95 % and maximum as one line of text."""
     if not values:
         return "–"
     ordered = sorted(values)
@@ -131,22 +100,24 @@ def spread(values: Sequence[float]) -> str:
 
 
 def reasons_table(rows: ExampleSet) -> list[tuple[str, str]]:
-    """Return (kind of reason, how many rows), most frequent first."""
-    kinds = Counter(kind_of(row.reason) for row in rows.quarantined)
+    """Return (kind of reason, number of rows), most frequent first."""
+    kinds = Counter(reason_kind(row.reason) for row in rows.quarantined)
     return [(kind, f"{count:,}") for kind, count in kinds.most_common()]
 
 
 def first_bad_rows(rows: ExampleSet) -> Text:
-    """Return the first few unusable rows, one a line."""
+    """Return the first few unusable rows, one per line."""
     bad = rows.quarantined
-    lines = [f"  {row.source}: {row.reason}" for row in bad[:SHOWN]]
-    return Text("\n".join([*lines, f"  … and {len(bad) - SHOWN:,} more"] if len(bad) > SHOWN else lines))
+    lines = [f"  {row.source}: {row.reason}" for row in bad[:PRINTED_ROWS]]
+    return Text(
+        "\n".join([*lines, f"  … and {len(bad) - PRINTED_ROWS:,} more"] if len(bad) > PRINTED_ROWS else lines)
+    )
 
 
-def kind_of(reason: str) -> str:
-    """Return what kind of reason it is, without the names and numbers of the single row."""
-    for part, kind in REASONS:
-        if part in reason:
+def reason_kind(reason: str) -> str:
+    """Return the kind of a reason: its text without the names and numbers of the individual row."""
+    for text, kind in REASON_KINDS:
+        if text in reason:
             return kind
     return re.sub(r"'[^']*'|\d[\d,.]*", "…", reason)[:80]
 
@@ -162,8 +133,8 @@ def _sources(
     if Path(path).suffix in (".yaml", ".yml"):
         if columns or split or name:
             raise UserError(
-                f"{path} is a config and says columns, split and name itself; leave --column, --split and "
-                "--name out, or name the data file"
+                f"{path} is a config, which sets columns, split and name itself; leave out --column, "
+                "--split and --name, or give the data file"
             )
         data = load_config(path).data
         given = [source for source in (data.train, data.eval) if source is not None]
@@ -174,7 +145,7 @@ def _sources(
 
 
 def column_mapping(columns: Sequence[str]) -> dict[str, str]:
-    """Return the mapping of ``field=column`` each. Raises ``UserError`` for another form."""
+    """Return the mapping of texts ``field=column``. Raises ``UserError`` for any other form."""
     return dict(_column(text) for text in columns)
 
 
@@ -193,7 +164,7 @@ def _print_rows(source: SourceConfig, rows: ExampleSet, console: Console) -> Non
         ("usable", f"{len(rows.examples):,}"),
         ("unusable", f"{len(rows.quarantined):,}"),
         *((f"  {kind}", count) for kind, count in reasons_table(rows)),
-        *_about(rows.examples, console),
+        *_example_lines(rows.examples, console),
     ):
         table.add_row(*map(Text, line))
     console.print(table)
@@ -201,38 +172,38 @@ def _print_rows(source: SourceConfig, rows: ExampleSet, console: Console) -> Non
         console.print(first_bad_rows(rows))
 
 
-def _about(examples: Sequence[Example], console: Console) -> Iterator[tuple[str, str]]:
-    """Yield what the usable rows are like."""
+def _example_lines(examples: Sequence[Example], console: Console) -> Iterator[tuple[str, str]]:
+    """Yield (name, value) of the usable rows: images, lengths, sizes."""
     if not examples:
         return
     images = Counter(len(example.images) for example in examples)
-    yield "images a row", "  ".join(f"{count}: {rows:,} rows" for count, rows in sorted(images.items()))
-    yield "question, characters", spread([len(example.question) for example in examples])
-    yield "answer, characters", spread([len(example.answer) for example in examples])
-    for what, having in (
+    yield "images per row", "  ".join(f"{count}: {rows:,} rows" for count, rows in sorted(images.items()))
+    yield "question, characters", quantiles([len(example.question) for example in examples])
+    yield "answer, characters", quantiles([len(example.answer) for example in examples])
+    for name, count in (
         ("with choices", sum(bool(example.choices) for example in examples)),
         ("with a solution", sum(bool(example.solution) for example in examples)),
     ):
-        if having:
-            yield what, f"{having:,}"
+        if count:
+            yield name, f"{count:,}"
     total = sum(len(example.images) for example in examples)
     sizes = _sizes(examples, console)
     if sizes:
         yield "images measured", f"{len(sizes):,} of {total:,}"
-        yield "  width, pixels", spread([width for width, _ in sizes])
-        yield "  height, pixels", spread([height for _, height in sizes])
+        yield "  width, pixels", quantiles([width for width, _ in sizes])
+        yield "  height, pixels", quantiles([height for _, height in sizes])
 
 
 def _sizes(examples: Sequence[Example], console: Console) -> list[tuple[int, int]]:
-    """Return (width, height) of at most ``MEASURED`` images."""
+    """Return (width, height) of at most ``MEASURED_IMAGES`` images."""
     images = [image for example in examples for image in example.images]
-    chosen = images[:: math.ceil(len(images) / MEASURED)] if images else []
+    chosen = images[:: math.ceil(len(images) / MEASURED_IMAGES)] if images else []
     sizes = []
     with slow_bar(console, "measuring images") as report:
         for done, image in enumerate(chosen, 1):
             try:
                 sizes.append(image_size(image))
-            except DataError:  # changed on disk since it was checked a moment ago
+            except DataError:  # changed on disk since it was checked
                 continue
             finally:
                 report(done, len(chosen))

@@ -1,4 +1,4 @@
-"""``mm-cpgd train CONFIG --dry-run``: what a run would do and need, told before it starts."""
+"""``mm-cpgd train CONFIG --dry-run``: the plan of a run, with its data, steps, objective and memory."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.config.schema import RunConfig, SourceConfig, TrainingConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import PromptEncoder, load_processor
-from mm_cpgd.preflight.data import first_bad_rows, read_all, slow_bar
+from mm_cpgd.preflight.data import first_bad_rows, read_all_rows
 from mm_cpgd.preflight.memory import ModelSize, estimate_memory, measure_model, total_of
 from mm_cpgd.preflight.text import (
     Lines,
-    Rows,
+    SourceRows,
     data_lines,
     model_lines,
     objective_lines,
@@ -29,41 +29,45 @@ from mm_cpgd.preflight.text import (
     size_text,
     step_lines,
 )
+from mm_cpgd.tracking.progress import slow_bar
 from mm_cpgd.training.optimizer import build_schedule
-from mm_cpgd.training.setup import length_check, objective_of, reward_sum
+from mm_cpgd.training.rows import length_check
+from mm_cpgd.training.setup import build_rewards, build_run_objective
 
 
 def print_plan(config: RunConfig, console: Console, *, with_processor: bool) -> None:
     """Print the plan of a run: nothing is trained or written, and no weight is loaded.
 
     Args:
-        config: of the run.
-        console: to print to.
-        with_processor: load the model's processor to count prompt tokens; without it the plan also works
+        config: the run's config.
+        console: receives the output.
+        with_processor: load the model's processor to count prompt tokens. Without it the plan also works
             where the model cannot be reached.
 
     Raises:
-        UserError, DataError: what would also end the run before its first step.
+        UserError, DataError: errors that would also end the run before its first step.
     """
-    objective = objective_of(config)
-    reward_sum(config)
+    objective = build_run_objective(config)
+    build_rewards(config)
     _check_schedule(config.training)
     encoder = _encoder(config) if with_processor else None
     size = _size(config, required=with_processor)
     wanted = (("training", config.data.train), ("held-out", config.data.eval))
-    sets = [_rows(config, what, source, encoder, console) for what, source in wanted if source is not None]
+    sets = [
+        _rows(config, purpose, source, encoder, console) for purpose, source in wanted if source is not None
+    ]
     _print(console, f"{config.name}: the plan", model_lines(config, size))
     _print(console, "Data", data_lines(config, sets))
     for rows in sets:
         if rows.found.quarantined:
-            console.print(f"Unusable {rows.what} rows:", first_bad_rows(rows.found), sep="\n")
-    _print(console, "The first prompt as the model reads it", prompt_lines(encoder, sets[0]))
+            console.print(f"Unusable {rows.purpose} rows:", first_bad_rows(rows.found), sep="\n")
+    _print(console, "First prompt, as the model reads it", prompt_lines(encoder, sets[0]))
     _print(console, "One iteration", step_lines(config, objective))
     _print(console, "Objective, to be maximised", objective_lines(config, objective))
     _print(console, "Rewards", reward_lines(config))
     _print_memory(console, config, size, sets, objective)
     _print(console, "Results", result_lines(config))
-    _refuse_bad_rows(config, sets)
+    _raise_if_unusable(config, sets)
 
 
 def _check_schedule(training: TrainingConfig) -> None:
@@ -85,16 +89,16 @@ def _size(config: RunConfig, *, required: bool) -> ModelSize | None:
 
 
 def _rows(
-    config: RunConfig, what: str, source: SourceConfig, encoder: PromptEncoder | None, console: Console
-) -> Rows:
-    rows = Rows(what, source, read_all(source, config.data, console))
+    config: RunConfig, purpose: str, source: SourceConfig, encoder: PromptEncoder | None, console: Console
+) -> SourceRows:
+    rows = SourceRows(purpose, source, read_all_rows(source, config.data, console))
     if encoder is not None:
         _measure_prompts(rows, encoder, config.data.max_prompt_tokens, console)
     return rows
 
 
-def _measure_prompts(rows: Rows, encoder: PromptEncoder, limit: int, console: Console) -> None:
-    """Count prompt tokens; what is too long or refused joins the unusable rows, as in a run."""
+def _measure_prompts(rows: SourceRows, encoder: PromptEncoder, limit: int, console: Console) -> None:
+    """Count prompt tokens; rows that are too long or refused become unusable, as in a run."""
     check = length_check(encoder, limit)
     good: list[Example] = []
     bad: list[Quarantined] = []
@@ -106,7 +110,7 @@ def _measure_prompts(rows: Rows, encoder: PromptEncoder, limit: int, console: Co
                 good.append(example)
             else:
                 bad.append(Quarantined(example.id, example.source, reason))
-            rows.note(example.id, length, limit)
+            rows.record_length(example.id, length, limit)
             report(done, len(rows.found.examples))
     rows.found = replace(rows.found, examples=good, quarantined=[*rows.found.quarantined, *bad])
 
@@ -118,14 +122,14 @@ def _length(encoder: PromptEncoder, example: Example) -> int | None:
         return None
 
 
-def _refuse_bad_rows(config: RunConfig, sets: Sequence[Rows]) -> None:
-    """Say at the end, in one message, what would keep the run from starting."""
+def _raise_if_unusable(config: RunConfig, sets: Sequence[SourceRows]) -> None:
+    """Raise ``DataError`` if too many rows are unusable for the run to start."""
     for rows in sets:
         bad, total = len(rows.found.quarantined), rows.found.total
         if not rows.found.examples or bad > config.data.max_bad_share * total:
             raise DataError(
-                f"the run would not start: {bad:,} of {total:,} {rows.what} rows cannot be used "
-                f"({bad / total:.1%}, data.max_bad_share allows {config.data.max_bad_share:.1%}); mend the "
+                f"the run would not start: {bad:,} of {total:,} {rows.purpose} rows cannot be used "
+                f"({bad / total:.1%}, data.max_bad_share allows {config.data.max_bad_share:.1%}); fix the "
                 "rows or the columns mapping, or raise data.max_bad_share"
             )
 
@@ -134,7 +138,7 @@ def _print_memory(
     console: Console,
     config: RunConfig,
     size: ModelSize | None,
-    sets: Sequence[Rows],
+    sets: Sequence[SourceRows],
     objective: Objective,
 ) -> None:
     if size is None:
@@ -142,27 +146,27 @@ def _print_memory(
         return
     usable = [n for n in sets[0].lengths if n <= config.data.max_prompt_tokens]
     longest = max(usable, default=config.data.max_prompt_tokens)
-    parts = estimate_memory(config, size, longest, reference=objective.needs_reference)
-    table = Table(title="Memory of a process, estimated", title_justify="left")
-    for heading in ("part", "update", "rollout", "how"):
+    items = estimate_memory(config, size, longest, reference=objective.needs_reference)
+    table = Table(title="Estimated memory of one process", title_justify="left")
+    for heading in ("item", "update", "rollout", "how"):
         table.add_column(heading, justify="right" if heading in ("update", "rollout") else "left")
-    for part in parts:
-        table.add_row(part.name, size_text(part.update), size_text(part.rollout), part.how)
+    for item in items:
+        table.add_row(item.name, size_text(item.update), size_text(item.rollout), item.how)
     table.add_section()
-    whole = total_of(parts)
+    total = total_of(items)
     table.add_row(
-        whole.name, size_text(whole.update), size_text(whole.rollout), "at the longest prompt and completion"
+        total.name, size_text(total.update), size_text(total.rollout), "at the longest prompt and completion"
     )
     console.print(table)
     console.print(
-        f"Peak about {size_text(max(whole.update, whole.rollout))}; allow a fifth more. "
-        "DeepSpeed ZeRO-2 divides gradients and optimizer state by the processes.",
+        f"Peak about {size_text(max(total.update, total.rollout))}; allow a fifth more. "
+        "DeepSpeed ZeRO-2 divides gradients and optimizer state by the number of processes.",
         highlight=False,
     )
 
 
 def _print(console: Console, title: str, lines: Lines) -> None:
-    """Print lines of (name, value) under a title; nothing if there are none."""
+    """Print lines of (name, value) as a titled table; print nothing if there are no lines."""
     table = Table(title=Text(title), title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

@@ -1,4 +1,4 @@
-"""Text of a run's plan as lines of (name, value); ``mm_cpgd.preflight.plan`` gathers and prints them."""
+"""Text of a run's plan as lines of (name, value), which ``mm_cpgd.preflight.plan`` prints."""
 
 from __future__ import annotations
 
@@ -12,44 +12,53 @@ from data import ExampleSet
 from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.config.schema import RunConfig, SourceConfig
 from mm_cpgd.policy import PromptEncoder
-from mm_cpgd.preflight.data import reasons_table, spread
+from mm_cpgd.preflight.data import quantiles, reasons_table
 from mm_cpgd.preflight.memory import ModelSize, uses_bfloat16
-from mm_cpgd.training.setup import shape_of
+from mm_cpgd.training.setup import step_schedule
 from rewards import list_rules
 
-# Characters of the first prompt that are shown.
-PROMPT_SHOWN = 800
+# Characters of the first prompt that are printed.
+PRINTED_PROMPT = 800
 Lines = Iterable[tuple[str, str]]
 
 
 @dataclass
-class Rows:
-    """The rows of one source, and the prompt lengths of the usable ones and of those that are too long."""
+class SourceRows:
+    """Rows of one source, with the prompt lengths of the usable ones and of those that are too long.
 
-    what: str
+    Attributes:
+        purpose: ``training`` or ``held-out``.
+        found: usable and unusable rows.
+        lengths: in tokens.
+        longest_id: id of the row with the longest prompt.
+        longest: its length.
+        too_long: number of rows above the limit.
+    """
+
+    purpose: str
     source: SourceConfig
     found: ExampleSet
     lengths: list[int] = field(default_factory=list)
-    longest: str = ""
-    most: int = -1
+    longest_id: str = ""
+    longest: int = -1
     too_long: int = 0
 
-    def note(self, example: str, length: int | None, limit: int) -> None:
-        """Take note of a prompt's tokens; None where they could not be counted."""
+    def record_length(self, example: str, length: int | None, limit: int) -> None:
+        """Record the length of a prompt in tokens; None if it could not be counted."""
         if length is None:
             return
-        if length > self.most:
-            self.most, self.longest = length, example
+        if length > self.longest:
+            self.longest, self.longest_id = length, example
         self.lengths.append(length)
         self.too_long += length > limit
 
 
 def model_lines(config: RunConfig, size: ModelSize | None) -> Lines:
-    """Yield the model and what of it is trained."""
+    """Yield the model, its parameters and which of them are trained."""
     policy = config.policy
     yield "model", policy.model + (f" at {policy.revision}" if policy.revision else "")
     if size is None:
-        yield "parameters", "unknown: the model is neither a folder here nor in the hub's cache"
+        yield "parameters", "unknown: the model is neither a local folder nor in the hub's cache"
     else:
         yield "architecture", size.kind
         yield "parameters", f"{_count(size.total)}, vision tower {_count(size.vision)} of them"
@@ -60,27 +69,27 @@ def model_lines(config: RunConfig, size: ModelSize | None) -> Lines:
         yield "LoRA", f"rank {policy.lora.rank}, alpha {policy.lora.alpha}, on {policy.lora.targets}"
     stored = {4: "float32", 2: "bfloat16"}.get(size.weight_bytes, "?") if size else policy.dtype
     computed = "bfloat16" if uses_bfloat16(config.training.mixed_precision) else stored
-    yield "numbers", f"weights {stored}, computed in {computed}"
+    yield "precision", f"weights {stored}, computed in {computed}"
 
 
-def data_lines(config: RunConfig, sets: Sequence[Rows]) -> Lines:
-    """Yield rows, unusable ones and prompt lengths of each source."""
+def data_lines(config: RunConfig, sets: Sequence[SourceRows]) -> Lines:
+    """Yield numbers of rows, unusable rows and prompt lengths of each source."""
     limit = config.data.max_prompt_tokens
     for rows in sets:
         source, found = rows.source, rows.found
-        yield rows.what, " ".join(filter(None, (source.path, source.name, source.split)))
+        yield rows.purpose, " ".join(filter(None, (source.path, source.name, source.split)))
         used, bad = len(found.examples), len(found.quarantined)
         yield "  rows", f"{used:,} used, {bad:,} unusable, {found.total:,} in all"
         yield from ((f"    {kind}", count) for kind, count in reasons_table(found))
         if rows.lengths:
-            yield "  prompt tokens", spread(rows.lengths)
-            yield "  longest", f"row {rows.longest}; {rows.too_long:,} rows above the limit of {limit:,}"
+            yield "  prompt tokens", quantiles(rows.lengths)
+            yield "  longest", f"row {rows.longest_id}; {rows.too_long:,} rows above the limit of {limit:,}"
     if not any(rows.lengths for rows in sets):
         yield "prompt tokens", f"not counted (no processor); the limit is {limit:,}"
 
 
-def prompt_lines(encoder: PromptEncoder | None, rows: Rows) -> Lines:
-    """Yield the first prompt, each run of image tokens written once with its count."""
+def prompt_lines(encoder: PromptEncoder | None, rows: SourceRows) -> Lines:
+    """Yield the first prompt; a sequence of image tokens is written once, with its count."""
     if encoder is None or not rows.found.examples:
         return
     example = rows.found.examples[0]
@@ -90,8 +99,8 @@ def prompt_lines(encoder: PromptEncoder | None, rows: Rows) -> Lines:
 
 
 def step_lines(config: RunConfig, objective: Objective) -> Lines:
-    """Yield how many prompts, completions, steps."""
-    rollout, training, shape = config.rollout, config.training, shape_of(config)
+    """Yield prompts, completions and optimizer steps."""
+    rollout, training, schedule = config.rollout, config.training, step_schedule(config)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     completions = rollout.prompts * rollout.completions
     each = "" if processes == 1 else f", {completions // processes:,} on each of {processes} processes"
@@ -104,33 +113,33 @@ def step_lines(config: RunConfig, objective: Objective) -> Lines:
     )
     if objective.max_rounds > 1:
         yield "", f"again, up to {objective.max_rounds} times, until enough prompts are kept"
-    mini = min(shape.mini_batch_prompts, rollout.prompts)
-    yield "mini-batch", f"{mini:,} prompts = {mini * rollout.completions:,} completions an optimizer step"
-    yield "micro-batch", f"{training.micro_batch_tokens:,} tokens a forward pass and process"
-    steps = shape.steps_per_iteration
+    mini = min(schedule.mini_batch_prompts, rollout.prompts)
+    yield "mini-batch", f"{mini:,} prompts = {mini * rollout.completions:,} completions per optimizer step"
+    yield "micro-batch", f"{training.micro_batch_tokens:,} tokens per forward pass and process"
+    steps = schedule.steps_per_iteration
     epochs = f"{training.inner_epochs} inner epochs, " if training.inner_epochs > 1 else ""
     yield (
         "optimizer",
         (
-            f"{epochs}{steps} steps an iteration, {steps * shape.iterations:,} in {shape.iterations:,} "
-            f"iterations; AdamW, gradient norm at most {training.max_grad_norm:g}"
+            f"{epochs}{steps} steps per iteration, {steps * schedule.iterations:,} in "
+            f"{schedule.iterations:,} iterations; AdamW, gradient norm at most {training.max_grad_norm:g}"
         ),
     )
     warmup = f", warm-up over {training.warmup_steps} steps" if training.warmup_steps else ""
     yield "learning rate", f"{training.learning_rate:g}, {training.schedule}{warmup}"
-    yield "prompts drawn", f"{rollout.prompts * shape.iterations:,} in all"
+    yield "prompts drawn", f"{rollout.prompts * schedule.iterations:,} in all"
 
 
 def objective_lines(config: RunConfig, objective: Objective) -> Lines:
-    """Yield the parts of the objective, each with its numbers and what it is."""
-    yield "recipe", config.algorithm.recipe or "none: parts as written"
+    """Yield the parts of the objective, each with its options and its formula."""
+    yield "recipe", config.algorithm.recipe or "none: composed from parts"
     for part in objective.parts:
-        numbers = ", ".join(f"{key} {_shown(value)}" for key, value in part.options.items())
+        options = ", ".join(f"{key} {_shown(value)}" for key, value in part.options.items())
         yield (
             part.kind,
-            f"{part.name}{f' ({numbers})' if numbers else ''}: {part.description.text(part.options)}",
+            f"{part.name}{f' ({options})' if options else ''}: {part.description.text(part.options)}",
         )
-    yield "reference policy", "held" if objective.needs_reference else "none"
+    yield "reference policy", "kept" if objective.needs_reference else "none"
 
 
 def reward_lines(config: RunConfig) -> Lines:
@@ -148,9 +157,9 @@ def reward_lines(config: RunConfig) -> Lines:
 
 
 def result_lines(config: RunConfig) -> Lines:
-    """Yield where results go and how often."""
-    taken = (config.folder / "config.yaml").exists()
-    yield "folder", f"{config.folder}" + (" (holds a run: --resume or --overwrite)" if taken else "")
+    """Yield the results: folder, checkpoints, evaluations and metrics."""
+    exists = (config.folder / "config.yaml").exists()
+    yield "folder", f"{config.folder}" + (" (holds a run: --resume or --overwrite)" if exists else "")
     every, keep = config.checkpoint.every, config.checkpoint.keep
     yield (
         "checkpoints",
@@ -164,13 +173,13 @@ def result_lines(config: RunConfig) -> Lines:
             for name, on in (("before", config.evaluation.before), ("after", config.evaluation.after))
             if on
         ]
-        on_the_way = [f"every {config.evaluation.every} iterations"] if config.evaluation.every else []
-        yield "evaluation", ", ".join([*times, *on_the_way]) or "none"
+        during = [f"every {config.evaluation.every} iterations"] if config.evaluation.every else []
+        yield "evaluation", ", ".join([*times, *during]) or "none"
     yield "metrics", ", ".join(["metrics.jsonl", *config.tracking.tools])
 
 
 def size_text(count: int) -> str:
-    """Return bytes as MiB or GiB; a dash for none."""
+    """Return a number of bytes as MiB or GiB; a dash for 0."""
     if not count:
         return "–"
     return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"
@@ -184,14 +193,14 @@ def _count(number: int) -> str:
 
 
 def _counted_runs(text: str) -> str:
-    """Write a token that stands for image patches once, with how often it comes."""
+    """Write a repeated special token (image patches) once, with its count."""
     return re.sub(r"(<[^<>\s]+>)\1+", lambda run: f"{run[1]}×{len(run[0]) // len(run[1])}", text)
 
 
 def _shortened(text: str) -> str:
-    if len(text) <= PROMPT_SHOWN:
+    if len(text) <= PRINTED_PROMPT:
         return text
-    half = PROMPT_SHOWN // 2
+    half = PRINTED_PROMPT // 2
     return f"{text[:half]} … {len(text) - 2 * half:,} characters … {text[-half:]}"
 
 

@@ -17,15 +17,15 @@ from mm_cpgd.report.run_data import RunData, Series, share
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What one chart shows.
+class ChartSpec:
+    """Specification of one chart: the metrics that it shows, and how.
 
     Attributes:
         lines: label by metric key; keys that a run lacks are left out.
-        about: one sentence on what it is and what a healthy run shows.
-        percent: the values are shares.
-        band: metric that is drawn as ± around the first line.
-        points: label by key of evaluation shares; points with an interval where ``eval/n`` is there.
+        about: one sentence on the meaning and on what a healthy run shows.
+        percent: whether the values are shares.
+        band: metric drawn as ± around the first line.
+        points: label by key of evaluation shares; drawn with an interval where ``eval/n`` is present.
     """
 
     title: str
@@ -36,72 +36,78 @@ class Plan:
     points: Mapping[str, str] = field(default_factory=dict)
 
 
-PLANS = (
-    Plan(
-        "Loss", "Negative log-likelihood of a solution's token, in nats. Should fall.", {"sft/loss": "loss"}
+CHARTS = (
+    ChartSpec(
+        "Loss",
+        "Negative log-likelihood per solution token, in nats. Should fall.",
+        {"sft/loss": "loss"},
     ),
-    Plan(
+    ChartSpec(
         "Reward",
         "Mean over completions, ± one standard deviation. Should rise.",
         {"reward/mean": "mean"},
         band="reward/std",
     ),
-    Plan(
+    ChartSpec(
         "Accuracy",
-        "Share of right answers: sampled on training prompts, greedy on held-out ones.",
+        "Share of correct answers: sampled on training prompts, greedy on held-out ones.",
         {"accuracy/train": "train"},
         percent=True,
         points={"eval/accuracy": "held-out"},
     ),
-    Plan(
+    ChartSpec(
         "Format",
-        "Mean format score; on held-out examples the share in the asked form.",
+        "Mean format score; on held-out examples the share in the required format.",
         {"reward/format": "train"},
         percent=True,
         points={"eval/format": "held-out"},
     ),
-    Plan(
+    ChartSpec(
         "Policy drift",
-        "KL to the policy that sampled, k3 estimate per token. Should stay small.",
+        "KL to the old policy, k3 estimate per token. Should stay small.",
         {"policy/drift": "drift"},
     ),
-    Plan(
+    ChartSpec(
         "Clip fraction",
-        "Share of tokens whose gradient the clip stops.",
+        "Share of tokens whose gradient the clip sets to zero.",
         {"policy/clip_fraction": "clipped"},
         percent=True,
     ),
-    Plan(
+    ChartSpec(
         "Ratio to the old policy",
-        "Largest and smallest π/π_old of any token. Should not run away from 1.",
+        "Largest and smallest π/π_old of any token. Should stay near 1.",
         {"policy/ratio_max": "largest", "policy/ratio_min": "smallest"},
     ),
-    Plan(
+    ChartSpec(
         "Entropy",
-        "Of the next token, in nats. A fall to 0 means that exploration has ended.",
+        "Entropy of the next token, in nats. A fall to 0 means that exploration has ended.",
         {"policy/entropy": "entropy"},
     ),
-    Plan("Completion length", "Mean, in tokens.", {"completion/length_mean": "tokens"}),
-    Plan(
+    ChartSpec("Completion length", "Mean, in tokens.", {"completion/length_mean": "tokens"}),
+    ChartSpec(
         "Shares to watch",
-        "Completions cut at the limit; prompts whose completions all earn the same; unscored completions.",
+        "Completions cut at the limit; prompts whose rewards are all equal; unscored completions.",
         {"completion/truncated": "cut off", "groups/no_signal": "no signal", "reward/unscored": "no score"},
         percent=True,
     ),
-    Plan("Gradient norm", "Before clipping.", {"optimizer/grad_norm": "norm"}),
-    Plan("Learning rate", "Of the last optimizer step.", {"optimizer/learning_rate": "rate"}),
-    Plan(
-        "Seconds an iteration",
-        "Where the time goes.",
+    ChartSpec("Gradient norm", "Before clipping.", {"optimizer/grad_norm": "norm"}),
+    ChartSpec("Learning rate", "Of the last optimizer step.", {"optimizer/learning_rate": "rate"}),
+    ChartSpec(
+        "Seconds per iteration",
+        "Wall clock by phase.",
         {"seconds/rollout": "rollout", "seconds/reward": "reward", "seconds/update": "update"},
     ),
-    Plan("Objective", "What the optimizer minimises; its level means little.", {"objective/loss": "loss"}),
+    ChartSpec(
+        "Objective",
+        "Minimised by the optimizer; its value means little.",
+        {"objective/loss": "loss"},
+    ),
 )
 
 
 MOST_POINTS = 400
-"""Longer series are drawn as means of neighbours, so that a page stays small."""
-# Stand-ins that matplotlib draws and the page's variables replace; matplotlib knows no CSS variables.
+"""Longer series are drawn as means of adjacent points, so that the page stays small."""
+# Placeholder colours, replaced by the page's CSS variables, which matplotlib does not support.
 _COLORS = {"#010101": "var(--ink)", "#020202": "var(--line)", "#030303": "var(--muted)"} | {
     f"#0400{i:02x}": f"var(--series-{i})" for i in range(4)
 }
@@ -131,47 +137,47 @@ _STYLE: Any = {
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawn chart. ``svg`` is safe to place in the page: its texts come from ``Plan`` and numbers alone."""
+    """A drawn chart. ``svg`` is safe to insert: it contains only numbers and the texts of ``ChartSpec``."""
 
     title: str
     about: str
     svg: str
 
 
-_KNOWN = {key for plan in PLANS for key in (*plan.lines, *plan.points, plan.band)}
-_ELSEWHERE = {"eval/n", "seconds/iteration", "tokens/per_second", "optimizer/skipped", "seconds/guard"}
+_KNOWN = {key for spec in CHARTS for key in (*spec.lines, *spec.points, spec.band)}
+_NOT_DRAWN = {"eval/n", "seconds/iteration", "tokens/per_second", "optimizer/skipped", "seconds/guard"}
 
 
 def draw_charts(run: RunData) -> list[Chart]:
-    """Return the known charts that the run has numbers for."""
-    return [chart for plan in PLANS if (chart := _draw(run, plan))]
+    """Return the charts of ``CHARTS`` that the run has numbers for."""
+    return [chart for spec in CHARTS if (chart := _draw(run, spec))]
 
 
-def draw_others(run: RunData, most: int = 24) -> list[Chart]:
-    """Return a small chart for each metric that no known chart shows (one rule's reward, ``sft``)."""
-    elsewhere = _KNOWN | _ELSEWHERE
-    keys = [key for key in run.metric_names() if key not in elsewhere and not key.startswith("guard/")]
-    # A key is free text from a file: the template, which escapes, writes it as the title; the SVG must not.
-    charts = [_draw(run, Plan(key, "", {key: "value"})) for key in keys[:most]]
+def draw_other_metrics(run: RunData, most: int = 24) -> list[Chart]:
+    """Return a chart for each metric that ``CHARTS`` does not show (one rule's reward, ``sft``)."""
+    excluded = _KNOWN | _NOT_DRAWN
+    keys = [key for key in run.metric_names() if key not in excluded and not key.startswith("guard/")]
+    # A key is free text from a file: only the template, which escapes, may write it, not the SVG.
+    charts = [_draw(run, ChartSpec(key, "", {key: "value"})) for key in keys[:most]]
     return [chart for chart in charts if chart]
 
 
-def _draw(run: RunData, plan: Plan) -> Chart | None:
-    lines = {label: run.series(key) for key, label in plan.lines.items()}
-    points = {key: run.series(key) for key in plan.points}
+def _draw(run: RunData, spec: ChartSpec) -> Chart | None:
+    lines = {label: run.series(key) for key, label in spec.lines.items()}
+    points = {key: run.series(key) for key in spec.points}
     if not any(lines.values()) and not any(points.values()):
         return None
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": plan.title}):
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": spec.title}):
         figure = Figure(figsize=(4.6, 2.7), layout="constrained")
         axes = figure.add_subplot()
-        if plan.band:
-            _draw_band(axes, run, next(iter(plan.lines)), plan.band)
+        if spec.band:
+            _draw_band(axes, run, next(iter(spec.lines)), spec.band)
         for color, (label, series) in zip(_SERIES, lines.items(), strict=False):
             _draw_line(axes, series, label, color)
         for key, series in points.items():
-            _draw_points(axes, run, series, plan.points[key])
-        _finish(axes, plan.percent)
-        return Chart(plan.title, plan.about, _to_svg(figure))
+            _draw_points(axes, run, series, spec.points[key])
+        _finish(axes, spec.percent)
+        return Chart(spec.title, spec.about, _to_svg(figure))
 
 
 def _draw_line(axes: Axes, series: Series, label: str, color: str) -> None:
@@ -224,14 +230,14 @@ def _finish(axes: Axes, percent: bool) -> None:
 
 
 def shorten_series(series: Series, most: int = MOST_POINTS) -> list[tuple[float, float]]:
-    """Return at most ``most`` points, each the mean (of both coordinates) of as many neighbours."""
+    """Return at most ``most`` points, each the mean (of both coordinates) of equally many adjacent ones."""
     size = -(-len(series) // most)
     blocks = [series[start : start + size] for start in range(0, len(series), size)] if size else []
     return [(_mean([at for at, _ in block]), _mean([value for _, value in block])) for block in blocks]
 
 
 def rolling_mean(values: Sequence[float], window: int) -> list[float]:
-    """Return the mean of the ``window`` values (an odd count) around each place; of fewer at the ends."""
+    """Return the mean of the ``window`` values (an odd number) around each position; of fewer at the ends."""
     half = window // 2
     return [_mean(values[max(0, at - half) : at + half + 1]) for at in range(len(values))]
 
@@ -247,6 +253,6 @@ def _to_svg(figure: Figure) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg))
-    for stand_in, variable in _COLORS.items():
-        svg = svg.replace(stand_in, variable)
+    for placeholder, variable in _COLORS.items():
+        svg = svg.replace(placeholder, variable)
     return svg

@@ -1,4 +1,4 @@
-"""Which rollouts the report shows: early, middle and late in the run, right and wrong."""
+"""Selection of the rollouts in the report: early, middle and late in the run, correct and wrong."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mm_cpgd.tracking import PromptRollout, ScoredCompletion, read_rollouts, rol
 
 STAGES = ("early", "middle", "late")
 READ_FILES, READ_PROMPTS = 12, 4
-"""Of each third of the run, and of each of these files."""
+"""Files of each third of the run, and prompts of each of these files."""
 LARGEST_IMAGE = 2_000_000
-"""Bytes; a larger file is no thumbnail of ours, and is not inlined."""
+"""In bytes; a larger file is not one of this project's thumbnails and is not inlined."""
 _TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
 
 
@@ -23,7 +23,7 @@ class ShownRollout:
     """A rollout in the report.
 
     Attributes:
-        right: completions with the right answer.
+        right: number of completions with the right answer.
         images: data URLs.
     """
 
@@ -37,14 +37,14 @@ class ShownRollout:
 def choose_rollouts(folder: Path, per_stage: int = 4) -> list[ShownRollout]:
     """Return up to ``per_stage`` prompts of each third of the run.
 
-    However long the run, a few iterations spread over each third are read, and the first prompts of each,
-    which are those with pictures. From them come, in turn, the prompt answered best, the most divided, the
-    worst, the next divided; with a picture if there is one, from different iterations if that is as good.
+    A few iterations spread over each third are read, however long the run, and of each the first prompts,
+    which are those with images. Chosen from them are, in turn, the prompts whose share of right completions
+    is nearest to 1, 0.5, 0 and 0.5; prompts with images first, different iterations among equals.
     """
     files = rollout_files(folder)
     shown = []
     for stage, iterations in zip(STAGES, thirds(list(files)), strict=True):
-        read = {at: read_rollouts(files[at], READ_PROMPTS) for at in spread(iterations, READ_FILES)}
+        read = {at: read_rollouts(files[at], READ_PROMPTS) for at in evenly_spaced(iterations, READ_FILES)}
         found = [(at, prompt) for at, prompts in read.items() for prompt in prompts]
         for at, prompt in _choose(found, per_stage):
             images = tuple(url for name in prompt.images if (url := _data_url(folder / "images", name)))
@@ -54,20 +54,20 @@ def choose_rollouts(folder: Path, per_stage: int = 4) -> list[ShownRollout]:
 
 
 def thirds(items: Sequence[int]) -> list[list[int]]:
-    """Cut a list into three parts of as equal length as can be, in order."""
-    cuts = [round(len(items) * part / 3) for part in range(4)]
+    """Split a list, in order, into three lists of nearly equal length."""
+    cuts = [round(len(items) * third / 3) for third in range(4)]
     return [list(items[start:end]) for start, end in pairwise(cuts)]
 
 
-def spread(items: Sequence[int], most: int) -> list[int]:
-    """Return up to ``most`` items at even distances, the first and the last included."""
+def evenly_spaced(items: Sequence[int], most: int) -> list[int]:
+    """Return up to ``most`` items at even distances, including the first and the last."""
     if len(items) <= most:
         return list(items)
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
 def is_right(completion: ScoredCompletion) -> bool:
-    """Whether the answer is right: by the rule ``accuracy``, or else by the first rule there is."""
+    """Whether the answer is right: by the rule ``accuracy`` if present, otherwise by the first rule."""
     verdicts = completion.components
     verdict = verdicts.get("accuracy") or next(iter(verdicts.values()), None)
     return verdict is not None and verdict.status == "correct"
@@ -88,14 +88,14 @@ def _choose(found: list[tuple[int, PromptRollout]], count: int) -> list[tuple[in
 def _distance(prompt: PromptRollout, wanted: float) -> float:
     completions = prompt.completions
     right = sum(is_right(completion) for completion in completions) / max(1, len(completions))
-    # In quarters, so that between prompts that are about as good the iteration decides.
+    # In quarters, so that the iteration decides between prompts that are nearly equal.
     return round(abs(right - wanted) * 4)
 
 
 def _data_url(folder: Path, name: str) -> str | None:
-    """Return an image file of the folder as a data URL; None if it is absent or no picture of ours.
+    """Return an image file of the folder as a data URL; None if it is absent or cannot be a stored thumbnail.
 
-    The name comes from a file that another may have written: only its last part counts.
+    The name comes from a file that is not trusted: only its last component is used.
     """
     file = folder / Path(name).name
     kind = _TYPES.get(file.suffix)

@@ -1,41 +1,36 @@
-"""Puts the report's page together."""
+"""Training report: one HTML page from what a run folder holds."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from mm_cpgd.config.yaml import dump_yaml
-from mm_cpgd.report.charts import draw_charts, draw_others
+from mm_cpgd.report.charts import draw_charts, draw_other_metrics
 from mm_cpgd.report.examples import choose_rollouts, is_right
+from mm_cpgd.report.html import template_environment
 from mm_cpgd.report.run_data import RunData, Share, load_run, number
 from mm_cpgd.tracking.files import writing
 
-LONGEST_TEXT = 6_000
-"""Characters of a completion that are shown."""
-# C0 and C1 control characters but tab and newline, lone surrogates, and the marks that reorder text.
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
-
 
 def write_report(run: Path) -> Path:
-    """Write ``report.html`` into a run folder from what lies there, and return its path.
+    """Write ``report.html`` into a run folder and return its path.
 
     Reads ``config.yaml``, ``metrics.jsonl``, ``summary.json`` and ``rollouts/``; each may be absent, but not
-    both of the first two. Raises ``UserError`` for a folder that is no run, or a broken file in it.
+    both of the first two. Raises ``UserError`` if the folder is no run folder or a file in it is broken.
     """
     data = load_run(run)
-    page = _environment().get_template("report.html.jinja").render(
+    environment = template_environment("mm_cpgd", "report")
+    environment.filters |= {each.__name__: each for each in (interval, signed, score, is_right)}
+    page = environment.get_template("report.html.jinja").render(
         name=str(data.setting("name") or run.resolve().name),
         facts=facts(data),
         before=data.held_out()[0],
         after=data.held_out()[1],
         charts=draw_charts(data),
-        others=draw_others(data),
+        others=draw_other_metrics(data),
         rollouts=choose_rollouts(run / "rollouts"),
         config=dump_yaml(dict(data.config)) if data.config else "",
     )  # fmt: skip
@@ -48,9 +43,9 @@ def write_report(run: Path) -> Path:
 
 
 def facts(data: RunData) -> list[tuple[str, str]]:
-    """Return the header's labels and values; what a run lacks is left out."""
+    """Return the labels and values of the header; values that the run does not have are left out."""
     rows = data.metrics
-    written = {
+    values = {
         "Model": data.setting("policy.model"),
         "Algorithm": data.setting("algorithm.recipe") or data.setting("algorithm.surrogate.name"),
         "Iterations": f"{rows[-1]['iteration']:,}" if rows else None,
@@ -62,7 +57,7 @@ def facts(data: RunData) -> list[tuple[str, str]]:
         "Skipped steps": _count(data, "optimizer/skipped"),
         "Guard": _guard(data),
     }
-    return [(label, str(value)) for label, value in written.items() if value is not None]
+    return [(label, str(value)) for label, value in values.items() if value is not None]
 
 
 def duration(seconds: float) -> str:
@@ -73,18 +68,6 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def visible(text: Any, longest: int = LONGEST_TEXT) -> str:
-    """Return text without control characters (each becomes �), cut with a note of how much is missing."""
-    whole = _UNSEEN.sub("�", str(text).replace("\r\n", "\n"))
-    rest = len(whole) - longest
-    return whole if rest <= 0 else f"{whole[:longest]}… ({rest:,} more characters)"
-
-
-def percent(value: float) -> str:
-    """Return ``41.8 %``."""
-    return f"{100 * value:.1f} %"
 
 
 def interval(share: Share) -> str:
@@ -110,21 +93,21 @@ def _batch(rollout: Any) -> str | None:
     return f"{rollout['prompts']} × {rollout['completions']}"
 
 
-def _seconds(data: RunData, part: str) -> str | None:
-    seconds = number(data.summary.get("seconds", {}).get(part)) if _has_seconds(data) else None
-    if seconds is None and part == "rl":
+def _seconds(data: RunData, phase: str) -> str | None:
+    seconds = number(data.summary.get("seconds", {}).get(phase)) if _has_seconds(data) else None
+    if seconds is None and phase == "rl":
         seconds = sum(value for _, value in data.series("seconds/iteration")) or None
     return None if seconds is None else duration(seconds)
 
 
 def _guard(data: RunData) -> str | None:
-    """When it alarmed and where it went back; None if it was silent."""
+    """Return when the guard alarmed and rolled back; None if it never alarmed."""
     alarmed = [iteration for iteration, count in data.series("guard/alarms") if count]
     if not alarmed:
         return None
-    back = ", ".join(f"{i} → {target:.0f}" for i, target in data.series("guard/rolled_back_to"))
-    said = f"alarm in {len(alarmed):,} of {len(data.metrics):,} iterations, first in {alarmed[0]:,}"
-    return f"{said}; went back {back}" if back else said
+    rollbacks = ", ".join(f"{i} → {target:.0f}" for i, target in data.series("guard/rolled_back_to"))
+    alarms = f"alarm in {len(alarmed):,} of {len(data.metrics):,} iterations, first in {alarmed[0]:,}"
+    return f"{alarms}; rolled back {rollbacks}" if rollbacks else alarms
 
 
 def _has_seconds(data: RunData) -> bool:
@@ -134,18 +117,3 @@ def _has_seconds(data: RunData) -> bool:
 def _count(data: RunData, key: str) -> str | None:
     total = sum(value for _, value in data.series(key))
     return f"{total:,.0f}" if total else None
-
-
-def _environment() -> jinja2.Environment:
-    # Autoescape by hand: jinja guesses from the file's ending, and .jinja is none that it escapes.
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mm_cpgd", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        part.__name__: part for part in (visible, percent, interval, signed, score, is_right)
-    }
-    return environment

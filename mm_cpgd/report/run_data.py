@@ -1,4 +1,4 @@
-"""What the report reads from a run folder; everything in it may be absent, half written or hostile."""
+"""Input of the report: the files of a run folder, any of which may be absent, incomplete or hostile."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from mm_cpgd.config.yaml import read_yaml
 from mm_cpgd.errors import UserError
+from mm_cpgd.statistics import Z95, wilson_bounds
 from mm_cpgd.tracking import read_metrics
 
 Series = list[tuple[int, float]]
@@ -22,7 +23,7 @@ class Share:
     """A share of n with its 95 % Wilson score interval.
 
     Attributes:
-        n: None when it was not recorded; then there is no interval.
+        n: number of rows; None when it was not recorded, and then there is no interval.
         low: lower end, as a share.
         high: upper end.
     """
@@ -35,10 +36,10 @@ class Share:
 
 @dataclass(frozen=True)
 class RunData:
-    """A run's files.
+    """Contents of a run folder.
 
     Attributes:
-        config: ``config.yaml`` as it stands, not validated, so that old runs stay readable.
+        config: ``config.yaml``, not validated, so that old runs stay readable.
         metrics: rows of ``metrics.jsonl``.
         summary: ``summary.json``; empty if absent.
     """
@@ -49,20 +50,20 @@ class RunData:
     summary: Mapping[str, Any]
 
     def series(self, key: str) -> Series:
-        """Return the finite numbers of one metric by iteration."""
+        """Return the finite values of one metric by iteration."""
         points = ((row["iteration"], number(row.get(key))) for row in self.metrics)
         return [(iteration, value) for iteration, value in points if value is not None]
 
     def metric_names(self) -> list[str]:
-        """Return all metrics that occur, in the order in which they first do."""
+        """Return the names of all metrics, in order of first occurrence."""
         return list(dict.fromkeys(key for row in self.metrics for key in row if key != "iteration"))
 
     def setting(self, dotted: str) -> Any:
-        """Return ``config["policy"]["model"]`` for ``policy.model``, None if it is not there."""
+        """Return ``config["policy"]["model"]`` for ``policy.model``, None if it is absent."""
         return lookup(self.config, dotted)
 
     def held_out(self) -> tuple[Share | None, Share | None]:
-        """Return held-out accuracy before and after, from the summary or else from the metrics."""
+        """Return held-out accuracy before and after training, from the summary or else from the metrics."""
         evaluations = self.series("eval/accuracy")
         counts = self.series("eval/n")
         n = number(lookup(self.summary, "accuracy.n")) or (counts[-1][1] if counts else None)
@@ -74,7 +75,7 @@ class RunData:
 
 
 def load_run(folder: Path) -> RunData:
-    """Read a run folder. Raises ``UserError`` if it is none."""
+    """Read a run folder. Raises ``UserError`` if the folder is absent or holds no run."""
     if not folder.is_dir():
         raise UserError(f"run folder {folder} does not exist; check the path")
     config, metrics = folder / "config.yaml", folder / "metrics.jsonl"
@@ -89,26 +90,19 @@ def load_run(folder: Path) -> RunData:
 
 
 def share(value: float | None, n: float | None) -> Share | None:
-    """Return a share with its interval, None for no value or one that is no share."""
+    """Return a share with its interval; None for None or a value outside 0 to 1."""
     if value is None or not 0 <= value <= 1:
         return None
     if not n or n < 1:
         return Share(value, None)
-    low, high = wilson(value, n)
-    return Share(value, int(n), low, high)
-
-
-def wilson(value: float, n: float, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Return the Wilson score interval of a share of n (Wilson 1927, without continuity correction)."""
-    center = (value + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(value * (1 - value) / n + z * z / (4 * n * n))
-    return max(0.0, center - half), min(1.0, center + half)
+    low, high = wilson_bounds(value, n, Z95)
+    return Share(value, int(n), max(0.0, low), min(1.0, high))
 
 
 def lookup(tree: Any, dotted: str) -> Any:
-    """Return a nested value, None where the way there ends."""
-    for part in dotted.split("."):
-        tree = tree.get(part) if isinstance(tree, Mapping) else None
+    """Return a nested value, None if a key on the path is absent."""
+    for key in dotted.split("."):
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
     return tree
 
 
@@ -128,5 +122,5 @@ def _read_summary(path: Path) -> Mapping[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: broken JSON ({error}); remove the file or mend it") from None
+        raise UserError(f"{path}: broken JSON ({error}); remove or fix the file") from None
     return value if isinstance(value, Mapping) else {}

@@ -1,4 +1,4 @@
-"""Sampling completions from the policy."""
+"""Rollout engines: sampling of completions from the policy, by the policy itself or by vLLM."""
 
 from mm_cpgd.rollout.engine import Completion, Group, RolloutEngine, Sampling
 from mm_cpgd.rollout.local import LocalEngine

@@ -1,4 +1,4 @@
-"""The interface that every sampling engine keeps."""
+"""Interface of the rollout engines: sampling options, completions, groups."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn; temperature 0 takes the most probable token."""
+    """Sampling options; temperature 0 means greedy decoding."""
 
     max_new_tokens: int
     temperature: float = 1.0
@@ -25,13 +25,13 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Completion:
-    """One sampled answer.
+    """One sampled completion.
 
     Attributes:
         tokens: (T_i,) ids, the end token included if there is one.
-        logprobs: (T_i,) log-probabilities at temperature 1 when sampled.
-        text: decoded without control tokens.
-        finished: False when the length limit cut it off.
+        logprobs: (T_i,) log-probabilities under the sampling policy, at temperature 1.
+        text: the decoded tokens, without control tokens.
+        finished: False if the length limit was reached before an end token.
     """
 
     tokens: Tensor
@@ -40,22 +40,22 @@ class Completion:
     finished: bool
 
 
-# The G completions of one prompt.
+# G completions of one prompt.
 Group = list[Completion]
 
 
 class RolloutEngine(Protocol):
-    """Samples completions; ``load_weights`` is called after every update."""
+    """Samples completions; ``load_weights`` must be called after every update of the policy."""
 
     def generate(
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, seeds: Sequence[Sequence[int]]
     ) -> list[Group]:
         """Sample ``len(seeds[p])`` completions of each prompt p.
 
-        The seed of a completion fixes its text, whatever else is sampled beside it.
+        The seed of a completion determines its tokens, independent of the rest of the batch.
         """
         ...
 
     def load_weights(self, policy: Policy) -> None:
-        """Take over the policy's weights."""
+        """Use the policy's current weights from now on."""
         ...

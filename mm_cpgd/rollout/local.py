@@ -1,4 +1,4 @@
-"""Local sampling engine: the training model itself samples, each prompt run once for its completions."""
+"""Local rollout engine: sampling by the policy itself, each prompt computed once for all its completions."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor
 
 from mm_cpgd.policy.batch import EncodedPrompt
 from mm_cpgd.policy.policy import Policy
-from mm_cpgd.rollout.decoding import start
+from mm_cpgd.rollout.decoding import prefill
 from mm_cpgd.rollout.engine import Completion, Group, Sampling
 
-# Share of finished completions that are decoded along before they are sorted out.
-WASTE = 1 / 8
+# Largest share of finished completions in the decoded batch; above it they are removed.
+MAX_FINISHED_SHARE = 1 / 8
 
 
 class LocalEngine:
     """Samples with the policy's own weights.
 
     Args:
-        policy: the live policy; updates are seen at once.
-        batch_prompts: prompts decoded together.
+        policy: the live policy; updates take effect immediately.
+        batch_prompts: prompts decoded in one batch.
     """
 
     def __init__(self, policy: Policy, batch_prompts: int = 32) -> None:
@@ -30,22 +30,24 @@ class LocalEngine:
         self.batch_prompts = batch_prompts
 
     def load_weights(self, policy: Policy) -> None:
-        """Nothing to copy: the engine samples from the policy itself."""
+        """Sample from this policy; nothing is copied."""
         self.policy = policy
 
     @torch.no_grad()
     def generate(
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, seeds: Sequence[Sequence[int]]
     ) -> list[Group]:
-        """See ``RolloutEngine.generate``; prompts of a call must have equally many completions."""
+        """See ``RolloutEngine.generate``; all prompts of a call must have the same number of seeds."""
         counts = [len(group) for group in seeds]
         if len(counts) != len(prompts) or len(set(counts)) > 1:
-            raise ValueError(f"{len(prompts)} prompts with {counts} seeds; every prompt needs equally many")
+            raise ValueError(
+                f"{len(prompts)} prompts with {counts} seeds; every prompt needs the same number of seeds"
+            )
         groups: list[Group] = []
         with _evaluation_mode(self.policy):
             for first in range(0, len(prompts), self.batch_prompts):
-                part = slice(first, first + self.batch_prompts)
-                groups += self._decode(prompts[part], sampling, seeds[part])
+                batch = slice(first, first + self.batch_prompts)
+                groups += self._decode(prompts[batch], sampling, seeds[batch])
         return groups
 
     def _decode(
@@ -60,10 +62,10 @@ class LocalEngine:
         logprobs = torch.zeros(count, sampling.max_new_tokens, device=device)
         lengths = torch.zeros(count, dtype=torch.long, device=device)
         finished = torch.zeros(count, dtype=torch.bool, device=device)
-        state = start(policy, prompts, copies, sampling.max_new_tokens)
-        rows = torch.arange(count, device=device)  # that are still decoded
+        decoder = prefill(policy, prompts, copies, sampling.max_new_tokens)
+        rows = torch.arange(count, device=device)  # rows in the decoded batch
         for step in range(sampling.max_new_tokens):
-            logits = state.logits.float()
+            logits = decoder.logits.float()
             token = draw(logits.index_fill(-1, forbidden, -torch.inf), uniforms[rows, step], sampling)
             tokens[rows, step] = token
             logprobs[rows, step] = logits.log_softmax(-1).gather(-1, token.unsqueeze(-1)).squeeze(-1)
@@ -72,17 +74,17 @@ class LocalEngine:
             running = (~finished[rows]).nonzero().squeeze(1)
             if not len(running) or step + 1 == sampling.max_new_tokens:
                 break
-            if len(running) <= len(rows) * (1 - WASTE):
-                state.keep(running)
+            if len(running) <= len(rows) * (1 - MAX_FINISHED_SHARE):
+                decoder.keep(running)
                 rows, token = rows[running], token[running]
-            state.advance(token)
+            decoder.advance(token)
         return self._groups(tokens, logprobs, lengths, finished, copies)
 
     def _groups(
         self, tokens: Tensor, logprobs: Tensor, lengths: Tensor, finished: Tensor, copies: int
     ) -> list[Group]:
         sizes = lengths.tolist()
-        # As lists: decoding a tensor is slower than sampling it, for a tiny model.
+        # As lists: for a tiny model, decoding tensors to text takes longer than sampling.
         own = [row[:length] for row, length in zip(tokens.tolist(), sizes, strict=True)]
         texts = self.policy.tokenizer.batch_decode(own, skip_special_tokens=True)
         rows = zip(tokens.cpu(), logprobs.cpu(), sizes, texts, finished.tolist(), strict=True)
@@ -94,7 +96,7 @@ class LocalEngine:
 
 @contextlib.contextmanager
 def _evaluation_mode(policy: Policy) -> Iterator[None]:
-    """Sample in evaluation mode: in training mode gradient checkpointing would switch the cache off."""
+    """Put the policy in evaluation mode: in training mode gradient checkpointing disables the cache."""
     training = policy.training
     policy.eval()
     try:
@@ -104,7 +106,7 @@ def _evaluation_mode(policy: Policy) -> Iterator[None]:
 
 
 def _uniforms(seeds: Sequence[Sequence[int]], count: int) -> Tensor:
-    """Return (N, count) numbers in [0, 1), each row from its own seed alone."""
+    """Return (N, count) uniform numbers in [0, 1), each row drawn from its own seed."""
     rows = [
         torch.rand(count, generator=torch.Generator().manual_seed(seed)) for group in seeds for seed in group
     ]
@@ -112,13 +114,13 @@ def _uniforms(seeds: Sequence[Sequence[int]], count: int) -> Tensor:
 
 
 def draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
-    """Draw by inverting the cumulative distribution, so that a row's uniform number fixes its token.
+    """Sample by inverting the cumulative distribution, so that a row's uniform number determines its token.
 
     Args:
-        logits: (N, V) float32; forbidden tokens already at -inf.
+        logits: (N, V) float32; forbidden tokens already set to -inf.
         uniforms: (N,) in [0, 1).
-        sampling: temperature divides first; then top-k, top-p and min-p cut, each on the probabilities that
-            the one before left. Top-k keeps all tokens that tie with the k-th; top-p keeps the token that
+        sampling: applied in the order temperature, top-k, top-p, min-p, each on the probabilities that the
+            previous one left. Top-k keeps all tokens that tie with the k-th; top-p keeps the token that
             crosses the threshold; min-p is relative to the most probable token.
 
     Returns:
@@ -126,17 +128,17 @@ def draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
     """
     if sampling.temperature == 0:
         return logits.argmax(-1)
-    probabilities = _cut((logits / sampling.temperature).softmax(-1), sampling)
-    # In float64: over 150,000 tokens a float32 sum would drift, and u times the total could round up to it.
+    probabilities = _truncate((logits / sampling.temperature).softmax(-1), sampling)
+    # In float64: over 150,000 tokens a float32 sum is inaccurate, and u · total could round up to total.
     cumulative = probabilities.cumsum(-1, dtype=torch.float64)
-    wanted = uniforms.unsqueeze(-1) * cumulative[:, -1:]
-    tokens = torch.searchsorted(cumulative, wanted, right=True).squeeze(-1)
-    # Only logits that are not finite lead past the end; the caller sees them in the log-probabilities.
+    targets = uniforms.unsqueeze(-1) * cumulative[:, -1:]
+    tokens = torch.searchsorted(cumulative, targets, right=True).squeeze(-1)
+    # Only non-finite logits lead past the end; the caller finds them in the log-probabilities.
     return tokens.clamp(max=logits.shape[-1] - 1)
 
 
-def _cut(probabilities: Tensor, sampling: Sampling) -> Tensor:
-    """Set to zero what top-k, top-p and min-p exclude; the result is not normalised."""
+def _truncate(probabilities: Tensor, sampling: Sampling) -> Tensor:
+    """Set the probabilities excluded by top-k, top-p and min-p to zero; the result is not normalised."""
     if sampling.top_k:
         kth = probabilities.topk(min(sampling.top_k, probabilities.shape[-1])).values[:, -1:]
         probabilities = probabilities.where(probabilities >= kth, 0.0)

@@ -1,6 +1,6 @@
-"""Sampling with vLLM: it reads the same conversations, with the weights of the policy after every update.
+"""Rollout engine on vLLM: it gets the same conversations, and the policy's weights after every update.
 
-Whether vLLM runs in this process or as a server is the backend's affair (``vllm_backends``).
+The backend (``vllm_backends``) determines whether vLLM runs in this process or as a server.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from mm_cpgd.policy import Policy
 
 
-# The strongest that vLLM takes: e⁻¹⁰⁰ of its probability is left to such a token.
-_NEVER = -100.0
+# The strongest logit bias that vLLM accepts: it multiplies the odds of a token by e⁻¹⁰⁰.
+_FORBIDDEN_BIAS = -100.0
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """What vLLM says of one completion.
+class VllmCompletion:
+    """One completion as vLLM returns it.
 
     Attributes:
-        prompt_ids: the prompt as it read it, image tokens included.
-        token_ids: of the completion, the end token included.
-        logprobs: of these tokens at temperature 1, before anything was cut or forbidden (vLLM's
-            ``raw_logprobs``).
+        prompt_ids: the prompt as vLLM tokenized it, image tokens included.
+        token_ids: tokens of the completion, the end token included.
+        logprobs: log-probabilities of these tokens at temperature 1, before top-k, top-p, min-p and biases
+            (vLLM's ``raw_logprobs``).
     """
 
     prompt_ids: Sequence[int]
@@ -43,42 +43,42 @@ class Sampled:
     logprobs: Sequence[float | None]
 
 
-class Backend(Protocol):
-    """A vLLM, wherever it runs."""
+class VllmBackend(Protocol):
+    """A vLLM instance, in this process or behind a server."""
 
-    def image_part(self, image: Image.Image) -> dict[str, Any]:
-        """Return the part of a message that carries an image."""
+    def image_content(self, image: Image.Image) -> dict[str, Any]:
+        """Return the content item of a message for an image."""
         ...
 
     def chat(
         self, conversations: Sequence[list[dict[str, Any]]], seeds: Sequence[int], options: Mapping[str, Any]
-    ) -> list[Sampled]:
-        """Answer each conversation once, with its own seed and the sampling options of vLLM."""
+    ) -> list[VllmCompletion]:
+        """Sample one completion per conversation, each with its own seed, with vLLM's sampling options."""
         ...
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Replace the weights, and forget what was cached under the old ones."""
+        """Replace the weights and clear caches of the old ones."""
         ...
 
 
 class VllmEngine:
     """A ``RolloutEngine`` on vLLM.
 
-    Every completion is a request of its own, so that its seed is its own; that the prompt runs once for all
-    of them is left to vLLM's prefix cache. The same seed gives the same text as far as vLLM's kernels do not
-    depend on what else is in the batch.
+    Every completion is a separate request with its own seed; vLLM's prefix cache lets the requests of a group
+    share the computation of their prompt. The same seed gives the same text as far as vLLM's kernels do not
+    depend on the rest of the batch.
 
     Args:
-        policy: tells end tokens and forbidden tokens, and decodes.
-        backend: samples.
+        policy: provides end tokens, forbidden tokens and the tokenizer.
+        backend: does the sampling.
     """
 
-    def __init__(self, policy: Policy, backend: Backend) -> None:
+    def __init__(self, policy: Policy, backend: VllmBackend) -> None:
         self.policy = policy
         self.backend = backend
 
     def load_weights(self, policy: Policy) -> None:
-        """Send the policy's weights."""
+        """Send the policy's weights to vLLM."""
         self.policy = policy
         self.backend.load(named_weights(policy))
 
@@ -88,31 +88,33 @@ class VllmEngine:
         """See ``RolloutEngine.generate``.
 
         Raises:
-            UserError: vLLM reads a prompt otherwise than the policy does.
+            UserError: vLLM tokenizes a prompt differently from the policy.
         """
         if len(seeds) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts, but seeds for {len(seeds)}")
         owners = [p for p, group in enumerate(seeds) for _ in group]
-        asked = [self._conversation(prompt) for prompt in prompts]
+        conversations = [self._conversation(prompt) for prompt in prompts]
         flat = [seed for group in seeds for seed in group]
-        sampled = self.backend.chat([asked[p] for p in owners], flat, self._options(sampling))
+        sampled = self.backend.chat([conversations[p] for p in owners], flat, self._options(sampling))
         groups: list[Group] = [[] for _ in prompts]
-        for owner, one in zip(owners, sampled, strict=True):
-            _check_prompt(prompts[owner], one)
-            groups[owner].append(self._completion(one))
+        for owner, completion in zip(owners, sampled, strict=True):
+            _check_prompt(prompts[owner], completion)
+            groups[owner].append(self._completion(completion))
         return groups
 
     def _conversation(self, prompt: EncodedPrompt) -> list[dict[str, Any]]:
-        """Return the messages with the images in them."""
+        """Return the prompt's messages with the images inserted."""
         if prompt.conversation is None:
-            raise ValueError("a prompt without its conversation cannot be sent; encode it by PromptEncoder")
+            raise ValueError(
+                "a prompt without its conversation cannot be sent to vLLM; encode it with PromptEncoder"
+            )
         images = iter(prompt.conversation.images)
 
-        def filled(part: dict[str, Any]) -> dict[str, Any]:
-            return self.backend.image_part(next(images).open()) if part["type"] == "image" else part
+        def with_image(item: dict[str, Any]) -> dict[str, Any]:
+            return self.backend.image_content(next(images).open()) if item["type"] == "image" else item
 
         return [
-            {**message, "content": [filled(part) for part in message["content"]]}
+            {**message, "content": [with_image(item) for item in message["content"]]}
             for message in prompt.conversation.messages
         ]
 
@@ -124,12 +126,12 @@ class VllmEngine:
             "min_p": sampling.min_p,
             "max_tokens": sampling.max_new_tokens,
             "stop_token_ids": self.policy.end_ids,
-            "logit_bias": dict.fromkeys(self.policy.forbidden_ids, _NEVER),
+            "logit_bias": dict.fromkeys(self.policy.forbidden_ids, _FORBIDDEN_BIAS),
         }
 
-    def _completion(self, sampled: Sampled) -> Completion:
+    def _completion(self, sampled: VllmCompletion) -> Completion:
         tokens = torch.tensor(sampled.token_ids, dtype=torch.long)
-        # None stands for NaN, which JSON has no way to write.
+        # None stands for NaN, which JSON cannot represent.
         values = [float("nan") if value is None else value for value in sampled.logprobs]
         if len(values) != len(tokens):
             raise ValueError(f"vLLM returned {len(tokens)} tokens with {len(values)} log-probabilities")
@@ -138,43 +140,43 @@ class VllmEngine:
         return Completion(tokens, torch.tensor(values, dtype=torch.float32), text, finished)
 
 
-def _check_prompt(prompt: EncodedPrompt, sampled: Sampled) -> None:
-    """Refuse completions of another prompt than the one that would be trained on."""
-    own, read = prompt.input_ids.tolist(), list(sampled.prompt_ids)
-    if own == read:
+def _check_prompt(prompt: EncodedPrompt, sampled: VllmCompletion) -> None:
+    """Raise unless vLLM tokenized the prompt as the policy does, which trains on the policy's tokens."""
+    own, other = prompt.input_ids.tolist(), list(sampled.prompt_ids)
+    if own == other:
         return
-    pairs = zip(own, read, strict=False)
-    place = next((i for i, (mine, its) in enumerate(pairs) if mine != its), min(len(own), len(read)))
+    pairs = zip(own, other, strict=False)
+    first = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(own), len(other)))
     raise UserError(
-        f"vLLM reads a prompt otherwise than the policy: {len(read):,} tokens instead of {len(own):,}, the "
-        f"first difference at token {place:,}; it has to have the same chat template and image limits "
-        "(policy.min_pixels and max_pixels; a server takes them by --mm-processor-kwargs)"
+        f"vLLM tokenizes a prompt differently from the policy: {len(other):,} tokens instead of "
+        f"{len(own):,}, first difference at token {first:,}; give it the same chat template and image limits "
+        "(policy.min_pixels and max_pixels; for a server --mm-processor-kwargs)"
     )
 
 
 def named_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
-    """Yield name and weight of every parameter, tied ones once; with adapters, merged copies on the CPU.
+    """Yield name and weight of every parameter, tied ones once; with adapters merged copies on the CPU.
 
     Raises:
-        UserError: the weights are spread over processes, so that no process has a whole one.
+        UserError: the weights are sharded, so that no process has a complete one.
     """
     if policy.adapter is None:
         for name, parameter in policy.model.named_parameters():
-            _check_whole(name, parameter)
+            _check_not_sharded(name, parameter)
             yield name, parameter.detach()
         return
     merged = merged_weights(policy.model)
     for name, parameter in policy.model.named_parameters():
         if ".lora_" not in name:
-            _check_whole(name, parameter)
+            _check_not_sharded(name, parameter)
             plain = name.replace(".base_layer.", ".")
             yield plain, merged[plain]
 
 
-def _check_whole(name: str, parameter: Any) -> None:
+def _check_not_sharded(name: str, parameter: Any) -> None:
     # FSDP2 keeps a DTensor, DeepSpeed ZeRO-3 an empty tensor with an id.
     if hasattr(parameter, "full_tensor") or hasattr(parameter, "ds_id"):
         raise UserError(
-            f"rollout.engine=vllm cannot send {name}, which is spread over processes (FSDP or DeepSpeed "
+            f"rollout.engine=vllm cannot send {name}, which is sharded over processes (FSDP or DeepSpeed "
             "ZeRO-3); train with DDP"
         )

@@ -1,7 +1,7 @@
-"""vLLM in this process, or as a server on other GPUs.
+"""Backends of the vLLM engine: vLLM in this process, or as a server on other GPUs.
 
-Written against vLLM 0.22 to 0.31, as far as its public interfaces go. The server's protocol and the transfer
-of weights over NCCL are those of ``trl.generation.vllm_client``, which follows vLLM's changes.
+Written against the public interfaces of vLLM 0.22 to 0.31. The server's protocol and the transfer of weights
+over NCCL are those of ``trl.generation.vllm_client``, which follows vLLM's changes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from mm_cpgd.errors import RunEnded, UserError
-from mm_cpgd.rollout.vllm import Sampled
+from mm_cpgd.rollout.vllm import VllmCompletion
 
 MISSING = (
     "rollout.engine=vllm needs vLLM: pip install 'mm-cpgd[vllm]' (Linux with a GPU), or set "
@@ -28,14 +28,14 @@ MISSING = (
 )
 
 
-class Colocated:
+class ColocatedBackend:
     """vLLM in the training process, on the same GPU; every process has its own.
 
     Args:
         llm: a ``vllm.LLM``.
         make_params: ``vllm.SamplingParams``.
-        sleep: whether vLLM gives its GPU memory back while the policy is updated: weights go to CPU memory,
-            the key-value cache is let go.
+        sleep: whether vLLM releases its GPU memory while the policy is updated: weights are moved to CPU
+            memory, the key-value cache is dropped.
     """
 
     def __init__(self, llm: Any, make_params: Any, sleep: bool = False) -> None:
@@ -43,26 +43,26 @@ class Colocated:
         self.make_params = make_params
         self.sleep = sleep
         self._asleep: set[str] = set()
-        self._rest()
+        self._sleep()
 
-    def image_part(self, image: Image.Image) -> dict[str, Any]:
-        """See ``Backend.image_part``."""
+    def image_content(self, image: Image.Image) -> dict[str, Any]:
+        """See ``VllmBackend.image_content``."""
         return {"type": "image_pil", "image_pil": image}
 
     def chat(
         self, conversations: Sequence[list[dict[str, Any]]], seeds: Sequence[int], options: Mapping[str, Any]
-    ) -> list[Sampled]:
-        """See ``Backend.chat``."""
+    ) -> list[VllmCompletion]:
+        """See ``VllmBackend.chat``."""
         params = [self.make_params(**options, seed=seed, logprobs=0, detokenize=False) for seed in seeds]
         self._wake("weights", "kv_cache")
-        # The trainer's mixed precision is not vLLM's.
+        # The trainer's autocast must not apply to vLLM.
         with torch.autocast("cuda", enabled=False):
-            answers = self.llm.chat(list(conversations), sampling_params=params, use_tqdm=False)
-        self._rest()
-        return [_sampled(answer) for answer in answers]
+            outputs = self.llm.chat(list(conversations), sampling_params=params, use_tqdm=False)
+        self._sleep()
+        return [_completion(output) for output in outputs]
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """See ``Backend.load``."""
+        """See ``VllmBackend.load``."""
         self._wake("weights")
 
         def load(model: Any) -> None:
@@ -79,19 +79,19 @@ class Colocated:
             self.llm.wake_up(tags=needed)
             self._asleep -= set(needed)
 
-    def _rest(self) -> None:
+    def _sleep(self) -> None:
         if self.sleep:
             self.llm.sleep(level=1)
             self._asleep = {"weights", "kv_cache"}
 
 
-class Server:
-    """A ``vllm serve`` on other GPUs. Every process asks it; the main one sends the weights.
+class ServerBackend:
+    """A ``vllm serve`` on other GPUs. Every process sends requests; the main process sends the weights.
 
     Args:
         client: a ``trl.generation.vllm_client.VLLMClient``.
-        accelerator: of the run.
-        requests: under way at the same time, of this process.
+        accelerator: the run's accelerator.
+        requests: concurrent requests of this process.
     """
 
     def __init__(self, client: Any, accelerator: Accelerator, requests: int = 64) -> None:
@@ -100,8 +100,8 @@ class Server:
         self.requests = requests
         self._connected = False
 
-    def image_part(self, image: Image.Image) -> dict[str, Any]:
-        """See ``Backend.image_part``; PNG, so that nothing is lost on the way."""
+    def image_content(self, image: Image.Image) -> dict[str, Any]:
+        """See ``VllmBackend.image_content``; PNG, which is lossless."""
         buffer = io.BytesIO()
         image.save(buffer, format="PNG")
         data = base64.b64encode(buffer.getvalue()).decode()
@@ -109,32 +109,32 @@ class Server:
 
     def chat(
         self, conversations: Sequence[list[dict[str, Any]]], seeds: Sequence[int], options: Mapping[str, Any]
-    ) -> list[Sampled]:
-        """See ``Backend.chat``.
+    ) -> list[VllmCompletion]:
+        """See ``VllmBackend.chat``.
 
         Raises:
             RunEnded: the server fails.
         """
         named = ("temperature", "top_p", "top_k", "min_p", "max_tokens")
         extra = {name: value for name, value in options.items() if name not in named}
-        # Names in a JSON object are text.
+        # Keys of JSON objects are strings.
         extra["logit_bias"] = {str(token): bias for token, bias in options["logit_bias"].items()}
 
-        def ask(conversation: list[dict[str, Any]], seed: int) -> Sampled:
-            answer = self.client.chat(
+        def sample(conversation: list[dict[str, Any]], seed: int) -> VllmCompletion:
+            reply = self.client.chat(
                 [conversation],
                 logprobs=0,
                 generation_kwargs={**extra, "seed": seed},
                 **{name: options[name] for name in named},
             )
-            logprobs = [of_token[0] for of_token in answer["logprobs"][0]]
-            return Sampled(answer["prompt_ids"][0], answer["completion_ids"][0], logprobs)
+            logprobs = [of_token[0] for of_token in reply["logprobs"][0]]
+            return VllmCompletion(reply["prompt_ids"][0], reply["completion_ids"][0], logprobs)
 
         with _server_errors(self.client), ThreadPoolExecutor(self.requests) as threads:
-            return list(threads.map(ask, conversations, seeds))
+            return list(threads.map(sample, conversations, seeds))
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """See ``Backend.load``; returns on all processes when the server has the weights.
+        """See ``VllmBackend.load``; returns on all processes once the server has the weights.
 
         Raises:
             RunEnded: the server fails.
@@ -148,31 +148,32 @@ class Server:
         if not self._connected:
             self.client.init_communicator(device=self.accelerator.device)
             self._connected = True
-        described = [
+        metadata = [
             (name, str(value.dtype).removeprefix("torch."), list(value.shape)) for name, value in weights
         ]
         device = self.accelerator.device
-        self.client.update_named_params(described, ((name, value.to(device)) for name, value in weights))
+        self.client.update_named_params(metadata, ((name, value.to(device)) for name, value in weights))
         self.client.reset_prefix_cache()
 
 
 @contextmanager
 def _server_errors(client: Any) -> Iterator[None]:
-    """Turn what the client raises into a message; the run's checkpoints stay."""
+    """Turn exceptions of the client into ``RunEnded``; the run's checkpoints are not affected."""
     try:
         yield
-    except Exception as error:  # the client raises bare ones
+    except Exception as error:  # the client raises bare ``Exception``
         raise RunEnded(
-            f"the vLLM server {client.base_url} failed: {str(error)[:500]}; set it right and run the same "
-            "command with --resume"
+            f"the vLLM server {client.base_url} failed: {str(error)[:500]}; fix the server, then run the "
+            "same command with --resume"
         ) from error
 
 
-def _sampled(answer: Any) -> Sampled:
-    """Read a ``vllm.RequestOutput`` with one completion."""
-    output = answer.outputs[0]
-    logprobs = [of[token].logprob for token, of in zip(output.token_ids, output.logprobs, strict=True)]
-    return Sampled(answer.prompt_token_ids, list(output.token_ids), logprobs)
+def _completion(result: Any) -> VllmCompletion:
+    """Convert a ``vllm.RequestOutput`` with one completion."""
+    output = result.outputs[0]
+    pairs = zip(output.token_ids, output.logprobs, strict=True)
+    logprobs = [by_token[token].logprob for token, by_token in pairs]
+    return VllmCompletion(result.prompt_token_ids, list(output.token_ids), logprobs)
 
 
 def open_colocated(
@@ -187,25 +188,25 @@ def open_colocated(
     revision: str | None = None,
     image_limits: Mapping[str, int] | None = None,
     options: Mapping[str, Any] | None = None,
-) -> Colocated:
+) -> ColocatedBackend:
     """Start vLLM in this process.
 
     Args:
         model: hub name or folder.
-        processes: of the run; each of them starts a vLLM of its own, on its own GPU.
-        seed: of this process's vLLM; completions have seeds of their own.
-        memory_share: of the GPU's memory, for weights and key-value cache.
-        max_model_len: prompt and completion; None: the model's own.
-        sleep: see ``Colocated``.
+        processes: the run's number of processes; each starts its own vLLM on its own GPU.
+        seed: seed of this process's vLLM; completions have their own seeds.
+        memory_share: share of the GPU's memory for weights and key-value cache.
+        max_model_len: most tokens of prompt and completion together; None: the model's own limit.
+        sleep: see ``ColocatedBackend``.
         trust_remote_code: as for the policy.
-        revision: of the model.
+        revision: revision of the model on the hub.
         image_limits: ``min_pixels`` and ``max_pixels``, as for the policy.
-        options: more arguments of ``vllm.LLM``; they win.
+        options: further arguments of ``vllm.LLM``; they take precedence.
 
     Raises:
-        UserError: vLLM is not installed, or does not start.
+        UserError: vLLM is not installed or does not start.
     """
-    # The weights are handed over as they are, which only works within one process.
+    # Weights are passed as tensors without copying, which requires vLLM in this very process.
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     try:
         from vllm import LLM, SamplingParams
@@ -225,29 +226,29 @@ def open_colocated(
     if image_limits:
         settings["mm_processor_kwargs"] = dict(image_limits)
     if processes > 1:
-        # vLLM takes the place that the launcher gave this process instead of starting its own.
+        # vLLM uses the rank and device that the launcher gave this process and starts no processes itself.
         settings["distributed_executor_backend"] = "external_launcher"
     try:
         llm = LLM(**{**settings, **(options or {})})
     except (ValueError, OSError, RuntimeError) as error:
         raise UserError(f"vLLM does not start with {model}: {str(error)[:500]}") from error
-    return Colocated(llm, SamplingParams, sleep)
+    return ColocatedBackend(llm, SamplingParams, sleep)
 
 
 def open_server(
     url: str, accelerator: Accelerator, *, weights_port: int = 51216, wait: float = 240.0, requests: int = 64
-) -> Server:
-    """Reach a running server.
+) -> ServerBackend:
+    """Connect to a running server.
 
     Args:
-        url: of it, without ``/v1``.
-        accelerator: of the run.
-        weights_port: of the main process, over which weights are sent.
-        wait: seconds for it to come up.
-        requests: see ``Server``.
+        url: the server's address, without ``/v1``.
+        accelerator: the run's accelerator.
+        weights_port: port of the main process over which weights are sent.
+        wait: seconds to wait for the server to start.
+        requests: see ``ServerBackend``.
 
     Raises:
-        UserError: vLLM is not installed here (its NCCL transfer is needed), or the server does not answer.
+        UserError: vLLM is not installed here (its NCCL transfer is needed), or the server does not respond.
     """
     try:
         from trl.generation.vllm_client import VLLMClient
@@ -255,9 +256,9 @@ def open_server(
         client = VLLMClient(base_url=url, group_port=weights_port, connection_timeout=wait)
     except ImportError as error:
         raise UserError(MISSING) from error
-    except Exception as error:  # the client raises bare ones too
+    except Exception as error:  # the client also raises bare ``Exception``
         raise UserError(
-            f"rollout.vllm.url={url!r}: no vLLM server answers there ({str(error)[:300]}); start it as "
-            "docs/vllm.md says"
+            f"rollout.vllm.url={url!r}: no vLLM server responds there ({str(error)[:300]}); start it as "
+            "described in docs/vllm.md"
         ) from error
-    return Server(client, accelerator, requests)
+    return ServerBackend(client, accelerator, requests)

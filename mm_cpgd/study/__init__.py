@@ -1,1 +1,1 @@
-"""The stability study: which objectives collapse, at which learning rate and how many updates a batch."""
+"""Stability study: collapses of the objectives by learning rate and updates per rollout batch."""

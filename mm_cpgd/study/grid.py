@@ -1,4 +1,4 @@
-"""What is run: objectives × learning rates × updates a rollout batch × seeds, and the config of each run."""
+"""Grid of a study: objectives × learning rates × updates per rollout batch × seeds, and each run's config."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from mm_cpgd.config.schema import RunConfig
 from mm_cpgd.errors import UserError
 
 BASE = Path(__file__).with_name("run.yaml")
-# Training rows of seed s are drawn with this plus s; held-out pictures are the same for all runs.
-FIRST_ROWS = 10_000
-# Seeds that the sizes and rates of the grid were tried out on; they are not among the reported ones.
-TRIED_SEEDS = (101, 102, 103)
+TRAIN_SEED_OFFSET = 10_000
+"""Training rows of seed s are generated with this plus s; held-out rows are the same for all runs."""
+PILOT_SEEDS = (101, 102, 103)
+"""Seeds on which sizes and rates of the grid were chosen; they are not among the reported ones."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """An objective that takes part.
+    """An objective of the study.
 
     Attributes:
-        name: in files and on the command line.
-        label: in tables and pictures.
-        recipe: of the algorithm.
+        name: name in files and on the command line.
+        label: name in tables and plots.
+        recipe: recipe of the algorithm.
         changes: config overrides on top of the recipe.
-        note: what the changes are, for the page.
+        note: description of the changes, for the page.
     """
 
     name: str
@@ -44,7 +44,7 @@ METHODS = (
         "PG, std weight",
         "pg",
         ("algorithm.advantage={name: cpgd, weight: std}",),
-        "CPGD's advantage without clip and drift: the common ground of CPG, PGD and CPGD",
+        "is CPGD's advantage without clip and drift, which CPG, PGD and CPGD have in common",
     ),
     Method("cpg", "CPG", "cpg"),
     Method("pgd", "PGD", "pgd"),
@@ -61,24 +61,24 @@ METHODS = (
         "DAPO",
         "dapo",
         ("algorithm.selection.0.max_rounds=3",),
-        "samples up to 3 batches an iteration (its recipe: 10), which the other objectives do not",
+        "samples up to 3 batches per iteration (its recipe: 10); the other objectives sample one",
     ),
 )
 
 
 def rate_text(rate: float) -> str:
-    """Return a learning rate as people write it: ``2e-5``."""
+    """Return a learning rate in short form: ``2e-5``."""
     digits, _, exponent = f"{rate:.6e}".partition("e")
     return f"{float(digits):g}e{int(exponent)}"
 
 
 @dataclass(frozen=True)
 class Stress:
-    """How hard a run is pushed.
+    """Level of stress on a run's stability.
 
     Attributes:
         rate: learning rate.
-        updates: optimizer steps a rollout batch; √updates passes over √updates mini-batches.
+        updates: optimizer steps per rollout batch: √updates inner epochs over √updates mini-batches.
     """
 
     rate: float
@@ -86,13 +86,19 @@ class Stress:
 
     @property
     def label(self) -> str:
-        """For tables."""
+        """Name in tables."""
         return f"{rate_text(self.rate)} × {self.updates}"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One run."""
+    """One run of the grid, before it is run.
+
+    Attributes:
+        method: name of the objective.
+        stress: learning rate and updates.
+        seed: seed of prompts, their order and the sampled tokens.
+    """
 
     method: str
     stress: Stress
@@ -100,7 +106,7 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """Name of its files."""
         return f"{self.method}-lr{rate_text(self.stress.rate)}-u{self.stress.updates}-s{self.seed}"
 
 
@@ -111,8 +117,8 @@ class Grid:
     Attributes:
         methods: names out of ``METHODS``.
         rates: learning rates, ascending.
-        updates: optimizer steps a rollout batch, squares.
-        seeds: of prompts, their order and the sampled tokens.
+        updates: optimizer steps per rollout batch, squares.
+        seeds: seeds of prompts, their order and the sampled tokens.
         changes: config overrides for every run.
         quick: whether this is the small grid.
     """
@@ -126,11 +132,11 @@ class Grid:
 
     @property
     def stresses(self) -> list[Stress]:
-        """All levels, calm ones first."""
+        """All levels of stress, the lowest first."""
         return [Stress(rate, updates) for updates in self.updates for rate in self.rates]
 
     def trials(self) -> list[Trial]:
-        """All runs, seed after seed: a study that is broken off has whole grids of fewer seeds."""
+        """Return all runs, seed by seed: an interrupted study holds complete grids of fewer seeds."""
         return [
             Trial(method, stress, seed)
             for seed in self.seeds
@@ -139,7 +145,7 @@ class Grid:
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``grid.json``."""
+        """Return the grid as plain data, for ``grid.json``."""
         return asdict(self)
 
 
@@ -153,7 +159,7 @@ QUICK = Grid(
 
 
 def grid_from(values: dict[str, Any]) -> Grid:
-    """The inverse of ``Grid.as_dict``, also after JSON."""
+    """Return the grid of ``Grid.as_dict``, also after a round trip through JSON."""
     plain: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
     }
@@ -161,19 +167,19 @@ def grid_from(values: dict[str, Any]) -> Grid:
 
 
 def seeds_of(text: str) -> tuple[int, ...]:
-    """Return the seeds of ``1,2,7`` or ``1-8``.
+    """Parse seeds of the form ``1,2,7`` or ``1-8``.
 
     Raises:
-        UserError: it is neither, or a seed is one of ``TRIED_SEEDS``.
+        UserError: it is neither, or a seed is one of ``PILOT_SEEDS``.
     """
     try:
-        seeds = [seed for part in text.split(",") for seed in _span(part)]
+        seeds = [seed for piece in text.split(",") for seed in _span(piece)]
     except ValueError:
-        raise UserError(f"--seeds {text!r} is neither of the form 1,2,7 nor 1-8; write one of them") from None
-    if tried := sorted(set(seeds) & set(TRIED_SEEDS)):
-        raise UserError(f"--seeds: the grid was sized on seed {tried[0]}; report others, for instance 1-5")
+        raise UserError(f"--seeds {text!r} is neither of the form 1,2,7 nor 1-8; use one of them") from None
+    if pilot := sorted(set(seeds) & set(PILOT_SEEDS)):
+        raise UserError(f"--seeds: the grid was chosen on seed {pilot[0]}; report others, for instance 1-5")
     if not seeds:
-        raise UserError(f"--seeds {text!r} names no seed; give at least one")
+        raise UserError(f"--seeds {text!r} names no seed; name at least one")
     return tuple(dict.fromkeys(seeds))
 
 
@@ -183,7 +189,7 @@ def _span(text: str) -> Sequence[int]:
 
 
 def method_named(name: str) -> Method:
-    """Return the method of this name, which a ``Grid`` holds."""
+    """Return the method of this name."""
     return next(method for method in METHODS if method.name == name)
 
 
@@ -192,31 +198,33 @@ def config_of(trial: Trial, output: Path, changes: Sequence[str] = ()) -> RunCon
 
     Args:
         trial: the run.
-        output: its folder.
-        changes: overrides, over all else.
+        output: its run folder.
+        changes: overrides that are applied last.
 
     Raises:
-        UserError: a change is not possible.
+        UserError: a change is not valid.
     """
     method, updates = method_named(trial.method), trial.stress.updates
-    passes = round(updates**0.5)
-    if passes**2 != updates:
-        raise UserError(f"{updates} updates a rollout batch: must be a square, passes × as many mini-batches")
+    epochs = round(updates**0.5)
+    if epochs**2 != updates:
+        raise UserError(
+            f"{updates} updates per rollout batch: must be a square, inner epochs × as many mini-batches"
+        )
     config = load_config(
         BASE,
         [
             f"algorithm.recipe={method.recipe}",
             *method.changes,
             f"seed={trial.seed}",
-            f"data.train.seed={FIRST_ROWS + trial.seed}",
+            f"data.train.seed={TRAIN_SEED_OFFSET + trial.seed}",
             f"training.learning_rate={trial.stress.rate:g}",
-            f"training.inner_epochs={passes}",
+            f"training.inner_epochs={epochs}",
             f"output={output}",
             *changes,
         ],
     )
     prompts = config.rollout.prompts
-    if prompts % passes:
-        raise UserError(f"rollout.prompts={prompts} must be a multiple of the {passes} mini-batches")
-    config.training.mini_batch_prompts = prompts // passes
+    if prompts % epochs:
+        raise UserError(f"rollout.prompts={prompts} must be a multiple of the {epochs} mini-batches")
+    config.training.mini_batch_prompts = prompts // epochs
     return config

@@ -1,4 +1,4 @@
-"""The study's page: a Markdown file whose tables and sentences are made of ``summary.json``."""
+"""Page of a study: Markdown whose tables and sentences are generated from ``summary.json``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mm_cpgd.study.grid import (
     METHODS,
+    PILOT_SEEDS,
     QUICK,
-    TRIED_SEEDS,
     Grid,
     Method,
     config_of,
@@ -19,56 +19,57 @@ from mm_cpgd.study.grid import (
     method_named,
     rate_text,
 )
-from mm_cpgd.study.plots import draw_pictures
-from mm_cpgd.study.results import LARGEST_FALL, NEAR, Result
+from mm_cpgd.study.plots import draw_plots
+from mm_cpgd.study.results import LARGEST_FALL, NEAR, StudyRun
 from mm_cpgd.study.summary import stress_of
 from mm_cpgd.tracking.files import write_lines
 
+# Marks of the part that is written by hand. Existing pages hold them: do not change their text.
 READING = (
     "<!-- reading: written by hand, kept when the page is made again -->",
     "<!-- end of the reading -->",
 )
-SHOWN_AHEAD = 12
-"""Of the places where another objective was ahead of CPGD, so many are listed, widest gap first."""
+MAX_AHEAD_SHOWN = 12
+"""Limit of the list of cases where another objective was ahead of CPGD, widest gap first."""
 
 
 def write_page(
     page: Path,
     summary: Mapping[str, Any],
-    results: Sequence[Result],
+    runs: Sequence[StudyRun],
     guard: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the page of a study and its pictures, which go to a folder of the page's name; return it.
+    """Write the page of a study and its plots, which go to a folder with the page's name; return the page.
 
-    What a person has written between the marks ``READING`` of the page that is there is kept.
+    Text between the marks ``READING`` of an existing page is kept.
     """
     grid = grid_from(dict(summary["grid"]))
-    pictures = draw_pictures(page.with_suffix(""), summary, grid, results) if results else []
+    plots = draw_plots(page.with_suffix(""), summary, grid, runs) if runs else []
     reading = reading_of(page.read_text(encoding="utf-8")) if page.is_file() else ""
-    shown = [f"{page.stem}/{name}" for name in pictures]
+    shown = [f"{page.stem}/{name}" for name in plots]
     write_lines(page, [render(grid, summary, shown, guard, reading)])
     return page
 
 
 def reading_of(text: str) -> str:
-    """Return what stands between the marks in a page, "" without them."""
+    """Return the text between the marks in a page, "" without marks."""
     return text.partition(READING[0])[2].partition(READING[1])[0].strip()
 
 
 def render(
     grid: Grid,
     summary: Mapping[str, Any] | None,
-    pictures: Sequence[str] = (),
+    plots: Sequence[str] = (),
     guard: Mapping[str, Any] | None = None,
     reading: str = "",
 ) -> str:
-    """Return the page; without a summary, or with an empty one, it tells what will be done."""
+    """Return the page; without a summary, or with an empty one, it describes the planned study."""
     environment = Environment(
         loader=PackageLoader("mm_cpgd.study", "."),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        autoescape=False,  # Markdown; nothing in it comes from outside
+        autoescape=False,  # Markdown without external input
     )
     environment.filters.update(
         percent=percent, points=points, number=number, share=share, rate=rate_text, extreme=extreme
@@ -79,14 +80,14 @@ def render(
         grid=grid,
         quick=QUICK,
         full=Grid(),
-        tried=", ".join(map(str, TRIED_SEEDS)),
+        pilot=", ".join(map(str, PILOT_SEEDS)),
         config=config_of(grid.trials()[0], Path("unused"), grid.changes),
         methods=METHODS if not done else [method_named(name) for name in grid.methods],
         label=lambda name: method_named(name).label,
         notes=[(method.label, method.note) for method in METHODS if method.note],
         summary=summary if done else None,
         ahead=ahead(summary) if done and summary else None,
-        pictures=pictures,
+        plots=plots,
         guard=guard,
         reading=reading,
         marks=READING,
@@ -101,23 +102,23 @@ def _is_cpgd(method: Method) -> bool:
 
 
 def ahead(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the page says of places where CPGD was not the best."""
+    """Return the numbers of the comparisons in which CPGD was not the best."""
     cases = sorted(summary["ahead_of_cpgd"], key=lambda case: -case["mean"])
-    sure = [case for case in cases if (case["low"] or 0) > 0]
+    significant = [case for case in cases if (case["low"] or 0) > 0]
     grid = grid_from(dict(summary["grid"]))
     return {
         "compared": len(grid.stresses) * (len(grid.methods) - 1),
         "higher": len(cases),
-        "sure": len(sure),
+        "significant": len(significant),
         "shown": [
             {**case, "label": method_named(case["method"]).label, "stress": stress_of(case).label}
-            for case in cases[:SHOWN_AHEAD]
+            for case in cases[:MAX_AHEAD_SHOWN]
         ],
     }
 
 
 def percent(mean: Mapping[str, Any]) -> str:
-    """``{"mean": 0.5, "low": 0.4, "high": 0.6}`` → ``50 (40–60)``."""
+    """Format a share in percent: ``{"mean": 0.5, "low": 0.4, "high": 0.6}`` → ``50 (40–60)``."""
     if mean["mean"] is None:
         return "–"
     if mean["n"] == 1:
@@ -126,7 +127,7 @@ def percent(mean: Mapping[str, Any]) -> str:
 
 
 def points(mean: Mapping[str, Any]) -> str:
-    """A difference of accuracies in points: ``+3.1 (−1.0 to +7.2)``."""
+    """Format a difference of accuracies in points: ``+3.1 (−1.0 to +7.2)``."""
     if mean["mean"] is None:
         return "–"
     first = _signed(mean["mean"])
@@ -138,21 +139,21 @@ def _signed(value: float) -> str:
 
 
 def number(mean: Mapping[str, Any]) -> str:
-    """A mean without its interval, three digits."""
+    """Format a mean without its interval, three digits."""
     return "–" if mean["mean"] is None else f"{mean['mean']:.3g}"
 
 
 def extreme(value: float | None) -> str:
-    """Three digits of a number that may be missing."""
+    """Format a number that may be missing, three digits."""
     return "–" if value is None else f"{value:.3g}"
 
 
-def share(collapse: Mapping[str, Any]) -> str:
-    """Collapses: ``12/60 = 20 % (12–32)``."""
-    if not collapse["total"]:
+def share(counted: Mapping[str, Any]) -> str:
+    """Format a share of runs with its interval: ``12/60 = 20 % (12–32)``."""
+    if not counted["total"]:
         return "–"
-    low, high = collapse["interval"]
+    low, high = counted["interval"]
     return (
-        f"{collapse['count']}/{collapse['total']} = {100 * collapse['rate']:.0f} % "
+        f"{counted['count']}/{counted['total']} = {100 * counted['rate']:.0f} % "
         f"({100 * low:.0f}–{100 * high:.0f})"
     )

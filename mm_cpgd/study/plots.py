@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mm_cpgd.study.grid import Grid, method_named, rate_text
-from mm_cpgd.study.results import ACCURACY, Result
+from mm_cpgd.study.results import ACCURACY, StudyRun
 
 _INK, _MUTED, _LINE = "#1f2328", "#59636e", "#d1d9e0"
 _STYLE: Any = {
@@ -38,26 +38,24 @@ _STYLE: Any = {
 Curve = list[tuple[int, float]]
 
 
-def draw_pictures(
-    folder: Path, summary: Mapping[str, Any], grid: Grid, results: Sequence[Result]
-) -> list[str]:
-    """Write PNG files into ``folder``; return their names in the order in which a page shows them."""
+def draw_plots(folder: Path, summary: Mapping[str, Any], grid: Grid, runs: Sequence[StudyRun]) -> list[str]:
+    """Write PNG files into ``folder``; return their names in the order of the page."""
     folder.mkdir(parents=True, exist_ok=True)
     hardest = max(grid.updates)
     with matplotlib.rc_context(_STYLE):
         figures = {"collapse.png": draw_collapses(summary, grid)}
         for updates in grid.updates:
             figures[f"accuracy-{updates}.png"] = draw_curves(
-                grid, results, ACCURACY, updates, "held-out accuracy", percent=True
+                grid, runs, ACCURACY, updates, "held-out accuracy", percent=True
             )
         for name, metric, label, logarithmic in (
-            ("drift", "policy/drift", "policy drift, nats a token", True),
+            ("drift", "policy/drift", "policy drift, nats per token", True),
             ("ratio", "policy/ratio_max", "largest ratio of the iteration", True),
             ("clip", "policy/clip_fraction", "clip fraction", False),
             ("entropy", "policy/entropy", "entropy, nats", False),
         ):
             figures[f"{name}.png"] = draw_curves(
-                grid, results, metric, hardest, label, logarithmic=logarithmic, percent=name == "clip"
+                grid, runs, metric, hardest, label, logarithmic=logarithmic, percent=name == "clip"
             )
         for name, figure in figures.items():
             figure.savefig(folder / name, dpi=110, metadata={"Software": None})
@@ -65,7 +63,7 @@ def draw_pictures(
 
 
 def draw_collapses(summary: Mapping[str, Any], grid: Grid) -> Figure:
-    """Draw collapsed runs by objective (best first) and learning rate, a panel for each number of updates."""
+    """Draw collapsed runs by objective (best first) and learning rate, one panel per number of updates."""
     names = summary["ranking"] or list(grid.methods)
     figure = Figure(figsize=(9, 1 + 0.3 * len(names)), layout="constrained")
     panels: Sequence[Axes] = figure.subplots(1, len(grid.updates), sharey=True, squeeze=False)[0]
@@ -93,7 +91,7 @@ def draw_collapses(summary: Mapping[str, Any], grid: Grid) -> Figure:
 
 def draw_curves(
     grid: Grid,
-    results: Sequence[Result],
+    runs: Sequence[StudyRun],
     metric: str,
     updates: int,
     label: str,
@@ -101,7 +99,7 @@ def draw_curves(
     percent: bool = False,
     logarithmic: bool = False,
 ) -> Figure:
-    """Draw one panel an objective: a thin line a run, the median over seeds thick, coloured by rate."""
+    """Draw one panel per objective: a thin line per run, the median over seeds thick, coloured by rate."""
     columns = 5 if len(grid.methods) > 8 else 4
     rows = -(-len(grid.methods) // columns)
     figure = Figure(figsize=(10, 0.9 + 1.7 * rows), layout="constrained")
@@ -110,9 +108,9 @@ def draw_curves(
     for axes, name in zip(panels, grid.methods, strict=False):
         for rate in grid.rates:
             curves = [
-                _curve(one, metric)
-                for one in results
-                if (one.trial.method, one.trial.stress.rate, one.trial.stress.updates)
+                _curve(run, metric)
+                for run in runs
+                if (run.trial.method, run.trial.stress.rate, run.trial.stress.updates)
                 == (name, rate, updates)
             ]
             _draw_group(axes, curves, colours[rate], rate_text(rate))
@@ -125,7 +123,7 @@ def draw_curves(
         if logarithmic:
             axes.set_yscale("symlog", linthresh=1e-4) if "drift" in metric else axes.set_yscale("log")
     shown = panels[: len(grid.methods)]
-    for axes in shown[-columns:]:  # nothing is below them
+    for axes in shown[-columns:]:  # no panel is below them
         axes.tick_params(labelbottom=True)
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
@@ -137,12 +135,12 @@ def draw_curves(
 
 def _draw_group(axes: Axes, curves: Sequence[Curve], colour: Any, label: str) -> None:
     for curve in curves:
-        axes.plot(*_axes_of(curve), color=colour, linewidth=0.5, alpha=0.5)
-    axes.plot(*_axes_of(median_curve(curves)), color=colour, linewidth=1.8, label=label)
+        axes.plot(*_coordinates(curve), color=colour, linewidth=0.5, alpha=0.5)
+    axes.plot(*_coordinates(median_curve(curves)), color=colour, linewidth=1.8, label=label)
 
 
 def median_curve(curves: Sequence[Curve]) -> Curve:
-    """Return the median at each iteration, over the runs that got there."""
+    """Return the median at each iteration, over the runs that reached it."""
     values: dict[int, list[float]] = {}
     for curve in curves:
         for at, value in curve:
@@ -150,19 +148,19 @@ def median_curve(curves: Sequence[Curve]) -> Curve:
     return [(at, median(own)) for at, own in sorted(values.items())]
 
 
-def _curve(result: Result, metric: str) -> Curve:
-    return [(row["iteration"], row[metric]) for row in result.rows if row.get(metric) is not None]
+def _curve(run: StudyRun, metric: str) -> Curve:
+    return [(row["iteration"], row[metric]) for row in run.rows if row.get(metric) is not None]
 
 
-def _axes_of(curve: Curve) -> tuple[list[int], list[float]]:
+def _coordinates(curve: Curve) -> tuple[list[int], list[float]]:
     return [at for at, _ in curve], [value for _, value in curve]
 
 
 def _colours(rates: Sequence[float]) -> dict[float, Any]:
-    """Return calm blue to alarming red."""
+    """Return a colour per rate, from blue for the lowest to orange for the highest."""
     tone: Callable[[float], Any] = matplotlib.colormaps["plasma"]
     return {rate: tone(0.05 + 0.75 * i / max(1, len(rates) - 1)) for i, rate in enumerate(rates)}
 
 
 def _updates(count: int) -> str:
-    return "1 update a rollout batch" if count == 1 else f"{count} updates a rollout batch"
+    return "1 update per rollout batch" if count == 1 else f"{count} updates per rollout batch"

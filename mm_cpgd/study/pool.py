@@ -1,4 +1,4 @@
-"""Runs in parallel, one process a core; who dies is replaced and its run done again."""
+"""Parallel runs in a pool of processes; a process that dies is replaced and its run repeated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mm_cpgd.errors import UserError
 from mm_cpgd.study.grid import Trial
 
 ATTEMPTS = 2
-# More threads than one a process would only wait for each other; a GPU would give other numbers.
+# One thread per process, because all cores are busy; no GPU, whose numbers would differ.
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "ACCELERATE_USE_CPU": "true",
@@ -44,29 +44,29 @@ def run_all(
     arguments: tuple[Any, ...] = (),
     on_done: Callable[[Trial, str | None], None] = lambda trial, failure: None,
 ) -> dict[Trial, str]:
-    """Do all trials; return those that failed ``ATTEMPTS`` times, with the reason.
+    """Run all trials; return those that failed ``ATTEMPTS`` times, with the reason.
 
     Args:
-        trials: in this order.
-        folder: of the study.
+        trials: trials in the order in which they start.
+        folder: folder of the study.
         changes: config overrides for every run.
-        jobs: processes.
-        serve: what a process runs: (connection, *arguments), see ``worker.serve``.
-        arguments: of ``serve``; importable by name in another process.
-        on_done: called after each run with what went wrong, if it did for good.
+        jobs: number of processes.
+        serve: main function of a process, called with (connection, *arguments), see ``worker.serve``.
+        arguments: arguments of ``serve``, which can be pickled.
+        on_done: called after each run, with the reason if it failed for the last time.
 
     Raises:
-        UserError: a run met a user's mistake; it would meet all others too.
+        UserError: a run failed by a user's mistake, as all others would.
     """
     waiting, attempts, failed = deque(trials), Counter[Trial](), dict[Trial, str]()
     workers: list[_Worker] = []
     try:
         with _environment(_ENVIRONMENT):
             while waiting or any(worker.trial for worker in workers):
-                while waiting and (idle := _idle(workers, jobs, serve, arguments)):
+                while waiting and (idle := _idle_worker(workers, jobs, serve, arguments)):
                     idle.trial = waiting.popleft()
-                    _order(idle, folder, changes)
-                for worker, failure in _answers(workers):
+                    _send_job(idle, folder, changes)
+                for worker, failure in _finished(workers):
                     trial, worker.trial = worker.trial, None
                     assert trial is not None
                     if failure is not None:
@@ -85,26 +85,28 @@ def run_all(
     return failed
 
 
-def _idle(
+def _idle_worker(
     workers: list[_Worker], jobs: int, serve: Callable[..., None], arguments: tuple[Any, ...]
 ) -> _Worker | None:
-    """Return a worker that has nothing to do, a new one where there may be more."""
+    """Return an idle worker, starting one if there are fewer than ``jobs``; None if all are busy."""
     for worker in workers:
         if worker.trial is None:
             return worker
     if len(workers) >= jobs:
         return None
     context = get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_attended, args=(serve, there, *arguments), daemon=True)
+    own_end, worker_end = context.Pipe()
+    process = context.Process(
+        target=_serve_while_parent_lives, args=(serve, worker_end, *arguments), daemon=True
+    )
     process.start()
-    there.close()
-    workers.append(_Worker(process, here))
+    worker_end.close()
+    workers.append(_Worker(process, own_end))
     return workers[-1]
 
 
-def _attended(serve: Callable[..., None], *arguments: Any) -> None:
-    """Serve, and end at once when the parent does, however it ended: its successor starts the run anew."""
+def _serve_while_parent_lives(serve: Callable[..., None], *arguments: Any) -> None:
+    """Serve, and exit at once when the parent has ended in any way: a resumed study repeats the run."""
     parent = parent_process()
     assert parent is not None
 
@@ -116,30 +118,30 @@ def _attended(serve: Callable[..., None], *arguments: Any) -> None:
     serve(*arguments)
 
 
-def _order(worker: _Worker, folder: Path, changes: Sequence[str]) -> None:
-    with suppress(OSError):  # it may have died meanwhile; reading from it will tell
+def _send_job(worker: _Worker, folder: Path, changes: Sequence[str]) -> None:
+    with suppress(OSError):  # it may have died; reading from it will report that
         worker.connection.send((worker.trial, folder, tuple(changes)))
 
 
-def _answers(workers: Sequence[_Worker]) -> Iterator[tuple[_Worker, str | None]]:
-    """Wait for at least one busy worker; yield those that are done, with what went wrong."""
+def _finished(workers: Sequence[_Worker]) -> Iterator[tuple[_Worker, str | None]]:
+    """Wait for at least one busy worker; yield those that have finished, with the reason of a failure."""
     busy = {worker.connection: worker for worker in workers if worker.trial}
     for connection in wait(list(busy)):
         worker = busy[connection]  # type: ignore[index]
         try:
-            answer = worker.connection.recv()
+            reply = worker.connection.recv()
         except (EOFError, OSError):
             worker.process.join(30)
             yield worker, f"its process died with exit status {worker.process.exitcode}"
             continue
-        if answer is not None and answer[0]:
-            raise UserError(f"{worker.trial and worker.trial.name}: {answer[1]}")
-        yield worker, None if answer is None else answer[1]
+        if reply is not None and reply[0]:
+            raise UserError(f"{worker.trial and worker.trial.name}: {reply[1]}")
+        yield worker, None if reply is None else reply[1]
 
 
 @contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Set environment variables, which processes inherit that start meanwhile."""
+    """Set environment variables, which processes started in the meantime inherit."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -1,14 +1,15 @@
-"""Result files of a study: what became of each run, written whole or not at all, so it can be resumed."""
+"""Stored runs of a study, their outcome in numbers, and the definition of a collapse."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
@@ -20,25 +21,25 @@ from mm_cpgd.policy.model import EMBEDDED
 from mm_cpgd.study.grid import Stress, Trial
 from mm_cpgd.tracking.files import json_line, write_lines
 
-PACKAGE = Path(__file__).resolve().parent.parent
-# Packages whose code decides what a run does; reports, command lines and the study itself do not.
-_WATCHED = ("mm_cpgd", "rewards", "data")
-_APART = ("mm_cpgd/study/", "mm_cpgd/report/", "mm_cpgd/cli/")
+# Packages that training imports: their code determines a run's numbers. Subpackages that only plan, start or
+# report runs do not.
+_TRAINING_PACKAGES = ("mm_cpgd", "rewards", "data")
+_OTHER_PACKAGES = ("mm_cpgd.study", "mm_cpgd.report", "mm_cpgd.cli", "mm_cpgd.preflight")
 
 
 @dataclass(frozen=True)
-class Result:
-    """A finished run.
+class StudyRun:
+    """A finished run; its fields are the keys of its result file.
 
     Attributes:
-        trial: which.
-        key: of its settings and versions, see ``key_of``.
-        code: fingerprint of the code that ran it.
-        diverged: why it ended before its time; None if it did not.
-        iterations: that were planned.
-        seconds: of wall clock.
-        cpu_seconds: of its process.
-        rows: of ``metrics.jsonl``.
+        trial: the trial that was run.
+        key: key of its settings and versions, see ``key_of``.
+        code: fingerprint of the code that ran it, see ``code_fingerprint``.
+        diverged: why it ended early; None if it did not.
+        iterations: planned iterations.
+        seconds: wall-clock time.
+        cpu_seconds: CPU time of its process.
+        rows: rows of its ``metrics.jsonl``.
     """
 
     trial: Trial
@@ -52,7 +53,7 @@ class Result:
 
 
 def key_of(config: RunConfig) -> str:
-    """Return 12 digits that change with any setting, the starting weights and the libraries' versions."""
+    """Return a hash of 12 digits of all settings, the starting weights and the versions of libraries."""
     settings = config.model_dump(mode="json", exclude={"output", "name"})
     content = json.dumps([settings, versions(), _weights(config.policy.model)], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:12]
@@ -60,33 +61,38 @@ def key_of(config: RunConfig) -> str:
 
 @cache
 def versions() -> dict[str, str]:
-    """Return the versions that numbers depend on."""
+    """Return the versions that a run's numbers depend on."""
     return {name: version(name) for name in ("mm-cpgd", "torch", "transformers")}
 
 
 @cache
 def code_fingerprint() -> str:
-    """Return 12 digits of the code that decides what a run does.
+    """Return a hash of 12 digits of the code that determines a run's numbers.
 
-    It is no part of the key, for a changed comment need not cost a night; the page says where runs of
-    several fingerprints are mixed.
+    It is not part of the key, because a changed comment must not invalidate hours of runs; the page says when
+    runs with several fingerprints are mixed.
     """
-    root, digest = PACKAGE.parent, hashlib.sha256()
-    files = [path for room in _WATCHED for path in _sources(root / room)]
-    for path in sorted(files):
-        name = path.relative_to(root).as_posix()
-        if not name.startswith(_APART):
-            digest.update(name.encode() + b"\0" + path.read_bytes())
+    digest = hashlib.sha256()
+    others = [_folder(package) for package in _OTHER_PACKAGES]
+    for package in _TRAINING_PACKAGES:
+        folder = _folder(package)
+        for path in sorted([*folder.rglob("*.py"), *folder.rglob("recipes/*.yaml")]):
+            if not any(path.is_relative_to(other) for other in others):
+                name = path.relative_to(folder.parent).as_posix()
+                digest.update(name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
 
 
-def _sources(place: Path) -> Iterable[Path]:
-    return [place] if place.is_file() else [*place.rglob("*.py"), *place.rglob("recipes/*.yaml")]
+def _folder(package: str) -> Path:
+    spec = find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).resolve().parent
 
 
 @cache
 def _weights(model: str) -> str:
-    """Return a fingerprint of a local model's weights; what is not local goes by its name."""
+    """Return a hash of a local model's weights; a model that is not local is identified by its name."""
     folder = EMBEDDED.get(model, Path(model))
     digest = hashlib.sha256(model.encode())
     for file in sorted(folder.glob("*.safetensors")):
@@ -94,57 +100,57 @@ def _weights(model: str) -> str:
     return digest.hexdigest()
 
 
-def write_result(folder: Path, result: Result) -> None:
-    """Write a run's file, or leave what was there."""
-    write_lines(result_file(folder, result.trial), [json_line(asdict(result))])
+def write_run(folder: Path, run: StudyRun) -> None:
+    """Write a run's file, complete or not at all."""
+    write_lines(run_file(folder, run.trial), [json_line(asdict(run))])
 
 
-def result_file(folder: Path, trial: Trial) -> Path:
-    """Return where a run's result is or would be."""
+def run_file(folder: Path, trial: Trial) -> Path:
+    """Return the file of a trial's run, whether it exists or not."""
     return folder / "runs" / f"{trial.name}.json"
 
 
-def read_result(folder: Path, trial: Trial) -> Result | None:
-    """Return a run's result, None if there is none.
+def read_run(folder: Path, trial: Trial) -> StudyRun | None:
+    """Return the stored run of a trial, None if there is none.
 
     Raises:
         UserError: the file is damaged.
     """
-    file = result_file(folder, trial)
+    file = run_file(folder, trial)
     if not file.is_file():
         return None
     try:
-        return _result(json.loads(file.read_text(encoding="utf-8")))
+        return _run_from(json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
-            f"{file} is no result of a run ({error!r}); remove it, and it will be run again"
+            f"{file} is not the result of a run ({error!r}); remove it, and the run is repeated"
         ) from None
 
 
-def _result(values: Mapping[str, Any]) -> Result:
+def _run_from(values: Mapping[str, Any]) -> StudyRun:
     trial = values["trial"]
-    return Result(**{**values, "trial": Trial(trial["method"], Stress(**trial["stress"]), trial["seed"])})
+    return StudyRun(**{**values, "trial": Trial(trial["method"], Stress(**trial["stress"]), trial["seed"])})
 
 
 Row = Mapping[str, Any]
 ACCURACY, FORMAT = "eval/accuracy", "eval/format"
 HALF = 0.5
-"""Below this share of the best held-out accuracy so far a run has lost what it had."""
-FEWEST_WELL_FORMED = 0.5
-"""Below this share of held-out answers in the asked format a run has lost the format."""
+"""Below this share of the best held-out accuracy so far a run has lost its accuracy."""
+MIN_WELL_FORMED = 0.5
+"""Below this share of held-out answers in the required format a run has lost the format."""
 LARGEST_FALL = 0.10
-"""A healthy run never falls further below its best held-out accuracy than this."""
+"""The held-out accuracy of a healthy run is never further below its best so far."""
 NEAR = 0.05
-"""A rescued run ends at most this far below the best calm run of its objective and seed."""
+"""A rescued run ends at most this far below the best run of its objective and seed without a collapse."""
 
 
 @dataclass(frozen=True)
 class Collapse:
-    """Why a run counts as collapsed.
+    """Collapse of a run; false if it did not collapse.
 
     Attributes:
-        reasons: any of ``accuracy``, ``format``, ``not finite``; none: it did not collapse.
-        onset: iteration of the evaluation from which on it was so; None without a collapse.
+        reasons: any of ``accuracy``, ``format``, ``not finite``; empty: no collapse.
+        onset: iteration of the evaluation from which on a reason held to the end; None without a collapse.
     """
 
     reasons: tuple[str, ...] = ()
@@ -155,19 +161,19 @@ class Collapse:
 
 
 def find_collapse(rows: Sequence[Row], diverged: bool) -> Collapse:
-    """Judge a run by its held-out evaluations, the one before training included.
+    """Decide whether a run collapsed, by its held-out evaluations, including the one before training.
 
     It collapsed if at least one of these holds:
 
     - *accuracy*: at the last evaluation the accuracy is below half of the best so far,
-    - *format*: at the last evaluation fewer than half of the answers have the asked format,
-    - *not finite*: steps were not finite so often that the run ended, or an evaluation gave no number.
+    - *format*: at the last evaluation fewer than half of the answers have the required format,
+    - *not finite*: steps were not finite so often that the run ended, or an evaluation returned no number.
 
-    What falls and comes back by the end is no collapse. The onset is the first evaluation of the unbroken
+    A fall that recovers by the end is not a collapse. The onset is the first evaluation of the unbroken
     stretch, up to the end, in which the reason held.
 
     Args:
-        rows: of ``metrics.jsonl``.
+        rows: rows of ``metrics.jsonl``.
         diverged: whether the run was ended because steps were not finite.
     """
     evaluations = [row for row in rows if ACCURACY in row]
@@ -176,7 +182,7 @@ def find_collapse(rows: Sequence[Row], diverged: bool) -> Collapse:
         accuracy, well_formed = _number(row, ACCURACY), _number(row, FORMAT)
         best = max(best, accuracy)
         lost_accuracy.append(accuracy < HALF * best)
-        lost_format.append(well_formed < FEWEST_WELL_FORMED)
+        lost_format.append(well_formed < MIN_WELL_FORMED)
     broken = [row[ACCURACY] is None for row in evaluations]
     iterations = [row["iteration"] for row in evaluations]
     last = max((row["iteration"] for row in rows), default=0)
@@ -190,7 +196,7 @@ def find_collapse(rows: Sequence[Row], diverged: bool) -> Collapse:
 
 
 def _since(lost: Sequence[bool], iterations: Sequence[int]) -> int | None:
-    """Return where the unbroken stretch of losses at the end begins; None if there is none."""
+    """Return the iteration at which the unbroken stretch of losses at the end begins; None without one."""
     onset = None
     for is_lost, iteration in zip(reversed(lost), reversed(iterations), strict=True):
         if not is_lost:
@@ -201,22 +207,22 @@ def _since(lost: Sequence[bool], iterations: Sequence[int]) -> int | None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run in numbers.
+    """Summary of a run in numbers.
 
     Attributes:
         collapse: see ``find_collapse``.
         start: held-out accuracy before training.
-        final: at the end; 0 for a run that ended because it was not finite.
+        final: held-out accuracy at the end; 0 for a run that ended because it was not finite.
         best: highest held-out accuracy.
         area: mean height of the accuracy curve over the iterations (trapezoids), 0 to 1.
-        well_formed: share of held-out answers in the asked format at the end.
-        drift: largest policy drift of an iteration, nats a token.
-        clip_fraction: mean over the iterations.
-        entropy: of the last iteration, nats.
+        well_formed: share of held-out answers in the required format at the end.
+        drift: largest policy drift of an iteration, nats per token.
+        clip_fraction: mean clip fraction over the iterations.
+        entropy: entropy of the last iteration, nats.
         ratio_max: largest ratio of all tokens and steps.
-        ratio_min: smallest.
+        ratio_min: smallest ratio of all tokens and steps.
         grad_norm: largest gradient norm before clipping.
-        sampled_tokens: for training.
+        sampled_tokens: tokens sampled for training.
     """
 
     collapse: Collapse
@@ -235,12 +241,12 @@ class Outcome:
 
 
 def outcome_of(rows: Sequence[Row], diverged: bool, iterations: int) -> Outcome:
-    """Sum a run up.
+    """Summarise a run.
 
     Args:
-        rows: of ``metrics.jsonl``.
+        rows: rows of ``metrics.jsonl``.
         diverged: whether it was ended because steps were not finite; from then on its accuracy counts as 0.
-        iterations: that were planned.
+        iterations: planned iterations.
     """
     curve = [(row["iteration"], _number(row, ACCURACY)) for row in rows if ACCURACY in row]
     if diverged:
@@ -272,7 +278,7 @@ def area_under(curve: Sequence[tuple[float, float]]) -> float:
 
 
 def _values(rows: Sequence[Row], key: str) -> list[float]:
-    """Return the finite values of a metric; what was not finite is null in the rows."""
+    """Return the finite values of a metric; values that were not finite are null in the rows."""
     return [float(row[key]) for row in rows if row.get(key) is not None]
 
 

@@ -3,55 +3,55 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+from mm_cpgd.statistics import wilson_interval
 from mm_cpgd.study.grid import Grid, Stress, Trial
-from mm_cpgd.study.results import Outcome, Result, outcome_of
+from mm_cpgd.study.results import Outcome, StudyRun, outcome_of
 
-# (successes, trials) -> interval of the share; the command line hands it in.
-ShareInterval = Callable[[int, int], tuple[float, float]]
 SHARES = ("final", "best", "area", "well_formed", "clip_fraction")
 OTHERS = ("drift", "entropy", "grad_norm", "sampled_tokens")
-# Differences read one part of CPGD each; all four share the advantage.
+# Each difference isolates one part of CPGD; all four objectives have the same advantage.
 PARTS = (
     ("clip, alone", "cpg", "pg_std"),
     ("clip, beside the drift", "cpgd", "pgd"),
     ("drift, alone", "pgd", "pg_std"),
     ("drift, beside the clip", "cpgd", "cpg"),
 )
-# With one update a rollout batch these are the same computation.
-SAME = (("pg_std", "cpg", "pgd", "cpgd"), ("grpo", "grpo_dual_clip"))
+# Objectives that are the same computation with one update per rollout batch.
+EQUIVALENT = (("pg_std", "cpg", "pgd", "cpgd"), ("grpo", "grpo_dual_clip"))
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A run with what became of it."""
+class TrialOutcome:
+    """A run with its outcome."""
 
     trial: Trial
     outcome: Outcome
 
 
-def finished(results: Iterable[Result]) -> list[Finished]:
-    """Judge every result."""
+def trial_outcomes(runs: Iterable[StudyRun]) -> list[TrialOutcome]:
+    """Return the outcome of every run."""
     return [
-        Finished(one.trial, outcome_of(one.rows, one.diverged is not None, one.iterations)) for one in results
+        TrialOutcome(run.trial, outcome_of(run.rows, run.diverged is not None, run.iterations))
+        for run in runs
     ]
 
 
-def summarise(grid: Grid, results: Sequence[Result], interval: ShareInterval) -> dict[str, Any]:
+def summarise(grid: Grid, results: Sequence[StudyRun]) -> dict[str, Any]:
     """Return the study's summary.
 
-    Keys: ``grid``; ``runs`` (``planned``, ``done``, ``collapsed``, ``seconds`` and ``cpu_seconds`` of all,
+    Keys: ``grid``; ``runs`` (``planned``, ``done``, ``collapsed``, total ``seconds`` and ``cpu_seconds``,
     ``codes``); ``methods`` (name to the numbers of ``_group``, over all levels, ``by_stress`` and
-    ``at_own_rate``); ``stresses`` (collapses of all objectives at that level); ``parts`` (what clip and drift
-    do); ``same`` (see ``same_computations``); ``ranking`` (names, see ``rank``); ``beside_cpgd``
-    (CPGD's final accuracy less each other's); ``ahead_of_cpgd`` (levels where another was better).
+    ``at_own_rate``); ``stresses`` (collapses of all objectives at each level); ``parts`` (effect of clip and
+    drift); ``same`` (see ``same_computations``); ``ranking`` (names, see ``rank``); ``beside_cpgd``
+    (CPGD's final accuracy minus each other's); ``ahead_of_cpgd`` (levels where another was better).
     """
-    runs = finished(results)
-    methods = {name: _method(grid, name, runs, interval) for name in grid.methods}
+    runs = trial_outcomes(results)
+    methods = {name: _method(grid, name, runs) for name in grid.methods}
     return {
         "grid": grid.as_dict(),
         "runs": {
@@ -64,7 +64,7 @@ def summarise(grid: Grid, results: Sequence[Result], interval: ShareInterval) ->
         },
         "methods": methods,
         "stresses": {
-            stress.label: collapses([run for run in runs if run.trial.stress == stress], interval)
+            stress.label: collapses([run for run in runs if run.trial.stress == stress])
             for stress in grid.stresses
         },
         "parts": [
@@ -83,20 +83,20 @@ def summarise(grid: Grid, results: Sequence[Result], interval: ShareInterval) ->
     }
 
 
-def _method(grid: Grid, name: str, runs: Sequence[Finished], interval: ShareInterval) -> dict[str, Any]:
+def _method(grid: Grid, name: str, runs: Sequence[TrialOutcome]) -> dict[str, Any]:
     own = [run for run in runs if run.trial.method == name]
     return {
-        **_group(own, interval),
+        **_group(own),
         "by_stress": {
-            stress.label: _group([run for run in own if run.trial.stress == stress], interval)
+            stress.label: _group([run for run in own if run.trial.stress == stress])
             for stress in grid.stresses
         },
         "at_own_rate": at_own_rate(own, grid.updates),
     }
 
 
-def _group(runs: Sequence[Finished], interval: ShareInterval) -> dict[str, Any]:
-    """Sum up runs: collapses, ends below the start, means of numbers of ``Outcome``, the ratio's extremes."""
+def _group(runs: Sequence[TrialOutcome]) -> dict[str, Any]:
+    """Summarise runs: collapses, ends below the start, means of ``Outcome``, extremes of the ratio."""
     means = {key: asdict(mean_over_seeds(runs, key, 0.0, 1.0)) for key in SHARES}
     means |= {key: asdict(mean_over_seeds(runs, key)) for key in OTHERS}
     ratios = {
@@ -104,8 +104,8 @@ def _group(runs: Sequence[Finished], interval: ShareInterval) -> dict[str, Any]:
         "ratio_min": min(_finite(run.outcome.ratio_min for run in runs), default=None),
     }
     worse = sum(run.outcome.final < run.outcome.start for run in runs)
-    below = share_of(worse, len(runs), interval)
-    return {"collapse": collapses(runs, interval), "below_start": below, **means, **ratios}
+    below = share_of(worse, len(runs))
+    return {"collapse": collapses(runs), "below_start": below, **means, **ratios}
 
 
 def _finite(values: Iterable[float]) -> list[float]:
@@ -113,11 +113,11 @@ def _finite(values: Iterable[float]) -> list[float]:
 
 
 def mean_over_seeds(
-    runs: Iterable[Finished], key: str, low: float = -math.inf, high: float = math.inf
+    runs: Iterable[TrialOutcome], key: str, low: float = -math.inf, high: float = math.inf
 ) -> Mean:
-    """Return the mean of a number of ``Outcome``; a seed's runs are averaged first, for they share prompts.
+    """Return the mean of a number of ``Outcome``; a seed's runs share prompts and are averaged first.
 
-    So its interval says how much other seeds would change it, and the spread between levels widens nothing.
+    So its interval is the uncertainty over seeds; the spread between levels does not widen it.
     """
     by_seed: dict[int, list[float]] = {}
     for run in runs:
@@ -127,55 +127,55 @@ def mean_over_seeds(
     return mean_of([fmean(own) for own in by_seed.values()], low, high)
 
 
-def collapses(runs: Sequence[Finished], interval: ShareInterval) -> dict[str, Any]:
+def collapses(runs: Sequence[TrialOutcome]) -> dict[str, Any]:
     """Return ``count`` of ``total`` runs that collapsed, their ``rate``, its ``interval``, ``reasons``."""
     collapsed = [run.outcome.collapse for run in runs if run.outcome.collapse]
     reasons = [reason for collapse in collapsed for reason in collapse.reasons]
     counted = {reason: reasons.count(reason) for reason in sorted(set(reasons))}
-    return {**share_of(len(collapsed), len(runs), interval), "reasons": counted}
+    return {**share_of(len(collapsed), len(runs)), "reasons": counted}
 
 
-def share_of(count: int, total: int, interval: ShareInterval) -> dict[str, Any]:
-    """Return ``count``, ``total``, ``rate`` (None of nothing) and its ``interval``."""
+def share_of(count: int, total: int) -> dict[str, Any]:
+    """Return ``count``, ``total``, ``rate`` (None if ``total`` is 0) and its 95 % ``interval``."""
     rate = count / total if total else None
-    return {"count": count, "total": total, "rate": rate, "interval": list(interval(count, total))}
+    return {"count": count, "total": total, "rate": rate, "interval": list(wilson_interval(count, total))}
 
 
-def at_own_rate(runs: Sequence[Finished], updates: Sequence[int]) -> dict[str, Any]:
-    """Return the final accuracy at an objective's best learning rate, by updates a rollout batch.
+def at_own_rate(runs: Sequence[TrialOutcome], updates: Sequence[int]) -> dict[str, Any]:
+    """Return the final accuracy at an objective's best learning rate, by updates per rollout batch.
 
     The rate for a seed is the one with the highest mean final accuracy over the other seeds, so that no seed
     is reported at a rate that it helped to choose.
 
     Args:
-        runs: of one objective.
-        updates: of the grid.
+        runs: runs of one objective.
+        updates: the grid's numbers of updates.
     """
     return {
         str(count): _own_rate([run for run in runs if run.trial.stress.updates == count]) for count in updates
     }
 
 
-def _own_rate(runs: Sequence[Finished]) -> dict[str, Any]:
+def _own_rate(runs: Sequence[TrialOutcome]) -> dict[str, Any]:
     chosen: dict[int, float] = {}
     for seed in sorted({run.trial.seed for run in runs}):
         others = [run for run in runs if run.trial.seed != seed]
         rates = {run.trial.stress.rate for run in others}
         if rates:
-            # Of rates that are as good, the calmer one.
+            # Of equally good rates, the lowest.
             chosen[seed] = max(sorted(rates), key=lambda rate: _mean_final(others, rate))
     finals = [run.outcome.final for run in runs if chosen.get(run.trial.seed) == run.trial.stress.rate]
     return {**asdict(mean_of(finals, 0.0, 1.0)), "rates": sorted(set(chosen.values()))}
 
 
-def _mean_final(runs: Sequence[Finished], rate: float) -> float:
+def _mean_final(runs: Sequence[TrialOutcome], rate: float) -> float:
     return fmean(run.outcome.final for run in runs if run.trial.stress.rate == rate)
 
 
-def difference(runs: Sequence[Finished], more: str, less: str, key: str = "final") -> Mean:
-    """Return the mean of ``more`` minus ``less`` in a number of ``Outcome``, with its interval over seeds.
+def difference(runs: Sequence[TrialOutcome], more: str, less: str, key: str = "final") -> Mean:
+    """Return the mean difference ``more`` − ``less`` in a number of ``Outcome``, with an interval over seeds.
 
-    Pairs are runs of the same level and seed; a seed's pairs are averaged first, for they share prompts.
+    Pairs are runs of the same level and seed; a seed's pairs share prompts and are averaged first.
     """
     values = {run.trial: getattr(run.outcome, key) for run in runs}
     by_seed: dict[int, list[float]] = {}
@@ -186,12 +186,12 @@ def difference(runs: Sequence[Finished], more: str, less: str, key: str = "final
     return mean_of([fmean(own) for own in by_seed.values()], -1.0, 1.0)
 
 
-def same_computations(runs: Sequence[Finished]) -> dict[str, int]:
-    """Compare runs that must agree, see ``SAME``: how many were ``compared``, how many ``differ``."""
+def same_computations(runs: Sequence[TrialOutcome]) -> dict[str, int]:
+    """Compare runs that must agree, see ``EQUIVALENT``: number ``compared``, number that ``differ``."""
     outcomes = {run.trial: run.outcome for run in runs if run.trial.stress.updates == 1}
     pairs = [
         (outcome, outcomes[first])
-        for names in SAME
+        for names in EQUIVALENT
         for trial, outcome in outcomes.items()
         if trial.method in names[1:] and (first := Trial(names[0], trial.stress, trial.seed)) in outcomes
     ]
@@ -199,15 +199,15 @@ def same_computations(runs: Sequence[Finished]) -> dict[str, int]:
 
 
 def rank(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return names by collapse rate, the lowest first; of equal ones the higher mean final accuracy first."""
+    """Return names by collapse rate, the lowest first; ties by mean final accuracy, the highest first."""
     known = [name for name in methods if methods[name]["collapse"]["total"]]
     return sorted(
         known, key=lambda name: (methods[name]["collapse"]["rate"], -methods[name]["final"]["mean"])
     )
 
 
-def _ahead(grid: Grid, runs: Sequence[Finished], name: str) -> list[dict[str, Any]]:
-    """Return where another objective had the higher mean final accuracy, with the paired difference."""
+def _ahead(grid: Grid, runs: Sequence[TrialOutcome], name: str) -> list[dict[str, Any]]:
+    """Return the levels where another objective had the higher mean final accuracy, with the difference."""
     found = []
     for stress in grid.stresses if name in grid.methods else []:
         here = [run for run in runs if run.trial.stress == stress]
@@ -219,11 +219,11 @@ def _ahead(grid: Grid, runs: Sequence[Finished], name: str) -> list[dict[str, An
 
 
 def stress_of(values: Mapping[str, Any]) -> Stress:
-    """Return the level of an entry of ``ahead_of_cpgd``."""
+    """Return the level of stress of an entry of ``ahead_of_cpgd``."""
     return Stress(values["rate"], values["updates"])
 
 
-# Student's t, 97.5 % quantile by degrees of freedom, as tabulated; beyond, Cornish and Fisher's expansion.
+# 97.5 % quantile of Student's t by degrees of freedom, tabulated; beyond, the Cornish-Fisher expansion.
 _T = (
     12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281,
     2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860,
@@ -234,10 +234,10 @@ _Z = 1.959964
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean with its 95 % interval, infinitely wide for a single value, None for none.
+    """A mean with its 95 % interval, as wide as possible for a single value, None for no values.
 
     Attributes:
-        n: values.
+        n: number of values.
     """
 
     mean: float | None
@@ -247,12 +247,12 @@ class Mean:
 
 
 def mean_of(values: Sequence[float], low: float = -math.inf, high: float = math.inf) -> Mean:
-    """Return the mean with Student's interval, for values that are as many independent draws.
+    """Return the mean of independent values with Student's interval.
 
     Args:
-        values: those that are not finite are left out.
-        low: the interval is cut here.
-        high: and here.
+        values: values that are not finite are left out.
+        low: lower bound of the interval.
+        high: upper bound of the interval.
     """
     known = [value for value in values if math.isfinite(value)]
     if not known:
@@ -265,7 +265,7 @@ def mean_of(values: Sequence[float], low: float = -math.inf, high: float = math.
 
 
 def t_quantile(freedom: int) -> float:
-    """Return the 97.5 % quantile of Student's t with so many degrees of freedom, to three decimals."""
+    """Return the 97.5 % quantile of Student's t for the degrees of freedom, to three decimals."""
     if freedom <= len(_T):
         return _T[freedom - 1]
     return _Z + (_Z**3 + _Z) / (4 * freedom) + (5 * _Z**5 + 16 * _Z**3 + 3 * _Z) / (96 * freedom**2)

@@ -1,4 +1,4 @@
-"""A process that does one run after another; policy, pictures and first evaluation are made once for all."""
+"""Worker process of a study: one run after another, with policy, rows and first evaluation loaded once."""
 
 from __future__ import annotations
 
@@ -24,68 +24,64 @@ from mm_cpgd.errors import USER_ERRORS, RunEnded
 from mm_cpgd.interrupt import ShouldStop
 from mm_cpgd.policy import EncodedPrompt, Policy, PromptEncoder, load_policy
 from mm_cpgd.study.grid import Trial, config_of
-from mm_cpgd.study.results import Result, code_fingerprint, key_of, write_result
+from mm_cpgd.study.results import StudyRun, code_fingerprint, key_of, write_run
 from mm_cpgd.tracking import Progress, read_metrics
-from mm_cpgd.training.run import EvaluatorFactory
-from mm_cpgd.training.setup import build_trainer, load_rows, sampling_engine
+from mm_cpgd.training.rows import load_rows
+from mm_cpgd.training.setup import build_engine, build_trainer, held_out_evaluator
 from mm_cpgd.training.trainer import Evaluator
 
-# (trial, study folder, overrides); the answer is None, or (whether a user can mend it, what went wrong).
-Order = tuple[Trial, Path, Sequence[str]]
-Answer = tuple[bool, str] | None
+Job = tuple[Trial, Path, Sequence[str]]
+"""A trial, the folder of the study, and config overrides."""
+Failure = tuple[bool, str]
+"""Whether the user can fix it, and the error message."""
 
 
-def serve(connection: Connection, make_evaluator: EvaluatorFactory) -> None:
-    """Carry out orders from the other end until it closes; each is answered when its result is written."""
+def serve(connection: Connection) -> None:
+    """Run the jobs from a connection until it closes; reply None, or the failure, after each."""
     from transformers.utils import logging
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides
     logging.disable_progress_bar()
-    bench = Bench(make_evaluator)
-    with suppress(EOFError, OSError):  # nobody is at the other end any more
+    runner = TrialRunner()
+    with suppress(EOFError, OSError):  # the parent closed the connection
         while True:
-            trial, folder, changes = connection.recv()
-            connection.send(_carry_out(bench, trial, folder, changes))
+            connection.send(_run_job(runner, connection.recv()))
 
 
-def _carry_out(bench: Bench, trial: Trial, folder: Path, changes: Sequence[str]) -> Answer:
+def _run_job(runner: TrialRunner, job: Job) -> Failure | None:
+    trial, folder, changes = job
     try:
-        write_result(folder, bench.run(trial, folder / "work" / f"{trial.name}-{os.getpid()}", changes))
+        write_run(folder, runner.run(trial, folder / "work" / f"{trial.name}-{os.getpid()}", changes))
     except USER_ERRORS as error:
         return True, str(error)
-    except Exception:  # a bug in one run is told, and must not end the others
+    except Exception:  # a bug in one run is reported and must not end the others
         return False, traceback.format_exc()
     return None
 
 
-class Bench:
-    """Does runs in this process, each from the same weights.
+class TrialRunner:
+    """Runs trials in this process, each from the same weights."""
 
-    Args:
-        make_evaluator: held-out evaluation.
-    """
-
-    def __init__(self, make_evaluator: EvaluatorFactory) -> None:
-        self.make_evaluator = make_evaluator
+    def __init__(self) -> None:
         self._loaded: tuple[str, Policy, dict[str, Tensor]] | None = None
         self._rows: dict[str, list[Example]] = {}
         self._first: dict[str, dict[str, float]] = {}
 
-    def run(self, trial: Trial, folder: Path, changes: Sequence[str] = ()) -> Result:
-        """Train from the starting weights; the run folder is removed when its numbers are taken.
+    def run(self, trial: Trial, folder: Path, changes: Sequence[str] = ()) -> StudyRun:
+        """Train from the starting weights; the run folder is removed once its metrics are read.
 
         Raises:
             UserError: the run cannot be set up.
-            RunEnded: it was asked to stop.
+            RunEnded: it was interrupted.
         """
         config = config_of(trial, folder, changes)
-        shutil.rmtree(folder, ignore_errors=True)  # what a killed process left
+        shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
         folder.mkdir(parents=True)
         started, cpu = time.perf_counter(), time.process_time()
         diverged = self._train(config)
         rows = read_metrics(folder / "metrics.jsonl")
         shutil.rmtree(folder, ignore_errors=True)
-        return Result(
+        return StudyRun(
             trial=trial,
             key=key_of(config),
             code=code_fingerprint(),
@@ -100,12 +96,12 @@ class Bench:
         """Return None, or why the run diverged."""
         accelerator = start_accelerator(config)
         policy = self._policy(config).to(accelerator.device)
-        engine = sampling_engine(config, accelerator, policy)
+        engine = build_engine(config, accelerator, policy)
         evaluator = None
         if config.data.eval:
             held_out = self._read(config, config.data.eval, policy)
-            evaluator = self.make_evaluator(config, accelerator, policy, engine, held_out)
-            evaluator = self._remember_first(config, evaluator)
+            evaluator = held_out_evaluator(config, accelerator, policy, engine, held_out)
+            evaluator = self._cache_first(config, evaluator)
         rows = self._read(config, config.data.train, policy)
         trainer = build_trainer(config, accelerator, policy, engine, rows, evaluator)
         try:
@@ -117,17 +113,17 @@ class Bench:
             return str(ended)
         finally:
             trainer.source.close()
-            _let_go(accelerator, policy)
+            _release(accelerator, policy)
         return None
 
     def _policy(self, config: RunConfig) -> Policy:
-        """Return the policy as it was loaded, whatever a run before has made of it."""
+        """Return the policy with its starting weights, whatever an earlier run changed."""
         source = config.policy.model_dump_json()
         if self._loaded is None or self._loaded[0] != source:
             policy = load_policy(
                 config.policy, config.training.logprob_chunk, shared_prefix=config.rollout.shared_prefix
             )
-            policy.encoder = RememberingEncoder(policy.encoder)
+            policy.encoder = CachingEncoder(policy.encoder)
             weights = {name: value.clone() for name, value in policy.state_dict().items()}
             self._loaded = source, policy, weights
         _, policy, weights = self._loaded
@@ -140,8 +136,8 @@ class Bench:
             self._rows[name] = list(load_rows(config, source, policy.encoder, None).examples)
         return self._rows[name]
 
-    def _remember_first(self, config: RunConfig, evaluator: Evaluator) -> Evaluator:
-        """Evaluate the starting weights once for all runs that ask the same pictures."""
+    def _cache_first(self, config: RunConfig, evaluator: Evaluator) -> Evaluator:
+        """Return the evaluator; its result on the starting weights is shared by runs with the same rows."""
         assert config.data.eval
         name = config.policy.model_dump_json() + config.data.eval.model_dump_json()
         calls = 0
@@ -158,29 +154,29 @@ class Bench:
         return evaluate
 
 
-class RememberingEncoder(PromptEncoder):
-    """Keeps the prompts that it encoded last: all runs of a seed draw the same ones.
+class CachingEncoder(PromptEncoder):
+    """Prompt encoder with a cache of the last prompts: all runs of a seed draw the same ones.
 
     Args:
-        encoder: does the work.
-        most: prompts kept; one of the study's pictures takes 0.3 MB.
+        encoder: the encoder whose settings are used.
+        size: prompts that are kept; one of the study's images takes 0.3 MB.
     """
 
-    def __init__(self, encoder: PromptEncoder, most: int = 500) -> None:
+    def __init__(self, encoder: PromptEncoder, size: int = 500) -> None:
         vars(self).update(vars(encoder))
-        self.most = most
+        self.size = size
         self._kept: OrderedDict[str, EncodedPrompt] = OrderedDict()
 
     def encode(self, example: Example) -> EncodedPrompt:
         """Return the prompt's tensors, see ``PromptEncoder.encode``."""
         prompt = self._kept.pop(example.id, None) or super().encode(example)
         self._kept[example.id] = prompt
-        if len(self._kept) > self.most:
+        if len(self._kept) > self.size:
             self._kept.popitem(last=False)
         return prompt
 
 
-def _let_go(accelerator: Accelerator, policy: Policy) -> None:
-    """Drop what would outlive the run."""
+def _release(accelerator: Accelerator, policy: Policy) -> None:
+    """Release memory that would outlive the run."""
     accelerator.free_memory()
     policy.zero_grad(set_to_none=True)

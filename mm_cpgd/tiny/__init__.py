@@ -1,1 +1,1 @@
-"""The embedded tiny policy of the quickstart, and how it is built."""
+"""Embedded tiny policy of the quickstart (``assets``) and its construction (``build``)."""

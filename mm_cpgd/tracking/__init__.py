@@ -1,4 +1,4 @@
-"""What a run writes down while it trains: metrics, rollouts, and progress on the screen."""
+"""Records of a run while it trains: metrics, rollouts, and progress on the screen."""
 
 from mm_cpgd.tracking.metrics import MetricsLog, read_metrics
 from mm_cpgd.tracking.progress import Progress

@@ -1,4 +1,4 @@
-"""``metrics.jsonl``: one line of numbers an iteration, append-only, readable after a kill."""
+"""``metrics.jsonl``: one line of numbers per iteration, append-only, readable after a kill."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from mm_cpgd.tracking.files import json_line, write_lines, writing
 
 
 class MetricsLog:
-    """Appends metrics to a JSONL file.
+    """Log that appends metrics to a JSONL file.
 
-    The file is opened anew for every line, so there is nothing to close and nothing held back in a buffer. A
-    line that an earlier process left half written is cut off at the start.
+    The file is opened for every line, so nothing has to be closed and nothing stays in a buffer. A line that
+    an earlier process left incomplete is cut off at the start.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        _cut_half_line(path)
+        _cut_incomplete_line(path)
 
     def write(self, iteration: int, metrics: Mapping[str, Any]) -> None:
         """Append ``{"iteration": n, **metrics}``.
 
         Args:
             iteration: counted from 1; 0 is the state before training.
-            metrics: numbers, also of NumPy or 0-d tensors; NaN and infinities are written as null.
+            metrics: numbers, NumPy scalars or 0-d tensors; NaN and infinities are written as null.
 
-        Raises ``UserError`` if the disk refuses.
+        Raises ``UserError`` if the file cannot be written.
         """
         line = json_line({"iteration": iteration, **metrics})
         with writing(self.path):
@@ -38,7 +38,7 @@ class MetricsLog:
                 file.write(f"{line}\n")
 
     def truncate_after(self, iteration: int) -> None:
-        """Drop the lines of later iterations, which a resumed run will write again."""
+        """Remove the lines of later iterations, which a resumed run writes again."""
         rows = read_metrics(self.path)
         kept = [row for row in rows if row["iteration"] <= iteration]
         if len(kept) < len(rows):
@@ -48,13 +48,13 @@ class MetricsLog:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a ``metrics.jsonl`` in the order written; none if the file is absent.
 
-    A half-written last line is ignored. Raises ``UserError`` with the line number for any other broken line.
+    An incomplete last line is ignored. Raises ``UserError`` with the line number for any other broken line.
     """
     if not path.is_file():
         return []
     content = path.read_text(encoding="utf-8", errors="replace")
-    whole = content[: content.rfind("\n") + 1]
-    return [_row(path, number, line) for number, line in enumerate(whole.split("\n"), 1) if line.strip()]
+    complete = content[: content.rfind("\n") + 1]
+    return [_row(path, number, line) for number, line in enumerate(complete.split("\n"), 1) if line.strip()]
 
 
 def _row(path: Path, number: int, line: str) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def _row(path: Path, number: int, line: str) -> dict[str, Any]:
     return row
 
 
-def _cut_half_line(path: Path) -> None:
+def _cut_incomplete_line(path: Path) -> None:
     if not path.is_file():
         return
     content = path.read_bytes()

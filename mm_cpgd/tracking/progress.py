@@ -1,14 +1,16 @@
-"""Where a run stands, on the screen: a live line in a terminal, a plain line now and then elsewhere."""
+"""Progress on the screen: a live line in a terminal or plain lines at intervals; a bar for slow work."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.progress import Progress as ProgressBars
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -21,15 +23,20 @@ _SHOWN = (
     ("tokens/s", "tokens/per_second", "{:,.0f}"),
 )
 
+BAR_AFTER = 2.0
+"""Seconds after which ``slow_bar`` shows its bar."""
+Report = Callable[[int, int], None]
+"""Takes (done, total)."""
+
 
 class Progress:
-    """Shows iteration, reward, accuracy, drift, tokens a second and the time left.
+    """Progress of a run: iteration, reward, accuracy, drift, tokens per second and the time left.
 
     Args:
         total: iterations of the whole run.
-        done: iterations that were finished before, in a resumed run; they do not count for the time left.
-        console: where to; standard error by default, so that results on standard output can be piped.
-        enabled: False shows nothing (all but the main process).
+        done: iterations finished before a resume; the time left is not estimated from them.
+        console: standard error by default, so that results on standard output can be piped.
+        enabled: False shows nothing (all processes except the main one).
         plain_seconds: least time between plain lines where there is no terminal.
     """
 
@@ -70,33 +77,33 @@ class Progress:
             self._print()
 
     def update(self, iteration: int, metrics: Mapping[str, Any]) -> None:
-        """Show a finished iteration and its metrics (the keys of ``metrics.jsonl``)."""
+        """Show a finished iteration and its metrics (keys as in ``metrics.jsonl``)."""
         self.iteration, self._metrics, self._stage = iteration, metrics, ""
         self._show()
 
-    def stage(self, text: str) -> None:
-        """Show what the running iteration is doing, for instance ``rollout 3/8``; in a terminal alone."""
+    def set_stage(self, text: str) -> None:
+        """Show what the current iteration is doing, for instance ``rollout 3/8``; only in a terminal."""
         self._stage = text
         if self._live:
             self._show()
 
-    def say(self, text: str) -> None:
+    def print_message(self, text: str) -> None:
         """Print a message above the live line."""
         if self.enabled:
             self.console.print(Text(text))
 
     def line(self) -> str:
         """Return the state as one line of text."""
-        parts = [f"iteration {self.iteration}/{self.total}", *self._numbers()]
+        fields = [f"iteration {self.iteration}/{self.total}", *self._numbers()]
         left = self.seconds_left()
         if left is not None and self.iteration < self.total:
-            parts.append(f"{_duration(left)} left")
+            fields.append(f"{_duration(left)} left")
         if self._stage:
-            parts.append(self._stage)
-        return "  ".join(parts)
+            fields.append(self._stage)
+        return "  ".join(fields)
 
     def seconds_left(self) -> float | None:
-        """Return the estimate from the mean time of this process's iterations, None before the first."""
+        """Return an estimate from the mean time of this process's iterations, None before the first."""
         count = self.iteration - self._start_iteration
         if count <= 0:
             return None
@@ -125,6 +132,22 @@ class Progress:
         table = Table.grid(padding=(0, 1))
         table.add_row(ProgressBar(total=self.total, completed=self.iteration, width=20), Text(self.line()))
         return table
+
+
+@contextmanager
+def slow_bar(console: Console, title: str) -> Iterator[Report]:
+    """Yield a function that takes (done, total); a bar appears once two seconds have passed."""
+    started = time.monotonic()
+    # Standard error, not console: the bar is not part of what the command prints.
+    screen = Console(stderr=True, quiet=console.quiet)
+    with ProgressBars(console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        task = bar.add_task(title, total=None, visible=False)
+
+        def report(done: int, total: int) -> None:
+            late = time.monotonic() - started > BAR_AFTER
+            bar.update(task, completed=done, total=total, visible=late)
+
+        yield report
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""``rollouts/iteration-000012.jsonl``: what was asked, answered, rewarded, and why; one line a prompt."""
+"""``rollouts/iteration-000012.jsonl``: prompts, completions, rewards and reasons; one line per prompt."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"(?:iteration-)?(\d{6,})")
 
 @dataclass(frozen=True)
 class ScoredComponent:
-    """One reward rule's verdict of one completion, as in ``rewards.verdict.Verdict``."""
+    """One reward rule's verdict on one completion, as in ``rewards.verdict.Verdict``."""
 
     score: float | None
     status: str
@@ -35,14 +35,14 @@ class ScoredComponent:
 
 @dataclass(frozen=True)
 class ScoredCompletion:
-    """One completion and what it earned.
+    """One completion with its reward.
 
     Attributes:
-        tokens: its length, the end token included.
-        finished: it ended by itself; False if it was cut at the token limit.
-        total: the weighted sum of the components, None when it could not be scored.
+        tokens: length, the end token included.
+        finished: whether it ended with an end token; False if it was cut at the token limit.
+        total: weighted sum of the components, None when it could not be scored.
         advantage: None when it was left out of the update.
-        components: by the rule's name.
+        components: verdict by the rule's name.
     """
 
     text: str
@@ -58,7 +58,7 @@ class PromptRollout:
     """One prompt with its group of completions.
 
     Attributes:
-        images: file names under ``rollouts/images``; empty where none were kept.
+        images: file names under ``rollouts/images``; empty if none were kept.
     """
 
     id: str
@@ -69,14 +69,14 @@ class PromptRollout:
 
 
 class RolloutLog:
-    """Writes the rollouts of every ``every``-th iteration (the first included), with a few images.
+    """Log of the rollouts of every ``every``-th iteration (the first included), with a few images.
 
-    It writes in the background, for thumbnails take long and no step shall wait for them; ``flush`` waits.
+    It writes in the background, so that no step waits for the slow thumbnails; ``flush`` waits.
 
     Args:
         folder: the run's ``rollouts`` folder.
         every: iterations from one file to the next.
-        images: prompts an iteration whose images are kept, as thumbnails.
+        images: number of prompts per iteration whose images are kept, as thumbnails.
     """
 
     def __init__(self, folder: Path, every: int = 1, images: int = 1) -> None:
@@ -87,10 +87,10 @@ class RolloutLog:
         self._pending: Future[None] | None = None
 
     def path(self, iteration: int) -> Path:
-        """Return where an iteration's rollouts are or would be."""
+        """Return the file of an iteration's rollouts, which need not exist."""
         return self.folder / f"iteration-{iteration:06d}.jsonl"
 
-    def wants(self, iteration: int) -> bool:
+    def is_due(self, iteration: int) -> bool:
         """Whether ``write`` will write this iteration (counted from 1)."""
         return (iteration - 1) % self.every == 0
 
@@ -101,24 +101,24 @@ class RolloutLog:
         images: Sequence[Sequence[ImageRef]],
         force: bool = False,
     ) -> None:
-        """Begin to write an iteration's file if it is wanted or ``force`` is set (a step that went wrong).
+        """Start writing an iteration's file if it is due or ``force`` is set (a failed step).
 
-        The file before it is waited for, so that at most one is under way.
+        Waits for the previous file first, so that at most one is being written.
 
         Args:
             iteration: counted from 1.
-            prompts: the P prompts; their ``images`` are filled in here.
+            prompts: the P prompts; their ``images`` are set here.
             images: the images of each prompt, as in ``Example.images``.
-            force: write in any case.
+            force: write even if the iteration is not due.
 
-        Raises ``UserError`` if the disk refused the file before.
+        Raises ``UserError`` if the previous file could not be written.
         """
-        if force or self.wants(iteration):
+        if force or self.is_due(iteration):
             self.flush()
             self._pending = self._writer.submit(self._write, iteration, prompts, images)
 
     def flush(self) -> None:
-        """Wait until everything is on disk. Raises ``UserError`` if the disk refuses."""
+        """Wait until everything is on disk. Raises ``UserError`` if it cannot be written."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
@@ -134,7 +134,7 @@ class RolloutLog:
         write_lines(self.path(iteration), lines)
 
     def truncate_after(self, iteration: int) -> None:
-        """Remove the files and images of later iterations, which a resumed run will write again."""
+        """Remove the files and images of later iterations, which a resumed run writes again."""
         self.flush()
         for file in (*self.folder.glob("iteration-*.jsonl"), *self.folder.glob("images/*")):
             number = _NUMBER.match(file.name)
@@ -161,9 +161,9 @@ def rollout_files(folder: Path) -> dict[int, Path]:
 
 
 def read_rollouts(path: Path, most: int | None = None) -> list[PromptRollout]:
-    """Return what ``RolloutLog`` wrote, of a large file only the first ``most`` prompts (those with images).
+    """Return the prompts of a file, at most the first ``most`` (images are kept of the first ones).
 
-    Raises ``UserError`` with the line number for a line of another form.
+    Raises ``UserError`` with the line number for a line that is no rollout.
     """
     prompts = []
     with path.open(encoding="utf-8", newline="\n") as file:

@@ -21,7 +21,7 @@ class MicroBatch:
     """The rows of one forward pass.
 
     Attributes:
-        prompts: one a row.
+        prompts: one per row.
         tokens: (n, T).
         mask: (n, T) True where a token is the completion's own.
         advantages: (n,).
@@ -47,19 +47,19 @@ class Experience:
 
     Attributes:
         examples: dataset index of each prompt.
-        prompts: encoded, in the same order; at least one, also if there are no rows.
+        prompts: the encoded prompts, in the same order; at least one, even without rows.
         prompt_of: (n,) which prompt each row belongs to.
         tokens: (n, T).
         mask: (n, T) True where a token is the completion's own.
         advantages: (n,).
         mini_batch: (n,) which optimizer step of an inner epoch each row belongs to.
         lengths: for each mini-batch the completion lengths of all processes, (M_k,).
-        old_logprobs: (n, T) of the policy that sampled; None while the policy still is that one; NaN in rows
-            that are noted only when the first optimizer step, which still sees it, comes by.
-        reference_logprobs: (n, T), None where no reference is asked for.
-        sampled_logprobs: (n, T) as an engine with numerics of its own gives them; None where the policy
+        old_logprobs: (n, T) of the old policy; None while the policy still is the old one; NaN in rows whose
+            values are taken from the first optimizer step, which still sees the old policy.
+        reference_logprobs: (n, T), None without a reference policy.
+        sampled_logprobs: (n, T) as reported by an engine with numerics of its own; None where the policy
             itself samples.
-        prepared: what parts of the objective know of whole mini-batches, (n, T) each; None where none asks.
+        prepared: values that parts of the objective computed from whole mini-batches, (n, T) each, or None.
     """
 
     examples: list[int]
@@ -79,27 +79,30 @@ class Experience:
         return self.tokens.shape[0]
 
     def split(self, mini_batch: int, tokens: int, *, shared_prefix: bool) -> list[Tensor]:
-        """Split a mini-batch's rows into index tensors of at most so many tokens, longest first.
+        """Split a mini-batch's rows into micro-batches of at most ``tokens`` tokens, longest first.
 
         Args:
-            mini_batch: which one.
-            tokens: that go through the model together; a longer row is a part of its own.
-            shared_prefix: whether rows of a prompt share it, so that they stay together where they fit.
+            mini_batch: index of the mini-batch.
+            tokens: limit of a forward pass; a longer row is a micro-batch of its own.
+            shared_prefix: whether the rows of a prompt share it, so that they stay together where they fit.
+
+        Returns:
+            The row indices of each micro-batch.
         """
         rows = (self.mini_batch == mini_batch).nonzero().squeeze(1)
         prompt_of = self.prompt_of[rows].tolist()
         prompts = [len(self.prompts[prompt]) for prompt in prompt_of]
         completions = self.mask[rows].sum(1).tolist()
         if shared_prefix:
-            parts = fill_with_groups(prompt_of, prompts, completions, tokens)
+            micro_batches = fill_with_groups(prompt_of, prompts, completions, tokens)
         else:
-            parts = fill_with_rows([p + c for p, c in zip(prompts, completions, strict=True)], tokens)
-        return [rows[part] for part in parts]
+            micro_batches = fill_with_rows([p + c for p, c in zip(prompts, completions, strict=True)], tokens)
+        return [rows[chosen] for chosen in micro_batches]
 
     def select(self, rows: Tensor) -> MicroBatch:
-        """Cut out rows, as wide as their longest completion; for no rows one masked stand-in.
+        """Return rows, trimmed to their longest completion; for no rows one masked stand-in.
 
-        The stand-in has no influence, but the forward and backward passes of all processes stay in step.
+        The stand-in has no influence; it keeps the forward and backward passes of all processes in step.
         """
         if not len(rows):
             return self._stand_in()
@@ -120,7 +123,7 @@ class Experience:
         )
 
     def note_old_logprobs(self, rows: Tensor, values: Tensor) -> None:
-        """Keep what the policy that sampled says of these rows, (rows, width)."""
+        """Store the old policy's log-probabilities (rows, width) of these rows."""
         if self.old_logprobs is not None:
             self.old_logprobs[rows] = 0.0
             self.old_logprobs[rows, : values.shape[1]] = values.float().cpu()
@@ -139,23 +142,23 @@ class Experience:
         )
 
     def state(self) -> dict[str, Any]:
-        """Return everything but the encoded prompts, which are made again from ``examples``."""
+        """Return everything except the encoded prompts, which are encoded again from ``examples``."""
         return {name: value for name, value in vars(self).items() if name != "prompts"}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], prompts: list[EncodedPrompt]) -> Experience:
-        """Rebuild what ``state`` describes."""
+        """Rebuild the experience that ``state`` describes."""
         return cls(prompts=prompts, **state)
 
 
 @dataclass
 class Collected:
-    """What an iteration learns from, and what there is to report of it.
+    """Result of the first half of a step: the experience, and what is reported about it.
 
     Attributes:
-        experience: for the learner.
-        metrics: of all processes.
-        rollouts: what this process's prompts were answered, and why it was rewarded so.
+        experience: input of the learner.
+        metrics: metrics over all processes.
+        rollouts: this process's completions with their rewards and reasons.
         examples: the dataset row of each of ``rollouts``.
     """
 
@@ -166,10 +169,10 @@ class Collected:
 
 
 class ExperienceSource(Protocol):
-    """First half of the training step: the collector, or worked solutions in its place."""
+    """First half of a step: the collector, or worked solutions in its place."""
 
     def collect(self, iteration: int, should_stop: ShouldStop) -> Collected:
-        """Return the next iteration's experience. Raises ``Interrupted`` if it is to stop on the way."""
+        """Return the next iteration's experience. Raises ``Interrupted`` if a stop is requested meanwhile."""
         ...
 
     def reencode(self, indices: Sequence[int]) -> list[EncodedPrompt]:
@@ -177,7 +180,7 @@ class ExperienceSource(Protocol):
         ...
 
     def close(self) -> None:
-        """End what runs in the background."""
+        """End background threads."""
         ...
 
 
@@ -195,7 +198,7 @@ class MiniBatchPlan:
     """The optimizer steps of one inner epoch.
 
     Attributes:
-        step_of: (P,) of each prompt; what a prompt without usable completions has means nothing.
+        step_of: (P,) optimizer step of each prompt; arbitrary for prompts without usable completions.
         lengths: for each step the lengths of its completions, (M_k,) float32, of all processes.
     """
 
@@ -204,12 +207,12 @@ class MiniBatchPlan:
 
 
 def plan_mini_batches(usable: Tensor, lengths: Tensor, prompts_per_step: int) -> MiniBatchPlan:
-    """Deal prompts that have usable completions out to steps, in prompt order; the last may get fewer.
+    """Assign prompts with usable completions to optimizer steps, in prompt order; the last may get fewer.
 
     Args:
         usable: (P, G) bool, completions that take part in the update, of all processes.
         lengths: (P, G) tokens.
-        prompts_per_step: prompts an optimizer step.
+        prompts_per_step: prompts per optimizer step.
     """
     taking_part = usable.any(1)
     step_of = torch.div(taking_part.cumsum(0) - 1, prompts_per_step, rounding_mode="floor")
@@ -222,39 +225,39 @@ def plan_mini_batches(usable: Tensor, lengths: Tensor, prompts_per_step: int) ->
 
 
 def fill_with_rows(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Fill parts with rows that are padded to the longest of a part; longest first.
+    """Divide rows into micro-batches padded to their longest row; longest first.
 
     Args:
         lengths: tokens of each row, its prompt included.
-        budget: tokens of a part, padding included; a longer row is a part of its own.
+        budget: tokens per micro-batch, padding included; a longer row is a micro-batch of its own.
 
     Returns:
-        indices of the rows of each part.
+        Row indices of each micro-batch.
     """
-    parts: list[list[int]] = []
+    micro_batches: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if parts and (len(parts[-1]) + 1) * lengths[parts[-1][0]] <= budget:
-            parts[-1].append(row)
+        if micro_batches and (len(micro_batches[-1]) + 1) * lengths[micro_batches[-1][0]] <= budget:
+            micro_batches[-1].append(row)
         else:
-            parts.append([row])
-    return parts
+            micro_batches.append([row])
+    return micro_batches
 
 
 def fill_with_groups(
     prompt_of: Sequence[int], prompts: Sequence[int], completions: Sequence[int], budget: int
 ) -> list[list[int]]:
-    """Fill parts with groups of rows that share their prompt, the largest group first, where it first fits.
+    """Divide groups of rows that share a prompt into micro-batches: first fit, largest group first.
 
-    A group beyond the budget is split, and its prompt counts in each of its parts.
+    A group beyond the budget is split, and its prompt counts in each of its micro-batches.
 
     Args:
         prompt_of: which prompt each row belongs to.
         prompts: tokens of each row's prompt.
         completions: tokens of each row's completion.
-        budget: tokens of a part; a single row may exceed it.
+        budget: tokens per micro-batch; a single row may exceed it.
 
     Returns:
-        indices of the rows of each part.
+        Row indices of each micro-batch.
     """
     groups: dict[int, list[int]] = {}
     for row in sorted(range(len(prompt_of)), key=lambda row: -completions[row]):
@@ -275,14 +278,14 @@ def fill_with_groups(
 
 
 def _first_fit(pieces: Sequence[tuple[int, list[int]]], budget: int) -> list[list[int]]:
-    parts: list[list[int]] = []
+    micro_batches: list[list[int]] = []
     free: list[int] = []
     for size, rows in pieces:
         place = next((number for number, room in enumerate(free) if room >= size), None)
         if place is None:
-            parts.append(list(rows))
+            micro_batches.append(list(rows))
             free.append(budget - size)
         else:
-            parts[place] += rows
+            micro_batches[place] += rows
             free[place] -= size
-    return parts
+    return micro_batches

@@ -18,14 +18,14 @@ from rewards import RewardSum
 
 
 @dataclass(frozen=True)
-class Answered:
-    """One held-out example's answer, as far as the averages need it.
+class ScoredExample:
+    """Scores and length of the completion of one held-out example.
 
     Attributes:
-        scores: of each rule by name, None where it could not score.
-        finished: the answer ended by itself.
+        scores: score of each rule by name, None where it could not score.
+        finished: whether the completion ended by itself.
         tokens: its length.
-        kind: of the example, None if it has none.
+        kind: kind of the example, None if it has none.
     """
 
     scores: dict[str, float | None]
@@ -35,16 +35,16 @@ class Answered:
 
 
 class HeldOut:
-    """Answers every example once, with the most probable token at each place, and scores the answers.
+    """Evaluator: one greedy completion of every held-out example, scored by the run's rules.
 
     Args:
-        accelerator: of the run; examples are shared out over its processes.
+        accelerator: the run's accelerator; examples are distributed over its processes.
         policy: encodes prompts.
-        engine: generates.
-        rewards: the rules; the first one is what is called accuracy.
+        engine: samples completions.
+        rewards: the rules; the first one's score is the accuracy.
         examples: held-out rows.
-        max_new_tokens: limit of an answer.
-        batch_prompts: prompts generated together, per process.
+        max_new_tokens: limit of a completion.
+        batch_prompts: prompts sampled together, per process.
     """
 
     def __init__(
@@ -75,53 +75,53 @@ class HeldOut:
         self.engine.load_weights(self.policy)
         workers = self.accelerator.num_processes
         mine = self.examples[self.accelerator.process_index :: workers]
-        answered: list[Answered] = []
-        # As often on all processes, for all have to ask together whether to stop.
+        scored_examples: list[ScoredExample] = []
+        # Equally often on all processes: the decision to stop is collective.
         for start in range(0, -(-len(self.examples) // workers), self.batch_prompts):
             check(should_stop)
-            answered += self._batch(mine[start : start + self.batch_prompts])
-        everyone: list[Answered] = gather_object(answered)
-        metrics = summarise(everyone, list(self.rewards.rules))
+            scored_examples += self._batch(mine[start : start + self.batch_prompts])
+        gathered: list[ScoredExample] = gather_object(scored_examples)
+        metrics = summarise(gathered, list(self.rewards.rules))
         return {f"eval/{name}": value for name, value in metrics.items()}
 
-    def _batch(self, examples: Sequence[Example]) -> list[Answered]:
+    def _batch(self, examples: Sequence[Example]) -> list[ScoredExample]:
         prompts = [self.policy.encoder.encode(example) for example in examples]
         with self.accelerator.autocast():
             groups = self.engine.generate(prompts, self.sampling, [[0]] * len(prompts))
-        answers = [group[0] for group in groups]
-        scored = self.rewards.score([answer.text for answer in answers], examples)
+        completions = [group[0] for group in groups]
+        scored = self.rewards.score([completion.text for completion in completions], examples)
         return [
-            Answered(
+            ScoredExample(
                 {name: verdict.score for name, verdict in score.components.items()},
-                answer.finished,
-                answer.tokens.numel(),
+                completion.finished,
+                completion.tokens.numel(),
                 _kind(example),
             )
-            for example, answer, score in zip(examples, answers, scored, strict=True)
+            for example, completion, score in zip(examples, completions, scored, strict=True)
         ]
 
 
-def summarise(answered: Sequence[Answered], rules: Sequence[str]) -> dict[str, float]:
-    """Average over answers; the order does not matter, nor on which process they were given.
+def summarise(scored_examples: Sequence[ScoredExample], rules: Sequence[str]) -> dict[str, float]:
+    """Average over examples; neither their order nor their process matters.
 
     Returns:
-        ``accuracy`` (mean score of the first rule over answers that it could score), every other rule's
-        mean, ``n`` scored answers, ``unscored``, ``truncated`` (share of all), ``length_mean`` (tokens), and
-        ``accuracy/KIND`` where examples have a kind. A mean of nothing is NaN.
+        ``accuracy`` (mean score of the first rule over completions that it could score), every other rule's
+        mean, ``n`` scored completions, ``unscored``, ``truncated`` (share of all), ``length_mean``
+        (tokens), and ``accuracy/KIND`` where examples have a kind. A mean of nothing is NaN.
     """
     accuracy, *others = rules
-    kinds: dict[str, list[Answered]] = defaultdict(list)
-    for one in answered:
+    kinds: dict[str, list[ScoredExample]] = defaultdict(list)
+    for one in scored_examples:
         if one.kind is not None:
             kinds[one.kind].append(one)
-    unscored = sum(one.scores[accuracy] is None for one in answered)
+    unscored = sum(one.scores[accuracy] is None for one in scored_examples)
     return {
-        "accuracy": _mean(one.scores[accuracy] for one in answered),
-        **{rule: _mean(one.scores[rule] for one in answered) for rule in others},
-        "n": float(len(answered) - unscored),
+        "accuracy": _mean(one.scores[accuracy] for one in scored_examples),
+        **{rule: _mean(one.scores[rule] for one in scored_examples) for rule in others},
+        "n": float(len(scored_examples) - unscored),
         "unscored": float(unscored),
-        "truncated": _mean(float(not one.finished) for one in answered),
-        "length_mean": _mean(float(one.tokens) for one in answered),
+        "truncated": _mean(float(not one.finished) for one in scored_examples),
+        "length_mean": _mean(float(one.tokens) for one in scored_examples),
         **{
             f"accuracy/{kind}": _mean(one.scores[accuracy] for one in own)
             for kind, own in sorted(kinds.items())
@@ -135,6 +135,6 @@ def _kind(example: Example) -> str | None:
 
 
 def _mean(values: Iterable[float | None]) -> float:
-    """Return the exactly rounded mean, which no order of summation changes."""
+    """Return the exactly rounded mean, which does not depend on the order of summation."""
     known = [value for value in values if value is not None]
     return fmean(known) if known else float("nan")

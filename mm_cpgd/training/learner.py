@@ -13,12 +13,13 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from mm_cpgd.algorithms.objective import Objective
+from mm_cpgd.config.schema import TrainingConfig
 from mm_cpgd.policy import Policy
 from mm_cpgd.training.experience import Experience
 from mm_cpgd.training.optimizer import OptimizerStep
 
-# What the objective calls its metrics, and under which names they are logged (docs/metrics.md).
-LOGGED = {
+# The objective's names of its metrics, and the names under which they are logged (docs/metrics.md).
+METRIC_NAMES = {
     "loss": "objective/loss",
     "penalty": "objective/penalty",
     "policy_drift": "policy/drift",
@@ -38,122 +39,126 @@ class Learner:
     """Runs the optimizer steps of one iteration.
 
     Args:
-        accelerator: of the run.
+        training: number of inner epochs and size of micro-batches.
+        accelerator: the run's accelerator.
         policy: the bare policy.
         wrapped: the policy as accelerate prepared it; the same object on one process.
-        objective: the composition.
-        step: takes an optimizer step.
-        inner_epochs: passes over the experience.
-        micro_batch_tokens: of a forward pass.
-        seed: of the mini-batches' order.
-        logged: which of the objective's metrics are logged, and under which names.
-        importance_cap: weight tokens by π_old over the sampling engine's probability, cut here; None: do not.
+        objective: the composed objective.
+        step: takes one optimizer step.
+        seed: seed of the mini-batches' order.
+        metric_names: metrics of the objective that are logged, and under which names.
+        importance_cap: cap of the token weights π_old / π_sampled; None: tokens are not weighted.
     """
 
     def __init__(
         self,
+        training: TrainingConfig,
         accelerator: Accelerator,
         policy: Policy,
         wrapped: nn.Module,
         objective: Objective,
         step: OptimizerStep,
         *,
-        inner_epochs: int,
-        micro_batch_tokens: int,
         seed: int,
-        logged: Mapping[str, str] = LOGGED,
+        metric_names: Mapping[str, str] = METRIC_NAMES,
         importance_cap: float | None = None,
     ) -> None:
+        self.config = training
         self.accelerator = accelerator
         self.policy = policy
         self.wrapped = wrapped
         self.objective = objective
         self.step = step
-        self.inner_epochs = inner_epochs
-        self.micro_batch_tokens = micro_batch_tokens
         self.seed = seed
-        self.logged = logged
+        self.metric_names = metric_names
         self.importance_cap = importance_cap
 
-    def prepare(self, experience: Experience, iteration: int) -> None:
-        """Compute what the coming steps need: features of images, old and reference log-probabilities."""
-        if self.policy.shared_prefix and self.policy.sight.frozen:
-            with self.accelerator.autocast():
-                self.policy.sight.look(experience.prompts)
-        order = self._order(len(experience.lengths), iteration)
-        everything = range(len(experience.lengths))
-        if experience.prepared is None and self.objective.prepared_parts:
-            experience.old_logprobs, entropy = self._ask(experience, self.wrapped, everything)
-            experience.prepared = prepare_parts(
-                self.objective, experience, entropy, self.accelerator, f"{self.seed}/{iteration}"
-            )
-        if experience.old_logprobs is None and len(order) > 1:
-            # The first step sees the very policy that sampled: its own values serve as the old ones.
-            others = [index for index in everything if index != order[0]]
-            experience.old_logprobs = self._ask(experience, self.wrapped, others)[0]
-        if experience.reference_logprobs is None and self.objective.needs_reference:
-            with self.policy.as_reference() as reference:
-                experience.reference_logprobs = self._ask(experience, reference, everything)[0]
+    def update(self, experience: Experience, iteration: int, done: int = 0) -> Iterator[dict[str, float]]:
+        """Take the iteration's optimizer steps, by the list in ``docs/algorithms.md`` ("The step").
 
-    def learn(self, experience: Experience, iteration: int, done: int = 0) -> Iterator[dict[str, float]]:
-        """Yield the metrics of each optimizer step, having passed over the first ``done`` of them.
+        Args:
+            experience: of this process.
+            iteration: the running iteration, from 1.
+            done: optimizer steps that were taken before the run was interrupted; they are skipped.
+
+        Yields:
+            The metrics of each optimizer step.
 
         Raises:
             Diverged: too many steps in a row were not finite.
         """
+        self.prepare(experience, iteration)
         for mini_batch in self._order(len(experience.lengths), iteration)[done:]:
-            yield self._mini_batch(experience, mini_batch)
+            lengths = experience.lengths[mini_batch]
+            micro_batches = self._micro_batches(experience, mini_batch)
+            sums: list[dict[str, Tensor]] = []
+            for rows in micro_batches:
+                is_last = len(sums) + 1 == len(micro_batches)
+                with contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.wrapped):
+                    loss, metrics = self._loss(experience, rows, lengths)
+                    # Data parallel training averages gradients over processes; the objective is a sum.
+                    self.accelerator.backward(loss * self.accelerator.num_processes)
+                sums.append({"loss": loss.detach(), **metrics})
+            total = combine(sums, self.accelerator)
+            self.objective.observe(total)
+            named = {self.metric_names[name]: total[name] for name in total if name in self.metric_names}
+            yield named | self.step(total["loss"])
+
+    def prepare(self, experience: Experience, iteration: int) -> None:
+        """Compute what is fixed during the update: old and reference log-probabilities, prepared parts."""
+        if self.policy.shared_prefix and self.policy.vision_cache.frozen:
+            with self.accelerator.autocast():
+                self.policy.vision_cache.encode(experience.prompts)
+        order = self._order(len(experience.lengths), iteration)
+        everything = range(len(experience.lengths))
+        if experience.prepared is None and self.objective.prepared_parts:
+            experience.old_logprobs, old_entropy = self._evaluate(experience, self.wrapped, everything)
+            seed = f"{self.seed}/{iteration}"
+            experience.prepared = prepare_parts(
+                self.objective, experience, old_entropy, self.accelerator, seed
+            )
+        if experience.old_logprobs is None and len(order) > 1:
+            # The first step still sees the policy that sampled: its own values serve as the old ones.
+            others = [index for index in everything if index != order[0]]
+            experience.old_logprobs = self._evaluate(experience, self.wrapped, others)[0]
+        if experience.reference_logprobs is None and self.objective.needs_reference:
+            with self.policy.as_reference() as reference:
+                experience.reference_logprobs = self._evaluate(experience, reference, everything)[0]
 
     def _order(self, mini_batches: int, iteration: int) -> list[int]:
-        """Every inner epoch visits all mini-batches, in an order that all processes share."""
+        """Return the order of mini-batches over all inner epochs, identical on all processes."""
         rng = random.Random(f"{self.seed}/{iteration}")
-        return [
-            index for _ in range(self.inner_epochs) for index in rng.sample(range(mini_batches), mini_batches)
-        ]
+        epochs = range(self.config.inner_epochs)
+        return [index for _ in epochs for index in rng.sample(range(mini_batches), mini_batches)]
 
-    def _mini_batch(self, experience: Experience, mini_batch: int) -> dict[str, float]:
-        """Accumulate the gradient over micro-batches and take the step."""
-        parts = self._parts(experience, mini_batch)
-        sums: list[dict[str, Tensor]] = []
-        for index, rows in enumerate(parts):
-            last = index + 1 == len(parts)
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                loss, metrics = self._loss(experience, rows, experience.lengths[mini_batch])
-                # Data parallel training averages gradients over processes; the objective is a sum.
-                self.accelerator.backward(loss * self.accelerator.num_processes)
-            sums.append({"loss": loss.detach(), **metrics})
-        total = combine(sums, self.accelerator)
-        self.objective.observe(total)
-        return {self.logged[name]: total[name] for name in total if name in self.logged} | self.step(
-            total["loss"]
+    def _micro_batches(self, experience: Experience, mini_batch: int) -> list[Tensor]:
+        """Return the rows of each forward pass; all processes get equally many passes, some without rows."""
+        rows = experience.split(
+            mini_batch, self.config.micro_batch_tokens, shared_prefix=self.policy.shared_prefix
         )
-
-    def _parts(self, experience: Experience, mini_batch: int) -> list[Tensor]:
-        """Return the rows of each forward pass: equally many passes on all processes, some without rows."""
-        parts = experience.split(mini_batch, self.micro_batch_tokens, shared_prefix=self.policy.shared_prefix)
-        count = torch.tensor([len(parts)], device=self.accelerator.device)
+        count = torch.tensor([len(rows)], device=self.accelerator.device)
         most = int(self.accelerator.gather(count).max())
-        return parts + [torch.zeros(0, dtype=torch.long)] * (most - len(parts))
+        return rows + [torch.zeros(0, dtype=torch.long)] * (most - len(rows))
 
     def _loss(
         self, experience: Experience, rows: Tensor, lengths: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return these rows' share of the mini-batch's loss, and of its metrics."""
-        part = experience.select(rows)
+        """Return the share of the mini-batch's loss and metrics that these rows carry."""
+        batch = experience.select(rows)
         logprobs, entropy = self.wrapped(
-            part.prompts, part.tokens, part.mask, self.objective.needs_entropy_gradient
+            batch.prompts, batch.tokens, batch.mask, self.objective.needs_entropy_gradient
         )
         device = logprobs.device
-        old, reference = part.old_logprobs, part.reference_logprobs
+        old, reference = batch.old_logprobs, batch.reference_logprobs
         if old is not None and old.isnan().any():
             experience.note_old_logprobs(rows, logprobs.detach())
             old = None
         old = logprobs.detach() if old is None else old.to(device)
-        mask, advantages = part.mask.to(device), part.advantages.to(device)
-        engine: dict[str, Tensor] = {}
-        if part.sampled_logprobs is not None:
-            sampled = part.sampled_logprobs.to(device)
-            engine = logprob_difference(old, sampled, mask, lengths)
+        mask, advantages = batch.mask.to(device), batch.advantages.to(device)
+        mismatch: dict[str, Tensor] = {}
+        if batch.sampled_logprobs is not None:
+            sampled = batch.sampled_logprobs.to(device)
+            mismatch = logprob_difference(old, sampled, mask, lengths)
             if self.importance_cap is not None:
                 weights = truncated_weights(old, sampled, mask, self.importance_cap)
                 advantages = advantages.unsqueeze(1) * weights
@@ -165,24 +170,24 @@ class Learner:
             lengths,
             reference_logprobs=None if reference is None else reference.to(device),
             entropy=entropy,
-            prepared=part.prepared and {name: values.to(device) for name, values in part.prepared.items()},
+            prepared=batch.prepared and {name: values.to(device) for name, values in batch.prepared.items()},
         )
-        return loss, metrics | engine
+        return loss, metrics | mismatch
 
     @torch.no_grad()
-    def _ask(
+    def _evaluate(
         self, experience: Experience, policy: nn.Module, mini_batches: Iterable[int]
     ) -> tuple[Tensor, Tensor]:
-        """Return log-probabilities and entropies (n, T), in the micro-batches and precision of the loss's.
+        """Return log-probabilities and entropies (n, T), by the micro-batches and precision of the loss.
 
-        They are NaN for the rows of other mini-batches.
+        Rows of other mini-batches are NaN.
         """
         values = torch.full((2, *experience.tokens.shape), torch.nan)
         for mini_batch in mini_batches:
-            for rows in self._parts(experience, mini_batch):
-                part = experience.select(rows)
+            for rows in self._micro_batches(experience, mini_batch):
+                batch = experience.select(rows)
                 with self.accelerator.autocast():
-                    found = torch.stack(policy(part.prompts, part.tokens, part.mask))
+                    found = torch.stack(policy(batch.prompts, batch.tokens, batch.mask))
                 if len(rows):
                     values[:, rows] = 0.0
                     values[:, rows, : found.shape[2]] = found.cpu()
@@ -190,7 +195,7 @@ class Learner:
 
 
 def combine(sums: Sequence[Mapping[str, Tensor]], accelerator: Accelerator) -> dict[str, float]:
-    """Put the metrics of micro-batches and processes together: sums, but for ``max/…`` and ``min/…``."""
+    """Return metrics summed over micro-batches and processes; extremes for ``max/…`` and ``min/…``."""
     names = list(sums[0])
     table = torch.stack([torch.stack([part[name].float() for name in names]) for part in sums])
     table = accelerator.gather(table)
@@ -202,7 +207,7 @@ def combine(sums: Sequence[Mapping[str, Tensor]], accelerator: Accelerator) -> d
 
 
 def average(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Sum up an iteration's optimizer steps: means, but extremes of the ratio and the count of skipped."""
+    """Return means over an iteration's optimizer steps; extremes of the ratio, the sum of skipped steps."""
     if not steps:
         return {"optimizer/skipped": 0.0}
     reduce: dict[str, Callable[[list[float]], float]]
@@ -217,11 +222,14 @@ def average(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 @torch.no_grad()
 def logprob_difference(old: Tensor, sampled: Tensor, mask: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-    """Return these rows' part of the mean of |old - sampled| over a mini-batch's tokens, and the maximum.
+    """Return the share of these rows in the mini-batch's mean |old - sampled| per token, and the maximum.
+
+    Both sides are log-probabilities at temperature 1 of the same tokens under the same weights. They differ
+    by rounding, kernels and batching; a large difference means that the samples come from another policy.
 
     Args:
-        old: (n, T) by the trainer.
-        sampled: (n, T) by the engine.
+        old: (n, T) of the old policy, computed by the trainer.
+        sampled: (n, T) reported by the sampling engine.
         mask: (n, T) True where a token is the completion's own.
         lengths: (M,) completion lengths of the whole mini-batch.
     """
@@ -238,7 +246,7 @@ def truncated_weights(old: Tensor, sampled: Tensor, mask: Tensor, cap: float) ->
 
     Source: Ionides 2008 (Journal of Computational and Graphical Statistics 17); for rollout engines Yao et
     al. 2025, "Your efficient RL framework secretly brings you off-policy RL training". 1 where the mask is
-    False or the engine gave no number.
+    False or the engine reported no number.
     """
     ratio = (old - sampled).clamp(max=log(cap)).exp()
     return ratio.where(mask & ~ratio.isnan(), torch.ones_like(ratio))
@@ -247,14 +255,14 @@ def truncated_weights(old: Tensor, sampled: Tensor, mask: Tensor, cap: float) ->
 def prepare_parts(
     objective: Objective, experience: Experience, old_entropy: Tensor, accelerator: Accelerator, seed: str
 ) -> dict[str, Tensor]:
-    """Ask the objective's parts what they need to know of each mini-batch.
+    """Return what the objective's parts compute from each whole mini-batch, over all processes.
 
     Args:
-        objective: with ``prepared_parts``.
-        experience: of this process, its ``old_logprobs`` complete.
+        objective: an objective with ``prepared_parts``.
+        experience: of this process, with complete ``old_logprobs``.
         old_entropy: (n, T) of the policy that sampled.
-        accelerator: of the run.
-        seed: of random choices, the same on all processes.
+        accelerator: the run's accelerator.
+        seed: seed of random choices, identical on all processes.
 
     Returns:
         ``Part.where`` to (n, T), 0 where the mask is False.
@@ -265,21 +273,21 @@ def prepare_parts(
     prepared = {part.where: torch.zeros(experience.mask.shape) for part in objective.prepared_parts}
     for mini_batch in range(len(experience.lengths)):
         here = experience.mask & (experience.mini_batch == mini_batch)[:, None]
-        everyones, own = gather_columns(values[:, here], accelerator)
+        gathered_columns, own = gather_columns(values[:, here], accelerator)
         number = random.Random(f"{seed}/{mini_batch}").getrandbits(62)
-        # In float64 the order of processes leaves no trace in means.
-        old_logprobs, entropy, advantage = everyones.double()
+        # In float64 the order of processes has no effect on means.
+        old_logprobs, entropy, advantage = gathered_columns.double()
         for where, found in objective.prepare(old_logprobs, entropy, advantage, number).items():
             prepared[where][here] = found[own].float()
     return prepared
 
 
 def gather_columns(values: Tensor, accelerator: Accelerator) -> tuple[Tensor, slice]:
-    """Put the columns of all processes side by side.
+    """Gather columns of all processes side by side.
 
     Args:
-        values: (R, k), k may differ by process.
-        accelerator: of the run.
+        values: (R, k); k may differ by process.
+        accelerator: the run's accelerator.
 
     Returns:
         (R, K) on the CPU, and which columns are this process's.
@@ -288,6 +296,6 @@ def gather_columns(values: Tensor, accelerator: Accelerator) -> tuple[Tensor, sl
     padded = torch.zeros(1, len(values), max(counts), device=accelerator.device)
     padded[0, :, : values.shape[1]] = values
     gathered = accelerator.gather(padded).cpu()
-    everyones = torch.cat([own[:, :count] for own, count in zip(gathered, counts, strict=True)], 1)
+    gathered_columns = torch.cat([own[:, :count] for own, count in zip(gathered, counts, strict=True)], 1)
     start = sum(counts[: accelerator.process_index])
-    return everyones, slice(start, start + values.shape[1])
+    return gathered_columns, slice(start, start + values.shape[1])

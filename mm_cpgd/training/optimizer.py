@@ -1,4 +1,4 @@
-"""AdamW with its learning rates, the schedule, and the step that skips what is not finite."""
+"""Optimizer: AdamW parameter groups, learning-rate schedule, and a step that skips non-finite gradients."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Diverged(Exception):
 
 
 class OptimizerStep:
-    """Clips the gradient and steps, unless something is not finite; then the step is skipped and counted.
+    """Clips the gradient and steps; a step with a non-finite loss or gradient is skipped and counted.
 
     Args:
-        accelerator: prepared the model and the optimizer.
-        parameters: what is trained.
-        optimizer: prepared.
+        accelerator: the accelerator that prepared the model and the optimizer.
+        parameters: the trained parameters.
+        optimizer: the prepared optimizer.
         scheduler: stepped once for every optimizer step taken.
-        max_grad_norm: of the whole gradient.
-        max_skipped: so many skipped steps in a row end the run.
+        max_grad_norm: limit of the norm of the whole gradient.
+        max_skipped: number of skipped steps in a row that ends the run.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class OptimizerStep:
         self.skipped_in_a_row = 0
 
     def __call__(self, loss: float) -> dict[str, float]:
-        """Take the step; ``loss`` is that of the whole mini-batch over all processes.
+        """Take a step; ``loss`` is that of the whole mini-batch over all processes.
 
         Raises:
             Diverged: ``max_skipped`` steps in a row were not finite.
@@ -76,7 +76,7 @@ class OptimizerStep:
             "optimizer/skipped": float(not finite),
         }
 
-    def soften(self, factor: float) -> None:
+    def scale_learning_rates(self, factor: float) -> None:
         """Multiply all learning rates, now and for the rest of the schedule; forget skipped steps."""
         for group in self.optimizer.param_groups:
             group["lr"] *= factor
@@ -85,10 +85,10 @@ class OptimizerStep:
 
 
 def build_optimizer(policy: Policy, training: TrainingConfig) -> torch.optim.AdamW:
-    """Group what is trained: vision tower apart, and no weight decay on vectors (norms, biases).
+    """Return AdamW with separate groups for the vision tower, and no weight decay on norms and biases.
 
     Raises:
-        UserError: nothing is trained.
+        UserError: no parameter is trained.
     """
     vision = {id(p) for module in vision_modules(policy.model) for p in module.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
@@ -114,9 +114,9 @@ def build_schedule(optimizer: torch.optim.Optimizer, training: TrainingConfig, s
     """Return the learning-rate schedule named in the config.
 
     Args:
-        optimizer: the bare one.
+        optimizer: the optimizer before accelerate prepares it.
         training: ``schedule`` and ``warmup_steps``, in optimizer steps.
-        steps: optimizer steps of the whole run, at most: selection may leave an iteration with fewer.
+        steps: upper bound of the run's optimizer steps: selection may leave an iteration with fewer.
 
     Raises:
         UserError: transformers has no such schedule, or one that needs more than these numbers.

@@ -12,10 +12,10 @@ Encode = Callable[[int], EncodedPrompt]
 
 
 @contextmanager
-def second_thread(name: str) -> Iterator[ThreadPoolExecutor]:
-    """Give a thread that works off what is submitted, in order.
+def background_thread(name: str) -> Iterator[ThreadPoolExecutor]:
+    """Yield a thread that runs what is submitted, in order.
 
-    However the block ends, the thread ends with it; what it has not begun by then is dropped.
+    The thread ends with the block; tasks that have not started by then are dropped.
     """
     executor = ThreadPoolExecutor(1, thread_name_prefix=name)
     try:
@@ -24,10 +24,10 @@ def second_thread(name: str) -> Iterator[ThreadPoolExecutor]:
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-class PromptsAhead:
-    """Encodes the prompts of some rows before they are asked for; holds those of one ``begin`` at most.
+class PromptPrefetcher:
+    """Encodes the prompts of the next iteration in the background; holds those of one ``begin`` at most.
 
-    Only an offer: prompts that were not made ready, or could not be, are encoded by whoever needs them.
+    A cache only: prompts that were not prefetched, or failed, are encoded by the caller that needs them.
 
     Args:
         encode: encodes the prompt of one dataset row.
@@ -40,22 +40,22 @@ class PromptsAhead:
         self._executor: ThreadPoolExecutor | None = None
 
     def begin(self, indices: Sequence[int]) -> None:
-        """Start to encode these rows' prompts in the background, in place of what was begun before."""
+        """Start to encode these rows' prompts; those of an earlier ``begin`` are dropped."""
         self.drop()
         self._indices = list(indices)
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="prompts-ahead")
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="prompt-prefetcher")
         self._prompts = [self._executor.submit(self._encode, index) for index in indices]
         self._executor.shutdown(wait=False)  # the thread ends by itself after the last prompt
 
     def wait(self) -> None:
-        """Block until the thread is done: tokenizers need not stand two threads at a time."""
+        """Block until the thread is done: tokenizers need not be thread-safe."""
         wait(self._prompts)
 
     def take(self, indices: Sequence[int]) -> list[EncodedPrompt] | None:
-        """Wait for the prompts and hand them over.
+        """Wait for the prompts and return them.
 
         Returns:
-            None if other rows were begun, or none, or one of these failed: encoding it again says why.
+            None if other rows or none were begun, or one failed: encoding it again raises the error.
         """
         try:
             return [one.result() for one in self._prompts] if self._indices == list(indices) else None
@@ -65,7 +65,7 @@ class PromptsAhead:
             self.drop()
 
     def drop(self) -> None:
-        """Forget what was begun; its thread has ended when this returns."""
+        """Drop what was begun; its thread has ended when this returns."""
         if self._executor:
             self._executor.shutdown(wait=True, cancel_futures=True)
         self._indices, self._prompts, self._executor = [], [], None

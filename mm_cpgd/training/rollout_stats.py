@@ -18,8 +18,8 @@ FAILED = (Status.ERROR, Status.TIMEOUT)
 
 
 @dataclass(frozen=True)
-class Outcomes:
-    """P prompts by G completions, in prompt order.
+class RolloutStats:
+    """Statistics of P prompts by G completions, in prompt order.
 
     Attributes:
         values: (P, G, 4 + R) float64: total reward, length in tokens, finished, failed, then the score of
@@ -29,7 +29,7 @@ class Outcomes:
     values: Tensor
 
     @property
-    def total(self) -> Tensor:
+    def rewards(self) -> Tensor:
         """Rewards (P, G) before shaping, NaN where unscored."""
         return self.values[..., 0]
 
@@ -40,11 +40,11 @@ class Outcomes:
 
     @property
     def accuracy(self) -> Tensor:
-        """Scores (P, G) of the first rule of the config: what selection takes for accuracy."""
+        """Scores (P, G) of the first rule of the config, which selection takes as accuracy."""
         return self.values[..., 4]
 
     def metrics(self, rules: Sequence[str]) -> dict[str, float]:
-        """Sum up all completions, kept for the update or not."""
+        """Return the metrics of all completions, whether they take part in the update or not."""
         total, lengths, finished, failed, *scores = self.values.unbind(-1)
         scored = total[~total.isnan()]
         return {
@@ -61,27 +61,27 @@ class Outcomes:
         }
 
 
-def gather_outcomes(
+def gather_stats(
     accelerator: Accelerator, groups: Sequence[Group], scored: Sequence[Sequence[Scored]]
-) -> Outcomes:
-    """Put the groups of all processes together; prompt j sits with process j mod W."""
+) -> RolloutStats:
+    """Gather the groups of all processes in prompt order; prompt j belongs to process j mod W."""
     rows = [
         [_numbers(completion, score) for completion, score in zip(group, scores, strict=True)]
         for group, scores in zip(groups, scored, strict=True)
     ]
-    mine = torch.tensor(rows, dtype=torch.float64, device=accelerator.device)
-    everyone: Tensor = accelerator.gather(mine)
-    by_process = everyone.unflatten(0, (accelerator.num_processes, -1))
-    return Outcomes(by_process.transpose(0, 1).flatten(0, 1).cpu())
+    own = torch.tensor(rows, dtype=torch.float64, device=accelerator.device)
+    gathered: Tensor = accelerator.gather(own)
+    by_process = gathered.unflatten(0, (accelerator.num_processes, -1))
+    return RolloutStats(by_process.transpose(0, 1).flatten(0, 1).cpu())
 
 
 def gather_diversity(accelerator: Accelerator, groups: Sequence[Group]) -> Tensor:
-    """Return how varied each prompt's completions are, (P,) in [0, 1] of all processes: distinct bigrams."""
+    """Return the share of distinct bigrams of each prompt's completions, (P,) in [0, 1] of all processes."""
     shares = [distinct_share([completion.tokens.tolist() for completion in group]) for group in groups]
-    everyone: Tensor = accelerator.gather(
+    gathered: Tensor = accelerator.gather(
         torch.tensor(shares, dtype=torch.float64, device=accelerator.device)
     )
-    return everyone.unflatten(0, (accelerator.num_processes, -1)).transpose(0, 1).flatten().cpu()
+    return gathered.unflatten(0, (accelerator.num_processes, -1)).transpose(0, 1).flatten().cpu()
 
 
 def _numbers(completion: Completion, scored: Scored) -> list[float]:

@@ -2,80 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from accelerate import Accelerator
 from rich.console import Console
 
-from data import Example, ExampleSet
+from data import ExampleSet
 from mm_cpgd.config.loading import save_config
 from mm_cpgd.config.schema import RunConfig, SourceConfig
 from mm_cpgd.distributed import check_whole_weights, on_main, start_accelerator, start_trackers
 from mm_cpgd.errors import RunEnded
 from mm_cpgd.policy import Policy, load_policy
-from mm_cpgd.report import write_report
-from mm_cpgd.rollout import RolloutEngine
+from mm_cpgd.report.page import write_report
 from mm_cpgd.tracking import Progress
-from mm_cpgd.training.run_folder import CONFIG, Start, claim_folder, write_summary
+from mm_cpgd.training.rows import load_rows
+from mm_cpgd.training.run_folder import CONFIG, ExistingRun, prepare_run_folder, write_summary
 from mm_cpgd.training.setup import (
+    build_engine,
+    build_rewards,
+    build_run_objective,
+    build_sft_trainer,
     build_trainer,
-    build_tuner,
     check_guard,
-    load_rows,
-    objective_of,
-    reward_sum,
-    sampling_engine,
+    held_out_evaluator,
 )
 from mm_cpgd.training.sft import solution_check
-from mm_cpgd.training.trainer import Evaluator, Trainer
-
-__all__ = ["EvaluatorFactory", "Start", "fine_tune", "train"]
-
-# (config, accelerator, policy, engine, held-out examples) -> evaluator; the command line hands it in.
-EvaluatorFactory = Callable[[RunConfig, Accelerator, Policy, RolloutEngine, "list[Example]"], Evaluator]
+from mm_cpgd.training.trainer import Trainer
 
 
 def train(
-    config: RunConfig, start: Start, make_evaluator: EvaluatorFactory, console: Console
+    config: RunConfig, *, resume: bool = False, overwrite: bool = False, console: Console | None = None
 ) -> dict[str, Any]:
-    """Train by reinforcement learning; return the summary, which is also in ``summary.json``.
+    """Train by reinforcement learning; return the summary, which is also written to ``summary.json``.
+
+    Args:
+        config: the complete run, see ``load_config``.
+        resume: continue the run in the run folder from its newest complete checkpoint.
+        overwrite: remove the run in the run folder first.
+        console: for progress and messages; None: standard error.
 
     Raises:
-        UserError: something in the config, the data, the model or the folder cannot be used.
-        RunEnded: a signal was caught, or the run diverged.
+        UserError: the config, the data, the model or the run folder cannot be used.
+        RunEnded: the run was interrupted by a signal, diverged, or was stopped by the guard.
     """
-    check_guard(config.guard, objective_of(config))  # an impossible mix is said before anything is loaded
-    return _run(config, start, make_evaluator, console, imitate=False)
+    check_guard(config.guard, build_run_objective(config))  # before anything is loaded
+    return _run(config, ExistingRun(resume, overwrite), console or Console(stderr=True), sft=False)
 
 
 def fine_tune(
-    config: RunConfig, start: Start, make_evaluator: EvaluatorFactory, console: Console
+    config: RunConfig, *, resume: bool = False, overwrite: bool = False, console: Console | None = None
 ) -> dict[str, Any]:
-    """Train on worked solutions; otherwise as ``train``."""
-    return _run(config, start, make_evaluator, console, imitate=True)
+    """Fine-tune on worked solutions; arguments, result and errors as in ``train``."""
+    return _run(config, ExistingRun(resume, overwrite), console or Console(stderr=True), sft=True)
 
 
-def _run(
-    config: RunConfig, start: Start, make_evaluator: EvaluatorFactory, console: Console, *, imitate: bool
-) -> dict[str, Any]:
-    reward_sum(config)  # an unknown rule, likewise
+def _run(config: RunConfig, existing: ExistingRun, console: Console, *, sft: bool) -> dict[str, Any]:
+    build_rewards(config)  # an unknown rule, before anything is loaded
     accelerator = start_accelerator(config)
-    if not imitate or config.data.eval:
+    if not sft or config.data.eval:
         check_whole_weights(accelerator)
     console.quiet = not accelerator.is_main_process
-    on_main(accelerator, lambda: claim_folder(config.folder, start))
+    on_main(accelerator, lambda: prepare_run_folder(config.folder, existing))
     policy = load_policy(
         config.policy,
         config.training.logprob_chunk,
         shared_prefix=config.rollout.shared_prefix,
         say=console.print,
     ).to(accelerator.device)
-    trainer = _build(config, accelerator, policy, make_evaluator, console, imitate)
-    # From here on the folder holds a run; a start that fails before may simply be tried again.
+    trainer = _build(config, accelerator, policy, console, sft)
+    # From here on the folder holds a run; a start that fails earlier can be repeated as it is.
     on_main(accelerator, lambda: save_config(config, config.folder / CONFIG))
     start_trackers(config, accelerator)
-    if start.resume and trainer.resume(lambda text: console.print(f"[yellow]warning:[/] {text}")):
+    if existing.resume and trainer.resume(lambda text: console.print(f"[yellow]warning:[/] {text}")):
         console.print(f"resumed after iteration {trainer.state.iteration} of {trainer.iterations}")
     try:
         _carry_out(accelerator, trainer, console)
@@ -91,19 +89,18 @@ def _build(
     config: RunConfig,
     accelerator: Accelerator,
     policy: Policy,
-    make_evaluator: EvaluatorFactory,
     console: Console,
-    imitate: bool,
+    sft: bool,
 ) -> Trainer:
     """Load the rows and put the trainer together."""
-    rows = _load(config, config.data.train, accelerator, policy, console, "training", imitate)
-    engine = sampling_engine(config, accelerator, policy)
+    rows = _load(config, config.data.train, accelerator, policy, console, "training", sft)
+    engine = build_engine(config, accelerator, policy)
     evaluator = None
     if config.data.eval:
         held_out = _load(config, config.data.eval, accelerator, policy, console, "held-out", False)
-        evaluator = make_evaluator(config, accelerator, policy, engine, list(held_out.examples))
-    if imitate:
-        return build_tuner(config, accelerator, policy, rows.examples, evaluator)
+        evaluator = held_out_evaluator(config, accelerator, policy, engine, list(held_out.examples))
+    if sft:
+        return build_sft_trainer(config, accelerator, policy, rows.examples, evaluator)
     return build_trainer(config, accelerator, policy, engine, rows.examples, evaluator)
 
 
@@ -114,12 +111,12 @@ def _load(
     policy: Policy,
     console: Console,
     what: str,
-    imitate: bool,
+    sft: bool,
 ) -> ExampleSet:
     """Read rows on every process; the main one keeps a record of the unusable ones."""
     name = "quarantine.jsonl" if what == "training" else "quarantine-eval.jsonl"
     checks = []
-    if imitate:
+    if sft:
         checks.append(solution_check(policy, config.sft.target_template, config.rollout.max_new_tokens))
     quarantine = config.folder / name if accelerator.is_main_process else None
     rows = load_rows(config, source, policy.encoder, quarantine, checks)

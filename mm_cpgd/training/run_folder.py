@@ -1,4 +1,4 @@
-"""The run folder: who may take it, and the summary at its end."""
+"""Run folder: creation, re-use of a folder that already holds a run, and the summary at the end."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from mm_cpgd.tracking import read_metrics
 from mm_cpgd.tracking.files import finite, writing
 
 CONFIG = "config.yaml"
-# What a start that failed may leave behind, and what else a run writes.
+# Files that a failed start may leave behind, and everything else that a run writes.
 _BEFORE = ("quarantine.jsonl", "quarantine-eval.jsonl")
 _RESULTS = ("final", "summary.json", "report.html")
 _RUN = (CONFIG, "metrics.jsonl", "rollouts", "checkpoints", "guard", *_RESULTS, TRACKING)
 
 
 @dataclass(frozen=True)
-class Start:
-    """What to do with a run folder that is already there.
+class ExistingRun:
+    """Treatment of a run folder that already holds a run; with neither flag it is an error.
 
     Attributes:
-        resume: go on with the run it holds; with none, begin one.
-        overwrite: remove the run it holds.
+        resume: continue the run; start one where the folder holds none.
+        overwrite: remove the run.
     """
 
     resume: bool = False
     overwrite: bool = False
 
 
-def claim_folder(folder: Path, start: Start) -> None:
-    """Make the run folder, or find it fit for use.
+def prepare_run_folder(folder: Path, existing: ExistingRun) -> None:
+    """Create the run folder, or check that it can be used.
 
     Raises:
         UserError: it holds another run or something else.
     """
-    if start.resume and start.overwrite:
+    if existing.resume and existing.overwrite:
         raise UserError("--resume and --overwrite exclude each other; give one")
     taken = (folder / CONFIG).exists()
-    if taken and start.overwrite:
+    if taken and existing.overwrite:
         _empty(folder)
-    elif taken and not start.resume:
+    elif taken and not existing.resume:
         raise UserError(f"{folder} already holds a run; --resume goes on with it, --overwrite begins anew")
     elif not taken and folder.exists() and any(entry.name not in _BEFORE for entry in folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no run; choose another output")
@@ -54,7 +54,7 @@ def claim_folder(folder: Path, start: Start) -> None:
 
 
 def write_summary(folder: Path, iterations: int, best: Mapping[str, Any]) -> dict[str, Any]:
-    """Sum up ``metrics.jsonl`` into ``summary.json``; ``docs/training.md`` says what is in it."""
+    """Write ``summary.json`` from ``metrics.jsonl``; ``docs/training.md`` describes its content."""
     rows = read_metrics(folder / "metrics.jsonl")
     evaluated = {row["iteration"]: row for row in rows if "eval/accuracy" in row}
     before, after = evaluated.get(0, {}), evaluated.get(iterations, {})
@@ -87,12 +87,12 @@ def write_summary(folder: Path, iterations: int, best: Mapping[str, Any]) -> dic
 
 
 def _seconds(rows: list[dict[str, Any]], key: str) -> float:
-    """Add up over all rows, so that a resumed run counts what it did before, too."""
+    """Return the sum over all rows, so that a resumed run includes the time before it was stopped."""
     return round(sum(row.get(key) or 0.0 for row in rows), 2)
 
 
 def _empty(folder: Path) -> None:
-    """Remove a run, and nothing else that may lie beside it."""
+    """Remove the files of a run and nothing else that the folder may hold."""
     for name in (*_BEFORE, *_RUN):
         entry = folder / name
         with writing(entry):

@@ -10,18 +10,18 @@ from torch import Tensor
 
 from data import Example, PromptSampler
 from mm_cpgd.algorithms.objective import Objective, build_objective
-from mm_cpgd.config.schema import AlgorithmConfig, PartConfig
+from mm_cpgd.config.schema import AlgorithmConfig, PartConfig, SftConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.interrupt import ShouldStop, never
 from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.training.experience import Collected, Experience, pad_tokens
 
-# Old log-probabilities of 0 make ratio and drift meaningless; these are not.
-LOGGED = {"loss": "sft/loss", "entropy": "policy/entropy"}
+# Old log-probabilities are set to 0, so ratio and drift mean nothing and are not logged.
+SFT_METRIC_NAMES = {"loss": "sft/loss", "entropy": "policy/entropy"}
 
 
-def imitation_objective(max_new_tokens: int) -> Objective:
-    """Return the objective that maximises the log-likelihood of demonstrations, as a token mean."""
+def sft_objective(max_new_tokens: int) -> Objective:
+    """Return the objective that maximises the mean log-likelihood per token of the solutions."""
     config = AlgorithmConfig(
         advantage=PartConfig(name="group_mean"),
         surrogate=PartConfig(name="policy_gradient"),
@@ -31,46 +31,42 @@ def imitation_objective(max_new_tokens: int) -> Objective:
     return build_objective(config, completions=2, max_new_tokens=max_new_tokens)
 
 
-class Demonstrator:
-    """Draws examples and returns their solutions as experience; takes the collector's place in the trainer.
+class SftSource:
+    """Draws examples and returns their solutions as experience, in place of the collector.
 
     Args:
-        accelerator: of the run.
+        sft: batch size and target template.
+        accelerator: the run's accelerator.
         policy: encodes prompts and tokenizes solutions.
         examples: rows with solutions.
-        sampler: draws them; the same on all processes.
-        target_template: ``{solution}`` and ``{answer}`` are filled in.
-        batch: examples an optimizer step over all processes.
+        sampler: draws examples; identical on all processes.
 
     Raises:
-        UserError: a batch cannot be shared out evenly.
+        UserError: the batch is not a multiple of the number of processes.
     """
 
     def __init__(
         self,
+        sft: SftConfig,
         accelerator: Accelerator,
         policy: Policy,
         examples: Sequence[Example],
         sampler: PromptSampler,
-        *,
-        target_template: str,
-        batch: int,
     ) -> None:
-        if batch % accelerator.num_processes:
+        if sft.batch % accelerator.num_processes:
             raise UserError(
-                f"sft.batch={batch} must be a multiple of the {accelerator.num_processes} processes"
+                f"sft.batch={sft.batch} must be a multiple of the {accelerator.num_processes} processes"
             )
         self.accelerator = accelerator
         self.policy = policy
         self.examples = examples
         self.sampler = sampler
-        self.target_template = target_template
-        self.batch = batch
+        self.config = sft
 
     def collect(self, iteration: int, should_stop: ShouldStop = never) -> Collected:
-        """Return the next batch; it does not depend on ``iteration`` and takes too little time to stop in."""
-        drawn = self.sampler.take(self.batch)
-        targets = [target_tokens(self.policy, self.examples[i], self.target_template) for i in drawn]
+        """Return the next batch; neither argument has an effect: drawing a batch takes no time."""
+        drawn = self.sampler.take(self.config.batch)
+        targets = [target_tokens(self.policy, self.examples[i], self.config.target_template) for i in drawn]
         lengths = torch.tensor([float(target.numel()) for target in targets])
         mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
         tokens, mask = pad_tokens(targets[mine])
@@ -98,14 +94,14 @@ class Demonstrator:
 
 
 def target_tokens(policy: Policy, example: Example, template: str) -> Tensor:
-    """Return the tokens (T_i,) to imitate, the end token included."""
+    """Return the target tokens (T_i,), the end token included."""
     text = template.replace("{answer}", example.answer).replace("{solution}", example.solution or "")
     ids = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
     return torch.tensor([*ids, policy.tokenizer.eos_token_id])
 
 
 def solution_check(policy: Policy, template: str, max_new_tokens: int) -> Callable[[Example], str | None]:
-    """Return a check for rows that cannot be imitated: no solution, or one that is too long."""
+    """Return a check for rows without a usable target: no solution, or one that is too long."""
 
     def check(example: Example) -> str | None:
         if "{solution}" in template and not (example.solution or "").strip():

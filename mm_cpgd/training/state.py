@@ -21,14 +21,14 @@ from torch.distributed.checkpoint.state_dict import (
 
 from data import PromptSampler
 from mm_cpgd.algorithms.objective import Objective
-from mm_cpgd.checkpoint.folder import (
+from mm_cpgd.checkpoint.serialization import (
     CheckpointError,
     load_state,
     random_states,
     save_state,
     set_random_states,
 )
-from mm_cpgd.guard.rollback import Keeper
+from mm_cpgd.guard.rollback import RollbackController
 from mm_cpgd.policy import EncodedPrompt
 from mm_cpgd.training.experience import Experience
 from mm_cpgd.training.optimizer import OptimizerStep
@@ -39,7 +39,7 @@ OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen
 
 @dataclass
 class Pending:
-    """An iteration whose rollouts are done and whose update is not: its experience and its steps so far."""
+    """Iteration whose rollouts are complete and whose update is not: its experience and steps so far."""
 
     experience: Experience
     metrics: dict[str, float]
@@ -47,23 +47,23 @@ class Pending:
 
 
 class TrainingState:
-    """The run as it stands; saved and loaded as a whole.
+    """Current state of the run; saved and loaded as a whole.
 
     Args:
-        accelerator: of the run.
-        model: as accelerate prepared it.
+        accelerator: the run's accelerator.
+        model: the model as accelerate prepared it.
         step: holds optimizer and scheduler.
         sampler: draws prompts.
         reencode: encodes the prompts of given dataset indices again.
-        objective: whose parts may remember something.
-        keeper: the guard and its copies, if the run has one.
+        objective: the objective, whose parts may have state.
+        rollback: the guard and its snapshots, if the run has one.
 
     Attributes:
-        begun: the policy has been evaluated as it was before training, if that was asked for.
-        iteration: iterations that are finished.
-        pending: the one that is half done, None between two.
-        best_accuracy: best held-out accuracy so far, of ``best_iteration``.
-        saved: the newest checkpoint holds this state.
+        begun: the evaluation before training is done, or was not requested.
+        iteration: number of finished iterations.
+        pending: the iteration in progress, None between two.
+        best_accuracy: best held-out accuracy so far, reached in ``best_iteration``.
+        saved: whether the newest checkpoint holds this state.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class TrainingState:
         sampler: PromptSampler,
         reencode: Callable[[Sequence[int]], list[EncodedPrompt]],
         objective: Objective | None = None,
-        keeper: Keeper | None = None,
+        rollback: RollbackController | None = None,
     ) -> None:
         self.accelerator = accelerator
         self.model = model
@@ -82,7 +82,7 @@ class TrainingState:
         self.sampler = sampler
         self.reencode = reencode
         self.objective = objective
-        self.keeper = keeper
+        self.rollback = rollback
         self.begun = False
         self.iteration = 0
         self.pending: Pending | None = None
@@ -92,42 +92,42 @@ class TrainingState:
 
     @property
     def number(self) -> int:
-        """Of the checkpoint: the newest iteration that is in it, if only in part.
+        """Number of the checkpoint: the newest iteration in it, even if unfinished.
 
-        A half done iteration so never takes the place of the finished one before it, which may be the best.
+        An unfinished iteration thus never replaces the finished one before it, which may be the best.
         """
         return self.iteration + (self.pending is not None)
 
     def begin(self, experience: Experience, metrics: dict[str, float]) -> None:
-        """Note that the rollouts of the next iteration are there."""
+        """Note that the rollouts of the next iteration are complete."""
         self.pending, self.saved = Pending(experience, metrics), False
 
     def finish(self) -> None:
-        """Note that the iteration's update is done."""
+        """Note that the iteration's update is complete."""
         self.pending, self.saved = None, False
         self.iteration += 1
 
     def draws(self) -> dict[str, Any]:
-        """Return what drawing prompts and sampling change."""
+        """Return the state that drawing prompts and sampling change."""
         return {"sampler": self.sampler.state_dict(), "random": random_states()}
 
     def undo_draws(self, draws: Mapping[str, Any]) -> None:
-        """Go back to before draws that came to nothing."""
+        """Restore the state of before a collection that was interrupted."""
         self.sampler.load_state_dict(draws["sampler"])
         set_random_states(draws["random"])
 
     def note_accuracy(self, iteration: int, accuracy: float) -> bool:
-        """Remember an iteration's held-out accuracy; True if it is the best so far."""
+        """Record an iteration's held-out accuracy; return whether it is the best so far."""
         is_best = accuracy > (float("-inf") if self.best_accuracy is None else self.best_accuracy)
         if is_best:
             self.best_accuracy, self.best_iteration = accuracy, iteration
         return is_best
 
     def writer(self) -> Callable[[Path], None]:
-        """Collect the state of all processes; the function it returns writes it, on one process."""
+        """Collect the state of all processes; return a function that writes it, for the main process."""
         weights = self._weights()
         optimizer = None
-        # Before the first step there is no state, and torch's function would take a step to make some.
+        # Before the first step there is no state, and torch's function would take a step to create it.
         if self._optimizer.state:
             optimizer = get_optimizer_state_dict(self.model, self._optimizer, options=OPTIONS)
         processes = gather_object([self._own_state()])
@@ -139,7 +139,7 @@ class TrainingState:
             "scheduler": self.step.scheduler.state_dict(),
             "skipped_in_a_row": self.step.skipped_in_a_row,
             "best": [self.best_accuracy, self.best_iteration],
-            "guard": self.keeper.state_dict() if self.keeper else None,
+            "guard": self.rollback.state_dict() if self.rollback else None,
         }
 
         def write(folder: Path) -> None:
@@ -150,7 +150,7 @@ class TrainingState:
         return write
 
     def load(self, place: Path) -> None:
-        """Go back to the state that the checkpoint holds.
+        """Restore the state that the checkpoint holds.
 
         Raises:
             CheckpointError: it does not fit this run.
@@ -159,7 +159,7 @@ class TrainingState:
         processes, shared = run["processes"], run["shared"]
         if len(processes) != self.accelerator.num_processes and any(own["pending"] for own in processes):
             raise CheckpointError(
-                f"{place} was saved in the midst of an iteration by {len(processes)} processes; resume it "
+                f"{place} was saved during an iteration by {len(processes)} processes; resume it "
                 f"with as many, not {self.accelerator.num_processes}"
             )
         options = StateDictOptions(full_state_dict=True, ignore_frozen_params=True, strict=False)
@@ -178,22 +178,22 @@ class TrainingState:
         self.best_accuracy, self.best_iteration = shared["best"]
         if len(processes) == self.accelerator.num_processes:
             self._load_own_state(processes[self.accelerator.process_index])
-        if self.keeper and shared.get("guard"):
-            self.keeper.load_state_dict(shared["guard"])
+        if self.rollback and shared.get("guard"):
+            self.rollback.load_state_dict(shared["guard"])
         self.saved = True
 
     @property
     def _optimizer(self) -> Any:
-        """The bare optimizer; torch's functions do not know accelerate's wrapper."""
+        """The optimizer without accelerate's wrapper, which torch's functions do not know."""
         return getattr(self.step.optimizer, "optimizer", self.step.optimizer)
 
     def _trained(self) -> dict[str, nn.Parameter]:
-        """Return what is trained; a weight that two modules share once."""
+        """Return the trained parameters; a parameter that two modules share appears once."""
         bare = self.accelerator.unwrap_model(self.model)
         return {name: value for name, value in bare.named_parameters() if value.requires_grad}
 
     def _weights(self) -> dict[str, Any]:
-        """Return the values of what is trained, on the CPU of the main process; nothing on the others."""
+        """Return the trained weights, on the CPU of the main process; nothing on the others."""
         everything: dict[str, Any] = get_model_state_dict(self.model, options=OPTIONS)
         return {name: everything[name].contiguous() for name in self._trained() if name in everything}
 

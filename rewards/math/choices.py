@@ -1,4 +1,4 @@
-"""Multiple choice: which options a text names, by letter, by the option's own words or by its value."""
+"""Options that a text names, by letter, by the option's words or by its value."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _cleaned(text: str) -> str:
 
 
 def _joined(text: str) -> frozenset[str]:
-    """The letters at the text's start that commas, "and", "or" or nothing join: "(A), (B), and (C)"."""
+    """Return the letters at the start, joined by commas, "and", "or" or nothing: "(A), (B), and (C)"."""
     letters, position = set(), 0
     while match := _JOINED.match(text, position):
         letters.add(match.group(1))
@@ -35,7 +35,7 @@ def _joined(text: str) -> frozenset[str]:
 
 
 def letters_in(text: str) -> frozenset[str]:
-    """The option letters that ``text`` names: "B", "(b)", "B. 12 cm", "A and C", "ACD"; or none."""
+    """Return the option letters that ``text`` names: "B", "(b)", "B. 12 cm", "A and C", "ACD"; or none."""
     text = _cleaned(text)
     if _RUN.fullmatch(text) and list(text) == sorted(set(text)):
         return frozenset(text)
@@ -47,7 +47,7 @@ def letters_in(text: str) -> frozenset[str]:
 
 
 def _option_texts(choices: Sequence[str]) -> list[str]:
-    """The options without their own "A." where each of them has one."""
+    """Return the options without their prefixes "A." if all of them have one."""
     marks = [_PREFIX.match(choice) for choice in choices]
     if all(mark and mark.group(1) == chr(65 + i) for i, mark in enumerate(marks)):
         return [choice[mark.end() :] if mark else choice for mark, choice in zip(marks, choices, strict=True)]
@@ -61,26 +61,26 @@ def _equal_value(text: str, option: str) -> bool:
         return False
 
 
-def chosen(text: str, choices: Sequence[str]) -> frozenset[int]:
-    """The indices of the options that ``text`` names; empty if it names none.
+def find_options(text: str, choices: Sequence[str]) -> frozenset[int]:
+    """Return the indices of the options that ``text`` names; empty if it names none.
 
-    The option's own words win over its letter, so that options which are letters themselves are read right.
+    An option's words take precedence over its letter, as options may be letters themselves.
     """
     options = _option_texts(choices)
-    spelled = plain_text(text[:MAX_CHARS])
-    same = [i for i, option in enumerate(options) if plain_text(option) == spelled]
+    plain = plain_text(text[:MAX_CHARS])
+    same = [i for i, option in enumerate(options) if plain_text(option) == plain]
     if same:
         return frozenset(same[:1])
     letters = letters_in(text)
     indices = frozenset(ord(letter) - 65 for letter in letters)
     if letters and max(indices) < len(options):
         return indices
-    valued = [i for i, option in enumerate(options) if _equal_value(text, option)]
-    return frozenset(valued[:1])
+    equal = [i for i, option in enumerate(options) if _equal_value(text, option)]
+    return frozenset(equal[:1])
 
 
 def gold_letters(gold: str) -> frozenset[str]:
-    """The letters of a gold answer that is nothing but options' letters: "B", "(B)", "A, C, D", "ACD"."""
+    """Return the letters of a gold answer that consists of option letters: "B", "(B)", "A, C, D", "ACD"."""
     text = _cleaned(gold)
     match = _LONE_GOLD.fullmatch(text)
     if match:
@@ -88,6 +88,6 @@ def gold_letters(gold: str) -> frozenset[str]:
     return letters_in(text) if _SEVERAL_GOLD.fullmatch(text) else frozenset()
 
 
-def named(indices: frozenset[int]) -> str:
-    """Letters for a message."""
+def option_letters(indices: frozenset[int]) -> str:
+    """Return the options' letters for a message."""
     return " and ".join(chr(65 + i) for i in sorted(indices))

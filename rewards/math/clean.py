@@ -1,7 +1,7 @@
-"""One spelling for what has many: Unicode, LaTeX macros, spacing, markdown.
+"""Normalisation of Unicode, LaTeX macros, spacing and markdown to one spelling.
 
-``clean`` keeps the meaning and changes only the spelling, so that everything after it (splitting, parsing,
-comparing as text) meets one form: ASCII mathematics with a small set of LaTeX commands.
+``clean`` preserves the meaning. Splitting, parsing and comparison as text then have to handle only one form:
+ASCII mathematics with a small set of LaTeX commands.
 """
 
 from __future__ import annotations
@@ -73,31 +73,31 @@ _CIRCLED = {chr(0x2460 + i): f"({i + 1})" for i in range(20)}
 _TABLE = str.maketrans(
     {**_SYMBOLS, **_CIRCLED, **{c: rf" \frac{{{f[0]}}}{{{f[2]}}}" for c, f in _VULGAR.items()}}
 )
-# A braced group whose content may hold one more level of braces.
+# A braced group, with at most one more level of braces in it.
 _GROUP = r"\{((?:[^{}]|\{[^{}]*\})*)\}"
 _FUNCTIONS = "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|lg|exp|max|min"
 
 
-# Rows of a matrix end in two backslashes; outside of one they are a command escaped twice, as JSON leaves it.
+# Two backslashes end a row of a matrix; elsewhere they are a doubly escaped command, as left over from JSON.
 _ROW_END = "\x1e"
 _RELATED = re.compile(r"[<>=]|\\(?:le|ge|ne)(?![a-zA-Z])")
 
 
-def _priced(match: re.Match[str]) -> str:
-    """A sign of money before a number as a unit behind it."""
+def _currency_as_unit(match: re.Match[str]) -> str:
+    """Move a currency sign from before a number to a unit after it."""
     dollars, sign, amount = match.groups()
     return f"{dollars}\\text{{dollar}}" if dollars else f"{amount}\\text{{{sign}}}"
 
 
 def _periodic(match: re.Match[str]) -> str:
-    """``0.1666...`` with its period marked, where it is seen twice, or three times if it is one digit."""
+    """Mark the period of ``0.1666...`` if it occurs twice, or three times if it is a single digit."""
     start, period, more = match.groups()
     seen = 1 + len(more) // len(period)
     return rf"{start}\overline{{{period}}}" if seen > 2 or len(period) > 1 else match.group()
 
 
 def _system(match: re.Match[str]) -> str:
-    """A system of equations or inequalities, one a line; what has no relation in each row stays."""
+    """Write a system of equations or inequalities one per line; unchanged if a row has no relation."""
     rows = [row.strip(" ,;\n") for row in match.group(1).split(_ROW_END)]
     rows = [row for row in rows if row]
     return "\n".join(rows) if rows and all(_RELATED.search(row) for row in rows) else match.group()
@@ -110,7 +110,7 @@ _MACROS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|rm|bf|it)(?![a-zA-Z])\.?", ""),
     (r"(?<=\d)\s*\{\s*,\s*\}\s*(?=\d)|\{\s*,\s*\}", ","),
     (r"(?<=\d)(?:\\[,!;:]|,\\!)\s*(?=\d{3})", ""),
-    (r"\\\$\s*([\d,.]*\d)|([¥€£])\s*([\d,.]*\d)", _priced),
+    (r"\\\$\s*([\d,.]*\d)|([¥€£])\s*([\d,.]*\d)", _currency_as_unit),
     (r"\\\$", " "),
     (r"\\[,!;:>]|\\ |~|\\q?quad(?!ity)|\\n(?![a-zA-Z])|\\(?:h|v)space\*?\{[^{}]*\}", " "),
     (rf"\\(?:number|num)\s*{_GROUP}", r"\1"),
@@ -171,18 +171,18 @@ def _script(run: str, table: dict[str, str], mark: str) -> str:
 def _scripts(text: str) -> str:
     for table, mark in ((_SUPER, "^"), (_SUB, "_")):
         run = re.compile(f"[{''.join(table)}]+")
-        text = run.sub(lambda match: _script(match.group(), table, mark), text)  # noqa: B023 - used at once
+        text = run.sub(lambda match: _script(match.group(), table, mark), text)  # noqa: B023 - called immediately
     return text
 
 
 def _printable(text: str) -> str:
-    """Without control, bidi and zero-width characters, which can hide one answer behind another."""
+    """Drop control, bidi and zero-width characters, which can hide one answer behind another."""
     return "".join(c for c in text if c in "\n\t " or unicodedata.category(c) not in ("Cc", "Cf", "Co", "Cn"))
 
 
 @lru_cache(maxsize=1024)
 def clean(text: str) -> str:
-    """Return ``text`` in the one spelling that the rest of the package reads; ``$`` delimiters stay."""
+    """Return ``text`` in the normal spelling that the other modules expect; ``$`` delimiters are kept."""
     if text.isascii() and text.isalnum():
         return text
     text = _scripts(_printable(text)).translate(_TABLE)
@@ -197,7 +197,7 @@ def clean(text: str) -> str:
 
 
 def plain_text(text: str) -> str:
-    """The form in which words are compared: cleaned, lower case, no ``$``, articles, quotes or end stops."""
+    """Return the text for comparison of words: lower case, without ``$``, articles, quotes and end stops."""
     text = clean(text).replace("$", " ").replace('"', "").casefold()
     text = re.sub(rf"\\text\s*{_GROUP}", r" \1 ", text)
     text = re.sub(r"\b(?:the|a|an)\s+(?=\w{2})", "", text)

@@ -1,4 +1,4 @@
-"""From two bare answers to yes or no: cheaply here, fully where sympy may run."""
+"""Decision whether two bare answers are equal: cheaply without sympy, or fully with it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rewards.math.tree import Node
 
 
 class Incomparable(Exception):
-    """sympy could not work with one of the sides; the message is sympy's."""
+    """sympy raised on one of the sides; the message is sympy's."""
 
 
-class _NoArbiter:
-    """Stands where sympy would be asked, and says that it must be."""
+class _WithoutSympy:
+    """Symbolic backend of the parent process: every comparison is undecided."""
 
     def equal(self, a: Node, b: Node) -> bool:
         raise Undecided
@@ -30,7 +30,7 @@ class _NoArbiter:
 
 
 class _Sympy:
-    """Asks sympy, which is imported at the first question."""
+    """Symbolic backend that calls sympy, imported at the first comparison."""
 
     def equal(self, a: Node, b: Node) -> bool:
         from rewards.math import symbolic
@@ -54,18 +54,18 @@ class _Sympy:
 
 
 def decide_cheaply(answer: str, gold: str, ordered: bool = True) -> bool | None:
-    """Compare without sympy; None if that does not decide. Microseconds, bounded. Raises ``Unreadable``."""
+    """Compare without sympy, in bounded time; None if undecided. Raises ``Unreadable``."""
     try:
-        return same_answer(read_answer(answer), read_gold(gold, ordered), _NoArbiter())
+        return same_answer(read_answer(answer), read_gold(gold, ordered), _WithoutSympy())
     except Undecided:
         return None
 
 
 def decide_fully(answer: str, gold: str, ordered: bool = True) -> bool:
-    """Compare with sympy in this process, without bounds of time or memory.
+    """Compare with sympy in this process, without limits of time or memory.
 
-    Raises ``Unreadable``, and ``Incomparable`` where sympy raises: the expression is an outsider's, so any
-    exception of sympy's says something of the expression and nothing of this program.
+    Raises ``Unreadable``, and ``Incomparable`` where sympy raises: the expression is untrusted input, so an
+    exception of sympy is a property of the expression and not a fault of this program.
     """
     sides = read_answer(answer), read_gold(gold, ordered)
     try:

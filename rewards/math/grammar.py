@@ -1,9 +1,11 @@
-"""Grammar of what operators bind: numbers, names, brackets, commands and functions.
+"""Grammar of atoms: numbers, names, brackets, commands and functions.
 
-``rewards.math.parser`` adds operators and relations on top; the token cursor counts the nodes that are built.
+``rewards.math.parser`` adds operators and relations; the token cursor bounds the number of nodes.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from rewards.math.bounds import MAX_DEPTH, MAX_NODES, Refused, Unreadable
 from rewards.math.tokens import Token
@@ -13,45 +15,45 @@ _END = Token("end", "")
 
 
 class Cursor:
-    """Moves through tokens and makes nodes, at most ``MAX_NODES`` of them."""
+    """Cursor over tokens that builds at most ``MAX_NODES`` nodes."""
 
     def __init__(self, tokens: list[Token]) -> None:
         self.tokens = tokens
         self.position = 0
         self.depth = 0
         self.nodes = 0
-        self.bars = 0  # how many absolute values are open in the innermost bracket
+        self.bars = 0  # number of absolute values open in the innermost bracket
 
     def peek(self, ahead: int) -> Token:
-        """The token so many places on; one of kind ``end`` past the last."""
+        """Return the token ``ahead`` places on, of kind ``end`` past the last."""
         position = self.position + ahead
         return self.tokens[position] if position < len(self.tokens) else _END
 
     @property
     def next(self) -> Token:
-        """The token to be read."""
+        """The next token."""
         return self.peek(0)
 
     def take(self) -> Token:
-        """Read one token."""
+        """Consume and return the next token."""
         token = self.next
         self.position += 1
         return token
 
     def accept(self, *texts: str) -> bool:
-        """Read the next token if it is one of these."""
+        """Consume the next token if it is one of ``texts``; return whether it was."""
         if self.next.kind not in ("num", "end") and self.next.text in texts:
             self.position += 1
             return True
         return False
 
     def expect(self, text: str) -> None:
-        """Read this token. Raises ``Unreadable`` if the next is another."""
+        """Consume the token ``text``. Raises ``Unreadable`` if the next is another."""
         if not self.accept(text):
             raise Unreadable(f"{text!r} expected, {self.next.text or 'the end'!r} found")
 
     def node(self, op: str, *args: Node, name: str = "") -> Node:
-        """Build a node. Raises ``Refused`` past the bound."""
+        """Build a node. Raises ``Refused`` for more than ``MAX_NODES``."""
         self.nodes += 1
         if self.nodes > MAX_NODES:
             raise Refused(f"more than {MAX_NODES} operations")
@@ -63,8 +65,8 @@ _GREEK_NAMES = (
     "iota upsilon ell hbar emptyset Delta Omega Phi Gamma Sigma Theta Lambda Psi Pi Xi Upsilon"
 )
 _GREEK = frozenset("\\" + name for name in _GREEK_NAMES.split())
-HOLE = "?"
-# Marks over or styles of a name that make it another one.
+MISSING_OPERAND = "?"
+# Accents and styles that distinguish names.
 _ACCENTS = {
     r"\vec": "vec", r"\overline": "bar", r"\dot": "dot", r"\ddot": "ddot", r"\hat": "hat", r"\tilde": "tilde",
     r"\mathcal": "cal", r"\mathscr": "cal", r"\mathfrak": "frak", r"\mathbb": "bb",
@@ -82,27 +84,27 @@ _CLOSERS = {
 }
 
 
-class Atoms(Cursor):
-    """Reads one atom; the levels above, which an atom may hold in turn, are the subclass's."""
+class AtomParser(Cursor):
+    """Parser of one atom; a subclass parses the looser levels, which an atom may contain."""
 
     def relation(self) -> Node:
-        """The loosest level."""
+        """Parse the loosest level."""
         raise NotImplementedError
 
     def product(self) -> Node:
-        """Factors, written or implied."""
+        """Parse a product, with written or implied multiplication."""
         raise NotImplementedError
 
     def script(self) -> Node:
-        """What stands behind ``^``."""
+        """Parse an exponent."""
         raise NotImplementedError
 
     def argument(self) -> Node:
-        """What a function's name is followed by."""
+        """Parse the argument of a function."""
         raise NotImplementedError
 
     def atom(self, single_digit: bool = False) -> Node:
-        r"""One atom; of a number only its first digit if ``single_digit``, as in ``\frac12``."""
+        r"""Parse one atom; of a number only its first digit if ``single_digit``, as in ``\frac12``."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise Refused(f"nested deeper than {MAX_DEPTH} levels")
@@ -142,30 +144,30 @@ class Atoms(Cursor):
             name = f"{name}_{self.subscript()}"
             if name[:2] in ("C_", "A_", "P_") and name[2:].isdigit() and self.next.text == "^":
                 self.take()
-                return self.chosen(name, self.script())
+                return self.combination(name, self.script())
         if name in ("f", "g", "h") and self.next.text == "(":
             argument = self.atom()
-            inner = _spelled(argument)
+            inner = _as_text(argument)
             return symbol(f"{name}{inner}" if argument.op == "bracket" else f"{name}({inner})")
         return symbol(name)
 
-    def chosen(self, name: str, k: Node) -> Node:
-        """``C_5^2`` and ``A_5^2``, as combinations and arrangements are written at school."""
+    def combination(self, name: str, k: Node) -> Node:
+        """Return the node of ``C_5^2`` or ``A_5^2``, the school notation of combinations and arrangements."""
         total = number(int(name[2:]))
         if k.op != "num":
             return self.node("^", symbol(name), k)
-        chosen = self.node("binom", total, k)
-        return chosen if name[0] == "C" else self.node("*", chosen, self.node("!", k))
+        count = self.node("binom", total, k)
+        return count if name[0] == "C" else self.node("*", count, self.node("!", k))
 
     def subscript(self) -> str:
-        """What stands behind ``_``, as text."""
+        """Return a subscript as text."""
         if not self.accept("{"):
             return self.take().text.lstrip("\\")
-        parts = []
+        texts = []
         while self.next.kind != "end" and self.next.text != "}":
-            parts.append(self.take().text.lstrip("\\"))
+            texts.append(self.take().text.lstrip("\\"))
         self.expect("}")
-        return "".join(parts)
+        return "".join(texts)
 
     def _bracket(self, opener: str) -> Node:
         outside, self.bars = self.bars, 0
@@ -177,7 +179,7 @@ class Atoms(Cursor):
         closer, self.bars = self.take().text, outside
         if closer not in _CLOSERS[opener]:
             raise Unreadable(f"{closer or 'the end'!r} closes {opener!r}")
-        return self._closed(opener, closer, items)
+        return self._close_bracket(opener, closer, items)
 
     def _absolute(self) -> Node:
         self.expect("|")
@@ -187,7 +189,7 @@ class Atoms(Cursor):
         self.expect("|")
         return self.node("abs", inner)
 
-    def _closed(self, opener: str, closer: str, items: list[Node]) -> Node:
+    def _close_bracket(self, opener: str, closer: str, items: list[Node]) -> Node:
         if opener in (r"\lfloor", r"\lceil") and len(items) == 1:
             return self.node("floor" if opener == r"\lfloor" else "ceil", items[0])
         if opener == r"\{" and not items:
@@ -201,15 +203,15 @@ class Atoms(Cursor):
         return self.node("bracket", *items, name=opener + closer)
 
     def _group(self) -> Node:
-        r"""An argument of ``\frac`` and kin: a group, or a single digit or letter."""
+        r"""Parse an argument of a command such as ``\frac``: a group, or a single digit or letter."""
         return self.atom(single_digit=True)
 
     def _command(self, name: str) -> Node:
         if name in _GREEK:
             return self._named(name[1:])
         if name in _ACCENTS:
-            return self._named(f"{_ACCENTS[name]} {_spelled(self._group())}")
-        reader = {
+            return self._named(f"{_ACCENTS[name]} {_as_text(self._group())}")
+        readers: dict[str, Callable[[], Node]] = {
             r"\pi": lambda: symbol("pi"),
             r"\infty": lambda: symbol("oo"),
             r"\frac": lambda: self.node("/", self._group(), self._group()),
@@ -220,13 +222,13 @@ class Atoms(Cursor):
             r"\begin": self._matrix,
             r"\sum": lambda: self._series("sum"),
             r"\prod": lambda: self._series("prod"),
-        }.get(name)
-        if reader is None:
+        }
+        if name not in readers:
             raise Unreadable(f"the command {name}")
-        return reader()
+        return readers[name]()
 
     def _series(self, op: str) -> Node:
-        r"""``\sum_{k=0}^{n} …``: the index, its first and last value, what is added."""
+        r"""Parse ``\sum_{k=0}^{n} …`` into the index, its first and last value, and the body."""
         self.expect("_")
         start = self.atom()
         self.expect("^")
@@ -244,7 +246,7 @@ class Atoms(Cursor):
         return self.node("root", self._group(), degree)
 
     def _points(self) -> list[str]:
-        """The letters (with primes) or the number that name an angle or a triangle."""
+        """Return the letters (with primes) or the number that name an angle or a triangle."""
         points: list[str] = []
         while self.next.kind in ("sym", "num") or self.next.text in _GREEK or self.next.text == "'":
             text = self.take().text.lstrip("\\")
@@ -294,14 +296,14 @@ class Atoms(Cursor):
 
 
 def _is_matrix(opener: str, items: list[Node]) -> bool:
-    """``[[1, 2], [3, 4]]``, as programs write a matrix."""
+    """Return whether this is a matrix as programs write it: ``[[1, 2], [3, 4]]``."""
     rows = [item for item in items if item.op == "bracket" and item.name == "[]"]
     return (
         opener == "[" and len(items) > 1 and len(rows) == len(items) and len({len(r.args) for r in rows}) == 1
     )
 
 
-def _spelled(node: Node) -> str:
-    """A tree as text, where only its spelling matters (the name under an arrow)."""
-    inner = ",".join(_spelled(arg) for arg in node.args)
+def _as_text(node: Node) -> str:
+    """Return a tree as text, for use in names (such as the name under an arrow)."""
+    inner = ",".join(_as_text(arg) for arg in node.args)
     return node.name or (str(node.value) if node.value is not None else f"{node.op}({inner})")

@@ -1,4 +1,4 @@
-"""Sets of real numbers: inequalities, intervals, unions in one form, so that either may answer the other."""
+"""Sets of real numbers: inequalities, intervals and unions in one form, so that they can be compared."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ _FLIPPED = {">": "<", ">=": "<="}
 
 @dataclass(frozen=True)
 class Interval:
-    """From ``low`` to ``high``; ``closed`` says which ends belong. ``name`` is the variable's or ""."""
+    """Interval from ``low`` to ``high``.
+
+    Attributes:
+        low: the left end.
+        high: the right end.
+        closed: whether each end belongs to it.
+        name: the variable, or "" if there is none.
+    """
 
     low: Node
     high: Node
@@ -23,7 +30,7 @@ class Interval:
 
 
 def ascending(tree: Node) -> Node:
-    """A chain of ``>`` written as a chain of ``<``."""
+    """Return the tree with a chain of ``>`` rewritten as a chain of ``<``."""
     names = tree.name.split()
     if names and all(name in _FLIPPED for name in names):
         flipped = " ".join(_FLIPPED[name] for name in reversed(names))
@@ -49,7 +56,7 @@ def _from_chain(tree: Node) -> Interval | None:
 
 
 def _from_absolute(tree: Node) -> tuple[Interval, ...] | None:
-    """``1 ≤ |x| ≤ 2`` as its two halves, ``|x| < 3`` as one interval."""
+    """Return ``1 ≤ |x| ≤ 2`` as its two halves, ``|x| < 3`` as one interval; else None."""
     bars = [arg for arg in tree.args if arg.op == "abs" and arg.args[0].op == "sym"]
     if len(bars) != 1:
         return None
@@ -84,7 +91,7 @@ def _high(interval: Interval) -> float:
 
 
 def _merged(intervals: list[Interval]) -> tuple[Interval, ...]:
-    """Without seams: ``(1, 2] ∪ [2, 3)`` and ``(1, 2.5) ∪ (2, 3)`` are ``(1, 3)``."""
+    """Join overlapping and adjacent intervals: ``(1, 2] ∪ [2, 3)``, ``(1, 2.5) ∪ (2, 3)`` are ``(1, 3)``."""
     merged: list[Interval] = []
     for one in intervals:
         last = merged[-1] if merged else None
@@ -103,7 +110,7 @@ def _overlap(left: Interval, right: Interval) -> bool:
 
 
 def _split(intervals: tuple[Interval, ...], point: Node) -> tuple[Interval, ...]:
-    """The intervals without a point inside of one of them."""
+    """Return the intervals without a point, which splits the interval that contains it."""
     place = _low(Interval(point, point, (True, True)))
     out: list[Interval] = []
     for one in intervals:
@@ -123,18 +130,18 @@ def _without_points(intervals: tuple[Interval, ...] | None, points: Node) -> tup
     return intervals
 
 
-def region(tree: Node) -> tuple[Interval, ...] | None:
-    """The tree as disjoint intervals from left to right, or None if it is no set of real numbers."""
+def as_intervals(tree: Node) -> tuple[Interval, ...] | None:
+    """Return the tree as disjoint intervals from left to right, or None if it is no set of real numbers."""
     if tree.op == "rel" and tree.name == "in":
-        inner = region(tree.args[1])
+        inner = as_intervals(tree.args[1])
         name = tree.args[0].name
         return inner and tuple(Interval(i.low, i.high, i.closed, name) for i in inner)
     if tree.op == "cup":
-        parts = [region(arg) for arg in tree.args]
-        joined = [interval for part in parts if part for interval in part]
-        return _merged(sorted(joined, key=_low)) if all(parts) else None
+        members = [as_intervals(arg) for arg in tree.args]
+        joined = [interval for member in members if member for interval in member]
+        return _merged(sorted(joined, key=_low)) if all(members) else None
     if tree.op == "setminus":
-        return _without_points(region(tree.args[0]), tree.args[1])
+        return _without_points(as_intervals(tree.args[0]), tree.args[1])
     if tree.op == "rel" and tree.name == "!=" and tree.args[0].op == "sym" and not symbols(tree.args[1]):
         everything = Interval(_MINUS_INFINITY, _INFINITY, (False, False), tree.args[0].name)
         return _split((everything,), tree.args[1])
@@ -146,6 +153,6 @@ def region(tree: Node) -> tuple[Interval, ...] | None:
     return (interval,) if interval else None
 
 
-def union(trees: list[Node]) -> tuple[Interval, ...] | None:
-    """Several sets as one."""
-    return region(Node("cup", tuple(trees))) if trees else None
+def union_of_intervals(trees: list[Node]) -> tuple[Interval, ...] | None:
+    """Return the union of several sets as intervals, or None if one is no set of real numbers."""
+    return as_intervals(Node("cup", tuple(trees))) if trees else None

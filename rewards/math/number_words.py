@@ -24,7 +24,7 @@ _DIGITS = {sign: i for i, sign in enumerate("零一二三四五六七八九")} |
 _UNITS = {"十": 10, "百": 100, "千": 1000}
 _MYRIADS = {"万": 10**4, "亿": 10**8}
 _CHINESE = re.compile(rf"[{''.join([*_DIGITS, *_UNITS, *_MYRIADS])}]{{1,20}}")
-_PARTS = {
+_FRACTIONS = {
     "half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7,
     "eighth": 8, "ninth": 9, "tenth": 10,
 }  # fmt: skip
@@ -32,7 +32,7 @@ _AMOUNT = re.compile(r"(?:(minus|negative)\s)?([a-z\s,-]+?)(?:[\s-]([a-z]+))?")
 
 
 def _english(words: str) -> int:
-    """The value of what ``_ENGLISH`` matches."""
+    """Return the value of a match of ``_ENGLISH``."""
     total, current = 0, 0
     for word in re.findall(r"[a-z]+", words):
         if word in _GROUPS:
@@ -45,7 +45,7 @@ def _english(words: str) -> int:
 
 
 def _below_myriad(signs: str) -> int | None:
-    """Up to 9999: 一百零五. 一百二 is 120 to some and 102 to others, so it is none."""
+    """Return a number up to 9999 (一百零五), or None. 一百二 is ambiguous, 120 or 102, hence None."""
     total, digit, last, zero = 0, None, 10_000, False
     for sign in signs:
         if sign in _UNITS:
@@ -66,24 +66,26 @@ def _chinese(signs: str) -> int | None:
     for myriad in ("亿", "万"):
         before, found, rest = signs.partition(myriad)
         if found:
-            part = _below_myriad(before) if before and not set(before) & set(_MYRIADS) else None
-            if not part:
+            count = _below_myriad(before) if before and not set(before) & set(_MYRIADS) else None
+            if not count:
                 return None
-            total, signs = total + part * _MYRIADS[myriad], rest
+            total, signs = total + count * _MYRIADS[myriad], rest
     if not signs:
         return total
-    part = None if set(signs) & set(_MYRIADS) else _below_myriad(signs.removeprefix("零") if total else signs)
-    return None if part is None else total + part
+    rest_value = (
+        None if set(signs) & set(_MYRIADS) else _below_myriad(signs.removeprefix("零") if total else signs)
+    )
+    return None if rest_value is None else total + rest_value
 
 
 def numbers_in(text: str) -> list[int]:
-    """Every whole number that a text names in words, in order."""
+    """Return every whole number that a text names in words, in order."""
     english = [_english(match.group()) for match in _ENGLISH.finditer(text.casefold())]
     return english or [n for signs in _CHINESE.findall(text) if (n := _chinese(signs)) is not None]
 
 
 def in_words(text: str) -> tuple[Fraction, str] | None:
-    """Return the number that is all of a text, and the one noun behind it; None if it is something else.
+    """Return the number that a whole text states in words, and the noun after it; else None.
 
     "twenty-one" is (21, ""), "three apples" (3, "apples"), "two thirds" (2/3, "").
     """
@@ -100,8 +102,8 @@ def in_words(text: str) -> tuple[Fraction, str] | None:
     count, noun = match.group(2), match.group(3) or ""
     if not _ENGLISH.fullmatch(count):
         return None
-    part = _PARTS.get(noun) or _PARTS.get(noun.removesuffix("s"))
-    if part:
-        return Fraction(sign * _english(count), part), ""
+    denominator = _FRACTIONS.get(noun) or _FRACTIONS.get(noun.removesuffix("s"))
+    if denominator:
+        return Fraction(sign * _english(count), denominator), ""
     counted = len(noun) > 2 and not noun.endswith(("th", "ths")) and text[match.start(3) - 1] == " "
     return (Fraction(sign * _english(count)), noun) if counted else None

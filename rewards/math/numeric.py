@@ -1,8 +1,8 @@
-"""Floating point evaluation that knows its own error: enough to say for certain that two trees differ.
+"""Floating-point evaluation with error bounds, which can prove that two trees differ.
 
-Most wrong answers are wrong by far. Evaluating both sides at a few fixed points settles those in
-microseconds, and leaves to sympy only what agrees. Each value carries a first-order bound of its rounding
-error, so that cancellation is never mistaken for a difference.
+Most wrong answers differ widely from the gold answer. Evaluation at a few fixed points rejects them in
+microseconds, and only sides that agree there are left to sympy. Each value has a first-order bound of its
+rounding error, so that cancellation is never mistaken for a difference.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import NamedTuple
 
-from rewards.math.tree import Node, exact
+from rewards.math.tree import Node, exact_value
 
 _UNIT = 2.0**-52
-# Which names (by rank) are negative at each point: none, none, all, every other, the others.
+# Names (by rank) that are negative at each point: none, none, all, every other, the others.
 _SIGNS: tuple[Callable[[int], bool], ...] = (
     lambda rank: False,
     lambda rank: False,
@@ -37,7 +37,7 @@ class Value(NamedTuple):
 
 
 class Undefined(ArithmeticError):
-    """The tree has no value here, or none that floating point can say."""
+    """The tree has no value at this point, or none that floating point can represent."""
 
 
 def _rounded(z: complex, error: float) -> Value:
@@ -72,14 +72,14 @@ def _power(base: Value, exponent: Value) -> Value:
 
 
 def _real_odd_root(base: Value, top: int, bottom: int) -> Value:
-    """The real value of a negative number to the power top/bottom, bottom odd, as taught at school."""
+    """Return the real value of a negative number to the power top/bottom, bottom odd."""
     size = _power(Value(-base.z, base.error), Value(top / bottom, _UNIT))
     return Value(-size.z if top % 2 else size.z, size.error)
 
 
-def _raised(node: Node, point: Mapping[str, complex]) -> Value:
+def _evaluate_power(node: Node, point: Mapping[str, complex]) -> Value:
     base, exponent = (_evaluate(arg, point) for arg in node.args)
-    ratio = exact(node.args[1])
+    ratio = exact_value(node.args[1])
     if node.op == "root":
         ratio, exponent = (1 / ratio if ratio else None), _quotient(Value(1, 0.0), exponent)
     if ratio is not None and ratio.denominator % 2 and base.z.imag == 0 and base.z.real < 0:
@@ -94,7 +94,9 @@ def _negative(value: Value) -> bool:
     return value.z.imag == 0 and value.z.real < 0
 
 
-def _through(function: Callable[[complex], complex], slope: Callable[[complex], complex], a: Value) -> Value:
+def _apply_function(
+    function: Callable[[complex], complex], slope: Callable[[complex], complex], a: Value
+) -> Value:
     z = function(a.z)
     return _rounded(z, abs(slope(a.z)) * a.error + 8 * _UNIT * abs(z))
 
@@ -119,7 +121,7 @@ _FUNCTIONS: dict[str, _Function] = {
 _CONSTANTS = {"pi": complex(math.pi), "e": complex(math.e), "i": 1j}
 
 
-def _leaf(node: Node, point: Mapping[str, complex]) -> Value:
+def _evaluate_leaf(node: Node, point: Mapping[str, complex]) -> Value:
     if node.value is not None:
         if node.value and not float(node.value):
             raise Undefined
@@ -132,9 +134,9 @@ def _leaf(node: Node, point: Mapping[str, complex]) -> Value:
 
 def _evaluate(node: Node, point: Mapping[str, complex]) -> Value:
     if node.op in ("num", "sym"):
-        return _leaf(node, point)
+        return _evaluate_leaf(node, point)
     if node.op in ("^", "root"):
-        return _raised(node, point)
+        return _evaluate_power(node, point)
     args = [_evaluate(arg, point) for arg in node.args]
     if node.op == "+":
         return _rounded(
@@ -150,7 +152,7 @@ def _evaluate(node: Node, point: Mapping[str, complex]) -> Value:
     if node.op == "log":
         if point and any(_negative(a) for a in args):
             raise Undefined
-        base, argument = (_through(*_FUNCTIONS["ln"], a) for a in (args[1], args[0]))
+        base, argument = (_apply_function(*_FUNCTIONS["ln"], a) for a in (args[1], args[0]))
         return _quotient(argument, base)
     return _unary(node.op, args[0])
 
@@ -164,19 +166,19 @@ def _unary(op: str, a: Value) -> Value:
         return _product(a, Value(0.01, _UNIT))
     if op not in _FUNCTIONS:
         raise Undefined
-    return _through(*_FUNCTIONS[op], a)
+    return _apply_function(*_FUNCTIONS[op], a)
 
 
 def evaluate(node: Node, point: Mapping[str, complex]) -> Value | None:
-    """The tree's value and error bound where names have the values of ``point``; None if undefined."""
+    """Return the tree's value and error bound at ``point`` (values by name); None if undefined."""
     try:
         return _evaluate(node, point)
     except (ArithmeticError, ValueError, IndexError):
         return None
 
 
-def points(names: frozenset[str]) -> list[dict[str, complex]]:
-    """Fixed pseudo-random places to evaluate at, the same in every process; later ones have mixed signs."""
+def sample_points(names: frozenset[str]) -> list[dict[str, complex]]:
+    """Return fixed pseudo-random points, the same in every process; later ones have mixed signs."""
     if not names:
         return [{}]
     made: list[dict[str, complex]] = []
@@ -189,12 +191,12 @@ def points(names: frozenset[str]) -> list[dict[str, complex]]:
 
 
 def surely_differ(a: Node, b: Node, names: frozenset[str]) -> bool:
-    """True only if the trees have values at some point that differ by far more than their rounding errors.
+    """Return whether the trees' values at some point differ by far more than their rounding errors.
 
-    Names stand for real numbers. Where a root or logarithm of a negative number occurs on the way, the whole
-    is not defined for the person who wrote it, and the point says nothing: √a·√b is √(ab).
+    Names are real numbers. A point at which a root or logarithm of a negative number occurs is skipped, as
+    the expression is not defined there: √a·√b is √(ab).
     """
-    for point in points(names):
+    for point in sample_points(names):
         left, right = evaluate(a, point), evaluate(b, point)
         if left is None or right is None:
             continue
@@ -204,9 +206,9 @@ def surely_differ(a: Node, b: Node, names: frozenset[str]) -> bool:
 
 
 def close_to(tree: Node, wanted: Fraction, places: int) -> bool:
-    """Whether a constant, rounded to so many decimals, is ``wanted``, for certain."""
+    """Return whether a constant, rounded to ``places`` decimals, is ``wanted``, within error bounds."""
     value = evaluate(tree, {})
     if value is None or abs(value.z.imag) > _SAFETY * value.error:
         return False
-    slack = Fraction(_SAFETY * value.error)  # fractions, as the gold may be too large for a float
+    slack = Fraction(_SAFETY * value.error)  # a fraction, as the gold may be too large for a float
     return abs(Fraction(value.z.real) - wanted) <= Fraction(1, 2 * 10**places) + slack

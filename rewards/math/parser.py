@@ -1,18 +1,18 @@
-"""Recursive-descent parser from LaTeX and plain mathematics to ``Node``, with matrix arithmetic folded."""
+"""Recursive-descent parser from LaTeX and plain mathematics to ``Node``; evaluates matrix arithmetic."""
 
 from __future__ import annotations
 
 from rewards.math.bounds import MAX_NODES, Refused, Unreadable, check_length
-from rewards.math.grammar import HOLE, Atoms
+from rewards.math.grammar import MISSING_OPERAND, AtomParser
 from rewards.math.tokens import tokenize
-from rewards.math.tree import Node, exact, number, symbol
+from rewards.math.tree import Node, exact_value, number, symbol
 
 _Rows = list[list[Node]]
 _MAX_CELLS = 36
 
 
 def is_matrix(node: Node) -> bool:
-    """Whether the node is a matrix written out."""
+    """Return whether the node is a matrix."""
     return node.op == "matrix"
 
 
@@ -57,8 +57,8 @@ def _size(node: Node) -> int:
     return 1 + sum(_size(arg) for arg in node.args)
 
 
-def fold(node: Node) -> Node:
-    """Return the node with its arithmetic on matrices done. Raises ``Refused`` where that grows too large."""
+def fold_matrices(node: Node) -> Node:
+    """Return the node with matrix arithmetic evaluated. Raises ``Refused`` if the result is too large."""
     if not any(is_matrix(arg) for arg in node.args) or node.op not in ("+", "*", "neg", "/"):
         return node
     if node.op == "+":
@@ -110,11 +110,11 @@ _SET_OPERATIONS = frozenset([r"\cup", r"\cap", r"\setminus"])
 _TIMES = frozenset(["*", r"\times", r"\cdot"])
 
 
-class _Parser(Atoms):
-    """Reads one text; each method reads one level of the grammar and leaves the rest."""
+class _Parser(AtomParser):
+    """Parser of one text; each method parses one level of the grammar."""
 
     def relation(self) -> Node:
-        first = symbol(HOLE) if self.next.text in _RELATIONS else self.union()
+        first = symbol(MISSING_OPERAND) if self.next.text in _RELATIONS else self.union()
         sides, names = [first], []
         while self.next.text in _RELATIONS:
             names.append(_RELATIONS[self.take().text])
@@ -139,13 +139,13 @@ class _Parser(Atoms):
             sign = self.take().text
             term = self.product()
             if sign in (r"\pm", r"\mp"):
-                terms = [self.node("pm", self._added(terms), term, name=sign[1])]
+                terms = [self.node("pm", self._sum_of(terms), term, name=sign[1])]
             else:
                 terms.append(self.node("neg", term) if sign == "-" else term)
-        return self._added(terms)
+        return self._sum_of(terms)
 
-    def _added(self, terms: list[Node]) -> Node:
-        return fold(self.node("+", *terms)) if len(terms) > 1 else fold(terms[0])
+    def _sum_of(self, terms: list[Node]) -> Node:
+        return fold_matrices(self.node("+", *terms)) if len(terms) > 1 else fold_matrices(terms[0])
 
     def product(self) -> Node:
         left = self.signed()
@@ -155,9 +155,9 @@ class _Parser(Atoms):
                 left = self._times(left, self.signed())
             elif self.next.text in ("/", r"\div"):
                 self.take()
-                left = fold(self.node("/", left, self.signed()))
+                left = fold_matrices(self.node("/", left, self.signed()))
             elif self._starts_factor():
-                left = self._implied(left)
+                left = self._implied_product(left)
             else:
                 return left
 
@@ -175,7 +175,7 @@ class _Parser(Atoms):
             "'",
         )
 
-    def _implied(self, left: Node) -> Node:
+    def _implied_product(self, left: Node) -> Node:
         if self.next.kind == "num":
             raise Unreadable("two numbers side by side")
         starts_fraction = self.next.text == r"\frac"
@@ -185,14 +185,14 @@ class _Parser(Atoms):
         return self._times(left, right)
 
     def _times(self, left: Node, right: Node) -> Node:
-        return fold(self.node("*", *(left.args if left.op == "*" else (left,)), right))
+        return fold_matrices(self.node("*", *(left.args if left.op == "*" else (left,)), right))
 
     @staticmethod
     def _is_mixed(left: Node, right: Node) -> bool:
         whole = left.op == "num" and left.decimals < 0
         if not whole or right.op != "/" or any(arg.op != "num" or arg.decimals >= 0 for arg in right.args):
             return False
-        top, bottom = (exact(arg) or 0 for arg in right.args)
+        top, bottom = (exact_value(arg) or 0 for arg in right.args)
         return 0 < top < bottom
 
     def signed(self) -> Node:
@@ -206,7 +206,7 @@ class _Parser(Atoms):
             return self.postfix()
         operand = self.postfix()
         while self._starts_factor() and self.next.text == r"\frac" and operand.op == "num":
-            operand = self._implied(operand)
+            operand = self._implied_product(operand)
         return self.node("neg", operand)
 
     def postfix(self) -> Node:
@@ -233,13 +233,13 @@ class _Parser(Atoms):
             self.take()
             base = symbol(f"{base.name}_{self.subscript()}")
             if base.name[:2] in ("C_", "A_", "P_") and base.name[2:].isdigit():
-                return self.chosen(base.name, power)
+                return self.combination(base.name, power)
         if power.op == "sym" and power.name == "*" and base.op == "sym":
             return symbol(base.name + "*")
         return self.node("^", base, power)
 
     def _starred(self) -> Node | None:
-        """The star of ``x^*`` and ``x^{*}``, which names another x."""
+        """Consume the star of ``x^*`` and ``x^{*}``, which distinguishes names."""
         for marks in (("*",), ("{", "*", "}")):
             if tuple(self.peek(i).text for i in range(len(marks))) == marks:
                 self.position += len(marks)
@@ -247,7 +247,7 @@ class _Parser(Atoms):
         return None
 
     def _minutes(self, degrees: Node) -> Node:
-        """``30°15'`` as degrees."""
+        """Add the minutes of ``30°15'`` to the degrees."""
         if self.next.kind != "num" or self.peek(1).text != "'":
             return degrees
         minutes = self.atom()
@@ -255,7 +255,7 @@ class _Parser(Atoms):
         return self.node("deg", self.node("+", degrees.args[0], self.node("/", minutes, number(60))))
 
     def script(self) -> Node:
-        """What stands after ``^``: a group, a signed number, or one atom with its own power."""
+        """Parse an exponent: a group, a signed number, or one atom with its own power."""
         if self.accept("-"):
             return self.node("neg", self.script())
         base = self.atom()
@@ -265,19 +265,19 @@ class _Parser(Atoms):
         return base
 
     def argument(self) -> Node:
-        """A bracket, or the product up to the next sign or function: sin 2x cos x is sin(2x)·cos(x)."""
+        """Parse a bracket, or the product up to the next sign or function: sin 2x cos x is sin(2x)·cos(x)."""
         if self.next.text in ("(", "{", "[", "|"):
             return self.atom()
         node = self.postfix()
         while self._starts_factor() and self.next.kind not in ("func", "num") and self.next.text != "(":
-            node = self._implied(node)
+            node = self._implied_product(node)
         return node
 
 
 def parse(text: str) -> Node:
     """Return the tree of cleaned ``text`` (``rewards.math.clean``).
 
-    Raises ``Unreadable`` if it is not mathematics that this grammar knows, ``Refused`` if it is too large.
+    Raises ``Unreadable`` if it is not mathematics of this grammar, ``Refused`` if it exceeds the bounds.
     """
     check_length(text)
     parser = _Parser(tokenize(text.replace("{}", " ")))
@@ -287,5 +287,5 @@ def parse(text: str) -> Node:
         raise Refused("nested too deeply") from None
     if parser.next.kind != "end":
         raise Unreadable(f"{parser.next.text!r} left over")
-    exact(node)
+    exact_value(node)
     return node

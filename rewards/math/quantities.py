@@ -1,7 +1,7 @@
 """Quantities: units and their conversion, amounts (a number with its unit), times of day.
 
-A unit that contradicts the gold's makes an answer wrong, a missing one does not, and 4000 cm is 40 m. Counted
-nouns (``360 sets``) are not units of measure: they never contradict.
+A unit that conflicts with the gold's makes an answer wrong, a missing one does not, and 4000 cm is 40 m.
+Counted nouns (``360 sets``) are not units of measure and never conflict.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from rewards.math.tokens import FUNCTIONS
-from rewards.math.tree import Node, exact, number
+from rewards.math.tree import Node, exact_value, number
 
 _LENGTH = {
     "mm": "1/1000", "cm": "1/100", "dm": "1/10", "m": "1", "km": "1000", "inch": "127/5000",
@@ -43,7 +43,7 @@ _POWER_WORDS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 
 @dataclass(frozen=True)
 class Unit:
-    """What a unit measures, and how many of that measure's base unit it is (None: a counted noun)."""
+    """A unit: the measured quantity (None for a counted noun) and its size in that quantity's base unit."""
 
     name: str
     measure: str | None = None
@@ -85,13 +85,13 @@ def find_unit(text: str) -> Unit | None:
     return Unit(base, measure, Fraction(factor))
 
 
-def contradict(a: Unit | None, b: Unit | None) -> bool:
-    """Whether both units are known and measure different things."""
+def units_conflict(a: Unit | None, b: Unit | None) -> bool:
+    """Return whether both units are known and measure different quantities."""
     return bool(a and b and a.measure and b.measure and a.measure != b.measure)
 
 
-def conversion(a: Unit | None, b: Unit | None) -> Fraction:
-    """By what a number in unit ``a`` is multiplied to be in unit ``b``; 1 where either is unknown."""
+def conversion_factor(a: Unit | None, b: Unit | None) -> Fraction:
+    """Return the factor that converts a number from unit ``a`` to ``b``; 1 if either is unknown."""
     if not (a and b and a.measure and a.measure == b.measure):
         return Fraction(1)
     return a.factor / b.factor
@@ -107,13 +107,13 @@ _COUNTED = re.compile(
     rf"([-+]?[\d,]+(?:\.\d+)?(?:/\d+)?)\s+([A-Za-z][A-Za-z'-]{{2,}}(?:\s+{_WORD}){{1,5}}|[A-Za-z]+-[a-z]{{3,}})"
 )
 _SINGLE = re.compile(r"[-+]?[\d,]+(?:\.\d+)?")
-# The letters that are units where a number stands before them; any other is a letter of algebra.
+# The letters that are units after a number; any other is a letter of algebra.
 _LETTER_UNITS = frozenset("mghsLNJWVK")
 _COMPOUND = re.compile(r"(\d+)\s*([A-Za-z°]+)\s*,?\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
 
 
 def letter_unit(node: Node) -> Unit | None:
-    """The unit that a letter of algebra, or its square or cube, would be: ``m``, ``m^2``."""
+    """Return the unit of a letter of algebra, or of its square or cube, read as a unit: ``m``, ``m^2``."""
     letter, power = (node.args[0], node.args[1]) if node.op == "^" else (node, None)
     if letter.op != "sym" or letter.name not in _LETTER_UNITS or (power and power.value not in (2, 3)):
         return None
@@ -121,15 +121,15 @@ def letter_unit(node: Node) -> Unit | None:
 
 
 def _counted(text: str) -> tuple[str, Unit] | None:
-    """Separate what several plain words count: "19 peppermint candies", "-4 rounds per year"."""
+    """Split a number from the words that it counts: "19 peppermint candies", "-4 rounds per year"."""
     match = _COUNTED.fullmatch(text)
     if not match or any(word in FUNCTIONS for word in match.group(2).split()):
         return None
     return match.group(1), find_unit(match.group(2)) or Unit(match.group(2))
 
 
-def take_unit(text: str) -> tuple[str, Unit | None]:
-    """Separate the unit at the text's end, if there is one and something before it."""
+def split_unit(text: str) -> tuple[str, Unit | None]:
+    """Split off the unit at the text's end, if there is one with text before it."""
     text = _CURRENCY.sub("", text)
     whole = _compound(text) or _counted(text)
     if whole:
@@ -143,23 +143,23 @@ def take_unit(text: str) -> tuple[str, Unit | None]:
     if not match or not before:
         return text, None
     spaced = text[len(before) : len(before) + 1].isspace()
-    return _take_word(text, before, "".join(group or "" for group in match.groups()), spaced)
+    return _split_unit_word(text, before, "".join(group or "" for group in match.groups()), spaced)
 
 
 def _compound(text: str) -> tuple[str, Unit] | None:
-    """``2 hours 30 minutes`` in the first of its two units."""
+    """Return ``2 hours 30 minutes`` in the first of its two units."""
     match = _COMPOUND.fullmatch(text)
     units = [find_unit(match.group(i)) for i in (2, 4)] if match else []
     if not match or not units[0] or not units[1] or not units[0].measure:
         return None
     if units[0].measure != units[1].measure or units[0].factor <= units[1].factor:
         return None
-    value = Fraction(match.group(1)) + Fraction(match.group(3)) * conversion(units[1], units[0])
+    value = Fraction(match.group(1)) + Fraction(match.group(3)) * conversion_factor(units[1], units[0])
     return f"{value.numerator}/{value.denominator}", units[0]
 
 
-def _take_word(text: str, before: str, name: str, spaced: bool) -> tuple[str, Unit | None]:
-    """A bare word is a unit if it is known, or if it follows a plain number and is no letter of algebra."""
+def _split_unit_word(text: str, before: str, name: str, spaced: bool) -> tuple[str, Unit | None]:
+    """Split off a bare word that is a known unit, or that follows a plain number and is no algebra."""
     plain = _SINGLE.fullmatch(before)
     unit = find_unit(name)
     letters = re.sub(r"[^A-Za-z]", "", name)
@@ -172,8 +172,8 @@ def _take_word(text: str, before: str, name: str, spaced: bool) -> tuple[str, Un
     return text, None
 
 
-def without_inner_units(text: str) -> str:
-    """Without the units of the terms inside of an expression."""
+def drop_inner_units(text: str) -> str:
+    """Remove the units of the terms within an expression."""
     return re.sub(r"(?<=\d)\s*(?:\\text\s*\{\s*)?(?:cm|mm|dm|km|kg)(?:\s*\})?(?![A-Za-z^])", "", text)
 
 
@@ -182,7 +182,7 @@ _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 
 
 def read_clock(text: str) -> Node | None:
-    """The time that ``text`` shows, or None: ``3:05`` is one, ``3:20`` is a ratio, ``3:20 pm`` a time."""
+    """Return the time of day in ``text``, or None: ``3:05``, ``3:20 pm`` are times, ``3:20`` is a ratio."""
     match = _TIME.fullmatch(_TEXT.sub(r" \1 ", text).strip())
     if not match or int(match.group(1)) > 24:
         return None
@@ -194,16 +194,16 @@ def read_clock(text: str) -> Node | None:
 
 
 def _fields(node: Node) -> tuple[int, ...] | None:
-    """Hours, minutes, seconds of a clock, or of a ratio that can be read as one."""
+    """Return hours, minutes and seconds of a time, or of a ratio that can be read as one."""
     if node.op not in ("clock", ":"):
         return None
-    values = [exact(arg) for arg in node.args]
+    values = [exact_value(arg) for arg in node.args]
     whole = [int(v) for v in values if v is not None and v.denominator == 1]
     return (*whole, *[0] * (3 - len(whole))) if len(whole) == len(values) <= 3 else None
 
 
 def same_time(a: Node, b: Node) -> bool:
-    """Whether two times agree; one without a.m. or p.m. may mean either half of the day."""
+    """Return whether two times agree; one without a.m. or p.m. may be in either half of the day."""
     first, second = _fields(a), _fields(b)
     if first is None or second is None or first[1:] != second[1:]:
         return False

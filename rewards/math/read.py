@@ -14,20 +14,20 @@ from rewards.math.quantities import (
     DEGREES,
     PERCENT,
     Unit,
+    drop_inner_units,
     find_unit,
     read_clock,
-    take_unit,
-    without_inner_units,
+    split_unit,
 )
-from rewards.math.split import Pieces, joined_by_and, split_parts
+from rewards.math.split import ItemTexts, joined_by_and, split_items
 from rewards.math.tree import Node, number, symbol, symbols, walk
 
 _MIXED = re.compile(r"^(-?\d+)\s+(\d+)/(\d+)(?=\D|$)")
 
 
 @dataclass(frozen=True)
-class Part:
-    """One blank: ``tree`` is None for words; ``text`` is its normalised spelling."""
+class AnswerItem:
+    """One item of an answer: ``tree`` is None for words; ``text`` is the normalised spelling."""
 
     text: str
     tree: Node | None = None
@@ -38,62 +38,64 @@ def _trimmed(text: str) -> str:
     return re.sub(r"(?<!\d)\.$|(?<=\d)\.$", "", text.strip(" \n,;")).strip()
 
 
-def _peel(part: Part) -> Part:
-    """Take degrees and percent, which the grammar knows as operators, off the top of a tree."""
-    tree = part.tree
-    if tree is None or part.unit:
-        return part
+def _operator_as_unit(item: AnswerItem) -> AnswerItem:
+    """Convert a topmost degree or percent operator of the tree to a unit."""
+    tree = item.tree
+    if tree is None or item.unit:
+        return item
     if tree.op in ("deg", "%"):
-        return replace(part, tree=tree.args[0], unit=DEGREES if tree.op == "deg" else PERCENT)
+        return replace(item, tree=tree.args[0], unit=DEGREES if tree.op == "deg" else PERCENT)
     if tree.op == "neg" and tree.args[0].op == "deg":
-        return replace(part, tree=Node("neg", tree.args[0].args), unit=DEGREES)
-    return part
+        return replace(item, tree=Node("neg", tree.args[0].args), unit=DEGREES)
+    return item
 
 
-def _named_point(text: str) -> str:
-    """``A(1, 2)`` is the point (1, 2)."""
+def _drop_point_name(text: str) -> str:
+    """Return the point (1, 2) of ``A(1, 2)``; other texts unchanged."""
     match = re.fullmatch(r"[A-Z]'?\s*(\([^()]*,[^()]*\))", text)
     return match.group(1) if match else text
 
 
-def read_part(text: str) -> Part:
-    """Read one blank. Raises ``Refused``; what is not mathematics becomes words."""
+def read_item(text: str) -> AnswerItem:
+    """Parse one item; text that is not mathematics becomes words. Raises ``Refused``."""
     text = _trimmed(text)
-    spelled = plain_text(text)
-    words = in_words(spelled) if spelled[:1].isalpha() else None
+    plain = plain_text(text)
+    words = in_words(plain) if plain[:1].isalpha() else None
     if words:
         unit = (find_unit(words[1]) or Unit(words[1])) if words[1] else None
-        return Part(spelled, number(words[0]), unit)
+        return AnswerItem(plain, number(words[0]), unit)
     clock = read_clock(text)
     if clock:
-        return Part(spelled, clock)
+        return AnswerItem(plain, clock)
     amount = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
-    amount, unit = take_unit(_named_point(amount))
+    amount, unit = split_unit(_drop_point_name(amount))
     try:
-        return _peel(Part(spelled, parse(without_inner_units(amount)), unit))
+        return _operator_as_unit(AnswerItem(plain, parse(drop_inner_units(amount)), unit))
     except Refused:
         raise
     except Unreadable:
-        return _last_member(amount, spelled, unit)
+        return _last_member(amount, plain, unit)
 
 
-def _last_member(text: str, spelled: str, unit: Unit | None) -> Part:
-    """The value at the end of an equation whose name cannot be read: "Area of the square = 12"."""
+def _last_member(text: str, plain: str, unit: Unit | None) -> AnswerItem:
+    """Return the value of an equation whose left side cannot be parsed: "Area of the square = 12"."""
     name, equals, value = text.rpartition("=")
     if not (equals and name.strip()) or name.rstrip()[-1:] in "<>!":
-        return Part(spelled)
+        return AnswerItem(plain)
     try:
-        tree = parse(without_inner_units(value))
+        tree = parse(drop_inner_units(value))
     except Unreadable:
-        return Part(spelled)
-    return _peel(Part(spelled, tree, unit)) if not symbols(tree) and tree.op != "rel" else Part(spelled)
+        return AnswerItem(plain)
+    if symbols(tree) or tree.op == "rel":
+        return AnswerItem(plain)
+    return _operator_as_unit(AnswerItem(plain, tree, unit))
 
 
 _FLIPPED = {">": "<", ">=": "<="}
 
 
 def _with_sign(tree: Node, plus: bool) -> Node:
-    """The tree with every ± as plus and every ∓ as minus, or the other way round."""
+    """Return the tree with every ± as plus and every ∓ as minus, or vice versa."""
     args = tuple(_with_sign(arg, plus) for arg in tree.args)
     if tree.op != "pm":
         return replace(tree, args=args)
@@ -101,18 +103,18 @@ def _with_sign(tree: Node, plus: bool) -> Node:
     return Node("+", (args[0], added))
 
 
-def both_signs(parts: tuple[Part, ...]) -> tuple[Part, ...] | None:
-    """An answer with one ± in it (or one ± and one ∓, which go together) as its two values, else None."""
-    tree = parts[0].tree if len(parts) == 1 else None
+def expand_plus_minus(items: tuple[AnswerItem, ...]) -> tuple[AnswerItem, ...] | None:
+    """Return the two values of an answer with one ± (or one ± and one ∓, which are linked), else None."""
+    tree = items[0].tree if len(items) == 1 else None
     signs = sorted(node.name for node in walk(tree) if node.op == "pm") if tree is not None else []
     if tree is None or not 1 <= len(signs) <= len(set(signs)):
         return None
-    return tuple(replace(parts[0], tree=_with_sign(tree, plus), text="") for plus in (True, False))
+    return tuple(replace(items[0], tree=_with_sign(tree, plus), text="") for plus in (True, False))
 
 
-def _bound(part: Part) -> tuple[str, str, Node] | None:
-    """(name, "<" or "<=" with a side, bound) of ``x > 1`` and its like."""
-    tree = part.tree
+def _bound(item: AnswerItem) -> tuple[str, str, Node] | None:
+    """Return (name, "<" or "<=" with a side, bound) of an inequality such as ``x > 1``, else None."""
+    tree = item.tree
     if tree is None or tree.op != "rel" or tree.name not in ("<", "<=", ">", ">="):
         return None
     left, right = tree.args
@@ -124,37 +126,37 @@ def _bound(part: Part) -> tuple[str, str, Node] | None:
     return (right.name, f"{sign} below", left) if right.op == "sym" and not symbols(left) else None
 
 
-def both_bounds(parts: tuple[Part, ...]) -> tuple[Part, ...]:
-    """``x > 1 and x < 3`` as ``1 < x < 3``; any other parts as they are."""
-    bounds = sorted((bound for part in parts if (bound := _bound(part))), key=lambda b: b[1].split()[1])
-    if len(parts) != 2 or len(bounds) != 2 or bounds[0][0] != bounds[1][0]:
-        return parts
+def merge_bounds(items: tuple[AnswerItem, ...]) -> tuple[AnswerItem, ...]:
+    """Merge ``x > 1 and x < 3`` into ``1 < x < 3``; other items are returned unchanged."""
+    bounds = sorted((bound for item in items if (bound := _bound(item))), key=lambda b: b[1].split()[1])
+    if len(items) != 2 or len(bounds) != 2 or bounds[0][0] != bounds[1][0]:
+        return items
     (upper, lower), name = bounds, symbol(bounds[0][0])
     if (upper[1].split()[1], lower[1].split()[1]) != ("above", "below"):
-        return parts
+        return items
     signs = f"{lower[1].split()[0]} {upper[1].split()[0]}"
-    return (Part("", Node("rel", (lower[2], name, upper[2]), name=signs)),)
+    return (AnswerItem("", Node("rel", (lower[2], name, upper[2]), name=signs)),)
 
 
-def unnumbered(part: Part) -> Part:
-    """``x_2 = 3`` as ``x = 3``: which of its solutions an equation calls the second says nothing."""
-    tree = part.tree
+def drop_subscript(item: AnswerItem) -> AnswerItem:
+    """Return ``x_2 = 3`` as ``x = 3``: the numbering of solutions is arbitrary."""
+    tree = item.tree
     if tree is None or tree.op != "rel":
-        return part
+        return item
     letter = symbol(tree.args[0].name.partition("_")[0])
-    return replace(part, tree=Node("rel", (letter, *tree.args[1:]), name=tree.name))
+    return replace(item, tree=Node("rel", (letter, *tree.args[1:]), name=tree.name))
 
 
-def is_solution_set(parts: tuple[Part, ...]) -> bool:
-    """Whether a list is a solution set by its form: ``x_1 = 2, x_2 = 3``, ``x = 2, x = 3``, ``x = 2, 3``."""
-    trees = [part.tree for part in parts if part.tree is not None]
+def is_solution_set(items: tuple[AnswerItem, ...]) -> bool:
+    """Return whether a list has the form of a solution set: ``x_1 = 2, x_2 = 3``, ``x = 2, 3``."""
+    trees = [item.tree for item in items if item.tree is not None]
     defined = [t.args[0].name for t in trees if t.op == "rel" and t.name == "=" and t.args[0].op == "sym"]
     letters = {name.partition("_")[0] for name in defined}
-    if len(parts) < 2 or len(trees) < len(parts) or len(letters) != 1:
+    if len(items) < 2 or len(trees) < len(items) or len(letters) != 1:
         return False
     bare = [tree for tree in trees[1:] if tree.op != "rel"]
     same_name = len(set(defined)) == 1 or all(n[-2:] in ("_1", "_2", "_3", "_4") for n in defined)
-    return same_name and (len(defined) == len(parts) or (len(defined) == 1 and len(bare) == len(parts) - 1))
+    return same_name and (len(defined) == len(items) or (len(defined) == 1 and len(bare) == len(items) - 1))
 
 
 _MAX_WORDS = 5
@@ -166,7 +168,7 @@ _OPEN = re.compile(
 _ALTERNATIVE = re.compile(
     r"\(\s*or(?:\s+fill\s+in)?[\s:]+((?:[^()]|\([^()]*\))*)\)|[((]\s*或填?((?:[^()]|\([^()]*\))*)\)"
 )
-# The end of a worked solution that says what to write down, and nothing else after it.
+# The end of a worked solution that states the final answer.
 _WORKED = re.compile(
     r"\b(?:therefore|thus|hence|so),?\s+(?:fill\s+in|(?:it|the\s+(?:answer|value|result))\s+is)\s*:?\s*"
     r"(\S[^\n.,;]{0,30}(?:\.\d+)?)\.?\s*$",
@@ -183,81 +185,78 @@ _LABELS_OR_DECIMAL = re.compile(r"\d\.\d\.")
 
 
 @dataclass(frozen=True)
-class Reading:
-    """An answer. ``alternatives`` are other readings that are as right (gold answers only)."""
+class ParsedAnswer:
+    """A parsed answer. ``alternatives`` are other interpretations, each equally right."""
 
-    parts: tuple[Part, ...]
+    items: tuple[AnswerItem, ...]
     ordered: bool = True
-    alternatives: tuple[Reading, ...] = ()
+    alternatives: tuple[ParsedAnswer, ...] = ()
 
 
-def _respaced(pieces: Pieces) -> Pieces:
-    """Where a blank holds "y=x+1 2", two formulas that only space separates, cut there."""
+def _split_spaced_formulas(split: ItemTexts) -> ItemTexts:
+    """Split an item such as "y=x+1 2" into formulas that only space separates."""
     texts: list[str] = []
-    for text in pieces.texts:
+    for text in split.texts:
         words = text.split()
-        separable = 1 < len(words) <= 4 and read_part(text).tree is None
-        fits = separable and all(read_part(word).tree is not None for word in words)
+        separable = 1 < len(words) <= 4 and read_item(text).tree is None
+        fits = separable and all(read_item(word).tree is not None for word in words)
         texts += words if fits else [text]
-    return Pieces(tuple(texts), pieces.ordered)
+    return ItemTexts(tuple(texts), split.ordered)
 
 
-def _read_one(text: str) -> Reading:
+def _parse_answer(text: str) -> ParsedAnswer:
     builder = _SET_BUILDER.fullmatch(text)
     text = builder.group(2) if builder else text
-    pieces = _respaced(split_parts(text))
-    parts = tuple(read_part(piece) for piece in pieces.texts)
-    if not parts:
+    split = _split_spaced_formulas(split_items(text))
+    items = tuple(read_item(piece) for piece in split.texts)
+    if not items:
         raise Unreadable("nothing in it")
-    both = both_signs(parts)
+    both = expand_plus_minus(items)
     if both:
-        return Reading(both, ordered=False)
+        return ParsedAnswer(both, ordered=False)
     if joined_by_and(text):
-        parts = both_bounds(parts)
-    if is_solution_set(parts):
-        return Reading(tuple(unnumbered(part) for part in parts), ordered=False)
-    return Reading(parts, pieces.ordered)
+        items = merge_bounds(items)
+    if is_solution_set(items):
+        return ParsedAnswer(tuple(drop_subscript(item) for item in items), ordered=False)
+    return ParsedAnswer(items, split.ordered)
 
 
-# "2,74" and "1 000" are one number to some who write them and two to others.
+# "2,74" and "1 000" may be one number or two.
 _COMMA_DECIMAL = re.compile(r"([-+]?\d+),(\d+)(?![\d,])")
 _SPACED = re.compile(r"[-+]?\d{1,3}(?: \d{3})+(?:\.\d+)?")
-
-
-# How programs write 2.5·10³; "2.5e3" could only otherwise be a product with e.
+# 2.5·10³ as programs write it; otherwise "2.5e3" would be a product with e.
 _PROGRAM = re.compile(r"([-+]?\d{1,20}(?:\.\d{0,20})?)[eE]([-+]?\d{1,3})")
-
 _SPOKEN_RATIO = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s+to\s+(\d{1,9}(?:\.\d{1,9})?)")
 
 
-def _other_readings(text: str) -> tuple[Reading, ...]:
+def _other_notations(text: str) -> tuple[ParsedAnswer, ...]:
     text = text.replace("$", " ").strip()
     program = _PROGRAM.fullmatch(text)
     if program:
-        value = read_part(rf"{program.group(1)}\times 10^{{{program.group(2)}}}")
-        return (Reading((value,)),)
+        value = read_item(rf"{program.group(1)}\times 10^{{{program.group(2)}}}")
+        return (ParsedAnswer((value,)),)
     ratio = _SPOKEN_RATIO.fullmatch(text)
     if ratio:
-        return (Reading((read_part(":".join(ratio.groups())),)),)
+        return (ParsedAnswer((read_item(":".join(ratio.groups())),)),)
     comma = _COMMA_DECIMAL.fullmatch(text)
     if comma and (len(comma.group(2)) != 3 or comma.group(1).lstrip("+-") == "0"):
-        return (Reading((read_part(f"{comma.group(1)}.{comma.group(2)}"),)),)
+        return (ParsedAnswer((read_item(f"{comma.group(1)}.{comma.group(2)}"),)),)
     if _SPACED.fullmatch(text):
-        return (Reading((read_part(text.replace(" ", "")),)),)
+        return (ParsedAnswer((read_item(text.replace(" ", "")),)),)
     return ()
 
 
 @lru_cache(maxsize=4096)
-def read_answer(text: str) -> Reading:
-    """Return what a bare answer says. Raises ``Unreadable`` if empty, ``Refused`` if too large."""
+def read_answer(text: str) -> ParsedAnswer:
+    """Parse a bare answer. Raises ``Unreadable`` if it is empty, ``Refused`` if it exceeds the bounds."""
     check_length(text)
     cleaned = clean(text)
-    return replace(_read_one(cleaned), alternatives=_other_readings(cleaned))
+    return replace(_parse_answer(cleaned), alternatives=_other_notations(cleaned))
 
 
-def _relational(part: Part) -> bool:
-    """Whether a blank is a relation between things with several names, of which "or" means any one."""
-    tree = part.tree
+def _is_relation_of_several_names(item: AnswerItem) -> bool:
+    """Return whether an item is a relation between several names; "or" between such means any one."""
+    tree = item.tree
     return tree is not None and tree.op == "rel" and not _is_solution(tree)
 
 
@@ -266,37 +265,37 @@ def _is_solution(tree: Node) -> bool:
     return len(names) <= 1
 
 
-def _scorable(reading: Reading) -> Reading:
-    for part in reading.parts:
-        if part.tree is None and len(part.text.split()) > _MAX_WORDS:
+def _check_short(parsed: ParsedAnswer) -> ParsedAnswer:
+    for item in parsed.items:
+        if item.tree is None and len(item.text.split()) > _MAX_WORDS:
             raise Unreadable("prose: nothing short enough to compare")
-    return reading
+    return parsed
 
 
-def _gold_alternatives(text: str) -> Reading:
+def _parse_gold(text: str) -> ParsedAnswer:
     others = [
         found for match in _ALTERNATIVE.finditer(text) for found in match.groups() if found and found.strip()
     ]
     any_one = bool(_CHOOSE.search(text))
-    main = _scorable(_read_one(_CHOOSE.sub("", _ALTERNATIVE.sub("", text))))
+    main = _check_short(_parse_answer(_CHOOSE.sub("", _ALTERNATIVE.sub("", text))))
     if _LABELS_OR_DECIMAL.fullmatch(text):
         others.append(text[:-1])
-    alternatives = tuple(_scorable(_read_one(other)) for other in others)
-    if not main.ordered and (any_one or all(_relational(part) for part in main.parts)):
-        alternatives += tuple(Reading((part,)) for part in main.parts)
-    return replace(main, alternatives=alternatives + _other_readings(text))
+    alternatives = tuple(_check_short(_parse_answer(other)) for other in others)
+    if not main.ordered and (any_one or all(_is_relation_of_several_names(item) for item in main.items)):
+        alternatives += tuple(ParsedAnswer((item,)) for item in main.items)
+    return replace(main, alternatives=alternatives + _other_notations(text))
 
 
 @lru_cache(maxsize=4096)
-def read_gold(text: str, ordered: bool = True) -> Reading:
-    """Return what a gold answer says, its alternatives included; ``ordered=False`` takes lists as sets.
+def read_gold(text: str, ordered: bool = True) -> ParsedAnswer:
+    """Parse a gold answer with its alternatives; ``ordered=False`` makes lists sets.
 
-    Raises ``Unreadable`` with the reason if nothing can be compared with it: an open answer, prose, nothing.
+    Raises ``Unreadable`` with the reason if no answer can be compared with it: an open answer, prose, empty.
     """
     check_length(text)
     cleaned = clean(text)
     if _OPEN.search(cleaned):
-        raise Unreadable("an open answer: others are as right")
+        raise Unreadable("an open answer: others are equally right")
     worked = _WORKED.search(cleaned) if len(cleaned) > 60 else None
-    reading = _gold_alternatives(worked.group(1) if worked else cleaned)
-    return reading if ordered else replace(reading, ordered=False)
+    parsed = _parse_gold(worked.group(1) if worked else cleaned)
+    return parsed if ordered else replace(parsed, ordered=False)

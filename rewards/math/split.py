@@ -1,11 +1,11 @@
-"""Division of an answer into its items: "(1) 30 yuan (2) 50 yuan", "$4$, $6$", one a line, "6 or 2"."""
+"""Division of an answer into its items: "(1) 30 yuan (2) 50 yuan", "$4$, $6$", one per line, "6 or 2"."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-from rewards.math.bounds import MAX_PARTS, Refused
+from rewards.math.bounds import MAX_ITEMS, Refused
 
 _DELIMITER = re.compile(r"\$\$?|\\[()\[\]]")
 _LABELS = re.compile(r"(?:\(\d{1,2}\)\s*[,;]?\s*){2,}\.?|(?:\d\.\s*){2,}")
@@ -16,14 +16,14 @@ _AND = re.compile(r"(?<![\\A-Za-z])and(?![A-Za-z])|[和与且]")
 
 
 @dataclass(frozen=True)
-class Pieces:
-    """The blanks as texts; ``ordered`` is False where the text joins them by "or" (a solution set)."""
+class ItemTexts:
+    """Items as texts; ``ordered`` is False if the text joins them by "or" (a solution set)."""
 
     texts: tuple[str, ...]
     ordered: bool = True
 
 
-def undelimit(text: str) -> str:
+def strip_delimiters(text: str) -> str:
     r"""Drop ``$``, ``$$``, ``\(`` … and put a line break between formulas that only space separates."""
     text = text.replace("\\\\", "\x00")
     pieces = _DELIMITER.split(text)
@@ -44,7 +44,7 @@ def join_thousands(text: str) -> str:
 
 
 def _numbered(text: str) -> list[str] | None:
-    """The contents of ``(1) … (2) …`` or None if the text is not numbered like that from its start."""
+    """Return the contents of ``(1) … (2) …``, or None if the text is not numbered from its start."""
     marks = list(re.finditer(r"\((\d{1,2})\)", text))
     wanted, used = 1, []
     for mark in marks:
@@ -58,22 +58,22 @@ def _numbered(text: str) -> list[str] | None:
     return contents if all(contents) else None
 
 
-def split_top(text: str, separators: str) -> list[str]:
-    """Split at those of the characters that stand outside of every bracket, of whatever kind."""
-    parts, depth, start = [], 0, 0
+def split_top_level(text: str, separators: str) -> list[str]:
+    """Split at the separator characters that are outside of all brackets."""
+    pieces, depth, start = [], 0, 0
     for i, c in enumerate(text):
         if c in "([{":
             depth += 1
         elif c in ")]}":
             depth = max(0, depth - 1)
         elif depth == 0 and c in separators:
-            parts.append(text[start:i])
+            pieces.append(text[start:i])
             start = i + 1
-    return [*parts, text[start:]]
+    return [*pieces, text[start:]]
 
 
 def joined_by_and(text: str) -> bool:
-    """Whether an "and" stands in a text, as between the two bounds of an interval."""
+    """Return whether the text contains an "and", as between the two bounds of an interval."""
     return _AND.search(text) is not None
 
 
@@ -85,23 +85,23 @@ def _spaced_numbers(text: str) -> list[str]:
     return [text]
 
 
-def _flat(text: str) -> list[str]:
+def _item_texts(text: str) -> list[str]:
     if _LABELS.fullmatch(text):
         return re.findall(r"\d+", text)
     numbered = _numbered(text)
     if numbered:
-        return [piece for content in numbered for piece in _flat(content)]
-    pieces = [p for part in split_top(text, "\n;,") for p in _AND.split(part)]
+        return [piece for content in numbered for piece in _item_texts(content)]
+    pieces = [p for piece in split_top_level(text, "\n;,") for p in _AND.split(piece)]
     stripped = [re.sub(r"^[\s.]+(?!\d)|\s+$", "", p) for p in pieces]
     return [word for p in stripped if p for word in _spaced_numbers(p)]
 
 
-def split_parts(text: str) -> Pieces:
-    """Return the blanks of a cleaned answer, in order. Raises ``Refused`` if there are too many."""
-    text = join_thousands(undelimit(text)).strip()
+def split_items(text: str) -> ItemTexts:
+    """Return the items of a cleaned answer, in order. Raises ``Refused`` if there are too many."""
+    text = join_thousands(strip_delimiters(text)).strip()
     choices = [c.strip(" ,\n") for c in _OR.split(text)] if "\n" not in text and ";" not in text else [text]
     ordered = len(choices) == 1 or not all(choices)
-    texts = tuple(piece for choice in ([text] if ordered else choices) for piece in _flat(choice))
-    if len(texts) > MAX_PARTS:
-        raise Refused(f"{len(texts)} blanks, at most {MAX_PARTS} are read")
-    return Pieces(texts, ordered)
+    texts = tuple(piece for choice in ([text] if ordered else choices) for piece in _item_texts(choice))
+    if len(texts) > MAX_ITEMS:
+        raise Refused(f"{len(texts)} items, at most {MAX_ITEMS} are read")
+    return ItemTexts(texts, ordered)

@@ -1,6 +1,6 @@
-"""sympy as the arbiter of equality. Only ever called inside a worker process or at a caller's own risk.
+"""Symbolic equality with sympy. Called only in a worker process, or where the caller accepts no limits.
 
-Trees become sympy expressions node by node; no text is handed to sympy except the names of symbols.
+Trees are converted to sympy expressions node by node; sympy gets no text except the names of symbols.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import sympy
 
 from rewards.math.bounds import Unreadable
-from rewards.math.tree import Node, exact, walk
+from rewards.math.tree import Node, exact_value, walk
 
 _DIGITS = 40
 _FUNCTIONS: dict[str, Any] = {
@@ -25,7 +25,7 @@ _FUNCTIONS: dict[str, Any] = {
 _CONSTANTS = {"pi": sympy.pi, "e": sympy.E, "i": sympy.I, "oo": sympy.oo}
 
 
-def _raised(base: Any, exponent: Any) -> Any:
+def _power(base: Any, exponent: Any) -> Any:
     odd = exponent.is_Rational and exponent.q % 2 and exponent.q > 1
     if odd and base.is_number and base.is_negative:
         return (-1) ** exponent.p * sympy.Pow(-base, exponent)
@@ -33,12 +33,12 @@ def _raised(base: Any, exponent: Any) -> Any:
 
 
 def to_sympy(node: Node) -> Any:
-    """Return the tree as a sympy expression. Raises ``Unreadable`` if it is none.
+    """Return the tree as a sympy expression. Raises ``Unreadable`` if it is not an expression.
 
-    Symbols are positive, so that sympy combines roots and logarithms; what differs for negative values only
-    has been told apart before, by ``numeric.surely_differ``.
+    Symbols are positive, so that sympy combines roots and logarithms; expressions that differ only for
+    negative values have been distinguished before, by ``numeric.surely_differ``.
     """
-    value = exact(node)
+    value = exact_value(node)
     if value is not None:
         return sympy.Rational(value.numerator, value.denominator)
     if node.op == "sym":
@@ -58,9 +58,9 @@ def _series(node: Node, args: list[Any]) -> Any:
     if any(
         n.op == "sym" and "_" in n.name and node.args[0].name in n.name.partition("_")[2] for n in walk(node)
     ):
-        raise Unreadable("a sum of things that its index only names")
-    made = sympy.Sum if node.op == "sum" else sympy.Product
-    return made(body, (index, first, last)).doit()
+        raise Unreadable("a sum of indexed names")
+    series = sympy.Sum if node.op == "sum" else sympy.Product
+    return series(body, (index, first, last)).doit()
 
 
 def _operator(op: str, args: list[Any]) -> Any:
@@ -69,9 +69,9 @@ def _operator(op: str, args: list[Any]) -> Any:
     if op in ("/", ":") and len(args) == 2:
         return args[0] / args[1]
     if op == "^":
-        return _raised(args[0], args[1])
+        return _power(args[0], args[1])
     if op == "root":
-        return _raised(args[0], 1 / args[1])
+        return _power(args[0], 1 / args[1])
     if op == "deg":
         return args[0] * sympy.pi / 180
     if op == "%":
@@ -80,7 +80,7 @@ def _operator(op: str, args: list[Any]) -> Any:
 
 
 def is_zero(expression: Any) -> bool:
-    """Whether a sympy expression vanishes: by expansion, by simplification, at last by 40 digits of it."""
+    """Return whether an expression is zero: by expansion, by simplification, or to 40 digits."""
     if expression == 0 or sympy.expand(expression) == 0:
         return True
     if not expression.free_symbols and not _small(expression):
@@ -92,7 +92,7 @@ def is_zero(expression: Any) -> bool:
 
 
 def _small(expression: Any) -> bool:
-    """Whether a constant is zero to 40 digits, computed with guard digits, compared with its own terms."""
+    """Return whether a constant is zero to 40 digits relative to its terms, with guard digits."""
     value = expression.evalf(_DIGITS, maxn=400)
     if not value.is_number or value.has(sympy.nan, sympy.zoo):
         return False
@@ -106,12 +106,12 @@ def _difference(a: Node, b: Node) -> Any:
 
 
 def equal(a: Node, b: Node) -> bool:
-    """Whether two expressions are the same function of their symbols."""
+    """Return whether two expressions are the same function of their symbols."""
     return is_zero(_difference(a, b))
 
 
 def same_equation(a: tuple[Node, Node], b: tuple[Node, Node]) -> bool:
-    """Whether two equations say the same: their differences are multiples of each other by a constant.
+    """Return whether two equations are equivalent: their differences are constant multiples of each other.
 
     Denominators are cleared first, so ``y = 2/x`` and ``xy = 2`` are one equation.
     """
@@ -125,7 +125,7 @@ def same_equation(a: tuple[Node, Node], b: tuple[Node, Node]) -> bool:
 
 
 def same_inequality(a: tuple[Node, Node], b: tuple[Node, Node]) -> bool:
-    """Whether the differences of both pairs of sides are multiples of each other by a positive number."""
+    """Return whether the differences of both pairs of sides are positive multiples of each other."""
     first, second = _difference(*a), _difference(*b)
     if second == 0:
         return bool(first == 0)
@@ -134,7 +134,7 @@ def same_inequality(a: tuple[Node, Node], b: tuple[Node, Node]) -> bool:
 
 
 def solves(equation: tuple[Node, Node], name: str, values: Sequence[Node]) -> bool:
-    """Whether ``values`` are all real solutions of a polynomial equation in ``name``, and nothing else."""
+    """Return whether ``values`` are exactly the real solutions of a polynomial equation in ``name``."""
     numerator = sympy.fraction(sympy.together(_difference(*equation)))[0]
     unknown = sympy.Symbol(name, positive=True)
     free = sympy.Symbol(name, real=True)

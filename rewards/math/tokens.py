@@ -1,4 +1,4 @@
-"""Cut cleaned LaTeX or plain mathematics into tokens."""
+"""Tokens of cleaned LaTeX or plain mathematics."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _REPEATING = re.compile(
 
 
 class Token(NamedTuple):
-    """``kind`` is num, cmd, rel, sym, op or func; ``value`` and ``decimals`` belong to numbers."""
+    """A token; ``kind`` is num, cmd, rel, sym, op or func; ``value`` and ``decimals`` are of numbers."""
 
     kind: str
     text: str
@@ -47,7 +47,7 @@ def _number(text: str) -> Token:
 
 
 def _repeating(text: str, end: int, start: Token) -> tuple[Token, int]:
-    r"""Continue a decimal by its repeating digits: ``0.\overline{3}``, ``0.\dot{3}``, ``0.1(6)``."""
+    r"""Extend a decimal by its repeating digits: ``0.\overline{3}``, ``0.\dot{3}``, ``0.1(6)``."""
     match = _REPEATING.match(text, end)
     if start.decimals < 0 or start.value is None or not match:
         return start, end
@@ -62,7 +62,7 @@ def _consecutive(word: str) -> bool:
 
 
 def _letters(word: str) -> list[Token]:
-    """A run of letters: a function, a Greek name, a product of letters, or (``Unreadable``) a word."""
+    """Return a run of letters as a function, a Greek name or a product. Raises ``Unreadable`` for a word."""
     if word in _WORDS:
         kind = "func" if word in FUNCTIONS else "cmd"
         return [Token(kind, word if kind == "func" else f"\\{word}")]

@@ -1,13 +1,13 @@
-"""The expression tree between LaTeX and everything that compares, and what can be computed on it exactly.
+"""Expression tree, and exact arithmetic on it.
 
-A tree is read from text by ``rewards.math.parser`` and never holds code: numbers are fractions, names are
+Trees are parsed from text by ``rewards.math.parser`` and never contain code: numbers are fractions, names are
 strings.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -26,7 +26,7 @@ class Node:
         args: the operands, in order.
         value: the number of a ``num``.
         name: of a ``sym``; the delimiters of a ``bracket`` (``(]``); the relations of a ``rel``, by spaces.
-        decimals: of a ``num``: how many digits stood after the point; -1 if it was no decimal.
+        decimals: of a ``num``: the number of digits after the point; -1 if it was not a decimal.
     """
 
     op: str
@@ -37,17 +37,17 @@ class Node:
 
 
 def number(value: Fraction | int, decimals: int = -1) -> Node:
-    """A leaf that holds an exact number."""
+    """Return a leaf with an exact number."""
     return Node("num", value=Fraction(value), decimals=decimals)
 
 
 def symbol(name: str) -> Node:
-    """A leaf that holds a name."""
+    """Return a leaf with a name."""
     return Node("sym", name=name)
 
 
 def walk(node: Node) -> Iterator[Node]:
-    """Every node of the tree, the root first."""
+    """Yield every node of the tree, the root first."""
     stack = [node]
     while stack:
         node = stack.pop()
@@ -56,7 +56,7 @@ def walk(node: Node) -> Iterator[Node]:
 
 
 def symbols(node: Node) -> frozenset[str]:
-    """The names in the tree; the constants e, i and pi are not among them."""
+    """Return the names in the tree, without the constants e, i and pi."""
     return frozenset(n.name for n in walk(node) if n.op == "sym" and n.name not in ("e", "i", "pi"))
 
 
@@ -80,7 +80,7 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction | None:
 
 
 def _root(radicand: Fraction, degree: Fraction) -> Fraction | None:
-    """The exact root where it is rational: square roots only, the rest is sympy's."""
+    """Return a rational square root, or None; other roots are left to sympy."""
     if degree != 2 or radicand < 0:
         return None
     top, bottom = math.isqrt(radicand.numerator), math.isqrt(radicand.denominator)
@@ -110,27 +110,28 @@ def _apply(op: str, args: list[Fraction]) -> Fraction | None:
         return math.prod(args, start=Fraction(1))
     if op in ("/", ":") and len(args) == 2:
         return a / args[1] if args[1] else None
-    simple = {"neg": lambda: -a, "%": lambda: a / 100, "abs": lambda: abs(a)}
-    whole = {"floor": lambda: Fraction(math.floor(a)), "ceil": lambda: Fraction(math.ceil(a))}
-    costly = {
+    operations: dict[str, Callable[[], Fraction | None]] = {
+        "neg": lambda: -a,
+        "%": lambda: a / 100,
+        "abs": lambda: abs(a),
+        "floor": lambda: Fraction(math.floor(a)),
+        "ceil": lambda: Fraction(math.ceil(a)),
         "^": lambda: _power(a, args[1]),
         "root": lambda: _root(a, args[1]),
         "!": lambda: _factorial(a),
         "binom": lambda: _binomial(a, args[1]),
     }
-    chosen = {**simple, **whole, **costly}.get(op)
-    return chosen() if chosen else None
+    return operations[op]() if op in operations else None
 
 
-def exact(node: Node) -> Fraction | None:
-    """The tree's value if it is rational and simple arithmetic finds it, else None.
+def exact_value(node: Node) -> Fraction | None:
+    """Return the tree's value if it is rational and found by simple arithmetic, else None.
 
-    Raises ``Refused`` when a part of it, rational or not, is larger than the bounds allow, so that calling
-    this once on a tree is also the check that it can be handed to sympy.
+    Raises ``Refused`` if a subtree exceeds the bounds: a tree that passes can be given to sympy.
     """
     if node.op == "num":
         return node.value
-    args = [exact(arg) for arg in node.args]
+    args = [exact_value(arg) for arg in node.args]
     known = [arg for arg in args if arg is not None]
     if not known or len(known) < len(args):
         return None
@@ -139,7 +140,7 @@ def exact(node: Node) -> Fraction | None:
 
 
 def canonical(node: Node) -> Node:
-    """The tree with terms and factors in one order, the same for two trees that differ only in that."""
+    """Return the tree with sorted terms and factors, equal for trees that differ only in their order."""
     args = tuple(canonical(arg) for arg in node.args)
     if node.op in ("+", "*") and not any(arg.op == "matrix" for arg in args):
         args = tuple(sorted(args, key=repr))

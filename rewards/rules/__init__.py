@@ -1,1 +1,1 @@
-"""Built-in reward rules, one file a kind."""
+"""Built-in reward rules, one file per kind."""

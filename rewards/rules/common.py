@@ -1,4 +1,4 @@
-"""Shared code of rules: what a rule reads of a completion, what it compares with, ranges of options."""
+"""Shared code of rules: sections of completions, gold values, verdicts from scores, types of options."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Le
 
+from rewards.example import ExampleLike
 from rewards.extract import after_thinking, extract_answer
 from rewards.math.bounds import Unreadable
-from rewards.registry import Answerable
 from rewards.verdict import Status, Verdict
 
 
 @dataclass(frozen=True)
 class Checked:
-    """Any other condition: ``check`` returns the value, or raises ``ValueError`` saying what it must be."""
+    """Annotation for an option: ``check`` returns the value, or raises ``ValueError`` with the constraint."""
 
     check: Callable[[Any], Any]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
-        """Tell pydantic to check after the type. It is imported only where options are checked."""
+        """Return the schema that runs ``check`` after the type's own validation."""
+        # Imported only when options are checked.
         from pydantic_core import core_schema
 
         return core_schema.no_info_after_validator_function(self.check, handler(source))
@@ -31,10 +32,8 @@ class Checked:
 
 Share = Annotated[float, Ge(0), Le(1)]
 NonNegative = Annotated[float, Ge(0)]
-Above0 = Annotated[float, Gt(0)]
 Count = Annotated[int, Ge(0)]
 Positive = Annotated[int, Ge(1)]
-
 
 Gold = TypeVar("Gold")
 MAX_TEXT = 20_000
@@ -42,7 +41,7 @@ _TAG_NAME = re.compile(r"[A-Za-z][\w-]{0,40}")
 
 
 def tag_name(name: str) -> str:
-    """Return ``name``. Raises ``ValueError`` if it cannot be the name of a tag."""
+    """Return ``name``. Raises ``ValueError`` if it is not a valid tag name."""
     if not _TAG_NAME.fullmatch(name):
         raise ValueError("a tag is named without brackets: think, answer, caption")
     return name
@@ -52,14 +51,14 @@ Section = Annotated[str, Checked(tag_name)]
 
 
 def _between(text: str, name: str) -> str | None:
-    """What the last complete ``<name>…</name>`` holds."""
+    """Return the content of the last complete ``<name>…</name>``."""
     end = text.rfind(f"</{name}>")
     start = text.rfind(f"<{name}>", 0, max(end, 0))
     return text[start + len(name) + 2 : end] if end >= 0 and start >= 0 else None
 
 
 def _thinking(completion: str) -> str:
-    """From the first opening tag, or the start if the prompt has written it, to the last closing tag."""
+    """Return the text from the first opening tag (or the start) to the last closing tag (or the end)."""
     start, end = completion.find("<think>"), completion.rfind("</think>")
     if start < 0 and end < 0:
         return ""
@@ -67,13 +66,13 @@ def _thinking(completion: str) -> str:
 
 
 def section(completion: str, read: str) -> str | None:
-    """Return the part of a completion that ``read`` names, or None if it is missing or blank.
+    """Return the section of a completion that ``read`` names, or None if it is missing or blank.
 
     Args:
         completion: the model's text.
-        read: ``answer``, the final answer as ``extract_answer`` finds it; ``text``, the ``<answer>`` tag if
-            there is one and else all that follows the thinking; ``everything``, the thinking too; ``think``,
-            the thinking alone; any other name, the last complete tag of that name after the thinking.
+        read: ``answer``, the answer that ``extract_answer`` returns; ``text``, the ``<answer>`` tag if there
+            is one, else all text after the thinking; ``everything``, including the thinking; ``think``, only
+            the thinking; any other name, the last complete tag of that name after the thinking.
     """
     if read == "answer":
         found = extract_answer(completion)
@@ -90,15 +89,15 @@ def section(completion: str, read: str) -> str | None:
     return found if found and found.strip() else None
 
 
-def unfenced(text: str) -> str:
-    """What stands in the code fence, if the text is one; else the text."""
+def strip_code_fence(text: str) -> str:
+    """Return the content of the code fence if the text is one, else the text."""
     first, newline, rest = text.strip().partition("\n")
     if newline and re.fullmatch(r"```[\w+-]{0,20}\s{0,20}", first) and rest.endswith("```"):
         return rest[: -len("```")]
     return text
 
 
-def from_example(example: Answerable, name: str) -> Any:
+def gold_value(example: ExampleLike, name: str) -> Any:
     """Return the gold answer (``answer``) or a column of the example's ``meta``.
 
     Raises ``Unreadable`` if it is missing or empty.
@@ -111,47 +110,49 @@ def from_example(example: Answerable, name: str) -> Any:
     return value
 
 
-def graded(score: float, extracted: str | None, reason: str) -> Verdict:
-    """A verdict from a grade: 1 is correct, 0 wrong, what lies between partial; clipped to that range."""
+def partial_credit(score: float, extracted: str | None, reason: str) -> Verdict:
+    """Return a verdict with the score clipped to [0, 1]: 1 is correct, 0 wrong, any other partial."""
     score = min(1.0, max(0.0, score))
     status = Status.CORRECT if score == 1 else Status.WRONG if score == 0 else Status.PARTIAL
     return Verdict(score, status, extracted, reason)
 
 
-def measured(value: float, threshold: float | None, extracted: str | None, reason: str) -> Verdict:
-    """The value itself as the grade, or with a threshold 1 from there on and 0 below."""
+def score_with_threshold(
+    value: float, threshold: float | None, extracted: str | None, reason: str
+) -> Verdict:
+    """Return a verdict with ``value`` as its score, or with a threshold: 1 from there on, 0 below."""
     if threshold is None:
-        return graded(value, extracted, reason)
+        return partial_credit(value, extracted, reason)
     relation = "reaches" if value >= threshold else "is below"
-    return graded(float(value >= threshold), extracted, f"{reason}, {relation} {threshold:g}")
+    return partial_credit(float(value >= threshold), extracted, f"{reason}, {relation} {threshold:g}")
 
 
 def no_answer(read: str) -> Verdict:
-    """The verdict where the part that is read is missing."""
+    """Return the verdict on a completion without the section that ``read`` names."""
     what = "answer" if read in ("answer", "text", "everything") else f"<{read}>…</{read}>"
     return Verdict(0.0, Status.NO_ANSWER, None, f"no {what} was found in the completion")
 
 
-def compared(
+def score_against_gold(
     completion: str,
-    example: Answerable,
+    example: ExampleLike,
     read: str,
     gold: str,
-    want: Callable[[Any], Gold],
+    parse_gold: Callable[[Any], Gold],
     compare: Callable[[str, Gold], Verdict],
 ) -> Verdict:
-    """Read the gold side, then the completion's, and compare them.
+    """Parse the gold value, read the completion's section, and return the verdict of comparing them.
 
     Args:
         completion: the model's text.
-        example: holds the gold side.
-        read: which part of the completion, as in ``section``.
-        gold: which part of the example, as in ``from_example``.
-        want: reads the gold side; raises ``Unreadable``: the example cannot be scored.
-        compare: gives the verdict; raises ``Unreadable``: the answer cannot be read.
+        example: holds the gold value.
+        read: the section of the completion, as in ``section``.
+        gold: the key of the gold value, as in ``gold_value``.
+        parse_gold: parses the gold value; its ``Unreadable`` becomes the status ``unparsable_gold``.
+        compare: returns the verdict; its ``Unreadable`` becomes the status ``unparsable_answer``.
     """
     try:
-        wanted = want(from_example(example, gold))
+        wanted = parse_gold(gold_value(example, gold))
     except Unreadable as error:
         return Verdict(None, Status.UNPARSABLE_GOLD, None, f"the gold answer cannot be scored: {error}")
     text = section(completion, read)
@@ -166,22 +167,22 @@ def compared(
         return Verdict(0.0, Status.UNPARSABLE_ANSWER, text[:MAX_TEXT], f"the answer cannot be read: {error}")
 
 
-def texts(value: Any) -> list[str]:
-    """A gold side as one or several texts, each as right. Raises ``Unreadable`` for anything else."""
+def as_texts(value: Any) -> list[str]:
+    """Return a gold value as a list of accepted texts. Raises ``Unreadable`` if it has none."""
     several = value if isinstance(value, (list, tuple)) else [value]
     found = [str(item).strip()[:MAX_TEXT] for item in several if isinstance(item, (str, int, float))]
     if not any(found):
-        raise Unreadable(f"{str(value)[:60]!r} is no text")
+        raise Unreadable(f"{str(value)[:60]!r} is not a text")
     return [text for text in found if text]
 
 
-# Written without spaces: each sign is a word of its own.
-_SIGN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+# Scripts written without spaces: each character is a word.
+_CHARACTER = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 _WORD = re.compile(
-    rf"[0-9]+(?:[.,][0-9]+)+|[{_SIGN}]|(?:(?![{_SIGN}])[^\W_])+(?:['’](?:(?![{_SIGN}])[^\W_])+)*"
+    rf"[0-9]+(?:[.,][0-9]+)+|[{_CHARACTER}]|(?:(?![{_CHARACTER}])[^\W_])+(?:['’](?:(?![{_CHARACTER}])[^\W_])+)*"
 )
 
 
 def words(text: str) -> list[str]:
-    """Return the words of ``text`` in lower case, punctuation dropped; each Chinese sign is one."""
+    """Return the words of ``text`` in lower case, without punctuation; each Chinese character is a word."""
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())

@@ -1,4 +1,4 @@
-"""Rules for grounding: "boxes" and "temporal_iou", scored by intersection over union."""
+"""Rules "boxes" and "temporal_iou": intersection over union with gold regions and spans of time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any, Literal
 
+from rewards.example import ExampleLike
 from rewards.math.bounds import Unreadable
-from rewards.registry import Answerable, rule
-from rewards.rules.common import Positive, Section, Share, compared, from_example, measured
+from rewards.registry import rule
+from rewards.rules.common import (
+    Positive,
+    Section,
+    Share,
+    gold_value,
+    score_against_gold,
+    score_with_threshold,
+)
 from rewards.verdict import Verdict
 
 # Left, top, right, bottom.
@@ -22,7 +30,7 @@ Span = tuple[Fraction, Fraction]
 
 
 def covered(spans: Sequence[Span]) -> Fraction:
-    """The length that the spans cover together."""
+    """Return the length of the union of the spans."""
     total, reached = Fraction(0), None
     for start, end in sorted(spans):
         if reached is None or start > reached:
@@ -49,7 +57,7 @@ def _rows(boxes: Sequence[Box], left: Fraction, right: Fraction) -> list[Span]:
 def box_iou(a: Sequence[Box], b: Sequence[Box]) -> Fraction:
     """Intersection over union of two unions of boxes; 0 if both are empty.
 
-    Between two neighbouring vertical edges nothing changes along x, so that areas are sums over such strips.
+    Areas are sums over the vertical strips between neighbouring x coordinates, as nothing changes within one.
     """
     edges = sorted({x for box in (*a, *b) for x in (box[0], box[2])})
     both = either = Fraction(0)
@@ -91,7 +99,7 @@ def _box(numbers: list[str]) -> Box:
 
 
 def read_boxes(value: Any) -> list[Box]:
-    """Return the boxes of a text, or of lists and mappings as JSON gives them, in their order.
+    """Return the boxes of a text, or of lists and mappings as in JSON, in their order.
 
     Raises ``Unreadable`` if there is none, if there are more than 50, or if one has no area.
     """
@@ -110,7 +118,10 @@ _LIMIT = {"fraction": 1, "thousandths": 1000}
 
 
 def resized(width: int, height: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """The width and height that Qwen's image processors give a picture: ``smart_resize`` of qwen-vl-utils."""
+    """Return the width and height that Qwen's image processors resize an image to.
+
+    Source: ``smart_resize`` of qwen-vl-utils.
+    """
     sides = [max(factor, round(side / factor) * factor) for side in (width, height)]
     if sides[0] * sides[1] > max_pixels:
         shrink = math.sqrt(width * height / max_pixels)
@@ -121,9 +132,9 @@ def resized(width: int, height: int, factor: int, min_pixels: int, max_pixels: i
     return sides[0], sides[1]
 
 
-def _pixels(example: Answerable, name: str) -> int:
-    """A side of the image in pixels. Raises ``Unreadable`` if the example does not hold it."""
-    value = from_example(example, name)
+def _pixels(example: ExampleLike, name: str) -> int:
+    """Return a side of the image in pixels. Raises ``Unreadable`` if the example has none."""
+    value = gold_value(example, name)
     if isinstance(value, bool) or not str(value).isdecimal() or not 0 < int(value) < 10**6:
         raise Unreadable(f"{name} is {str(value)[:20]!r}, not a number of pixels")
     return int(value)
@@ -150,7 +161,7 @@ def _read(value: Any, coordinates: Coordinates, size: Size) -> list[Box]:
 @rule("boxes")
 def boxes(
     completion: str,
-    example: Answerable,
+    example: ExampleLike,
     read: Section = "text",
     gold: str = "answer",
     threshold: Share | None = None,
@@ -168,41 +179,43 @@ def boxes(
     Args:
         completion: the model's text.
         example: holds the gold boxes as text or lists, corners left, top, right, bottom.
-        read: the part of the completion to read.
+        read: the section of the completion to read.
         gold: "answer", or the example's meta column that holds the gold boxes.
-        threshold: a number makes it 1 from there on and 0 below.
-        several: False wants one box and takes more for unreadable.
-        coordinates: what the model writes: "absolute" pixels of the image, "fraction" 0 to 1, "thousandths"
-            0 to 1000, or "resized" pixels of the picture as Qwen's processors hand it to the model.
-        gold_coordinates: the same of the gold boxes; as ``coordinates`` if not given.
-        width: the meta column that holds the image's width; read only where the two forms differ.
-        height: the same for its height.
-        factor: sides of a resized picture are multiples of it.
-        min_pixels: of a resized picture.
-        max_pixels: of a resized picture.
+        threshold: if given, the score is 1 from there on and 0 below.
+        several: False accepts only one box; more are unreadable.
+        coordinates: the model's coordinates: "absolute" pixels of the image, "fraction" 0 to 1, "thousandths"
+            0 to 1000, or "resized" pixels of the image as Qwen's processors pass it to the model.
+        gold_coordinates: coordinates of the gold boxes; the same as ``coordinates`` if None.
+        width: the meta column of the image's width; read only if the two kinds of coordinates differ.
+        height: the meta column of the image's height.
+        factor: the sides of a resized image are multiples of it.
+        min_pixels: least number of pixels of a resized image.
+        max_pixels: greatest number of pixels of a resized image.
     """
-    theirs = gold_coordinates or coordinates
+    gold_form = gold_coordinates or coordinates
 
     def size(form: Coordinates) -> Size:
-        # IoU does not change when an axis is stretched, so alike coordinates need no image size.
-        if form in _LIMIT or theirs == coordinates:
+        # IoU is invariant to the scale of an axis: equal kinds of coordinates need no image size.
+        if form in _LIMIT or gold_form == coordinates:
             return Fraction(_LIMIT.get(form, 1)), Fraction(_LIMIT.get(form, 1))
         sides = _pixels(example, width), _pixels(example, height)
         if form == "resized":
             sides = resized(*sides, factor, min_pixels, max_pixels)
         return Fraction(sides[0]), Fraction(sides[1])
 
-    def want(value: Any) -> tuple[list[Box], Size]:
-        return _read(value, theirs, size(theirs)), size(coordinates)
+    def parse_gold(value: Any) -> tuple[list[Box], Size]:
+        return _read(value, gold_form, size(gold_form)), size(coordinates)
 
     def compare(text: str, wanted: tuple[list[Box], Size]) -> Verdict:
         found = _read(text, coordinates, wanted[1])
         if len(found) > 1 and not several:
-            raise Unreadable(f"{len(found)} boxes, one is asked for")
+            raise Unreadable(f"{len(found)} boxes, one is required")
         iou = float(box_iou(found, wanted[0]))
-        return measured(iou, threshold, text, f"IoU {iou:.3f} of {len(found)} with {len(wanted[0])} gold")
+        return score_with_threshold(
+            iou, threshold, text, f"IoU {iou:.3f} of {len(found)} with {len(wanted[0])} gold"
+        )
 
-    return compared(completion, example, read, gold, want, compare)
+    return score_against_gold(completion, example, read, gold, parse_gold, compare)
 
 
 MAX_SPANS = 50
@@ -216,7 +229,7 @@ _SPAN = re.compile(rf"(?<![\d.:]){_TIME}{_SECONDS}{_TO}{_TIME}(?![\d:]|\.\d)", r
 
 
 def _seconds(time: str) -> Fraction:
-    """``83.5``, ``1:23.5``, ``0:01:23.5`` or ``1 min 23.5`` in seconds."""
+    """Convert ``83.5``, ``1:23.5``, ``0:01:23.5`` or ``1 min 23.5`` to seconds."""
     total = Fraction(0)
     for part in re.findall(_CLOCK_NUMBER, time):
         total = total * 60 + Fraction(part)
@@ -244,7 +257,7 @@ def read_spans(value: Any) -> list[Span]:
 @rule("temporal_iou")
 def temporal_iou(
     completion: str,
-    example: Answerable,
+    example: ExampleLike,
     read: Section = "text",
     gold: str = "answer",
     threshold: Share | None = None,
@@ -255,18 +268,18 @@ def temporal_iou(
     Args:
         completion: the model's text: "from 3.5 s to 10 s", "[3.5, 10]", "00:03 - 00:10".
         example: holds the gold spans as text or lists.
-        read: the part of the completion to read.
+        read: the section of the completion to read.
         gold: "answer", or the example's meta column that holds the gold spans.
-        threshold: a number makes it 1 from there on and 0 below.
-        several: False wants one span and takes more for unreadable.
+        threshold: if given, the score is 1 from there on and 0 below.
+        several: False accepts only one span; more are unreadable.
     """
 
     def compare(text: str, wanted: list[Span]) -> Verdict:
         found = read_spans(text)
         if len(found) > 1 and not several:
-            raise Unreadable(f"{len(found)} spans, one is asked for")
+            raise Unreadable(f"{len(found)} spans, one is required")
         iou = float(span_iou(found, wanted))
         named = " and ".join(f"{float(start):g} to {float(end):g} s" for start, end in found[:3])
-        return measured(iou, threshold, text, f"IoU {iou:.3f} of {named}")
+        return score_with_threshold(iou, threshold, text, f"IoU {iou:.3f} of {named}")
 
-    return compared(completion, example, read, gold, read_spans, compare)
+    return score_against_gold(completion, example, read, gold, read_spans, compare)

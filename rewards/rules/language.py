@@ -1,4 +1,4 @@
-"""The rule "language": is the text written in the script of the language that was asked for?"""
+"""Rule "language": share of words in the script of the required language."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from collections import Counter
 from functools import lru_cache
 from typing import Literal
 
-from rewards.registry import Answerable, rule
-from rewards.rules.common import Section, Share, measured, no_answer, section, words
+from rewards.example import ExampleLike
+from rewards.registry import rule
+from rewards.rules.common import Section, Share, no_answer, score_with_threshold, section, words
 from rewards.verdict import Status, Verdict
 
 MAX_READ = 100_000
 Language = Literal[
     "question", "latin", "chinese", "japanese", "korean", "cyrillic", "arabic", "greek", "hebrew"
 ]
-# The scripts that a language is written in, as Unicode names its letters.
+# The scripts of each language, by the first words of its letters' Unicode names.
 _SCRIPTS = {
     "latin": {"LATIN"},
     "chinese": {"CJK"},
@@ -27,7 +28,7 @@ _SCRIPTS = {
     "greek": {"GREEK"},
     "hebrew": {"HEBREW"},
 }
-# Formulas, code, tags, macros, addresses and names of figures (ABC) have Latin letters in every language.
+# Formulas, code, tags, macros, URLs and names of figures (ABC) have Latin letters in every language.
 _FOREIGN = re.compile(
     r"```.*?```|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$|\\\(.{0,500}?\\\)|\\\[.{0,500}?\\\]|<[^<>\s]{1,40}>|\\[A-Za-z]+"
     r"|https?://\S+|(?<![A-Za-z])[A-Z]{2,5}(?![A-Za-z])",
@@ -44,9 +45,9 @@ def _script(letter: str) -> str | None:
 
 
 def scripts(text: str) -> Counter[str]:
-    """How many words of ``text`` are written in each script, by Unicode's names; each Chinese sign is one.
+    """Return the number of words of ``text`` per script (Unicode's names); each Chinese character is a word.
 
-    Left out are formulas, code and tags, and Latin words of capitals or of one or two letters: points, units.
+    Formulas, code, tags, and Latin words of capitals or of one or two letters (points, units) do not count.
     """
     counts: Counter[str] = Counter()
     for word in words(_FOREIGN.sub(" ", text[:MAX_READ])):
@@ -57,7 +58,7 @@ def scripts(text: str) -> Counter[str]:
 
 
 def _expected(language: str, question: str) -> set[str]:
-    """The scripts that count; empty if the question is written in none."""
+    """Return the scripts that count; empty if the question has no words."""
     if language != "question":
         return _SCRIPTS[language]
     found = scripts(question)
@@ -69,19 +70,19 @@ def _expected(language: str, question: str) -> set[str]:
 @rule("language")
 def language(
     completion: str,
-    example: Answerable,
+    example: ExampleLike,
     expected: Language = "question",
     read: Section = "everything",
     threshold: Share | None = None,
 ) -> Verdict:
-    """The share of words in the expected language's script; formulas, code and tags left out.
+    """The share of words in the expected language's script, without formulas, code and tags.
 
     Args:
         completion: the model's text.
         example: holds the question.
         expected: a script or language, or "question" for the script that most of the question is in.
-        read: the part of the completion that is looked at.
-        threshold: a number makes it 1 from there on and 0 below.
+        read: the section of the completion to read.
+        threshold: if given, the score is 1 from there on and 0 below.
     """
     wanted = _expected(expected, getattr(example, "question", ""))
     if not wanted:
@@ -95,4 +96,4 @@ def language(
         return Verdict(1.0, Status.CORRECT, None, "no words, so none of another language")
     share = sum(found[script] for script in wanted) / total
     named = " or ".join("Chinese" if script == "CJK" else script.title() for script in sorted(wanted))
-    return measured(share, threshold, None, f"{share:.1%} of {total:,} words are {named}")
+    return score_with_threshold(share, threshold, None, f"{share:.1%} of {total:,} words are {named}")

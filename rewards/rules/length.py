@@ -1,54 +1,55 @@
-"""Rules on length: "length" (tokens within a range) and "repetition" (share of repeated text)."""
+"""Rules "length" (words or characters within a range) and "repetition" (share of repeated n-grams)."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from rewards.registry import Answerable, rule
-from rewards.rules.common import Count, Positive, Section, Share, graded, section, words
+from rewards.example import ExampleLike
+from rewards.registry import rule
+from rewards.rules.common import Count, Positive, Section, Share, partial_credit, section, words
 from rewards.verdict import RuleError, Verdict
 
 
 @rule("length")
 def length(
     completion: str,
-    example: Answerable,
+    example: ExampleLike,
     longest: Positive,
     shortest: Count = 0,
     slack: Count = 0,
     unit: Literal["words", "characters"] = "words",
     read: Section = "everything",
 ) -> Verdict:
-    """1 for a text of the right length, falling evenly to 0 at ``slack`` too long or too short.
+    """1 for a length within the range, decreasing linearly to 0 at ``slack`` above or below it.
 
-    The overlong penalty of DAPO (arXiv 2503.14476, equation 13) is this less 1, which advantages within a
-    group do not notice: its L_max − L_cache is ``longest`` and its L_cache is ``slack``. Tokens are the
-    trainer's to count.
+    The overlong penalty of DAPO (arXiv 2503.14476, equation 13) is this score minus 1, with L_max − L_cache
+    as ``longest`` and L_cache as ``slack``; group-relative advantages are the same. Token counts are known to
+    the trainer only.
 
     Args:
         completion: the model's text.
-        example: not looked at.
-        longest: the greatest length that costs nothing.
-        shortest: the smallest length that costs nothing.
-        slack: how far from these the grade reaches 0.
-        unit: what is counted; each Chinese sign is a word.
-        read: the part of the completion that is measured; a missing one has length 0.
+        example: not used.
+        longest: the greatest length with the full score.
+        shortest: the smallest length with the full score.
+        slack: the distance from these at which the score reaches 0.
+        unit: the unit of length; each Chinese character is a word.
+        read: the section of the completion to measure; a missing one has length 0.
     """
     if shortest > longest:
         raise RuleError(f"rule 'length': shortest {shortest} is above longest {longest}; swap them")
     text = section(completion, read) or ""
     size = len(words(text)) if unit == "words" else len(text)
     off = max(shortest - size, size - longest, 0)
-    grade = 1 - off / slack if slack else float(off == 0)
+    score = 1 - off / slack if slack else float(off == 0)
     band = f"at most {longest:,}" if not shortest else f"{shortest:,} to {longest:,}"
-    return graded(grade, None, f"{size:,} {unit}, wanted are {band}")
+    return partial_credit(score, None, f"{size:,} {unit}, required are {band}")
 
 
 MAX_READ = 200_000
 
 
 def repeated_share(text: str, n: int) -> float:
-    """The share of the n-grams of words that have occurred before; 0 for a text of fewer than n words."""
+    """Return the share of n-grams of words that occurred before; 0 for a text of fewer than n words."""
     found = words(text[:MAX_READ])
     total = len(found) - n + 1
     if total <= 0:
@@ -58,19 +59,19 @@ def repeated_share(text: str, n: int) -> float:
 
 @rule("repetition")
 def repetition(
-    completion: str, example: Answerable, n: Positive = 4, allowed: Share = 0.0, read: Section = "everything"
+    completion: str, example: ExampleLike, n: Positive = 4, allowed: Share = 0.0, read: Section = "everything"
 ) -> Verdict:
-    """1 less the share of repeated n-grams of words; up to the allowed share nothing is taken off.
+    """1 minus the share of repeated n-grams of words above the allowed share.
 
     Args:
         completion: the model's text.
-        example: not looked at.
-        n: how many words an n-gram has.
-        allowed: the share that costs nothing; from there the grade falls evenly to 0 where all is repeated.
-        read: the part of the completion that is measured; a missing one repeats nothing.
+        example: not used.
+        n: number of words in an n-gram.
+        allowed: the share with the full score; above it the score decreases linearly to 0 at a share of 1.
+        read: the section of the completion to measure; a missing one repeats nothing.
     """
     share = repeated_share(section(completion, read) or "", min(n, MAX_READ))
     over = max(0.0, share - allowed)
-    return graded(
+    return partial_credit(
         1 - over / (1 - allowed) if over else 1.0, None, f"{share:.1%} of the {n}-grams are repeated"
     )

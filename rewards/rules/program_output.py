@@ -1,20 +1,21 @@
-"""The rule "program_output": is what was printed what was expected? Compares texts and never runs code."""
+"""Rule "program_output": comparison of a predicted output with the expected one. No code is run."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from rewards.registry import Answerable, rule
-from rewards.rules.common import NonNegative, Section, compared, graded, unfenced
+from rewards.example import ExampleLike
+from rewards.registry import rule
+from rewards.rules.common import NonNegative, Section, partial_credit, score_against_gold, strip_code_fence
 from rewards.verdict import Verdict
 
 _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][-+]?[0-9]{1,3})?")
 
 
 def output_lines(text: str) -> list[str]:
-    """The lines, of the code fence if there is one, without blanks at their ends and empty lines around."""
-    lines = [line.rstrip() for line in unfenced(text).splitlines()]
+    """Return the lines (of the code fence, if any) without trailing blanks and surrounding empty lines."""
+    lines = [line.rstrip() for line in strip_code_fence(text).splitlines()]
     filled = [i for i, line in enumerate(lines) if line]
     return lines[filled[0] : filled[-1] + 1] if filled else []
 
@@ -39,37 +40,37 @@ def _same_line(answer: str, gold: str, tolerance: float, spacing: bool) -> bool:
 @rule("program_output")
 def program_output(
     completion: str,
-    example: Answerable,
+    example: ExampleLike,
     read: Section = "text",
     gold: str = "answer",
     tolerance: NonNegative = 0.0,
     spacing: bool = False,
     by_line: bool = False,
 ) -> Verdict:
-    """1 if the answer is the gold output line by line, else 0; blanks and line ends aside. Runs nothing.
+    """1 if the answer is the gold output line by line, ignoring blanks, else 0. Runs no code.
 
     Args:
         completion: the model's text: the output it predicts, in a code fence or bare.
         example: holds the gold output.
-        read: the part of the completion to read.
+        read: the section of the completion to read.
         gold: "answer", or the example's meta column that holds the gold output.
-        tolerance: how far a number may be off: absolutely up to 1, as a share of the gold number above.
-        spacing: True compares the blanks inside of lines too.
-        by_line: True grades by the share of lines that are right, in their places.
+        tolerance: allowed difference of numbers: absolute for gold numbers up to 1, relative above.
+        spacing: True also compares the blanks within lines.
+        by_line: True scores the share of lines that are right and in their places.
     """
 
-    def want(value: Any) -> list[str]:
+    def parse_gold(value: Any) -> list[str]:
         return output_lines(str(value))
 
     def compare(text: str, wanted: list[str]) -> Verdict:
         lines = output_lines(text)
         right = [_same_line(a, g, tolerance, spacing) for a, g in zip(lines, wanted, strict=False)]
         total = max(len(lines), len(wanted))
-        grade = sum(right) / total if total else 1.0
-        if grade == 1:
-            return graded(1.0, text, f"all {total} lines are right")
+        score = sum(right) / total if total else 1.0
+        if score == 1:
+            return partial_credit(1.0, text, f"all {total} lines are right")
         first = right.index(False) + 1 if False in right else len(right) + 1
         reason = f"{sum(right)} of {total} lines are right, the first that is not is line {first}"
-        return graded(grade if by_line else 0.0, text, reason)
+        return partial_credit(score if by_line else 0.0, text, reason)
 
-    return compared(completion, example, read, gold, want, compare)
+    return score_against_gold(completion, example, read, gold, parse_gold, compare)

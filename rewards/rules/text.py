@@ -1,17 +1,26 @@
-"""Rules for free text: "edit_similarity", "rouge_l" and "bleu". Several references: the best counts."""
+"""Rules "edit_similarity", "rouge_l" and "bleu" for free text; of several references the best counts."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from rewards.example import ExampleLike
 from rewards.math.clean import plain_text
-from rewards.registry import Answerable, rule
-from rewards.rules.common import Positive, Section, Share, compared, measured, texts, words
+from rewards.registry import rule
+from rewards.rules.common import (
+    Positive,
+    Section,
+    Share,
+    as_texts,
+    score_against_gold,
+    score_with_threshold,
+    words,
+)
 from rewards.verdict import Verdict
 
 if TYPE_CHECKING:
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
 
 def _edit(answer: str, gold: str) -> float:
@@ -23,29 +32,29 @@ def _edit(answer: str, gold: str) -> float:
 @rule("edit_similarity")
 def edit_similarity(
     completion: str,
-    example: Answerable,
+    example: ExampleLike,
     read: Section = "answer",
     gold: str = "answer",
     normalise: bool = True,
     threshold: Share | None = None,
 ) -> Verdict:
-    """1 less the share of characters to change (Levenshtein distance over the longer text's length).
+    """1 minus the Levenshtein distance as a share of the longer text's length.
 
     Args:
         completion: the model's text.
         example: holds the gold text.
-        read: the part of the completion to read.
+        read: the section of the completion to read.
         gold: "answer", or the example's meta column that holds the gold text or several of them.
-        normalise: False compares case, spacing, articles and end stops too.
-        threshold: a number makes it 1 from there on and 0 below.
+        normalise: False also compares case, spacing, articles and end stops.
+        threshold: if given, the score is 1 from there on and 0 below.
     """
 
     def compare(text: str, golds: list[str]) -> Verdict:
-        spelled = plain_text if normalise else str
-        best = max(_edit(spelled(text), spelled(wanted)) for wanted in golds)
-        return measured(best, threshold, text, f"{best:.3f} of the text is the gold text's")
+        normalised = plain_text if normalise else str
+        best = max(_edit(normalised(text), normalised(wanted)) for wanted in golds)
+        return score_with_threshold(best, threshold, text, f"{best:.3f} of the text is the gold text's")
 
-    return compared(completion, example, read, gold, texts, compare)
+    return score_against_gold(completion, example, read, gold, as_texts, compare)
 
 
 def _rouge_l(answer: list[str], gold: list[str]) -> float:
@@ -59,7 +68,7 @@ def _rouge_l(answer: list[str], gold: list[str]) -> float:
 @rule("rouge_l")
 def rouge_l(
     completion: str,
-    example: Answerable,
+    example: ExampleLike,
     read: Section = "text",
     gold: str = "answer",
     threshold: Share | None = None,
@@ -69,23 +78,23 @@ def rouge_l(
     Args:
         completion: the model's text.
         example: holds the gold text.
-        read: the part of the completion to read.
+        read: the section of the completion to read.
         gold: "answer", or the example's meta column that holds the gold text or several of them.
-        threshold: a number makes it 1 from there on and 0 below.
+        threshold: if given, the score is 1 from there on and 0 below.
     """
 
     def compare(text: str, golds: list[str]) -> Verdict:
         best = max(_rouge_l(words(text), words(wanted)) for wanted in golds)
-        return measured(best, threshold, text, f"ROUGE-L {best:.3f}")
+        return score_with_threshold(best, threshold, text, f"ROUGE-L {best:.3f}")
 
-    return compared(completion, example, read, gold, texts, compare)
+    return score_against_gold(completion, example, read, gold, as_texts, compare)
 
 
 @lru_cache(maxsize=8)
 def _scorer(order: int) -> BLEU:
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
-    # Chen and Cherry's (2014) first smoothing: an order without a match counts 0.1, or short texts all get 0.
+    # Chen and Cherry (2014), first smoothing: an order without a match counts 0.1, else short texts score 0.
     return BLEU(
         tokenize="none", smooth_method="floor", smooth_value=0.1, effective_order=True, max_ngram_order=order
     )
@@ -94,27 +103,27 @@ def _scorer(order: int) -> BLEU:
 @rule("bleu")
 def bleu(
     completion: str,
-    example: Answerable,
+    example: ExampleLike,
     read: Section = "text",
     gold: str = "answer",
     order: Positive = 4,
     threshold: Share | None = None,
 ) -> Verdict:
-    """BLEU of the words with the gold text: precision of 1- to 4-grams, short answers held back.
+    """BLEU of the words with the gold text: precision of 1- to 4-grams with a brevity penalty.
 
     Args:
         completion: the model's text.
         example: holds the gold text.
-        read: the part of the completion to read.
+        read: the section of the completion to read.
         gold: "answer", or the example's meta column that holds the gold text or several of them.
         order: the longest n-gram.
-        threshold: a number makes it 1 from there on and 0 below.
+        threshold: if given, the score is 1 from there on and 0 below.
     """
 
     def compare(text: str, golds: list[str]) -> Verdict:
         references = [" ".join(words(wanted)) for wanted in golds]
-        # The library computes in floating point: 100 may come out a little off.
+        # The library computes in floating point: a perfect match may differ slightly from 100.
         score = round(_scorer(order).sentence_score(" ".join(words(text)), references).score / 100, 9)
-        return measured(score, threshold, text, f"BLEU-{order} {score:.3f}")
+        return score_with_threshold(score, threshold, text, f"BLEU-{order} {score:.3f}")
 
-    return compared(completion, example, read, gold, texts, compare)
+    return score_against_gold(completion, example, read, gold, as_texts, compare)

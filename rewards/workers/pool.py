@@ -1,9 +1,9 @@
-"""Worker processes for the comparisons that may take long, killed and replaced when their time is up.
+"""Pool of worker processes for slow comparisons, killed and replaced at their time limit.
 
-Workers are plain subprocesses that talk over pipes, not ``multiprocessing`` children: those would import the
-caller's main script again, and are forbidden inside daemonic processes (data loader workers). No signals are
-used on this side, so any thread may ask. A worker ends by itself when its pipe closes, so none outlives its
-parent, however that ends. POSIX only.
+Workers are plain subprocesses connected by pipes, not ``multiprocessing`` children: those would import the
+caller's main script again, and are forbidden in daemonic processes (data loader workers). The parent uses no
+signals, so any thread may send requests. A worker ends when its pipe closes, so none outlives its parent,
+however that ends. POSIX only.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 from rewards.math.decide import Incomparable
+from rewards.workers.threads import usable_cores
 from rewards.workers.worker import MEMORY
 
 _START_LIMIT = 60.0
@@ -29,15 +30,15 @@ _CODE = "import sys; sys.path[:] = {path!r}; from rewards.workers.worker import 
 
 
 class PoolError(RuntimeError):
-    """The worker processes cannot be started or keep dying; a fault of the installation, not of an answer."""
+    """The worker processes cannot be started or fail; a fault of the installation, not of an answer."""
 
 
 class OutOfTime(Exception):
-    """The comparison did not end within its time or memory; the message says which."""
+    """The comparison exceeded its limit of time or memory; the message says which."""
 
 
 class _Worker:
-    """One process and its two pipes. Not for use by two threads at a time."""
+    """One process and its two pipes. Not thread-safe."""
 
     def __init__(self, memory: int) -> None:
         path = [_ROOT, *(entry for entry in sys.path if entry)]
@@ -46,13 +47,13 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            bufsize=0,  # a buffer's lock, held by another thread at a fork, would stop the child for ever
+            bufsize=0,  # a buffer's lock, if held by another thread at a fork, would block the child forever
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         self.ready = False
 
     def _line(self, deadline: float) -> bytes | None:
-        """The next reply, None if the deadline passes first. Raises ``EOFError`` if the process has ended."""
+        """Return the next reply, None after the deadline. Raises ``EOFError`` if the process has ended."""
         assert self.process.stdout is not None
         descriptor, received = self.process.stdout.fileno(), b""
         poll = select.poll()  # unlike select.select, not limited to small descriptors
@@ -68,7 +69,7 @@ class _Worker:
         return received
 
     def wait_until_ready(self) -> None:
-        """Block until sympy is loaded. Raises ``PoolError`` if it fails, ``EOFError`` if it was killed."""
+        """Block until sympy is loaded. Raises ``PoolError`` if that fails, ``EOFError`` if it was killed."""
         if self.ready:
             return
         try:
@@ -82,7 +83,7 @@ class _Worker:
             )
 
     def ask(self, request: dict[str, object], limit: float) -> dict[str, object] | None:
-        """Send one question; None if no reply comes within ``limit`` s. Raises ``EOFError`` if it died."""
+        """Return the reply to a request, None after ``limit`` s. Raises ``EOFError`` if the process died."""
         assert self.process.stdin is not None
         try:
             left = memoryview(json.dumps({**request, "limit": limit}).encode() + b"\n")
@@ -100,7 +101,7 @@ class _Worker:
         self.process.wait()
 
     def close(self) -> None:
-        """Close this side's pipes, which lets an idle worker end by itself."""
+        """Close the parent's ends of the pipes, upon which an idle worker ends."""
         for pipe in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):
                 if pipe:
@@ -108,10 +109,10 @@ class _Worker:
 
 
 class Pool:
-    """At most ``size`` workers, started when first needed; ``ask`` may be called from any thread.
+    """Pool of at most ``size`` workers, started when first needed; thread-safe.
 
     Args:
-        size: how many comparisons run at a time; by default one for each usable core.
+        size: number of concurrent comparisons; by default one per usable core.
         memory: address space of each worker in bytes.
     """
 
@@ -132,7 +133,7 @@ class Pool:
         return worker
 
     def _take(self) -> _Worker:
-        """The worker that has waited least; a spare one is kept, to be there when another is killed."""
+        """Return the worker used last; a spare one is kept, ready for when another is killed."""
         with self._lock:
             self._drop_dead()
             worker = self._idle.pop() if self._idle else self._start()
@@ -141,7 +142,7 @@ class Pool:
             return worker
 
     def _drop_dead(self) -> None:
-        """Forget workers that something else has ended while they were idle."""
+        """Remove idle workers that were ended from outside."""
         for worker in [w for w in self._idle if w.process.poll() is not None]:
             worker.close()
             self._idle.remove(worker)
@@ -157,18 +158,18 @@ class Pool:
             self._all.discard(worker)
 
     def equal(self, answer: str, gold: str, limit: float, ordered: bool = True) -> bool:
-        """Whether two bare answers are equal.
+        """Return whether two bare answers are equal.
 
         Raises:
-            Incomparable: sympy could not work with one of the sides.
-            OutOfTime: the comparison took more than ``limit`` seconds or the workers' memory.
-            PoolError: workers cannot be started, or fail in a way that is not the answer's doing.
+            Incomparable: sympy raised on one of the sides.
+            OutOfTime: the comparison exceeded ``limit`` seconds or the worker's memory.
+            PoolError: workers cannot be started, or fail for a reason other than the answer.
         """
         with self._free:
             for _ in range(_ATTEMPTS):
                 with contextlib.suppress(EOFError):
                     return self._ask_one({"answer": answer, "gold": gold, "ordered": ordered}, limit)
-        raise OutOfTime(f"{_ATTEMPTS} worker processes died over it, for want of memory or by a signal")
+        raise OutOfTime(f"{_ATTEMPTS} worker processes died of it, out of memory or by a signal")
 
     def _take_ready(self) -> _Worker:
         for _ in range(self.size + 2):
@@ -185,33 +186,33 @@ class Pool:
 
     def _ask_one(self, request: dict[str, object], limit: float) -> bool:
         worker = self._take_ready()
-        settled = False
+        reusable = False
         try:
             reply = worker.ask(request, limit)
-            settled = reply is not None and "exhausted" not in reply
+            reusable = reply is not None and "exhausted" not in reply
         finally:
-            if settled:
+            if reusable:
                 self._give_back(worker)
             else:
                 self._discard(worker)
-        return _verdict_of(reply, limit)
+        return _result_of(reply, limit)
 
     def close(self) -> None:
-        """Kill every worker. The pool may be used again afterwards."""
+        """Kill every worker. The pool can be used again afterwards."""
         with self._lock:
             workers, self._all, self._idle = self._all, set(), []
         for worker in workers:
             worker.kill()
 
     def forget(self) -> None:
-        """In a forked child: leave the parent's workers to the parent, and start anew when needed."""
+        """In a forked child, drop the parent's workers; new ones are started when needed."""
         for worker in self._all:
             worker.process.returncode = 0  # not this process's child: nothing to reap
             worker.close()
         self._reset()
 
 
-def _verdict_of(reply: dict[str, object] | None, limit: float) -> bool:
+def _result_of(reply: dict[str, object] | None, limit: float) -> bool:
     if reply is None:
         raise OutOfTime(f"not decided within {limit:g} s")
     if "exhausted" in reply:
@@ -223,16 +224,11 @@ def _verdict_of(reply: dict[str, object] | None, limit: float) -> bool:
     return bool(reply["equal"])
 
 
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 _shared = Pool()
 atexit.register(_shared.close)
 os.register_at_fork(after_in_child=_shared.forget)
 
 
 def shared_pool() -> Pool:
-    """The process's own pool; nothing runs in it before the first question."""
+    """Return the pool of this process; it starts no worker before the first request."""
     return _shared

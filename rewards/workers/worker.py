@@ -1,8 +1,7 @@
-"""The process in which sympy runs: reads questions from its standard input, answers on its standard output.
+"""Worker process that runs sympy: requests on standard input, replies on standard output, a JSON line each.
 
-One line of JSON each way. Started by ``rewards.workers.pool``, never by hand. It ends when its input ends,
-which is also what happens when the parent is killed; while it computes, a kernel timer ends it if the parent
-does not.
+Started by ``rewards.workers.pool`` only. The process ends when its input ends, which also happens when the
+parent is killed. During a comparison a kernel timer ends it if the parent does not.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _GRACE = 1.0
 
 
 def _confine(memory: int) -> None:
-    """Bound memory, write no core file, leave Ctrl-C to the parent."""
+    """Limit memory, disable core files, and ignore Ctrl-C, which the parent handles."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     limit = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
@@ -28,8 +27,8 @@ def _confine(memory: int) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
-def answer(request: dict[str, object]) -> dict[str, object]:
-    """Compare one pair. The reply holds ``equal`` or, by its key, why there is no answer."""
+def compare(request: dict[str, object]) -> dict[str, object]:
+    """Compare one pair. The reply holds ``equal``, or the reason for no result under its own key."""
     from rewards.math.decide import Incomparable, decide_fully
 
     try:
@@ -44,23 +43,23 @@ def answer(request: dict[str, object]) -> dict[str, object]:
 
 
 def serve(requests: TextIO, replies: TextIO) -> None:
-    """Answer line by line until the input ends."""
+    """Reply to each request line until the input ends."""
     for line in requests:
         request = json.loads(line)
         # The default action of SIGALRM ends the process even inside one long multiplication.
         signal.setitimer(signal.ITIMER_REAL, float(request["limit"]) + _GRACE)
-        reply = answer(request)
+        reply = compare(request)
         signal.setitimer(signal.ITIMER_REAL, 0)
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
 
 
 def main(memory: int = MEMORY) -> None:
-    """Load sympy, say that it is ready, serve. Nothing but replies may reach the pipe."""
+    """Load sympy, report readiness, and serve. Only replies are written to the pipe."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    # Loads what sympy imports at first use, so that it counts neither as memory nor as time of a question.
-    answer({"answer": r"\sin 2x+x/(x+1)", "gold": r"2\sin x\cos x+1-1/(x+1)"})
+    # Loads what sympy imports at first use, so that it counts for neither the limit of memory nor of time.
+    compare({"answer": r"\sin 2x+x/(x+1)", "gold": r"2\sin x\cos x+1-1/(x+1)"})
     _confine(memory)
     replies.write('"ready"\n')
     replies.flush()

@@ -97,7 +97,7 @@ def test_entropy_bonus_is_a_negative_penalty_in_proportion():
     assert gradient == [-0.01] * 3
 
 
-def test_kl_cov_holds_the_marked_tokens_alone():
+def test_kl_cov_penalises_the_marked_tokens_only():
     log_ratio = torch.tensor([[0.5, -0.5, 0.5, 0.0]], dtype=torch.float64, requires_grad=True)
     marked = torch.tensor([[1.0, 1.0, 0.0, 1.0]], dtype=torch.float64)
     penalty = regularizers.kl_cov(log_ratio, marked, coefficient=2.0)
@@ -106,7 +106,7 @@ def test_kl_cov_holds_the_marked_tokens_alone():
     assert gradient[0].tolist() == [2.0, -2.0, 0.0, 0.0]
 
 
-def test_entropy_control_takes_its_coefficient_from_its_memory():
+def test_entropy_control_takes_its_coefficient_from_its_state():
     entropy = torch.tensor([[0.5]])
     assert regularizers.entropy_control(entropy, 0.1).item() == pytest.approx(-0.05)
     assert regularizers.entropy_control(entropy, 0.0).item() == 0.0
@@ -126,17 +126,17 @@ def test_the_coefficient_grows_below_the_target_up_to_its_bound():
     assert controlled(0.9, 0.9, 0.9, 0.9) == pytest.approx([0.1, 0.2, 0.25, 0.25])
 
 
-def test_above_the_target_nothing_acts_and_the_coefficient_shrinks_to_zero():
+def test_above_the_target_the_penalty_is_zero_and_the_coefficient_shrinks_to_zero():
     # 0.1, 0.2, then 0.1 that rests, then 0.2 again.
     assert controlled(0.9, 0.9, 1.1, 0.9) == pytest.approx([0.1, 0.2, 0.0, 0.2])
     assert controlled(1.1, 1.1, 0.9) == pytest.approx([0.0, 0.0, 0.1])
 
 
-def test_a_step_without_a_finite_entropy_is_passed_over():
+def test_a_step_without_a_finite_entropy_is_ignored():
     assert controlled(0.9, float("nan"), 0.9) == pytest.approx([0.1, 0.1, 0.2])
 
 
-def test_a_controller_goes_on_from_its_state():
+def test_a_controller_resumes_from_its_state():
     first = EntropyController(1.0, 0.1, 1.0)
     first.observe({"entropy": 0.5})
     second = EntropyController(1.0, 0.1, 1.0)

@@ -46,7 +46,7 @@ def test_cpgd_gradient_is_the_advantage_and_exactly_zero_beyond_the_bound(advant
 
 
 @pytest.mark.parametrize(("log_ratio", "advantage"), [(-3.0, 2.0), (3.0, -1.5)])
-def test_a_token_pushed_the_wrong_way_keeps_its_whole_gradient_in_cpgd(log_ratio, advantage):
+def test_a_token_that_moved_in_the_wrong_direction_keeps_its_whole_gradient_in_cpgd(log_ratio, advantage):
     _, gradient, clipped = evaluate(surrogates.cpgd, [log_ratio], advantage)
     assert gradient == [advantage]
     assert clipped == [False]
@@ -130,7 +130,7 @@ def test_epsilon_may_differ_by_token():
     assert clipped[1].tolist() == [True, True, False]
 
 
-def test_the_ramp_holds_early_tokens_tighter_and_ends_at_epsilon():
+def test_the_ramp_bounds_early_tokens_tighter_and_ends_at_epsilon():
     terms, *_ = evaluate(surrogates.cpgd, [1.0] * 5, 1.0, ramp_start=0.5, ramp_tokens=2)
     factors = [0.5, 0.75, 1.0, 1.0, 1.0]
     assert terms == pytest.approx([math.log(1 + 0.2 * f) for f in factors], abs=1e-15)

@@ -43,13 +43,13 @@ def test_the_quantile_is_of_more_values_than_torch_takes():
     assert token_weights.quantile(values, 0.5).item() == 8_500_000
 
 
-def test_clip_cov_leaves_out_tokens_within_the_band_alone():
+def test_clip_cov_drops_only_tokens_within_the_band():
     weights = token_weights.clip_cov(LOGPROBS, ADVANTAGES, 0, share=0.9, low=1.0, high=3.0)
     # Open at both ends: of 3, 1, −2, 2 only 2 lies between.
     assert weights.tolist() == [1, 1, 1, 0]
 
 
-def test_clip_cov_leaves_out_the_share_of_all_tokens_and_at_least_one():
+def test_clip_cov_drops_the_share_of_all_tokens_and_at_least_one():
     logprobs = torch.linspace(-9, 0, 100, dtype=torch.float64)
     advantages = torch.linspace(-2, 2, 100, dtype=torch.float64)
     for share, count in ((0.001, 1), (0.05, 5), (0.9, 66)):
@@ -58,7 +58,7 @@ def test_clip_cov_leaves_out_the_share_of_all_tokens_and_at_least_one():
         assert (weights == 0).sum() == min(count, inside)
 
 
-def test_clip_cov_leaves_nothing_out_of_an_empty_band():
+def test_clip_cov_drops_nothing_for_an_empty_band():
     weights = token_weights.clip_cov(LOGPROBS, ADVANTAGES, 0, share=0.5, low=5.0, high=6.0)
     assert weights.tolist() == [1] * 4
 

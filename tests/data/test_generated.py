@@ -5,7 +5,7 @@ import re
 import pytest
 
 from data import DataError, load_examples
-from data.generated import HASTE, KINDS, cold_start, generate
+from data.generated import GUESS_STEPS, KINDS, cold_start, generate
 from data.generated.chart import Scene as ChartScene
 from data.generated.chart import draw as draw_chart
 from data.generated.clock import make as make_clock
@@ -21,11 +21,11 @@ def examples():
     return generate(("all",), 1000, seed=5)
 
 
-def test_kinds_take_turns(examples):
+def test_kinds_alternate(examples):
     assert [example.meta["kind"] for example in examples[:6]] == [*KINDS, next(iter(KINDS))]
 
 
-def test_the_same_seed_gives_the_same_rows_and_pictures(examples):
+def test_the_same_seed_makes_the_same_rows_and_images(examples):
     again = generate(("all",), 20, seed=5)
     assert [e.solution for e in again] == [e.solution for e in examples[:20]]
     assert [fingerprint(e) for e in again] == [fingerprint(e) for e in examples[:20]]
@@ -35,7 +35,7 @@ def test_rows_do_not_depend_on_where_reading_begins(examples):
     assert [e.id for e in generate(("all",), 5, seed=5, offset=10)] == [e.id for e in examples[10:15]]
 
 
-def test_pictures_of_two_seeds_are_disjoint(examples):
+def test_images_of_two_seeds_are_disjoint(examples):
     others = {fingerprint(e) for e in generate(("all",), 1000, seed=6)}
     assert not others & {fingerprint(e) for e in examples}
 
@@ -56,7 +56,7 @@ def test_the_sums_in_solutions_are_right(examples):
 
 
 def test_counts_agree_with_the_description(examples):
-    """The answer and the description are worked out apart from each other."""
+    """The answer and the description are computed independently of each other."""
     for index in range(0, 400, 5):
         rng = random.Random(f"shapes/5/{index}")
         scene = KINDS["shapes"].make(rng)
@@ -85,7 +85,7 @@ def test_shades_stay_colours():
     assert all(0 <= channel <= 255 for _ in range(200) for channel in shade("yellow", rng))
 
 
-def test_pictures_are_drawn_late_and_anew(examples):
+def test_images_are_drawn_lazily_and_afresh(examples):
     assert examples[0].images[0].open() is not examples[0].images[0].open()
     assert examples[0].images[0].open().size == (SIDE, SIDE)
 
@@ -93,19 +93,19 @@ def test_pictures_are_drawn_late_and_anew(examples):
 def test_cold_start_keeps_its_shares():
     rows = cold_start(("all",), 2000, seed=1, describe=0.5, careful=0.2)
     described = sum(row.question == "Describe the picture." for row in rows)
-    hasty = sum(HASTE in row.solution for row in rows)
+    hasty = sum(GUESS_STEPS in row.solution for row in rows)
     assert described / 2000 == pytest.approx(0.5, abs=0.04)
     assert hasty / 2000 == pytest.approx(0.3, abs=0.04)
 
 
-def test_hasty_answers_are_mostly_wrong():
+def test_guesses_are_mostly_wrong():
     rows = cold_start(("all",), 2000, seed=1, describe=0, careful=0)
     right = sum(row.solution.endswith(f"<answer>{row.answer}</answer>") for row in rows)
     assert 0.05 < right / 2000 < 0.25
 
 
 def test_an_unknown_kind_is_named():
-    with pytest.raises(DataError, match=r"unknown generated task 'chess'; there are: all, shapes"):
+    with pytest.raises(DataError, match=r"unknown generated task 'chess'; available: all, shapes"):
         generate(("chess",), 1)
 
 

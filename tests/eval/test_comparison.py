@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from eval.compare import BY_QUESTION, ONE_EACH, compare
-from eval.results import Result, read_result, write_result
+from eval.comparison import BY_QUESTION, ONE_EACH, compare
+from eval.results import EvalResult, read_result, write_result
 from eval.scoring.statistics import mcnemar_p, paired_interval
 from mm_cpgd.errors import UserError
 from rewards import Status, Verdict
@@ -25,7 +25,7 @@ def result(tmp_path: Path) -> Any:
 
     def make(
         answers: Mapping[str, str | Sequence[str]], settings: Mapping[str, Any] | None = None, **more: Any
-    ) -> Result:
+    ) -> EvalResult:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         questions = more.pop("questions", QUESTIONS)
         benchmark = more.get("benchmark", sums())
@@ -80,14 +80,14 @@ def test_questions_are_matched_by_id_and_the_others_left_out_with_a_warning(resu
     b = result({"c": "4", "b": "5"}, questions=QUESTIONS[2:0:-1])
     found = compare(a, b)
     assert (found.overall.total, found.overall.lost) == (1, 1)
-    assert found.warnings == ["1 answers in A alone are left out", "1 answers in B alone are left out"]
+    assert found.warnings == ["1 responses in A only are excluded", "1 responses in B only are excluded"]
 
 
 def test_pairs_without_a_score_on_one_side_are_left_out(result: Any) -> None:
     silent = sums(official=lambda one, response: Verdict(None, Status.NOT_JUDGED) if one.id == "a" else 1.0)
     found = compare(result(A), result(B, benchmark=silent))
     assert found.overall.total == 4
-    assert "1 answers without a score on one side are left out" in found.warnings
+    assert "1 responses without a score in one result are excluded" in found.warnings
 
 
 def test_several_answers_to_a_question_are_compared_by_question(result: Any) -> None:
@@ -127,7 +127,7 @@ def test_results_without_a_common_question_are_refused(result: Any) -> None:
 
 def test_missing_answers_of_a_side_are_told(result: Any) -> None:
     found = compare(result(A), result({"a": "4"}))
-    assert "B lacks 4 answers, which count as wrong" in found.warnings
+    assert "B lacks 4 responses, which count as wrong" in found.warnings
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import socket
 import pytest
 from PIL import Image
 
-from data import DataError, Row
+from data import DataError
+from data.readers import RawRow
 from eval.benchmark import DataSource
 from eval.loading import check_published, complete, published_example, published_files, published_rows
 
@@ -149,7 +150,7 @@ def test_a_reference_to_an_embedded_picture_holds_no_bytes_of_it(tmp_path):
 
 def test_a_line_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "test.jsonl").write_text('{"id": 1}\n{"id": \n')
-    with pytest.raises(DataError, match=r"test.jsonl:2 cannot be read: not JSON.*once more"):
+    with pytest.raises(DataError, match=r"test.jsonl:2 cannot be read: not JSON.*again"):
         read(tmp_path)
 
 
@@ -179,16 +180,16 @@ def test_the_hub_is_asked_for_one_split_and_for_no_code(monkeypatch, tmp_path):
 
 def test_missing_columns_are_one_message():
     with pytest.raises(
-        DataError, match=r"t:1 has no answer and no level, so it is no row of X; there are id"
+        DataError, match=r"t:1 has no answer and no level, so it is not a row of X; it has id"
     ):
-        check_published(Row("t:1", 0, {"id": 1}), ("id", "answer", "level"), "X")
+        check_published(RawRow("t:1", 0, {"id": 1}), ("id", "answer", "level"), "X")
 
 
 def test_an_id_twice_is_refused_and_so_is_nothing():
-    row = Row("t:1", 0, ROWS[0])
-    with pytest.raises(DataError, match="the id 'q0' of t:1 is already that of t:1"):
+    row = RawRow("t:1", 0, ROWS[0])
+    with pytest.raises(DataError, match="t:1 has the same id 'q0' as t:1"):
         complete([example(row), example(row)], "X")
-    with pytest.raises(DataError, match="X: there are no rows"):
+    with pytest.raises(DataError, match="X has no rows"):
         complete([], "X")
 
 
@@ -201,7 +202,7 @@ def test_a_missing_picture_is_an_error_only_when_it_is_opened(tmp_path):
 
 @pytest.mark.parametrize("value", ["https://example.org/a.png", "a.png", 7])
 def test_a_picture_that_can_never_be_opened_does_not_stop_scoring(value):
-    found = example(Row("t:1", 0, ROWS[0] | {"image": value}))
+    found = example(RawRow("t:1", 0, ROWS[0] | {"image": value}))
     with pytest.raises(DataError):
         found.images[0].open()
 

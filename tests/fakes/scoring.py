@@ -9,7 +9,7 @@ from typing import Any
 
 from data import Example
 from eval.benchmark import Benchmark, DataSource, Response
-from eval.scoring.score import score
+from eval.scoring.score import score_responses
 from rewards import Verdict
 from rewards.verdict import Status
 
@@ -94,7 +94,7 @@ def scored(answers: Mapping[str, str | Sequence[str]], examples: Sequence[Exampl
         for name, texts in answers.items()
         for sample, text in enumerate([texts] if isinstance(texts, str) else texts)
     ]
-    return score(
+    return score_responses(
         more.pop("benchmark", sums()), examples, responses, more.pop("protocols", ["official"]), **more
     )
 

@@ -1,43 +1,67 @@
-"""What processes of the pool do in tests, in place of training."""
+"""Stored studies with invented numbers."""
 
 from __future__ import annotations
 
-import os
-import time
-from multiprocessing.connection import Connection
+import json
 from pathlib import Path
 
-from mm_cpgd.study.grid import Stress, Trial
-from mm_cpgd.study.pool import run_all
+from mm_cpgd.study import run as running
+from mm_cpgd.study.grid import Grid, Stress, Trial, config_of
+from mm_cpgd.study.results import StudyRun, key_of, write_run
+
+TRIAL = Trial("cpgd", Stress(1e-4, 4), 1)
+GRID = Grid(("pg", "cpgd"), (2e-5, 2e-4), (1, 4), (1, 2))
 
 
-def serve(connection: Connection, die_on: str = "", fail_on: str = "", mistake_on: str = "") -> None:
-    """Note every order; die at the first one of ``die_on`` unanswered, fail at every one of ``fail_on``."""
-    while True:
-        try:
-            trial, folder, changes = connection.recv()
-        except EOFError:
-            return
-        note = Path(folder) / f"{trial.name}.{os.getpid()}.{len(list(Path(folder).iterdir()))}"
-        again = any(entry.name.startswith(f"{trial.name}.") for entry in Path(folder).iterdir())
-        note.write_text(" ".join([os.environ.get("OMP_NUM_THREADS", ""), *changes]))
-        if trial.method == die_on and not again:
-            os._exit(9)
-        if trial.method == fail_on:
-            connection.send((False, "a bug"))
-        elif trial.method == mistake_on:
-            connection.send((True, "a wrong setting"))
-        else:
-            connection.send(None)
+def made_up(trial: Trial, grid: Grid, folder: Path, final: float) -> StudyRun:
+    rows = [
+        {"iteration": at, "eval/accuracy": accuracy, "eval/format": 1.0, "policy/drift": 0.1 * at}
+        | {"policy/ratio_max": 1 + at, "policy/entropy": 0.2, "policy/clip_fraction": 0.1}
+        for at, accuracy in ((0, 0.1), (14, 0.9), (28, final))
+    ]
+    return StudyRun(trial, key_of(config_of(trial, folder, grid.changes)), "code", None, 28, 9.0, 8.0, rows)
 
 
-def wait_for_ever(connection: Connection) -> None:
-    """Take an order, note the process and never answer."""
-    _, folder, _ = connection.recv()
-    (Path(folder) / str(os.getpid())).touch()
-    time.sleep(600)
+def fill(folder: Path, grid: Grid = GRID) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / running.GRID_FILE).write_text(json.dumps(grid.as_dict()))
+    for trial in grid.trials():
+        final = 0.9 if trial.method == "cpgd" else 0.1 * trial.seed
+        write_run(folder, made_up(trial, grid, folder, final))
 
 
-def study_without_end(folder: Path) -> None:
-    """Wait for a run that never ends."""
-    run_all([Trial("pg", Stress(1e-4, 1), 1)], folder, [], 1, wait_for_ever)
+GUARD_GRID = Grid(("pg", "cpgd"), (2e-5, 2e-4), (1,), (1, 2))
+LOW, HIGH = Stress(2e-5, 1), Stress(2e-4, 1)
+RISING, FALLING = (0.2, 0.6, 0.8, 0.9), (0.2, 0.8, 0.5, 0.1)
+
+
+def guarded_run(
+    accuracies: tuple[float, ...],
+    method: str = "pg",
+    stress: Stress = HIGH,
+    seed: int = 1,
+    drift: dict[int, float] | None = None,
+    back: dict[int, int] | None = None,
+    diverged: str | None = None,
+) -> StudyRun:
+    """A run of twelve iterations, evaluated every fourth."""
+    rows = []
+    for at in range(13):
+        row: dict[str, float] = {"iteration": at}
+        if at % 4 == 0:
+            row |= {"eval/accuracy": accuracies[at // 4], "eval/format": 1.0, "eval/n": 100.0}
+        if at:
+            row["policy/drift"] = (drift or {}).get(at, 0.001)
+        if back and at in back:
+            row["guard/rolled_back_to"] = back[at]
+        rows.append(row)
+    return StudyRun(Trial(method, stress, seed), "key", "code", diverged, 12, 1.0, 1.0, rows)
+
+
+def fill_for_guard(folder) -> None:
+    """Write a study: for every objective and seed, the run at the low rate rises and the other falls."""
+    folder.mkdir(exist_ok=True)
+    (folder / running.GRID_FILE).write_text(json.dumps(GUARD_GRID.as_dict()))
+    for trial in GUARD_GRID.trials():
+        run = guarded_run(RISING if trial.stress == LOW else FALLING, trial.method, trial.stress, trial.seed)
+        write_run(folder, run)

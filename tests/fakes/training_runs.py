@@ -29,9 +29,8 @@ def run(
     """
     from rich.console import Console
 
-    from mm_cpgd.cli.main import held_out_evaluator
     from mm_cpgd.config.loading import load_config
-    from mm_cpgd.training.run import Start, fine_tune, train
+    from mm_cpgd.training.run import fine_tune, train
 
     config = load_config(yaml, list(overrides))
     console = Console(record=True, file=open(os.devnull, "w"), width=1000)  # noqa: SIM115
@@ -39,7 +38,7 @@ def run(
     draw = nullcontext() if report else patch("mm_cpgd.training.run.write_report")
     try:
         with draw:
-            summary = work(config, Start(resume, overwrite), held_out_evaluator, console)
+            summary = work(config, resume=resume, overwrite=overwrite, console=console)
     finally:
         reset_accelerate()
     return summary, console.export_text()

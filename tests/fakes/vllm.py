@@ -1,4 +1,4 @@
-"""Fakes with the interfaces of vLLM and of its server's client; they note what they get."""
+"""Fakes of vLLM and of its server's client, with their interfaces; they record what they receive."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ import torch
 from PIL import Image
 
 from mm_cpgd.policy import Policy
+from mm_cpgd.rollout import Sampling
+from mm_cpgd.rollout import vllm_backends as backends
+from mm_cpgd.rollout.vllm import VllmEngine
+
+SAMPLING = Sampling(max_new_tokens=6, temperature=0.7, top_p=0.9, top_k=5, min_p=0.1)
 
 
 class Model:
-    """What vLLM answers: tokens that tell prompt and seed, and weights as it got them."""
+    """The model in a fake vLLM: its tokens encode prompt and seed, and it keeps the weights it received."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
@@ -30,7 +35,7 @@ class Model:
     def answer(
         self, conversation: list[dict[str, Any]], seed: int
     ) -> tuple[list[int], list[int], list[float]]:
-        """Read the conversation as vLLM does: by the processor, images inside."""
+        """Tokenize the conversation by the processor, as vLLM does; return prompt, tokens and logprobs."""
         images = [image_in(part) for part in parts_of(conversation) if part["type"].startswith("image")]
         plain = [
             {
@@ -45,7 +50,7 @@ class Model:
         processor = self.policy.processor
         text = processor.apply_chat_template(plain, add_generation_prompt=True, tokenize=False)
         ids = processor(text=[text], images=images or None, return_tensors="pt")["input_ids"][0].tolist()
-        # An odd seed never ends.
+        # With an odd seed the completion has no end token.
         last = 60 if seed % 2 else self.policy.end_ids[0]
         return self.spoil(ids), [40 + seed % 10, 50 + len(images), last], [-0.5, -1.0, -float(seed)]
 
@@ -62,7 +67,7 @@ def image_in(part: dict[str, Any]) -> Image.Image:
 
 
 class FakeLLM:
-    """``vllm.LLM`` as far as it is used, with its signatures."""
+    """The methods of ``vllm.LLM`` that the backend uses, with their signatures."""
 
     def __init__(self, policy: Policy) -> None:
         self.model = Model(policy)
@@ -112,14 +117,14 @@ class FakeLLM:
 
 
 class FakeClient:
-    """TRL's ``VLLMClient``; every call has to fit the signature of the real one."""
+    """Fake of TRL's ``VLLMClient``; every call must match the real signature."""
 
     base_url = "http://gpu:8000"
 
     def __init__(self, policy: Policy) -> None:
         self.model = Model(policy)
         self.calls: list[Any] = []
-        self.asked: list[dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []
         self.fail: Exception | None = None
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
@@ -137,7 +142,7 @@ class FakeClient:
         return call
 
     def _chat(self, given: dict[str, Any]) -> dict[str, Any]:
-        self.asked.append(given)
+        self.requests.append(given)
         (conversation,) = given["messages"]
         prompt, tokens, logprobs = self.model.answer(conversation, given["generation_kwargs"]["seed"])
         return {
@@ -159,3 +164,18 @@ class FakeClient:
 
     def _reset_prefix_cache(self, given: dict[str, Any]) -> None:
         pass
+
+
+def colocated(policy: Policy, sleep: bool = False) -> tuple[VllmEngine, FakeLLM]:
+    llm = FakeLLM(policy)
+    return VllmEngine(policy, backends.ColocatedBackend(llm, SimpleNamespace, sleep)), llm
+
+
+def served(policy: Policy, rank: int = 0) -> tuple[VllmEngine, FakeClient]:
+    client = FakeClient(policy)
+    accelerator: Any = SimpleNamespace(
+        is_main_process=rank == 0,
+        device=torch.device("cpu"),
+        wait_for_everyone=lambda: client.__dict__["calls"].append("wait"),
+    )
+    return VllmEngine(policy, backends.ServerBackend(client, accelerator, requests=4)), client

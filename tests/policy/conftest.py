@@ -1,4 +1,4 @@
-"""Examples of every shape."""
+"""Examples with images of different shapes."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from data import Example, ImageRef
 
 @pytest.fixture(scope="session")
 def examples(noise_image: Callable[..., ImageRef]) -> list[Example]:
-    """Square, wide and high pictures, two in one prompt, none at all."""
+    """A square image, a wide one, two in one prompt, and none."""
     two = (noise_image(140, 80, 2), noise_image(60, 170, 3))
     return [
         Example("square", "How many?", "3", images=(noise_image(112, 112, 0),)),

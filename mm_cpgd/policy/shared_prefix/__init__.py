@@ -1,1 +1,1 @@
-"""Shared-prefix training: each prompt is run once for all its completions, with exact gradients."""
+"""Shared-prefix training: each prompt is computed once for all its completions, with exact gradients."""

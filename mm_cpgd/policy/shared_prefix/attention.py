@@ -1,7 +1,7 @@
-"""Attention in which the completions of a prompt share its prefix: each sees the prefix and its own past.
+"""Shared-prefix attention: each completion attends to its prompt's prefix and to its own earlier tokens.
 
-The language model's layers come here by way of transformers' attention interface. Everything else in a layer
-treats tokens one by one, so that one stream without padding serves all prompts and completions.
+It plugs into the language model's layers through transformers' attention interface. All other operations of a
+layer treat tokens independently, so one packed sequence without padding holds all prompts and completions.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from mm_cpgd.policy.shared_prefix.kernels import Kernel, kernel_for, merge
-from mm_cpgd.policy.shared_prefix.packing import Layout
+from mm_cpgd.policy.shared_prefix.packing import PackedLayout
 
-# As the config of a language model names it; without a ``sharing`` it is transformers' sdpa.
-NAME = "mm_cpgd_sdpa"
-# From (S, …) to a view (B, T, …) of its tokens.
-Cut = Callable[[Tensor], Tensor]
+# Name in a language model's config; without an ``attention_backend`` it is transformers' sdpa.
+ATTENTION_NAME = "mm_cpgd_sdpa"
+# From (S, …) to a view (B, T, …) of some of its tokens.
+View = Callable[[Tensor], Tensor]
 
 
-class Sharing(Protocol):
-    """Decides what each token of a stream of S tokens attends to."""
+class AttentionBackend(Protocol):
+    """Attention over a packed sequence of S tokens."""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """Return (1, S, H, D) for query (1, H, S, D), key and value (1, K, S, D), with positions applied."""
+        """Return (1, S, H, D) for query (1, H, S, D), key and value (1, K, S, D), after rotary embedding."""
         ...
 
 
@@ -40,82 +40,84 @@ def attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    sharing: Sharing | None = None,
+    attention_backend: AttentionBackend | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Attend as ``sharing`` says, or as transformers' sdpa does."""
-    if sharing is None:
+    """Compute attention by the backend, or without one by transformers' sdpa."""
+    if attention_backend is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     query, key, value = _cast(query, key, value)
-    return sharing.attend(module.layer_idx, query, key, value, options["scaling"]), None
+    return attention_backend.attend(module.layer_idx, query, key, value, options["scaling"]), None
 
 
-AttentionInterface.register(NAME, attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionInterface.register(ATTENTION_NAME, attention)
+AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
 
 
 def _cast(*values: Tensor) -> list[Tensor]:
-    """Give all one number format: autocast's, as in torch's own attention."""
+    """Cast all to one number format: that of autocast, as torch's own attention does."""
     device = values[0].device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else values[0].dtype
     return [value.to(dtype) for value in values]
 
 
 @dataclass
-class SharedPrefix:
-    """Causal attention within each prefix; behind it, each completion sees the prefix and its own past."""
+class SharedPrefixAttention:
+    """Causal attention within prefixes; a completion attends to its prefix and its own earlier tokens."""
 
-    layout: Layout
+    layout: PackedLayout
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """See ``Sharing``."""
+        """See ``AttentionBackend``."""
         flat = (value.squeeze(0).transpose(0, 1) for value in (query, key, value))
-        out: Tensor = _Attend.apply(*flat, self.layout, scale)
+        out: Tensor = _SharedPrefixFunction.apply(*flat, self.layout, scale)
         return out.unsqueeze(0)
 
 
-class _Attend(torch.autograd.Function):
+class _SharedPrefixFunction(torch.autograd.Function):
     """Query (S, H, D), key and value (S, K, D), layout, scale → (S, H, D)."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float) -> Tensor:
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, scale: float
+    ) -> Tensor:
         kernel = kernel_for(query.device.type, query.dtype, query.shape[-1])
-        ctx.parts = _Parts(kernel, layout, scale)
-        out, lse = ctx.parts.forward(query, key, value)
+        ctx.blocks = _AttentionBlocks(kernel, layout, scale)
+        out, lse = ctx.blocks.forward(query, key, value)
         ctx.save_for_backward(query, key, value, out, lse)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return (*ctx.parts.backward(grads[0].contiguous(), *ctx.saved_tensors), None, None)
+        return (*ctx.blocks.backward(grads[0].contiguous(), *ctx.saved_tensors), None, None)
 
 
 @dataclass(frozen=True)
-class _Parts:
-    """Three parts of the attention: prefixes to themselves, completions to their prefix and to themselves.
+class _AttentionBlocks:
+    """The three blocks of the attention matrix: prefix to prefix, completion to prefix, completion to itself.
 
-    What completions get from the two sets of keys is merged; prefix keys exist once for all of them.
+    The results of a completion over its two sets of keys are merged; prefix keys exist once per prompt.
     """
 
     kernel: Kernel
-    layout: Layout
+    layout: PackedLayout
     scale: float
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Return out (S, H, D) and lse (S, H)."""
         out = query.new_empty(query.shape)
         lse = out.new_empty(out.shape[:2], dtype=torch.promote_types(out.dtype, torch.float32))
-        for prefix, group in self._prompts():
+        for prefix, group in self._views():
             keys, values = prefix(key), prefix(value)
-            self._write((prefix(out), prefix(lse)), self._run(prefix(query), keys, values, causal=True))
+            _copy((prefix(out), prefix(lse)), self._forward(prefix(query), keys, values, causal=True))
             if group is not None:
-                found = self._run(group(query), keys, values, causal=False)
-                self._write((group(out), group(lse)), found)
+                cross = self._forward(group(query), keys, values, causal=False)
+                _copy((group(out), group(lse)), cross)
         if self.layout.width:
-            rows = (self._rows(values) for values in (query, key, value))
-            own = [self._tokens(values) for values in self._run(*rows, causal=True)]
-            behind = slice(self.layout.shared, None)
-            out[behind], lse[behind] = merge(out[behind], lse[behind], *own)
+            table = (self._pad(values) for values in (query, key, value))
+            own = [self._unpad(values) for values in self._forward(*table, causal=True)]
+            completions = slice(self.layout.prefix_tokens, None)
+            out[completions], lse[completions] = merge(out[completions], lse[completions], *own)
         return out, lse
 
     def backward(
@@ -123,79 +125,83 @@ class _Parts:
     ) -> tuple[Tensor, ...]:
         """Return the gradients of query, key and value, from that of ``out``."""
         inputs = (grad, query, key, value, out, lse)
-        found = tuple(torch.empty_like(values) for values in (query, key, value))
-        for prefix, group in self._prompts():
-            own = self._run_back([prefix(values) for values in inputs], causal=True)
+        grads = tuple(torch.empty_like(values) for values in (query, key, value))
+        for prefix, group in self._views():
+            own = self._backward([prefix(values) for values in inputs], causal=True)
             if group is not None:
                 keys = (prefix(key), prefix(value))
-                cross = self._run_back(
+                cross = self._backward(
                     [group(grad), group(query), *keys, group(out), group(lse)], causal=False
                 )
-                group(found[0]).copy_(cross[0])
+                group(grads[0]).copy_(cross[0])
                 own[1] += cross[1]
                 own[2] += cross[2]
-            self._write([prefix(values) for values in found], own)
+            _copy([prefix(values) for values in grads], own)
         if self.layout.width:
-            rows = [self._rows(values) for values in inputs]
+            table = [self._pad(values) for values in inputs]
             if self.layout.pad is not None:
-                self._silence(rows[0], rows[-1])
-            of_query, *others = (self._tokens(values) for values in self._run_back(rows, causal=True))
-            behind = slice(self.layout.shared, None)
-            found[0][behind] += of_query
-            self._write([values[behind] for values in found[1:]], others)
-        return found
+                self._mask_padding(table[0], table[-1])
+            of_query, *others = (self._unpad(values) for values in self._backward(table, causal=True))
+            completions = slice(self.layout.prefix_tokens, None)
+            grads[0][completions] += of_query
+            _copy([values[completions] for values in grads[1:]], others)
+        return grads
 
-    def _run(self, query: Tensor, key: Tensor, value: Tensor, *, causal: bool) -> list[Tensor]:
-        """Call the kernel with heads behind tokens, (B, T, H, D)."""
+    def _forward(self, query: Tensor, key: Tensor, value: Tensor, *, causal: bool) -> list[Tensor]:
+        """Call the kernel on tensors (B, T, H, D)."""
         heads_first = (values.transpose(1, 2) for values in (query, key, value))
-        found = self.kernel.forward(*heads_first, scale=self.scale, causal=causal)
-        return [values.transpose(1, 2) for values in found]
+        results = self.kernel.forward(*heads_first, scale=self.scale, causal=causal)
+        return [values.transpose(1, 2) for values in results]
 
-    def _run_back(self, inputs: Sequence[Tensor], *, causal: bool) -> list[Tensor]:
+    def _backward(self, inputs: Sequence[Tensor], *, causal: bool) -> list[Tensor]:
         heads_first = (values.transpose(1, 2) for values in inputs)
-        found = self.kernel.backward(*heads_first, scale=self.scale, causal=causal)
-        return [values.transpose(1, 2) for values in found]
+        results = self.kernel.backward(*heads_first, scale=self.scale, causal=causal)
+        return [values.transpose(1, 2) for values in results]
 
-    def _write(self, places: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-        for place, value in zip(places, values, strict=True):
-            place.copy_(value)
+    def _views(self) -> Iterator[tuple[View, View | None]]:
+        """Yield for each prompt the views (B, T, …) of its prefix and of its completions in (S, …).
 
-    def _prompts(self) -> Iterator[tuple[Cut, Cut | None]]:
-        """Return for each prompt what cuts its prefix, and its completions, out of (S, …) as (B, T, …).
-
-        Where all are equally long, they are one batch.
+        If all prefixes and all groups have the same length, they are one batch.
         """
-        lengths, groups, shared = self.layout.prefixes, self.layout.groups, self.layout.shared
+        lengths, groups = self.layout.prefix_lengths, self.layout.group_lengths
+        start, group_start = 0, self.layout.prefix_tokens
         if len(set(lengths)) == 1 and len(set(groups)) == 1:
-            behind = _cut(len(groups), shared, shared + sum(groups)) if self.layout.width else None
-            yield _cut(len(lengths), 0, shared), behind
+            completions = (
+                _view(len(groups), group_start, group_start + sum(groups)) if self.layout.width else None
+            )
+            yield _view(len(lengths), 0, group_start), completions
             return
-        start, group_start = 0, shared
         for length, group in zip(lengths, groups, strict=True):
-            behind = _cut(1, group_start, group_start + group) if group else None
-            yield _cut(1, start, start + length), behind
+            completions = _view(1, group_start, group_start + group) if group else None
+            yield _view(1, start, start + length), completions
             start, group_start = start + length, group_start + group
 
-    def _rows(self, values: Tensor) -> Tensor:
-        """Put the completions' part of (S, …) into rows (N, W, …); what fills them up means nothing."""
-        behind = values[self.layout.shared :]
+    def _pad(self, values: Tensor) -> Tensor:
+        """Put the completions of (S, …) into a table (N, W, …); the content of padding is arbitrary."""
+        completions = values[self.layout.prefix_tokens :]
         if self.layout.pad is not None:
-            behind = behind.index_select(0, self.layout.pad)
-        return behind.unflatten(0, (-1, self.layout.width))
+            completions = completions.index_select(0, self.layout.pad)
+        return completions.unflatten(0, (-1, self.layout.width))
 
-    def _tokens(self, values: Tensor) -> Tensor:
-        """Take rows (N, W, …) apart again into (M, …)."""
+    def _unpad(self, values: Tensor) -> Tensor:
+        """Return the tokens (M, …) of a table (N, W, …), without padding."""
         flat = values.flatten(0, 1)
         return flat if self.layout.unpad is None else flat.index_select(0, self.layout.unpad)
 
-    def _silence(self, grad: Tensor, lse: Tensor) -> None:
-        """Let the queries that fill rows up give no gradient to the keys before them."""
+    def _mask_padding(self, grad: Tensor, lse: Tensor) -> None:
+        """Keep queries of padding from contributing to the gradients of the keys before them."""
         assert self.layout.unpad is not None
-        filling = torch.ones(grad.shape[:2].numel(), dtype=torch.bool, device=grad.device)
-        filling = filling.index_fill(0, self.layout.unpad, False).view(grad.shape[:2])
-        grad[filling] = 0
-        lse[filling] = torch.inf  # probabilities of 0: a score beyond a foreign lse could overflow
+        padding = torch.ones(grad.shape[:2].numel(), dtype=torch.bool, device=grad.device)
+        padding = padding.index_fill(0, self.layout.unpad, False).view(grad.shape[:2])
+        grad[padding] = 0
+        # Probabilities of 0: with another token's lse, exp(score - lse) could overflow.
+        lse[padding] = torch.inf
 
 
-def _cut(batch: int, start: int, end: int) -> Cut:
+def _copy(targets: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    for target, value in zip(targets, values, strict=True):
+        target.copy_(value)
+
+
+def _view(batch: int, start: int, end: int) -> View:
     return lambda values: values[start:end].unflatten(0, (batch, -1))

@@ -1,9 +1,9 @@
-"""Attention over one set of keys that says how much it saw, so that results over several sets merge exactly.
+"""Attention kernels that return the log-sum-exp, so that results over several sets of keys merge exactly.
 
 For queries that attend to the union of two sets of keys, the result is the mean of those over each set, with
-the exponentials of their log-sum-exps (lse) as weights. The gradient of each set needs nothing but the merged
-out and the merged lse: probabilities over the union are exp(score - lse), whichever set the key is in. (This
-identity also carries blockwise and ring attention, arXiv 2310.01889.)
+the exponentials of their log-sum-exps (lse) as weights. The gradient of each set needs only the merged out
+and the merged lse: probabilities over the union are exp(score - lse), whichever set the key is in. (Blockwise
+and ring attention rest on the same identity, arXiv 2310.01889.)
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 aten: Any = torch.ops.aten
-# Of the check below, relative to float32's and bfloat16's resolution.
+# Of the check in ``kernel_for``, in multiples of the resolution of the number format.
 TOLERANCE = 100
 
 
 class Kernel(Protocol):
-    """Both directions of softmax attention; H query heads share K key heads in equal groups.
+    """Forward and backward pass of softmax attention; H query heads share K key heads in equal groups.
 
-    Shapes: query, out (B, H, T, D); key, value (B, K, L, D); lse (B, H, T), at least float32. ``causal`` is
-    for T = L.
+    Shapes: query, out (B, H, T, D); key, value (B, K, L, D); lse (B, H, T), at least float32. ``causal``
+    requires T = L.
     """
 
     def forward(
@@ -44,12 +44,12 @@ class Kernel(Protocol):
         scale: float,
         causal: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the gradients of query, key and value; out and lse may be those of a larger set of keys."""
+        """Return the gradients of query, key and value; out and lse may be over a larger set of keys."""
         ...
 
 
-class Plain:
-    """Matrix products and a softmax: any device and number format; holds all scores at once."""
+class PlainKernel:
+    """Matrix products and a softmax: any device and number format; holds all scores in memory."""
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, *, scale: float, causal: bool
@@ -58,7 +58,7 @@ class Plain:
         scores = _scores(query, key, scale, causal)
         lse = scores.logsumexp(-1)
         weights = (scores - lse.unsqueeze(-1)).exp().to(value.dtype)
-        return weights @ _each_head(value, query), lse
+        return weights @ _repeat_heads(value, query), lse
 
     def backward(
         self,
@@ -75,20 +75,20 @@ class Plain:
         """See ``Kernel``."""
         weights = (_scores(query, key, scale, causal) - lse.unsqueeze(-1)).exp()
         mean = (grad * out).sum(-1, keepdim=True, dtype=weights.dtype)
-        slope = grad @ _each_head(value, query).transpose(-1, -2)
-        of_scores = (weights * (slope - mean) * scale).to(query.dtype)
+        grad_weights = grad @ _repeat_heads(value, query).transpose(-1, -2)
+        of_scores = (weights * (grad_weights - mean) * scale).to(query.dtype)
         of_key = of_scores.transpose(-1, -2) @ query
         of_value = weights.to(grad.dtype).transpose(-1, -2) @ grad
         groups = (key.shape[1], -1)
         return (
-            of_scores @ _each_head(key, query),
+            of_scores @ _repeat_heads(key, query),
             of_key.unflatten(1, groups).sum(2),
             of_value.unflatten(1, groups).sum(2),
         )
 
 
-class FlashOnCpu:
-    """torch's blockwise kernel for CPUs."""
+class CpuFlashKernel:
+    """torch's FlashAttention kernel for CPUs."""
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, *, scale: float, causal: bool
@@ -112,13 +112,13 @@ class FlashOnCpu:
         causal: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See ``Kernel``."""
-        found: tuple[Tensor, Tensor, Tensor] = aten._scaled_dot_product_flash_attention_for_cpu_backward(
+        grads: tuple[Tensor, Tensor, Tensor] = aten._scaled_dot_product_flash_attention_for_cpu_backward(
             grad, query, key, value, out, lse, 0.0, causal, scale=scale
         )
-        return found
+        return grads
 
 
-class FlashOnGpu:
+class CudaFlashKernel:
     """torch's FlashAttention kernel: CUDA, float16 and bfloat16."""
 
     def forward(
@@ -143,8 +143,10 @@ class FlashOnGpu:
         causal: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See ``Kernel``."""
-        none = torch.empty(0, dtype=torch.long, device=query.device)  # state of a dropout that is not there
-        found: tuple[Tensor, Tensor, Tensor] = aten._scaled_dot_product_flash_attention_backward(
+        none = torch.empty(
+            0, dtype=torch.long, device=query.device
+        )  # random state of a dropout, which is not used
+        grads: tuple[Tensor, Tensor, Tensor] = aten._scaled_dot_product_flash_attention_backward(
             grad,
             query,
             key,
@@ -161,72 +163,73 @@ class FlashOnGpu:
             none,
             scale=scale,
         )
-        return found
+        return grads
 
 
 @functools.cache
 def kernel_for(device: str, dtype: torch.dtype, head: int) -> Kernel:
-    """Return the fastest kernel for this device type, number format and head size that is right."""
+    """Return the fastest correct kernel for this device type, number format and head size."""
     if device == "cpu":
-        candidate: Kernel = FlashOnCpu()
+        candidate: Kernel = CpuFlashKernel()
     elif device == "cuda" and dtype in (torch.float16, torch.bfloat16):
-        candidate = FlashOnGpu()
+        candidate = CudaFlashKernel()
     else:
-        return Plain()
-    return candidate if _computes_the_same(candidate, device, dtype, head) else Plain()
+        return PlainKernel()
+    return candidate if _matches_plain(candidate, device, dtype, head) else PlainKernel()
 
 
-def _computes_the_same(kernel: Kernel, device: str, dtype: torch.dtype, head: int) -> bool:
-    """Compare a kernel, which torch does not promise to keep, with ``Plain`` over two sets of keys."""
+def _matches_plain(kernel: Kernel, device: str, dtype: torch.dtype, head: int) -> bool:
+    """Compare a kernel, whose interface torch does not guarantee, with ``PlainKernel``."""
     with torch.no_grad():
         try:
-            found = _trial(kernel, device, dtype, head)
+            results = _results(kernel, device, dtype, head)
         except (RuntimeError, TypeError, AttributeError, NotImplementedError):
             return False
-        wanted = _trial(Plain(), device, dtype, head)
+        expected = _results(PlainKernel(), device, dtype, head)
     tolerance = TOLERANCE * torch.finfo(dtype).eps
     return all(
         torch.allclose(one.double(), other.double(), rtol=tolerance, atol=tolerance)
-        for one, other in zip(found, wanted, strict=True)
+        for one, other in zip(results, expected, strict=True)
     )
 
 
-def _trial(kernel: Kernel, device: str, dtype: torch.dtype, head: int) -> list[Tensor]:
+def _results(kernel: Kernel, device: str, dtype: torch.dtype, head: int) -> list[Tensor]:
+    """Return out, lse and gradients of random queries over two sets of keys, one of them causal."""
     generator = torch.Generator().manual_seed(0)
 
-    def some(heads: int) -> Tensor:
+    def random(heads: int) -> Tensor:
         return torch.randn(1, 40, heads, head, generator=generator).to(device, dtype).transpose(1, 2)
 
-    query, grad, keys, values = some(4), some(4), (some(2), some(2)), (some(2), some(2))
+    query, grad, keys, values = random(4), random(4), (random(2), random(2)), (random(2), random(2))
     scale = head**-0.5
-    parts = [
+    forwards = [
         kernel.forward(query, k, v, scale=scale, causal=c)
         for k, v, c in zip(keys, values, (False, True), strict=True)
     ]
-    out, lse = merge(*parts[0], *parts[1])
-    result = [out, lse]
+    out, lse = merge(*forwards[0], *forwards[1])
+    results = [out, lse]
     for k, v, c in zip(keys, values, (False, True), strict=True):
-        result += kernel.backward(grad, query, k, v, out, lse, scale=scale, causal=c)
-    return result
+        results += kernel.backward(grad, query, k, v, out, lse, scale=scale, causal=c)
+    return results
 
 
 def merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
-    """Return out and lse of queries over the union of two sets of keys, from those over each."""
-    share = torch.sigmoid(other_lse - lse).unsqueeze(-1).to(out.dtype)
-    return out.lerp(other, share), torch.logaddexp(lse, other_lse)
+    """Merge out and lse of the same queries over two sets of keys into those over their union."""
+    weight = torch.sigmoid(other_lse - lse).unsqueeze(-1).to(out.dtype)
+    return out.lerp(other, weight), torch.logaddexp(lse, other_lse)
 
 
 def _scores(query: Tensor, key: Tensor, scale: float, causal: bool) -> Tensor:
-    scores = (query @ _each_head(key, query).transpose(-1, -2)).to(
+    scores = (query @ _repeat_heads(key, query).transpose(-1, -2)).to(
         torch.promote_types(query.dtype, torch.float32)
     )
     scores = scores * scale
     if causal:
-        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-        scores = scores.masked_fill(later, -torch.inf)
+        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(future, -torch.inf)
     return scores
 
 
-def _each_head(values: Tensor, query: Tensor) -> Tensor:
-    """Repeat the heads of keys or values for the query heads that share them."""
+def _repeat_heads(values: Tensor, query: Tensor) -> Tensor:
+    """Repeat the heads of keys or values once for each query head that shares them."""
     return values.repeat_interleave(query.shape[1] // values.shape[1], 1)

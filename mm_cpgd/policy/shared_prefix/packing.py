@@ -1,4 +1,4 @@
-"""Prompts and their completions as one stream of tokens without padding, each prompt in it once."""
+"""Packing of prompts and completions into one sequence without padding, in which each prompt occurs once."""
 
 from __future__ import annotations
 
@@ -12,114 +12,115 @@ from mm_cpgd.policy.batch import EncodedPrompt
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where things lie in a stream of S tokens: first all P prefixes, then the completions, prompt by prompt.
+class PackedLayout:
+    """Arrangement of a packed sequence: first all P prefixes, then the completions, grouped by prompt.
 
     Attributes:
-        prefixes: (P,) tokens of each prefix.
-        groups: (P,) tokens of all completions of each prompt together.
-        completions: (N,) tokens of each completion, in stream order.
-        pad: (N · W,) for each place of the completions put into rows of W = max length, the token of the
-            completions' part of the stream that lies there; None where all are equally long.
-        unpad: (M,) for each token of the completions' part its place in those rows.
+        prefix_lengths: (P,) tokens of each prefix.
+        group_lengths: (P,) tokens of all completions of each prompt together.
+        completion_lengths: tokens of each completion, in packed order; those without tokens are left out.
+        pad: (N · W,) maps each position of a padded table, N completions by W = max length, to a token of the
+            completions; positions of padding map to any. None if all completions have the same length.
+        unpad: (M,) maps each token of the completions to its position in that table.
     """
 
-    prefixes: list[int]
-    groups: list[int]
-    completions: list[int]
+    prefix_lengths: list[int]
+    group_lengths: list[int]
+    completion_lengths: list[int]
     pad: Tensor | None = None
     unpad: Tensor | None = None
 
     @property
-    def shared(self) -> int:
-        """Tokens of all prefixes: where the completions' part begins."""
-        return sum(self.prefixes)
+    def prefix_tokens(self) -> int:
+        """Tokens of all prefixes together: the index at which the completions start."""
+        return sum(self.prefix_lengths)
 
     @property
     def width(self) -> int:
         """Tokens of the longest completion."""
-        return max(self.completions, default=0)
+        return max(self.completion_lengths, default=0)
 
 
 @dataclass(frozen=True)
-class Stream:
-    """What the language model reads, and where it says what.
+class PackedBatch:
+    """Input of the language model as one sequence of S tokens, and the outputs to read from it.
 
-    The last token of a completion is left out: nothing is predicted behind it.
+    The last token of a completion is left out: no token is predicted after it.
 
     Attributes:
         input_ids: (S,).
-        positions: (axes, S) that each completion would have alone behind its prompt.
-        layout: of the stream.
-        predicting: (Y,) the place in the stream whose hidden state predicts each completion token.
-        rows: (Y,) the row of each of these tokens, as the caller numbers its rows.
-        columns: (Y,) the place of each of these tokens in its completion.
+        positions: (axes, S); a completion has the positions that it would have alone after its prompt.
+        layout: arrangement of the sequence.
+        predictors: (Y,) for each completion token the index in the sequence whose hidden state predicts it.
+        rows: (Y,) the row of each completion token in the caller's (n, T) batch.
+        columns: (Y,) the column of each completion token in the caller's (n, T) batch.
     """
 
     input_ids: Tensor
     positions: Tensor
-    layout: Layout
-    predicting: Tensor
+    layout: PackedLayout
+    predictors: Tensor
     rows: Tensor
     columns: Tensor
 
 
-def join(prompts: Sequence[EncodedPrompt]) -> tuple[list[EncodedPrompt], Tensor]:
-    """Return each prompt once, in order of first appearance, and (n,) which of them each row has.
+def unique_prompts(prompts: Sequence[EncodedPrompt]) -> tuple[list[EncodedPrompt], Tensor]:
+    """Return each prompt once, in order of first appearance, and the index of each row's prompt (n,).
 
-    Rows have the same prompt when they hold the same object.
+    Rows have the same prompt if they hold the same object.
     """
-    numbers: dict[int, int] = {}
-    which = [numbers.setdefault(id(prompt), len(numbers)) for prompt in prompts]
-    own = dict(zip(which, prompts, strict=True))
-    return list(own.values()), torch.tensor(which)
+    indices: dict[int, int] = {}
+    prompt_of = [indices.setdefault(id(prompt), len(indices)) for prompt in prompts]
+    unique = dict(zip(prompt_of, prompts, strict=True))
+    return list(unique.values()), torch.tensor(prompt_of)
 
 
-def lay_out(prompts: Sequence[EncodedPrompt], prompt_of: Tensor, tokens: Tensor, mask: Tensor) -> Stream:
-    """Put P prompts and n completions into a stream.
+def pack(prompts: Sequence[EncodedPrompt], prompt_of: Tensor, tokens: Tensor, mask: Tensor) -> PackedBatch:
+    """Pack P prompts and n completions into one sequence.
 
     Args:
         prompts: P prompts.
-        prompt_of: (n,) which of them each completion belongs to.
+        prompt_of: (n,) index of each completion's prompt.
         tokens: (n, T) ids.
-        mask: (n, T) True where a token is the completion's own; those come first.
+        mask: (n, T) True where a token is the completion's own; True comes before False in each row.
     """
     order = prompt_of.argsort(stable=True)
     lengths = mask.sum(1)[order]
-    run = (lengths - 1).clamp(min=0)
+    packed = (lengths - 1).clamp(min=0)  # tokens of each completion that are in the sequence
     prefix = torch.tensor([len(prompt) for prompt in prompts])
-    following = torch.tensor([prompt.next_position for prompt in prompts])
-    owner, place = order.repeat_interleave(run), _counting(run)
-    groups = torch.zeros_like(prefix).index_add(0, prompt_of[order], run)
-    rows, columns = order.repeat_interleave(lengths), _counting(lengths)
-    starts = int(prefix.sum()) + run.cumsum(0) - run
-    # A completion's first token is predicted at its prefix' last one, the others one place before their own.
-    predicting = torch.where(
+    next_position = torch.tensor([prompt.next_position for prompt in prompts])
+    row, column = order.repeat_interleave(packed), _ranges(packed)
+    groups = torch.zeros_like(prefix).index_add(0, prompt_of[order], packed)
+    rows, columns = order.repeat_interleave(lengths), _ranges(lengths)
+    starts = int(prefix.sum()) + packed.cumsum(0) - packed
+    # The last prefix token predicts the first completion token; each completion token predicts the next one.
+    predictors = torch.where(
         columns == 0, prefix.cumsum(0)[prompt_of[rows]] - 1, starts.repeat_interleave(lengths) + columns - 1
     )
-    behind = (following[prompt_of[owner]] + place).expand(prompts[0].positions.shape[0], -1)
-    return Stream(
-        input_ids=torch.cat([*(prompt.input_ids for prompt in prompts), tokens[owner, place]]),
-        positions=torch.cat([*(prompt.positions for prompt in prompts), behind], 1),
-        layout=_layout(prefix, groups, run),
-        predicting=predicting,
+    positions = (next_position[prompt_of[row]] + column).expand(prompts[0].positions.shape[0], -1)
+    return PackedBatch(
+        input_ids=torch.cat([*(prompt.input_ids for prompt in prompts), tokens[row, column]]),
+        positions=torch.cat([*(prompt.positions for prompt in prompts), positions], 1),
+        layout=packed_layout(prefix, groups, packed),
+        predictors=predictors,
         rows=rows,
         columns=columns,
     )
 
 
-def _layout(prefix: Tensor, groups: Tensor, run: Tensor) -> Layout:
-    run = run[run > 0]
+def packed_layout(prefixes: Tensor, groups: Tensor, completions: Tensor) -> PackedLayout:
+    """Compute the layout from the lengths of prefixes (P,), of groups (P,) and of packed completions (n,)."""
+    completions = completions[completions > 0]
     pad = unpad = None
-    if len(run) and int(run.min()) < int(run.max()):
-        width = int(run.max())
-        inside = torch.arange(width) < run.unsqueeze(1)
+    if len(completions) and int(completions.min()) < int(completions.max()):
+        width = int(completions.max())
+        inside = torch.arange(width) < completions.unsqueeze(1)
         unpad = inside.flatten().nonzero().squeeze(1)
         pad = torch.zeros(inside.numel(), dtype=torch.long).index_copy(0, unpad, torch.arange(len(unpad)))
-    return Layout(prefix.tolist(), groups.tolist(), run.tolist(), pad, unpad)
+    return PackedLayout(prefixes.tolist(), groups.tolist(), completions.tolist(), pad, unpad)
 
 
-def _counting(lengths: Tensor) -> Tensor:
-    """Return 0 … l-1 for each length l, one after the other."""
+def _ranges(lengths: Tensor) -> Tensor:
+    """Concatenate 0 … l-1 for each length l."""
     ends = lengths.cumsum(0)
     return torch.arange(int(lengths.sum())) - (ends - lengths).repeat_interleave(lengths)

@@ -1,0 +1,45 @@
+"""Measurements that a side reports: seconds by phase, and memory before and at the peak of the work."""
+
+from __future__ import annotations
+
+import json
+import resource
+from pathlib import Path
+
+import torch
+
+MIB = 1024**2
+
+
+class Memory:
+    """Peak memory in MiB: of the GPU's allocator where there is one, else of this process."""
+
+    def __init__(self) -> None:
+        self.before = 0.0
+        self.peak = 0.0
+
+    def loaded(self) -> None:
+        """Record the memory in use once model and data are loaded, before the work begins."""
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+            self.before = torch.cuda.memory_allocated() / MIB
+        else:
+            self.before = _resident()
+
+    def worked(self) -> None:
+        """Record the peak after the last iteration."""
+        if torch.cuda.is_available():
+            self.peak = torch.cuda.max_memory_allocated() / MIB
+        else:
+            self.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _resident() -> float:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize() / MIB
+
+
+def finish(seconds: list[float], phases: dict[str, list[float]], memory: Memory) -> None:
+    """Print the report as the last line."""
+    report = {"seconds": seconds, "phases": phases, "before": memory.before, "peak": memory.peak}
+    print(json.dumps(report), flush=True)

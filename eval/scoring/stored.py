@@ -1,0 +1,197 @@
+"""Scoring of stored predictions into a result folder (``mm-cpgd score``). No model, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data import Example
+from eval.benchmark import Benchmark, DataSource, Response, ScoredRow
+from eval.benchmarks import find_benchmark
+from eval.predictions import read_predictions
+from eval.results import (
+    SUMMARY,
+    EvalResult,
+    data_fingerprint,
+    file_fingerprint,
+    package_versions,
+    read_result,
+    write_result,
+)
+from eval.scoring.score import Progress, checked_protocols, score_responses, silent, unmatched_ids
+from mm_cpgd.errors import UserError
+
+if TYPE_CHECKING:
+    from eval.scoring.judge import Judge
+
+
+@dataclass(frozen=True)
+class StoredPredictions:
+    """Stored predictions and the questions to score them on, loaded and checked.
+
+    Attributes:
+        benchmark: found by its name.
+        examples: the questions.
+        responses: the predictions.
+        protocols: the first one is the headline protocol.
+        settings: to be stored with the result.
+        flags: one line for each mismatch between questions and predictions.
+    """
+
+    benchmark: Benchmark
+    examples: Sequence[Example]
+    responses: Sequence[Response]
+    protocols: Sequence[str]
+    settings: Mapping[str, Any]
+    flags: Sequence[str]
+
+
+def score(
+    benchmark: str,
+    predictions: str | Path,
+    *,
+    output: str | Path,
+    data: str | Path | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+    protocols: Sequence[str] = ("official",),
+    only_answered: bool = False,
+    overwrite: bool = False,
+    judge: Judge | None = None,
+    progress: Progress = silent,
+) -> EvalResult:
+    """Score a file of stored predictions, write the result and return it.
+
+    Args:
+        benchmark: a name, or ``path/to/file.py``.
+        predictions: file of predictions.
+        output: result folder.
+        data: the questions, in the layout that the benchmark publishes; None for the hub.
+        split: of the data.
+        limit: maximum number of questions, taken from the start.
+        protocols: of ``official``, ``verifier``, ``judge``; the first one is the headline protocol.
+        only_answered: exclude questions without a prediction, with a flag that says so.
+        overwrite: replace an existing result.
+        judge: for the protocol judge.
+        progress: opens a progress display for a title.
+
+    Raises:
+        UserError: unknown benchmark or protocol, an existing result, no judge or a judge that refused.
+        DataError: data or predictions cannot be used.
+    """
+    stored = load_predictions(
+        benchmark, predictions, output, protocols=protocols, data=data, split=split, limit=limit,
+        only_answered=only_answered, overwrite=overwrite,
+    )  # fmt: skip
+    rows = score_stored(stored, judge=judge, progress=progress)
+    if judge is not None:
+        judge.raise_if_refused()
+    write_scores(stored, rows, output, judge=judge)
+    return read_result(output)
+
+
+def load_predictions(
+    benchmark: str,
+    predictions: str | Path,
+    output: str | Path,
+    *,
+    protocols: Sequence[str],
+    data: str | Path | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+    only_answered: bool = False,
+    overwrite: bool = False,
+) -> StoredPredictions:
+    """Load predictions and questions, and check that they can be scored into ``output``.
+
+    Arguments and exceptions as for ``score``.
+    """
+    names = checked_protocols(protocols)
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit {limit} must be at least 1")
+    found = find_benchmark(benchmark)
+    if (Path(output) / SUMMARY).exists() and not overwrite:
+        raise UserError(f"{output} already contains a result; name another --output, or add --overwrite")
+    path = None if data is None else str(data)
+    responses = read_predictions(predictions, found)
+    examples = found.load(DataSource(path, split, limit))
+    asked, flags = _select(examples, responses, only_answered, limit)
+    settings = {
+        "benchmark": benchmark,
+        "data": path,
+        "split": split,
+        "limit": limit,
+        "only_answered": only_answered,
+        "data_fingerprint": data_fingerprint(asked),
+        "predictions": str(predictions),
+        "predictions_fingerprint": file_fingerprint(predictions),
+        "protocols": names,
+    }
+    return StoredPredictions(found, asked, responses, names, settings, flags)
+
+
+def score_stored(
+    stored: StoredPredictions,
+    *,
+    judge: Judge | None = None,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> list[ScoredRow]:
+    """Score loaded predictions.
+
+    Args:
+        stored: from ``load_predictions``.
+        judge: for the protocol judge.
+        workers: rows scored concurrently; None for one per core, with a judge as many as its endpoint allows.
+        progress: opens a progress display for a title.
+
+    Raises:
+        UserError, DataError: as ``score_responses``.
+    """
+    ask = None if judge is None else judge.ask
+    if judge is not None and workers is None:
+        workers = judge.endpoint.concurrency
+    with progress(f"{'scoring' if judge is None else 'judging'} {stored.benchmark.name}") as report:
+        return score_responses(
+            stored.benchmark, stored.examples, stored.responses, stored.protocols,
+            ask=ask, progress=report, workers=workers,
+        )  # fmt: skip
+
+
+def write_scores(
+    stored: StoredPredictions,
+    rows: Sequence[ScoredRow],
+    output: str | Path,
+    *,
+    judge: Judge | None = None,
+) -> dict[str, Any]:
+    """Write scored predictions as a result, and return its summary. Raises ``UserError``."""
+    judged_by = {} if judge is None else {"judge": judge.settings()}
+    settings = {**stored.settings, **judged_by, "packages": package_versions()}
+    return write_result(output, stored.benchmark, rows, settings, flags=stored.flags)
+
+
+def _select(
+    examples: Sequence[Example], responses: Sequence[Response], only_answered: bool, limit: int | None
+) -> tuple[list[Example], list[str]]:
+    """Return the questions to score, and one line for each mismatch between questions and predictions."""
+    answered = {one.id for one in responses}
+    kept = [one for one in examples if one.id in answered or not only_answered]
+    flags = []
+    if only_answered and len(kept) < len(examples):
+        flags.append(f"only the {len(kept):,} questions with a response were scored, of {len(examples):,}")
+    elif not answered >= {one.id for one in kept}:
+        flags.append(
+            "some questions have no response; if the predictions cover only a part of the data, select that "
+            "part by --data, --split or --limit, or add --only-answered"
+        )
+    others = unmatched_ids(examples, responses)
+    # With a limit, responses to the questions beyond it are expected.
+    if others and limit is None:
+        flags.append(
+            f"responses to {len(others):,} ids that are not in the data were ignored, first {others[0]!r}"
+        )
+    # If nothing matches, the error of ``match`` is clearer than one about an empty list.
+    return kept or list(examples), flags

@@ -1,0 +1,257 @@
+"""``mm-cpgd eval`` from the command line to the result folder."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from mm_cpgd.cli.main import main
+
+Run = Callable[..., str]
+
+BENCHMARK = """
+from data import Example, read_rows
+from data.images import image_ref
+from eval.benchmark import Benchmark
+from rewards import Status, Verdict
+from pathlib import Path
+
+def load(source):
+    folder = Path(source.path)
+    rows = [row.values for row in read_rows(folder / "rows.jsonl")]
+    return [
+        Example(row["id"], row["question"], row["answer"], pictures(row, folder))
+        for row in rows[: source.limit]
+    ]
+
+def pictures(row, folder):
+    return tuple(image_ref(one, folder=folder) for one in row["images"])
+
+def official(example, response):
+    right = float(len(response.text) % 2)
+    return Verdict(right, Status.CORRECT if right else Status.WRONG, response.text[:5])
+
+def prompt(example):
+    return example.question + " Say it."
+
+benchmark = Benchmark("own", "nowhere", load, prompt, official, max_new_tokens=4)
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A user's own benchmark: five rows, four of them with a picture."""
+    (tmp_path / "own.py").write_text(BENCHMARK)
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    rows = []
+    for number in range(5):
+        images = [f"{number}.png"] if number else []
+        rows.append({"id": f"q{number}", "question": f"How many {number}?", "answer": "3", "images": images})
+        if number:
+            Image.new("RGB", (56 + number, 56), (number, 0, 0)).save(folder / f"{number}.png")
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return tmp_path
+
+
+@pytest.fixture
+def run(
+    own: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Run:
+    """Run ``mm-cpgd eval`` on it; return what was printed."""
+    monkeypatch.chdir(own)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(own / "cache"))
+
+    def call(*arguments: object, model: bool = True, status: int = 0) -> str:
+        given = ["--model", tiny_folder, "--benchmark", "own.py", "--data", "rows"] if model else []
+        monkeypatch.setattr(sys, "argv", ["mm-cpgd", "eval", *map(str, [*given, *arguments])])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        printed = capfd.readouterr()
+        assert (caught.value.code or 0) == status, printed.err
+        assert "Traceback" not in printed.err
+        return printed.err if status else printed.out
+
+    return call
+
+
+def summary(folder: str) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(Path(folder, "summary.json").read_text())
+    return read
+
+
+def rows(folder: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(folder, "rows.jsonl").read_text().splitlines()]
+
+
+def test_a_run_is_stored_with_all_that_decides_it(run: Run, tiny_folder: Path) -> None:
+    printed = run("--output", "out", "--max-pixels", "6000", "--system-prompt", "Look.", "--limit", "4")
+    assert "out/report.html" in printed
+    assert Path("out/report.html").stat().st_size > 10_000
+    found = summary("out/own")
+    assert found["overall"]["total"] == 4
+    settings = found["settings"]
+    assert settings["model"] == str(tiny_folder)
+    assert len(settings["model_id"]) == 16
+    expected = {
+        "benchmark": "own.py", "data": "rows", "limit": 4, "samples": 1, "temperature": 0, "seed": 0,
+        "protocols": ["official", "verifier"], "max_new_tokens": 4, "max_pixels": 6000, "min_pixels": None,
+        "system_prompt": "Look.", "dtype": "float32", "control": None, "first_prompt": "How many 0? Say it.",
+    }  # fmt: skip
+    assert {name: settings[name] for name in expected} == expected
+    assert settings["packages"]["transformers"]
+    assert "--system-prompt Look." in settings["command"]
+    assert settings["generation"]["from_cache"] == 0
+    assert [row["tokens"] for row in rows("out/own")] == [4, 4, 4, 4]
+    assert [row["finished"] for row in rows("out/own")] == [False] * 4
+
+
+def test_a_second_run_generates_only_what_changed(run: Run, own: Path) -> None:
+    run("--output", "out")
+    before = rows("out/own")
+    Image.new("RGB", (80, 80), "blue").save(own / "rows" / "2.png")
+    assert "5 responses (4 from the cache)" in run("--output", "out")
+    changed = [new["id"] for old, new in zip(before, rows("out/own"), strict=True) if old != new]
+    assert changed in ([], ["q2"])
+    assert "5 responses (0 from the cache)" in run("--output", "out", "--no-cache")
+
+
+def test_a_damaged_cache_is_mended_by_generating_again(run: Run, own: Path) -> None:
+    run("--output", "out")
+    before = rows("out/own")
+    (file,) = (own / "cache" / "mm-cpgd" / "answers").iterdir()
+    lines = [line for line in file.read_text().splitlines() if line]
+    lies = lines[0].replace('"tokens": 4', '"tokens": 3')
+    file.write_text("\n".join([lies, lines[1][: len(lines[1]) // 2], *lines[2:]]))
+    assert "5 responses (3 from the cache)" in run("--output", "out")
+    assert rows("out/own") == before
+
+
+def test_controls_lie_beside_their_result_and_say_what_they_cost(run: Run) -> None:
+    printed = run("--output", "out", "--control", "blank,shuffled")
+    assert "Controls: accuracy" in printed
+    for name in ("blank", "shuffled"):
+        found = summary(f"out/own-{name}")
+        assert found["settings"]["control"] == name
+        # The row without a picture is no part of the question whether the model looks.
+        assert [row["id"] for row in rows(f"out/own-{name}")] == ["q1", "q2", "q3", "q4"]
+        cost = found["control"]["protocols"]["official"]
+        own_scores = [row["score"] for row in rows("out/own")[1:]]
+        scores = [row["score"] for row in rows(f"out/own-{name}")]
+        assert cost["n"] == 4
+        assert cost["accuracy"] == sum(own_scores) / 4
+        assert cost["drop"] == (sum(own_scores) - sum(scores)) / 4
+        assert cost["interval"][0] <= cost["drop"] <= cost["interval"][1]
+    assert "control" not in summary("out/own")
+
+
+def test_a_stored_result_can_be_repeated_from_itself_alone(run: Run) -> None:
+    options = ["--temperature", "1", "--seed", "5", "--samples", "2", "--system-prompt", "Look."]
+    run("--output", "out", "--top-p", "0.9", *options)
+    printed = run("--like", "out/own", "--no-cache", model=False)
+    assert "0 responses changed" in printed
+    assert "! changed" not in printed
+    assert rows("out/own-again/own") == rows("out/own")
+    again, before = summary("out/own-again/own")["settings"], summary("out/own")["settings"]
+    different = {name for name in before if before[name] != again[name]}
+    assert different <= {"command", "generation"}
+
+
+def test_a_repetition_says_what_is_not_as_it_was(run: Run, own: Path) -> None:
+    run("--output", "out")
+    Image.new("RGB", (80, 80), "blue").save(own / "rows" / "2.png")
+    printed = run("--like", "out/own/summary.json", "--output", "again", model=False)
+    assert "changed: images fingerprint" in printed
+    assert "data fingerprint" not in printed
+
+
+def test_a_picture_that_is_gone_is_flagged_and_ends_nothing(run: Run, own: Path) -> None:
+    (own / "rows" / "3.png").unlink()
+    printed = run("--output", "out", "--control", "shuffled")
+    assert "1 of 5 could not be asked" in printed
+    found = summary("out/own")
+    assert any("3.png" in flag for flag in found["flags"])
+    assert found["missing"]["count"] == 1
+    (lost,) = (row for row in rows("out/own") if row["missing"])
+    assert lost["id"] == "q3"
+    assert "could not be asked" in lost["reason"]
+    assert "3.png" in lost["reason"]
+    assert lost["score"] == 0
+
+
+def test_one_folder_serves_several_benchmarks(run: Run, own: Path) -> None:
+    (own / "rows").rename(own / "own")
+    run("--output", "out", "--data", ".", "--limit", "2")
+    assert summary("out/own")["settings"]["data"] == "own"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--samples", "3"], ["--temperature"]),
+        (["--temperature", "-1"], ["--temperature"]),
+        (["--top-p", "2"], ["--top-p 2"]),
+        (["--limit", "0"], ["--limit"]),
+        (["--protocol", "oficial"], ["oficial", "official"]),
+        (["--protocol", "judge"], ["mm-cpgd score --protocol judge"]),
+        (["--control", "blanc"], ["blanc", "blank"]),
+        (["--model", "./no/such"], ["./no/such"]),
+        (["--min-pixels", "9000", "--max-pixels", "4000"], ["9,000", "4,000"]),
+        (["--benchmark", "mathvison"], ["mathvison", "mathvision"]),
+        (["--endpoint", "here"], ["here", "http://"]),
+        (["--engine", "vlm"], ["--engine", "'vlm'", "vllm"]),
+        (["--dtype", "float8"], ["--dtype", "float8", "bfloat16"]),
+        (["--cache", "own.py/x"], ["--no-cache"]),
+    ],
+)
+def test_a_mistake_is_one_message(run: Run, options: list[str], says: list[str]) -> None:
+    message = run("--output", "out", *options, status=2)
+    assert message.count("mm-cpgd: ") == 1
+    assert all(part in message for part in says), message
+    assert not Path("out").exists()
+
+
+def test_a_repetition_with_other_settings_is_refused(run: Run) -> None:
+    run("--output", "out", "--limit", "2")
+    for option in (["--seed", "3"], ["--max-new-tokens", "9"], ["--protocol", "verifier"], ["--limit", "2"]):
+        assert f"{option[0]} would change" in run("--like", "out/own", *option, model=False, status=2)
+    assert "no summary.json" in run("--like", "out", model=False, status=2)
+
+
+def test_a_model_and_a_benchmark_must_be_named(run: Run) -> None:
+    assert "--benchmark" in run("--model", "x", model=False, status=2)
+    assert "--model" in run("--benchmark", "own.py", model=False, status=2)
+
+
+def test_ctrl_c_keeps_what_is_answered(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from eval.generate.local import LocalGenerator
+
+    real = LocalGenerator._sample
+
+    def interrupted(self: Any, asked: Any, sampling: Any) -> Any:
+        monkeypatch.setattr(LocalGenerator, "_sample", stop)
+        return real(self, asked, sampling)
+
+    def stop(self: Any, asked: Any, sampling: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalGenerator, "_sample", interrupted)
+    assert "the same command resumes" in run("--output", "out", "--batch", "3", status=130)
+    monkeypatch.setattr(LocalGenerator, "_sample", real)
+    assert "5 responses (3 from the cache)" in run("--output", "out", "--batch", "3")
+
+
+def test_a_server_is_evaluated_without_torch(own: Path) -> None:
+    code = (
+        "import sys, mm_cpgd.cli.evaluate, eval.run, eval.settings, eval.generate.server; "
+        "sys.exit(' '.join(name for name in ('torch', 'transformers') if name in sys.modules) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,30 @@
+"""``mm-cpgd study``: the grid that is run, and the guard's table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from typer.testing import CliRunner
+
+from mm_cpgd.cli.study import study_app
+from mm_cpgd.study import run as running
+from mm_cpgd.study.grid import QUICK
+from tests.fakes.study import fill_for_guard
+
+
+def test_the_command_runs_the_requested_grid(tmp_path, monkeypatch):
+    requested = []
+    monkeypatch.setattr(
+        running, "run_study", lambda grid, folder, jobs, *_: requested.append((grid, folder, jobs))
+    )
+    options = ["stability", "--quick", "--seeds", "4-5", "--jobs", "3", "--output", str(tmp_path), "a.b=1"]
+    assert CliRunner().invoke(study_app, options).exit_code == 0
+    assert requested == [(replace(QUICK, seeds=(4, 5), changes=("a.b=1",)), tmp_path, 3)]
+
+
+def test_the_command_prints_the_shares(tmp_path):
+    fill_for_guard(tmp_path)
+    result = CliRunner().invoke(study_app, ["guard", str(tmp_path), "--no-again"])
+    assert result.exit_code == 0
+    assert "0/4 = 0 %" in result.output
+    assert "collapsing runs with an alarm before the loss" in result.output

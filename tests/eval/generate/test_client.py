@@ -1,0 +1,266 @@
+"""The chat client against a small server: what is asked again, what is told, what is counted."""
+
+from __future__ import annotations
+
+import base64
+import io
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from eval.generate.client import Endpoint, EndpointError, RateLimiter, Reply, Usage, image_content
+from tests.fakes.chat_server import Answer, Stub, said, stub_server
+
+QUESTION = [{"role": "user", "content": "How many?"}]
+
+
+class Clock:
+    """Time that passes only by waiting; notes what was waited."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.waits: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.waits.append(seconds)
+
+
+def endpoint(stub: Stub, clock: Clock | None = None, **options: Any) -> Endpoint:
+    """An endpoint that waits in no time."""
+    clock = clock or Clock()
+    return Endpoint(stub.url, "tiny", **{"clock": clock, "sleep": clock.sleep, "timeout": 5.0, **options})
+
+
+def test_a_reply_carries_text_end_and_tokens() -> None:
+    with stub_server(said("four")) as stub:
+        assert endpoint(stub).chat(QUESTION) == Reply("four", True, 7, 3)
+        assert stub.paths == ["/v1/chat/completions"]
+
+
+def test_what_is_sent_is_model_messages_and_sampling_as_given() -> None:
+    with stub_server(said("four")) as stub:
+        endpoint(stub).chat(QUESTION, temperature=0.5, seed=3)
+    assert stub.asked == [{"model": "tiny", "messages": QUESTION, "temperature": 0.5, "seed": 3}]
+
+
+def test_the_key_travels_as_a_bearer_token() -> None:
+    with stub_server(said("four")) as stub:
+        endpoint(stub, api_key="sk-1").chat(QUESTION)
+        endpoint(stub).chat(QUESTION)
+    assert [headers.get("Authorization") for headers in stub.headers] == ["Bearer sk-1", None]
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+def test_a_reply_that_was_cut_off_is_not_finished(reason: str) -> None:
+    with stub_server(said("fo", reason)) as stub:
+        assert not endpoint(stub).chat(QUESTION).finished
+
+
+def test_a_server_that_names_no_reason_has_finished() -> None:
+    with stub_server(said("four", None)) as stub:
+        assert endpoint(stub).chat(QUESTION).finished
+
+
+def test_content_null_is_an_empty_text() -> None:
+    with stub_server(said(None, "length")) as stub:
+        assert endpoint(stub).chat(QUESTION) == Reply("", False, 7, 3)
+
+
+def test_content_in_parts_is_joined() -> None:
+    parts = [{"type": "text", "text": "fo"}, {"type": "text", "text": "ur"}]
+    with stub_server(Answer({"choices": [{"message": {"content": parts}}]})) as stub:
+        assert endpoint(stub).chat(QUESTION) == Reply("four", True, None, None)
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 529])
+def test_what_may_pass_is_asked_again(status: int) -> None:
+    with stub_server(Answer({}, status), said("four")) as stub:
+        assert endpoint(stub).chat(QUESTION).text == "four"
+    assert len(stub.asked) == 2
+
+
+@pytest.mark.parametrize(("status", "setup"), [(400, False), (401, True), (403, True), (404, True)])
+def test_a_mistake_is_told_at_once(status: int, setup: bool) -> None:
+    with (
+        stub_server(Answer({"error": "no such model"}, status)) as stub,
+        pytest.raises(EndpointError, match=f"status {status}: .*no such model.*; ") as caught,
+    ):
+        endpoint(stub).chat(QUESTION)
+    assert (caught.value.status, caught.value.setup, len(stub.asked)) == (status, setup, 1)
+
+
+def test_a_redirect_is_told_and_not_followed() -> None:
+    with (
+        stub_server(Answer({}, 302, {"Location": "/elsewhere"})) as stub,
+        pytest.raises(EndpointError, match="status 302"),
+    ):
+        endpoint(stub).chat(QUESTION)
+    assert len(stub.asked) == 1
+
+
+def test_the_key_is_in_no_message() -> None:
+    with (
+        stub_server(Answer({"error": "wrong key sk-secret"}, 401)) as stub,
+        pytest.raises(EndpointError) as caught,
+    ):
+        endpoint(stub, api_key="sk-secret").chat(QUESTION)
+    assert "sk-secret" not in str(caught.value)
+
+
+def test_back_off_is_drawn_below_a_bound_that_doubles_up_to_the_longest() -> None:
+    clock = Clock()
+    with stub_server(Answer({}, 500)) as stub, pytest.raises(EndpointError, match="7 attempts"):
+        endpoint(stub, clock, max_retries=6, first_wait=1.0, longest_wait=10.0).chat(QUESTION)
+    assert len(stub.asked) == 7
+    assert all(0 <= wait <= bound for wait, bound in zip(clock.waits, [1, 2, 4, 8, 10, 10], strict=True))
+    assert len(set(clock.waits)) == 6
+
+
+def test_retry_after_in_seconds_is_waited() -> None:
+    clock = Clock()
+    limited = Answer({}, 429, {"Retry-After": "17"})
+    with stub_server(limited, said("four")) as stub:
+        endpoint(stub, clock, first_wait=0.001).chat(QUESTION)
+    assert clock.waits[0] == 17
+
+
+def test_retry_after_as_a_date_is_waited() -> None:
+    clock = Clock()
+    date = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=30), usegmt=True)
+    with stub_server(Answer({}, 503, {"Retry-After": date}), said("four")) as stub:
+        endpoint(stub, clock, first_wait=0.001).chat(QUESTION)
+    assert 25 < clock.waits[0] <= 30
+
+
+def test_a_nonsense_retry_after_falls_back_to_the_back_off() -> None:
+    clock = Clock()
+    with stub_server(Answer({}, 429, {"Retry-After": "soon"}), said("four")) as stub:
+        endpoint(stub, clock, first_wait=0.5).chat(QUESTION)
+    assert 0 <= clock.waits[0] <= 0.5
+
+
+def test_a_server_cannot_ask_for_a_day() -> None:
+    clock = Clock()
+    with stub_server(Answer({}, 429, {"Retry-After": "86400"}), said("four")) as stub:
+        endpoint(stub, clock).chat(QUESTION)
+    assert clock.waits[0] == 600
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"<html>busy</html>", "JSON"),
+        (b'{"choices": [{"mess', "JSON"),
+        ({"error": {"message": "overloaded"}}, "choices: .*overloaded"),
+        ({"choices": []}, "choices"),
+        ({"choices": [{"finish_reason": "stop"}]}, "message"),
+        ({"choices": [{"message": {"content": 4}}]}, "content"),
+        (b"\xff\xfe", "not a chat completion"),
+    ],
+)
+def test_an_unreadable_reply_is_asked_again_and_then_told(body: Any, why: str) -> None:
+    with stub_server(Answer(body)) as stub, pytest.raises(EndpointError, match=why):
+        endpoint(stub, max_retries=1).chat(QUESTION)
+    assert len(stub.asked) == 2
+
+
+def test_a_lost_connection_is_asked_again() -> None:
+    with stub_server(Answer(hang_up=True), said("four")) as stub:
+        assert endpoint(stub).chat(QUESTION).text == "four"
+
+
+def test_a_time_out_is_asked_again_and_then_told() -> None:
+    with (
+        stub_server(Answer({}, delay=0.5)) as stub,
+        pytest.raises(EndpointError, match=r"within 0.05 s .*2 attempts"),
+    ):
+        endpoint(stub, timeout=0.05, max_retries=1).chat(QUESTION)
+
+
+def test_nobody_listening_is_told() -> None:
+    with stub_server() as stub:
+        pass
+    with pytest.raises(EndpointError, match="no connection"):
+        endpoint(stub, max_retries=0).chat(QUESTION)
+
+
+def test_usage_adds_up_over_threads() -> None:
+    with stub_server(said("four")) as stub, ThreadPoolExecutor(4) as threads:
+        client = endpoint(stub)
+        list(threads.map(lambda _: client.chat(QUESTION), range(20)))
+    assert client.usage == Usage(20, 140, 60)
+
+
+def test_no_more_requests_are_under_way_than_allowed() -> None:
+    answer = said("four")
+    answer.delay = 0.03
+    with stub_server(answer) as stub, ThreadPoolExecutor(8) as threads:
+        client = endpoint(stub, concurrency=2)
+        list(threads.map(lambda _: client.chat(QUESTION), range(8)))
+    assert stub.most_at_once == 2
+
+
+def test_requests_keep_their_pace() -> None:
+    with stub_server(said("four")) as stub, ThreadPoolExecutor(4) as threads:
+        client = Endpoint(stub.url, "tiny", requests_per_minute=1200)
+        list(threads.map(lambda _: client.chat(QUESTION), range(5)))
+    assert max(stub.times) - min(stub.times) >= 4 * 0.05 - 0.02
+
+
+def test_a_pace_spaces_its_callers_evenly() -> None:
+    clock, passed = Clock(), []
+    pace = RateLimiter(30, clock=clock, sleep=clock.sleep)
+    for _ in range(3):
+        pace.wait()
+        passed.append(clock.now)
+    assert passed == [100, 102, 104]
+
+
+def test_a_pace_that_was_idle_owes_nothing() -> None:
+    clock = Clock()
+    pace = RateLimiter(60, clock=clock, sleep=clock.sleep)
+    pace.wait()
+    clock.now += 50
+    pace.wait()
+    assert clock.now == 150
+
+
+def test_holding_a_pace_holds_every_caller() -> None:
+    clock = Clock()
+    pace = RateLimiter(None, clock=clock, sleep=clock.sleep)
+    pace.pause(9)
+    pace.wait()
+    assert clock.now == 109
+
+
+def test_an_image_travels_without_loss() -> None:
+    image = Image.new("RGB", (3, 2), (1, 2, 3))
+    url = image_content(image)["image_url"]["url"]
+    head, data = url.split(",")
+    assert head == "data:image/png;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(data))).tobytes() == image.tobytes()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"base_url": "localhost:8000"},
+        {"concurrency": 0},
+        {"max_retries": -1},
+        {"requests_per_minute": 0},
+        {"timeout": 0},
+    ],
+)
+def test_an_impossible_setting_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(
+        EndpointError, match=next(iter(options.values())) if "base_url" in options else "must be"
+    ):
+        Endpoint(**{"base_url": "http://here/v1", "model": "tiny", **options})

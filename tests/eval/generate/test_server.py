@@ -1,0 +1,173 @@
+"""A server answers: what it is sent, what of its failures counts, and when it is given up."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from data import DataError, ImageRef
+from eval.generate.client import EndpointError, Reply
+from eval.generate.generate import Decoding, Question, generate_responses
+from eval.generate.server import ServerGenerator
+
+Behaviour = Callable[[str], Reply]
+
+
+class Server:
+    """Stands for an endpoint; ``behave`` answers the text of the last message."""
+
+    def __init__(self, behave: Behaviour = lambda text: Reply(f"to {text}", True, 5, 2)) -> None:
+        self.behave = behave
+        self.model, self.url, self.concurrency = "m", "http://here/v1/chat/completions", 3
+        self.sent: list[tuple[list[dict[str, Any]], dict[str, Any]]] = []
+        self.lock = threading.Lock()
+
+    def chat(self, messages: list[dict[str, Any]], **sampling: Any) -> Reply:
+        with self.lock:
+            self.sent.append((messages, sampling))
+        return self.behave("".join(part.get("text", "") for part in messages[-1]["content"]))
+
+
+def generator(server: Server, **options: Any) -> ServerGenerator:
+    endpoint: Any = server
+    return ServerGenerator(endpoint, **options)
+
+
+def picture(width: int, height: int, colour: str = "red") -> ImageRef:
+    return ImageRef(colour, lambda: Image.new("RGB", (width, height), colour))
+
+
+def sent_image(part: dict[str, Any]) -> Image.Image:
+    url = part["image_url"]["url"]
+    assert url.startswith("data:image/png;base64,")
+    return Image.open(io.BytesIO(base64.b64decode(url.split(",")[1])))
+
+
+def test_text_and_images_are_sent_in_their_order_behind_the_system_prompt() -> None:
+    server = Server()
+    row = Question("a", "Is <image2> or <image1> red?", (picture(4, 2), picture(2, 6, "blue")), "Think.")
+    (found,) = generate_responses([row], generator(server), Decoding(9)).responses
+    assert (found.text, found.finished, found.tokens) == ("to Is  or  red?", True, 2)
+    ((messages, sampling),) = server.sent
+    assert messages[0] == {"role": "system", "content": "Think."}
+    parts = messages[1]["content"]
+    assert [part["type"] for part in parts] == ["text", "image_url", "text", "image_url", "text"]
+    blue = sent_image(parts[1])
+    assert (blue.size, blue.getpixel((0, 0))) == ((2, 6), (0, 0, 255))
+    assert sampling == {"max_tokens": 9, "temperature": 0}
+
+
+def test_drawn_samples_are_sent_with_their_own_seeds() -> None:
+    server = Server()
+    generate_responses([Question("a", "?")], generator(server), Decoding(9, 0.5, 0.9, seed=4), samples=3)
+    options = [sampling for _, sampling in server.sent]
+    assert {(one["max_tokens"], one["temperature"], one["top_p"]) for one in options} == {(9, 0.5, 0.9)}
+    seeds = {one["seed"] for one in options}
+    assert len(seeds) == 3
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+@pytest.mark.parametrize(
+    ("limits", "size"),
+    [
+        ({}, (40, 10)),
+        ({"max_pixels": 400}, (40, 10)),
+        ({"max_pixels": 100}, (20, 5)),
+        ({"min_pixels": 1600}, (80, 20)),
+        ({"min_pixels": 100, "max_pixels": 1000}, (40, 10)),
+    ],
+)
+def test_images_are_scaled_to_the_area_that_was_asked_for(
+    limits: dict[str, int], size: tuple[int, int]
+) -> None:
+    server = Server()
+    generate_responses([Question("a", "?", (picture(40, 10),))], generator(server, **limits), Decoding(9))
+    assert sent_image(server.sent[0][0][0]["content"][0]).size == size
+
+
+def test_few_questions_are_under_way_at_any_time() -> None:
+    begun: list[str] = []
+
+    def row(number: int) -> Question:
+        def load() -> Image.Image:
+            begun.append(str(number))
+            return Image.new("RGB", (2, 2))
+
+        return Question(str(number), str(number), (ImageRef("drawn", load),))
+
+    gate = threading.Event()
+
+    def slow(text: str) -> Reply:
+        assert gate.wait(10)
+        return Reply(text, True)
+
+    rows = [row(i) for i in range(60)]
+    seen: list[set[str]] = []
+
+    def let_go() -> None:
+        seen.append(set(begun))
+        gate.set()
+
+    threading.Timer(0.3, let_go).start()
+    found = generate_responses(rows, generator(Server(slow)), Decoding(9))
+    assert [one.text for one in found.responses] == [str(i) for i in range(60)]
+    # Three requests at a time, and two more that are made ready.
+    assert seen == [{str(i) for i in range(5)}]
+
+
+def test_a_question_that_the_server_refuses_costs_itself_alone() -> None:
+    def picky(text: str) -> Reply:
+        if int(text) % 2:
+            raise EndpointError("status 400: too long", status=400)
+        return Reply(text, False)
+
+    found = generate_responses(
+        [Question(str(i), str(i)) for i in range(40)], generator(Server(picky)), Decoding(9)
+    )
+    assert len(found.responses) == len(found.failures) == 20
+    assert found.failures["1", 0] == "status 400: too long"
+    assert found.responses[0].finished is False
+
+
+def test_a_wrong_key_ends_the_run_at_once() -> None:
+    def locked(text: str) -> Reply:
+        raise EndpointError("status 401: the key is wrong", status=401)
+
+    server = Server(locked)
+    with pytest.raises(EndpointError, match="401"):
+        generate_responses([Question(str(i), "?") for i in range(100)], generator(server), Decoding(9))
+    assert len(server.sent) <= 10
+
+
+def test_a_server_that_is_gone_ends_the_run_and_says_how_to_go_on() -> None:
+    def dying(text: str) -> Reply:
+        if int(text) >= 5:
+            raise EndpointError("no connection")
+        return Reply(text, True)
+
+    server = Server(dying)
+    with pytest.raises(EndpointError, match=r"8 questions in a row .* same command again"):
+        generate_responses([Question(str(i), str(i)) for i in range(100)], generator(server), Decoding(9))
+    assert len(server.sent) <= 5 + 8 + 10
+
+
+def test_a_picture_that_cannot_be_opened_is_not_the_servers_fault() -> None:
+    opened: list[bool] = []
+
+    def load() -> Image.Image:
+        # Readable for its key, gone when it is to be sent.
+        opened.append(True)
+        if len(opened) == 2:
+            raise DataError("image x.png is gone")
+        return Image.new("RGB", (2, 2))
+
+    rows = [Question("x", "x", (ImageRef("x.png", load),)), Question("y", "y")]
+    found = generate_responses(rows, generator(Server()), Decoding(9))
+    assert found.failures == {("x", 0): "image x.png is gone"}
+    assert [one.id for one in found.responses] == ["y"]

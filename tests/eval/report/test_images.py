@@ -1,0 +1,145 @@
+"""Images of the page: thumbnails, lookup, byte budget."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from data import Example, ImageRef, image_ref
+from eval.report import write_page
+from tests.fakes.results import RIGHT, WRONG, result, row
+
+
+class Page(HTMLParser):
+    """What a browser would make of the page: tags, attributes, visible text, and the texts of its scripts."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str | None]] = []
+        self.scripts: dict[str, str] = {}
+        self.text = ""
+        self._inside: str | None = None
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        self.text += " " * (tag in ("td", "th", "br"))
+        self._inside = (dict(attrs).get("id") or "code") if tag == "script" else None
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = None
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.scripts[self._inside] = self.scripts.get(self._inside, "") + data
+        else:
+            self.text += data
+
+    @property
+    def sets(self) -> list[dict[str, Any]]:
+        return json.loads(self.scripts["answers-data"])
+
+    @property
+    def images(self) -> list[str]:
+        return json.loads(self.scripts["images-data"])
+
+
+def page(tmp_path: Path, *folders: Path, **options: Any) -> Page:
+    labelled = [(folder.name, folder) for folder in folders]
+    return Page(write_page(tmp_path / "page.html", labelled, **options).read_text(encoding="utf-8"))
+
+
+def drawn(color: str, width: int = 8, height: int = 8) -> ImageRef:
+    return ImageRef(f"drawn {color}", lambda: Image.new("RGB", (width, height), color))
+
+
+def size_of(url: str) -> tuple[int, int]:
+    return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).size
+
+
+def test_images_named_by_file_become_small_thumbnails(tmp_path: Path) -> None:
+    Image.new("RGB", (1000, 500), "red").save(tmp_path / "wide.png")
+    folder = result(tmp_path / "run", [row("q1", RIGHT, images=(image_ref(tmp_path / "wide.png"),))])
+    (url,) = page(tmp_path, folder).images
+    assert size_of(url) == (384, 192)
+
+
+def test_an_image_of_several_rows_is_stored_once(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9), "red").save(tmp_path / "same.png")
+    Image.new("RGB", (9, 9), "red").save(tmp_path / "copy.png")
+    refs = [image_ref(tmp_path / name) for name in ("same.png", "same.png", "copy.png")]
+    folder = result(tmp_path / "run", [row(f"q{i}", RIGHT, images=(ref,)) for i, ref in enumerate(refs)])
+    shown = page(tmp_path, folder)
+    assert len(shown.images) == 1
+    assert [question["images"] for question in shown.sets[0]["questions"]] == [[0], [0], [0]]
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_images_beside_the_data_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relative: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    Image.new("RGB", (9, 9), "red").save(tmp_path / "data" / "1.png")
+    rows = [row("q1", RIGHT, images=(ImageRef("1.png", lambda: Image.new("RGB", (1, 1))),))]
+    folder = result(
+        tmp_path / "run",
+        rows,
+        settings={"data": str((Path() if relative else tmp_path) / "data" / "test.jsonl")},
+    )
+    assert len(page(tmp_path, folder).images) == 1
+
+
+def test_an_image_that_is_nowhere_is_named(tmp_path: Path) -> None:
+    folder = result(tmp_path / "run", [row("q1", RIGHT, images=(drawn("red"),))])
+    shown = page(tmp_path, folder)
+    assert shown.images == []
+    assert shown.sets[0]["questions"][0]["images"] == ["drawn red"]
+
+
+def test_images_may_be_given_by_id_and_by_benchmark(tmp_path: Path) -> None:
+    folder = result(tmp_path / "run", [row("q1", RIGHT)])
+    pictures = {"q1": Example("q1", "", "", (drawn("red"),))}
+    assert len(page(tmp_path, folder, images=pictures.get).images) == 1
+    assert len(page(tmp_path, folder, images={"toy": pictures.get}).images) == 1
+    assert len(page(tmp_path, folder, images={"other": pictures.get}).images) == 0
+    assert len(page(tmp_path, folder, images=lambda name: Image.new("RGB", (4, 4))).images) == 1
+
+
+def test_beyond_the_byte_budget_images_are_named_and_those_of_wrong_answers_kept(tmp_path: Path) -> None:
+    rows = [row("q1", RIGHT, images=(drawn("red"),)), row("q2", WRONG, images=(drawn("blue"),))]
+    folder = result(tmp_path / "run", rows)
+    lookup = {one.example.id: one.example for one in rows}.get
+    budget = len(page(tmp_path, folder, images=lookup).images[0]) + 10
+    right, wrong = page(tmp_path, folder, images=lookup, byte_budget=budget).sets[0]["questions"]
+    assert (right["images"], wrong["images"]) == (["drawn red"], [0])
+
+
+def test_a_broken_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    rows = [row("q1", RIGHT, images=(image_ref(tmp_path / "broken.png"),))]
+    shown = page(tmp_path, result(tmp_path / "run", rows))
+    assert shown.sets[0]["questions"][0]["images"] == [str(tmp_path / "broken.png")]
+
+
+def test_a_control_shows_the_images_that_it_was_asked_with(tmp_path: Path) -> None:
+    whole = result(tmp_path / "whole", [row("q1", RIGHT, images=(drawn("red"),))])
+    grey = ImageRef("grey for drawn red", lambda: Image.new("RGB", (8, 8)))
+    blank = result(tmp_path / "blank", [row("q1", WRONG, images=(grey,))])
+    summary = json.loads((blank / "summary.json").read_text()) | {
+        "control": {"name": "blank", "protocols": {}}
+    }
+    (blank / "summary.json").write_text(json.dumps(summary))
+    shown = page(tmp_path, whole, blank, images=lambda name: Image.new("RGB", (4, 4)))
+    (question,) = shown.sets[0]["questions"]
+    assert question["images"] == [0]
+    assert [own["0"]["images"] for own in question["answers"]] == [None, ["grey for drawn red"]]

@@ -1,0 +1,74 @@
+"""docs/evaluation.md: its benchmark is run as documented, and its commands have options that exist."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from eval.benchmark import DataSource, Response
+from eval.benchmarks import benchmark_names, find_benchmark
+from eval.scoring.score import score_responses
+from mm_cpgd.cli.main import app
+from tests.paths import DOCS
+
+DOCS = (DOCS / "evaluation.md").read_text(encoding="utf-8")
+(CODE,) = re.findall(r"```python\n(.*?)```", DOCS, flags=re.DOTALL)
+COMMANDS = [
+    line
+    for block in re.findall(r"```bash\n(.*?)```", DOCS, flags=re.DOTALL)
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.startswith("mm-cpgd")
+]
+
+
+@pytest.fixture
+def gauges(tmp_path: Path) -> tuple[str, DataSource]:
+    (tmp_path / "gauges.py").write_text(CODE, encoding="utf-8")
+    rows = [
+        {"id": i, "question": "What does it show?", "value": 50, "scale": 100, "image": f"{i}.png"}
+        for i in range(4)
+    ]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(tmp_path / "gauges.py"), DataSource(str(tmp_path))
+
+
+def test_the_documented_benchmark_has_about_forty_lines() -> None:
+    assert len(CODE.splitlines()) <= 42
+
+
+def test_the_documented_benchmark_scores_by_its_own_rule(gauges: tuple[str, DataSource]) -> None:
+    path, source = gauges
+    benchmark = find_benchmark(path)
+    examples = benchmark.load(source)
+    said = ["It is \\boxed{52}.", "It is \\boxed{52.1}.", "It is \\boxed{high}.", "\\boxed{-50}"]
+    responses = [Response(str(i), text) for i, text in enumerate(said)]
+    rows = score_responses(benchmark, examples, responses, ["official", "verifier"], workers=1)
+    assert [row.verdict.status.value for row in rows] == ["correct", "wrong", "unparsable_answer", "wrong"]
+    assert rows[1].verdict.reason == "off by 2.1% of the scale, 2 % are allowed"
+    assert benchmark.groups(examples[0]) == {"scale": ["100"]}
+
+
+def test_the_documented_benchmark_asks_with_its_image(gauges: tuple[str, DataSource]) -> None:
+    path, source = gauges
+    benchmark = find_benchmark(path)
+    example = benchmark.load(source)[0]
+    assert benchmark.prompt(example) == "<image>\nWhat does it show?\n\nPut the number alone in \\boxed{}."
+    assert [image.origin for image in example.images] == ["0.png"]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_option_of_a_documented_command_exists(line: str) -> None:
+    _, name, *rest = shlex.split(line, comments=True)
+    command = get_command(app).commands[name]  # type: ignore[attr-defined]
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in rest if word.startswith("--")} <= known
+
+
+def test_every_benchmark_of_the_project_is_documented() -> None:
+    table = re.findall(r"^\| `(\w+)` \|", DOCS.partition("## Score stored responses")[0], flags=re.MULTILINE)
+    assert sorted(set(table) - {"official", "verifier", "judge"}) == benchmark_names()

@@ -1,0 +1,36 @@
+"""Config of a small run, for all tests of the dry run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mm_cpgd.config.loading import load_config
+from mm_cpgd.config.schema import RunConfig
+
+BASE = [
+    "data.train.path=generated:clock",
+    "data.train.limit=6",
+    "data.eval=null",
+    "rollout.prompts=4",
+    "rollout.completions=2",
+    "rollout.batch_prompts=4",
+    "rollout.max_new_tokens=5",
+    "training.micro_batch_tokens=30",
+    "training.mixed_precision=no",
+]
+
+
+@pytest.fixture
+def configured(tmp_path: Path) -> Callable[..., RunConfig]:
+    """Make the config of a small run whose results would go to the test's folder."""
+
+    def make(model: Path | str, *overrides: str) -> RunConfig:
+        file = tmp_path / "run.yaml"
+        file.write_text(f"policy: {{model: {model}}}\noutput: {tmp_path}/out\nalgorithm: {{recipe: cpgd}}\n")
+        file.write_text(file.read_text() + "data: {train: {path: x}}\n")
+        return load_config(file, [*BASE, *overrides])
+
+    return make
