@@ -25,3 +25,9 @@ __all__ = [
     "read_rows",
     "write_quarantine",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "Row":  # in users' benchmark files
+        raise ImportError("data.Row has moved; write: from data.readers import RawRow")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -44,7 +44,7 @@ class ExampleSet:
 class TooManyBadRows(DataError):
     """Too large a share of the rows is unusable; ``quarantined`` holds all of them."""
 
-    def __init__(self, message: str, quarantined: list[Quarantined]):
+    def __init__(self, message: str, quarantined: list[Quarantined]) -> None:
         super().__init__(message)
         self.quarantined = quarantined
 

@@ -25,7 +25,7 @@ class PromptSampler:
         DataError: there are no rows.
     """
 
-    def __init__(self, size: int, seed: int = 0):
+    def __init__(self, size: int, seed: int = 0) -> None:
         if size < 1:
             raise DataError(f"cannot draw prompts from {size} rows; give at least one")
         self.size = size
@@ -89,7 +89,7 @@ class ScoredPromptSampler(PromptSampler):
         DataError: there are no rows.
     """
 
-    def __init__(self, size: int, seed: int = 0, share: float = 0.5):
+    def __init__(self, size: int, seed: int = 0, share: float = 0.5) -> None:
         super().__init__(size, seed)
         self.share = share
         self.draws = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,7 +77,7 @@ def _write(path: Path, lines: Iterable[str]) -> None:
     # JSON may contain lone surrogates, which UTF-8 cannot encode.
     with partial.open("w", encoding="utf-8", errors="replace") as file:
         file.writelines(f"{line}\n" for line in lines)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def _record(benchmark: Benchmark, row: ScoredRow) -> dict[str, Any]:

@@ -15,6 +15,11 @@ from types import ModuleType
 
 NAMES = ("rewards", "data", "eval")
 ROOT = Path(__file__).resolve().parent.parent
+# Modules that documents told users to import, under the names they had before they moved.
+MOVED = {
+    "mm_cpgd.algorithms.described": "from mm_cpgd.algorithms import described",
+    "eval.prompts": "from eval.benchmark import with_images",
+}
 # A word in the docstring of each package's __init__.py, the file that another distribution would overwrite.
 _MARK = "mm-cpgd"
 
@@ -32,8 +37,11 @@ class SiblingFinder:
         """Return the spec of one of ``NAMES``, None for any other name.
 
         Raises:
+            ModuleNotFoundError: the module has moved; the message has the new import.
             PackageConflictError: another distribution has overwritten the package, or it is not installed.
         """
+        if name in MOVED:
+            raise ModuleNotFoundError(f"{name} has moved; write: {MOVED[name]}", name=name)
         if path is not None or name not in NAMES:
             return None
         _check_ours(name)

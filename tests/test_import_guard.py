@@ -70,3 +70,24 @@ def test_the_finder_stands_first_and_once() -> None:
 def test_every_package_bears_the_mark_that_the_guard_looks_for() -> None:
     for name in import_guard.NAMES:
         import_guard._check_ours(name)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("from mm_cpgd.algorithms.described import described", "from mm_cpgd.algorithms import described"),
+        ("from eval.prompts import with_images", "from eval.benchmark import with_images"),
+        ("from data import Row", "from data.readers import RawRow"),
+    ],
+)
+def test_a_name_that_users_files_imported_tells_its_new_place(old: str, new: str) -> None:
+    with pytest.raises(ImportError, match=f"has moved; write: {new}"):
+        exec(old, {})
+    exec(new, {})
+
+
+def test_the_former_keyword_of_described_tells_its_new_name() -> None:
+    from mm_cpgd.algorithms import described
+
+    with pytest.raises(TypeError, match="the keyword stage is now called prepare"):
+        described("A", stage=len)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,7 @@ def write_page(
         page_file.parent.mkdir(parents=True, exist_ok=True)
         temporary = page_file.with_name(f".{page_file.name}.tmp")
         temporary.write_text(page, encoding="utf-8", errors="replace", newline="\n")
-        os.replace(temporary, page_file)
+        temporary.replace(page_file)
     return page_file
 
 

@@ -54,7 +54,13 @@ class Description:
 
 
 def described(formula: str, **more: Any) -> Callable[[Function], Function]:
-    """Return a decorator that attaches a ``Description`` with these fields; also for users' own parts."""
+    """Return a decorator that attaches a ``Description`` with these fields; also for users' own parts.
+
+    Raises:
+        TypeError: a field that ``Description`` does not have, or ``stage``, the former name of ``prepare``.
+    """
+    if "stage" in more:
+        raise TypeError("@described: the keyword stage is now called prepare; rename it in your file")
 
     def attach(function: Function) -> Function:
         vars(function)["description"] = Description(formula, **more)

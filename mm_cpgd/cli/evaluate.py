@@ -89,7 +89,7 @@ def evaluate(
     no_cache: Annotated[bool, typer.Option("--no-cache", help="neither read nor write the cache")] = False,
     like: Annotated[
         Path | None,
-        typer.Option(help="repeat a stored result; only the locations of model and data may be given anew"),
+        typer.Option(help="repeat a stored result; only the locations of model and data may change"),
     ] = None,
 ) -> None:
     """Generate a model's responses to benchmark questions, score them, and write results and a page.

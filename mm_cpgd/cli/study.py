@@ -101,9 +101,7 @@ def guard(
 @study_app.command("compare")
 def compare(
     first: Annotated[Path, typer.Argument(help="folder of a study")],
-    second: Annotated[
-        Path, typer.Argument(help="folder of another study, for instance of another machine")
-    ],
+    second: Annotated[Path, typer.Argument(help="folder of another study, for instance of another machine")],
 ) -> None:
     """Compare two studies: collapse rates and the order of the objectives.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ def write_report(run: Path) -> Path:
     with writing(report):
         temporary = report.with_name(".report.html.tmp")
         temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, report)
+        temporary.replace(report)
     return report
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +36,7 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
         # A completion may contain a lone surrogate; written as \udc80 it is valid JSON.
         with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
             file.writelines(f"{line}\n" for line in lines)
-        os.replace(temporary, path)
+        temporary.replace(path)
 
 
 @contextmanager

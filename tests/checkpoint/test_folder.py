@@ -151,10 +151,10 @@ def test_a_full_disk_is_one_message_and_leaves_only_the_previous_checkpoint(tmp_
     assert find_damage(tmp_path / "step-1") is None
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_disk_that_is_full_for_plain_files_is_reported(tmp_path: Path) -> None:
     def write(folder: Path) -> None:
-        with open("/dev/full", "wb") as file:
+        with Path("/dev/full").open("wb") as file:
             file.write(b"1")
 
     with pytest.raises(CheckpointError, match="the disk is full"):

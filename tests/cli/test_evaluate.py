@@ -47,7 +47,7 @@ benchmark = Benchmark("own", "nowhere", load, prompt, official, max_new_tokens=4
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """A user's own benchmark: five rows, four of them with a picture."""
+    """A user's own benchmark: five rows, four of them with an image."""
     (tmp_path / "own.py").write_text(BENCHMARK)
     folder = tmp_path / "rows"
     folder.mkdir()
@@ -123,7 +123,7 @@ def test_a_second_run_generates_only_what_changed(run: Run, own: Path) -> None:
     assert "5 responses (0 from the cache)" in run("--output", "out", "--no-cache")
 
 
-def test_a_damaged_cache_is_mended_by_generating_again(run: Run, own: Path) -> None:
+def test_damaged_cache_lines_are_generated_again(run: Run, own: Path) -> None:
     run("--output", "out")
     before = rows("out/own")
     (file,) = (own / "cache" / "mm-cpgd" / "answers").iterdir()
@@ -134,13 +134,13 @@ def test_a_damaged_cache_is_mended_by_generating_again(run: Run, own: Path) -> N
     assert rows("out/own") == before
 
 
-def test_controls_lie_beside_their_result_and_say_what_they_cost(run: Run) -> None:
+def test_controls_are_beside_their_result_with_the_accuracy_drop(run: Run) -> None:
     printed = run("--output", "out", "--control", "blank,shuffled")
     assert "Controls: accuracy" in printed
     for name in ("blank", "shuffled"):
         found = summary(f"out/own-{name}")
         assert found["settings"]["control"] == name
-        # The row without a picture is no part of the question whether the model looks.
+        # The row without an image is not part of a control.
         assert [row["id"] for row in rows(f"out/own-{name}")] == ["q1", "q2", "q3", "q4"]
         cost = found["control"]["protocols"]["official"]
         own_scores = [row["score"] for row in rows("out/own")[1:]]
@@ -164,7 +164,7 @@ def test_a_stored_result_can_be_repeated_from_itself_alone(run: Run) -> None:
     assert different <= {"command", "generation"}
 
 
-def test_a_repetition_says_what_is_not_as_it_was(run: Run, own: Path) -> None:
+def test_a_repetition_reports_what_differs(run: Run, own: Path) -> None:
     run("--output", "out")
     Image.new("RGB", (80, 80), "blue").save(own / "rows" / "2.png")
     printed = run("--like", "out/own/summary.json", "--output", "again", model=False)
@@ -172,7 +172,7 @@ def test_a_repetition_says_what_is_not_as_it_was(run: Run, own: Path) -> None:
     assert "data fingerprint" not in printed
 
 
-def test_a_picture_that_is_gone_is_flagged_and_ends_nothing(run: Run, own: Path) -> None:
+def test_a_missing_image_is_flagged_and_does_not_stop_the_run(run: Run, own: Path) -> None:
     (own / "rows" / "3.png").unlink()
     printed = run("--output", "out", "--control", "shuffled")
     assert "1 of 5 could not be asked" in printed
@@ -230,7 +230,7 @@ def test_a_model_and_a_benchmark_must_be_named(run: Run) -> None:
     assert "--model" in run("--benchmark", "own.py", model=False, status=2)
 
 
-def test_ctrl_c_keeps_what_is_answered(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_keeps_finished_responses(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from eval.generate.local import LocalGenerator
 
     real = LocalGenerator._sample

@@ -1,4 +1,4 @@
-"""From the options of a judge to a judge: estimate, confirmation, what was spent."""
+"""Construction of a judge from options: estimate, confirmation, usage."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from eval.benchmark import Benchmark, Response
 from eval.scoring.judge import JudgeError
 from mm_cpgd.cli.judge import JudgeOptions, open_judge
 from mm_cpgd.errors import UserError
-from tests.fakes.chat_server import Answer, said, stub_server
+from tests.fakes.chat_server import HttpReply, said, stub_server
 
 CORRECT = '{"verdict": "correct", "reason": "equal"}'
 EXAMPLES = [Example("1", "How long is AB?", "7 cm"), Example("2", "How long is CD?", "")]
-RESPONSES = [Response("1", "It is seven centimetres."), Response("2", "5"), Response("stranger", "6")]
+RESPONSES = [Response("1", "It is seven centimetres."), Response("2", "5"), Response("unmatched", "6")]
 
 
 def not_asked(*args: Any) -> Any:
@@ -30,7 +30,7 @@ BENCHMARK = Benchmark("tiny", "tests", not_asked, not_asked, not_asked)
 
 
 def run(options: JudgeOptions, prompts: list[str] | None = None) -> str:
-    """Ask these prompts of the judge; returns what was printed."""
+    """Send these prompts to the judge; return what was printed."""
     console = Console(file=io.StringIO(), width=200)
     with open_judge(options, BENCHMARK, EXAMPLES, RESPONSES, console) as judge:
         for prompt in prompts or []:
@@ -47,7 +47,7 @@ def test_what_will_be_asked_and_what_was_spent_is_printed(tmp_path: Path) -> Non
         printed = run(options(stub.url, tmp_path, price_in=1e6, price_out=1e6, yes=True), ["a", "b"])
     first, last = printed.splitlines()
     assert first.startswith("judge: 1 requests (0 more replies are cached), about ")
-    # 7 tokens in and 3 out each, at a price of 1 a token.
+    # 7 tokens in and 3 out each, at a price of 1 per token.
     assert last == "judge: 2 replies, 0 cached ones, 14 tokens in and 6 out, cost 20.00"
 
 
@@ -63,20 +63,20 @@ def test_a_paid_judge_is_not_asked_when_nobody_can_confirm(tmp_path: Path) -> No
 
 
 class Person(io.StringIO):
-    """Somebody at the keyboard, who types this."""
+    """Terminal input with this text."""
 
     def isatty(self) -> bool:
         return True
 
 
-def test_a_person_may_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_user_may_confirm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", Person("y\n"))
     with stub_server(said(CORRECT)) as stub:
         run(options(stub.url, tmp_path, price_in=0.1), ["a"])
     assert len(stub.asked) == 1
 
 
-def test_a_person_may_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_user_may_decline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", Person("n\n"))
     with stub_server(said(CORRECT)) as stub, pytest.raises(typer.Abort):
         run(options(stub.url, tmp_path, price_in=0.1), ["a"])
@@ -84,7 +84,7 @@ def test_a_person_may_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def try_all(options: JudgeOptions, prompts: list[str]) -> list[str]:
-    """Ask as scoring does, which goes on with the next row; returns the failures."""
+    """Ask as scoring does, which continues with the next row; return the failures."""
     failures = []
     with open_judge(options, BENCHMARK, EXAMPLES, RESPONSES, Console(file=io.StringIO())) as judge:
         for prompt in prompts:
@@ -96,19 +96,19 @@ def try_all(options: JudgeOptions, prompts: list[str]) -> list[str]:
 
 
 def test_a_wrong_key_ends_the_command_after_one_request(tmp_path: Path) -> None:
-    refused = Answer({"error": "no"}, 401)
+    refused = HttpReply({"error": "no"}, 401)
     with stub_server(refused) as stub, pytest.raises(UserError, match="the key is missing"):
         try_all(options(stub.url, tmp_path), ["a", "b", "c"])
     assert len(stub.asked) == 1
 
 
-def test_a_server_that_fails_leaves_answers_unjudged_and_the_command_goes_on(tmp_path: Path) -> None:
-    with stub_server(Answer({}, 500)) as stub:
+def test_a_failing_server_leaves_responses_unjudged_and_the_command_continues(tmp_path: Path) -> None:
+    with stub_server(HttpReply({}, 500)) as stub:
         assert len(try_all(options(stub.url, tmp_path), ["a", "b", "c"])) == 3
 
 
 def test_a_key_that_was_used_up_on_the_way_keeps_what_was_judged(tmp_path: Path) -> None:
-    with stub_server(said(CORRECT), Answer({}, 402)) as stub:
+    with stub_server(said(CORRECT), HttpReply({}, 402)) as stub:
         assert len(try_all(options(stub.url, tmp_path), ["a", "b", "c"])) == 2
 
 
@@ -119,7 +119,7 @@ def test_the_key_is_read_from_the_named_variable(tmp_path: Path, monkeypatch: py
     assert stub.headers[0]["Authorization"] == "Bearer sk-7"
 
 
-def test_a_variable_that_is_not_set_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unset_variable_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("JUDGE_TEST_KEY", raising=False)
     with pytest.raises(UserError, match="no JUDGE_TEST_KEY"):
         run(options("http://localhost:1/v1", tmp_path, key_env="JUDGE_TEST_KEY"))

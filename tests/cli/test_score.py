@@ -1,4 +1,4 @@
-"""``mm-cpgd score`` and ``mm-cpgd compare`` as a person types them."""
+"""``mm-cpgd score`` and ``mm-cpgd compare`` from the command line to the result folder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ANSWERS = [
 
 @pytest.fixture(autouse=True)
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that commands run in: own benchmark, questions, answers."""
+    """The working directory of the commands: own benchmark, questions, predictions."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     (tmp_path / "sums.py").write_text(OWN_BENCHMARK)
@@ -81,7 +81,7 @@ def summary(folder: str = "out") -> Any:
     return json.loads(Path(folder, "summary.json").read_text())
 
 
-def test_protocols_stand_side_by_side_and_the_end_says_where_results_lie(run: Callable[..., str]) -> None:
+def test_protocols_are_side_by_side_and_the_output_ends_with_the_paths(run: Callable[..., str]) -> None:
     printed = run(*scoring(protocol="official,verifier"))
     official, verifier = (
         line for line in printed.splitlines() if "│ official" in line or "│ verifier" in line
@@ -102,7 +102,7 @@ def test_settings_say_what_was_scored_and_with_what(run: Callable[..., str]) -> 
     assert {"python", "sympy"} <= set(settings["packages"])
 
 
-def test_answers_to_a_part_of_the_questions_are_flagged_with_the_way_out(run: Callable[..., str]) -> None:
+def test_partial_predictions_are_flagged_with_advice(run: Callable[..., str]) -> None:
     write_lines(Path("answers.jsonl"), ANSWERS[:1])
     printed = run(*scoring())
     assert "! 2 of 3 responses are missing and count as wrong" in printed
@@ -120,7 +120,7 @@ def test_only_the_answered_questions_are_scored_on_request_and_the_result_says_s
     assert "! only the 1 questions" in printed
 
 
-def test_a_limit_takes_the_first_questions_and_other_answers_are_no_news(run: Callable[..., str]) -> None:
+def test_a_limit_takes_the_first_questions_and_ignores_other_responses(run: Callable[..., str]) -> None:
     run(*scoring(limit=2))
     assert summary()["overall"]["total"] == 2
     assert summary()["flags"] == []
@@ -169,7 +169,7 @@ def test_the_judge_is_asked_and_stored_with_the_result(run: Callable[..., str]) 
                 protocol="judge,official", judge_url=stub.url, judge_model="tiny", judge_cache="known.jsonl"
             )
         )
-        # a is the gold answer to the letter, which needs no judge.
+        # The response to a is literally the gold answer, which needs no judge.
         assert len(stub.asked) == 2
     assert "2 requests" in printed
     assert summary()["protocols"]["judge"]["overall"]["correct"] == 3
@@ -206,7 +206,7 @@ def test_scoring_loads_neither_torch_nor_transformers(files: Path) -> None:
 
 
 @pytest.mark.shared
-def test_published_answers_to_mathvision_are_scored_whole(run: Callable[..., str]) -> None:
+def test_all_published_responses_to_mathvision_are_scored(run: Callable[..., str]) -> None:
     folder = SHARED / "mathvision"
     if not folder.is_dir():
         pytest.skip(f"the real data is not at {folder}")

@@ -118,7 +118,7 @@ def test_score_returns_the_stored_result(sums: Path) -> None:
 
 
 def test_score_writes_what_the_command_writes(sums: Path) -> None:
-    options = {"data": str(sums / "questions.jsonl"), "protocols": ["official"]}
+    options: dict[str, Any] = {"data": str(sums / "questions.jsonl"), "protocols": ["official"]}
     evaluation.score(str(sums / "sums.py"), sums / "predictions.jsonl", output=sums / "api", **options)
     command = ["score", "--benchmark", sums / "sums.py", "--data", sums / "questions.jsonl"]
     command += ["--predictions", sums / "predictions.jsonl", "--output", sums / "cli"]

@@ -1,4 +1,4 @@
-"""Two results of the same questions: difference, groups, what changed sides, warnings."""
+"""Comparison of two results: difference, groups, changed responses, warnings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUESTIONS = [example(name, level=1 + (name in "de")) for name in "abcde"]
 
 @pytest.fixture
 def result(tmp_path: Path) -> Any:
-    """Make a result of answers by id; options as of ``scored``, and the settings to store."""
+    """Make a result of responses by id; options as for ``scored``, and the settings to store."""
 
     def make(
         answers: Mapping[str, str | Sequence[str]], settings: Mapping[str, Any] | None = None, **more: Any
@@ -125,7 +125,7 @@ def test_results_without_a_common_question_are_refused(result: Any) -> None:
         compare(a, b)
 
 
-def test_missing_answers_of_a_side_are_told(result: Any) -> None:
+def test_missing_responses_of_a_result_are_reported(result: Any) -> None:
     found = compare(result(A), result({"a": "4"}))
     assert "B lacks 4 responses, which count as wrong" in found.warnings
 
@@ -146,7 +146,7 @@ def test_missing_answers_of_a_side_are_told(result: Any) -> None:
         ({}, {"packages": {"sympy": "1.13"}}, ["settings differ: packages.sympy"]),
     ],
 )
-def test_settings_that_should_not_differ_are_told(
+def test_settings_that_should_not_differ_are_reported(
     result: Any, a: dict[str, Any], b: dict[str, Any], warnings: list[str]
 ) -> None:
     found = compare(result(A, a), result(B, b)).warnings
@@ -154,13 +154,13 @@ def test_settings_that_should_not_differ_are_told(
     assert all(line.startswith(start) for line, start in zip(found, warnings, strict=True))
 
 
-def test_questions_that_are_not_the_same_in_both_are_told(result: Any) -> None:
+def test_questions_that_differ_are_reported(result: Any) -> None:
     changed = [example("a", "5"), *QUESTIONS[1:3], example("d", choices=("4", "5")), QUESTIONS[4]]
     found = compare(result(A), result(B, questions=changed))
     assert found.warnings == ["2 of 5 questions differ in text, gold answer or choices"]
 
 
-def test_another_first_protocol_is_told(result: Any) -> None:
+def test_another_first_protocol_is_reported(result: Any) -> None:
     a, b = result(A), result(B, protocols=["verifier", "official"])
     assert compare(a, b).warnings == ["the protocol differs: A official, B verifier"]
 

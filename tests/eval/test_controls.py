@@ -1,4 +1,4 @@
-"""Controls: pictures that cannot help, and what they cost."""
+"""Image controls: blank and shuffled images, and the accuracy drop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def row(name: int, *pictures: int) -> Example:
     return Example(str(name), "?", "1", images=tuple(picture(number) for number in pictures))
 
 
-def test_blank_pictures_are_grey_and_as_large_as_their_originals() -> None:
+def test_blank_images_are_grey_and_as_large_as_the_originals() -> None:
     rows = [
         Example("a", "?", "1", images=(picture(1, (30, 20)), picture(2, (5, 7)))),
         Example("text", "?", "1"),
@@ -44,7 +44,7 @@ def test_blank_needs_only_the_size_of_the_original(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("count", [2, 3, 10, 41])
-def test_shuffling_gives_every_row_the_pictures_of_another_one(seed: int, count: int) -> None:
+def test_shuffling_gives_every_row_the_images_of_another_one(seed: int, count: int) -> None:
     found = shuffled([row(i, i) for i in range(count)], seed)
     origins = [one.images[0].origin for one in found]
     assert sorted(origins) == sorted(f"p{i}" for i in range(count))
@@ -53,8 +53,8 @@ def test_shuffling_gives_every_row_the_pictures_of_another_one(seed: int, count:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_rows_that_show_the_same_picture_do_not_give_it_to_each_other(seed: int) -> None:
-    # As five versions of each problem: 3 pictures, one of them in half of the rows.
+def test_rows_with_the_same_image_do_not_exchange_it(seed: int) -> None:
+    # Like five versions of each problem: 3 images, one of them in half of the rows.
     shown = [0, 0, 0, 0, 0, 1, 1, 1, 2, 2]
     found = shuffled([row(i, number) for i, number in enumerate(shown)], seed)
     assert all(one.images[0].origin != f"p{shown[int(one.id)]}" for one in found)
@@ -66,25 +66,25 @@ def test_shuffling_is_the_same_for_the_same_seed_only() -> None:
     assert one == again != other
 
 
-def test_a_shuffled_row_has_as_many_pictures_as_before() -> None:
+def test_a_shuffled_row_has_as_many_images_as_before() -> None:
     rows = [row(0, 10), row(1, 20, 21, 22), Example("text", "?", "1")]
     found = {one.id: [image.origin for image in one.images] for one in shuffled(rows, 0)}
     assert found == {"0": ["p20"], "1": ["p10", "p10", "p10"]}
 
 
-def test_a_picture_that_cannot_be_read_is_given_to_nobody(tmp_path: Path) -> None:
+def test_an_unreadable_image_is_not_given_to_another_row(tmp_path: Path) -> None:
     lost = image_ref(tmp_path / "lost.png")
     rows = [row(0, 0), Example("lost", "?", "1", images=(lost,)), row(1, 1)]
     found = {one.id: one.images[0].origin for one in shuffled(rows, 0)}
     assert found == {"0": "p1", "lost": str(tmp_path / "lost.png"), "1": "p0"}
 
 
-def test_one_picture_in_most_rows_cannot_be_shuffled() -> None:
+def test_one_image_in_most_rows_cannot_be_shuffled() -> None:
     with pytest.raises(DataError, match="2 of 3 rows have the same image"):
         shuffled([row(0, 0), row(1, 0), row(2, 5)], 0)
 
 
-def test_pictures_are_compared_by_what_they_show_not_by_their_name() -> None:
+def test_images_are_compared_by_content_not_by_name() -> None:
     rows = [Example(str(i), "?", "1", images=(ImageRef("bytes (9)", picture(i).load),)) for i in range(4)]
     given = [image_digest(one.images[0]) for one in shuffled(rows, 0)]
     assert all(new != image_digest(old.images[0]) for new, old in zip(given, rows, strict=True))

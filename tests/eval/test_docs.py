@@ -16,11 +16,11 @@ from eval.scoring.score import score_responses
 from mm_cpgd.cli.main import app
 from tests.paths import DOCS
 
-DOCS = (DOCS / "evaluation.md").read_text(encoding="utf-8")
-(CODE,) = re.findall(r"```python\n(.*?)```", DOCS, flags=re.DOTALL)
+PAGE = (DOCS / "evaluation.md").read_text(encoding="utf-8")
+(CODE,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 COMMANDS = [
     line
-    for block in re.findall(r"```bash\n(.*?)```", DOCS, flags=re.DOTALL)
+    for block in re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL)
     for line in block.replace("\\\n", " ").splitlines()
     if line.startswith("mm-cpgd")
 ]
@@ -70,5 +70,5 @@ def test_every_option_of_a_documented_command_exists(line: str) -> None:
 
 
 def test_every_benchmark_of_the_project_is_documented() -> None:
-    table = re.findall(r"^\| `(\w+)` \|", DOCS.partition("## Score stored responses")[0], flags=re.MULTILINE)
+    table = re.findall(r"^\| `(\w+)` \|", PAGE.partition("## Score stored responses")[0], flags=re.MULTILINE)
     assert sorted(set(table) - {"official", "verifier", "judge"}) == benchmark_names()

@@ -91,18 +91,18 @@ def test_a_configuration_has_its_folder_or_its_file(tmp_path):
     assert published_files(tmp_path, split="test", file="{config}.json", config="chemistry") == ()
 
 
-def test_the_limit_is_kept(tmp_path):
+def test_the_rate_limit_is_kept(tmp_path):
     assert len(read(lines(tmp_path / "test.jsonl"), limit=2)) == 2
 
 
-def test_a_saved_dataset_gives_its_pictures_without_a_connection(tmp_path):
+def test_a_saved_dataset_gives_its_images_without_a_connection(tmp_path):
     pictures(tmp_path).save_to_disk(tmp_path / "saved")
     rows = read(tmp_path / "saved")
     assert colours(rows) == [(255, 0, 0), (0, 0, 255)]
     assert set(example(rows[0]).meta) == {"id", "question", "answer"}
 
 
-def test_a_saved_dataset_of_several_splits_gives_the_one_asked_for(tmp_path):
+def test_a_saved_dataset_of_several_splits_returns_the_requested_one(tmp_path):
     from datasets import DatasetDict
 
     both = pictures(tmp_path)
@@ -112,7 +112,7 @@ def test_a_saved_dataset_of_several_splits_gives_the_one_asked_for(tmp_path):
         read(tmp_path / "saved", split="val")
 
 
-def test_parquet_shards_count_on_and_carry_their_pictures(tmp_path):
+def test_parquet_shards_count_on_and_carry_their_images(tmp_path):
     both = pictures(tmp_path)
     (tmp_path / "copy/data").mkdir(parents=True)
     for i in range(2):
@@ -142,7 +142,7 @@ def test_a_file_may_be_named_with_its_own_split(tmp_path):
         assert len(read(lines(tmp_path / name), split="val")) == 3
 
 
-def test_a_reference_to_an_embedded_picture_holds_no_bytes_of_it(tmp_path):
+def test_a_reference_to_an_embedded_image_holds_no_bytes_of_it(tmp_path):
     pictures(tmp_path).save_to_disk(tmp_path / "saved")
     stream = example(read(tmp_path / "saved")[0]).images[0].load.stream
     assert not [kept for kept in (*stream.args, *stream.args[0].args) if isinstance(kept, (bytes, dict))]
@@ -193,7 +193,7 @@ def test_an_id_twice_is_refused_and_so_is_nothing():
         complete([], "X")
 
 
-def test_a_missing_picture_is_an_error_only_when_it_is_opened(tmp_path):
+def test_a_missing_image_is_an_error_only_when_it_is_opened(tmp_path):
     found = example(read(lines(tmp_path / "test.jsonl"))[0])
     assert found.meta == ROWS[0]
     with pytest.raises(DataError, match=r"images/0.png does not exist"):
@@ -201,13 +201,13 @@ def test_a_missing_picture_is_an_error_only_when_it_is_opened(tmp_path):
 
 
 @pytest.mark.parametrize("value", ["https://example.org/a.png", "a.png", 7])
-def test_a_picture_that_can_never_be_opened_does_not_stop_scoring(value):
+def test_an_image_that_can_never_be_opened_does_not_stop_scoring(value):
     found = example(RawRow("t:1", 0, ROWS[0] | {"image": value}))
     with pytest.raises(DataError):
         found.images[0].open()
 
 
-def test_pictures_in_the_images_folder_are_found(tmp_path):
+def test_images_in_the_images_folder_are_found(tmp_path):
     lines(tmp_path / "test.jsonl", [ROWS[0] | {"image": "version/0.png"}])
     (tmp_path / "images/version").mkdir(parents=True)
     Image.new("RGB", (1, 1), "lime").save(tmp_path / "images/version/0.png")

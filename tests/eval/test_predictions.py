@@ -1,4 +1,4 @@
-"""Stored answers: plain rows, a benchmark's own format, samples, mistakes."""
+"""Stored predictions: plain rows, a benchmark's own format, samples, errors."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_rows_of_the_same_id_are_samples_in_their_order(tmp_path: Path) -> None:
     ]
 
 
-def test_samples_may_be_numbered_and_need_not_be_whole(tmp_path: Path) -> None:
+def test_samples_may_be_numbered_and_incomplete(tmp_path: Path) -> None:
     rows = [{"id": "a", "response": "p", "sample": 1}, {"id": "a", "response": "q", "sample": 0}]
     rows += [{"id": "b", "response": "r", "sample": 1}]
     found = read_predictions(write_lines(tmp_path / "a.jsonl", rows), PLAIN)
@@ -115,7 +115,7 @@ def test_a_mistake_in_the_rows_is_one_message(tmp_path: Path, rows: list[dict[st
         read_predictions(write_lines(tmp_path / "a.jsonl", rows), PLAIN)
 
 
-def test_rows_that_are_of_neither_format_are_told_both(tmp_path: Path) -> None:
+def test_rows_in_neither_format_are_reported_with_both(tmp_path: Path) -> None:
     file = write_lines(tmp_path / "a.jsonl", [{"pid": 3}])
     with pytest.raises(
         DataError, match=r"a\.jsonl:1 is neither in sums's output format \(no column 'output'\)"
@@ -138,7 +138,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         read_predictions(tmp_path / "gone.jsonl", PLAIN)
 
 
-def test_the_rows_of_a_result_are_answers_again_with_their_extractions(tmp_path: Path) -> None:
+def test_the_rows_of_a_result_are_a_predictions_file(tmp_path: Path) -> None:
     answers = [Response("a", "2 + 2 is four", extraction="4", finished=True, tokens=3)]
     rows = score_responses(sums(), [Example("a", "2 + 2?", "4")], answers, ["official"])
     write_result(tmp_path, sums(), rows, {})

@@ -50,7 +50,7 @@ def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     }
 
 
-def test_half_a_character_in_an_answer_does_not_stop_the_writing(tmp_path: Path) -> None:
+def test_a_lone_surrogate_in_a_response_can_be_written(tmp_path: Path) -> None:
     write_result(tmp_path, sums(), scored({"a": "it is \ud83d 4"}, FOUR[:1]), {})
     assert read_result(tmp_path).rows[0]["response"] == "it is ? 4"
 
@@ -77,7 +77,7 @@ def test_a_folder_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
         ({"summary.json": "{}", "rows.jsonl": "{"}, "is damaged"),
     ],
 )
-def test_a_folder_that_holds_no_whole_result_is_refused(
+def test_a_folder_without_a_complete_result_is_refused(
     tmp_path: Path, files: dict[str, str], says: str
 ) -> None:
     for name, text in files.items():
@@ -86,7 +86,7 @@ def test_a_folder_that_holds_no_whole_result_is_refused(
         read_result(tmp_path)
 
 
-def test_a_folder_of_results_names_those_that_it_holds(tmp_path: Path) -> None:
+def test_a_folder_of_results_names_those_that_it_contains(tmp_path: Path) -> None:
     write_result(tmp_path / "sums", sums(), scored({"a": "4"}, FOUR[:1]), {})
     with pytest.raises(UserError, match=f"it contains {tmp_path / 'sums'}"):
         read_result(tmp_path)

@@ -1,4 +1,4 @@
-"""A small OpenAI-compatible server that answers by script, for the tests of whatever talks to one."""
+"""Small OpenAI-compatible server with scripted replies, for tests of its clients."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 
 
 @dataclass
-class Answer:
-    """What the server sends: a body of any kind, after a while."""
+class HttpReply:
+    """HTTP response of the server: any body, after a delay."""
 
     body: Any = None
     status: int = 200
@@ -23,29 +23,29 @@ class Answer:
     hang_up: bool = False
 
 
-def said(text: str | None, finish_reason: str | None = "stop", **more: Any) -> Answer:
-    """A chat completion of that text."""
+def said(text: str | None, finish_reason: str | None = "stop", **more: Any) -> HttpReply:
+    """Return a chat completion with that text."""
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
     usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
-    return Answer({"choices": [choice], "usage": usage, **more})
+    return HttpReply({"choices": [choice], "usage": usage, **more})
 
 
 @dataclass
 class Stub:
-    """What it was asked and how it answers: the script one after the other, the last one for ever."""
+    """Recorded requests and scripted replies; the last reply of the script is repeated."""
 
-    script: list[Answer]
+    script: list[HttpReply]
     url: str = ""
     asked: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     most_at_once: int = 0
-    by_prompt: Callable[[str], Answer] | None = None
+    by_prompt: Callable[[str], HttpReply] | None = None
     under_way: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def answer(self, path: str, headers: dict[str, str], body: dict[str, Any]) -> Answer:
+    def answer(self, path: str, headers: dict[str, str], body: dict[str, Any]) -> HttpReply:
         with self.lock:
             self.times.append(time.monotonic())
             self.asked.append(body)
@@ -53,7 +53,7 @@ class Stub:
             self.paths.append(path)
             self.under_way += 1
             self.most_at_once = max(self.most_at_once, self.under_way)
-            chosen = self.script[min(len(self.asked), len(self.script)) - 1] if self.script else Answer()
+            chosen = self.script[min(len(self.asked), len(self.script)) - 1] if self.script else HttpReply()
         if self.by_prompt:
             chosen = self.by_prompt(body["messages"][-1]["content"])
         time.sleep(chosen.delay)
@@ -63,8 +63,8 @@ class Stub:
 
 
 @contextmanager
-def stub_server(*script: Answer, by_prompt: Callable[[str], Answer] | None = None) -> Iterator[Stub]:
-    """Run one on a free port while the block lasts."""
+def stub_server(*script: HttpReply, by_prompt: Callable[[str], HttpReply] | None = None) -> Iterator[Stub]:
+    """Run a server on a free port within the block."""
     stub = Stub(list(script), by_prompt=by_prompt)
 
     class Handler(BaseHTTPRequestHandler):

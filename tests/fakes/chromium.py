@@ -1,4 +1,4 @@
-"""A headless Chromium that tests drive over the DevTools protocol, through a pair of pipes."""
+"""Headless Chromium, driven over the DevTools protocol through a pair of pipes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def find_chromium() -> str | None:
 
 
 def _high_pipe() -> tuple[int, int]:
-    """A pipe whose ends are no descriptor that the browser is given a meaning for."""
+    """Return a pipe whose descriptors do not collide with those of the protocol."""
     ends = os.pipe()
     high = tuple(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends)
     for end in ends:
@@ -44,7 +44,7 @@ class Chromium:
         arguments = [program, *flags, f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"]
         to_browser, self._write = _high_pipe()
         self._read, from_browser = _high_pipe()
-        # The protocol speaks on descriptors 3 and 4.
+        # The protocol uses descriptors 3 and 4.
         ends = [(os.POSIX_SPAWN_DUP2, to_browser, 3), (os.POSIX_SPAWN_DUP2, from_browser, 4)]
         quiet = [(os.POSIX_SPAWN_OPEN, end, os.devnull, os.O_WRONLY, 0) for end in (1, 2)]
         self._process = os.posix_spawn(program, arguments, os.environ, file_actions=[*ends, *quiet])
@@ -82,7 +82,7 @@ class Chromium:
         return result
 
     def open(self, page: Path, address: str = "") -> None:
-        """Show a file anew; scripts have run when this returns. Messages of errors are in ``problems``."""
+        """Load a file; its scripts have run when this returns. Error messages are in ``problems``."""
         self.call("Page.navigate", url="about:blank")
         self.problems.clear()
         self.call("Page.navigate", url=page.as_uri() + address)
@@ -124,7 +124,7 @@ class Chromium:
         return reply
 
     def _note(self, event: dict[str, Any]) -> None:
-        """Keep what the page complains of: exceptions, refused scripts."""
+        """Record errors of the page: exceptions, refused scripts."""
         params = event.get("params", {})
         if event.get("method") == "Runtime.exceptionThrown":
             self.problems.append(params["exceptionDetails"]["text"])

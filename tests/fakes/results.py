@@ -1,4 +1,4 @@
-"""Result folders for the tests of the page, written as ``mm-cpgd score`` writes them."""
+"""Result folders for tests of the page, as written by ``mm-cpgd score``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def row(
     question: str = "How many?",
     choices: tuple[str, ...] = (),
 ) -> ScoredRow:
-    """Make a row with a verdict of ``official``, and of ``verifier`` where a second one is given."""
+    """Make a row with a verdict of ``official``, and of ``verifier`` if a second one is given."""
     example = Example(name, question, "4", images, choices=choices, meta={"level": level})
     response = Response(name, text, sample, None, finished, 9)
     return ScoredRow(example, response, dict(zip(("official", "verifier"), verdicts, strict=False)))
@@ -53,7 +53,7 @@ def result(
 
 
 def mixed(folder: Path) -> Path:
-    """A right, a wrong, an unread, a cut off and an unscored answer; of one the protocols disagree."""
+    """Write right, wrong, unparsed, truncated and unscored responses; on one the protocols disagree."""
     return result(
         folder,
         [

@@ -1,4 +1,4 @@
-"""A small benchmark of sums for the tests of the scoring core, and the file that a user would write."""
+"""Small benchmark of sums for tests of scoring, and the same as a user's file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eval.scoring.score import score_responses
 from rewards import Verdict
 from rewards.verdict import Status
 
-# What a user writes: loader, prompt, scoring.
+# A user's file: loader, prompt, scoring.
 OWN_BENCHMARK = '''
 """Sums on a blackboard, of one and of two digits."""
 import json
@@ -37,7 +37,7 @@ def prompt(example: Example) -> str:
 
 
 def official(example: Example, response: Response) -> Verdict:
-    """The last word has to be the sum, to the letter."""
+    """Right if the last word is exactly the sum."""
     words = response.text.split()
     if not words:
         return Verdict(0.0, Status.NO_ANSWER, None, "nothing was said")
@@ -73,7 +73,7 @@ def groups(example: Example) -> Mapping[str, Sequence[str]]:
 
 
 def sums(**more: Any) -> Benchmark:
-    """The stub; ``more`` replaces its parts."""
+    """Return the benchmark of sums; ``more`` replaces its fields."""
     parts = {"load": load, "prompt": lambda one: one.question, "official": official, "groups": groups, **more}
     return Benchmark("sums", "tests", **parts)
 
@@ -88,7 +88,7 @@ def example(name: str, answer: str = "4", level: int = 1, choices: tuple[str, ..
 
 
 def scored(answers: Mapping[str, str | Sequence[str]], examples: Sequence[Example], **more: Any) -> list[Any]:
-    """Score texts by id, several where a question has a list of them."""
+    """Score texts by id; a list of texts is a list of samples."""
     responses = [
         Response(name, text, sample)
         for name, texts in answers.items()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -138,3 +140,12 @@ def test_hidden_characters_do_not_change_an_answer() -> None:
     assert extract_answer("\\boxed{5\u200b}") is not None
     assert verify("\\boxed{5\u200b}", "5").score == 1.0
     assert verify("\\boxed{\u202e21}", "12").score == 0.0
+
+
+def test_importing_and_cheap_verdicts_load_neither_sympy_nor_torch() -> None:
+    code = (
+        "import sys, rewards; assert rewards.verify('\\\\boxed{1/2}', '0.5').score == 1;"
+        "rewards.list_rules();"
+        "bad = {'sympy', 'torch', 'numpy', 'data', 'mm_cpgd', 'eval'} & set(sys.modules); assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -15,7 +15,7 @@ from data import Example
 from mm_cpgd.interrupt import Interrupted
 from mm_cpgd.policy import EncodedPrompt
 from mm_cpgd.rollout import Completion, Group, Sampling
-from mm_cpgd.training.heldout import ScoredExample, HeldOut, summarise
+from mm_cpgd.training.heldout import HeldOut, ScoredExample, summarise
 from rewards import RewardSum, Status, Verdict
 from rewards.registry import rule
 

@@ -52,7 +52,7 @@ def test_k12_is_scored_by_the_verifier(tmp_path):
 
 
 @pytest.mark.shared
-def test_the_real_k12_is_read_and_finds_its_pictures():
+def test_the_real_k12_is_read_and_finds_its_images():
     if not K12.is_dir():
         pytest.skip("the real data is not beside the project (../shared/datasets/k12)")
     examples = k12.benchmark.load(DataSource(str(K12)))

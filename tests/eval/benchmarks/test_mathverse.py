@@ -1,4 +1,4 @@
-"""MathVerse as a benchmark, on rows made up in its layout."""
+"""MathVerse as a benchmark, on invented rows in its layout."""
 
 import json
 
@@ -75,7 +75,7 @@ def test_a_copy_without_the_split_says_so(folder):
         load(folder, "test")
 
 
-def test_pictures_lie_in_the_unpacked_archive(folder):
+def test_images_are_found_in_the_unpacked_archive(folder):
     (folder / "images/images_version_1-4").mkdir(parents=True)
     Image.new("RGB", (3, 2), "red").save(folder / "images/images_version_1-4/image_1.png")
     assert load(folder)[0].images[0].open().size == (3, 2)
@@ -126,7 +126,7 @@ def test_without_a_stored_extraction_the_completion_is_read(folder):
 
 
 class Judge:
-    """Replies in turn, and keeps what it was asked."""
+    """Fake judge that replies in turn and records its prompts."""
 
     def __init__(self, *replies):
         self.replies = list(replies)
@@ -165,7 +165,7 @@ def test_a_stored_extraction_is_not_made_again(folder):
     assert len(judge.asked) == 1
 
 
-def test_an_empty_completion_is_wrong_without_asking(folder):
+def test_an_empty_response_is_wrong_without_a_request(folder):
     judge = Judge()
     assert judged(free(folder), judge, text=" \n").status is Status.NO_ANSWER
     assert judge.asked == []
@@ -177,7 +177,7 @@ def test_a_reply_that_is_no_judgement_is_not_wrong(folder, reply):
     assert (verdict.score, verdict.status) == (None, Status.NOT_JUDGED)
 
 
-def test_the_judge_is_told_the_question_that_is_in_the_image(folder):
+def test_the_judge_receives_the_question_that_is_in_the_image(folder):
     judge = Judge("0")
     judged(load(folder)[4], judge, extraction="neither")
     assert "Find the angle." in judge.asked[0]

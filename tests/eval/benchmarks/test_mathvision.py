@@ -71,17 +71,17 @@ def test_the_prompt_of_a_free_question_asks_for_the_answer(tmp_path):
     assert benchmark.prompt(loaded(tmp_path)) == f"How many?\n<image>\n\n{VALUE}"
 
 
-def test_of_several_markers_of_one_picture_the_names_remain(tmp_path):
+def test_of_several_markers_of_one_image_the_names_remain(tmp_path):
     example = loaded(tmp_path, question="Put <image1> on <image2>.", options=["<image3>", "none"])
     assert benchmark.prompt(example) == f"<image>\nPut image 1 on image 2.\n(A) image 3\n(B) none\n\n{LETTER}"
 
 
-def test_a_picture_named_twice_stays_at_its_first_place(tmp_path):
+def test_an_image_named_twice_stays_at_its_first_place(tmp_path):
     asked = benchmark.prompt(loaded(tmp_path, question="From <image1> to <image1>."))
     assert asked == f"From <image> to image 1.\n\n{VALUE}"
 
 
-def test_a_question_without_a_marker_begins_with_its_picture(tmp_path):
+def test_a_question_without_a_marker_begins_with_its_image(tmp_path):
     assert benchmark.prompt(loaded(tmp_path, question="How many?")).startswith("<image>\nHow many?")
 
 
@@ -91,7 +91,7 @@ def test_official_reads_the_response_and_not_the_extraction(tmp_path):
 
 
 @pytest.mark.shared
-def test_every_prompt_of_testmini_has_its_picture_once(published):
+def test_every_prompt_of_testmini_has_its_image_once(published):
     examples = benchmark.load(DataSource(str(MATHVISION), split="testmini"))
     asked = [benchmark.prompt(example) for example in examples]
     assert [len(MARKER.findall(text)) for text in asked] == [1] * 304

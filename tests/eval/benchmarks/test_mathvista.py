@@ -195,5 +195,5 @@ def test_the_verifier_agrees_with_the_official_verdicts_on_the_raw_responses(pub
 
 
 @pytest.mark.shared
-def test_every_prompt_has_its_picture_once(published):
+def test_every_prompt_has_its_image_once(published):
     assert all(len(MARKER.findall(benchmark.prompt(example))) == 1 for example in published[0])

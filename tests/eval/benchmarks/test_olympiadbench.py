@@ -1,4 +1,4 @@
-"""OlympiadBench as a benchmark: subsets, prompts in two languages, averages. Its rule has its own tests."""
+"""OlympiadBench as a benchmark: subsets, prompts in two languages, averages."""
 
 import json
 import re
@@ -72,7 +72,7 @@ def test_a_folder_without_any_subset_says_what_was_looked_for(tmp_path):
         load(tmp_path, "TP_MM")
 
 
-def test_a_parquet_folder_for_each_subset_is_read_with_its_pictures(tmp_path):
+def test_a_parquet_folder_for_each_subset_is_read_with_its_images(tmp_path):
     import datasets
 
     Image.new("RGB", (3, 2), "red").save(tmp_path / "p.png")
@@ -85,7 +85,7 @@ def test_a_parquet_folder_for_each_subset_is_read_with_its_pictures(tmp_path):
     assert example.question == "Find $x$ in <image1>."
 
 
-def test_the_copy_with_folders_names_its_pictures_in_the_question(tmp_path):
+def test_the_copy_with_folders_names_its_images_in_the_question(tmp_path):
     (tmp_path / "images").mkdir()
     for number, width in ((7, 3), (9, 4)):
         Image.new("RGB", (width, 2)).save(tmp_path / f"images/img_{number}.jpg")
@@ -97,7 +97,7 @@ def test_the_copy_with_folders_names_its_pictures_in_the_question(tmp_path):
     assert [image.open().width for image in example.images] == [4, 3]
 
 
-def test_an_id_of_two_subsets_is_told_apart(tmp_path):
+def test_an_id_of_two_subsets_is_distinguished(tmp_path):
     write(tmp_path, ENGLISH, row(1))
     write(tmp_path, CHINESE, row(1))
     assert [e.id for e in load(tmp_path)] == ["1", f"{CHINESE}/1"]
@@ -137,7 +137,7 @@ def test_several_answers_and_units_are_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize("answer_type", ["Tuple", "Numerical,Expression", "Need_human_evaluate"])
-def test_other_answer_types_are_not_told(tmp_path, answer_type):
+def test_other_answer_types_are_not_mentioned(tmp_path, answer_type):
     told = benchmark.prompt(one(tmp_path, answer_type=answer_type))
     assert "answer is a" not in told.replace("final answer is", "")
 
@@ -150,7 +150,7 @@ def test_other_answer_types_are_not_told(tmp_path, answer_type):
     ],
 )
 def test_the_answer_behind_the_words_of_the_prompt_is_scored(tmp_path, columns, ending):
-    # Without the words, both boxes would be the answer.
+    # Without these words, both boxes would be the answer.
     example = one(tmp_path, **columns)
     assert benchmark.official(example, Response("1", f"First \\boxed{{7}}.\n{ending}")).score == 1
 

@@ -1,4 +1,4 @@
-"""We-Math as a benchmark: letters, and the metrics by way of ``Benchmark.metrics``."""
+"""We-Math as a benchmark: letters, and the metrics through ``Benchmark.metrics``."""
 
 import json
 import random
@@ -47,7 +47,7 @@ def load(folder, pairs):
 
 
 def scored(folder, tables):
-    """Score answers that are right where the table says so; return examples with their verdicts."""
+    """Score responses that are right according to the table; return examples with their verdicts."""
     pairs = [pair for number, hits in enumerate(tables, 1) for pair in rows(number, hits)]
     texts = ["Thought: … Answer: B" if hit else "Thought: … Answer: C" for _, hit in pairs]
     examples = load(folder, pairs)

@@ -1,4 +1,4 @@
-"""Answers on disk: what is found again, and what a damaged file costs."""
+"""Cache of generations: round trips, damaged files, concurrent writers."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_an_answer_that_cannot_be_stored_ends_nothing(
         assert cache.get("a") is None
 
 
-def test_a_folder_that_cannot_be_made_is_the_users_to_mend(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="--no-cache"):
         GenerationCache(tmp_path / "file" / "answers.jsonl")

@@ -1,4 +1,4 @@
-"""Which weights a folder holds."""
+"""Fingerprints of model folders."""
 
 from __future__ import annotations
 
@@ -28,19 +28,23 @@ def model(tmp_path: Path) -> Path:
         ("model.safetensors", bytes(range(256)), True),
     ],
 )
-def test_whatever_decides_answers_changes_it(model: Path, name: str, content: bytes, same: bool) -> None:
+def test_everything_that_affects_output_changes_the_fingerprint(
+    model: Path, name: str, content: bytes, same: bool
+) -> None:
     before = folder_fingerprint(model)
     (model / name).write_bytes(content)
     assert (folder_fingerprint(model) == before) is same
 
 
-def test_small_files_are_told_by_their_content_alone(model: Path) -> None:
+def test_small_files_are_identified_by_their_content(model: Path) -> None:
     before = folder_fingerprint(model)
     os.utime(model / "model.safetensors", ns=(1, 1))
     assert folder_fingerprint(model) == before
 
 
-def test_large_files_are_told_by_size_time_and_head(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_files_are_identified_by_size_time_and_head(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(weights, "_WHOLE", 100)
     monkeypatch.setattr(weights, "_HEAD", 10)
     file = model / "model.safetensors"

@@ -1,4 +1,4 @@
-"""The chat client against a small server: what is asked again, what is told, what is counted."""
+"""Chat client against a small server: retries, error messages, usage."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 
 from eval.generate.client import Endpoint, EndpointError, RateLimiter, Reply, Usage, image_content
-from tests.fakes.chat_server import Answer, Stub, said, stub_server
+from tests.fakes.chat_server import HttpReply, Stub, said, stub_server
 
 QUESTION = [{"role": "user", "content": "How many?"}]
 
 
 class Clock:
-    """Time that passes only by waiting; notes what was waited."""
+    """Clock that advances only by waiting, and records the waits."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -34,7 +34,7 @@ class Clock:
 
 
 def endpoint(stub: Stub, clock: Clock | None = None, **options: Any) -> Endpoint:
-    """An endpoint that waits in no time."""
+    """Return an endpoint whose waits take no time."""
     clock = clock or Clock()
     return Endpoint(stub.url, "tiny", **{"clock": clock, "sleep": clock.sleep, "timeout": 5.0, **options})
 
@@ -76,30 +76,30 @@ def test_content_null_is_an_empty_text() -> None:
 
 def test_content_in_parts_is_joined() -> None:
     parts = [{"type": "text", "text": "fo"}, {"type": "text", "text": "ur"}]
-    with stub_server(Answer({"choices": [{"message": {"content": parts}}]})) as stub:
+    with stub_server(HttpReply({"choices": [{"message": {"content": parts}}]})) as stub:
         assert endpoint(stub).chat(QUESTION) == Reply("four", True, None, None)
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 529])
-def test_what_may_pass_is_asked_again(status: int) -> None:
-    with stub_server(Answer({}, status), said("four")) as stub:
+def test_temporary_failures_are_retried(status: int) -> None:
+    with stub_server(HttpReply({}, status), said("four")) as stub:
         assert endpoint(stub).chat(QUESTION).text == "four"
     assert len(stub.asked) == 2
 
 
 @pytest.mark.parametrize(("status", "setup"), [(400, False), (401, True), (403, True), (404, True)])
-def test_a_mistake_is_told_at_once(status: int, setup: bool) -> None:
+def test_a_permanent_failure_is_reported_at_once(status: int, setup: bool) -> None:
     with (
-        stub_server(Answer({"error": "no such model"}, status)) as stub,
+        stub_server(HttpReply({"error": "no such model"}, status)) as stub,
         pytest.raises(EndpointError, match=f"status {status}: .*no such model.*; ") as caught,
     ):
         endpoint(stub).chat(QUESTION)
     assert (caught.value.status, caught.value.setup, len(stub.asked)) == (status, setup, 1)
 
 
-def test_a_redirect_is_told_and_not_followed() -> None:
+def test_a_redirect_is_reported_and_not_followed() -> None:
     with (
-        stub_server(Answer({}, 302, {"Location": "/elsewhere"})) as stub,
+        stub_server(HttpReply({}, 302, {"Location": "/elsewhere"})) as stub,
         pytest.raises(EndpointError, match="status 302"),
     ):
         endpoint(stub).chat(QUESTION)
@@ -108,7 +108,7 @@ def test_a_redirect_is_told_and_not_followed() -> None:
 
 def test_the_key_is_in_no_message() -> None:
     with (
-        stub_server(Answer({"error": "wrong key sk-secret"}, 401)) as stub,
+        stub_server(HttpReply({"error": "wrong key sk-secret"}, 401)) as stub,
         pytest.raises(EndpointError) as caught,
     ):
         endpoint(stub, api_key="sk-secret").chat(QUESTION)
@@ -117,7 +117,7 @@ def test_the_key_is_in_no_message() -> None:
 
 def test_back_off_is_drawn_below_a_bound_that_doubles_up_to_the_longest() -> None:
     clock = Clock()
-    with stub_server(Answer({}, 500)) as stub, pytest.raises(EndpointError, match="7 attempts"):
+    with stub_server(HttpReply({}, 500)) as stub, pytest.raises(EndpointError, match="7 attempts"):
         endpoint(stub, clock, max_retries=6, first_wait=1.0, longest_wait=10.0).chat(QUESTION)
     assert len(stub.asked) == 7
     assert all(0 <= wait <= bound for wait, bound in zip(clock.waits, [1, 2, 4, 8, 10, 10], strict=True))
@@ -126,7 +126,7 @@ def test_back_off_is_drawn_below_a_bound_that_doubles_up_to_the_longest() -> Non
 
 def test_retry_after_in_seconds_is_waited() -> None:
     clock = Clock()
-    limited = Answer({}, 429, {"Retry-After": "17"})
+    limited = HttpReply({}, 429, {"Retry-After": "17"})
     with stub_server(limited, said("four")) as stub:
         endpoint(stub, clock, first_wait=0.001).chat(QUESTION)
     assert clock.waits[0] == 17
@@ -135,21 +135,21 @@ def test_retry_after_in_seconds_is_waited() -> None:
 def test_retry_after_as_a_date_is_waited() -> None:
     clock = Clock()
     date = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=30), usegmt=True)
-    with stub_server(Answer({}, 503, {"Retry-After": date}), said("four")) as stub:
+    with stub_server(HttpReply({}, 503, {"Retry-After": date}), said("four")) as stub:
         endpoint(stub, clock, first_wait=0.001).chat(QUESTION)
     assert 25 < clock.waits[0] <= 30
 
 
 def test_a_nonsense_retry_after_falls_back_to_the_back_off() -> None:
     clock = Clock()
-    with stub_server(Answer({}, 429, {"Retry-After": "soon"}), said("four")) as stub:
+    with stub_server(HttpReply({}, 429, {"Retry-After": "soon"}), said("four")) as stub:
         endpoint(stub, clock, first_wait=0.5).chat(QUESTION)
     assert 0 <= clock.waits[0] <= 0.5
 
 
-def test_a_server_cannot_ask_for_a_day() -> None:
+def test_a_requested_wait_of_a_day_is_bounded() -> None:
     clock = Clock()
-    with stub_server(Answer({}, 429, {"Retry-After": "86400"}), said("four")) as stub:
+    with stub_server(HttpReply({}, 429, {"Retry-After": "86400"}), said("four")) as stub:
         endpoint(stub, clock).chat(QUESTION)
     assert clock.waits[0] == 600
 
@@ -166,26 +166,26 @@ def test_a_server_cannot_ask_for_a_day() -> None:
         (b"\xff\xfe", "not a chat completion"),
     ],
 )
-def test_an_unreadable_reply_is_asked_again_and_then_told(body: Any, why: str) -> None:
-    with stub_server(Answer(body)) as stub, pytest.raises(EndpointError, match=why):
+def test_an_unreadable_reply_is_retried_and_then_reported(body: Any, why: str) -> None:
+    with stub_server(HttpReply(body)) as stub, pytest.raises(EndpointError, match=why):
         endpoint(stub, max_retries=1).chat(QUESTION)
     assert len(stub.asked) == 2
 
 
-def test_a_lost_connection_is_asked_again() -> None:
-    with stub_server(Answer(hang_up=True), said("four")) as stub:
+def test_a_lost_connection_is_retried() -> None:
+    with stub_server(HttpReply(hang_up=True), said("four")) as stub:
         assert endpoint(stub).chat(QUESTION).text == "four"
 
 
-def test_a_time_out_is_asked_again_and_then_told() -> None:
+def test_a_time_out_is_retried_and_then_reported() -> None:
     with (
-        stub_server(Answer({}, delay=0.5)) as stub,
+        stub_server(HttpReply({}, delay=0.5)) as stub,
         pytest.raises(EndpointError, match=r"within 0.05 s .*2 attempts"),
     ):
         endpoint(stub, timeout=0.05, max_retries=1).chat(QUESTION)
 
 
-def test_nobody_listening_is_told() -> None:
+def test_a_refused_connection_is_reported() -> None:
     with stub_server() as stub:
         pass
     with pytest.raises(EndpointError, match="no connection"):
@@ -233,7 +233,7 @@ def test_a_pace_that_was_idle_owes_nothing() -> None:
     assert clock.now == 150
 
 
-def test_holding_a_pace_holds_every_caller() -> None:
+def test_a_pause_applies_to_every_caller() -> None:
     clock = Clock()
     pace = RateLimiter(None, clock=clock, sleep=clock.sleep)
     pace.pause(9)

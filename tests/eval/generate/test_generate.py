@@ -1,4 +1,4 @@
-"""What is asked of a generator, what the cache spares it, and what comes back."""
+"""Generation of responses: jobs, cache, samples, failures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DRAWN = Decoding(100, temperature=0.7, seed=3)
 
 
 class Fake:
-    """Answers with what it was asked; the last ones first."""
+    """Generator that returns its prompts, in reverse order."""
 
     def __init__(self, model_id: str = "w1", fails: str = "") -> None:
         self.identity: dict[str, Any] = {"model": "m", "model_id": model_id, "max_pixels": None}
@@ -59,7 +59,7 @@ def questions() -> list[Question]:
 
 
 def run(path: Path, asked: list[Question], decoding: Decoding = GREEDY, **options: Any) -> list[str]:
-    """Answer with the cache of this path; return which questions were generated."""
+    """Generate with the cache at this path; return the questions that were generated."""
     generator = Fake(options.pop("model_id", "w1"))
     with GenerationCache(path) as cache:
         generate_responses(asked, generator, decoding, cache=cache, **options)
@@ -152,7 +152,7 @@ def test_every_sample_of_every_question_has_its_own_seed_whatever_its_place() ->
     assert set(other.seeds) < set(one.seeds)
 
 
-def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes_where_it_stopped(tmp_path: Path) -> None:
     class Interrupted(Fake):
         def generate(
             self, jobs: Iterable[Job], decoding: Decoding
@@ -165,11 +165,11 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     path = tmp_path / "c.jsonl"
     with GenerationCache(path) as cache, pytest.raises(KeyboardInterrupt):
         generate_responses(questions(), Interrupted(), GREEDY, cache=cache)
-    # The last two had been answered.
+    # The last two had been generated.
     assert run(path, questions()) == ["0"]
 
 
-def test_a_picture_that_cannot_be_read_costs_its_own_question_alone(tmp_path: Path) -> None:
+def test_an_unreadable_image_fails_only_its_own_question(tmp_path: Path) -> None:
     rows = [*questions(), Question("lost", "Q", (image_ref(tmp_path / "lost.png"),))]
     generator = Fake(fails="1")
     found = generate_responses(rows, generator, DRAWN, samples=2)
@@ -241,7 +241,7 @@ def test_progress_counts_every_answer_wherever_it_comes_from(tmp_path: Path) -> 
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-def test_pictures_are_told_apart_by_bytes_or_by_size_and_pixels() -> None:
+def test_images_are_identified_by_bytes_or_by_size_and_pixels() -> None:
     def drawn(size: tuple[int, int], colour: str) -> ImageRef:
         return ImageRef("drawn", lambda: Image.new("RGB", size, colour))
 
@@ -256,7 +256,7 @@ def test_pictures_are_told_apart_by_bytes_or_by_size_and_pixels() -> None:
     assert image_digest(encoded("red")) == image_digest(encoded("red"))
 
 
-def test_the_pictures_of_a_run_have_one_fingerprint() -> None:
+def test_the_images_of_a_run_have_one_fingerprint() -> None:
     def of(rows: list[Question]) -> str:
         found: Generations = generate_responses(rows, Fake(), GREEDY)
         return found.images

@@ -1,4 +1,4 @@
-"""A model on this machine answers: as the trainer's engine samples, a few questions at a time."""
+"""Local generator: agreement with the rollout engine, batching, failures, memory."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_greedy_answers_are_those_of_the_trainers_engine(
     assert [one.finished for one in found.responses] == [group[0].finished for group in groups]
 
 
-def test_samples_differ_and_depend_neither_on_the_batch_nor_on_what_was_kept(
+def test_samples_differ_and_depend_neither_on_the_batch_nor_on_the_cache(
     generator: LocalGenerator, questions: list[Question], tmp_path: Path
 ) -> None:
     whole = texts(generate_responses(questions, generator, DRAWN, samples=3))
@@ -64,7 +64,7 @@ def test_samples_differ_and_depend_neither_on_the_batch_nor_on_what_was_kept(
         assert texts(generate_responses(questions, generator, DRAWN, samples=3, cache=cache)) == whole
 
 
-def test_answers_decoded_together_are_as_many_as_asked_for(
+def test_as_many_responses_as_requested_are_decoded_together(
     generator: LocalGenerator, questions: list[Question], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
@@ -108,7 +108,7 @@ def test_only_the_images_of_one_batch_are_in_memory(
     monkeypatch.setattr(generator, "_encode", encode)
     rows = [Question(str(i), f"{i}?", (noise_image(60, 60, i),)) for i in range(18)]
     assert len(generate_responses(rows, generator, Decoding(1)).responses) == 18
-    # A batch, and the one question that no longer fits into it.
+    # One batch, and the question that no longer fits into it.
     assert (made, most) == (18, 5)
 
 
@@ -119,7 +119,7 @@ def test_the_system_prompt_is_the_questions_own(generator: LocalGenerator) -> No
     assert decode(other.input_ids).startswith("<|im_start|>system\nThink.")  # type: ignore[union-attr]
 
 
-def test_rows_that_cannot_be_encoded_cost_nobody_else(
+def test_rows_that_cannot_be_encoded_do_not_affect_others(
     generator: LocalGenerator, questions: list[Question], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken() -> Image.Image:
@@ -185,7 +185,7 @@ def test_image_limits_and_precision_are_a_part_of_who_answers(tiny_folder: Path)
     assert identity(batch=3) == plain
 
 
-def test_a_model_that_is_not_there_is_the_users_to_mend() -> None:
+def test_a_missing_model_is_a_user_error() -> None:
     with pytest.raises(UserError, match="no such folder"):
         LocalGenerator("./no/such/model")
 

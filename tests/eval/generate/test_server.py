@@ -1,4 +1,4 @@
-"""A server answers: what it is sent, what of its failures counts, and when it is given up."""
+"""Server generator: messages, failures, and when a server is given up."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Behaviour = Callable[[str], Reply]
 
 
 class Server:
-    """Stands for an endpoint; ``behave`` answers the text of the last message."""
+    """Fake endpoint; ``behave`` replies to the text of the last message."""
 
     def __init__(self, behave: Behaviour = lambda text: Reply(f"to {text}", True, 5, 2)) -> None:
         self.behave = behave
@@ -83,9 +83,7 @@ def test_drawn_samples_are_sent_with_their_own_seeds() -> None:
         ({"min_pixels": 100, "max_pixels": 1000}, (40, 10)),
     ],
 )
-def test_images_are_scaled_to_the_area_that_was_asked_for(
-    limits: dict[str, int], size: tuple[int, int]
-) -> None:
+def test_images_are_scaled_to_the_requested_area(limits: dict[str, int], size: tuple[int, int]) -> None:
     server = Server()
     generate_responses([Question("a", "?", (picture(40, 10),))], generator(server, **limits), Decoding(9))
     assert sent_image(server.sent[0][0][0]["content"][0]).size == size
@@ -117,11 +115,11 @@ def test_few_questions_are_under_way_at_any_time() -> None:
     threading.Timer(0.3, let_go).start()
     found = generate_responses(rows, generator(Server(slow)), Decoding(9))
     assert [one.text for one in found.responses] == [str(i) for i in range(60)]
-    # Three requests at a time, and two more that are made ready.
+    # Three requests at a time, and two more that are prepared.
     assert seen == [{str(i) for i in range(5)}]
 
 
-def test_a_question_that_the_server_refuses_costs_itself_alone() -> None:
+def test_a_question_that_the_server_rejects_fails_alone() -> None:
     def picky(text: str) -> Reply:
         if int(text) % 2:
             raise EndpointError("status 400: too long", status=400)
@@ -145,7 +143,7 @@ def test_a_wrong_key_ends_the_run_at_once() -> None:
     assert len(server.sent) <= 10
 
 
-def test_a_server_that_is_gone_ends_the_run_and_says_how_to_go_on() -> None:
+def test_a_server_that_is_down_ends_the_run_and_explains_how_to_resume() -> None:
     def dying(text: str) -> Reply:
         if int(text) >= 5:
             raise EndpointError("no connection")
@@ -157,11 +155,11 @@ def test_a_server_that_is_gone_ends_the_run_and_says_how_to_go_on() -> None:
     assert len(server.sent) <= 5 + 8 + 10
 
 
-def test_a_picture_that_cannot_be_opened_is_not_the_servers_fault() -> None:
+def test_an_image_that_cannot_be_opened_is_not_the_servers_fault() -> None:
     opened: list[bool] = []
 
     def load() -> Image.Image:
-        # Readable for its key, gone when it is to be sent.
+        # Readable for its cache key, missing when it is sent.
         opened.append(True)
         if len(opened) == 2:
             raise DataError("image x.png is gone")

@@ -1,4 +1,4 @@
-"""MathVision's rule: where the answer is found, how it is spelt, what has a number, what is equal."""
+"""Official scoring of MathVision: extraction, notation, numeric values, equality."""
 
 import pytest
 

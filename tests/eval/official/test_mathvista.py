@@ -1,4 +1,4 @@
-"""MathVista's rule: from an extraction to a prediction and a verdict."""
+"""Official scoring of MathVista: from an extraction to a prediction and a verdict."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""We-Math's metrics against values worked out by hand and against a slow formula."""
+"""Official scoring of We-Math against values computed by hand and against a slow formula."""
 
 import json
 import random
@@ -158,7 +158,7 @@ def test_an_unknown_key_is_named(key):
         metrics([Row("a", key, True)])
 
 
-def test_a_question_that_is_there_twice_is_named():
+def test_a_duplicate_question_is_named():
     with pytest.raises(DataError, match="a: 2steps_1 occurs twice"):
         metrics([Row("a", "2steps_1", True), Row("a", "2steps_1", False)])
 

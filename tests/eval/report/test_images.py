@@ -18,7 +18,7 @@ from tests.fakes.results import RIGHT, WRONG, result, row
 
 
 class Page(HTMLParser):
-    """What a browser would make of the page: tags, attributes, visible text, and the texts of its scripts."""
+    """Parsed page: tags, attributes, visible text, and the contents of its scripts."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ def test_images_beside_the_data_are_found(
     assert len(page(tmp_path, folder).images) == 1
 
 
-def test_an_image_that_is_nowhere_is_named(tmp_path: Path) -> None:
+def test_a_missing_image_is_named(tmp_path: Path) -> None:
     folder = result(tmp_path / "run", [row("q1", RIGHT, images=(drawn("red"),))])
     shown = page(tmp_path, folder)
     assert shown.images == []

@@ -21,7 +21,7 @@ HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)><!-- ]]
 
 
 class Page(HTMLParser):
-    """What a browser would make of the page: tags, attributes, visible text, and the texts of its scripts."""
+    """Parsed page: tags, attributes, visible text, and the contents of its scripts."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ def test_several_samples_show_mean_accuracy_pass_and_majority(tmp_path: Path) ->
     assert list(shown.sets[0]["questions"][0]["answers"][0]) == ["0", "1", "2"]
 
 
-def test_results_of_one_benchmark_stand_side_by_side(tmp_path: Path) -> None:
+def test_results_of_one_benchmark_are_side_by_side(tmp_path: Path) -> None:
     before = result(tmp_path / "before", [row("q1", RIGHT, text="four"), row("q2", WRONG)])
     after = result(tmp_path / "after", [row("q1", WRONG, text="five"), row("q3", RIGHT)])
     (only,) = page(tmp_path, before, after).sets
@@ -150,7 +150,7 @@ def test_settings_are_on_the_page(tmp_path: Path) -> None:
     assert "img" not in shown.tags
 
 
-def test_two_results_with_one_label_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+def test_two_results_with_one_label_are_distinguished_by_their_folders(tmp_path: Path) -> None:
     one, two = (result(tmp_path / name, [row("q1", RIGHT)]) for name in "ab")
     path = write_page(tmp_path / "page.html", [("model", one), ("model", two)])
     labels = Page(path.read_text()).sets[0]["results"]
@@ -167,7 +167,7 @@ def test_no_text_of_a_model_or_of_data_becomes_markup(tmp_path: Path) -> None:
 
 
 def spoiled(folder: Path, text: str) -> Path:
-    """A result with ``text`` wherever a model, a data set or another program may write."""
+    """Write a result with ``text`` in every field that a model, a data set or another program controls."""
     result(folder, [row("q1", RIGHT)])
     said = {"extracted": text, "score": 1.0, "reason": text, "status": text}
     record = json.loads((folder / "rows.jsonl").read_text()) | {
@@ -179,7 +179,7 @@ def spoiled(folder: Path, text: str) -> Path:
     own |= {"groups": {text: {text: own["overall"]}}, "metrics": {text: {text: text}}}
     summary |= {"benchmark": text, "protocol": text, "protocols": {text: own}, "flags": [text]}
     summary |= {"settings": {text: text, "model": text}}
-    # As escapes, for half a surrogate pair is no UTF-8.
+    # As escapes, because a lone surrogate is not valid UTF-8.
     (folder / "rows.jsonl").write_text(json.dumps(record) + "\n")
     (folder / "summary.json").write_text(json.dumps(summary))
     return folder
@@ -210,7 +210,7 @@ def test_the_page_loads_nothing(tmp_path: Path) -> None:
     assert all((value or "").startswith("#") for value in loaded)
 
 
-def test_numbers_are_written_as_a_person_reads_them() -> None:
+def test_numbers_are_formatted_for_reading() -> None:
     assert between({"interval": [0.0456, 0.6994]}) == "4.6–69.9 %"
     assert (points(0.125), points(-0.003), points(None)) == ("+12.5", "−0.3", "–")
 

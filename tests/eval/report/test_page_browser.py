@@ -135,7 +135,7 @@ def test_buttons_filter_and_count(browser: Chromium, mixed_page: Path) -> None:
     assert browser.run("document.activeElement.id") == "show-wrong"
 
 
-def test_keys_go_on_and_back_and_stop_at_the_ends(browser: Chromium, mixed_page: Path) -> None:
+def test_keys_step_forward_and_back_and_stop_at_the_ends(browser: Chromium, mixed_page: Path) -> None:
     browser.open(mixed_page)
     seen = []
     for key in ("ArrowLeft", "j", "ArrowRight", "k", "ArrowLeft"):
@@ -210,7 +210,7 @@ def test_samples_are_entries_of_their_own(browser: Chromium, tmp_path: Path) -> 
     assert listed(browser) == ["q1 · sample 0", "q2 · sample 0"]
 
 
-def test_several_benchmarks_are_browsed_apart(browser: Chromium, tmp_path: Path) -> None:
+def test_several_benchmarks_are_browsed_separately(browser: Chromium, tmp_path: Path) -> None:
     one = result(tmp_path / "one", [row("q1", RIGHT)], name="first")
     two = result(tmp_path / "two", [row("r1", WRONG)], name="second")
     page = write_page(tmp_path / "page.html", [("model", one), ("model", two)])

@@ -1,4 +1,4 @@
-"""The judge: what it is asked, what of its replies is believed, what becomes of failures, what it costs."""
+"""LLM judge: prompt, reply parsing, failures, cost."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from eval.scoring.judge import (
     read_judgement,
 )
 from rewards import Status, Verdict
-from tests.fakes.chat_server import Answer, Stub, said, stub_server
+from tests.fakes.chat_server import HttpReply, Stub, said, stub_server
 
 EXAMPLE = Example("1", "How long is AB?", "7 cm")
 RESPONSE = Response("1", "It is seven centimetres.", extraction="seven centimetres")
@@ -43,7 +43,7 @@ def judge_of(stub: Stub, cache: GenerationCache | None = None, **options: Any) -
 
 
 def verdict_after(*replies: str) -> tuple[Verdict, list[str]]:
-    """The verdict on RESPONSE of a judge that replies so, and the prompts it was sent."""
+    """Return the verdict on RESPONSE of a judge with these replies, and the prompts it received."""
     left, prompts = list(replies), []
 
     def ask(prompt: str) -> str:
@@ -54,7 +54,7 @@ def verdict_after(*replies: str) -> tuple[Verdict, list[str]]:
 
 
 def by_judge(judge: Judge) -> Verdict:
-    """As scoring does it: an answer that could not be judged is not judged."""
+    """Judge as scoring does: a failed judgement gives the status not judged."""
     try:
         return judge_response(EXAMPLE, RESPONSE, judge.ask)
     except JudgeError as error:
@@ -99,7 +99,7 @@ def test_another_option_is_for_the_judge_to_refuse() -> None:
     assert (verdict.score, verdict.extracted) == (0.0, "A")
 
 
-def test_a_reply_without_a_clear_verdict_is_asked_for_once_more() -> None:
+def test_a_reply_without_a_clear_verdict_is_requested_once_more() -> None:
     verdict, prompts = verdict_after("Well, it depends.", CORRECT)
     assert verdict.score == 1.0
     assert prompts == [prompts[0], prompts[0] + REMINDER]
@@ -171,20 +171,20 @@ def test_a_response_cannot_leave_its_quotes() -> None:
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (Answer({}, 500), "status 500"),
-        (Answer({}, 429), "status 429"),
-        (Answer({"error": "too long"}, 400), "too long"),
-        (Answer({}, 401), "key"),
-        (Answer(b"<html>"), "not a chat completion"),
-        (Answer({"choices": []}), "not a chat completion"),
-        (Answer({}, delay=0.3), "no response within"),
-        (Answer(hang_up=True), "no connection"),
+        (HttpReply({}, 500), "status 500"),
+        (HttpReply({}, 429), "status 429"),
+        (HttpReply({"error": "too long"}, 400), "too long"),
+        (HttpReply({}, 401), "key"),
+        (HttpReply(b"<html>"), "not a chat completion"),
+        (HttpReply({"choices": []}), "not a chat completion"),
+        (HttpReply({}, delay=0.3), "no response within"),
+        (HttpReply(hang_up=True), "no connection"),
         (said(None), "reply was empty"),
         (said("", "length"), "token limit"),
         (said('{"verdict', "length"), "cut off"),
     ],
 )
-def test_a_failed_judgement_is_not_judged_and_never_wrong(answer: Answer, why: str) -> None:
+def test_a_failed_judgement_is_not_judged_and_never_wrong(answer: HttpReply, why: str) -> None:
     with stub_server(answer) as stub:
         verdict = by_judge(judge_of(stub, timeout=0.1))
     assert (verdict.score, verdict.status) == (None, Status.NOT_JUDGED)
@@ -202,8 +202,8 @@ def test_the_judge_is_asked_as_deterministically_as_it_can_be() -> None:
     assert stub.asked[0]["temperature"] == 0
 
 
-def test_a_judge_that_keeps_failing_is_given_up() -> None:
-    with stub_server(Answer({}, 500)) as stub:
+def test_a_judge_that_keeps_failing_is_abandoned() -> None:
+    with stub_server(HttpReply({}, 500)) as stub:
         judge = judge_of(stub)
         reasons = [by_judge(judge).reason for _ in range(12)]
     assert len(stub.asked) == 8
@@ -211,22 +211,22 @@ def test_a_judge_that_keeps_failing_is_given_up() -> None:
 
 
 def test_failures_that_are_the_prompts_own_do_not_count_towards_giving_up() -> None:
-    with stub_server(Answer({}, 400)) as stub:
+    with stub_server(HttpReply({}, 400)) as stub:
         judge = judge_of(stub)
         for _ in range(12):
             by_judge(judge)
     assert len(stub.asked) == 12
 
 
-def test_a_success_starts_the_count_of_failures_anew() -> None:
-    failure = Answer({}, 500)
+def test_a_success_resets_the_count_of_failures() -> None:
+    failure = HttpReply({}, 500)
     with stub_server(*[failure] * 7, said(CORRECT), *[failure] * 7, said(CORRECT)) as stub:
         judge = judge_of(stub)
         assert [by_judge(judge).score for _ in range(16)] == [*[None] * 7, 1.0, *[None] * 7, 1.0]
 
 
-def test_a_wrong_key_is_asked_with_once() -> None:
-    with stub_server(Answer({}, 401)) as stub:
+def test_a_wrong_key_is_used_once() -> None:
+    with stub_server(HttpReply({}, 401)) as stub:
         judge = judge_of(stub)
         assert {by_judge(judge).status for _ in range(5)} == {Status.NOT_JUDGED}
     assert len(stub.asked) == 1
@@ -241,7 +241,7 @@ def test_a_rerun_asks_nothing(tmp_path: Path) -> None:
     assert (judge.asked, judge.cached, len(stub.asked)) == (0, 1, 1)
 
 
-def test_another_model_is_asked_anew(tmp_path: Path) -> None:
+def test_another_model_is_asked_again(tmp_path: Path) -> None:
     with stub_server(said(CORRECT)) as stub, GenerationCache(tmp_path / "judgements.jsonl") as cache:
         by_judge(judge_of(stub, cache))
         by_judge(Judge(Endpoint(stub.url, "other"), cache=cache))
@@ -249,7 +249,7 @@ def test_another_model_is_asked_anew(tmp_path: Path) -> None:
 
 
 def test_a_failure_is_not_remembered(tmp_path: Path) -> None:
-    script = (Answer({}, 500), said(None), said(CORRECT))
+    script = (HttpReply({}, 500), said(None), said(CORRECT))
     with stub_server(*script) as stub, GenerationCache(tmp_path / "judgements.jsonl") as cache:
         judge = judge_of(stub, cache)
         assert [by_judge(judge).score for _ in range(3)] == [None, None, 1.0]

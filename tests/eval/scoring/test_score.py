@@ -1,4 +1,4 @@
-"""Protocols side by side, questions without an answer, failures that are not the answer's."""
+"""Scoring by protocol: missing responses, failing scorers, samples."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_question_without_a_gold_answer_has_no_score_answered_or_not() -> None
     assert {row.verdict.status for row in rows} == {Status.UNPARSABLE_GOLD}
 
 
-def test_a_rule_that_fails_on_a_row_gives_it_no_score_and_says_why() -> None:
+def test_a_scorer_that_fails_on_a_row_gives_no_score_and_a_reason() -> None:
     def broken(one: Example, response: Response) -> Verdict:
         return Verdict(1 / (len(response.text) - 1), Status.CORRECT)
 
@@ -93,13 +93,13 @@ def test_a_judge_that_does_not_reply_has_not_judged() -> None:
     ]
 
 
-def test_progress_is_told_after_every_row() -> None:
+def test_progress_is_reported_after_every_row() -> None:
     told: list[tuple[int, int]] = []
     scored({"a": "4", "b": "5"}, TWO, progress=lambda done, total: told.append((done, total)))
     assert told == [(1, 2), (2, 2)]
 
 
-def test_answers_to_other_questions_are_named_once_and_passed_over() -> None:
+def test_responses_to_other_questions_are_named_once_and_ignored() -> None:
     responses = [Response("a", "4"), Response("x", "1", 0), Response("x", "2", 1)]
     assert unmatched_ids(TWO, responses) == ["x"]
     assert {row.example.id for row in score_responses(sums(), TWO, responses, ["official"])} == {"a", "b"}

@@ -1,4 +1,4 @@
-"""Several answers to a question, and two results of the same questions."""
+"""Statistics of several samples per question, and of two results on the same questions."""
 
 from __future__ import annotations
 

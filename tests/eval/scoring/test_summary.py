@@ -115,7 +115,7 @@ def test_one_answer_to_each_question_has_no_numbers_of_samples() -> None:
 def test_samples_have_mean_accuracy_pass_at_k_and_majority() -> None:
     answers = {"a": ["4", "5", "4"], "b": ["5", "5", "4"]}
     samples = summarise(sums(), scored(answers, FOUR[:2]))["samples"]
-    # a: 2 of 3 right, majority right; b: 1 of 3, majority wrong. Draws of two that hold a right one: 3 and 2.
+    # a: 2 of 3 right, majority right; b: 1 of 3, majority wrong. Draws of two with a right one: 3 and 2.
     assert samples == {
         "k": 3,
         "questions": 2,
@@ -132,7 +132,7 @@ def test_the_majority_counts_a_letter_and_its_options_text_as_the_same() -> None
     assert summarise(sums(), rows)["samples"]["maj_at_k"] == 1
 
 
-def test_several_answers_to_a_question_do_not_narrow_the_interval_if_they_are_alike() -> None:
+def test_identical_samples_of_a_question_do_not_narrow_the_interval() -> None:
     once = summarise(sums(), scored({"a": "4", "b": "5"}, FOUR[:2]))["overall"]
     often = summarise(sums(), scored({"a": ["4"] * 9, "b": ["5"] * 9}, FOUR[:2]))["overall"]
     assert (often["total"], often["accuracy"]) == (18, 0.5)

@@ -23,7 +23,7 @@ def own(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", benchmark_names())
-def test_every_benchmark_is_found_by_the_name_it_bears(name: str) -> None:
+def test_every_benchmark_is_found_by_its_name(name: str) -> None:
     assert find_benchmark(name).name == name
 
 
@@ -31,7 +31,7 @@ def test_case_and_dashes_of_a_name_do_not_matter() -> None:
     assert find_benchmark("We-Math") is find_benchmark("wemath")
 
 
-def test_an_unknown_name_is_told_the_nearest() -> None:
+def test_an_unknown_name_is_reported_with_the_nearest() -> None:
     with pytest.raises(UserError, match="no benchmark 'mathvers': did you mean 'mathverse'"):
         find_benchmark("mathvers")
 
