@@ -25,8 +25,8 @@ def launched(kind: DistributedType, zero_stage: int | None = None) -> Any:
         (launched(DistributedType.DEEPSPEED, 3), "DeepSpeed ZeRO-3"),
     ],
 )
-def test_weights_in_parts_are_refused_with_what_to_use(accelerator: Any, name: str) -> None:
-    with pytest.raises(UserError, match=f"^{name} spreads.*use DDP"):
+def test_sharded_weights_are_refused_with_the_alternative(accelerator: Any, name: str) -> None:
+    with pytest.raises(UserError, match=f"^{name} shards.*use DDP"):
         check_whole_weights(accelerator)
 
 
