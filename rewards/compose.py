@@ -10,7 +10,7 @@ from typing import Any, Literal
 from rewards.messages import nearest
 from rewards.registry import BoundRule, get_rule
 from rewards.verdict import RuleError, Status, Verdict
-from rewards.workers.threads import map_in_threads
+from rewards.workers.pool import map_in_threads
 
 # Metrics under reward/ beside the components' means.
 _RESERVED_NAMES = ("mean", "std", "unscored", "failed")

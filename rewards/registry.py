@@ -1,24 +1,68 @@
-"""Registry of reward rules, built-in, installed or in a user's file; options are checked and bound.
+"""Registry of reward rules: built-in, installed, or a function in a user's file; options checked and bound.
 
 A rule is a plain function ``f(completion, example, **options) -> Verdict | float`` under ``@rule("name")``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import importlib.util
 import inspect
 import math
 import numbers
+import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, TypeVar, cast, overload
 
 from rewards.messages import nearest
-from rewards.user_files import user_module
 from rewards.verdict import RuleError, Status, Verdict
+
+
+def user_module(path: Path, failure: type[Exception], how: str) -> ModuleType:
+    """Import a file once per process, as an ordinary import would.
+
+    Args:
+        path: resolved path of an existing file.
+        failure: type of the exception to raise.
+        how: how such a file is named, for its message.
+
+    Raises:
+        failure: the file is not a Python file, or importing it raises.
+    """
+    try:
+        return _module_at(path)
+    except _NotPython:
+        raise failure(f"{path} is not a Python file; {how}") from None
+    except (Exception, SystemExit) as error:
+        raise failure(f"{path} cannot be imported: {type(error).__name__}: {error}; fix the file") from error
+
+
+class _NotPython(Exception):
+    """Python has no loader for the file."""
+
+
+@lru_cache(maxsize=64)
+def _module_at(path: Path) -> ModuleType:
+    digest = hashlib.blake2b(str(path).encode(), digest_size=6).hexdigest()
+    spec = importlib.util.spec_from_file_location(f"_user_{path.stem}_{digest}", path)
+    if spec is None or spec.loader is None:
+        raise _NotPython
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses, pickle and type hints look up their module in sys.modules.
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(spec.name, None)
+        raise
+    return module
+
 
 Rule = Callable[..., Any]
 Decorated = TypeVar("Decorated", bound=Rule)

@@ -12,8 +12,7 @@ from rewards.math.decide import Incomparable, decide_cheaply, decide_fully
 from rewards.math.read import ParsedAnswer, read_answer, read_gold
 from rewards.messages import short
 from rewards.verdict import Status, Verdict
-from rewards.workers.pool import OutOfTime, shared_pool
-from rewards.workers.threads import map_in_threads
+from rewards.workers.pool import OutOfTime, map_in_threads, shared_pool
 
 TIME_LIMIT = 2.0
 

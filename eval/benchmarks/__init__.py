@@ -11,7 +11,7 @@ from types import ModuleType
 from eval.benchmark import Benchmark
 from mm_cpgd.errors import UserError
 from rewards.messages import nearest
-from rewards.user_files import user_module
+from rewards.registry import user_module
 
 _HOW = "a benchmark is a name or path/to/file.py that defines benchmark = Benchmark(…)"
 

@@ -20,8 +20,7 @@ from rewards import Status, Verdict
 from rewards.messages import nearest
 from rewards.registry import as_verdict
 from rewards.verify import grade
-from rewards.workers.pool import PoolError
-from rewards.workers.threads import map_in_threads, usable_cores
+from rewards.workers.pool import PoolError, map_in_threads, usable_cores
 
 PROTOCOLS = ("official", "verifier", "judge")
 Score = Callable[[Example, Response], Verdict]

@@ -15,18 +15,11 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from mm_cpgd.algorithms import (
-    advantages,
-    aggregation,
-    regularizers,
-    selection,
-    surrogates,
-    token_weights,
-)
+from mm_cpgd.algorithms import advantages, aggregation, regularizers, selection, surrogates, token_weights
 from mm_cpgd.algorithms.part_info import Description, description_of
 from mm_cpgd.errors import UserError
 from rewards.messages import closest
-from rewards.user_files import user_module
+from rewards.registry import user_module
 
 
 def _by_name(*functions: Callable[..., Any]) -> dict[str, Callable[..., Any]]:

@@ -1,10 +1,23 @@
-"""Options that several commands share: which rows to read."""
+"""Options and output that several commands share: which rows to read, rules, explanations, JSON files."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mm_cpgd.config.yaml import parse_yaml
+from mm_cpgd.errors import UserError
+from rewards import explain, list_rules
+from rewards.registry import find_rule, options_of
+from rewards.verdict import RuleError
 
 # As in the data section of a config.
 Columns = Annotated[
@@ -13,3 +26,63 @@ Columns = Annotated[
 Split = Annotated[str | None, typer.Option(help="split of the dataset")]
 Name = Annotated[str | None, typer.Option(help="configuration of a hub dataset")]
 Limit = Annotated[int | None, typer.Option(help="maximum number of rows, taken from the start")]
+
+
+def parse_options(texts: Sequence[str]) -> dict[str, Any]:
+    """Return the options of ``--option key=value``; values are parsed as in a config."""
+    options = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key.strip() and equals):
+            raise UserError(f"--option {text!r} is not of the form key=value, for instance timeout=5")
+        options[key.strip()] = parse_yaml(value, f"--option {text!r}")
+    return options
+
+
+def print_rules(console: Console) -> None:
+    """Print every named rule with its score and options."""
+    table = Table("rule", "score", "options", show_lines=True)
+    for name, summary in list_rules().items():
+        table.add_row(Text(name), Text(summary), Text(_options_line(name)))
+    console.print(table)
+
+
+def _options_line(name: str) -> str:
+    try:
+        parameters = options_of(find_rule(name)[1]).values()
+    except RuleError:
+        return "–"
+    return ", ".join(
+        parameter.name
+        if parameter.default is inspect.Parameter.empty
+        else f"{parameter.name}={parameter.default!r}"
+        for parameter in parameters
+    )
+
+
+def print_explanation(completion: str, gold: str, choices: Sequence[str], console: Console) -> None:
+    """Print the extracted answer, both parsed sides and the deciding step."""
+    explanation = explain(completion, gold, choices=tuple(choices))
+    verdict = explanation.verdict
+    score = "none" if verdict.score is None else f"{verdict.score:g}"
+    table = Table(show_header=False)
+    for what, text in (
+        ("verdict", f"{verdict.status.value}, score {score}"),
+        ("reason", verdict.reason),
+        ("extracted", verdict.extracted or "nothing"),
+        ("found", explanation.found),
+        ("answer read as", "\n".join(explanation.answer) or "–"),
+        ("gold read as", "\n".join(explanation.gold) or "–"),
+        ("decided by", explanation.decided_by),
+    ):
+        table.add_row(what, Text(text))
+    console.print(table)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file. Raises ``UserError`` if it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}; name another --json file") from error

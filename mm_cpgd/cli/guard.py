@@ -32,7 +32,7 @@ def guard_command(
             console.print(f"{one.name}: {alarm.line}", soft_wrap=True, highlight=False, markup=False)
     console.print(_overview([one.as_dict() for one in found]))
     if json_file:
-        from mm_cpgd.cli.reward_text import write_json
+        from mm_cpgd.cli.common import write_json
 
         write_json(json_file, {"runs": [one.as_dict() for one in found]})
         console.print(f"all alarms: {json_file}", soft_wrap=True)

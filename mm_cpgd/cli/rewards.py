@@ -30,7 +30,7 @@ def list_command() -> None:
 
     Example: `mm-cpgd rewards list`
     """
-    from mm_cpgd.cli.reward_text import print_rules
+    from mm_cpgd.cli.common import print_rules
 
     print_rules(Console())
 
@@ -58,7 +58,7 @@ def cases_command(
     Example: `mm-cpgd rewards test accuracy cases.jsonl --min-accuracy 0.99`
     """
     from mm_cpgd.cli import reward_cases
-    from mm_cpgd.cli.reward_text import parse_options, write_json
+    from mm_cpgd.cli.common import parse_options, write_json
 
     console, given = Console(), parse_options(options or [])
     rows = reward_cases.read_cases(cases)
@@ -88,7 +88,7 @@ def audit_command(
     Example: `mm-cpgd rewards audit rows.jsonl --column answer=gold --json audit.json`
     """
     from mm_cpgd.cli import reward_audit
-    from mm_cpgd.cli.reward_text import parse_options, write_json
+    from mm_cpgd.cli.common import parse_options, write_json
     from mm_cpgd.preflight.data import column_mapping
 
     console = Console()
@@ -111,6 +111,6 @@ def explain_command(
 
     Example: `mm-cpgd rewards explain --completion 'so \boxed{2/4}' --gold 0.5`
     """
-    from mm_cpgd.cli.reward_text import print_explanation
+    from mm_cpgd.cli.common import print_explanation
 
     print_explanation(completion, gold, choices or [], Console())

@@ -120,7 +120,7 @@ def compare_command(
     comparison = compare(run_a, run_b, protocol)
     print_comparison(comparison, (str(run_a), str(run_b)), console)
     if json_file:
-        from mm_cpgd.cli.reward_text import write_json
+        from mm_cpgd.cli.common import write_json
 
         write_json(json_file, {"a": str(run_a), "b": str(run_b), **comparison.as_dict()})
         console.print(f"JSON: {json_file}", soft_wrap=True)

@@ -19,7 +19,7 @@ from mm_cpgd.study.results import StudyRun, key_of, read_run
 from mm_cpgd.study.summary import summarise
 from mm_cpgd.study.worker import serve
 from mm_cpgd.tracking.files import finite, write_lines
-from rewards.workers.threads import usable_cores
+from rewards.workers.pool import usable_cores
 
 GRID_FILE = "grid.json"
 GUARD_FILE = "guard.json"

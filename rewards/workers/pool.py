@@ -1,4 +1,4 @@
-"""Pool of worker processes for slow comparisons, killed and replaced at their time limit.
+"""Pool of worker processes for slow comparisons, killed and replaced at their time limit; a map in threads.
 
 Workers are plain subprocesses connected by pipes, not ``multiprocessing`` children: those would import the
 caller's main script again, and are forbidden in daemonic processes (data loader workers). The parent uses no
@@ -17,11 +17,34 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from rewards.math.decide import Incomparable
-from rewards.workers.threads import usable_cores
 from rewards.workers.worker import MEMORY
+
+Item = TypeVar("Item")
+Mapped = TypeVar("Mapped")
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def map_in_threads(function: Callable[[Item], Mapped], items: Iterable[Item]) -> list[Mapped]:
+    """Apply ``function`` to every item, in one thread per usable core; results are in the items' order.
+
+    Threads suffice: slow comparisons run in worker processes, for which a thread only waits.
+    """
+    items = list(items)
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(max_workers=usable_cores(), thread_name_prefix="rewards") as executor:
+        return list(executor.map(function, items))
+
 
 _START_LIMIT = 60.0
 _ATTEMPTS = 2

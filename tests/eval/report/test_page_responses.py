@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eval.report.responses import longest_text, shortened
+from eval.report.page import longest_text, shortened
 
 
 def test_a_long_response_keeps_its_beginning_and_its_end() -> None:
