@@ -137,6 +137,7 @@ def belongs(path: Path) -> bool:
 
 # Tests of several modules at once: what they are about is no module.
 ACROSS = {
+    "test_api_page.py",
     "test_packaging.py",
     "test_structure.py",
     "eval/test_api.py",
