@@ -1,7 +1,7 @@
 """The package list; everything else is in pyproject.toml.
 
-``configs/`` stands in the root of the repository and is installed as ``mm_cpgd.configs``, so that the
-installed top level holds no package of so common a name. pyproject.toml cannot say both this and "find".
+``configs/`` is in the root of the repository and is installed as ``mm_cpgd.configs``, so that the
+installed top level holds no package of so common a name. pyproject.toml cannot express both this and "find".
 """
 
 from setuptools import find_namespace_packages, setup

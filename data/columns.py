@@ -258,25 +258,27 @@ def _content(content: Any) -> tuple[str, list[Any]]:
     if isinstance(content, str):
         return content, []
     if not isinstance(content, list):
-        raise DataError(f"message content is {type(content).__name__}; use a text or a list of parts")
-    parts = [_part(part) for part in content]
-    texts = [text for text, _ in parts if text is not None]
-    images = [image for text, image in parts if text is None]
-    images_first = all(text is None for text, _ in parts[: len(images)])
+        raise DataError(f"message content is {type(content).__name__}; use a text or a list of content items")
+    items = [_content_item(item) for item in content]
+    texts = [text for text, _ in items if text is not None]
+    images = [image for text, image in items if text is None]
+    images_first = all(text is None for text, _ in items[: len(images)])
     if images_first or any(MARKER.search(text) for text in texts):
         return "".join(texts), images
-    return "".join("<image>" if text is None else text for text, _ in parts), images
+    return "".join("<image>" if text is None else text for text, _ in items), images
 
 
-def _part(part: Any) -> tuple[str | None, Any]:
+def _content_item(item: Any) -> tuple[str | None, Any]:
     """Return (text, None) or (None, image)."""
-    if isinstance(part, str):
-        return part, None
-    kind = part.get("type") if isinstance(part, Mapping) else None
-    if kind == "text" and isinstance(part.get("text"), str):
-        return part["text"], None
+    if isinstance(item, str):
+        return item, None
+    kind = item.get("type") if isinstance(item, Mapping) else None
+    if kind == "text" and isinstance(item.get("text"), str):
+        return item["text"], None
     if kind == "image":
-        return None, part.get("image")
+        return None, item.get("image")
     if kind == "image_url":
-        return None, part.get("image_url")
-    raise DataError(f"message has a part of type {kind!r}; the known types are text, image and image_url")
+        return None, item.get("image_url")
+    raise DataError(
+        f"message has a content item of type {kind!r}; the known types are text, image and image_url"
+    )

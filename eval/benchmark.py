@@ -55,7 +55,7 @@ class Response:
     """Response of a model to one question.
 
     Attributes:
-        id: of the question.
+        id: the question's id.
         text: complete text of the model.
         sample: 0 … k - 1 with k samples per question.
         extraction: answer extracted by the benchmark's own first stage, if stored.
@@ -96,7 +96,7 @@ class ScoredRow:
     Attributes:
         example: the question.
         response: the scored response.
-        verdicts: by protocol, in the requested order; the first one is the headline protocol.
+        verdicts: verdicts by protocol, in the requested order; the first one is the headline protocol.
         missing: there is no response to the question; ``response`` is an empty placeholder.
     """
 

@@ -51,8 +51,8 @@ class Difference:
         a: mean score of A.
         b: mean score of B.
         difference: b − a.
-        interval: of the difference, 95 %.
-        p: two-sided, of the hypothesis of no difference.
+        interval: 95 % interval of the difference.
+        p: two-sided p-value of the hypothesis of no difference.
         gained: responses that are right in B only.
         lost: responses that are right in A only.
     """
@@ -84,13 +84,13 @@ class Comparison:
     """Comparison of two results.
 
     Attributes:
-        benchmark: of A.
-        protocol: that both are compared by.
-        method: of interval and p.
-        overall: over all pairs.
+        benchmark: A's benchmark.
+        protocol: protocol of the compared scores.
+        method: how interval and p are computed.
+        overall: difference over all pairs.
         groups: differences by dimension and value. Of many groups some differ by chance.
-        changed: in the order of A's rows.
-        settings: those that differ, as (A's, B's).
+        changed: changed responses, in the order of A's rows.
+        settings: settings that differ, as (A's, B's).
         warnings: limits of the comparability, one line each.
     """
 

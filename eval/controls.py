@@ -51,7 +51,7 @@ def shuffled(examples: Sequence[Example], seed: int = 0) -> list[Example]:
 
     Args:
         examples: rows.
-        seed: of the order.
+        seed: seed of the order.
 
     Raises:
         DataError: more than half of the rows have the same images.

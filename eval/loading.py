@@ -85,8 +85,8 @@ def published_example(
     """Convert a row to an example, with all published columns except the images in ``meta``.
 
     Args:
-        row: as read.
-        id: of the question.
+        row: the raw row.
+        id: the question's id.
         question: its text.
         answer: the gold answer; converted to text.
         images: columns with an image, a path, a list of these, or nothing.

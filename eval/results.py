@@ -25,8 +25,8 @@ class EvalResult:
     """Content of a result folder.
 
     Attributes:
-        summary: of ``summary.json``.
-        rows: of ``rows.jsonl``, in its order.
+        summary: content of ``summary.json``.
+        rows: rows of ``rows.jsonl``, in its order.
     """
 
     summary: Mapping[str, Any]
@@ -51,8 +51,8 @@ def write_result(
 
     Args:
         folder: created if it does not exist.
-        benchmark: of the rows.
-        rows: all of them.
+        benchmark: the rows' benchmark.
+        rows: all scored rows.
         settings: everything needed to repeat the result; JSON values.
         flags: warnings besides those derived from the rows.
 

@@ -52,7 +52,7 @@ class Evaluation:
     """Evaluation of one benchmark whose settings and data have been checked.
 
     Attributes:
-        settings: the requested ones.
+        settings: the requested settings.
         benchmark: found by its name.
         examples: its rows.
         decoding: sampling settings.
@@ -176,12 +176,12 @@ def open_generator(
     """Return the generator of the settings: a server if ``endpoint`` is set (no torch), else a local model.
 
     Args:
-        settings: of the evaluation.
+        settings: settings of the evaluation.
         batch: responses that a local model decodes together; None for 16, with vLLM 512.
-        api_key: of the server, None if it needs none.
+        api_key: the server's key, None if it needs none.
         concurrency: maximum number of concurrent requests to the server.
         requests_per_minute: limit for the server, None for no limit.
-        timeout: seconds until a request is given up.
+        timeout: seconds until a request is abandoned.
     """
     if settings.endpoint is not None:
         from eval.generate.client import Endpoint
@@ -215,14 +215,14 @@ def run_evaluation(
     """Generate, score and store one benchmark, or one control of it; return the summary.
 
     Args:
-        evaluation: from ``prepare``.
+        evaluation: result of ``prepare``.
         generator: generates the responses.
-        folder: of the result.
-        control: of ``CONTROLS``, None for the original images.
+        folder: result folder.
+        control: name in ``CONTROLS``, None for the original images.
         original: with a control, the folder of the result to compare with.
-        cache: of generations.
+        cache: cache of generations.
         progress: opens a progress display for a title.
-        command: as typed, to be stored.
+        command: command line, to be stored.
 
     Raises:
         UserError, DataError: as ``generate_responses``, ``score_responses`` and ``write_result``.
@@ -232,7 +232,7 @@ def run_evaluation(
         examples = CONTROLS[control](examples, settings.seed)
     questions = list(questions_of(benchmark, examples, evaluation.system_prompt))
     started = time.monotonic()
-    with progress(f"answering {folder.name}") as report:
+    with progress(f"generating {folder.name}") as report:
         generations = generate_responses(
             questions, generator, evaluation.decoding, samples=settings.samples, cache=cache, progress=report
         )
@@ -292,7 +292,7 @@ def _with_reason(row: ScoredRow, generations: Generations) -> ScoredRow:
     if reason is None:
         return row
     verdicts = {
-        name: replace(verdict, reason=f"could not be asked: {reason}")
+        name: replace(verdict, reason=f"no response could be generated: {reason}")
         for name, verdict in row.verdicts.items()
     }
     return replace(row, verdicts=verdicts)
@@ -304,7 +304,7 @@ def _flags(generations: Generations, cache: GenerationCache | None) -> list[str]
         (name, _), reason = next(iter(generations.failures.items()))
         failed = len(generations.failures)
         total = failed + len(generations.responses)
-        flags.append(f"{failed:,} of {total:,} could not be asked; first, {name}: {reason}")
+        flags.append(f"{failed:,} of {total:,} responses could not be generated; first, {name}: {reason}")
     if cache is not None and cache.failure is not None:
         flags.append(f"responses could not be cached: {cache.failure}")
     return flags

@@ -25,20 +25,20 @@ class Settings:
         model: hub name, folder, ``embedded:…``, or its name on the server.
         benchmark: a name, or ``path/to/file.py``.
         data: file or folder, None for the hub.
-        split: of the data, None for the one usually reported.
+        split: split of the data, None for the one usually reported.
         limit: maximum number of rows, taken from the start.
         samples: responses per question.
         protocols: the first one is the headline protocol.
         controls: replacements of the images to repeat the evaluation with.
         temperature: 0 takes the most probable token.
         top_p: probability mass of the tokens that are sampled from.
-        max_new_tokens: of a response, None for the benchmark's usual limit.
-        seed: of sampling and of the shuffled control.
+        max_new_tokens: length limit of a response, None for the benchmark's usual limit.
+        seed: seed of sampling and of the shuffled control.
         system_prompt: None for the benchmark's own; empty for none.
         min_pixels: images are scaled up to this area.
         max_pixels: images are scaled down to this area.
-        dtype: of the weights, ``auto``, ``float32``, ``bfloat16``.
-        revision: of a hub name.
+        dtype: number format of the weights, ``auto``, ``float32``, ``bfloat16``.
+        revision: revision of a hub name.
         engine: rollout engine of a model on this machine, ``local`` or ``vllm``.
         endpoint: address of an OpenAI-compatible server, None for a model on this machine.
     """

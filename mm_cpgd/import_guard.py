@@ -15,7 +15,7 @@ from types import ModuleType
 
 NAMES = ("rewards", "data", "eval")
 ROOT = Path(__file__).resolve().parent.parent
-# Modules that documents told users to import, under the names they had before they moved.
+# Former names of moved modules that the documentation told users to import.
 MOVED = {
     "mm_cpgd.algorithms.described": "from mm_cpgd.algorithms import described",
     "eval.prompts": "from eval.benchmark import with_images",
@@ -25,7 +25,7 @@ _MARK = "mm-cpgd"
 
 
 class PackageConflictError(ImportError):
-    """Another module or distribution takes the place of one of our packages."""
+    """Another module or distribution replaces or hides one of this project's packages."""
 
 
 class SiblingFinder:

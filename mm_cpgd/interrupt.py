@@ -1,4 +1,4 @@
-"""Clean interruption of a run: Ctrl-C and SIGTERM are noted and acted on at the next safe point."""
+"""Clean interruption of a run: Ctrl-C and SIGTERM are recorded and handled at the next safe point."""
 
 from __future__ import annotations
 

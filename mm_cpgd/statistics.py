@@ -16,7 +16,7 @@ def wilson_interval(correct: float, total: int, confidence: float = 0.95) -> tup
 
     Args:
         correct: successes, 0 … ``total``; a sum of partial scores makes the interval wider than necessary.
-        total: trials; with none, nothing is known: (0, 1).
+        total: number of trials; for 0 the interval is (0, 1).
         confidence: confidence level, between 0 and 1.
 
     Raises:

@@ -23,7 +23,7 @@ def _as_sum(reward: str | Component | RewardSum, options: Mapping[str, Any] | No
         return RewardSum([Component(reward, options=options or {})])
     if options:
         raise RuleError(
-            "options go with a rule's name; a component has its own: Component(rule, options={…})"
+            "options are for a rule given by name; a component has its own: Component(rule, options={…})"
         )
     return reward if isinstance(reward, RewardSum) else RewardSum([reward])
 

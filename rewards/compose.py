@@ -105,7 +105,7 @@ def _chain(key: str, components: Mapping[str, Component]) -> list[str]:
         _check_gate(components[chain[-1]], components)
         if gate in chain:
             loop = " → ".join([*chain[chain.index(gate) :], gate])
-            raise RuleError(f"the gates of the rewards go in a circle: {loop}; leave one when: out")
+            raise RuleError(f"the gates of the rewards form a cycle: {loop}; remove one of these when: keys")
         chain.append(gate)
     return chain
 
@@ -114,8 +114,8 @@ def _check_gate(one: Component, components: Mapping[str, Component]) -> None:
     gate = components.get(one.when or "")
     if gate is None:
         raise RuleError(
-            f"reward {one.key!r} counts only when {one.when!r} holds, and no component has that name: "
-            f"{nearest(one.when or '', components)} (or add one, with weight 0 if it is a gate alone)"
+            f"reward {one.key!r} has the gate {one.when!r}, and no component has that name: "
+            f"{nearest(one.when or '', components)} (or add one, with weight 0 if it is only a gate)"
         )
     if gate.max is not None and gate.max < one.at_least:
         raise RuleError(

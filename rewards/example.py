@@ -58,6 +58,6 @@ def option_texts(value: Any, what: str) -> tuple[str, ...]:
         value = value.tolist()
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise RuleError(
-            f"{what} is {str(value)[:60]!r}; options must be a list of texts, as ['12 cm', '15 cm']"
+            f"{what} is {str(value)[:60]!r}; options must be a list of texts, such as ['12 cm', '15 cm']"
         )
     return tuple(str(option) for option in value)

@@ -82,7 +82,7 @@ _BUILTIN = tuple(
 )
 # Entry points of installed packages: [project.entry-points."mm_cpgd.rewards"] brevity = "package:function".
 GROUP = "mm_cpgd.rewards"
-_ALLOWED = "a finite number, or a Verdict (its score None takes the completion out)"
+_ALLOWED = "a finite number, or a Verdict (a score of None excludes the completion)"
 _SHAPE = "def rule(completion, example, …)"
 _HOW = "a rule is named path/to/file.py:function"
 _rules: dict[str, Rule] = {}
@@ -111,7 +111,7 @@ def _check_signature(name: str, function: Rule) -> inspect.Signature:
         raise RuleError(f"rule {name!r} must take a completion and an example: {_SHAPE}")
     if signature.return_annotation in (str, "str", None, "None"):
         raise RuleError(
-            f"rule {name!r} says that it returns {signature.return_annotation}; allowed: {_ALLOWED}"
+            f"rule {name!r} is annotated to return {signature.return_annotation}; allowed: {_ALLOWED}"
         )
     return signature
 
@@ -195,7 +195,7 @@ def as_verdict(name: str, result: Any) -> Verdict:
         raise RuleError(f"rule {name!r} returned {got[:120]}; allowed: {_ALLOWED}")
     value = float(result)
     status = Status.CORRECT if value >= 1 else Status.WRONG if value <= 0 else Status.PARTIAL
-    return Verdict(value, status, None, f"{name} gave {value:g}")
+    return Verdict(value, status, None, f"{name} returned {value:g}")
 
 
 class BoundRule:
@@ -265,7 +265,7 @@ def _load_installed(name: str, entries: list[EntryPoint]) -> Rule:
     if len({entry.value for entry in entries}) > 1:
         offers = " and ".join(entry.value for entry in entries)
         raise RuleError(
-            f"rule {name!r} is offered by {offers}; uninstall one, or name a function by its file"
+            f"rule {name!r} is provided by {offers}; uninstall one, or name a function by its file"
         )
     try:
         return cast(Rule, entries[0].load())

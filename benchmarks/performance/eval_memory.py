@@ -59,7 +59,7 @@ def measure(questions: list[Question], generator: LocalGenerator, decoding: Deco
         if done % max(1, total // 10) == 0 or done == 1:
             seen.append((done, resident()))
             print(
-                f"{done:6,} answers  {seen[-1][1]:7.1f} MB  {time.monotonic() - started:6.1f} s", flush=True
+                f"{done:6,} responses  {seen[-1][1]:7.1f} MB  {time.monotonic() - started:6.1f} s", flush=True
             )
 
     before = resident()

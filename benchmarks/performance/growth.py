@@ -4,8 +4,8 @@
     python -m benchmarks.performance.growth --shape 3b --dimension completions
 
 Each point runs in its own process, with and without shared prefixes alternately. For the group size a least
-squares fit separates the update's fixed part (prompts and images, the optimizer) from the part that each
-further completion costs: sharing is complete when the fixed part holds the whole prefix, and a completion
+squares fit separates the update's fixed cost (prompts and images, the optimizer) from the cost of each
+further completion: sharing is complete when the fixed cost holds the whole prefix, and a completion
 costs the same whether its image is small or large, up to its own attention to the prefix.
 """
 

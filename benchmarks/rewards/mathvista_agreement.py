@@ -34,7 +34,7 @@ def cause(row: ScoredRow) -> str:
     status, read = row.verdicts["verifier"].status, (row.verdicts["verifier"].extracted or "").lower()
     taken = (row.verdict.extracted or "").lower()
     if choices and _names(read, taken, chr(97 + choices.index(row.verdict.extracted or ""))):
-        return "the verifier has the words that name the option, but does not see it in them"
+        return "the verifier has the words that name the option, but does not recognise it"
     if choices and taken not in row.response.text[-_END:].lower():
         return "the LLM gave an option that the end of the response does not name"
     if status is Status.NO_ANSWER:

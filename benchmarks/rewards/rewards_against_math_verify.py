@@ -1,4 +1,4 @@
-"""This project's verifier beside math-verify in one run: regression cases, real gold answers and responses.
+"""Comparison of this project's verifier with math-verify in one run: regression cases, real gold answers and responses.
 
     python -m pip download math-verify==0.9.0 --no-deps --no-binary :all: && tar xzf math_verify-0.9.0.tar.gz
     python -m benchmarks.rewards.rewards_against_math_verify --cases math_verify-0.9.0/tests
@@ -84,7 +84,7 @@ def self_accepted(golds: list[str]) -> list[Row]:
     ours_ms, peer_ms = ([1000 * pair[i] for pair in times] for i in (0, 1))
     return [
         (f"K12: gold accepted as itself, of {len(golds)}", str(counts[0]), str(counts[1])),
-        ("K12: ms a verdict, median / 99th percentile", _spread(peer_ms), _spread(ours_ms)),
+        ("K12: ms per verdict, median / 99th percentile", _spread(peer_ms), _spread(ours_ms)),
     ]
 
 
@@ -138,7 +138,7 @@ def mathvision(folder: Path) -> list[Row]:
     aside = (total - len(unexplained)) / total
     return [
         (f"MathVision: agreement, of {total:,}", f"{sum(peer) / total:.2%}", f"{sum(ours) / total:.2%}"),
-        ("MathVision: agreement, the benchmark's own errors set aside", "", f"{aside:.2%}"),
+        ("MathVision: agreement, without the benchmark's own errors", "", f"{aside:.2%}"),
     ]
 
 
@@ -148,11 +148,11 @@ def theirs_on_options(row: dict[str, Any], response: str) -> bool:
     letters = math_verify.StringExtractionConfig(strings=tuple("ABCDE"))
     try:
         targets = (letters, *_CONFIGS) if options else _CONFIGS
-        said, gold = math_verify.parse(response, targets), math_verify.parse(answer, targets)
+        parsed, gold = math_verify.parse(response, targets), math_verify.parse(answer, targets)
         text = theirs_parsed(options[ord(answer) - 65]) if options else []
     except Exception:
         return False
-    return theirs(gold, said) or bool(text and theirs(text, said))
+    return theirs(gold, parsed) or bool(text and theirs(text, parsed))
 
 
 def hostile() -> Row:

@@ -60,7 +60,7 @@ class GenerationCache:
     Only the position of each generation in the file is held in memory.
 
     Args:
-        path: of the file; created if it does not exist.
+        path: the cache file; created if it does not exist.
 
     Attributes:
         damaged: number of lines that were skipped.
@@ -182,8 +182,8 @@ def open_cache(folder: Path | None, identity: Mapping[str, Any]) -> GenerationCa
     """Open the cache of one model.
 
     Args:
-        folder: of all caches; None for the default.
-        identity: of the model, with its ``model`` name; see ``Generator.identity``.
+        folder: folder of all caches; None for the default.
+        identity: the model's identity, with its ``model`` name; see ``Generator.identity``.
 
     Raises:
         DataError: as ``GenerationCache``.

@@ -189,7 +189,7 @@ class Endpoint:
         api_key: sent as a bearer token; None for a server without keys. Never shown.
         concurrency: maximum number of concurrent requests; further callers wait.
         requests_per_minute: attempts, including retries; None for no limit.
-        timeout: seconds without a byte until an attempt is given up.
+        timeout: seconds without a byte until an attempt is abandoned.
         max_retries: further attempts after a failure that may be temporary: 408, 409, 425, 429, 5xx, a lost
             connection, a time-out, an unreadable reply.
         first_wait: bound of the first back-off in seconds; it doubles with each attempt. The wait is drawn
@@ -237,7 +237,7 @@ class Endpoint:
         """Return the model's reply to a conversation.
 
         Args:
-            messages: of the chat API: ``role``, and ``content`` as text or a list of content items.
+            messages: messages of the chat API: ``role``, and ``content`` as text or a list of content items.
             sampling: sent unchanged: ``temperature``, ``max_tokens``, ``seed``, …
 
         Raises:
@@ -259,7 +259,7 @@ class Endpoint:
         try:
             # No redirects: requests would repeat a redirected POST as a GET.
             response = self._session.post(
-                self.url, json=body, timeout=self._timeout, auth=self._sign, allow_redirects=False
+                self.url, json=body, timeout=self._timeout, auth=self._authorize, allow_redirects=False
             )
         except requests.Timeout as error:
             raise _Transient(f"{self.url}: no response within {self._timeout:g} s") from error
@@ -291,7 +291,7 @@ class Endpoint:
             return seconds
         return self._backoff(state)
 
-    def _sign(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+    def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         # As auth, not as a header: an entry in the user's .netrc would override a header.
         if self._key:
             request.headers["Authorization"] = f"Bearer {self._key}"

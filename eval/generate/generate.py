@@ -21,8 +21,8 @@ class Question:
     """Prompt for one question of a benchmark.
 
     Attributes:
-        id: of the example.
-        text: choices included; ``<image>`` marks the place of an image, else images come first.
+        id: the example's id.
+        text: the prompt, choices included; ``<image>`` marks the place of an image, else images come first.
         images: opened only when needed.
         system_prompt: None for the default of the chat template.
     """
@@ -73,8 +73,8 @@ class Job:
     Attributes:
         question: the prompt.
         sample: 0 … k - 1.
-        seed: of this sample; depends on the question and ``Decoding.seed``, not on the order of jobs.
-        key: of the generation in the cache.
+        seed: the sample's seed; depends on the question and ``Decoding.seed``, not on the order of jobs.
+        key: key of the generation in the cache.
     """
 
     question: Question
@@ -111,8 +111,8 @@ class Generations:
     """Responses generated for the questions of a benchmark.
 
     Attributes:
-        responses: in the order of questions and samples, without those that failed.
-        failures: reason by (id, sample).
+        responses: responses in the order of questions and samples, without those that failed.
+        failures: reasons by (id, sample).
         cached: number of responses that came from the cache.
         images: SHA-256 of all images' bytes, in order.
     """
@@ -152,7 +152,7 @@ def generate_responses(
 
     Raises:
         UserError: several samples without a temperature.
-        DataError: no question at all could be asked.
+        DataError: no response at all could be generated.
     """
     check_samples(samples, decoding)
     found: dict[tuple[str, int], Generation | Failure] = {}
@@ -249,6 +249,6 @@ def _in_order(
     if found and not generations.responses:
         (name, _), reason = next(iter(generations.failures.items()))
         raise DataError(
-            f"none of {len(questions):,} questions could be asked; the first one, {name}: {reason}"
+            f"none of {len(questions):,} questions could be answered; the first one, {name}: {reason}"
         )
     return generations

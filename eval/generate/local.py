@@ -26,8 +26,8 @@ class LocalGenerator:
 
     Args:
         model: hub name, folder, or ``embedded:…``.
-        revision: of a hub name.
-        dtype: of the weights; ``auto`` is bfloat16 on a GPU that supports it, else float32.
+        revision: revision of a hub name.
+        dtype: number format of the weights; ``auto`` is bfloat16 on a GPU that supports it, else float32.
         min_pixels: area that smaller images are scaled up to, None for the processor's own limit.
         max_pixels: area that larger images are scaled down to, likewise.
         batch: responses decoded together; vLLM needs hundreds to be efficient.

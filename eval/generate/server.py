@@ -16,7 +16,7 @@ from eval.generate.cache import Generation
 from eval.generate.client import Endpoint, EndpointError, image_content, text_content
 from eval.generate.generate import Decoding, Failure, Job, Question
 
-# This many consecutive failures that no question is to blame for mean that the server is down.
+# This many consecutive failures that are not due to a question mean that the server is down.
 _GIVE_UP = 8
 # Statuses caused by the question itself: too long, too large.
 _QUESTION_ERRORS = {400, 413, 422}
@@ -26,7 +26,7 @@ class ServerGenerator:
     """Generator with a model behind an endpoint; a bounded number of questions is in progress at any time.
 
     Args:
-        endpoint: of the model.
+        endpoint: the model's endpoint.
         min_pixels: area that smaller images are scaled up to before they are sent; None for no scaling.
         max_pixels: area that larger images are scaled down to, likewise.
     """

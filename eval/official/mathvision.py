@@ -201,7 +201,7 @@ def _member(text: str) -> str | None:
 
 
 def equal(first: str, second: str) -> bool:
-    """Whether the scorer finds two answers equal; an empty one equals nothing."""
+    """Return whether the scorer finds two answers equal; an empty one equals nothing."""
     first, second = first.lower(), second.lower()
     if not first.replace(" ", "") or not second.replace(" ", ""):
         return False
@@ -269,7 +269,7 @@ def _gold_option(gold: str, choices: Sequence[str]) -> str:
 
 
 def _comparable(answer: str, gold: str, choices: Sequence[str]) -> bool:
-    """Whether the answer is comparable: a number, a tuple, an option, or text like the gold answer."""
+    """Return whether the answer is comparable: a number, a tuple, an option, or text like the gold answer."""
     if number(answer) is not None or rounded_members(answer) != answer:
         return True
     if choices:
@@ -306,9 +306,9 @@ def _phrased(text: str) -> str:
     """Return what follows each phrase, lower case before capitalised, to the end of its line and sentence."""
     for phrase in _PHRASES:
         for spelling in (phrase, phrase.replace("the", "The")):
-            _, said, after = text.rpartition(spelling)
+            _, found, after = text.rpartition(spelling)
             text = after.strip()
-            if said:
+            if found:
                 text = text.split("\n")[0].split(". ")[0]
     return text
 

@@ -49,7 +49,7 @@ class Budget:
     left: float
 
     def equal(self, answer: str, gold: str) -> bool:
-        """Whether a worker finds both equal. Raises ``Incomparable``, ``OutOfTime``."""
+        """Return whether a worker finds both equal. Raises ``Incomparable``, ``OutOfTime``."""
         if self.left <= 0:
             raise OutOfTime("no time is left for another pair of items")
         start = time.monotonic()
@@ -92,7 +92,7 @@ def _attempt(comparison: Callable[[], bool]) -> Status:
 
 
 def _same_number(answer: str, gold: str, error: float) -> bool:
-    """Whether both are numbers in digits and equal, the answer also as a percentage or a share."""
+    """Return whether both are numbers in digits and equal, the answer also as a percentage or a share."""
     if not (_NUMBER.fullmatch(answer) and _NUMBER.fullmatch(gold)):
         return False
     value, wanted = float(answer), float(gold)
@@ -100,7 +100,7 @@ def _same_number(answer: str, gold: str, error: float) -> bool:
 
 
 def _is_interval(text: str) -> bool:
-    """Whether each member of the union is in brackets and has a comma outside of inner brackets."""
+    """Return whether each member of the union is in brackets and has a comma outside of inner brackets."""
     return bool(text) and all(
         one[:1] in ("(", "[") and one[-1:] in (")", "]") and len(_ends(one)) > 1 for one in _members(text)
     )
@@ -161,7 +161,7 @@ def _same_expression(answer: str, gold: str, error: float, budget: Budget) -> bo
 
 
 def _near_constants(first: Node, second: Node, error: float) -> bool | None:
-    """Whether two constants are within the error; None if floating point cannot decide."""
+    """Return whether two constants are within the error; None if floating point cannot decide."""
     exactly = exact_value(first), exact_value(second)
     if exactly[0] is not None and exactly[1] is not None:
         return bool(abs(exactly[0] - exactly[1]) <= error * _SLACK)
@@ -175,7 +175,7 @@ def _near_constants(first: Node, second: Node, error: float) -> bool | None:
 
 
 def _near_functions(first: Node, second: Node, names: frozenset[str]) -> bool | None:
-    """Whether two expressions differ by a constant below 1e-3; None if they may be the same."""
+    """Return whether two expressions differ by a constant below 1e-3; None if they may be the same."""
     minus = Node("+", (first, Node("neg", (second,))))
     gaps = _values(minus, names)
     if len(gaps) < 2:
@@ -188,7 +188,7 @@ def _near_functions(first: Node, second: Node, names: frozenset[str]) -> bool | 
 
 
 def _same_equation(answer: str, gold: str, budget: Budget) -> bool:
-    """Whether left minus right of one equation is a nonzero constant times that of the other."""
+    """Return whether left minus right of one equation is a nonzero constant times that of the other."""
     sides = _difference(answer), _difference(gold)
     first, second = (parse(side) for side in sides)
     ratios = _values(Node("/", (first, second)), symbols(first) | symbols(second))

@@ -20,7 +20,7 @@ class PageImages:
     Args:
         sheets: all results.
         lookup: returns a question's images by its id, or such functions by benchmark; None for files only.
-        budget: of the thumbnails, in bytes.
+        budget: total size of the thumbnails, in bytes.
     """
 
     def __init__(self, sheets: Sequence[Sheet], lookup: ImageLookup | None, budget: int) -> None:
@@ -43,9 +43,9 @@ class PageImages:
         """Return the index in ``urls`` of each image of a row, or its origin.
 
         Args:
-            sheet: of the row.
+            sheet: the row's sheet.
             place: index of the row's result in the sheet.
-            row: of ``rows.jsonl``.
+            row: a row of ``rows.jsonl``.
         """
         # A control uses other images than the question's own; only its rows state which.
         given = () if sheet.summaries[place].get("control") else self._given(sheet.benchmark, row["id"])

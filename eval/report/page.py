@@ -126,11 +126,11 @@ def write_page(
     """Write one HTML file with results and all their responses, and return its path.
 
     Args:
-        path: of the page; its folder is created if it does not exist.
+        path: file of the page; its folder is created if it does not exist.
         results: label and folder of each result; those of the same benchmark are shown side by side.
         images: returns a question's images by its id, for images that are not files; with several benchmarks
             a mapping of such functions by benchmark.
-        byte_budget: of all thumbnails together; of images beyond it only the origin is shown.
+        byte_budget: size of all thumbnails together; of images beyond it only the origin is shown.
 
     Raises:
         UserError: a folder contains no result, or the page cannot be written.

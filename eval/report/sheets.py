@@ -23,9 +23,9 @@ class Sheet:
     Attributes:
         benchmark: its name.
         labels: distinguish the results, usually the model.
-        summaries: of ``summary.json``.
-        rows: of ``rows.jsonl``.
-        folders: of the results.
+        summaries: contents of each ``summary.json``.
+        rows: rows of each ``rows.jsonl``.
+        folders: the results' folders.
     """
 
     benchmark: str
@@ -102,9 +102,9 @@ class ControlDrop:
     """Accuracy drop of a control by one protocol.
 
     Attributes:
-        label: of the control's result.
-        protocol: of the scores.
-        drop: as returned by ``eval.controls.accuracy_drop``.
+        label: label of the control's result.
+        protocol: protocol of the scores.
+        drop: the drop as returned by ``eval.controls.accuracy_drop``.
     """
 
     label: str

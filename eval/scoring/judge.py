@@ -60,9 +60,9 @@ class Judge:
     May be used from many threads.
 
     Args:
-        endpoint: of the model.
-        cache: of replies, read before and written after every request; None for no cache.
-        sampling: sent with every prompt, in place of ``SAMPLING``.
+        endpoint: the model's endpoint.
+        cache: cache of replies, read before and written after every request; None for no cache.
+        sampling: options sent with every prompt, in place of ``SAMPLING``.
         patience: consecutive failures after which no further request is sent; one suffices if the address,
             the model or the key is wrong.
 
@@ -173,7 +173,7 @@ def judge_response(example: Example, response: Response, ask: Ask) -> Verdict:
 
 
 def is_gold_answer(answer: str, example: Example) -> bool:
-    """Whether an answer is literally the gold answer, or names the same options."""
+    """Return whether an answer is literally the gold answer, or names the same options."""
     if example.choices:
         wanted = find_options(example.answer, example.choices)
         return bool(wanted) and find_options(answer, example.choices) == wanted
@@ -224,8 +224,8 @@ class Estimate:
     Attributes:
         requests: prompts without a cached reply.
         cached: prompts with a cached reply.
-        prompt_tokens: of the requests, approximate.
-        completion_tokens: of the replies, approximate.
+        prompt_tokens: approximate number in the requests.
+        completion_tokens: approximate number in the replies.
         cost: in the currency of the prices; None without prices.
     """
 
@@ -260,8 +260,8 @@ def estimate(
         judge: a benchmark's own, or ``judge_response``.
         pairs: questions with the responses to be judged.
         cached_reply: returns the cached reply to a prompt, None if there is none.
-        price_in: of a million prompt tokens.
-        price_out: of a million completion tokens.
+        price_in: price of a million prompt tokens.
+        price_out: price of a million completion tokens.
         reply_tokens: expected length of a reply. A reasoning model needs far more.
     """
     known: set[str] = set()

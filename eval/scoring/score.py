@@ -51,10 +51,10 @@ def score_responses(
     other questions are ignored (``unmatched_ids`` returns them). A failing protocol gives a row no score.
 
     Args:
-        benchmark: of the questions.
+        benchmark: the questions' benchmark.
         examples: the questions.
-        responses: at most one for each (id, sample).
-        protocols: of ``PROTOCOLS``; the first one is the headline protocol.
+        responses: responses, at most one for each (id, sample).
+        protocols: names in ``PROTOCOLS``; the first one is the headline protocol.
         ask: sends a prompt to the judge; required by the protocol judge only.
         progress: called with (rows done, all rows).
         workers: rows scored concurrently, in threads; None for one per usable core.

@@ -24,7 +24,7 @@ def clustered_interval(
     samples with the same variance (Korn and Graubard 1998).
 
     Args:
-        scores: of all samples, by question; 0 … 1.
+        scores: scores of all samples, by question; 0 … 1.
         confidence: of the interval, between 0 and 1.
     """
     samples = sum(map(len, scores.values()))
@@ -64,8 +64,8 @@ def maj_at_k(answers: Sequence[str | None], scores: Sequence[float], same: Same)
     mean over the tied answers, so that the result does not depend on their order.
 
     Args:
-        answers: extracted from each sample.
-        scores: of each sample. All right answers (score 1) are the same; those of different scores never are.
+        answers: answer extracted from each sample.
+        scores: the samples' scores. All right answers (score 1) are the same; those of different scores never are.
         same: whether two answers are equivalent; called only if their texts differ and the result matters.
     """
     texts: dict[float, Counter[str]] = {}

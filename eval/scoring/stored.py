@@ -69,12 +69,12 @@ def score(
         predictions: file of predictions.
         output: result folder.
         data: the questions, in the layout that the benchmark publishes; None for the hub.
-        split: of the data.
+        split: split of the data.
         limit: maximum number of questions, taken from the start.
-        protocols: of ``official``, ``verifier``, ``judge``; the first one is the headline protocol.
+        protocols: any of ``official``, ``verifier``, ``judge``; the first one is the headline protocol.
         only_answered: exclude questions without a prediction, with a flag that says so.
         overwrite: replace an existing result.
-        judge: for the protocol judge.
+        judge: judge for the protocol judge.
         progress: opens a progress display for a title.
 
     Raises:
@@ -142,8 +142,8 @@ def score_stored(
     """Score loaded predictions.
 
     Args:
-        stored: from ``load_predictions``.
-        judge: for the protocol judge.
+        stored: result of ``load_predictions``.
+        judge: judge for the protocol judge.
         workers: rows scored concurrently; None for one per core, with a judge as many as its endpoint allows.
         progress: opens a progress display for a title.
 

@@ -1,1 +1,1 @@
-"""``mm-cpgd``: the command line, one file a group of commands; ``main`` assembles them."""
+"""``mm-cpgd``: the command line, one file per group of commands; ``main`` assembles them."""

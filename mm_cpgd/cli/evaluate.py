@@ -79,7 +79,7 @@ def evaluate(
     ] = None,
     concurrency: Annotated[int, typer.Option(help="maximum number of concurrent requests to the server")] = 8,
     requests_per_minute: Annotated[float | None, typer.Option(help="limit for the server")] = None,
-    timeout: Annotated[float, typer.Option(help="seconds until a request is given up")] = 600.0,
+    timeout: Annotated[float, typer.Option(help="seconds until a request is abandoned")] = 600.0,
     api_key_env: Annotated[
         str, typer.Option(help="environment variable with the server's key, if it needs one")
     ] = "OPENAI_API_KEY",

@@ -69,16 +69,16 @@ class JudgeOptions:
     """Options of the judge on the command line; the defaults are those of the commands.
 
     Attributes:
-        url: of an OpenAI-compatible server, with its ``/v1``.
+        url: address of an OpenAI-compatible server, with its ``/v1``.
         model: its name there.
         key_env: environment variable with the server's key; None for a server without keys.
         per_minute: maximum number of requests per minute, None for no limit.
         concurrency: maximum number of concurrent requests.
         timeout: seconds to wait for a reply.
-        retries: of a failed request.
+        retries: number of retries of a failed request.
         settings: sampling as ``key=value``, over ``eval.scoring.judge.SAMPLING``; ``null`` removes a key.
-        price_in: of a million prompt tokens, None if unknown.
-        price_out: of a million completion tokens, None if unknown.
+        price_in: price of a million prompt tokens, None if unknown.
+        price_out: price of a million completion tokens, None if unknown.
         cache: file of cached replies; None for the one in the user's cache folder.
         yes: skip the confirmation.
     """
@@ -141,7 +141,7 @@ def confirm(expected: Estimate, options: JudgeOptions) -> None:
 
     Raises:
         UserError: standard input is not a terminal.
-        typer.Abort: the answer was no.
+        typer.Abort: the user declined.
     """
     free = options.price_in is None and options.price_out is None and _is_local(options.url or "")
     if options.yes or free:

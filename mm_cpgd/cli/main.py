@@ -139,9 +139,7 @@ def data_check(
     split: Split = None,
     name: Name = None,
     limit: Limit = None,
-    output: Annotated[
-        Path | None, typer.Option(help="where to write the unusable rows with their reasons")
-    ] = None,
+    output: Annotated[Path | None, typer.Option(help="file for the unusable rows with their reasons")] = None,
 ) -> None:
     """Read every row as training would; report unusable rows with the reason (exit status 1 if any).
 
@@ -157,7 +155,7 @@ def data_check(
 def tiny_build(
     output: Annotated[Path, typer.Option(help="run folder of the cold start")] = Path("runs/tiny"),
     assets: Annotated[
-        Path | None, typer.Option(help="where to put the policy; default: this package")
+        Path | None, typer.Option(help="folder to install the policy in; default: this package")
     ] = None,
     overrides: Overrides = None,
 ) -> None:

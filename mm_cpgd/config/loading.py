@@ -108,7 +108,7 @@ def _refuse_former_name(path: Path) -> None:
     name = path.name.removesuffix(".yaml")
     recipe = name.removeprefix("quickstart_")
     if path.parent.name in ("", "configs") and name != recipe and recipe in recipe_names():
-        raise UserError(f"config {name} is gone; use: quickstart algorithm.recipe={recipe} name={name}")
+        raise UserError(f"config {name} was removed; use: quickstart algorithm.recipe={recipe} name={name}")
 
 
 def _read_chain(file: Path, chain: tuple[Path, ...]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class ScalableStep(Protocol):
 
 
 class GuardedLearner(Protocol):
-    """The parts of a learner that a rollback restores or changes."""
+    """A learner's policy, objective and optimizer step, as far as a rollback needs them."""
 
     objective: Objective
 
@@ -68,7 +68,7 @@ class RollbackController:
         self.guard = guard
         self.snapshots = snapshots
         self.learner = learner
-        # Alpha is always scaled from the composed objective, also when a checkpoint brings earlier rollbacks.
+        # Alpha is always scaled from the composed objective, also if a checkpoint restores earlier rollbacks.
         self._objective = learner.objective
 
     @property
@@ -81,7 +81,7 @@ class RollbackController:
         return self.guard.config.action == "rollback"
 
     def start(self, iteration: int, say: Say) -> None:
-        """Take the first snapshot, of the starting policy, unless a checkpoint brought one."""
+        """Take the first snapshot, of the starting policy, unless one was restored from a checkpoint."""
         if not self._is_active or self.snapshots.trusted is not None:
             return
         self._take_snapshot(iteration)

@@ -255,7 +255,7 @@ def variance_of_mean(row: Row, metric: str, value: float, completions: int) -> f
     """Return the variance of a row's mean due to sampling alone.
 
     The completions of a prompt are correlated: n of them count as n/(1 + (G − 1)ρ) independent ones
-    (design effect; Kish 1965) with ρ = ``CORRELATION``. Greedy held-out answers are one per question.
+    (design effect; Kish 1965) with ρ = ``CORRELATION``. Held-out completions are greedy, one per question.
     """
     if metric == HELD_OUT:
         n = value_of(row, "eval/n") or 100.0

@@ -45,7 +45,7 @@ class Alarm:
 def watch(
     rows: Sequence[Row], *, completions: int = 8, signals: Sequence[CollapseSignal] = SIGNALS
 ) -> list[Alarm]:
-    """Return the alarms of the newest row, judged by the rows before it.
+    """Return the alarms of the newest row, which is tested against the rows before it.
 
     Args:
         rows: rows of ``metrics.jsonl``, oldest first; rows reduced by ``trim`` yield the same alarms.
@@ -74,7 +74,7 @@ def replay(
 ) -> Iterator[Alarm]:
     """Yield the alarms of a stored run, each signal when it appears (see ``new_alarms``).
 
-    A rollback in the run is followed: the iterations after the restored snapshot are forgotten.
+    At a rollback in the run, the rows after the restored snapshot are discarded.
     """
     past: list[Row] = []
     last_seen: dict[str, int] = {}

@@ -17,7 +17,7 @@ class Conversation:
     """A prompt before tokenization, for engines that apply the chat template themselves.
 
     Attributes:
-        messages: in the format of chat templates, with ``{"type": "image"}`` in the place of an image.
+        messages: in the format of chat templates, with ``{"type": "image"}`` in place of each image.
         images: in the same order; opened only when needed.
     """
 

@@ -40,7 +40,7 @@ class VisionFeatureCache:
     """Image features of a model's vision tower, cached in the prompts while the tower is frozen.
 
     Args:
-        model: of a family that ``image_features`` supports.
+        model: a model of a family that ``image_features`` supports.
     """
 
     def __init__(self, model: Any) -> None:

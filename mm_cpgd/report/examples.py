@@ -67,7 +67,7 @@ def evenly_spaced(items: Sequence[int], most: int) -> list[int]:
 
 
 def is_right(completion: ScoredCompletion) -> bool:
-    """Whether the answer is right: by the rule ``accuracy`` if present, otherwise by the first rule."""
+    """Return whether the answer is right: by the rule ``accuracy`` if present, else by the first rule."""
     verdicts = completion.components
     verdict = verdicts.get("accuracy") or next(iter(verdicts.values()), None)
     return verdict is not None and verdict.status == "correct"

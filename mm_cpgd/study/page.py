@@ -24,7 +24,7 @@ from mm_cpgd.study.results import LARGEST_FALL, NEAR, StudyRun
 from mm_cpgd.study.summary import stress_of
 from mm_cpgd.tracking.files import write_lines
 
-# Marks of the part that is written by hand. Existing pages hold them: do not change their text.
+# Marks of the section that is written by hand. Existing pages hold them: do not change their text.
 READING = (
     "<!-- reading: written by hand, kept when the page is made again -->",
     "<!-- end of the reading -->",

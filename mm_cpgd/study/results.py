@@ -137,7 +137,7 @@ ACCURACY, FORMAT = "eval/accuracy", "eval/format"
 HALF = 0.5
 """Below this share of the best held-out accuracy so far a run has lost its accuracy."""
 MIN_WELL_FORMED = 0.5
-"""Below this share of held-out answers in the required format a run has lost the format."""
+"""Below this share of held-out completions in the required format a run has lost the format."""
 LARGEST_FALL = 0.10
 """The held-out accuracy of a healthy run is never further below its best so far."""
 NEAR = 0.05
@@ -166,7 +166,7 @@ def find_collapse(rows: Sequence[Row], diverged: bool) -> Collapse:
     It collapsed if at least one of these holds:
 
     - *accuracy*: at the last evaluation the accuracy is below half of the best so far,
-    - *format*: at the last evaluation fewer than half of the answers have the required format,
+    - *format*: at the last evaluation fewer than half of the completions have the required format,
     - *not finite*: steps were not finite so often that the run ended, or an evaluation returned no number.
 
     A fall that recovers by the end is not a collapse. The onset is the first evaluation of the unbroken
@@ -215,7 +215,7 @@ class Outcome:
         final: held-out accuracy at the end; 0 for a run that ended because it was not finite.
         best: highest held-out accuracy.
         area: mean height of the accuracy curve over the iterations (trapezoids), 0 to 1.
-        well_formed: share of held-out answers in the required format at the end.
+        well_formed: share of held-out completions in the required format at the end.
         drift: largest policy drift of an iteration, nats per token.
         clip_fraction: mean clip fraction over the iterations.
         entropy: entropy of the last iteration, nats.

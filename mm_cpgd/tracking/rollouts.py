@@ -91,7 +91,7 @@ class RolloutLog:
         return self.folder / f"iteration-{iteration:06d}.jsonl"
 
     def is_due(self, iteration: int) -> bool:
-        """Whether ``write`` will write this iteration (counted from 1)."""
+        """Return whether ``write`` will write this iteration (counted from 1)."""
         return (iteration - 1) % self.every == 0
 
     def write(

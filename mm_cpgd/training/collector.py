@@ -139,8 +139,8 @@ class Collector:
 
         Args:
             iteration: the running iteration, from 1.
-            number: of this rollout batch in the iteration, from 0.
-            should_stop: asked between two batches of prompts.
+            number: index of this rollout batch in the iteration, from 0.
+            should_stop: called between two batches of prompts.
         """
         drawn = self.sampler.take(self.config.prompts)
         indices = self._own(drawn)

@@ -281,7 +281,7 @@ def _first_fit(pieces: Sequence[tuple[int, list[int]]], budget: int) -> list[lis
     micro_batches: list[list[int]] = []
     free: list[int] = []
     for size, rows in pieces:
-        place = next((number for number, room in enumerate(free) if room >= size), None)
+        place = next((number for number, space in enumerate(free) if space >= size), None)
         if place is None:
             micro_batches.append(list(rows))
             free.append(budget - size)

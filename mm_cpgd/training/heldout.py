@@ -23,7 +23,7 @@ class ScoredExample:
 
     Attributes:
         scores: score of each rule by name, None where it could not score.
-        finished: whether the completion ended by itself.
+        finished: whether the completion ended with an end token.
         tokens: its length.
         kind: kind of the example, None if it has none.
     """

@@ -77,7 +77,7 @@ class Learner:
         """Take the iteration's optimizer steps, by the list in ``docs/algorithms.md`` ("The step").
 
         Args:
-            experience: of this process.
+            experience: this process's experience.
             iteration: the running iteration, from 1.
             done: optimizer steps that were taken before the run was interrupted; they are skipped.
 
@@ -259,7 +259,7 @@ def prepare_parts(
 
     Args:
         objective: an objective with ``prepared_parts``.
-        experience: of this process, with complete ``old_logprobs``.
+        experience: this process's experience, with complete ``old_logprobs``.
         old_entropy: (n, T) of the policy that sampled.
         accelerator: the run's accelerator.
         seed: seed of random choices, identical on all processes.

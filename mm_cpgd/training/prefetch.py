@@ -1,4 +1,4 @@
-"""Background threads of the collector: scores while sampling goes on, and the next iteration's prompts."""
+"""Background threads of the collector: scores while sampling continues, and the next iteration's prompts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class PromptPrefetcher:
         self._indices = list(indices)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="prompt-prefetcher")
         self._prompts = [self._executor.submit(self._encode, index) for index in indices]
-        self._executor.shutdown(wait=False)  # the thread ends by itself after the last prompt
+        self._executor.shutdown(wait=False)  # the thread ends after the last prompt
 
     def wait(self) -> None:
         """Block until the thread is done: tokenizers need not be thread-safe."""
@@ -55,7 +55,7 @@ class PromptPrefetcher:
         """Wait for the prompts and return them.
 
         Returns:
-            None if other rows or none were begun, or one failed: encoding it again raises the error.
+            None if other rows or none were requested, or one failed: encoding it again raises the error.
         """
         try:
             return [one.result() for one in self._prompts] if self._indices == list(indices) else None
@@ -65,7 +65,7 @@ class PromptPrefetcher:
             self.drop()
 
     def drop(self) -> None:
-        """Drop what was begun; its thread has ended when this returns."""
+        """Drop the prefetched prompts; the thread has ended when this returns."""
         if self._executor:
             self._executor.shutdown(wait=True, cancel_futures=True)
         self._indices, self._prompts, self._executor = [], [], None

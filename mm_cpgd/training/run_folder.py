@@ -46,7 +46,7 @@ def prepare_run_folder(folder: Path, existing: ExistingRun) -> None:
     if taken and existing.overwrite:
         _empty(folder)
     elif taken and not existing.resume:
-        raise UserError(f"{folder} already holds a run; --resume goes on with it, --overwrite begins anew")
+        raise UserError(f"{folder} already holds a run; --resume continues it, --overwrite replaces it")
     elif not taken and folder.exists() and any(entry.name not in _BEFORE for entry in folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no run; choose another output")
     with writing(folder):

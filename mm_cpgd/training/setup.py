@@ -108,7 +108,7 @@ class StepSchedule:
     """Numbers of steps of a run.
 
     Attributes:
-        iterations: of the whole run.
+        iterations: number of iterations of the whole run.
         mini_batch_prompts: prompts per optimizer step, over all processes.
         steps_per_iteration: optimizer steps per iteration.
     """

@@ -90,7 +90,7 @@ class SftSource:
         return [self.policy.encoder.encode(self.examples[index]) for index in indices]
 
     def close(self) -> None:
-        """Nothing runs in the background."""
+        """Do nothing: no thread runs in the background."""
 
 
 def target_tokens(policy: Policy, example: Example, template: str) -> Tensor:
@@ -105,7 +105,7 @@ def solution_check(policy: Policy, template: str, max_new_tokens: int) -> Callab
 
     def check(example: Example) -> str | None:
         if "{solution}" in template and not (example.solution or "").strip():
-            return "no solution to imitate"
+            return "no solution to train on"
         length = target_tokens(policy, example, template).numel()
         if length > max_new_tokens:
             return f"the solution has {length:,} tokens, rollout.max_new_tokens is {max_new_tokens:,}"

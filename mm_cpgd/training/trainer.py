@@ -82,7 +82,7 @@ class Trainer:
             except Interrupted:
                 self._stop(stop)
             except Diverged as diverged:
-                self._give_up(diverged)
+                self._end_diverged(diverged)
         if not self.state.saved:
             self.save()
         on_main(self.accelerator, self.rollouts.flush)
@@ -243,7 +243,7 @@ class Trainer:
             f"{review.lines[0]}; the run is stopped; its checkpoint is in {self.folder / 'checkpoints'}"
         )
 
-    def _give_up(self, diverged: Diverged) -> NoReturn:
+    def _end_diverged(self, diverged: Diverged) -> NoReturn:
         """End a diverged run; its earlier checkpoints stay as they are."""
         self._write_rollouts(force=True)
         on_main(self.accelerator, self.rollouts.flush)

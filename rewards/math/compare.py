@@ -318,7 +318,7 @@ def _defined_name(item: AnswerItem) -> Node | None:
 
 
 def _in_gold_order(answer: ParsedAnswer, gold: ParsedAnswer) -> ParsedAnswer:
-    """Reorder the answer's items by the gold's names, if both sides name all items alike."""
+    """Reorder the answer's items by the gold's names, if both sides use the same names for all items."""
     names, wanted = (
         [_defined_name(item) for item in answer.items],
         [_defined_name(item) for item in gold.items],

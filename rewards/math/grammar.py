@@ -25,7 +25,7 @@ class Cursor:
         self.bars = 0  # number of absolute values open in the innermost bracket
 
     def peek(self, ahead: int) -> Token:
-        """Return the token ``ahead`` places on, of kind ``end`` past the last."""
+        """Return the token ``ahead`` positions ahead, of kind ``end`` past the last."""
         position = self.position + ahead
         return self.tokens[position] if position < len(self.tokens) else _END
 

@@ -45,7 +45,7 @@ def _ratio(both: Fraction, either: Fraction) -> Fraction:
 
 
 def span_iou(a: Sequence[Span], b: Sequence[Span]) -> Fraction:
-    """Intersection over union of two unions of spans; 0 if both are empty."""
+    """Return the intersection over union of two unions of spans; 0 if both are empty."""
     either = covered([*a, *b])
     return _ratio(covered(a) + covered(b) - either, either)
 
@@ -55,7 +55,7 @@ def _rows(boxes: Sequence[Box], left: Fraction, right: Fraction) -> list[Span]:
 
 
 def box_iou(a: Sequence[Box], b: Sequence[Box]) -> Fraction:
-    """Intersection over union of two unions of boxes; 0 if both are empty.
+    """Return the intersection over union of two unions of boxes; 0 if both are empty.
 
     Areas are sums over the vertical strips between neighbouring x coordinates, as nothing changes within one.
     """

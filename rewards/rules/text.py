@@ -58,7 +58,7 @@ def edit_similarity(
 
 
 def _rouge_l(answer: list[str], gold: list[str]) -> float:
-    """F1 of the longest common subsequence of words (Lin 2004, ROUGE-L with β = 1, no stemming)."""
+    """Return the F1 of the longest common subsequence of words (Lin 2004: ROUGE-L, β = 1, no stemming)."""
     from rapidfuzz.distance import LCSseq
 
     common = LCSseq.similarity(answer, gold)

@@ -102,7 +102,7 @@ class _Worker:
                 raise
         if not self.ready:
             raise PoolError(
-                "a rewards worker did not start; `python -c 'import rewards.math.symbolic'` may say why"
+                "a rewards worker did not start; run `python -c 'import rewards.math.symbolic'` to see why"
             )
 
     def ask(self, request: dict[str, object], limit: float) -> dict[str, object] | None:
@@ -192,7 +192,7 @@ class Pool:
             for _ in range(_ATTEMPTS):
                 with contextlib.suppress(EOFError):
                     return self._ask_one({"answer": answer, "gold": gold, "ordered": ordered}, limit)
-        raise OutOfTime(f"{_ATTEMPTS} worker processes died of it, out of memory or by a signal")
+        raise OutOfTime(f"{_ATTEMPTS} worker processes ended during it, out of memory or by a signal")
 
     def _take_ready(self) -> _Worker:
         for _ in range(self.size + 2):
@@ -205,7 +205,7 @@ class Pool:
             except BaseException:
                 self._discard(worker)
                 raise
-        raise PoolError("the rewards workers are killed before they can start; is there memory left?")
+        raise PoolError("the rewards workers are killed before they can start; free some memory")
 
     def _ask_one(self, request: dict[str, object], limit: float) -> bool:
         worker = self._take_ready()

@@ -175,13 +175,13 @@ def test_a_repetition_reports_what_differs(run: Run, own: Path) -> None:
 def test_a_missing_image_is_flagged_and_does_not_stop_the_run(run: Run, own: Path) -> None:
     (own / "rows" / "3.png").unlink()
     printed = run("--output", "out", "--control", "shuffled")
-    assert "1 of 5 could not be asked" in printed
+    assert "1 of 5 responses could not be generated" in printed
     found = summary("out/own")
     assert any("3.png" in flag for flag in found["flags"])
     assert found["missing"]["count"] == 1
     (lost,) = (row for row in rows("out/own") if row["missing"])
     assert lost["id"] == "q3"
-    assert "could not be asked" in lost["reason"]
+    assert "no response could be generated" in lost["reason"]
     assert "3.png" in lost["reason"]
     assert lost["score"] == 0
 

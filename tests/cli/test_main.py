@@ -86,7 +86,7 @@ def test_rows_of_which_none_can_be_used_are_refused_with_their_reasons(
 def test_rows_without_a_solution_cannot_be_imitated(complain: Complain, yaml: Path, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text('{"question": "How many?", "answer": "3"}\n' * 3)
-    assert "no solution to imitate" in complain("sft", yaml, f"data.train.path={file}")
+    assert "no solution to train on" in complain("sft", yaml, f"data.train.path={file}")
 
 
 def test_a_folder_that_holds_a_run_is_not_taken_silently(

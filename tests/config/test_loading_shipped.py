@@ -87,7 +87,7 @@ def test_a_former_quickstart_config_is_refused_with_the_override_that_replaces_i
 ) -> None:
     with pytest.raises(UserError) as error:
         load_config(path.format(recipe))
-    _, _, command = str(error.value).partition(f"config quickstart_{recipe} is gone; use: ")
+    _, _, command = str(error.value).partition(f"config quickstart_{recipe} was removed; use: ")
     assert command.split() == ["quickstart", *quickstart(recipe)]
 
 

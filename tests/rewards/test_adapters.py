@@ -117,7 +117,7 @@ def test_verl_scores_the_unscorable_as_the_caller_requests() -> None:
 
 
 def test_options_beside_a_composition_are_refused() -> None:
-    with pytest.raises(RuleError, match="options go with a rule's name"):
+    with pytest.raises(RuleError, match="options are for a rule given by name"):
         to_trl(composed(), options={"timeout": 1})
 
 

@@ -94,7 +94,7 @@ WRONG = {
     [
         ("three", "is int, not a function; write def rule"),
         ("alone", "must take a completion and an example: def rule"),
-        ("words", "says that it returns <class 'str'>; allowed: a finite number"),
+        ("words", "is annotated to return <class 'str'>; allowed: a finite number"),
         ("later", "is asynchronous or a generator; write a plain def"),
         ("starred", "must take a completion and an example"),
     ],
