@@ -23,7 +23,7 @@ def wilson_interval(correct: float, total: int, confidence: float = 0.95) -> tup
         RuleError: the counts or the confidence are impossible.
     """
     if not 0 <= correct <= total:
-        raise RuleError(f"{correct} correct of {total}: the count must lie between 0 and the total; recount")
+        raise RuleError(f"{correct} correct of {total}: must lie between 0 and the total; check both")
     z = normal_quantile(confidence)
     if total == 0:
         return 0.0, 1.0
@@ -38,17 +38,11 @@ def wilson_interval_of_share(share: float, total: float, z: float) -> tuple[floa
         total: number of trials, more than 0.
         z: quantile of the standard normal distribution, see ``normal_quantile``.
     """
-    low, high = wilson_bounds(share, total, z)
-    # Rounding would leave a tiny difference at the ends.
-    return 0.0 if share == 0 else low, 1.0 if share == 1 else high
-
-
-def wilson_bounds(share: float, total: float, z: float) -> tuple[float, float]:
-    """Return the bounds of ``wilson_interval_of_share`` as computed, with rounding errors at 0 and 1."""
     weight = 1 + z * z / total
     centre = (share + z * z / (2 * total)) / weight
     half = z / weight * sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return centre - half, centre + half
+    # Rounding would leave a tiny difference at the ends.
+    return 0.0 if share == 0 else centre - half, 1.0 if share == 1 else centre + half
 
 
 def normal_quantile(confidence: float) -> float:

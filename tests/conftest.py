@@ -84,7 +84,7 @@ def tiny_policy(tiny_folder: Path) -> Policy:
 
 @pytest.fixture(scope="session")
 def noise_image() -> Callable[..., ImageRef]:
-    """Make a reference to a picture of coloured noise."""
+    """Make a reference to an image of coloured noise."""
 
     def make(width: int, height: int, seed: int = 0) -> ImageRef:
         pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -120,7 +120,7 @@ def make_yaml(wordy_folder: Path) -> Callable[[Path], Path]:
 
 @pytest.fixture
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Runs are compared number for number, which a GPU does not promise."""
+    """Runs are compared number for number, which a GPU does not guarantee."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     yield
@@ -138,7 +138,7 @@ def yaml(tmp_path: Path, make_yaml: Callable[[Path], Path], on_cpu: None) -> Pat
 
 @pytest.fixture(scope="session")
 def read_rows() -> Callable[[Path], list[dict[str, Any]]]:
-    """Read the metrics of a run folder, but for what a clock decides."""
+    """Read the metrics of a run folder, except those that depend on the clock."""
 
     def read(folder: Path) -> list[dict[str, Any]]:
         lines = (folder / "metrics.jsonl").read_text().splitlines()

@@ -49,7 +49,7 @@ def test_a_package_that_another_distribution_has_overwritten_is_named(
         import_guard.SiblingFinder().find_spec("data")
 
 
-def test_a_package_that_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(import_guard, "ROOT", tmp_path)
     with pytest.raises(PackageConflictError, match=r"eval/__init__\.py is missing; install mm-cpgd again"):
         import_guard.SiblingFinder().find_spec("eval")
@@ -80,13 +80,13 @@ def test_every_package_bears_the_mark_that_the_guard_looks_for() -> None:
         ("from data import Row", "from data.readers import RawRow"),
     ],
 )
-def test_a_name_that_users_files_imported_tells_its_new_place(old: str, new: str) -> None:
+def test_importing_a_moved_name_reports_its_new_place(old: str, new: str) -> None:
     with pytest.raises(ImportError, match=f"has moved; write: {new}"):
         exec(old, {})
     exec(new, {})
 
 
-def test_the_former_keyword_of_described_tells_its_new_name() -> None:
+def test_the_former_keyword_of_described_reports_its_new_name() -> None:
     from mm_cpgd.algorithms import described
 
     with pytest.raises(TypeError, match="the keyword stage is now called prepare"):

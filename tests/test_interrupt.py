@@ -49,7 +49,7 @@ def test_a_second_ctrl_c_stops_at_once() -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_afterwards_signals_do_what_they_did_before() -> None:
+def test_signal_handlers_are_restored_afterwards() -> None:
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with request():
         assert signal.getsignal(signal.SIGTERM) != before[0]
@@ -62,7 +62,7 @@ def test_a_signal_to_one_process_stops_all() -> None:
     assert stop.signal == signal.SIGTERM
 
 
-def test_check_breaks_off_only_when_asked_to() -> None:
+def test_check_interrupts_only_on_request() -> None:
     check(lambda: False)
     with pytest.raises(Interrupted):
         check(lambda: True)
@@ -71,14 +71,12 @@ def test_check_breaks_off_only_when_asked_to() -> None:
 class TestOnMain:
     """What one process does for all; ``broadcast`` stands for the way to the others."""
 
-    def test_the_others_do_not_work_but_get_the_result(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_other_processes_receive_the_result(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("mm_cpgd.distributed.broadcast_object_list", lambda _: ["of the main one", None])
         accelerator: Any = Processes(is_main_process=False)
         assert on_main(accelerator, lambda: pytest.fail("should not work")) == "of the main one"
 
-    def test_a_users_error_on_the_main_process_is_raised_on_all(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_user_error_on_the_main_process_is_raised_on_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
         sent: list[list[Any]] = []
 
         def broadcast(outcome: list[Any]) -> list[Any]:

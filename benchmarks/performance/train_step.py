@@ -1,4 +1,4 @@
-"""Seconds and memory of a training iteration compared with a peer: same model, prompts, lengths, optimizer steps.
+"""Seconds and memory of an iteration compared with a peer: same model, prompts, lengths, optimizer steps.
 
     python -m benchmarks.performance.train_step --peer trl --visual-tokens 256 --completion-tokens 64 --json
 

@@ -1,4 +1,4 @@
-"""Comparison of this project's verifier with math-verify in one run: regression cases, real gold answers and responses.
+"""Comparison of this verifier with math-verify in one run: regression cases, gold answers, responses.
 
     python -m pip download math-verify==0.9.0 --no-deps --no-binary :all: && tar xzf math_verify-0.9.0.tar.gz
     python -m benchmarks.rewards.rewards_against_math_verify --cases math_verify-0.9.0/tests

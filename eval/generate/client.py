@@ -146,7 +146,7 @@ _HINTS = {
     403: "the key may not use this model",
     404: "check the address, which usually ends in /v1, and the model's name",
     413: "the request is too large: send smaller images",
-    422: "the server does not know a setting that was sent",
+    422: "the server does not support a setting that was sent",
 }
 
 

@@ -103,9 +103,9 @@ def _undecorated(text: str) -> str:
 def split_answer(answer: str) -> list[str]:
     """Split at the commas outside of ( ) and [ ]; a last empty item is dropped."""
     items, depth, start = [], 0, 0
-    for i, sign in enumerate(answer):
-        depth += (sign in "([") - (sign in ")]")
-        if sign == "," and not depth:
+    for i, character in enumerate(answer):
+        depth += (character in "([") - (character in ")]")
+        if character == "," and not depth:
             items.append(answer[start:i].strip())
             start = i + 1
     return [*items, answer[start:].strip()] if start < len(answer) else items

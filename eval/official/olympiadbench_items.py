@@ -139,7 +139,7 @@ def _right_side(text: str) -> str:
 
 
 def _respell(text: str) -> str:
-    """Rewrite notation of the benchmark's answers that this project's parser does not know."""
+    """Rewrite notation of the benchmark's answers that this project's parser does not support."""
     text = re.sub(r"\s+", " ", clean(text))
     for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)

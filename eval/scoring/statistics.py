@@ -65,7 +65,7 @@ def maj_at_k(answers: Sequence[str | None], scores: Sequence[float], same: Same)
 
     Args:
         answers: answer extracted from each sample.
-        scores: the samples' scores. All right answers (score 1) are the same; those of different scores never are.
+        scores: the samples' scores. All right answers (score 1) are the same, those of different scores not.
         same: whether two answers are equivalent; called only if their texts differ and the result matters.
     """
     texts: dict[float, Counter[str]] = {}

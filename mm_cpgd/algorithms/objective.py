@@ -72,7 +72,7 @@ class Objective:
 
     @property
     def prepared_parts(self) -> tuple[Part, ...]:
-        """Parts that must see all tokens of a mini-batch before its first step, see ``prepare``."""
+        """Parts that need all tokens of a mini-batch before its first step, see ``prepare``."""
         return (*self.token_weights, *(part for part in self.parts if part.description.prepare))
 
     @property

@@ -109,7 +109,7 @@ class Part:
         return self.function(*(available[name] for name in self.inputs), **self.options)
 
     def prepare(self, available: Mapping[str, Any]) -> Any:
-        """Call what sees the whole mini-batch: the description's ``prepare``, or the part's own function."""
+        """Call the function of the whole mini-batch: the description's ``prepare``, or the part's own one."""
         function = self.description.prepare
         if function is None:
             return self(available)

@@ -11,7 +11,7 @@ from typing import Any
 
 from mm_cpgd.config.yaml import read_yaml
 from mm_cpgd.errors import UserError
-from mm_cpgd.statistics import Z95, wilson_bounds
+from mm_cpgd.statistics import Z95, wilson_interval_of_share
 from mm_cpgd.tracking import read_metrics
 
 Series = list[tuple[int, float]]
@@ -95,7 +95,7 @@ def share(value: float | None, n: float | None) -> Share | None:
         return None
     if not n or n < 1:
         return Share(value, None)
-    low, high = wilson_bounds(value, n, Z95)
+    low, high = wilson_interval_of_share(value, n, Z95)
     return Share(value, int(n), max(0.0, low), min(1.0, high))
 
 

@@ -51,7 +51,7 @@ class Collector:
     """Draws prompts, samples completions, scores them and computes advantages.
 
     Prompt j of a rollout batch belongs to process j mod W. Draws, seeds and statistics depend on j alone, so
-    that any number of processes W sees the same completions and the same advantages.
+    that completions and advantages are the same for any number of processes W.
 
     Args:
         rollout: P, G and the sampling settings.

@@ -28,7 +28,7 @@ class MicroBatch:
         old_logprobs: (n, T), or None as in ``Experience``.
         reference_logprobs: (n, T), or None.
         sampled_logprobs: (n, T), or None.
-        prepared: (n, T) for each part of the objective that sees whole mini-batches, or None.
+        prepared: (n, T) for each part of the objective that needs whole mini-batches, or None.
     """
 
     prompts: list[EncodedPrompt]
@@ -55,7 +55,7 @@ class Experience:
         mini_batch: (n,) which optimizer step of an inner epoch each row belongs to.
         lengths: for each mini-batch the completion lengths of all processes, (M_k,).
         old_logprobs: (n, T) of the old policy; None while the policy still is the old one; NaN in rows whose
-            values are taken from the first optimizer step, which still sees the old policy.
+            values are taken from the first optimizer step, at which the policy is still the old one.
         reference_logprobs: (n, T), None without a reference policy.
         sampled_logprobs: (n, T) as reported by an engine with numerics of its own; None where the policy
             itself samples.

@@ -118,7 +118,7 @@ class Learner:
                 self.objective, experience, old_entropy, self.accelerator, seed
             )
         if experience.old_logprobs is None and len(order) > 1:
-            # The first step still sees the policy that sampled: its own values serve as the old ones.
+            # At the first step the policy is still the old one: that step's values serve as the old ones.
             others = [index for index in everything if index != order[0]]
             experience.old_logprobs = self._evaluate(experience, self.wrapped, others)[0]
         if experience.reference_logprobs is None and self.objective.needs_reference:
@@ -143,7 +143,7 @@ class Learner:
     def _loss(
         self, experience: Experience, rows: Tensor, lengths: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the share of the mini-batch's loss and metrics that these rows carry."""
+        """Return the share of the mini-batch's loss and metrics that these rows contribute."""
         batch = experience.select(rows)
         logprobs, entropy = self.wrapped(
             batch.prompts, batch.tokens, batch.mask, self.objective.needs_entropy_gradient

@@ -184,7 +184,7 @@ class TrainingState:
 
     @property
     def _optimizer(self) -> Any:
-        """The optimizer without accelerate's wrapper, which torch's functions do not know."""
+        """The optimizer without accelerate's wrapper, which torch's functions do not support."""
         return getattr(self.step.optimizer, "optimizer", self.step.optimizer)
 
     def _trained(self) -> dict[str, nn.Parameter]:

@@ -20,7 +20,7 @@ _ENGLISH = re.compile(
     rf"\b(?:(?:(?:{_BELOW}|a)\s)?million\b(?:{_GROUP_OF}{_BELOW}\sthousand\b)?(?:{_GROUP_OF}{_BELOW})?"
     rf"|(?:(?:{_BELOW}|a)\s)?thousand\b(?:{_GROUP_OF}{_BELOW})?|{_BELOW})"
 )
-_DIGITS = {sign: i for i, sign in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
+_DIGITS = {char: i for i, char in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
 _UNITS = {"十": 10, "百": 100, "千": 1000}
 _MYRIADS = {"万": 10**4, "亿": 10**8}
 _CHINESE = re.compile(rf"[{''.join([*_DIGITS, *_UNITS, *_MYRIADS])}]{{1,20}}")
@@ -44,36 +44,36 @@ def _english(words: str) -> int:
     return total + current
 
 
-def _below_myriad(signs: str) -> int | None:
+def _below_myriad(text: str) -> int | None:
     """Return a number up to 9999 (一百零五), or None. 一百二 is ambiguous, 120 or 102, hence None."""
     total, digit, last, zero = 0, None, 10_000, False
-    for sign in signs:
-        if sign in _UNITS:
-            if _UNITS[sign] >= last or (digit is None and (sign != "十" or total)) or digit == 0:
+    for char in text:
+        if char in _UNITS:
+            if _UNITS[char] >= last or (digit is None and (char != "十" or total)) or digit == 0:
                 return None
-            total, last, digit, zero = total + (digit or 1) * _UNITS[sign], _UNITS[sign], None, False
+            total, last, digit, zero = total + (digit or 1) * _UNITS[char], _UNITS[char], None, False
         elif digit is not None:
             return None
-        elif _DIGITS[sign] == 0 and total:
+        elif _DIGITS[char] == 0 and total:
             zero = True
         else:
-            digit = _DIGITS[sign]
+            digit = _DIGITS[char]
     return None if digit is not None and last in (100, 1000) and not zero else total + (digit or 0)
 
 
-def _chinese(signs: str) -> int | None:
+def _chinese(text: str) -> int | None:
     total = 0
     for myriad in ("亿", "万"):
-        before, found, rest = signs.partition(myriad)
+        before, found, rest = text.partition(myriad)
         if found:
             count = _below_myriad(before) if before and not set(before) & set(_MYRIADS) else None
             if not count:
                 return None
-            total, signs = total + count * _MYRIADS[myriad], rest
-    if not signs:
+            total, text = total + count * _MYRIADS[myriad], rest
+    if not text:
         return total
     rest_value = (
-        None if set(signs) & set(_MYRIADS) else _below_myriad(signs.removeprefix("零") if total else signs)
+        None if set(text) & set(_MYRIADS) else _below_myriad(text.removeprefix("零") if total else text)
     )
     return None if rest_value is None else total + rest_value
 
@@ -81,7 +81,7 @@ def _chinese(signs: str) -> int | None:
 def numbers_in(text: str) -> list[int]:
     """Return every whole number that a text names in words, in order."""
     english = [_english(match.group()) for match in _ENGLISH.finditer(text.casefold())]
-    return english or [n for signs in _CHINESE.findall(text) if (n := _chinese(signs)) is not None]
+    return english or [n for found in _CHINESE.findall(text) if (n := _chinese(found)) is not None]
 
 
 def in_words(text: str) -> tuple[Fraction, str] | None:

@@ -79,7 +79,7 @@ def test_clip_filter_weight_is_finite_without_any_signal():
     assert_equal(EVERY["clip_filter"](tensor([[1, 1], [0, 0]])), [[0, 0], [0, 0]])
 
 
-def test_clip_filter_does_not_count_prompts_that_nobody_could_score():
+def test_clip_filter_does_not_count_prompts_without_any_score():
     assert_equal(EVERY["clip_filter"](tensor([[1, 0], [NAN, NAN]]))[0], [0.5, -0.5])
 
 
@@ -107,7 +107,7 @@ def test_reinforce_pp_with_group_baseline_normalises_what_is_left_of_the_group_m
     assert_equal(EVERY["reinforce_pp_group"](tensor(MIXED)), expected.tolist())
 
 
-def test_reinforce_pp_works_with_one_completion_a_prompt():
+def test_reinforce_pp_works_with_one_completion_per_prompt():
     # [1, 0]: mean 0.5, unbiased deviation √0.5.
     expected = 0.5 / (math.sqrt(0.5) + 1e-6)
     assert_equal(EVERY["reinforce_pp"](tensor([[1], [0]])), [[expected], [-expected]])

@@ -59,7 +59,7 @@ def test_unscored_completions_have_advantage_0_and_the_others_a_finite_one(rewar
 
 @few_examples
 @given(rewards=rewards_of(), part=st.sampled_from(sorted(GROUP_PARTS)))
-def test_a_further_unscored_completion_changes_nothing(rewards, part):
+def test_an_additional_unscored_completion_changes_nothing(rewards, part):
     unscored = torch.full((rewards.shape[0], 1), float("nan"), dtype=torch.float64)
     found = GROUP_PARTS[part](torch.cat([rewards, unscored], dim=1))
     assert_close(found[:, :-1], GROUP_PARTS[part](rewards))

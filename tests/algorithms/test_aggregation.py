@@ -9,12 +9,12 @@ MASK = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]], dtype=torch.bool)
 LENGTHS = torch.tensor([3, 1], dtype=torch.float64)
 
 
-def test_token_mean_weighs_all_tokens_of_the_mini_batch_equally():
+def test_token_mean_weights_all_tokens_of_the_mini_batch_equally():
     weights = aggregation.token_mean(MASK, LENGTHS)
     assert weights.tolist() == [[0.25, 0.25, 0.25, 0.0], [0.25, 0.0, 0.0, 0.0]]
 
 
-def test_completion_mean_weighs_all_completions_equally():
+def test_completion_mean_weights_all_completions_equally():
     weights = aggregation.completion_mean(MASK, LENGTHS)
     torch.testing.assert_close(
         weights[0], torch.tensor([1 / 6, 1 / 6, 1 / 6, 0], dtype=torch.float64), rtol=0, atol=1e-16

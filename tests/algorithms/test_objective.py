@@ -37,7 +37,7 @@ def build(recipe="cpgd", **sections):
 
 
 def prepared(objective):
-    """What the objective wants to know of the whole batch above, (4, 4) each."""
+    """Results of ``prepare`` on the whole batch above, (4, 4) each."""
     by_token = ADVANTAGES[:, None].expand(4, 4)
     found = objective.prepare(OLD[MASK], ENTROPY[MASK], by_token[MASK], seed=0)
     places = MASK.nonzero(as_tuple=True)
@@ -213,7 +213,7 @@ def test_rows_without_tokens_are_neutral_in_every_reduction():
 
 
 @pytest.mark.parametrize("recipe", ["cpgd", "cpgd_equal", "cpgd_clip_filter", "cpg", "pgd", "pg"])
-def test_log_ratio_objectives_stay_finite_when_the_policy_has_left_altogether(recipe):
+def test_log_ratio_objectives_stay_finite_when_the_policy_has_diverged(recipe):
     logprobs = torch.tensor([[-500.0, 0.0]], requires_grad=True)
     old = torch.tensor([[0.0, -500.0]])
     for advantage in (1.0, -1.0):

@@ -33,7 +33,7 @@ def test_a_value_out_of_range_is_named():
     )
 
 
-def test_a_drift_of_weight_zero_is_an_error_and_not_silently_off():
+def test_a_drift_of_weight_zero_is_an_error():
     assert "alpha = 0.0 is not possible" in message(regularizers=[{"name": "policy_drift", "alpha": 0.0}])
 
 

@@ -148,12 +148,12 @@ def test_a_part_may_have_a_state_that_is_saved_and_restored(own):
         ({"name": "needy"}, "takes 'prepared'; declare what computes it with @described"),
     ],
 )
-def test_a_part_that_does_not_fit_is_a_users_error(own, section, reason):
+def test_a_part_that_does_not_fit_is_a_user_error(own, section, reason):
     with pytest.raises(UserError, match=reason):
         own(surrogate=section)
 
 
-def test_a_file_that_is_missing_or_broken_is_a_users_error(own, tmp_path):
+def test_a_file_that_is_missing_or_broken_is_a_user_error(own, tmp_path):
     (tmp_path / "broken.py").write_text("import nothing_of_this_name\n")
     for file, reason in (("absent.py", "there is no file"), ("broken.py", "cannot be imported: Module")):
         surrogate = {"name": f"{tmp_path / file}:soft"}

@@ -97,7 +97,7 @@ def test_dual_clip_is_ppo_for_positive_advantages():
 
 
 @pytest.mark.parametrize("surrogate", [surrogates.cpgd, surrogates.ppo_clip, surrogates.dual_clip])
-def test_a_ratio_that_overflows_behind_the_bound_has_gradient_zero(surrogate):
+def test_a_ratio_that_overflows_beyond_the_bound_has_gradient_zero(surrogate):
     log_ratio = torch.tensor([[200.0]], requires_grad=True)
     terms, _ = surrogate(log_ratio, torch.tensor([[1.0]]))
     (gradient,) = torch.autograd.grad(terms.sum(), log_ratio)

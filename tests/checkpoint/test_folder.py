@@ -179,7 +179,7 @@ except CheckpointError as error:
 """
 
 
-def test_a_limit_met_inside_safetensors_is_the_same_message(tmp_path: Path) -> None:
+def test_a_full_disk_reported_by_safetensors_is_the_same_message(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, str(tmp_path)], capture_output=True, text=True, check=True
     )

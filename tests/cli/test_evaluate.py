@@ -27,11 +27,11 @@ def load(source):
     folder = Path(source.path)
     rows = [row.values for row in read_rows(folder / "rows.jsonl")]
     return [
-        Example(row["id"], row["question"], row["answer"], pictures(row, folder))
+        Example(row["id"], row["question"], row["answer"], make_images(row, folder))
         for row in rows[: source.limit]
     ]
 
-def pictures(row, folder):
+def make_images(row, folder):
     return tuple(image_ref(one, folder=folder) for one in row["images"])
 
 def official(example, response):
@@ -91,7 +91,7 @@ def rows(folder: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path(folder, "rows.jsonl").read_text().splitlines()]
 
 
-def test_a_run_is_stored_with_all_that_decides_it(run: Run, tiny_folder: Path) -> None:
+def test_a_run_is_stored_with_everything_that_determines_it(run: Run, tiny_folder: Path) -> None:
     printed = run("--output", "out", "--max-pixels", "6000", "--system-prompt", "Look.", "--limit", "4")
     assert "out/report.html" in printed
     assert Path("out/report.html").stat().st_size > 10_000

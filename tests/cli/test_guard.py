@@ -25,8 +25,8 @@ def test_the_command_replays_a_stored_run(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 0
-    said = capsys.readouterr().out
-    assert "iteration 1: drift_extreme" in said
+    output = capsys.readouterr().out
+    assert "iteration 1: drift_extreme" in output
     if "--json" in arguments:
         (run,) = json.loads((tmp_path / "alarms.json").read_text())["runs"]
         assert (run["alarm"], run["sign"], run["halved"], run["lead"]) == (1, "drift_extreme", 3, 2)

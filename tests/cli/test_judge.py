@@ -15,7 +15,7 @@ from eval.benchmark import Benchmark, Response
 from eval.scoring.judge import JudgeError
 from mm_cpgd.cli.judge import JudgeOptions, open_judge
 from mm_cpgd.errors import UserError
-from tests.fakes.chat_server import HttpReply, said, stub_server
+from tests.fakes.chat_server import HttpReply, chat_reply, stub_server
 
 CORRECT = '{"verdict": "correct", "reason": "equal"}'
 EXAMPLES = [Example("1", "How long is AB?", "7 cm"), Example("2", "How long is CD?", "")]
@@ -42,8 +42,8 @@ def options(url: str, folder: Path, **more: Any) -> JudgeOptions:
     return JudgeOptions(url, "tiny", cache=folder / "judgements.jsonl", retries=0, **more)
 
 
-def test_what_will_be_asked_and_what_was_spent_is_printed(tmp_path: Path) -> None:
-    with stub_server(said(CORRECT)) as stub:
+def test_the_estimate_and_the_usage_are_printed(tmp_path: Path) -> None:
+    with stub_server(chat_reply(CORRECT)) as stub:
         printed = run(options(stub.url, tmp_path, price_in=1e6, price_out=1e6, yes=True), ["a", "b"])
     first, last = printed.splitlines()
     assert first.startswith("judge: 1 requests (0 more replies are cached), about ")
@@ -52,12 +52,12 @@ def test_what_will_be_asked_and_what_was_spent_is_printed(tmp_path: Path) -> Non
 
 
 def test_a_server_on_this_machine_without_prices_needs_no_confirmation(tmp_path: Path) -> None:
-    with stub_server(said(CORRECT)) as stub:
+    with stub_server(chat_reply(CORRECT)) as stub:
         assert "price not given" in run(options(stub.url, tmp_path))
 
 
-def test_a_paid_judge_is_not_asked_when_nobody_can_confirm(tmp_path: Path) -> None:
-    with stub_server(said(CORRECT)) as stub, pytest.raises(UserError, match="--yes"):
+def test_a_paid_judge_is_not_called_when_confirmation_is_impossible(tmp_path: Path) -> None:
+    with stub_server(chat_reply(CORRECT)) as stub, pytest.raises(UserError, match="--yes"):
         run(options(stub.url, tmp_path, price_in=0.1))
     assert stub.asked == []
 
@@ -71,14 +71,14 @@ class Person(io.StringIO):
 
 def test_the_user_may_confirm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", Person("y\n"))
-    with stub_server(said(CORRECT)) as stub:
+    with stub_server(chat_reply(CORRECT)) as stub:
         run(options(stub.url, tmp_path, price_in=0.1), ["a"])
     assert len(stub.asked) == 1
 
 
 def test_the_user_may_decline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", Person("n\n"))
-    with stub_server(said(CORRECT)) as stub, pytest.raises(typer.Abort):
+    with stub_server(chat_reply(CORRECT)) as stub, pytest.raises(typer.Abort):
         run(options(stub.url, tmp_path, price_in=0.1), ["a"])
     assert stub.asked == []
 
@@ -107,14 +107,14 @@ def test_a_failing_server_leaves_responses_unjudged_and_the_command_continues(tm
         assert len(try_all(options(stub.url, tmp_path), ["a", "b", "c"])) == 3
 
 
-def test_a_key_that_was_used_up_on_the_way_keeps_what_was_judged(tmp_path: Path) -> None:
-    with stub_server(said(CORRECT), HttpReply({}, 402)) as stub:
+def test_a_key_whose_quota_runs_out_keeps_what_was_judged(tmp_path: Path) -> None:
+    with stub_server(chat_reply(CORRECT), HttpReply({}, 402)) as stub:
         assert len(try_all(options(stub.url, tmp_path), ["a", "b", "c"])) == 2
 
 
 def test_the_key_is_read_from_the_named_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUDGE_TEST_KEY", "sk-7")
-    with stub_server(said(CORRECT)) as stub:
+    with stub_server(chat_reply(CORRECT)) as stub:
         run(options(stub.url, tmp_path, key_env="JUDGE_TEST_KEY"), ["a"])
     assert stub.headers[0]["Authorization"] == "Bearer sk-7"
 
@@ -125,9 +125,9 @@ def test_an_unset_variable_is_reported(tmp_path: Path, monkeypatch: pytest.Monke
         run(options("http://localhost:1/v1", tmp_path, key_env="JUDGE_TEST_KEY"))
 
 
-def test_settings_go_over_the_judges_own_and_null_takes_one_out(tmp_path: Path) -> None:
+def test_settings_override_the_judges_own_and_null_removes_one(tmp_path: Path) -> None:
     settings = ["max_tokens=null", "max_completion_tokens=2000", "reasoning_effort=low"]
-    with stub_server(said(CORRECT)) as stub:
+    with stub_server(chat_reply(CORRECT)) as stub:
         run(options(stub.url, tmp_path, settings=settings), ["a"])
     sent = {name: stub.asked[0][name] for name in stub.asked[0] if name not in ("model", "messages")}
     assert sent == {"temperature": 0, "max_completion_tokens": 2000, "reasoning_effort": "low"}

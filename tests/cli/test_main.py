@@ -1,4 +1,4 @@
-"""A person's mistake is one message on standard error, exit status 2 and no traceback."""
+"""A user's mistake is one message on standard error, exit status 2 and no traceback."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def test_a_mistake_in_a_config_is_one_message(
     assert all(part in message for part in says), message
 
 
-def test_a_config_that_is_not_there_is_named(complain: Complain, tmp_path: Path) -> None:
+def test_a_config_that_does_not_exist_is_named(complain: Complain, tmp_path: Path) -> None:
     assert "nothing.yaml" in complain("train", tmp_path / "nothing.yaml")
 
 
-def test_a_model_that_sees_nothing_is_refused(complain: Complain, yaml: Path, tmp_path: Path) -> None:
+def test_a_model_without_vision_is_refused(complain: Complain, yaml: Path, tmp_path: Path) -> None:
     folder = tmp_path / "text-only"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
@@ -83,13 +83,13 @@ def test_rows_of_which_none_can_be_used_are_refused_with_their_reasons(
     assert (tmp_path / "run" / "quarantine.jsonl").read_text().count("\n") == 3
 
 
-def test_rows_without_a_solution_cannot_be_imitated(complain: Complain, yaml: Path, tmp_path: Path) -> None:
+def test_rows_without_a_solution_are_unusable(complain: Complain, yaml: Path, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text('{"question": "How many?", "answer": "3"}\n' * 3)
     assert "no solution to train on" in complain("sft", yaml, f"data.train.path={file}")
 
 
-def test_a_folder_that_holds_a_run_is_not_taken_silently(
+def test_a_folder_that_holds_a_run_is_not_used_silently(
     complain: Complain, yaml: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "run").mkdir()

@@ -63,7 +63,7 @@ def test_cases_that_all_come_out_right_pass(
     assert "wrong verdicts: 0" in out
 
 
-def test_accuracy_below_the_wanted_one_exits_with_1_and_shows_the_failing_case(
+def test_accuracy_below_the_required_one_exits_with_1_and_shows_the_failing_case(
     run_command: Callable[..., Ended], cases: Callable[..., Path]
 ) -> None:
     file = cases(RIGHT, MISTAKEN)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mm_cpgd.cli.main import main
-from tests.fakes.chat_server import said, stub_server
+from tests.fakes.chat_server import chat_reply, stub_server
 from tests.fakes.scoring import OWN_BENCHMARK, write_lines
 from tests.paths import DATASETS
 
@@ -92,7 +92,7 @@ def test_protocols_are_side_by_side_and_the_output_ends_with_the_paths(run: Call
     assert summary()["groups"]["digits"]["1"]["correct"] == 1
 
 
-def test_settings_say_what_was_scored_and_with_what(run: Callable[..., str]) -> None:
+def test_settings_record_what_was_scored_and_with_what(run: Callable[..., str]) -> None:
     run(*scoring(limit=2))
     settings = summary()["settings"]
     assert (settings["benchmark"], settings["data"], settings["limit"]) == ("sums.py", "questions.jsonl", 2)
@@ -126,7 +126,7 @@ def test_a_limit_takes_the_first_questions_and_ignores_other_responses(run: Call
     assert summary()["flags"] == []
 
 
-def test_answers_to_unknown_questions_are_counted(run: Callable[..., str]) -> None:
+def test_responses_to_unknown_questions_are_counted(run: Callable[..., str]) -> None:
     write_lines(Path("answers.jsonl"), [*ANSWERS, {"id": "z", "response": "1"}])
     assert "responses to 1 ids that are not in the data were ignored, first 'z'" in run(*scoring())
 
@@ -162,8 +162,8 @@ def test_a_mistake_is_one_message(run: Callable[..., str], changed: dict[str, An
     assert not Path("out").exists()
 
 
-def test_the_judge_is_asked_and_stored_with_the_result(run: Callable[..., str]) -> None:
-    with stub_server(said('{"verdict": "correct", "reason": "the same"}')) as stub:
+def test_the_judge_is_called_and_stored_with_the_result(run: Callable[..., str]) -> None:
+    with stub_server(chat_reply('{"verdict": "correct", "reason": "the same"}')) as stub:
         printed = run(
             *scoring(
                 protocol="judge,official", judge_url=stub.url, judge_model="tiny", judge_cache="known.jsonl"

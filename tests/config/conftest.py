@@ -1,4 +1,4 @@
-"""Config files, written when a test asks for them."""
+"""Config files, written when a test requests them."""
 
 from __future__ import annotations
 

@@ -17,17 +17,17 @@ def test_overrides_replace_values_of_the_file_and_the_last_one_wins(write: Write
     assert (config.seed, config.training.iterations) == (3, 7)
 
 
-def test_an_override_reaches_into_a_list_of_the_file(write: Write) -> None:
+def test_an_override_changes_an_entry_of_a_list_in_the_file(write: Write) -> None:
     config = load_config(write(), ["algorithm.regularizers.1.coefficient=2e-3"])
     assert [part.options["coefficient"] for part in config.algorithm.regularizers] == [0.01, 0.002]
 
 
-def test_an_override_reaches_into_a_list_that_is_only_a_default(write: Write) -> None:
+def test_an_override_changes_an_entry_of_a_default_list(write: Write) -> None:
     config = load_config(write(), ["rewards.0.weight=2"])
     assert [(reward.rule, reward.weight) for reward in config.rewards] == [("accuracy", 2.0), ("format", 0.5)]
 
 
-def test_an_override_makes_the_section_that_it_needs(write: Write) -> None:
+def test_an_override_creates_the_section_that_it_needs(write: Write) -> None:
     lora = load_config(write(), ["policy.lora.rank=4"]).policy.lora
     assert lora is not None
     assert lora.rank == 4
@@ -39,7 +39,7 @@ def test_an_override_may_hold_an_equals_sign_and_may_be_empty(write: Write) -> N
     assert config.output is None
 
 
-def test_an_index_past_the_end_says_how_long_the_list_is(write: Write) -> None:
+def test_an_index_past_the_end_is_reported_with_the_lists_length(write: Write) -> None:
     assert "rewards has 2 entries" in message(write(), "rewards.2.weight=1")
 
 
@@ -103,7 +103,7 @@ def test_a_shipped_config_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch, 
     assert load_config(Path("qwen2.5-vl")).seed == 5
 
 
-def test_a_path_beside_the_config_file_wins_over_the_current_directory(
+def test_a_path_beside_the_config_file_takes_precedence_over_the_current_directory(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for folder in ("here", "conf"):
@@ -158,7 +158,7 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("recipe")
-def test_a_recipe_fills_in_what_is_not_written(write: Write) -> None:
+def test_a_recipe_fills_in_the_missing_keys(write: Write) -> None:
     text = SHORT + "algorithm: {recipe: toy, surrogate: {high: 0.5}}\n"
     algorithm = load_config(write(text, base="")).algorithm
     assert algorithm.surrogate.name == "clip"
@@ -168,7 +168,7 @@ def test_a_recipe_fills_in_what_is_not_written(write: Write) -> None:
 
 
 @pytest.mark.usefixtures("recipe")
-def test_overrides_choose_the_recipe_and_reach_into_it(write: Write) -> None:
+def test_overrides_choose_the_recipe_and_change_its_entries(write: Write) -> None:
     overrides = [
         "algorithm.recipe=toy",
         "algorithm.regularizers.0.alpha=1e-3",

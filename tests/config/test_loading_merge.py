@@ -55,7 +55,7 @@ def test_a_chain_of_sections_merges_the_same_from_either_end(
 
 @few_examples
 @given(base=sections, top=sections)
-def test_a_merge_twice_over_is_a_merge_once(base: dict[str, Any], top: dict[str, Any]) -> None:
+def test_merging_twice_equals_merging_once(base: dict[str, Any], top: dict[str, Any]) -> None:
     assert _merge(_merge(base, top), top) == _merge(base, top)
 
 

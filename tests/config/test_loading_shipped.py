@@ -64,7 +64,7 @@ def limits(name: str, rows: int) -> list[str]:
     return [f"data.{source}.limit={rows}" for source in both]
 
 
-def test_the_issues_configs_are_all_there() -> None:
+def test_all_required_configs_are_shipped() -> None:
     twins = [
         f"{name}{end}"
         for name in ("qwen2_5_vl_7b", "qwen2_5_vl_3b_lora")

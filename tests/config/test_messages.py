@@ -10,7 +10,7 @@ def test_an_unknown_key_names_the_nearest_and_lists_the_allowed_ones(write: Writ
     assert "checkpoint.evry: unknown key; did you mean every? Allowed in checkpoint: every, keep" in text
 
 
-def test_a_key_of_another_section_is_pointed_there(write: Write) -> None:
+def test_a_key_of_another_section_is_reported_with_that_section(write: Write) -> None:
     assert "did you mean training.learning_rate?" in message(write("learning_rate: 1e-6\n"))
 
 

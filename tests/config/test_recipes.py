@@ -32,7 +32,7 @@ def test_no_recipe_needs_a_reference_policy(name):
     assert not build(name).needs_reference
 
 
-def test_all_methods_of_the_study_are_there():
+def test_all_methods_of_the_study_exist():
     methods = "cpgd cpgd_equal cpgd_clip_filter pg cpg pgd grpo grpo_dual_clip rloo reinforce_pp dr_grpo dapo"
     assert set(methods.split()) <= set(recipe_names())
 

@@ -49,7 +49,7 @@ def test_a_template_is_filled_from_columns() -> None:
     assert (origins(example), example.question) == (["tables/33.png"], "q []")
 
 
-def test_a_dotted_source_reaches_into_nested_columns() -> None:
+def test_a_dotted_source_names_a_nested_column() -> None:
     assert made({"question": "q", "reward": {"truth": "3"}}, answer="reward.truth").answer == "3"
 
 
@@ -57,7 +57,7 @@ def test_a_column_whose_name_has_a_dot_is_found_first() -> None:
     assert made({"question": "q", "a.b": "flat", "a": {"b": "deep"}}, answer="a.b").answer == "flat"
 
 
-def test_the_row_number_can_stand_in_for_a_missing_id() -> None:
+def test_the_row_number_can_replace_a_missing_id() -> None:
     assert made({"question": "q"}).id == "3"
     assert made({"id": "same", "question": "q"}, id="{id}-{_row}").id == "same-3"
 
@@ -119,7 +119,7 @@ def test_an_answer_of_any_scalar_type_becomes_text(value: Any, answer: str) -> N
         ({"question": "q", "image": 3}, "given as int"),
         ({"message": "[{"}, "message is not JSON"),
         ({"message": "3"}, "message is not a chat"),
-        ({"message": chat({"type": "audio"})}, "part of type 'audio'"),
+        ({"message": chat({"type": "audio"})}, "content item of type 'audio'"),
         ({"message": chat(text("q"), role="tool")}, "the role 'tool'"),
         ({"message": [{"role": "user", "content": "a"}] * 2}, "message has 2 user turns"),
         ({"message": [{"role": "user", "content": 3}]}, "message content is int"),

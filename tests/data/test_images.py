@@ -61,7 +61,7 @@ def test_a_pil_image_is_opened_again_and_again() -> None:
     assert [ref.open().getpixel((0, 0)) for _ in range(2)] == [(7, 7, 7)] * 2
 
 
-def test_nothing_is_opened_before_it_is_asked_for(tmp_path: Path, png: Png) -> None:
+def test_nothing_is_opened_before_it_is_requested(tmp_path: Path, png: Png) -> None:
     ref = image_ref("later.png", folder=tmp_path)
     (tmp_path / "later.png").write_bytes(png("red"))
     assert ref.open().getpixel((0, 0)) == RED
@@ -136,7 +136,7 @@ def test_a_pil_image_above_the_limit_is_refused() -> None:
         image_ref(Image.new("1", (11, 10)), max_pixels=109).open()
 
 
-def test_an_image_that_pillow_takes_for_a_bomb_is_a_data_error(
+def test_an_image_that_pillow_considers_a_bomb_is_a_data_error(
     png: Png, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)

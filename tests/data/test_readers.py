@@ -47,11 +47,11 @@ def test_a_json_object_gives_its_keys_as_ids(tmp_path: Path) -> None:
     assert ids(written(tmp_path / "a.json", '{"33": {"q": 1}, "7": {"q": 2}}')) == ["33", "7"]
 
 
-def test_an_id_in_the_row_goes_before_the_key(tmp_path: Path) -> None:
+def test_an_id_in_the_row_takes_precedence_over_the_key(tmp_path: Path) -> None:
     assert ids(written(tmp_path / "a.json", '{"33": {"id": "own"}}')) == ["own"]
 
 
-def test_json_lines_give_a_row_a_line_and_skip_blank_lines(jsonl: Jsonl) -> None:
+def test_json_lines_give_a_row_per_line_and_skip_blank_lines(jsonl: Jsonl) -> None:
     rows = list(read_rows(jsonl([{"id": 1}, "", {"id": 2}])))
     assert [(row.index, row.where) for row in rows] == [(0, "rows.jsonl:1"), (1, "rows.jsonl:3")]
 
@@ -127,7 +127,7 @@ def test_images_of_a_dataset_stay_encoded(png: Png) -> None:
     assert row.values["image"]["bytes"] == png()
 
 
-def test_several_splits_have_to_be_chosen_from(tmp_path: Path) -> None:
+def test_several_splits_require_a_choice(tmp_path: Path) -> None:
     import datasets
 
     one = datasets.Dataset.from_list([{"id": 1}])
@@ -175,7 +175,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, text: st
 
 
 @pytest.mark.parametrize("path", ["gone.jsonl", "./gone", "a/b/gone"])
-def test_a_missing_path_is_not_looked_for_on_the_hub(path: str) -> None:
+def test_a_missing_path_is_not_looked_up_on_the_hub(path: str) -> None:
     with pytest.raises(DataError, match="does not exist; relative paths start at"):
         read_rows(path)
 

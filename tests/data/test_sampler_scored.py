@@ -39,7 +39,7 @@ def test_rows_are_drawn_in_proportion_to_their_scores() -> None:
     assert abs(counts[0] - 1000) < 137
 
 
-def test_too_few_rows_with_a_score_are_topped_up() -> None:
+def test_too_few_rows_with_a_score_are_supplemented_uniformly() -> None:
     sampler = ScoredPromptSampler(10, seed=0, share=1.0)
     sampler.update_scores([7], [0.2])
     drawn = sampler.take(5)

@@ -64,7 +64,7 @@ def test_a_file_that_is_no_benchmark_is_refused(tmp_path: Path, text: str, says:
         find_benchmark(str(file))
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_file_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no Python file .*gone\.py"):
         find_benchmark(str(tmp_path / "gone.py"))
 

@@ -66,7 +66,7 @@ def test_groups_have_their_own_differences(result: Any) -> None:
     }
 
 
-def test_what_changed_sides_is_named_with_both_answers(result: Any) -> None:
+def test_changed_responses_are_named_with_both_answers(result: Any) -> None:
     changed = compare(result(A), result(B)).changed
     assert [(one.id, one.gained, one.extracted_a, one.extracted_b, one.answer) for one in changed] == [
         ("b", False, "4", "5", "4"),
@@ -90,7 +90,7 @@ def test_pairs_without_a_score_on_one_side_are_left_out(result: Any) -> None:
     assert "1 responses without a score in one result are excluded" in found.warnings
 
 
-def test_several_answers_to_a_question_are_compared_by_question(result: Any) -> None:
+def test_several_responses_to_a_question_are_compared_by_question(result: Any) -> None:
     alike_a = result({name: [text] * 8 for name, text in A.items()})
     alike_b = result({name: [text] * 8 for name, text in B.items()})
     found = compare(alike_a, alike_b)

@@ -15,17 +15,17 @@ from eval.results import EvalResult
 from mm_cpgd.errors import UserError
 
 
-def picture(number: int, size: tuple[int, int] = (4, 3)) -> ImageRef:
+def make_image(number: int, size: tuple[int, int] = (4, 3)) -> ImageRef:
     return ImageRef(f"p{number}", lambda: Image.new("RGB", size, (number, number // 256, 9)))
 
 
-def row(name: int, *pictures: int) -> Example:
-    return Example(str(name), "?", "1", images=tuple(picture(number) for number in pictures))
+def row(name: int, *images: int) -> Example:
+    return Example(str(name), "?", "1", images=tuple(make_image(number) for number in images))
 
 
 def test_blank_images_are_grey_and_as_large_as_the_originals() -> None:
     rows = [
-        Example("a", "?", "1", images=(picture(1, (30, 20)), picture(2, (5, 7)))),
+        Example("a", "?", "1", images=(make_image(1, (30, 20)), make_image(2, (5, 7)))),
         Example("text", "?", "1"),
     ]
     (found,) = blank(rows)
@@ -85,7 +85,7 @@ def test_one_image_in_most_rows_cannot_be_shuffled() -> None:
 
 
 def test_images_are_compared_by_content_not_by_name() -> None:
-    rows = [Example(str(i), "?", "1", images=(ImageRef("bytes (9)", picture(i).load),)) for i in range(4)]
+    rows = [Example(str(i), "?", "1", images=(ImageRef("bytes (9)", make_image(i).load),)) for i in range(4)]
     given = [image_digest(one.images[0]) for one in shuffled(rows, 0)]
     assert all(new != image_digest(old.images[0]) for new, old in zip(given, rows, strict=True))
 

@@ -45,15 +45,15 @@ def test_the_documented_benchmark_scores_by_its_own_rule(gauges: tuple[str, Data
     path, source = gauges
     benchmark = find_benchmark(path)
     examples = benchmark.load(source)
-    said = ["It is \\boxed{52}.", "It is \\boxed{52.1}.", "It is \\boxed{high}.", "\\boxed{-50}"]
-    responses = [Response(str(i), text) for i, text in enumerate(said)]
+    texts = ["It is \\boxed{52}.", "It is \\boxed{52.1}.", "It is \\boxed{high}.", "\\boxed{-50}"]
+    responses = [Response(str(i), text) for i, text in enumerate(texts)]
     rows = score_responses(benchmark, examples, responses, ["official", "verifier"], workers=1)
     assert [row.verdict.status.value for row in rows] == ["correct", "wrong", "unparsable_answer", "wrong"]
     assert rows[1].verdict.reason == "off by 2.1% of the scale, 2 % are allowed"
     assert benchmark.groups(examples[0]) == {"scale": ["100"]}
 
 
-def test_the_documented_benchmark_asks_with_its_image(gauges: tuple[str, DataSource]) -> None:
+def test_the_documented_benchmark_sends_its_image(gauges: tuple[str, DataSource]) -> None:
     path, source = gauges
     benchmark = find_benchmark(path)
     example = benchmark.load(source)[0]

@@ -42,16 +42,16 @@ def example(row):
     )
 
 
-def pictures(folder, *, values=("red", "blue")):
+def make_images(folder, *, values=("red", "blue")):
     from datasets import Dataset, Features, Value
-    from datasets import Image as Picture
+    from datasets import Image as HubImage
 
     files = []
     for i, colour in enumerate(values):
         files.append(str(folder / f"p{i}.png"))
         Image.new("RGB", (4, 2), colour).save(files[-1])
     rows = {"id": ["a", "b"], "question": ["?", "?"], "answer": ["1", "2"], "image": files}
-    features = Features(dict.fromkeys(("id", "question", "answer"), Value("string")) | {"image": Picture()})
+    features = Features(dict.fromkeys(("id", "question", "answer"), Value("string")) | {"image": HubImage()})
     return Dataset.from_dict(rows, features=features)
 
 
@@ -77,7 +77,7 @@ def test_the_split_is_found_in_a_folder(tmp_path, inside):
     assert len(read(tmp_path)) == 3
 
 
-def test_the_split_of_the_source_goes_before_the_usual_one(tmp_path):
+def test_the_split_of_the_source_takes_precedence_over_the_usual_one(tmp_path):
     lines(tmp_path / "test.jsonl")
     lines(tmp_path / "testmini.jsonl", ROWS[:1])
     assert (len(read(tmp_path)), len(read(tmp_path, split="testmini"))) == (3, 1)
@@ -96,7 +96,7 @@ def test_the_rate_limit_is_kept(tmp_path):
 
 
 def test_a_saved_dataset_gives_its_images_without_a_connection(tmp_path):
-    pictures(tmp_path).save_to_disk(tmp_path / "saved")
+    make_images(tmp_path).save_to_disk(tmp_path / "saved")
     rows = read(tmp_path / "saved")
     assert colours(rows) == [(255, 0, 0), (0, 0, 255)]
     assert set(example(rows[0]).meta) == {"id", "question", "answer"}
@@ -105,7 +105,7 @@ def test_a_saved_dataset_gives_its_images_without_a_connection(tmp_path):
 def test_a_saved_dataset_of_several_splits_returns_the_requested_one(tmp_path):
     from datasets import DatasetDict
 
-    both = pictures(tmp_path)
+    both = make_images(tmp_path)
     DatasetDict(test=both.select([1]), train=both).save_to_disk(tmp_path / "saved")
     assert [row.values["id"] for row in read(tmp_path / "saved")] == ["b"]
     with pytest.raises(DataError, match="no split 'val'; set split to one of test, train"):
@@ -113,7 +113,7 @@ def test_a_saved_dataset_of_several_splits_returns_the_requested_one(tmp_path):
 
 
 def test_parquet_shards_count_on_and_carry_their_images(tmp_path):
-    both = pictures(tmp_path)
+    both = make_images(tmp_path)
     (tmp_path / "copy/data").mkdir(parents=True)
     for i in range(2):
         both.select([i]).to_parquet(tmp_path / f"copy/data/test-0000{i}-of-00002.parquet")
@@ -122,12 +122,12 @@ def test_parquet_shards_count_on_and_carry_their_images(tmp_path):
     assert colours(rows) == [(255, 0, 0), (0, 0, 255)]
 
 
-def test_a_path_that_is_not_there_is_not_looked_for_on_the_hub():
+def test_a_path_that_does_not_exist_is_not_looked_up_on_the_hub():
     with pytest.raises(DataError, match="nowhere does not exist; give the benchmark's file or folder"):
         read("nowhere")
 
 
-def test_a_split_that_is_not_there_names_what_is(tmp_path):
+def test_a_missing_split_is_reported_with_the_existing_files(tmp_path):
     lines(tmp_path / "test.jsonl")
     with pytest.raises(
         DataError, match=r"has no val.jsonl nor other rows of the split 'val', but test.jsonl"
@@ -143,7 +143,7 @@ def test_a_file_may_be_named_with_its_own_split(tmp_path):
 
 
 def test_a_reference_to_an_embedded_image_holds_no_bytes_of_it(tmp_path):
-    pictures(tmp_path).save_to_disk(tmp_path / "saved")
+    make_images(tmp_path).save_to_disk(tmp_path / "saved")
     stream = example(read(tmp_path / "saved")[0]).images[0].load.stream
     assert not [kept for kept in (*stream.args, *stream.args[0].args) if isinstance(kept, (bytes, dict))]
 
@@ -172,7 +172,7 @@ def test_the_hub_is_asked_for_one_split_and_for_no_code(monkeypatch, tmp_path):
 
     asked = []
     monkeypatch.setattr(
-        datasets, "load_dataset", lambda *args, **kinds: asked.append((args, kinds)) or pictures(tmp_path)
+        datasets, "load_dataset", lambda *args, **kinds: asked.append((args, kinds)) or make_images(tmp_path)
     )
     assert colours(read(config="maths")) == [(255, 0, 0), (0, 0, 255)]
     assert asked == [(("some/benchmark", "maths"), {"split": "test"})]
@@ -185,7 +185,7 @@ def test_missing_columns_are_one_message():
         check_published(RawRow("t:1", 0, {"id": 1}), ("id", "answer", "level"), "X")
 
 
-def test_an_id_twice_is_refused_and_so_is_nothing():
+def test_a_duplicate_id_and_an_empty_set_are_refused():
     row = RawRow("t:1", 0, ROWS[0])
     with pytest.raises(DataError, match="t:1 has the same id 'q0' as t:1"):
         complete([example(row), example(row)], "X")

@@ -26,7 +26,7 @@ OWN = sums(read=read_own)
 PLAIN = sums()
 
 
-def test_plain_rows_are_read_with_all_that_they_may_say(tmp_path: Path) -> None:
+def test_plain_rows_are_read_with_all_optional_columns(tmp_path: Path) -> None:
     file = write_lines(
         tmp_path / "a.jsonl",
         [
@@ -133,7 +133,7 @@ def test_a_file_without_rows_or_with_a_broken_one_is_refused(tmp_path: Path, tex
         read_predictions(file, PLAIN)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_file_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"predictions file .*gone\.jsonl does not exist"):
         read_predictions(tmp_path / "gone.jsonl", PLAIN)
 

@@ -12,7 +12,7 @@ from tests.fakes.scoring import example
 
 
 @pytest.mark.parametrize("changed", [{"id": "z"}, {"question": "?"}, {"answer": "5"}, {"choices": ("4",)}])
-def test_the_fingerprint_changes_with_what_is_asked_and_what_is_right(changed: dict[str, object]) -> None:
+def test_the_fingerprint_changes_with_questions_and_gold_answers(changed: dict[str, object]) -> None:
     rows = [example("a"), example("b")]
     assert data_fingerprint([replace(rows[0], **changed), rows[1]]) != data_fingerprint(rows)
 

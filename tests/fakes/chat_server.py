@@ -23,7 +23,7 @@ class HttpReply:
     hang_up: bool = False
 
 
-def said(text: str | None, finish_reason: str | None = "stop", **more: Any) -> HttpReply:
+def chat_reply(text: str | None, finish_reason: str | None = "stop", **more: Any) -> HttpReply:
     """Return a chat completion with that text."""
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
     usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}

@@ -1,4 +1,4 @@
-"""Rollouts of a run that never took place: groups of completions with verdicts, and their images."""
+"""Rollouts of an invented run: groups of completions with verdicts, and their images."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def die_in_rollout() -> None:
     """In the second iteration, after one of its two batches."""
     from mm_cpgd.rollout import LocalEngine
 
-    # Two batches an iteration, and two of the evaluation before training.
+    # Two batches per iteration, and two of the evaluation before training.
     at_call(LocalEngine, "generate", 2 + 2 + 2, die)
 
 

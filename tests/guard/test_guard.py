@@ -81,11 +81,11 @@ def test_a_first_evaluation_after_the_reward_has_fallen_is_not_healthy(last: flo
     assert [rollback.review(one, 0).healthy for one in rows] == [True, True, True, last == 1.1, healthy]
 
 
-def test_off_reports_nothing() -> None:
+def test_action_off_reports_nothing() -> None:
     assert after(guard("off"), [3.0, 3.0]) == Review()
 
 
-def test_a_run_resumed_after_a_stop_is_judged_by_new_rows_only() -> None:
+def test_a_run_resumed_after_a_stop_is_tested_by_new_rows_only() -> None:
     stopping = guard("stop")
     assert after(stopping, [0.01, 0.12, 0.12]).stop
     assert not stopping.review(row(4, 0.12), None).stop
@@ -140,7 +140,7 @@ def test_without_a_snapshot_the_run_stops() -> None:
 
 def test_rows_discarded_by_a_rollback_raise_no_further_alarm() -> None:
     rollback = guard("rollback")
-    after(rollback, [0.01, 0.12, 0.12], trusted=1)  # back to iteration 1: the row of iteration 2 is forgotten
+    after(rollback, [0.01, 0.12, 0.12], trusted=1)  # back to iteration 1: the row of iteration 2 is discarded
     assert rollback.rollbacks == 1
     assert not rollback.review(row(4, 0.12), 1).roll_back
     assert rollback.review(row(5, 0.12), 1).roll_back

@@ -45,12 +45,12 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_rollback_restores_the_policy_of_the_trusted_snapshot(yaml: Path, wordy_folder: Path) -> None:
-    _, said = trainer_jobs.run(yaml, [*ROLLBACK, "guard.target_drift=0", "training.iterations=2"])
+    _, output = trainer_jobs.run(yaml, [*ROLLBACK, "guard.target_drift=0", "training.iterations=2"])
     start = load_file(wordy_folder / "model.safetensors")
     assert all(torch.equal(value, start[name]) for name, value in weights(yaml.parent / "run").items())
-    assert "guard: iteration 2: always: tokens/sampled" in said
+    assert "guard: iteration 2: always: tokens/sampled" in output
     assert (
-        "guard: rolled back to the policy after iteration 0, learning rates × 0.1 (rollback 1 of 3)" in said
+        "guard: rolled back to the policy after iteration 0, learning rates × 0.1 (rollback 1 of 3)" in output
     )
 
 
@@ -98,8 +98,8 @@ def test_stop_ends_the_run_with_a_checkpoint_that_can_be_resumed(
     with pytest.raises(RunEnded, match=r"iteration 2: always.*the run is stopped; its checkpoint is in"):
         trainer_jobs.run(yaml, options)
     assert [place.name for place in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-2"]
-    _, said = trainer_jobs.run(yaml, options, resume=True)
-    assert "resumed after iteration 2 of 3" in said
+    _, output = trainer_jobs.run(yaml, options, resume=True)
+    assert "resumed after iteration 2 of 3" in output
     assert [row["iteration"] for row in read_rows(tmp_path / "run")] == [1, 2, 3]
 
 

@@ -1,4 +1,4 @@
-"""Alarms of a run: reported once, forgotten after a rollback, one line each."""
+"""Alarms of a run: reported once, discarded after a rollback, one line each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_a_persistent_signal_is_reported_once() -> None:
     assert [alarm.iteration for alarm in replay(rows)] == [7]
 
 
-def test_after_a_rollback_the_rows_after_the_snapshot_are_forgotten() -> None:
+def test_after_a_rollback_the_rows_after_the_snapshot_are_discarded() -> None:
     reward = [1.2] * 6 + [0.5, 0.5] + [1.2] * 4
     rows = rows_of(reward_mean=reward)
     rows[7]["guard/rolled_back_to"] = 6.0

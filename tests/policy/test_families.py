@@ -194,7 +194,7 @@ def prompts(policy: Policy, examples: list[Example]) -> list[EncodedPrompt]:
     return [policy.encoder.encode(example) for example in examples]
 
 
-def test_length_counts_what_encode_makes(
+def test_length_equals_the_number_of_encoded_tokens(
     policy: Policy, prompts: list[EncodedPrompt], examples: list[Example]
 ) -> None:
     assert [policy.encoder.length(example) for example in examples] == [len(prompt) for prompt in prompts]

@@ -62,7 +62,7 @@ def test_placeholders_in_a_row_are_not_filled_in(tiny_policy: Policy) -> None:
     assert "user\n{choices}|(A) {question}<|im_end|>" in text_of(tiny_policy, encoder, example)
 
 
-def test_images_stand_where_their_markers_stand(tiny_policy: Policy) -> None:
+def test_images_are_at_their_markers(tiny_policy: Policy) -> None:
     images = (plain("red", 56, 28), plain("blue", 28, 84))
     example = Example("a", "Is <image2> or <image1> bigger?", "3", images=images)
     assert "user\nIs <image> or <image> bigger?" in text_of(tiny_policy, tiny_policy.encoder, example)
@@ -118,7 +118,9 @@ def test_text_positions_count_up(tiny_policy: Policy) -> None:
     assert prompt.next_position == len(prompt)
 
 
-def test_length_counts_what_encode_makes(tiny_policy: Policy, noise_image: Callable[..., ImageRef]) -> None:
+def test_length_equals_the_number_of_encoded_tokens(
+    tiny_policy: Policy, noise_image: Callable[..., ImageRef]
+) -> None:
     sizes = [(28, 28), (29, 500), (112, 112), (640, 480), (33, 1000), (1500, 40)]
     rows = [Example("t", "只有文字 only", "3")]
     rows += [Example("i", "one <image> ?", "3", images=(noise_image(*size),)) for size in sizes]
@@ -181,7 +183,7 @@ def test_the_beginning_token_of_a_template_is_not_doubled(tiny_folder: Path) -> 
 
 
 @pytest.mark.shared
-def test_length_counts_what_encode_makes_of_real_images(tiny_policy: Policy) -> None:
+def test_length_equals_the_number_of_encoded_tokens_of_real_images(tiny_policy: Policy) -> None:
     if not K12.is_dir():
         pytest.skip("the real data is not beside the project (../shared/datasets/k12)")
     from data import load_examples

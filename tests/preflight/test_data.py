@@ -131,7 +131,7 @@ def test_a_column_without_its_two_halves_is_refused(jsonl: Jsonl, text: str) -> 
         checked(jsonl([GOOD]), text)
 
 
-def test_a_file_that_is_not_there_is_one_message(tmp_path: Path) -> None:
+def test_a_file_that_does_not_exist_is_one_message(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         checked(tmp_path / "none.jsonl")
 
@@ -142,7 +142,7 @@ def test_image_sizes_are_reported_for_generated_images_too() -> None:
     assert line(text, "width, pixels") == "min 112  median 112  95 % 112  max 112"
 
 
-def test_what_rows_say_is_never_read_as_colour_or_style(jsonl: Jsonl) -> None:
+def test_text_of_rows_is_never_interpreted_as_markup(jsonl: Jsonl) -> None:
     _, text = checked(jsonl([GOOD, {**GOOD, "id": "bad", "image": "[red]x[/].png"}]))
     assert "[red]x[/].png" in text
 

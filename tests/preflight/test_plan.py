@@ -91,7 +91,7 @@ def test_bad_rows_below_the_allowed_share_are_shown_and_the_plan_is_complete(
     assert "rows.json[1]: empty answer" in text
 
 
-def test_what_rows_say_is_never_read_as_colour_or_style(
+def test_text_of_rows_is_never_interpreted_as_markup(
     tiny_folder: Path, configured: Callable[..., RunConfig], tmp_path: Path
 ) -> None:
     rows = [{"id": "a", "question": "[bold red]what[/]?", "answer": "[/nothing]"}]
@@ -127,7 +127,7 @@ def test_with_the_processor_a_missing_model_is_one_message(configured: Callable[
         ("training.schedule=zigzag", "training.schedule='zigzag'"),
     ],
 )
-def test_what_would_end_the_run_ends_the_plan(
+def test_an_error_that_would_end_the_run_ends_the_plan(
     tiny_folder: Path, configured: Callable[..., RunConfig], override: str, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):

@@ -10,7 +10,7 @@ from mm_cpgd.report.run_data import RunData, load_run
 from mm_cpgd.tracking import MetricsLog
 
 
-def test_a_chart_is_drawn_for_each_metric_that_is_there(run: Path) -> None:
+def test_a_chart_is_drawn_for_each_metric_that_exists(run: Path) -> None:
     titles = [chart.title for chart in draw_charts(load_run(run))]
     assert titles == ["Reward", "Accuracy", "Policy drift"]
 

@@ -47,7 +47,7 @@ def write_summary(run: Path, value: Any) -> None:
     (run / "summary.json").write_text(json.dumps(value))
 
 
-def test_the_head_shows_name_model_recipe_and_accuracy_with_its_interval(run: Path) -> None:
+def test_the_header_shows_name_model_recipe_and_accuracy_with_its_interval(run: Path) -> None:
     write_summary(
         run, {"accuracy": {"before": 0.5, "after": 0.0, "n": 10}, "seconds": {"rl": 185, "eval": 7.26}}
     )

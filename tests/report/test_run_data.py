@@ -24,3 +24,14 @@ def test_the_interval_holds_the_shares_that_a_score_test_keeps() -> None:
     for end in (found.low, found.high):
         assert end is not None
         assert abs(value - end) / (end * (1 - end) / n) ** 0.5 == pytest.approx(1.959964, abs=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_the_interval_of_none_and_of_all_holds_the_share_itself(value: float) -> None:
+    # Rounding would put the bound a hair inside, and the error bar of the chart would be negative.
+    for n in range(1, 700):
+        found = share(value, n)
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        assert found.low <= value <= found.high

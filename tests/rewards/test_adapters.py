@@ -18,7 +18,7 @@ def composed() -> RewardSum:
     return RewardSum([Component("accuracy"), Component("format", 0.5)])
 
 
-def test_trl_gets_one_score_a_completion_with_the_columns_of_the_data_set() -> None:
+def test_trl_gets_one_score_per_completion_with_the_columns_of_the_data_set() -> None:
     reward = to_trl("accuracy", answer="solution")
     assert reward(prompts=["?"] * 3, completions=["4", "5", "B"], solution=["4", "4", "4"]) == [1.0, 0.0, 0.0]
     with_options = reward(completions=["B", "A"], solution=["yes", "yes"], choices=[["no", "yes"]] * 2)

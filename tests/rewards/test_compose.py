@@ -104,7 +104,7 @@ def test_a_gate_without_a_score_excludes_the_completion() -> None:
     assert scored.components[NUMBER].status is Status.UNPARSABLE_GOLD
 
 
-def test_what_cannot_be_scored_stays_unscored_behind_a_closed_gate() -> None:
+def test_an_unscorable_completion_stays_unscored_with_a_closed_gate() -> None:
     assert score("3", gate(0.0), Component("composition: unscorable", when="gate")).total is None
 
 
@@ -132,8 +132,8 @@ def test_one_rule_can_be_used_twice_under_different_names() -> None:
             [Component(NUMBER, when="fromat"), Component("format")],
             "no component has that name: did you mean 'format'",
         ),
-        ([Component(NUMBER, when=NUMBER)], "in a circle: composition: number → composition: number"),
-        ([Component(NUMBER, when=FIXED), Component(FIXED, when=NUMBER)], "in a circle"),
+        ([Component(NUMBER, when=NUMBER)], "form a cycle: composition: number → composition: number"),
+        ([Component(NUMBER, when=FIXED), Component(FIXED, when=NUMBER)], "form a cycle"),
         ([Component(NUMBER, when="gate"), gate(1, max=0.5)], "the max of that is 0.5; lower at_least"),
         (
             [Component(NUMBER, math.nan)],

@@ -53,7 +53,7 @@ def test_text_inside_think_is_never_an_answer_even_when_the_opening_tag_was_in_t
     assert extract_answer("so \\boxed{5}</think> It is \\boxed{6}") == "6"
 
 
-def test_a_tag_wins_over_a_box_outside_of_it() -> None:
+def test_a_tag_takes_precedence_over_a_box_outside_of_it() -> None:
     assert extract_answer("<answer>1</answer> \\boxed{2}") == "1"
 
 
@@ -65,7 +65,7 @@ def test_a_tag_wins_over_a_box_outside_of_it() -> None:
         "Thus there are n - 158 left.",
     ],
 )
-def test_a_term_of_an_expression_in_a_sentence_is_no_answer_by_itself(completion: str) -> None:
+def test_a_term_of_an_expression_in_a_sentence_is_no_answer(completion: str) -> None:
     assert not verify(completion, "158").score
 
 

@@ -68,7 +68,7 @@ def test_a_missing_file_is_named() -> None:
         get_rule("nowhere.py:f")
 
 
-def test_a_file_that_cannot_be_imported_is_the_users_error(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_imported_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text("1/0")
     with pytest.raises(RuleError, match="ZeroDivisionError"):
         get_rule(f"{tmp_path / 'bad.py'}:f")
@@ -185,7 +185,7 @@ def test_a_rule_of_an_installed_package_is_found_by_its_name(offers: list[Offer]
     assert "halved" in list_rules()
 
 
-def test_a_built_in_rule_wins_over_an_installed_one_of_its_name(offers: list[Offer]) -> None:
+def test_a_built_in_rule_takes_precedence_over_an_installed_one_of_its_name(offers: list[Offer]) -> None:
     offers.append(Offer("format", "package:format", lambda completion, example: 0.5))
     assert get_rule("format")("x", Example("4")).score == 0.0
 
@@ -203,9 +203,9 @@ def fixed(completion: str, example: Example) -> float:
     return 0.0
 
 
-def test_a_rule_that_two_packages_offer_is_refused(offers: list[Offer]) -> None:
+def test_a_rule_that_two_packages_provide_is_refused(offers: list[Offer]) -> None:
     offers += [Offer("same", "one:f", fixed), Offer("same", "two:f", fixed)]
-    with pytest.raises(RuleError, match="offered by one:f and two:f"):
+    with pytest.raises(RuleError, match="provided by one:f and two:f"):
         get_rule("same")
 
 

@@ -523,7 +523,7 @@ def test_a_right_answer_in_another_form_is_right(answer: str, gold: str) -> None
 
 
 @pytest.mark.parametrize(("answer", "gold"), WRONG)
-def test_a_wrong_answer_that_looks_alike_is_wrong(answer: str, gold: str) -> None:
+def test_a_wrong_answer_of_similar_spelling_is_wrong(answer: str, gold: str) -> None:
     assert not equivalent(answer, gold)
 
 

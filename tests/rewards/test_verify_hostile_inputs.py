@@ -115,7 +115,7 @@ for answer, gold in {pairs!r}:
 """
 
 
-def test_nothing_that_is_read_reaches_an_evaluator_of_text() -> None:
+def test_no_text_of_an_answer_reaches_an_evaluator() -> None:
     pairs = [(r"\sin 2x", r"2\sin x\cos x"), ("y=2/x", "xy=2"), (r"\sqrt{12}", r"2\sqrt3"), ("1/2", "0.5")]
     code = _GUARDED.format(pairs=pairs)
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -27,7 +27,7 @@ def test_groups_come_in_the_order_of_prompts_and_seeds(
     assert groups[0][0].tokens.tolist() == again[1][1].tokens.tolist()
 
 
-def test_a_seed_determines_a_completion_whatever_the_batch(
+def test_a_seed_determines_a_completion_in_any_batch(
     tiny_policy: Policy, prompts: list[EncodedPrompt], many_ends: list[int]
 ) -> None:
     together = sampled(tiny_policy, prompts, [[1, 2, 3], [4, 5, 6], [7, 8, 9]])

@@ -28,7 +28,7 @@ def test_groups_come_in_the_order_of_prompts_and_seeds(
     assert first == [[42, 43], [44, 45, 46]]
 
 
-def test_images_travel_with_their_prompt_in_the_order_of_the_text(
+def test_images_are_sent_with_their_prompt_in_the_order_of_the_text(
     engine: tuple[VllmEngine, Any], vllm_prompts: list[EncodedPrompt]
 ) -> None:
     # The fake tokenizes prompts by the processor; another order of these two images gives other tokens.
@@ -101,7 +101,7 @@ def test_every_completion_has_the_seed_that_was_given(
     assert [params.seed for params in llm.params] == [3, 1, 4, 1]
 
 
-def test_adapters_are_merged_into_what_is_sent(tiny_folder: Any) -> None:
+def test_adapters_are_merged_into_the_sent_weights(tiny_folder: Any) -> None:
     policy = load_policy(PolicyConfig(model=str(tiny_folder), lora=LoraConfig(rank=2)))
     plain = dict(load_policy(PolicyConfig(model=str(tiny_folder))).model.named_parameters())
     for name, parameter in policy.model.named_parameters():

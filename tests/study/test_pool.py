@@ -1,4 +1,4 @@
-"""Parallel runs whose process dies, that fail, or that meet a user's mistake."""
+"""Parallel runs whose process dies, that fail, or that end with a user error."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_run_that_always_fails_is_reported_and_the_others_are_done(tmp_path):
     assert TRIALS[2].name in jobs_of(tmp_path)
 
 
-def test_a_users_mistake_ends_the_study_at_once(tmp_path):
+def test_a_user_error_ends_the_study_at_once(tmp_path):
     with pytest.raises(UserError, match="a wrong setting"):
         run_all(TRIALS, tmp_path, [], 1, serve, ("", "", "pg"))
     assert jobs_of(tmp_path) == [TRIALS[0].name]

@@ -34,7 +34,7 @@ def test_the_onset_is_of_the_last_fall_only():
     assert find_collapse(rows([0.1, 0.9, 0.2, 0.6, 0.2]), diverged=False).onset == 16
 
 
-def test_the_best_is_the_best_so_far_not_of_the_whole_run():
+def test_the_best_is_the_best_so_far_not_of_the_complete_run():
     # 0.3 is below half of 0.9, which came later: the stretch begins at the last evaluation.
     assert find_collapse(rows([0.3, 0.3, 0.9, 0.3]), diverged=False).onset == 12
 

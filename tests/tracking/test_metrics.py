@@ -20,7 +20,7 @@ def test_metrics_are_one_json_line_per_iteration(tmp_path: Path) -> None:
     assert lines == ['{"iteration": 1, "reward/mean": 0.5}', '{"iteration": 2, "reward/mean": 0.75}']
 
 
-def test_what_json_lacks_becomes_null_and_scalars_become_numbers(tmp_path: Path) -> None:
+def test_non_finite_values_become_null_and_scalars_become_numbers(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path / "metrics.jsonl")
     log.write(
         1, {"a": float("nan"), "b": float("-inf"), "c": torch.tensor(2.5), "d": np.float32(0.5), "e": 3}

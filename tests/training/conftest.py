@@ -26,7 +26,7 @@ def policy(tiny_folder: Path) -> Policy:
 
 @pytest.fixture(scope="module")
 def whole(policy: Policy) -> Experience:
-    """Eight completions of very different lengths for four prompts, with and without a picture."""
+    """Eight completions of very different lengths for four prompts, with and without an image."""
     examples = generate(("shapes", "clock", "table", "lengths"), 4, seed=5)
     generator = torch.Generator().manual_seed(0)
     completions = [torch.randint(20, 300, (length,), generator=generator) for length in LENGTHS]

@@ -154,7 +154,7 @@ def test_prompts_that_are_left_out_are_reported_without_an_advantage() -> None:
     assert advantages == [[None, None], [-0.5, 0.5], [None, None], [0.25, -0.25]]
 
 
-def test_with_every_prompt_filtered_there_is_nothing_to_learn_and_still_something_to_report() -> None:
+def test_with_every_prompt_filtered_the_experience_is_empty_and_metrics_are_reported() -> None:
     found = collector(lambda _: ["0", "0"], FILTER).collect(1)
     assert (len(found.experience), found.experience.lengths) == (0, [])
     assert len(found.experience.prompts) == len(found.experience.examples) == 1
@@ -173,7 +173,7 @@ def test_dynamic_sampling_refills_and_cuts_to_the_batch_in_the_order_of_drawing(
     assert found.metrics["tokens/sampled"] == 8 * 3
 
 
-def test_dynamic_sampling_ends_with_its_rounds_and_takes_what_there_is() -> None:
+def test_dynamic_sampling_ends_after_its_rounds_with_the_prompts_kept_so_far() -> None:
     sampling = PartConfig(name="dynamic_sampling", max_rounds=3)
     only = drawn(9)[8]
     found = collector(lambda index: ["0", "1"] if index == only else ["1", "1"], sampling).collect(1)
@@ -192,7 +192,7 @@ def test_unscored_completions_leave_advantages_averages_and_the_update_and_are_c
     assert found.metrics["completion/truncated"] == pytest.approx(1 / 3)
 
 
-def test_a_prompt_that_nobody_can_score_takes_no_place_in_a_mini_batch() -> None:
+def test_an_unscorable_prompt_takes_no_place_in_a_mini_batch() -> None:
     found = collector(in_turn("? ?", "0 1", "? ?", "1 0"), mini_batch_prompts=1).collect(1)
     assert found.metrics["groups/kept"] == 0.5
     assert [len(part) for part in found.experience.lengths] == [2, 2]
@@ -216,7 +216,7 @@ def together(make: Callable[[Accelerator], Collector], workers: int) -> list[Col
         return list(pool.map(lambda process: make(process).collect(2), processes))
 
 
-def test_two_processes_collect_what_one_does() -> None:
+def test_two_processes_collect_the_experience_of_one() -> None:
     selection = PartConfig(name="dynamic_sampling", max_rounds=4)
 
     def make(process: Accelerator) -> Collector:
@@ -258,7 +258,7 @@ def test_every_completion_has_a_seed_of_its_own_and_a_new_one_in_each_iteration(
     assert len(set(seeds)) == 16
 
 
-def test_prompts_that_cannot_be_shared_out_evenly_are_the_users_to_mend() -> None:
+def test_prompts_that_cannot_be_distributed_evenly_are_a_user_error() -> None:
     with pytest.raises(UserError, match=r"rollout\.prompts=4 must be a multiple of the 3 processes"):
         collector(lambda _: ["0", "1"], process=Accelerator(0, 3))
 

@@ -1,4 +1,4 @@
-"""Dealing completions out to optimizer steps and forward passes."""
+"""Division of completions into optimizer steps and forward passes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_rows_of_a_prompt_stay_together_and_the_largest_group_comes_first() -> N
     assert [part.tolist() for part in rows.split(1, 13, shared_prefix=True)] == [[2]]
 
 
-def test_a_group_beyond_the_budget_is_split_and_its_prompt_counts_in_each_part() -> None:
+def test_a_group_beyond_the_budget_is_split_and_its_prompt_counts_in_each_micro_batch() -> None:
     rows = experience([(2, length, 0) for length in (1, 2, 3, 4, 9)])
     # 6 tokens of prompt: 6 + 9 is more than 13 alone.
     assert [part.tolist() for part in rows.split(0, 13, shared_prefix=True)] == [[4], [3, 2], [1, 0]]
@@ -74,7 +74,9 @@ def test_without_a_shared_prefix_rows_are_padded_to_the_longest() -> None:
 
 
 @given(st.data())
-def test_every_row_is_in_exactly_one_part_and_only_single_rows_exceed_the_budget(data: st.DataObject) -> None:
+def test_every_row_is_in_exactly_one_micro_batch_and_only_single_rows_exceed_the_budget(
+    data: st.DataObject,
+) -> None:
     count = data.draw(st.integers(1, 12))
     prompt_of = data.draw(st.lists(st.integers(0, 3), min_size=count, max_size=count))
     completions = data.draw(st.lists(st.integers(1, 9), min_size=count, max_size=count))
@@ -96,7 +98,7 @@ def test_selected_rows_are_as_wide_as_their_longest_completion() -> None:
     assert ([len(prompt) for prompt in part.prompts], part.advantages.tolist()) == ([6, 2], [1.0, 0.0])
 
 
-def test_no_rows_are_stood_in_for_by_one_that_is_masked() -> None:
+def test_no_rows_are_replaced_by_one_masked_row() -> None:
     rows = experience([(0, 1, 0)])
     rows.reference_logprobs = torch.ones(1, 1)
     part = rows.select(torch.zeros(0, dtype=torch.long))
@@ -105,7 +107,7 @@ def test_no_rows_are_stood_in_for_by_one_that_is_masked() -> None:
     assert part.reference_logprobs is not None
 
 
-def test_state_and_back_keeps_everything_but_the_prompts() -> None:
+def test_a_state_round_trip_keeps_everything_except_the_prompts() -> None:
     rows = experience([(0, 1, 0), (2, 3, 0)])
     state = rows.state()
     assert "prompts" not in state

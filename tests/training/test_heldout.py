@@ -106,7 +106,7 @@ def test_accuracy_is_the_mean_over_the_answers_that_could_be_scored() -> None:
     assert engine.calls == [2, 2, 2, 1]
 
 
-def test_two_processes_give_the_very_numbers_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_give_exactly_the_numbers_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = held_out()[0]()
     shares: list[list[ScoredExample]] = []
 
@@ -122,7 +122,7 @@ def test_two_processes_give_the_very_numbers_of_one(monkeypatch: pytest.MonkeyPa
     assert held_out(1, 2)[0]() == expected
 
 
-def test_a_process_without_examples_asks_as_often_whether_to_stop() -> None:
+def test_a_process_without_examples_checks_for_a_stop_equally_often() -> None:
     asked = []
     for rank in range(5):
         made, _ = held_out(rank, 5, batch=1)
@@ -158,7 +158,7 @@ def test_groups_are_named_by_kind_in_alphabetical_order() -> None:
 
 
 def test_the_accuracy_that_training_logs_is_the_one_that_mm_cpgd_eval_reports() -> None:
-    """The same model, rows and prompts: the same answers, judged by the same verifier."""
+    """The same model, rows and prompts: the same completions, scored by the same verifier."""
     from data import load_examples
     from eval.benchmark import Benchmark, verified
     from eval.generate.generate import Decoding, generate_responses, questions_of

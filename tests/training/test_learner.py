@@ -77,7 +77,7 @@ def test_with_several_steps_the_first_one_still_has_ratio_exactly_one(
     assert [(s["policy/ratio_min"], s["policy/ratio_max"]) for s in steps] == [(1.0, 1.0), (1.0, 1.0)]
 
 
-def test_old_logprobs_are_not_computed_where_one_step_makes_them_needless(
+def test_old_logprobs_are_not_computed_where_one_step_makes_them_unnecessary(
     policy: Policy, whole: Experience
 ) -> None:
     made, _ = learner(policy)
@@ -102,14 +102,14 @@ def test_an_inner_epoch_visits_each_mini_batch_once_in_an_order_of_seed_and_iter
     assert order != made._order(20, 5)
 
 
-def test_steps_that_are_done_are_passed_over(policy: Policy, whole: Experience) -> None:
+def test_steps_that_are_done_are_skipped(policy: Policy, whole: Experience) -> None:
     made, _ = learner(policy)
     rows = halves(whole)
     all_steps = list(made.update(rows, 1))
     assert list(made.update(rows, 1, done=1)) == all_steps[1:]
 
 
-def test_a_process_without_rows_runs_along_with_a_zero_gradient(
+def test_a_process_without_rows_takes_part_with_a_zero_gradient(
     policy: Policy, whole: Experience, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, metrics = gradient(policy, whole)
@@ -144,7 +144,7 @@ class TestStep:
     @pytest.mark.parametrize(
         ("loss", "slope"), [(math.nan, 1.0), (math.inf, 1.0), (0.0, math.nan), (0.0, -math.inf)]
     )
-    def test_what_is_not_finite_is_skipped_and_counted(self, loss: float, slope: float) -> None:
+    def test_a_step_that_is_not_finite_is_skipped_and_counted(self, loss: float, slope: float) -> None:
         step, weight = self.step()
         weight.grad = torch.tensor([slope])
         assert step(loss)["optimizer/skipped"] == 1
@@ -174,7 +174,7 @@ class TestStep:
             step(0.0)
 
 
-def test_metrics_of_micro_batches_are_added_but_extremes_are_extremes() -> None:
+def test_metrics_of_micro_batches_are_added_and_extremes_reduced() -> None:
     def part(*values: float) -> dict[str, Any]:
         return dict(zip(("loss", "max/ratio", "min/ratio"), map(torch.tensor, values), strict=True))
 
@@ -186,7 +186,7 @@ def test_metrics_of_micro_batches_are_added_but_extremes_are_extremes() -> None:
     assert combine(parts, Accelerator(cpu=True)) == {"loss": 0.75, "max/ratio": 3.0, "min/ratio": 0.5}
 
 
-def test_metrics_of_steps_are_averaged_but_extremes_and_the_count_of_skipped() -> None:
+def test_metrics_of_steps_are_averaged_except_extremes_and_the_count_of_skipped() -> None:
     names = ("objective/loss", "policy/ratio_max", "policy/ratio_min", "optimizer/skipped")
     steps = [
         dict(zip(names, values, strict=True)) for values in ((1.0, 2.0, 0.5, 1.0), (3.0, 1.5, 0.25, 1.0))

@@ -1,4 +1,4 @@
-"""The engine's log-probabilities beside the trainer's: what is logged, what is corrected."""
+"""The engine's log-probabilities compared with the trainer's: metrics and correction."""
 
 from __future__ import annotations
 

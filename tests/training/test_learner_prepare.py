@@ -1,4 +1,4 @@
-"""Parts that see whole mini-batches: the same for every micro-batch size, old values complete, saved."""
+"""Parts that need whole mini-batches: the same for every micro-batch size, old values complete, saved."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_old_log_probabilities_are_known_for_every_token_beforehand(
     assert (rows.old_logprobs[rows.mask] < 0).all()
 
 
-def test_recipes_without_such_parts_pay_for_no_forward_pass(
+def test_recipes_without_such_parts_need_no_forward_pass(
     policy: Policy,
     whole: Experience,
 ) -> None:
@@ -67,7 +67,7 @@ def test_recipes_without_such_parts_pay_for_no_forward_pass(
     assert rows.old_logprobs is None
 
 
-def test_what_was_prepared_is_saved_and_not_prepared_again(
+def test_prepared_values_are_saved_and_not_computed_again(
     policy: Policy,
     whole: Experience,
     tmp_path: Path,

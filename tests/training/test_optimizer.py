@@ -1,4 +1,4 @@
-"""Which weights are trained how fast."""
+"""Parameter groups and learning rates."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_weight_decay_is_for_matrices_alone(tiny_folder: Path) -> None:
         assert {p.ndim >= 2 for p in group["params"]} == {group["weight_decay"] == 0.1}
 
 
-def test_nothing_to_train_is_the_users_to_mend(tiny_folder: Path) -> None:
+def test_nothing_to_train_is_a_user_error(tiny_folder: Path) -> None:
     policy = load(tiny_folder, freeze_vision=True)
     policy.requires_grad_(False)
     with pytest.raises(UserError, match="no weight is trained"):
@@ -72,6 +72,6 @@ def test_a_linear_schedule_falls_to_zero_over_the_steps_of_the_run() -> None:
 
 
 @pytest.mark.parametrize("name", ["linaer", "reduce_lr_on_plateau"])
-def test_a_schedule_that_cannot_be_used_is_named_with_those_that_can(name: str) -> None:
+def test_a_schedule_that_cannot_be_used_is_named_with_the_usable_ones(name: str) -> None:
     with pytest.raises(UserError, match=rf"training\.schedule='{name}' cannot be used.*cosine"):
         rates(TrainingConfig(schedule=name), 1)

@@ -34,7 +34,7 @@ NO_EVALUATION = ("evaluation.before=false", "evaluation.after=false")
 
 
 class Gate:
-    """What rule and engine of a test tell each other."""
+    """Events shared by the rule and the engine of a test."""
 
     def __init__(self) -> None:
         self.scoring = threading.Event()
@@ -89,7 +89,7 @@ class Machine:
 
 
 class Engine:
-    """Answers ``a`` and ``bb``, or as told; ``before`` is called with the number of each batch from 0."""
+    """Answers ``a`` and ``bb``, or as scripted; ``before`` is called with the number of each batch from 0."""
 
     def __init__(self, before: Callable[[int], None], answers: Sequence[str] = ("a", "bb")) -> None:
         self.before, self.answers, self.batches = before, answers, 0
@@ -155,7 +155,7 @@ def test_completions_are_scored_while_the_next_prompts_generate() -> None:
 
 
 @pytest.mark.parametrize("batch_prompts", [1, 3])
-def test_scores_in_parts_are_the_scores_of_all_at_once(batch_prompts: int) -> None:
+def test_scores_of_batches_are_the_scores_of_all_at_once(batch_prompts: int) -> None:
     GATE.open.set()
     whole, parts = collector(batch_prompts=4).collect(1), collector(batch_prompts=batch_prompts).collect(1)
     assert parts.rollouts == whole.rollouts
@@ -165,7 +165,7 @@ def test_scores_in_parts_are_the_scores_of_all_at_once(batch_prompts: int) -> No
     ]
 
 
-def test_the_time_of_rewards_is_what_was_waited_after_the_last_completion() -> None:
+def test_the_time_of_rewards_is_the_wait_after_the_last_completion() -> None:
     def opened_late(batch: int) -> None:
         if batch == 1:
             time.sleep(0.4)
@@ -181,7 +181,7 @@ def test_with_one_batch_the_time_of_rewards_is_all_that_scoring_took() -> None:
     assert collector(batch_prompts=4).collect(1).metrics["seconds/reward"] > 0.2
 
 
-def test_a_rule_that_fails_in_an_early_batch_ends_the_run_as_its_user_asked() -> None:
+def test_a_rule_that_fails_in_an_early_batch_ends_the_run_with_on_error_stop() -> None:
     GATE.open.set()
     with pytest.raises(RuleError, match=r"failed on example .*no such answer"):
         collector(on_error="stop", answers=("bad", "good")).collect(1)
@@ -193,7 +193,7 @@ def test_a_rule_that_fails_in_an_early_batch_leaves_its_completions_out() -> Non
     assert collector(answers=("bad", "good")).collect(1).metrics["reward/failed"] == 0.5
 
 
-def test_a_stop_between_two_batches_leaves_no_thread_and_scores_nothing_more() -> None:
+def test_a_stop_between_two_batches_leaves_no_thread_and_no_further_scoring() -> None:
     asked: list[int] = []
 
     def at_the_third() -> bool:
@@ -210,7 +210,7 @@ def test_a_stop_between_two_batches_leaves_no_thread_and_scores_nothing_more() -
     assert len(GATE.scored) == 2
 
 
-def test_prompts_are_encoded_ahead_once_and_only_those_of_the_next_iteration() -> None:
+def test_prompts_are_prefetched_once_and_only_those_of_the_next_iteration() -> None:
     GATE.open.set()
     made = collector(prefetch_until=2)
     made.collect(1)
@@ -222,19 +222,19 @@ def test_prompts_are_encoded_ahead_once_and_only_those_of_the_next_iteration() -
     assert own_threads() == []
 
 
-def test_prompts_of_other_rows_than_those_ahead_are_encoded_as_ever() -> None:
+def test_prompts_that_were_not_prefetched_are_encoded_on_demand() -> None:
     GATE.open.set()
     made, straight = collector(prefetch_until=9), collector()
     before = made.sampler.state_dict()
     first = made.collect(1)
-    made.sampler.load_state_dict(before)  # an iteration that is taken back, as a resumed run does
+    made.sampler.load_state_dict(before)  # an iteration that is undone, as a resumed run does
     again, plain = made.collect(1), straight.collect(1)
     made.close()
     assert again.rollouts == plain.rollouts == first.rollouts
     assert [int(prompt.input_ids[0]) for prompt in again.experience.prompts] == again.experience.examples
 
 
-def test_a_prompt_that_fails_ahead_is_encoded_again_when_it_is_needed() -> None:
+def test_a_prompt_that_fails_in_prefetching_is_encoded_again_when_it_is_needed() -> None:
     GATE.open.set()
     machine = Machine()
     machine.fails_at = PromptSampler(40, 0).take(8)[5]
@@ -243,19 +243,19 @@ def test_a_prompt_that_fails_ahead_is_encoded_again_when_it_is_needed() -> None:
     assert found == [straight.collect(number).rollouts for number in (1, 2)]
 
 
-def test_what_is_dropped_leaves_no_thread_and_encodes_nothing_more() -> None:
-    begun, go_on, done = threading.Event(), threading.Event(), []
+def test_dropped_prompts_leave_no_thread_and_no_further_encoding() -> None:
+    started, resume, done = threading.Event(), threading.Event(), []
 
     def encode(index: int) -> EncodedPrompt:
-        begun.set()
-        assert go_on.wait(LIMIT)
+        started.set()
+        assert resume.wait(LIMIT)
         done.append(index)
         return EncodedPrompt(torch.tensor([index]), torch.zeros(1, 1, dtype=torch.long))
 
     ahead = PromptPrefetcher(encode)
     ahead.begin([1, 2, 3])
-    assert begun.wait(LIMIT)
-    threading.Timer(0.1, go_on.set).start()
+    assert started.wait(LIMIT)
+    threading.Timer(0.1, resume.set).start()
     ahead.drop()
     assert done == [1]
     assert own_threads() == []
@@ -265,7 +265,7 @@ def test_what_is_dropped_leaves_no_thread_and_encodes_nothing_more() -> None:
 @pytest.mark.parametrize(("chosen", "device", "expected"), [
     (None, "cpu", False), (None, "cuda", True), (True, "cpu", True), (False, "cuda", False),
 ])  # fmt: skip
-def test_without_a_choice_only_a_run_with_an_accelerator_encodes_ahead(
+def test_without_a_setting_only_a_run_with_an_accelerator_prefetches(
     chosen: bool | None, device: str, expected: bool
 ) -> None:
     config, accelerator = Machine(), Machine()
@@ -294,7 +294,7 @@ def results(run: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in files}
 
 
-def test_a_run_that_encodes_ahead_is_the_run_that_does_not(
+def test_a_run_with_prefetching_equals_the_run_without(
     yaml: Path, tmp_path: Path, read_rows: Callable[[Path], Any], encodings: list[str]
 ) -> None:
     runs = {switch: tmp_path / switch for switch in ("false", "true")}
@@ -307,7 +307,7 @@ def test_a_run_that_encodes_ahead_is_the_run_that_does_not(
     assert results(runs["true"]) == results(runs["false"])
 
 
-def test_a_resumed_run_starts_without_prompts_ahead_and_ends_as_the_straight_one(
+def test_a_resumed_run_starts_without_prefetched_prompts_and_equals_the_uninterrupted_one(
     yaml: Path, tmp_path: Path, read_rows: Callable[[Path], Any], encodings: list[str]
 ) -> None:
     options = [*NO_EVALUATION, "rollout.prefetch=true"]
@@ -327,7 +327,7 @@ def test_a_resumed_run_starts_without_prompts_ahead_and_ends_as_the_straight_one
     assert results(tmp_path / "run") == results(tmp_path / "straight")
 
 
-def test_a_stopped_run_does_not_encode_to_the_end(
+def test_a_stopped_run_does_not_prefetch_to_the_end(
     yaml: Path, monkeypatch: pytest.MonkeyPatch, encodings: list[str]
 ) -> None:
     encode = PromptEncoder.encode

@@ -1,4 +1,4 @@
-"""Whole runs in this process: what is written, what is kept, what stays exact."""
+"""Complete runs in this process: files, checkpoints, exact results."""
 
 from __future__ import annotations
 
@@ -79,11 +79,11 @@ def test_sharing_prefixes_changes_neither_metrics_nor_weights(
 def test_the_run_folder_holds_everything_that_a_run_promises(
     yaml: Path, tmp_path: Path, read_rows: Rows
 ) -> None:
-    summary, said = trainer_jobs.run(yaml, ["evaluation.every=1"], report=True)
+    summary, output = trainer_jobs.run(yaml, ["evaluation.every=1"], report=True)
     folder = tmp_path / "run"
     names = "config.yaml metrics.jsonl rollouts checkpoints final summary.json report.html quarantine.jsonl"
     assert {*names.split()} <= {entry.name for entry in folder.iterdir()}
-    assert "training: 12 of 12 rows" in said
+    assert "training: 12 of 12 rows" in output
     # Evaluated before, on the way and after: each iteration has one row, the last included.
     assert [row["iteration"] for row in read_rows(folder)] == [0, 1, 2, 3]
     assert all("eval/accuracy" in row for row in read_rows(folder))
@@ -92,13 +92,13 @@ def test_the_run_folder_holds_everything_that_a_run_promises(
     load_policy(PolicyConfig(model=str(folder / "final")))
 
 
-def test_a_finished_run_is_resumed_without_a_trace(yaml: Path, tmp_path: Path) -> None:
+def test_a_finished_run_is_resumed_without_a_change(yaml: Path, tmp_path: Path) -> None:
     trainer_jobs.run(yaml, ["training.iterations=2"])
     folder = tmp_path / "run"
     before = (folder / "metrics.jsonl").read_bytes(), (folder / "final" / "model.safetensors").read_bytes()
     summary = json.loads((folder / "summary.json").read_text())
-    again, said = trainer_jobs.run(yaml, ["training.iterations=2"], resume=True)
-    assert "resumed after iteration 2 of 2" in said
+    again, output = trainer_jobs.run(yaml, ["training.iterations=2"], resume=True)
+    assert "resumed after iteration 2 of 2" in output
     after = (folder / "metrics.jsonl").read_bytes(), (folder / "final" / "model.safetensors").read_bytes()
     assert after == before
     assert again == summary
@@ -150,7 +150,7 @@ def test_dynamic_sampling_with_an_overlong_penalty_runs(yaml: Path, tmp_path: Pa
     assert math.isfinite(row["objective/loss"])
 
 
-def test_unscored_completions_are_counted_and_not_learned_from(
+def test_unscored_completions_are_counted_and_not_trained_on(
     yaml: Path, tmp_path: Path, read_rows: Rows
 ) -> None:
     rules = f"rewards=[{{rule: '{tmp_path}/rules.py:picky'}}]"
@@ -183,7 +183,7 @@ def test_the_reference_is_the_policy_that_training_started_from(
     options = [f"policy.lora={lora}", f"training.mixed_precision={precision}", "training.iterations=2"]
     trainer_jobs.run(yaml, [REFERENCE, *options, *ONE_STEP, *NO_EVALUATION])
     first, second = read_rows(tmp_path / "run")
-    # Not a bit apart before the first step, also with autocast.
+    # Exactly equal before the first step, also with autocast.
     assert first["policy/reference_kl"] == 0
     assert second["policy/reference_kl"] > 1e-5
     assert (kept_policies[0].reference is None) == (lora != "null")
@@ -212,15 +212,13 @@ def test_bf16_autocast_trains_float32_weights(yaml: Path, tmp_path: Path, read_r
     assert {value.dtype for value in weights(tmp_path / "run").values()} == {torch.float32}
 
 
-def test_tensorboard_gets_the_metrics_where_it_is_asked_for(yaml: Path, tmp_path: Path) -> None:
+def test_tensorboard_gets_the_metrics_where_configured(yaml: Path, tmp_path: Path) -> None:
     trainer_jobs.run(yaml, ["tracking.tools=[tensorboard]", "training.iterations=1", *NO_EVALUATION])
     events = list((tmp_path / "run" / "tracking").rglob("events.out.tfevents.*"))
     assert any(b"policy/drift" in file.read_bytes() for file in events)
 
 
-def test_a_tracker_that_is_not_installed_is_the_users_to_mend(
-    yaml: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tracker_that_is_not_installed_is_a_user_error(yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mm_cpgd.distributed.is_wandb_available", lambda: False)
     with pytest.raises(UserError, match=r"wandb is not installed; pip install 'mm-cpgd\[wandb\]'"):
         trainer_jobs.run(yaml, ["tracking.tools=[wandb]"])

@@ -1,4 +1,4 @@
-"""Who may take a run folder, and what its summary says."""
+"""Run folder: the folders that can be used, and the summary."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_new_folder_is_made_with_its_parents(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "b").is_dir()
 
 
-def test_a_run_is_not_touched_without_being_asked_to(run: Path) -> None:
+def test_an_existing_run_is_not_changed_without_a_flag(run: Path) -> None:
     with pytest.raises(UserError, match=r"already holds a run; --resume .* --overwrite"):
         prepare_run_folder(run, ExistingRun())
     assert (run / "config.yaml").exists()
@@ -36,12 +36,12 @@ def test_a_run_is_resumed_where_it_is(run: Path) -> None:
     assert (run / "checkpoints" / "step-1").is_dir()
 
 
-def test_resume_without_a_run_begins_one(tmp_path: Path) -> None:
+def test_resume_without_a_run_starts_one(tmp_path: Path) -> None:
     prepare_run_folder(tmp_path / "run", ExistingRun(resume=True))
     assert (tmp_path / "run").is_dir()
 
 
-def test_overwrite_removes_the_run_and_leaves_what_else_is_there(run: Path) -> None:
+def test_overwrite_removes_the_run_and_leaves_other_files(run: Path) -> None:
     (run / "notes.txt").write_text("mine")
     prepare_run_folder(run, ExistingRun(overwrite=True))
     assert [entry.name for entry in run.iterdir()] == ["notes.txt"]
@@ -59,7 +59,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
             prepare_run_folder(tmp_path, start)
 
 
-def test_a_start_that_failed_over_its_rows_may_be_tried_again(tmp_path: Path) -> None:
+def test_a_start_that_failed_because_of_its_rows_can_be_repeated(tmp_path: Path) -> None:
     (tmp_path / "quarantine.jsonl").write_text("{}\n")
     prepare_run_folder(tmp_path, ExistingRun())
 

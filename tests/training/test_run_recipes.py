@@ -1,4 +1,4 @@
-"""Runs whose algorithm remembers something or looks at whole mini-batches: resumed, and on two processes."""
+"""Runs whose algorithm has a state or uses complete mini-batches: resumed, and on two processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def memory(run: Path, iteration: int) -> dict[str, Any]:
     return load_state(run / "checkpoints" / f"step-{iteration}" / "run.safetensors")["shared"]
 
 
-def test_a_resumed_run_remembers_what_the_parts_do(yaml: Path, tmp_path: Path, read_rows: Rows) -> None:
+def test_a_resumed_run_restores_the_state_of_the_parts(yaml: Path, tmp_path: Path, read_rows: Rows) -> None:
     trainer_jobs.run(yaml, [*EVERYTHING, f"output={tmp_path / 'one'}"])
     trainer_jobs.run(yaml, [*EVERYTHING, "training.iterations=1"])
     trainer_jobs.run(yaml, EVERYTHING, resume=True)
@@ -44,7 +44,7 @@ def test_a_resumed_run_remembers_what_the_parts_do(yaml: Path, tmp_path: Path, r
 
 
 @pytest.mark.slow
-def test_two_processes_do_what_one_does(yaml: Path, tmp_path: Path, read_rows: Rows) -> None:
+def test_two_processes_give_the_results_of_one(yaml: Path, tmp_path: Path, read_rows: Rows) -> None:
     trainer_jobs.run(yaml, [*EVERYTHING, f"output={tmp_path / 'one'}"])
     assert trainer_jobs.in_two_processes(yaml, EVERYTHING) == [0, 0]
     pairs = zip(read_rows(tmp_path / "run"), read_rows(tmp_path / "one"), strict=True)

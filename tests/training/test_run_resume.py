@@ -61,15 +61,15 @@ def straight(
 
 @pytest.fixture
 def resume(straight: Straight, tmp_path: Path, read_rows: Rows) -> Callable[..., str]:
-    """Resume the run in ``tmp_path``, compare it with the uninterrupted one, return what it said."""
+    """Resume the run in ``tmp_path``, compare it with the uninterrupted one, return its output."""
 
     def carry_on() -> str:
         run = tmp_path / "run"
-        _, said = trainer_jobs.run(straight.yaml, [*OPTIONS, f"output={run}"], resume=True)
+        _, output = trainer_jobs.run(straight.yaml, [*OPTIONS, f"output={run}"], resume=True)
         assert read_rows(run) == straight.rows
         assert rollouts(run) == straight.rollouts
         assert final(run) == straight.weights
-        return said
+        return output
 
     return carry_on
 
@@ -84,7 +84,7 @@ def resume(straight: Straight, tmp_path: Path, read_rows: Rows) -> Callable[...,
         (trainer_jobs.die_before_the_first_checkpoint, None),
     ],
 )
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+def test_a_killed_run_resumes_to_the_uninterrupted_result(
     straight: Straight,
     tmp_path: Path,
     resume: Callable[..., str],
@@ -93,8 +93,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
 ) -> None:
     options = [*OPTIONS, f"output={tmp_path / 'run'}"]
     assert trainer_jobs.in_child(straight.yaml, options, sabotage) == -signal.SIGKILL
-    said = resume()
-    assert (f"resumed after iteration {resumed_after} of 3" in said) == (resumed_after is not None)
+    output = resume()
+    assert (f"resumed after iteration {resumed_after} of 3" in output) == (resumed_after is not None)
 
 
 def damage_newest(run: Path) -> Path:
@@ -106,14 +106,14 @@ def damage_newest(run: Path) -> Path:
     return newest
 
 
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(
     straight: Straight, tmp_path: Path, resume: Callable[..., str]
 ) -> None:
     shutil.copytree(straight.run, tmp_path / "run")
     newest = damage_newest(tmp_path / "run")
-    said = resume()
-    assert f"warning: checkpoint {newest} is damaged and skipped" in said
-    assert "resumed after iteration 2 of 3" in said
+    output = resume()
+    assert f"warning: checkpoint {newest} is damaged and skipped" in output
+    assert "resumed after iteration 2 of 3" in output
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ STOPS = [
 
 
 @pytest.mark.parametrize(("owner", "method", "call", "step", "done"), STOPS)
-def test_a_stopped_run_saves_where_it_stands_and_goes_on_from_there(
+def test_a_stopped_run_saves_its_state_and_resumes_from_it(
     straight: Straight,
     tmp_path: Path,
     resume: Callable[..., str],
@@ -201,7 +201,7 @@ def test_a_checkpoint_of_other_weights_is_refused(straight: Straight, tmp_path: 
         trainer_jobs.run(straight.yaml, options, resume=True)
 
 
-def test_a_longer_run_goes_on_from_the_end_of_a_shorter_one(
+def test_a_longer_run_continues_from_the_end_of_a_shorter_one(
     yaml: Path, tmp_path: Path, read_rows: Rows
 ) -> None:
     trainer_jobs.run(yaml, ["training.iterations=1", "evaluation.after=false"])

@@ -1,4 +1,4 @@
-"""Two processes do what one does, and fail together."""
+"""Two processes give the results of one, and fail together."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_fine_tuning_on_two_processes_gives_the_trajectory_of_one(
 
 
 @pytest.mark.slow
-def test_a_full_disk_ends_both_processes_with_one_message_and_leaves_no_half_checkpoint(
+def test_a_full_disk_ends_both_processes_with_one_message_and_leaves_no_incomplete_checkpoint(
     yaml: Path, tmp_path: Path
 ) -> None:
     options = ["data.eval=null", "training.iterations=1"]
@@ -76,7 +76,7 @@ def test_a_full_disk_ends_both_processes_with_one_message_and_leaves_no_half_che
 
 
 @pytest.mark.slow
-def test_a_folder_that_is_taken_is_refused_on_both_processes(yaml: Path, tmp_path: Path) -> None:
+def test_a_folder_that_holds_a_run_is_refused_on_both_processes(yaml: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("name: old\n")
     assert trainer_jobs.in_two_processes(yaml) == [2, 2]

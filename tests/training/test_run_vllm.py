@@ -1,4 +1,4 @@
-"""Whole runs on an engine with vLLM's interface that samples from its own copy of the weights."""
+"""Complete runs on an engine with vLLM's interface that samples from its own copy of the weights."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Twin:
     def __init__(self, **settings: Any) -> None:
         self.policy = load_policy(PolicyConfig(model=settings["model"], dtype="float32"))
         self.engine = LocalEngine(self.policy)
-        with torch.no_grad():  # until it is sent the policy's weights, its answers are another model's
+        with torch.no_grad():  # until it is sent the policy's weights, its completions are another model's
             for parameter in self.policy.parameters():
                 parameter.mul_(1.5)
 
@@ -83,7 +83,7 @@ def twin(monkeypatch: pytest.MonkeyPatch) -> type[Twin]:
 
 
 def metrics(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What does not depend on the clock or on there being another engine."""
+    """Return the metrics that depend on neither the clock nor the engine."""
     own = ("seconds/", "tokens/per_second", "rollout/")
     return [{name: value for name, value in row.items() if not name.startswith(own)} for row in rows]
 
@@ -110,7 +110,7 @@ def test_an_engine_that_does_not_take_the_weights_shows_in_the_difference(
     assert read_rows(tmp_path / "run")[-1]["rollout/logprob_difference_mean"] > 0.01
 
 
-def test_the_correction_weighs_what_another_policy_sampled(
+def test_the_correction_weights_the_tokens_that_another_policy_sampled(
     yaml: Path, tmp_path: Path, twin: type[Twin], read_rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(twin, "deaf", True)
@@ -123,7 +123,7 @@ def test_the_correction_weighs_what_another_policy_sampled(
     assert norms[1] < norms[0] * 0.1
 
 
-def test_vllm_that_is_missing_is_told_by_its_extra(yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_vllm_is_reported_with_its_extra(yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UserError, match=r"mm-cpgd\[vllm\]"):
         run(yaml, [*SMALL, "rollout.engine=vllm"])

@@ -27,14 +27,14 @@ CODE = {
 
 
 def words(block: str) -> set[str]:
-    """Return the results and the calls of a block: what stands before ``←``, and ``name(`` or ``a.name(``."""
+    """Return the results and the calls of a block: the names before ``←``, and ``name(`` or ``a.name(``."""
     results = re.findall(r"^\s*([a-z_, ]+?)\s*←", block, flags=re.MULTILINE)
     names = {name for result in results for name in re.findall(r"[a-z_]{4,}", result)}
     return names | set(re.findall(r"([a-z_]+)\(", block)) - {"policy"}
 
 
 @pytest.mark.parametrize(("block", "functions"), [(COLLECT, "collect"), (UPDATE, "update")])
-def test_every_word_of_the_page_stands_in_the_code(block: str, functions: str) -> None:
+def test_every_word_of_the_page_occurs_in_the_code(block: str, functions: str) -> None:
     source = "\n".join(inspect.getsource(function) for function in CODE[functions])
     expected = words(block)
     assert len(expected) >= 8

@@ -36,7 +36,7 @@ def examples(tmp_path):
     return benchmark.load(DataSource(str(tmp_path)))
 
 
-def test_k12_has_to_be_given():
+def test_k12_requires_a_path():
     with pytest.raises(DataError, match="K12 is not on the hub; give the folder eval/k12"):
         k12.benchmark.load(DataSource())
 

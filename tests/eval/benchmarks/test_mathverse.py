@@ -87,15 +87,15 @@ def test_the_choices_are_read_out_of_the_question(folder):
 
 
 def test_the_prompt_of_vision_only_has_no_question_text(folder):
-    told = benchmark.prompt(load(folder)[4])
-    assert "Find the angle" not in told
-    assert told.startswith("<image>\nThe question is written in the image.\n")
+    text = benchmark.prompt(load(folder)[4])
+    assert "Find the angle" not in text
+    assert text.startswith("<image>\nThe question is written in the image.\n")
 
 
 def test_the_prompt_has_question_choices_and_what_to_answer(folder):
-    told = benchmark.prompt(load(folder)[0])
-    assert told.startswith("<image>\nFind the angle.\nChoices:\nA:40°\nB:50°\n\n")
-    assert "letter" in told
+    text = benchmark.prompt(load(folder)[0])
+    assert text.startswith("<image>\nFind the angle.\nChoices:\nA:40°\nB:50°\n\n")
+    assert "letter" in text
     assert "letter" not in benchmark.prompt(free(folder))
 
 
@@ -159,7 +159,7 @@ def test_equal_texts_need_no_judgement(folder):
     assert len(judge.asked) == 1
 
 
-def test_a_stored_extraction_is_not_made_again(folder):
+def test_a_stored_extraction_is_not_requested_again(folder):
     judge = Judge("0")
     assert judged(free(folder), judge, extraction="13 cm").score == 0
     assert len(judge.asked) == 1

@@ -89,7 +89,7 @@ def test_a_question_counts_for_each_of_its_skills(tmp_path):
         ({"answer_type": "list"}, "a list as Python writes it"),
     ],
 )
-def test_the_prompt_says_what_the_row_wants(tmp_path, changes, asked):
+def test_the_prompt_asks_for_the_rows_answer_type(tmp_path, changes, asked):
     text = benchmark.prompt(loaded(tmp_path, **changes))
     assert asked in text
     assert text.startswith("<image>\n")
@@ -129,7 +129,7 @@ def test_the_judge_extracts_and_the_rule_scores(tmp_path):
     assert asked[0].endswith("Response: It weighs {more}, so the second.\nExtracted answer: ")
 
 
-def test_the_judge_is_not_asked_for_what_needs_no_llm(tmp_path):
+def test_the_judge_is_not_called_for_responses_that_need_no_llm(tmp_path):
     example = loaded(tmp_path)
     assert benchmark.judge(example, Response("4", "12"), never).score == 1
     assert benchmark.judge(example, Response("4", "About 13.", extraction="13"), never).score == 0

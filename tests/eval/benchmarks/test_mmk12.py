@@ -62,9 +62,9 @@ def test_rows_are_grouped_by_subject(examples):
 
 
 def test_the_prompt_shows_the_image_the_options_and_the_box(examples):
-    told = benchmark.prompt(examples[0])
-    assert told.startswith("<image>\nIn triangle A")
-    assert "\\boxed{A}" in told
+    text = benchmark.prompt(examples[0])
+    assert text.startswith("<image>\nIn triangle A")
+    assert "\\boxed{A}" in text
 
 
 def test_the_training_split_of_the_hub_is_not_downloaded(monkeypatch):

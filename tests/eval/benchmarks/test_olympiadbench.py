@@ -65,7 +65,7 @@ def test_subsets_that_are_missing_are_left_out(tmp_path):
     assert [e.meta["subset"] for e in load(tmp_path)] == [CHINESE]
 
 
-def test_a_folder_without_any_subset_says_what_was_looked_for(tmp_path):
+def test_a_folder_without_any_subset_lists_the_expected_ones(tmp_path):
     with pytest.raises(DataError, match=r"has none of OE_MM_maths_en_COMP, .* as files or folders"):
         load(tmp_path)
     with pytest.raises(DataError, match="no subset TP_MM…; a split is a prefix of one or several of these"):
@@ -103,7 +103,7 @@ def test_an_id_of_two_subsets_is_distinguished(tmp_path):
     assert [e.id for e in load(tmp_path)] == ["1", f"{CHINESE}/1"]
 
 
-def test_the_rows_of_one_file_know_their_subset_by_their_columns(tmp_path):
+def test_the_rows_of_one_file_have_their_subset_from_their_columns(tmp_path):
     write(tmp_path, "mixed", row(1), row(2, subject="Physics", language="Chinese", modality="Text-only"))
     examples = load(tmp_path / "mixed.json")
     assert [e.meta["subset"] for e in examples] == [ENGLISH, "OE_TO_physics_zh_COMP"]
@@ -115,31 +115,31 @@ def test_theorem_proofs_are_refused(tmp_path):
 
 
 def test_the_english_prompt_asks_for_the_words_that_the_rule_looks_for(tmp_path):
-    told = benchmark.prompt(one(tmp_path, question="Find $x$.", context="Let $y=2$."))
-    assert told.endswith("\n\nLet $y=2$.\nFind $x$.")
-    assert "mathematics" in told
-    assert "The answer is a number." in told
-    assert "So the final answer is \\boxed{answer}." in told
+    text = benchmark.prompt(one(tmp_path, question="Find $x$.", context="Let $y=2$."))
+    assert text.endswith("\n\nLet $y=2$.\nFind $x$.")
+    assert "mathematics" in text
+    assert "The answer is a number." in text
+    assert "So the final answer is \\boxed{answer}." in text
 
 
 def test_the_chinese_prompt_asks_for_the_words_that_the_rule_looks_for(tmp_path):
-    told = benchmark.prompt(one(tmp_path, subset=CHINESE, subject="Physics", language="Chinese", unit="m"))
-    assert "物理" in told
-    assert "所以最终答案是\\boxed{答案}。" in told
-    assert "m" in re.findall("方框里不写单位（(.*)）", told)
+    text = benchmark.prompt(one(tmp_path, subset=CHINESE, subject="Physics", language="Chinese", unit="m"))
+    assert "物理" in text
+    assert "所以最终答案是\\boxed{答案}。" in text
+    assert "m" in re.findall("方框里不写单位（(.*)）", text)
 
 
-def test_several_answers_and_units_are_asked_for(tmp_path):
-    told = benchmark.prompt(one(tmp_path, is_multiple_answer=True, unit="cm", answer_type="Expression"))
-    assert "Each answer is an expression." in told
-    assert "\\boxed{all answers, separated by commas}" in told
-    assert "Leave the unit, cm, out of the box." in told
+def test_the_prompt_asks_for_several_answers_and_units(tmp_path):
+    text = benchmark.prompt(one(tmp_path, is_multiple_answer=True, unit="cm", answer_type="Expression"))
+    assert "Each answer is an expression." in text
+    assert "\\boxed{all answers, separated by commas}" in text
+    assert "Leave the unit, cm, out of the box." in text
 
 
 @pytest.mark.parametrize("answer_type", ["Tuple", "Numerical,Expression", "Need_human_evaluate"])
 def test_other_answer_types_are_not_mentioned(tmp_path, answer_type):
-    told = benchmark.prompt(one(tmp_path, answer_type=answer_type))
-    assert "answer is a" not in told.replace("final answer is", "")
+    text = benchmark.prompt(one(tmp_path, answer_type=answer_type))
+    assert "answer is a" not in text.replace("final answer is", "")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_other_answer_types_are_not_mentioned(tmp_path, answer_type):
         ({"subset": CHINESE, "language": "Chinese"}, "所以最终答案是\\boxed{0.5}。"),
     ],
 )
-def test_the_answer_behind_the_words_of_the_prompt_is_scored(tmp_path, columns, ending):
+def test_the_answer_after_the_words_of_the_prompt_is_scored(tmp_path, columns, ending):
     # Without these words, both boxes would be the answer.
     example = one(tmp_path, **columns)
     assert benchmark.official(example, Response("1", f"First \\boxed{{7}}.\n{ending}")).score == 1

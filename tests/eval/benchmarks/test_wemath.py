@@ -139,7 +139,7 @@ def test_nothing_is_divided_without_rows():
         ("", Status.NO_ANSWER),
     ],
 )
-def test_the_letter_behind_the_last_answer_decides(tmp_path, text, status):
+def test_the_letter_after_the_last_answer_decides(tmp_path, text, status):
     example = load(tmp_path, list(rows(1, (1, 1, 1))))[0]
     assert benchmark.official(example, Response(example.id, text)).status is status
 
@@ -151,9 +151,9 @@ def test_the_verifier_reads_what_the_rule_does_not(tmp_path):
 
 
 def test_the_prompt_asks_for_what_the_rule_looks_for(tmp_path):
-    told = benchmark.prompt(load(tmp_path, list(rows(1, (1, 1, 1))))[0])
-    assert told.startswith("<image>\nWhich angle is it?\nOptions: A. 30°; B. 40°;C. 50°; D.")
-    assert "Answer: X" in told
+    text = benchmark.prompt(load(tmp_path, list(rows(1, (1, 1, 1))))[0])
+    assert text.startswith("<image>\nWhich angle is it?\nOptions: A. 30°; B. 40°;C. 50°; D.")
+    assert "Answer: X" in text
 
 
 def test_a_question_is_grouped_by_its_steps_and_a_single_step_by_its_concept(tmp_path):
@@ -188,7 +188,7 @@ def test_the_whole_of_testmini_is_read_with_most_images_absent():
 
 
 @pytest.mark.shared
-def test_a_limit_divides_by_the_problems_that_are_whole():
+def test_a_limit_divides_by_the_complete_problems():
     if not SHARED.is_dir():
         pytest.skip("the real data is not beside the project (../shared/datasets/wemath)")
     examples = benchmark.load(DataSource(str(SHARED), limit=1000))

@@ -33,7 +33,7 @@ def found(path: Path) -> dict[str, Generation | None]:
         return {key: cache.get(key) for key in ANSWERS}
 
 
-def test_what_was_put_is_found_by_the_same_and_by_a_later_process(tmp_path: Path) -> None:
+def test_a_stored_generation_is_found_by_the_same_and_by_a_later_process(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "answers.jsonl"
     with GenerationCache(path) as cache:
         assert cache.get("a") is None
@@ -43,7 +43,7 @@ def test_what_was_put_is_found_by_the_same_and_by_a_later_process(tmp_path: Path
     assert found(path) == ANSWERS
 
 
-def test_the_answer_that_was_stored_last_counts(tmp_path: Path) -> None:
+def test_the_generation_that_was_stored_last_counts(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     filled(path)
     with GenerationCache(path) as cache:
@@ -51,7 +51,7 @@ def test_the_answer_that_was_stored_last_counts(tmp_path: Path) -> None:
     assert found(path)["a"] == Generation("new")
 
 
-def test_a_file_cut_anywhere_loses_only_the_answers_behind_the_cut(tmp_path: Path) -> None:
+def test_a_file_cut_anywhere_loses_only_the_generations_after_the_cut(tmp_path: Path) -> None:
     whole = filled(tmp_path / "whole.jsonl")
     ends = [end for end in range(len(whole)) if whole[:end].count(b"}") and whole[end - 1 : end] == b"}"]
     for cut in range(len(whole)):
@@ -77,7 +77,7 @@ def test_a_file_cut_anywhere_loses_only_the_answers_behind_the_cut(tmp_path: Pat
         lambda values: None,
     ],
 )
-def test_a_line_that_was_changed_is_passed_over(tmp_path: Path, damage: object) -> None:
+def test_a_line_that_was_changed_is_skipped(tmp_path: Path, damage: object) -> None:
     path = tmp_path / "answers.jsonl"
     lines = [json.loads(line) for line in filled(path).splitlines() if line]
     lines[0] = damage(lines[0])  # type: ignore[operator]
@@ -89,7 +89,7 @@ def test_a_line_that_was_changed_is_passed_over(tmp_path: Path, damage: object) 
 
 
 @pytest.mark.parametrize("wrong", [{"text": 1}, {"finished": 1}, {"tokens": 1.5}, {"key": None}])
-def test_a_line_of_wrong_types_is_passed_over_whatever_its_checksum(
+def test_a_line_of_wrong_types_is_skipped_regardless_of_its_checksum(
     tmp_path: Path, wrong: dict[str, object]
 ) -> None:
     from eval.generate.cache import digest
@@ -101,14 +101,14 @@ def test_a_line_of_wrong_types_is_passed_over_whatever_its_checksum(
         assert (len(cache), cache.damaged) == (0, 1)
 
 
-def test_bytes_that_are_no_text_at_all_are_passed_over(tmp_path: Path) -> None:
+def test_bytes_that_are_no_text_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     sound = filled(path)
     path.write_bytes(b"\xff\xfe\x00\n[[[[" + b"[" * 100_000 + b"\n{}\n12\n" + sound)
     assert found(path) == ANSWERS
 
 
-def test_a_file_that_is_damaged_while_it_is_open_gives_no_wrong_answer(tmp_path: Path) -> None:
+def test_a_file_that_is_damaged_while_it_is_open_yields_no_wrong_generation(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     filled(path)
     with GenerationCache(path) as cache:
@@ -139,7 +139,7 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
             assert all(cache.get(f"{name}{i}") == Generation(name * 5000, True, i) for i in range(200))
 
 
-def test_an_answer_that_cannot_be_stored_ends_nothing(
+def test_a_generation_that_cannot_be_stored_does_not_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(file: int, data: bytes) -> int:

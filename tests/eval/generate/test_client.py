@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from eval.generate.client import Endpoint, EndpointError, RateLimiter, Reply, Usage, image_content
-from tests.fakes.chat_server import HttpReply, Stub, said, stub_server
+from tests.fakes.chat_server import HttpReply, Stub, chat_reply, stub_server
 
 QUESTION = [{"role": "user", "content": "How many?"}]
 
@@ -39,20 +39,20 @@ def endpoint(stub: Stub, clock: Clock | None = None, **options: Any) -> Endpoint
     return Endpoint(stub.url, "tiny", **{"clock": clock, "sleep": clock.sleep, "timeout": 5.0, **options})
 
 
-def test_a_reply_carries_text_end_and_tokens() -> None:
-    with stub_server(said("four")) as stub:
+def test_a_reply_has_text_finish_reason_and_tokens() -> None:
+    with stub_server(chat_reply("four")) as stub:
         assert endpoint(stub).chat(QUESTION) == Reply("four", True, 7, 3)
         assert stub.paths == ["/v1/chat/completions"]
 
 
-def test_what_is_sent_is_model_messages_and_sampling_as_given() -> None:
-    with stub_server(said("four")) as stub:
+def test_the_request_holds_model_messages_and_sampling_as_given() -> None:
+    with stub_server(chat_reply("four")) as stub:
         endpoint(stub).chat(QUESTION, temperature=0.5, seed=3)
     assert stub.asked == [{"model": "tiny", "messages": QUESTION, "temperature": 0.5, "seed": 3}]
 
 
-def test_the_key_travels_as_a_bearer_token() -> None:
-    with stub_server(said("four")) as stub:
+def test_the_key_is_sent_as_a_bearer_token() -> None:
+    with stub_server(chat_reply("four")) as stub:
         endpoint(stub, api_key="sk-1").chat(QUESTION)
         endpoint(stub).chat(QUESTION)
     assert [headers.get("Authorization") for headers in stub.headers] == ["Bearer sk-1", None]
@@ -60,21 +60,21 @@ def test_the_key_travels_as_a_bearer_token() -> None:
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
 def test_a_reply_that_was_cut_off_is_not_finished(reason: str) -> None:
-    with stub_server(said("fo", reason)) as stub:
+    with stub_server(chat_reply("fo", reason)) as stub:
         assert not endpoint(stub).chat(QUESTION).finished
 
 
 def test_a_server_that_names_no_reason_has_finished() -> None:
-    with stub_server(said("four", None)) as stub:
+    with stub_server(chat_reply("four", None)) as stub:
         assert endpoint(stub).chat(QUESTION).finished
 
 
 def test_content_null_is_an_empty_text() -> None:
-    with stub_server(said(None, "length")) as stub:
+    with stub_server(chat_reply(None, "length")) as stub:
         assert endpoint(stub).chat(QUESTION) == Reply("", False, 7, 3)
 
 
-def test_content_in_parts_is_joined() -> None:
+def test_content_items_are_joined() -> None:
     parts = [{"type": "text", "text": "fo"}, {"type": "text", "text": "ur"}]
     with stub_server(HttpReply({"choices": [{"message": {"content": parts}}]})) as stub:
         assert endpoint(stub).chat(QUESTION) == Reply("four", True, None, None)
@@ -82,7 +82,7 @@ def test_content_in_parts_is_joined() -> None:
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 529])
 def test_temporary_failures_are_retried(status: int) -> None:
-    with stub_server(HttpReply({}, status), said("four")) as stub:
+    with stub_server(HttpReply({}, status), chat_reply("four")) as stub:
         assert endpoint(stub).chat(QUESTION).text == "four"
     assert len(stub.asked) == 2
 
@@ -127,7 +127,7 @@ def test_back_off_is_drawn_below_a_bound_that_doubles_up_to_the_longest() -> Non
 def test_retry_after_in_seconds_is_waited() -> None:
     clock = Clock()
     limited = HttpReply({}, 429, {"Retry-After": "17"})
-    with stub_server(limited, said("four")) as stub:
+    with stub_server(limited, chat_reply("four")) as stub:
         endpoint(stub, clock, first_wait=0.001).chat(QUESTION)
     assert clock.waits[0] == 17
 
@@ -135,21 +135,21 @@ def test_retry_after_in_seconds_is_waited() -> None:
 def test_retry_after_as_a_date_is_waited() -> None:
     clock = Clock()
     date = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=30), usegmt=True)
-    with stub_server(HttpReply({}, 503, {"Retry-After": date}), said("four")) as stub:
+    with stub_server(HttpReply({}, 503, {"Retry-After": date}), chat_reply("four")) as stub:
         endpoint(stub, clock, first_wait=0.001).chat(QUESTION)
     assert 25 < clock.waits[0] <= 30
 
 
 def test_a_nonsense_retry_after_falls_back_to_the_back_off() -> None:
     clock = Clock()
-    with stub_server(HttpReply({}, 429, {"Retry-After": "soon"}), said("four")) as stub:
+    with stub_server(HttpReply({}, 429, {"Retry-After": "soon"}), chat_reply("four")) as stub:
         endpoint(stub, clock, first_wait=0.5).chat(QUESTION)
     assert 0 <= clock.waits[0] <= 0.5
 
 
 def test_a_requested_wait_of_a_day_is_bounded() -> None:
     clock = Clock()
-    with stub_server(HttpReply({}, 429, {"Retry-After": "86400"}), said("four")) as stub:
+    with stub_server(HttpReply({}, 429, {"Retry-After": "86400"}), chat_reply("four")) as stub:
         endpoint(stub, clock).chat(QUESTION)
     assert clock.waits[0] == 600
 
@@ -173,7 +173,7 @@ def test_an_unreadable_reply_is_retried_and_then_reported(body: Any, why: str) -
 
 
 def test_a_lost_connection_is_retried() -> None:
-    with stub_server(HttpReply(hang_up=True), said("four")) as stub:
+    with stub_server(HttpReply(hang_up=True), chat_reply("four")) as stub:
         assert endpoint(stub).chat(QUESTION).text == "four"
 
 
@@ -193,14 +193,14 @@ def test_a_refused_connection_is_reported() -> None:
 
 
 def test_usage_adds_up_over_threads() -> None:
-    with stub_server(said("four")) as stub, ThreadPoolExecutor(4) as threads:
+    with stub_server(chat_reply("four")) as stub, ThreadPoolExecutor(4) as threads:
         client = endpoint(stub)
         list(threads.map(lambda _: client.chat(QUESTION), range(20)))
     assert client.usage == Usage(20, 140, 60)
 
 
-def test_no_more_requests_are_under_way_than_allowed() -> None:
-    answer = said("four")
+def test_no_more_requests_are_in_progress_than_allowed() -> None:
+    answer = chat_reply("four")
     answer.delay = 0.03
     with stub_server(answer) as stub, ThreadPoolExecutor(8) as threads:
         client = endpoint(stub, concurrency=2)
@@ -208,14 +208,14 @@ def test_no_more_requests_are_under_way_than_allowed() -> None:
     assert stub.most_at_once == 2
 
 
-def test_requests_keep_their_pace() -> None:
-    with stub_server(said("four")) as stub, ThreadPoolExecutor(4) as threads:
+def test_requests_keep_the_rate_limit() -> None:
+    with stub_server(chat_reply("four")) as stub, ThreadPoolExecutor(4) as threads:
         client = Endpoint(stub.url, "tiny", requests_per_minute=1200)
         list(threads.map(lambda _: client.chat(QUESTION), range(5)))
     assert max(stub.times) - min(stub.times) >= 4 * 0.05 - 0.02
 
 
-def test_a_pace_spaces_its_callers_evenly() -> None:
+def test_a_rate_limit_spaces_its_callers_evenly() -> None:
     clock, passed = Clock(), []
     pace = RateLimiter(30, clock=clock, sleep=clock.sleep)
     for _ in range(3):
@@ -224,7 +224,7 @@ def test_a_pace_spaces_its_callers_evenly() -> None:
     assert passed == [100, 102, 104]
 
 
-def test_a_pace_that_was_idle_owes_nothing() -> None:
+def test_an_idle_rate_limit_accumulates_no_slots() -> None:
     clock = Clock()
     pace = RateLimiter(60, clock=clock, sleep=clock.sleep)
     pace.wait()
@@ -241,7 +241,7 @@ def test_a_pause_applies_to_every_caller() -> None:
     assert clock.now == 109
 
 
-def test_an_image_travels_without_loss() -> None:
+def test_an_image_is_sent_without_loss() -> None:
     image = Image.new("RGB", (3, 2), (1, 2, 3))
     url = image_content(image)["image_url"]["url"]
     head, data = url.split(",")

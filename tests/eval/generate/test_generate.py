@@ -116,19 +116,19 @@ def test_a_question_that_only_moved_or_was_renamed_is_not_generated_again(tmp_pa
         GREEDY,
     ],
 )
-def test_other_sampling_settings_are_other_answers(tmp_path: Path, other: Decoding) -> None:
+def test_other_sampling_settings_are_other_generations(tmp_path: Path, other: Decoding) -> None:
     path = tmp_path / "c.jsonl"
     run(path, questions(), DRAWN)
     assert run(path, questions(), other) == ["0", "1", "2"]
 
 
-def test_other_weights_are_other_answers(tmp_path: Path) -> None:
+def test_other_weights_are_other_generations(tmp_path: Path) -> None:
     path = tmp_path / "c.jsonl"
     run(path, questions())
     assert run(path, questions(), model_id="w2") == ["0", "1", "2"]
 
 
-def test_a_seed_means_nothing_to_greedy_answers(tmp_path: Path) -> None:
+def test_a_seed_has_no_effect_on_greedy_responses(tmp_path: Path) -> None:
     path = tmp_path / "c.jsonl"
     run(path, questions(), Decoding(100, seed=1, top_p=0.5))
     assert run(path, questions(), Decoding(100, seed=2)) == []
@@ -182,14 +182,14 @@ def test_an_unreadable_image_fails_only_its_own_question(tmp_path: Path) -> None
     assert "lost" not in {name for name, _ in generator.asked}
 
 
-def test_what_failed_is_tried_again_in_the_next_run(tmp_path: Path) -> None:
+def test_a_failed_response_is_generated_again_in_the_next_run(tmp_path: Path) -> None:
     path = tmp_path / "c.jsonl"
     with GenerationCache(path) as cache:
         generate_responses(questions(), Fake(fails="1"), GREEDY, cache=cache)
     assert run(path, questions()) == ["1"]
 
 
-def test_a_run_in_which_nothing_can_be_asked_says_why(tmp_path: Path) -> None:
+def test_a_run_in_which_no_response_can_be_generated_reports_the_reason(tmp_path: Path) -> None:
     rows = [Question(str(i), "Q", (image_ref(tmp_path / "lost.png"),)) for i in range(3)]
     with pytest.raises(DataError, match=r"none of 3 questions .* 0: .*lost\.png"):
         generate_responses(rows, Fake(), GREEDY)
@@ -208,10 +208,10 @@ def test_impossible_sampling_settings_are_refused(values: dict[str, Any]) -> Non
         Decoding(**{"max_new_tokens": 10, **values})
 
 
-def test_no_question_is_begun_before_the_generator_asks_for_it() -> None:
+def test_no_question_is_prepared_before_the_generator_requests_it() -> None:
     opened: list[int] = []
 
-    def picture(number: int) -> ImageRef:
+    def make_image(number: int) -> ImageRef:
         def load() -> Image.Image:
             opened.append(number)
             return Image.new("RGB", (2, 2))
@@ -226,19 +226,19 @@ def test_no_question_is_begun_before_the_generator_asks_for_it() -> None:
                 assert opened == list(range(done + 1))
                 yield job, Generation("")
 
-    rows = [Question(str(i), f"Q{i}", (picture(i),)) for i in range(5)]
+    rows = [Question(str(i), f"Q{i}", (make_image(i),)) for i in range(5)]
     assert len(generate_responses(rows, OneByOne(), GREEDY).responses) == 5
 
 
-def test_progress_counts_every_answer_wherever_it_comes_from(tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
+def test_progress_counts_every_response_cached_or_generated(tmp_path: Path) -> None:
+    reported: list[tuple[int, int]] = []
     with GenerationCache(tmp_path / "c.jsonl") as cache:
         generate_responses(questions()[:1], Fake(), GREEDY, cache=cache)
         rows = [*questions(), Question("lost", "Q", (image_ref(tmp_path / "lost.png"),))]
         generate_responses(
-            rows, Fake(), GREEDY, cache=cache, progress=lambda done, total: told.append((done, total))
+            rows, Fake(), GREEDY, cache=cache, progress=lambda done, total: reported.append((done, total))
         )
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert reported == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_images_are_identified_by_bytes_or_by_size_and_pixels() -> None:

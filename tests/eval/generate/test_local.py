@@ -42,7 +42,7 @@ def texts(found: Generations) -> dict[tuple[str, int], str]:
     return {(one.id, one.sample): one.text for one in found.responses}
 
 
-def test_greedy_answers_are_those_of_the_trainers_engine(
+def test_greedy_responses_are_those_of_the_trainers_engine(
     generator: LocalGenerator, questions: list[Question], tiny_policy: Policy
 ) -> None:
     found = generate_responses(questions, generator, GREEDY)
@@ -174,7 +174,7 @@ def test_nothing_is_loaded_when_everything_is_known(
         assert "policy" not in later.__dict__
 
 
-def test_image_limits_and_precision_are_a_part_of_who_answers(tiny_folder: Path) -> None:
+def test_image_limits_and_precision_are_in_the_models_identity(tiny_folder: Path) -> None:
     def identity(**options: Any) -> dict[str, Any]:
         return dict(LocalGenerator(str(tiny_folder), device="cpu", **options).identity)
 

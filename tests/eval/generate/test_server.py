@@ -1,4 +1,4 @@
-"""Server generator: messages, failures, and when a server is given up."""
+"""Server generator: messages, failures, and when a server is abandoned."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def generator(server: Server, **options: Any) -> ServerGenerator:
     return ServerGenerator(endpoint, **options)
 
 
-def picture(width: int, height: int, colour: str = "red") -> ImageRef:
+def make_image(width: int, height: int, colour: str = "red") -> ImageRef:
     return ImageRef(colour, lambda: Image.new("RGB", (width, height), colour))
 
 
@@ -51,7 +51,9 @@ def sent_image(part: dict[str, Any]) -> Image.Image:
 
 def test_text_and_images_are_sent_in_their_order_behind_the_system_prompt() -> None:
     server = Server()
-    row = Question("a", "Is <image2> or <image1> red?", (picture(4, 2), picture(2, 6, "blue")), "Think.")
+    row = Question(
+        "a", "Is <image2> or <image1> red?", (make_image(4, 2), make_image(2, 6, "blue")), "Think."
+    )
     (found,) = generate_responses([row], generator(server), Decoding(9)).responses
     assert (found.text, found.finished, found.tokens) == ("to Is  or  red?", True, 2)
     ((messages, sampling),) = server.sent
@@ -85,11 +87,11 @@ def test_drawn_samples_are_sent_with_their_own_seeds() -> None:
 )
 def test_images_are_scaled_to_the_requested_area(limits: dict[str, int], size: tuple[int, int]) -> None:
     server = Server()
-    generate_responses([Question("a", "?", (picture(40, 10),))], generator(server, **limits), Decoding(9))
+    generate_responses([Question("a", "?", (make_image(40, 10),))], generator(server, **limits), Decoding(9))
     assert sent_image(server.sent[0][0][0]["content"][0]).size == size
 
 
-def test_few_questions_are_under_way_at_any_time() -> None:
+def test_few_questions_are_in_progress_at_any_time() -> None:
     begun: list[str] = []
 
     def row(number: int) -> Question:

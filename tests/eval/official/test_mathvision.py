@@ -41,7 +41,7 @@ OPTIONS = ("10", r"$\frac{3}{4}$", "Wednesday", r"$2 \sqrt{3}$", "2:30")
         ("", ""),
     ],
 )
-def test_the_answer_is_found_where_the_benchmark_looks(response, answer):
+def test_the_answer_is_found_where_the_benchmark_searches(response, answer):
     assert extract_answer(response) == answer
 
 
@@ -57,7 +57,7 @@ def test_the_answer_is_found_where_the_benchmark_looks(response, answer):
         (r"6 \rightarrow 7", 6), ("3)", 3), ("$x = 5$", 5),
     ],
 )  # fmt: skip
-def test_what_the_scorer_reads_has_this_number(text, value):
+def test_text_that_the_scorer_parses_has_this_number(text, value):
     assert number(text) == value
     assert type(number(text)) is type(value)
 
@@ -68,7 +68,7 @@ def test_what_the_scorer_reads_has_this_number(text, value):
      "5×3", "|-3|", "1,2", "(1,2)", r"\{1,2\}", r"\$5", r"\infty", "x=y", r"\sqrt{-1}", "1/0", "(5", r"-\!4",
      r"60^{\circ}", "9**9**9**9", "9^{9^{9^{9}}}", "(" * 500, "1+" * 3000 + "1"],
 )  # fmt: skip
-def test_what_the_scorer_fails_on_has_no_number(text):
+def test_text_that_the_scorer_cannot_parse_has_no_number(text):
     assert number(text) is None
 
 

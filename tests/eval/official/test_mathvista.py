@@ -63,7 +63,7 @@ def test_options_of_the_same_text_are_the_same():
         ("[1,2]", "list", None, "[1,2]"),
     ],
 )
-def test_a_number_is_rounded_as_the_row_wants_it(extraction, kind, precision, prediction):
+def test_a_number_is_rounded_to_the_rows_precision(extraction, kind, precision, prediction):
     assert predict(extraction, kind, precision=precision) == prediction
 
 

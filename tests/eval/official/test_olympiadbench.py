@@ -11,7 +11,7 @@ from eval.official.olympiadbench import accuracies, extract_answer, grade, split
 from rewards import Status
 from tests.paths import ROOT
 
-SAID = "So the final answer is "
+PHRASE = "So the final answer is "
 
 
 def right(answer, gold, **options):
@@ -23,23 +23,23 @@ def right(answer, gold, **options):
 @pytest.mark.parametrize(
     ("completion", "answer"),
     [
-        (SAID + r"\boxed{5}.", "5"),
-        (rf"{SAID}\boxed{{1}}. No. {SAID}\boxed{{2}}", "1,2"),
-        (rf"{SAID}\boxed{{1}}" + "\n" + rf"{SAID}\boxed{{2}}" + "\nThat was $7$.", "2"),
+        (PHRASE + r"\boxed{5}.", "5"),
+        (rf"{PHRASE}\boxed{{1}}. No. {PHRASE}\boxed{{2}}", "1,2"),
+        (rf"{PHRASE}\boxed{{1}}" + "\n" + rf"{PHRASE}\boxed{{2}}" + "\nThat was $7$.", "2"),
         (r"First \boxed{3}, then \boxed{x^{2}}", "3,x^{2}"),
         ("It is $4$ and\nhence $5$ or $6$.", "5,6"),
         ("7", "7"),
-        (rf"{SAID}\boxed{{\left(1, 30^\circ\right)}}$", "(1, 30)"),
-        (SAID + r"\boxed{x \in [0,1]}", "[0,1]"),
-        (SAID + r"\boxed{5 \mathrm{~m}}", "5 m"),
-        (SAID + r"\boxed{\pi \approx 3}", r"\pi = 3"),
-        (SAID + r"\boxed{50\%}", "50"),
+        (rf"{PHRASE}\boxed{{\left(1, 30^\circ\right)}}$", "(1, 30)"),
+        (PHRASE + r"\boxed{x \in [0,1]}", "[0,1]"),
+        (PHRASE + r"\boxed{5 \mathrm{~m}}", "5 m"),
+        (PHRASE + r"\boxed{\pi \approx 3}", r"\pi = 3"),
+        (PHRASE + r"\boxed{50\%}", "50"),
         (r"\boxed{5", None),
         ("", None),
-        (SAID + r"\boxed{}", None),
+        (PHRASE + r"\boxed{}", None),
     ],
 )
-def test_the_answer_is_found_and_freed_of_decoration(completion, answer):
+def test_the_answer_is_found_and_its_decoration_removed(completion, answer):
     assert extract_answer(completion) == answer
 
 
@@ -64,7 +64,7 @@ def test_commas_cut_outside_of_round_and_square_brackets_only():
         (r"\boxed{1} and \boxed{2}", "2,1", True),
     ],
 )
-def test_parts_are_paired_in_any_order_each_once(answer, gold, equal):
+def test_items_are_paired_in_any_order_each_once(answer, gold, equal):
     assert right(answer, gold) is equal
 
 
@@ -79,7 +79,7 @@ def test_parts_are_paired_in_any_order_each_once(answer, gold, equal):
         ("2", r"\pm 2", False),
     ],
 )
-def test_plus_minus_is_two_parts(answer, gold, equal):
+def test_plus_minus_is_two_items(answer, gold, equal):
     assert right(answer, gold) is equal
 
 
@@ -106,7 +106,7 @@ def test_chinese_beside_a_formula_does_not_count():
 @pytest.mark.parametrize(
     "text", ["10^{10^{10^{10}}}", r"\frac{1}{", "I do not know", "9" * 3000, "1" + ",1" * 900]
 )
-def test_what_cannot_be_read_is_wrong_and_costs_nothing(text):
+def test_an_unreadable_answer_is_wrong_and_quickly_decided(text):
     start = time.perf_counter()
     verdict = grade(text, "10")
     assert verdict.score == 0.0
@@ -124,7 +124,7 @@ def test_a_missing_answer_says_so():
     assert grade("", "1").status is Status.NO_ANSWER
 
 
-def test_the_micro_average_weighs_subsets_by_their_rows():
+def test_the_micro_average_weights_subsets_by_their_rows():
     overall, groups = accuracies([("a", 1.0), ("a", 0.0), ("a", 0.0), ("b", 1.0)])
     assert overall.share == 0.5
     assert {name: one.share for name, one in groups.items()} == {"a": pytest.approx(1 / 3), "b": 1.0}

@@ -70,7 +70,7 @@ def test_equations_are_equal_up_to_a_constant_factor(answer, gold, equal):
         ("3.1, 10", "3, 10", "0.2,", True),
     ],
 )
-def test_numbers_may_be_the_rows_error_apart(answer, gold, error, equal):
+def test_numbers_may_differ_by_the_rows_error(answer, gold, error, equal):
     assert right(answer, gold, error=error) is equal
 
 

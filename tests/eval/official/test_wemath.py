@@ -43,7 +43,7 @@ def counts(classes):
         ("Answer: Z", None),
     ],
 )
-def test_the_letter_is_the_first_sign_after_the_last_answer(response, letter):
+def test_the_letter_is_the_first_character_after_the_last_answer(response, letter):
     assert extract_letter(response) == letter
 
 

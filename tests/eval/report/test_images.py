@@ -108,14 +108,14 @@ def test_a_missing_image_is_named(tmp_path: Path) -> None:
 
 def test_images_may_be_given_by_id_and_by_benchmark(tmp_path: Path) -> None:
     folder = result(tmp_path / "run", [row("q1", RIGHT)])
-    pictures = {"q1": Example("q1", "", "", (drawn("red"),))}
-    assert len(page(tmp_path, folder, images=pictures.get).images) == 1
-    assert len(page(tmp_path, folder, images={"toy": pictures.get}).images) == 1
-    assert len(page(tmp_path, folder, images={"other": pictures.get}).images) == 0
+    by_id = {"q1": Example("q1", "", "", (drawn("red"),))}
+    assert len(page(tmp_path, folder, images=by_id.get).images) == 1
+    assert len(page(tmp_path, folder, images={"toy": by_id.get}).images) == 1
+    assert len(page(tmp_path, folder, images={"other": by_id.get}).images) == 0
     assert len(page(tmp_path, folder, images=lambda name: Image.new("RGB", (4, 4))).images) == 1
 
 
-def test_beyond_the_byte_budget_images_are_named_and_those_of_wrong_answers_kept(tmp_path: Path) -> None:
+def test_beyond_the_byte_budget_images_are_named_and_those_of_wrong_responses_kept(tmp_path: Path) -> None:
     rows = [row("q1", RIGHT, images=(drawn("red"),)), row("q2", WRONG, images=(drawn("blue"),))]
     folder = result(tmp_path / "run", rows)
     lookup = {one.example.id: one.example for one in rows}.get
@@ -131,7 +131,7 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
     assert shown.sets[0]["questions"][0]["images"] == [str(tmp_path / "broken.png")]
 
 
-def test_a_control_shows_the_images_that_it_was_asked_with(tmp_path: Path) -> None:
+def test_a_control_shows_the_images_that_it_was_generated_with(tmp_path: Path) -> None:
     whole = result(tmp_path / "whole", [row("q1", RIGHT, images=(drawn("red"),))])
     grey = ImageRef("grey for drawn red", lambda: Image.new("RGB", (8, 8)))
     blank = result(tmp_path / "blank", [row("q1", WRONG, images=(grey,))])

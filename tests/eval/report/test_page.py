@@ -74,14 +74,14 @@ def test_the_scoreboard_shows_accuracy_interval_n_and_what_weakens_them_by_proto
     assert "without a score 20.0 % (1)" in text
 
 
-def test_a_mostly_truncated_benchmark_is_flagged_loudly(tmp_path: Path) -> None:
+def test_a_mostly_truncated_benchmark_is_flagged_prominently(tmp_path: Path) -> None:
     cut = result(tmp_path / "cut", [row("q1", NOTHING, finished=False), row("q2", RIGHT)])
     shown = page(tmp_path, cut)
     assert "mostly truncated: 50.0%" in shown.text
     assert ("li", "class", "loud") in shown.attributes
 
 
-def test_a_result_without_reservations_has_no_flag(tmp_path: Path) -> None:
+def test_a_result_without_problems_has_no_flag(tmp_path: Path) -> None:
     shown = page(tmp_path, result(tmp_path / "run", [row("q1", RIGHT)]))
     assert ("ul", "class", "flags") not in shown.attributes
 
@@ -169,10 +169,10 @@ def test_no_text_of_a_model_or_of_data_becomes_markup(tmp_path: Path) -> None:
 def spoiled(folder: Path, text: str) -> Path:
     """Write a result with ``text`` in every field that a model, a data set or another program controls."""
     result(folder, [row("q1", RIGHT)])
-    said = {"extracted": text, "score": 1.0, "reason": text, "status": text}
+    verdict = {"extracted": text, "score": 1.0, "reason": text, "status": text}
     record = json.loads((folder / "rows.jsonl").read_text()) | {
         "id": text, "response": text, "question": text, "answer": text, "choices": [text],
-        "groups": {text: [text]}, "images": [text], "protocols": {text: said},
+        "groups": {text: [text]}, "images": [text], "protocols": {text: verdict},
     }  # fmt: skip
     summary = json.loads((folder / "summary.json").read_text())
     own = summary["protocols"].pop("official")
@@ -215,7 +215,7 @@ def test_numbers_are_formatted_for_reading() -> None:
     assert (points(0.125), points(-0.003), points(None)) == ("+12.5", "−0.3", "–")
 
 
-def test_no_result_and_another_runs_folder_are_the_users_mistakes(tmp_path: Path) -> None:
+def test_no_result_and_another_runs_folder_are_user_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at least one result folder"):
         write_page(tmp_path / "page.html", [])
     (tmp_path / "summary.json").write_text("{}")

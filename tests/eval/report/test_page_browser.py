@@ -101,7 +101,7 @@ def test_an_address_stays_as_it_was_given(browser: Chromium, mixed_page: Path, a
     assert browser.run("location.hash") == address
 
 
-def test_a_sample_behind_the_filter_opens_all_the_same(browser: Chromium, tmp_path: Path) -> None:
+def test_a_sample_excluded_by_the_filter_opens_nevertheless(browser: Chromium, tmp_path: Path) -> None:
     rows = [row("q1", RIGHT if k else WRONG, sample=k, text=f"sample {k}") for k in (0, 1)]
     browser.open(
         write_page(tmp_path / "page.html", [("model", result(tmp_path / "run", rows))]), "#show=right"
@@ -177,7 +177,7 @@ def test_two_results_filter_by_changed_sides(
     assert listed(browser) == names
 
 
-def test_two_results_show_both_answers_next_to_each_other(browser: Chromium, two_page: Path) -> None:
+def test_two_results_show_both_responses_next_to_each_other(browser: Chromium, two_page: Path) -> None:
     browser.open(two_page, "#q2")
     texts = browser.run("[...document.querySelectorAll('.completion')].map(node => node.textContent)")
     assert texts == ["before", "after"]
@@ -188,7 +188,9 @@ def test_a_filter_can_be_of_one_result(browser: Chromium, two_page: Path) -> Non
     assert listed(browser) == ["q1", "q3"]
 
 
-def test_of_three_results_the_chosen_one_is_held_against_the_first(browser: Chromium, tmp_path: Path) -> None:
+def test_of_three_results_the_chosen_one_is_compared_with_the_first(
+    browser: Chromium, tmp_path: Path
+) -> None:
     verdicts = {"first": (RIGHT, WRONG), "second": (RIGHT, WRONG), "third": (WRONG, RIGHT)}
     results = [
         (name, result(tmp_path / name, [row(f"q{i}", verdict) for i, verdict in enumerate(own)]))
@@ -232,7 +234,7 @@ def test_hostile_texts_are_shown_and_do_nothing(browser: Chromium, tmp_path: Pat
 
 
 @pytest.mark.parametrize("width", [360, 1280])
-def test_nothing_sticks_out_of_the_page(browser: Chromium, two_page: Path, width: int) -> None:
+def test_nothing_overflows_the_page(browser: Chromium, two_page: Path, width: int) -> None:
     browser.resize(width, 800)
     browser.open(two_page)
     assert browser.run("document.documentElement.scrollWidth") <= width
@@ -249,7 +251,7 @@ def test_colours_follow_the_readers_scheme(browser: Chromium, two_page: Path) ->
     assert colours == ["rgb(253, 253, 251)", "rgb(22, 24, 27)"]
 
 
-def test_three_thousand_answers_are_filtered_at_once(browser: Chromium, tmp_path: Path) -> None:
+def test_three_thousand_responses_are_filtered_at_once(browser: Chromium, tmp_path: Path) -> None:
     rows = [row(f"q{i}", WRONG if i % 3 else RIGHT, text="word " * 300) for i in range(3040)]
     page = write_page(tmp_path / "page.html", [("model", result(tmp_path / "run", rows))])
     started = time.monotonic()

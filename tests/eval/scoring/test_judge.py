@@ -27,7 +27,7 @@ from eval.scoring.judge import (
     read_judgement,
 )
 from rewards import Status, Verdict
-from tests.fakes.chat_server import HttpReply, Stub, said, stub_server
+from tests.fakes.chat_server import HttpReply, Stub, chat_reply, stub_server
 
 EXAMPLE = Example("1", "How long is AB?", "7 cm")
 RESPONSE = Response("1", "It is seven centimetres.", extraction="seven centimetres")
@@ -93,7 +93,7 @@ def test_an_empty_response_needs_no_judge() -> None:
     assert (verdict.score, verdict.status) == (0.0, Status.NO_ANSWER)
 
 
-def test_another_option_is_for_the_judge_to_refuse() -> None:
+def test_another_option_is_left_to_the_judge() -> None:
     example = Example("1", "Which?", "B", choices=("red", "green"))
     verdict = judge_response(example, Response("1", r"\boxed{A}"), lambda prompt: WRONG)
     assert (verdict.score, verdict.extracted) == (0.0, "A")
@@ -179,9 +179,9 @@ def test_a_response_cannot_leave_its_quotes() -> None:
         (HttpReply({"choices": []}), "not a chat completion"),
         (HttpReply({}, delay=0.3), "no response within"),
         (HttpReply(hang_up=True), "no connection"),
-        (said(None), "reply was empty"),
-        (said("", "length"), "token limit"),
-        (said('{"verdict', "length"), "cut off"),
+        (chat_reply(None), "reply was empty"),
+        (chat_reply("", "length"), "token limit"),
+        (chat_reply('{"verdict', "length"), "cut off"),
     ],
 )
 def test_a_failed_judgement_is_not_judged_and_never_wrong(answer: HttpReply, why: str) -> None:
@@ -192,12 +192,12 @@ def test_a_failed_judgement_is_not_judged_and_never_wrong(answer: HttpReply, why
 
 
 def test_a_cut_off_reply_with_a_verdict_counts() -> None:
-    with stub_server(said('{"verdict": "correct", "reason": "because', "length")) as stub:
+    with stub_server(chat_reply('{"verdict": "correct", "reason": "because', "length")) as stub:
         assert by_judge(judge_of(stub)).score == 1.0
 
 
-def test_the_judge_is_asked_as_deterministically_as_it_can_be() -> None:
-    with stub_server(said(CORRECT)) as stub:
+def test_the_judge_is_called_as_deterministically_as_possible() -> None:
+    with stub_server(chat_reply(CORRECT)) as stub:
         by_judge(judge_of(stub))
     assert stub.asked[0]["temperature"] == 0
 
@@ -210,7 +210,7 @@ def test_a_judge_that_keeps_failing_is_abandoned() -> None:
     assert "abandoned" in reasons[-1]
 
 
-def test_failures_that_are_the_prompts_own_do_not_count_towards_giving_up() -> None:
+def test_failures_due_to_the_prompt_do_not_count_towards_abandoning_the_judge() -> None:
     with stub_server(HttpReply({}, 400)) as stub:
         judge = judge_of(stub)
         for _ in range(12):
@@ -220,7 +220,7 @@ def test_failures_that_are_the_prompts_own_do_not_count_towards_giving_up() -> N
 
 def test_a_success_resets_the_count_of_failures() -> None:
     failure = HttpReply({}, 500)
-    with stub_server(*[failure] * 7, said(CORRECT), *[failure] * 7, said(CORRECT)) as stub:
+    with stub_server(*[failure] * 7, chat_reply(CORRECT), *[failure] * 7, chat_reply(CORRECT)) as stub:
         judge = judge_of(stub)
         assert [by_judge(judge).score for _ in range(16)] == [*[None] * 7, 1.0, *[None] * 7, 1.0]
 
@@ -232,8 +232,8 @@ def test_a_wrong_key_is_used_once() -> None:
     assert len(stub.asked) == 1
 
 
-def test_a_rerun_asks_nothing(tmp_path: Path) -> None:
-    with stub_server(said(CORRECT)) as stub:
+def test_a_rerun_sends_no_request(tmp_path: Path) -> None:
+    with stub_server(chat_reply(CORRECT)) as stub:
         for _ in range(2):
             with GenerationCache(tmp_path / "judgements.jsonl") as cache:
                 judge = judge_of(stub, cache)
@@ -241,15 +241,15 @@ def test_a_rerun_asks_nothing(tmp_path: Path) -> None:
     assert (judge.asked, judge.cached, len(stub.asked)) == (0, 1, 1)
 
 
-def test_another_model_is_asked_again(tmp_path: Path) -> None:
-    with stub_server(said(CORRECT)) as stub, GenerationCache(tmp_path / "judgements.jsonl") as cache:
+def test_another_model_generates_again(tmp_path: Path) -> None:
+    with stub_server(chat_reply(CORRECT)) as stub, GenerationCache(tmp_path / "judgements.jsonl") as cache:
         by_judge(judge_of(stub, cache))
         by_judge(Judge(Endpoint(stub.url, "other"), cache=cache))
     assert [body["model"] for body in stub.asked] == ["tiny", "other"]
 
 
-def test_a_failure_is_not_remembered(tmp_path: Path) -> None:
-    script = (HttpReply({}, 500), said(None), said(CORRECT))
+def test_a_failure_is_not_cached(tmp_path: Path) -> None:
+    script = (HttpReply({}, 500), chat_reply(None), chat_reply(CORRECT))
     with stub_server(*script) as stub, GenerationCache(tmp_path / "judgements.jsonl") as cache:
         judge = judge_of(stub, cache)
         assert [by_judge(judge).score for _ in range(3)] == [None, None, 1.0]
@@ -257,7 +257,7 @@ def test_a_failure_is_not_remembered(tmp_path: Path) -> None:
 
 def test_many_threads_share_judge_and_cache(tmp_path: Path) -> None:
     with (
-        stub_server(by_prompt=lambda prompt: said(f"reply to {prompt}")) as stub,
+        stub_server(by_prompt=lambda prompt: chat_reply(f"reply to {prompt}")) as stub,
         GenerationCache(tmp_path / "judgements.jsonl") as cache,
         ThreadPoolExecutor(8) as threads,
     ):
@@ -267,7 +267,7 @@ def test_many_threads_share_judge_and_cache(tmp_path: Path) -> None:
     assert len(stub.asked) == 60
 
 
-def test_an_estimate_counts_what_will_be_asked_and_what_it_costs() -> None:
+def test_an_estimate_counts_the_requests_and_their_cost() -> None:
     shortcut = Response("1", "…", extraction="7 cm")
     found = estimate(
         judge_response,
@@ -292,8 +292,8 @@ def test_an_estimate_without_prices_has_no_cost() -> None:
     assert "price not given" in str(found)
 
 
-def test_an_estimate_of_what_is_known_asks_for_nothing(tmp_path: Path) -> None:
-    script = (said("It is hard to say."), said(CORRECT))
+def test_an_estimate_of_cached_replies_counts_no_request(tmp_path: Path) -> None:
+    script = (chat_reply("It is hard to say."), chat_reply(CORRECT))
     with stub_server(*script) as stub, GenerationCache(tmp_path / "judgements.jsonl") as cache:
         judge = judge_of(stub, cache)
         by_judge(judge)

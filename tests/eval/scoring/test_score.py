@@ -62,7 +62,7 @@ def test_a_scorer_that_fails_on_a_row_gives_no_score_and_a_reason() -> None:
     assert rows[0].verdict.reason == "ZeroDivisionError: division by zero"
 
 
-def test_a_rule_may_return_a_mere_number() -> None:
+def test_a_rule_may_return_a_plain_number() -> None:
     (row,) = scored({"a": "4"}, [example("a")], benchmark=sums(official=lambda one, response: 0.5))
     assert (row.verdict.score, row.verdict.status) == (0.5, Status.PARTIAL)
 
@@ -94,9 +94,9 @@ def test_a_judge_that_does_not_reply_has_not_judged() -> None:
 
 
 def test_progress_is_reported_after_every_row() -> None:
-    told: list[tuple[int, int]] = []
-    scored({"a": "4", "b": "5"}, TWO, progress=lambda done, total: told.append((done, total)))
-    assert told == [(1, 2), (2, 2)]
+    reported: list[tuple[int, int]] = []
+    scored({"a": "4", "b": "5"}, TWO, progress=lambda done, total: reported.append((done, total)))
+    assert reported == [(1, 2), (2, 2)]
 
 
 def test_responses_to_other_questions_are_named_once_and_ignored() -> None:
@@ -115,7 +115,7 @@ def test_responses_to_other_questions_are_named_once_and_ignored() -> None:
         (TWO, [], "none of the 0 responses"),
     ],
 )
-def test_answers_and_questions_that_do_not_fit_are_refused(
+def test_responses_and_questions_that_do_not_match_are_refused(
     examples: list[Example], responses: list[Response], says: str
 ) -> None:
     with pytest.raises(DataError, match=says):
@@ -130,6 +130,6 @@ def test_answers_and_questions_that_do_not_fit_are_refused(
         (["judge"], "give --judge-url and --judge-model"),
     ],
 )
-def test_an_unknown_protocol_or_a_judge_that_is_not_there_is_refused(protocols: list[str], says: str) -> None:
+def test_an_unknown_protocol_or_a_missing_judge_is_refused(protocols: list[str], says: str) -> None:
     with pytest.raises(UserError, match=says):
         scored({"a": "4"}, TWO, protocols=protocols)

@@ -77,7 +77,7 @@ def test_right_answers_are_one_however_they_are_written() -> None:
     ("answers", "scores", "majority"),
     [(["4", "5", "6"], [0, 0, 0], 0), (["4", "5", "4"], [1, 1, 0], 1), (["4", "4.0"], [1, 1], 1)],
 )
-def test_answers_are_not_compared_where_that_cannot_decide(
+def test_answers_are_not_compared_where_the_result_does_not_matter(
     answers: list[str], scores: list[float], majority: float
 ) -> None:
     assert maj_at_k(answers, scores, never) == majority
@@ -119,7 +119,7 @@ def test_mcnemars_p_is_that_of_fair_coins(gained: int, lost: int, p: float) -> N
     assert mcnemar_p(lost, gained) == mcnemar_p(gained, lost)
 
 
-def test_one_answer_to_each_question_has_wilsons_interval() -> None:
+def test_one_response_to_each_question_has_wilsons_interval() -> None:
     scores = {str(i): [float(i < 3)] for i in range(10)}
     assert clustered_interval(scores) == pytest.approx(wilson_interval(3, 10), rel=1e-9)
 

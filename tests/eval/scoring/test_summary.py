@@ -18,7 +18,7 @@ from tests.fakes.scoring import example, scored, sums
 FOUR = [example("a", level=1), example("b", level=10), example("c", level=2), example("d", level=2)]
 
 
-def test_overall_and_groups_count_right_answers_with_their_interval() -> None:
+def test_overall_and_groups_count_right_responses_with_their_interval() -> None:
     summary = summarise(sums(), scored({"a": "4", "b": "4", "c": "5", "d": "4"}, FOUR))
     assert summary["overall"] == {
         "correct": 3,
@@ -69,7 +69,7 @@ def test_rows_without_a_score_leave_the_accuracy_and_are_flagged_with_the_reason
     assert "2 times unparsable_gold: the question has no gold answer" in flag
 
 
-def test_missing_answers_are_counted_flagged_and_not_called_unparsed() -> None:
+def test_missing_responses_are_counted_flagged_and_not_called_unparsed() -> None:
     summary = summarise(sums(), scored({"a": "4"}, FOUR))
     assert (summary["overall"]["correct"], summary["overall"]["total"]) == (1, 4)
     assert summary["missing"] == {"count": 3, "share": 0.75}
@@ -77,7 +77,7 @@ def test_missing_answers_are_counted_flagged_and_not_called_unparsed() -> None:
     assert summary["flags"] == ["3 of 4 responses are missing and count as wrong"]
 
 
-def test_answers_without_an_extracted_one_are_unparsed_and_flagged_if_many() -> None:
+def test_responses_without_an_extracted_answer_are_unparsed_and_flagged_if_many() -> None:
     summary = summarise(sums(), scored({"a": "", "b": "4", "c": "4", "d": "4"}, FOUR))
     assert summary["unparsed"] == {"count": 1, "share": 0.25}
     assert summary["flags"] == ["official could extract no answer from 25.0% of the responses"]
@@ -103,12 +103,12 @@ def test_a_truncated_result_is_flagged(cut: int, flags: list[str]) -> None:
     assert truncated(cut, 100 - cut)["flags"] == flags
 
 
-def test_truncation_is_a_share_of_where_it_is_known_and_unknown_where_it_is_not() -> None:
+def test_truncation_is_a_share_of_the_known_ones_and_otherwise_unknown() -> None:
     assert truncated(1, 3, 4)["truncated"] == {"count": 1, "share": 0.25}
     assert truncated(0, 0, 4)["truncated"] is None
 
 
-def test_one_answer_to_each_question_has_no_numbers_of_samples() -> None:
+def test_one_response_to_each_question_has_no_numbers_of_samples() -> None:
     assert summarise(sums(), scored({"a": "4"}, FOUR[:1]))["samples"] is None
 
 
@@ -144,7 +144,7 @@ def count_right(rows: Sequence[tuple[Example, Verdict]]) -> Mapping[str, Any]:
     return {"right": right, "none": None, "by": {"asked": len(rows)}}
 
 
-def test_a_benchmarks_own_numbers_are_there_for_each_protocol() -> None:
+def test_a_benchmarks_own_numbers_exist_for_each_protocol() -> None:
     rows = scored({"a": r"\boxed{4.0}", "b": "4"}, FOUR[:2], protocols=["official", "verifier"])
     summary = summarise(sums(metrics=count_right), rows)
     assert summary["metrics"] == {"right": 1, "none": None, "by": {"asked": 2}}

@@ -111,5 +111,5 @@ def test_an_option_out_of_its_range_is_refused_before_training(rule: str, option
         get_rule(rule, {**needed, **options})
 
 
-def test_words_are_cut_at_punctuation_and_chinese_at_each_sign() -> None:
+def test_words_are_split_at_punctuation_and_chinese_at_each_character() -> None:
     assert words("The cat’s 3.5 m, 两只Cats") == ["the", "cat’s", "3.5", "m", "两", "只", "cats"]

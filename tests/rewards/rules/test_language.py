@@ -11,7 +11,7 @@ NONE = Example("")
 
 
 def test_the_share_of_words_in_the_expected_script_is_the_score() -> None:
-    # Three Chinese signs and one Latin word.
+    # Three Chinese characters and one Latin word.
     verdict = get_rule("language", {"expected": "chinese"})("答案是 seven", NONE)
     assert (verdict.score, verdict.reason) == (0.75, "75.0% of 4 words are Chinese")
 

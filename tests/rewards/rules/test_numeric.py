@@ -55,7 +55,7 @@ def test_percent_is_read_either_way(answer: str, gold: str) -> None:
     assert get_rule("numeric")(answer, Example(gold)).score == 1.0
 
 
-def test_words_around_the_only_number_are_ignored_but_not_two_numbers() -> None:
+def test_words_around_the_only_number_are_ignored_and_two_numbers_are_not() -> None:
     rule = get_rule("numeric", {"absolute": 0.1})
     assert rule("<answer>about 3.2, I would say</answer>", Example("3.25")).score == 1.0
     verdict = rule("<answer>3.2 or 4</answer>", Example("3.2"))

@@ -158,7 +158,7 @@ def test_no_worker_outlives_a_parent_that_ends() -> None:
     assert _gone(pids, within=2)
 
 
-def test_a_fork_while_another_thread_asks_never_stops_the_child() -> None:
+def test_a_fork_while_another_thread_sends_a_request_never_blocks_the_child() -> None:
     asking = threading.Thread(target=lambda: [shared_pool().equal(*EASY, 5.0) for _ in range(200)])
     shared_pool().equal(*EASY, 5.0)
     asking.start()
