@@ -8,32 +8,9 @@ import pytest
 from data import DataError
 from eval.benchmark import DataSource, Response
 from eval.benchmarks import k12
-from eval.benchmarks.mmk12 import benchmark
 from tests.paths import DATASETS
 
 K12 = DATASETS / "k12"
-ROWS = [
-    {
-        "id": "m1",
-        "question": "In triangle A, what is x? ( )\nA. 3\nB. 4 cm\nC. 5\nD. 6",
-        "answer": "B",
-        "subject": "math",
-        "image": "images/m1.png",
-    },
-    {
-        "id": "p1",
-        "question": "Which lamp is lit? A: the first; B: both; C: none",
-        "answer": "C",
-        "subject": "physics",
-        "image": "images/p1.png",
-    },
-]
-
-
-@pytest.fixture
-def examples(tmp_path):
-    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    return benchmark.load(DataSource(str(tmp_path)))
 
 
 def test_k12_requires_a_path():

@@ -6,59 +6,16 @@ import base64
 import hashlib
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from eval.report import write_page
 from eval.report.page import between, points
 from mm_cpgd.errors import UserError
-from tests.fakes.results import NOTHING, RIGHT, WRONG, mixed, result, row
+from tests.fakes.results import NOTHING, RIGHT, WRONG, Page, mixed, page, result, row
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)><!-- ]]> \"' \x00\u202eabc\udc80"
-
-
-class Page(HTMLParser):
-    """Parsed page: tags, attributes, visible text, and the contents of its scripts."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str, str | None]] = []
-        self.scripts: dict[str, str] = {}
-        self.text = ""
-        self._inside: str | None = None
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += [(tag, name, value) for name, value in attrs]
-        self.text += " " * (tag in ("td", "th", "br"))
-        self._inside = (dict(attrs).get("id") or "code") if tag == "script" else None
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = None
-
-    def handle_data(self, data: str) -> None:
-        if self._inside:
-            self.scripts[self._inside] = self.scripts.get(self._inside, "") + data
-        else:
-            self.text += data
-
-    @property
-    def sets(self) -> list[dict[str, Any]]:
-        return json.loads(self.scripts["answers-data"])
-
-    @property
-    def images(self) -> list[str]:
-        return json.loads(self.scripts["images-data"])
-
-
-def page(tmp_path: Path, *folders: Path, **options: Any) -> Page:
-    labelled = [(folder.name, folder) for folder in folders]
-    return Page(write_page(tmp_path / "page.html", labelled, **options).read_text(encoding="utf-8"))
 
 
 def words(text: str) -> str:
