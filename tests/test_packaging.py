@@ -122,7 +122,7 @@ def test_a_package_overwritten_by_another_distribution_is_one_message(
     ours = file.read_text()
     try:
         file.write_text('"""Data tools of somebody else."""\n')
-        command = [*launchers(python)[name], "algorithms", "list"]
+        command = [*launchers(python)[name], "rewards", "list"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=ENVIRONMENT)
     finally:
         file.write_text(ours)

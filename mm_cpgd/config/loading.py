@@ -93,7 +93,9 @@ def find_config(path: Path) -> Path:
         return shipped
     if path.is_dir():
         raise UserError(f"{path} is a folder, not a config file; name a .yaml file in it")
-    _refuse_former_name(path)
+    if recipe := _former_recipe(path):
+        name = f"quickstart_{recipe}"
+        raise UserError(f"config {name} was removed; use: quickstart algorithm.recipe={recipe} name={name}")
     names = shipped_configs()
     near = closest(path.name.removesuffix(".yaml"), names)
     hint = f" Did you mean {near}?" if near else ""
@@ -103,12 +105,12 @@ def find_config(path: Path) -> Path:
     )
 
 
-def _refuse_former_name(path: Path) -> None:
-    """Raise ``UserError`` for ``quickstart_RECIPE``, a shipped config of earlier versions."""
+def _former_recipe(path: Path) -> str | None:
+    """Return the recipe of ``quickstart_RECIPE``, a shipped config of earlier versions; None for others."""
     name = path.name.removesuffix(".yaml")
     recipe = name.removeprefix("quickstart_")
-    if path.parent.name in ("", "configs") and name != recipe and recipe in recipe_names():
-        raise UserError(f"config {name} was removed; use: quickstart algorithm.recipe={recipe} name={name}")
+    is_former = path.parent.name in ("", "configs") and name != recipe and recipe in recipe_names()
+    return recipe if is_former else None
 
 
 def _read_chain(file: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
@@ -126,6 +128,11 @@ def _read_chain(file: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
         raise UserError(f"{file}: extends: {shorten(base)} is not allowed; should be one file name")
     parent = file.parent / Path(base).expanduser()
     if not parent.is_file():
+        if recipe := _former_recipe(Path(base)):
+            raise UserError(
+                f"{file}: extends: {base} was removed; extend quickstart.yaml and write algorithm: "
+                f"{{recipe: {recipe}}}"
+            )
         raise UserError(f"{file}: extends: {base}: there is no file {parent.resolve()}; check the path")
     return _merge(_read_chain(parent, (*chain, resolved)), data)
 

@@ -181,3 +181,13 @@ def test_the_published_setting_is_the_published_one() -> None:
     assert {rule.rule: rule.weight for rule in config.rewards} == {"accuracy": 1.0, "format": 0.5}
     (selection,) = config.algorithm.selection
     assert (selection.name, selection.options) == ("accuracy_filter", {"low": 0.1, "high": 0.9})
+
+
+@pytest.mark.parametrize("path", ["quickstart_grpo.yaml", "../configs/quickstart_grpo.yaml"])
+def test_extending_a_former_quickstart_config_reports_what_replaces_it(tmp_path: Path, path: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"extends: {path}\n")
+    with pytest.raises(
+        UserError, match=r"was removed; extend quickstart\.yaml and write algorithm: {recipe: grpo}"
+    ):
+        load_config(file)
