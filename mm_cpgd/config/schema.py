@@ -107,11 +107,18 @@ class RolloutConfig(Section):
     prompts: PositiveInt = Field(32, description="P: prompts per iteration, over all processes")
     completions: PositiveInt = Field(8, description="G: completions per prompt")
     max_new_tokens: PositiveInt = Field(1024, description="largest length of a completion")
-    temperature: PositiveFloat = 1.0
+    temperature: PositiveFloat = Field(
+        1.0, description="divides the logits, in sampling and in all log-probabilities that are trained on"
+    )
     top_p: float = Field(1.0, gt=0, le=1, description="smallest set of tokens with this probability; 1: all")
     top_k: NonNegativeInt = Field(0, description="this many most likely tokens; 0: all")
     min_p: float = Field(
         0.0, ge=0, lt=1, description="tokens with at least this share of the largest probability"
+    )
+    cuts: Literal["renormalise", "reweight"] = Field(
+        "renormalise",
+        description="with top_p, top_k, min_p: train on probabilities over the kept tokens; or on those over "
+        "all tokens, each token's advantage weighted by π_old / π_sampled",
     )
     batch_prompts: PositiveInt = Field(32, description="prompts decoded together, per process")
     shared_prefix: bool = Field(

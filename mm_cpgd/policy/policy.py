@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from mm_cpgd.policy.batch import EncodedPrompt, collate_rows
+from mm_cpgd.policy.distribution import KeptTokens, Sampling, kept_of, sampling_logits
 from mm_cpgd.policy.families import base_model, control_token_ids
-from mm_cpgd.policy.logprobs import token_logprobs
+from mm_cpgd.policy.logprobs import allowed_logits, token_logprobs
 from mm_cpgd.policy.lora import merged_weights
 from mm_cpgd.policy.prompts import PromptEncoder
 from mm_cpgd.policy.shared_prefix.forward import hidden_states
@@ -57,6 +58,7 @@ class Policy(nn.Module):
         # Not registered with nn.Module: adapter and reference do not add parameters to this module.
         self.__dict__["adapter"] = adapter
         self.__dict__["reference"] = None
+        self._unused_ids: set[int] | None = None
 
     @property
     def tokenizer(self) -> Any:
@@ -83,8 +85,15 @@ class Policy(nn.Module):
 
     @property
     def forbidden_ids(self) -> list[int]:
-        """Tokens that must never be sampled: image and video tokens."""
-        return sorted(control_token_ids(self.model) - set(self.end_ids))
+        """Tokens of probability 0: image and video tokens, and rows of the head that no token has.
+
+        Published models have more rows in the head than their tokenizer has tokens (Qwen2.5-VL-7B: 152,064
+        and 151,665); what such a row stands for cannot be decoded.
+        """
+        if self._unused_ids is None:
+            known = set(self.tokenizer.get_vocab().values())
+            self._unused_ids = set(range(self._head_rows())) - known
+        return sorted((control_token_ids(self.model) | self._unused_ids) - set(self.end_ids))
 
     def forward(
         self,
@@ -92,8 +101,10 @@ class Policy(nn.Module):
         completions: Tensor,
         mask: Tensor,
         entropy_gradient: bool = False,
+        temperature: float = 1.0,
+        kept: KeptTokens | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Compute log π and entropy of completion tokens.
+        """Compute log π and entropy of completion tokens, in the distribution that they were sampled from.
 
         Args:
             prompts: n prompts, one per row; rows with the same object share its forward pass if the family
@@ -101,27 +112,72 @@ class Policy(nn.Module):
             completions: (n, T) token ids.
             mask: (n, T) True where a token is the completion's own.
             entropy_gradient: whether the entropy carries a gradient.
+            temperature: of sampling; the logits are divided by it.
+            kept: the tokens that the sampler's cuts left, over which π is normalised; None: all but the
+                forbidden ones.
 
         Returns:
             log-probabilities (n, T) and entropies in nats (n, T); 0 where the mask is False.
         """
-        hidden_states_of = self._packed_states if self.shared_prefix else self._padded_states
-        hidden, rows, columns = hidden_states_of(prompts, completions, mask)
+        hidden, rows, columns = self._hidden_states(prompts, completions, mask)
         values, entropies = token_logprobs(
             hidden,
             self.model.get_output_embeddings(),
             completions[rows, columns].to(self.device),
             chunk=self.logprob_chunk,
             entropy_gradient=entropy_gradient,
+            temperature=temperature,
+            forbidden=torch.tensor(self.forbidden_ids, dtype=torch.long, device=self.device),
+            kept=None if kept is None else _to_device(kept.at(rows, columns), self.device),
         )
         zeros = torch.zeros(mask.shape, dtype=values.dtype, device=self.device)
         indices = (rows.to(self.device), columns.to(self.device))
         return zeros.index_put(indices, values), zeros.index_put(indices, entropies)
 
-    def _packed_states(
+    @torch.no_grad()
+    def kept_tokens(
+        self, prompts: Sequence[EncodedPrompt], completions: Tensor, mask: Tensor, sampling: Sampling
+    ) -> KeptTokens:
+        """Compute which tokens the cuts leave at each position, for engines that do not report them.
+
+        A completion's own token is always kept: the engine rounds differently, and has drawn it.
+
+        Args:
+            prompts: n prompts, as for ``forward``.
+            completions: (n, T) token ids.
+            mask: (n, T) True where a token is the completion's own.
+            sampling: its temperature and cuts.
+        """
+        hidden, rows, columns = self._hidden_states(prompts, completions, mask)
+        head = self.model.get_output_embeddings()
+        tokens = completions[rows, columns].to(self.device).unsqueeze(1)
+        forbidden = torch.tensor(self.forbidden_ids, dtype=torch.long, device=self.device)
+        found = []
+        for states, own in zip(
+            hidden.split(self.logprob_chunk), tokens.split(self.logprob_chunk), strict=True
+        ):
+            logits = sampling_logits(allowed_logits(head(states).float(), forbidden=forbidden), sampling)
+            found.append(kept_of(logits.scatter(1, own, 0.0)))
+        counts, ids = (torch.cat(values).cpu() for values in zip(*found, strict=True))
+        return KeptTokens.at_positions(mask.shape, rows.cpu(), columns.cpu(), counts, ids)
+
+    def _hidden_states(
         self, prompts: Sequence[EncodedPrompt], completions: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the hidden states (Y, H) that predict the tokens at rows (Y,) and columns (Y,)."""
+        if self.shared_prefix:
+            return self._packed_states(prompts, completions, mask)
+        return self._padded_states(prompts, completions, mask)
+
+    def _head_rows(self) -> int:
+        head = self.model.get_output_embeddings()
+        rows = getattr(head, "out_features", None)
+        return int(rows if rows is not None else self.model.config.get_text_config().vocab_size)
+
+    def _packed_states(
+        self, prompts: Sequence[EncodedPrompt], completions: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return them from one sequence in which rows with the same prompt share it."""
         unique, prompt_of = unique_prompts(prompts)
         batch = pack(unique, prompt_of, completions, mask)
         hidden = hidden_states(self.model, self.vision_cache, unique, batch)
@@ -130,7 +186,7 @@ class Policy(nn.Module):
     def _padded_states(
         self, prompts: Sequence[EncodedPrompt], completions: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the same from a padded batch in which each row contains its prompt; for any family."""
+        """Return them from a padded batch in which each row contains its prompt; for any family."""
         lengths = mask.sum(1).tolist()
         own = [row[:length] for row, length in zip(completions, lengths, strict=True)]
         batch = _to(collate_rows(prompts, own, self.pad_id), self.device)
@@ -173,6 +229,10 @@ class Policy(nn.Module):
         weights = None if self.adapter is None else merged_weights(self.model)
         self.model.save_pretrained(folder, state_dict=weights)
         self.processor.save_pretrained(folder)
+
+
+def _to_device(values: tuple[Tensor, Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+    return values[0].to(device), values[1].to(device)
 
 
 def _to(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:

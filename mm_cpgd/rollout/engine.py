@@ -1,4 +1,4 @@
-"""Interface of the rollout engines: sampling options, completions, groups."""
+"""Interface of the rollout engines: completions, groups."""
 
 from __future__ import annotations
 
@@ -8,19 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
+from mm_cpgd.policy.distribution import KeptTokens, Sampling
+
 if TYPE_CHECKING:
     from mm_cpgd.policy import EncodedPrompt, Policy
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Sampling options; temperature 0 means greedy decoding."""
-
-    max_new_tokens: int
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -29,15 +20,19 @@ class Completion:
 
     Attributes:
         tokens: (T_i,) ids, the end token included if there is one.
-        logprobs: (T_i,) log-probabilities under the sampling policy, at temperature 1.
+        logprobs: (T_i,) log-probabilities in the distribution that they were drawn from: at the sampling
+            temperature, over the tokens that the cuts left; greedy decoding: at temperature 1, over all.
         text: the decoded tokens, without control tokens.
         finished: False if the length limit was reached before an end token.
+        kept: the tokens that the cuts left at each position; None: there were no cuts, or the engine does not
+            report them.
     """
 
     tokens: Tensor
     logprobs: Tensor
     text: str
     finished: bool
+    kept: KeptTokens | None = None
 
 
 # G completions of one prompt.

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from mm_cpgd.policy.batch import EncodedPrompt
+from mm_cpgd.policy.distribution import KeptTokens, Sampling, kept_of, sampling_logits
 from mm_cpgd.policy.policy import Policy
 from mm_cpgd.rollout.decoding import prefill
-from mm_cpgd.rollout.engine import Completion, Group, Sampling
+from mm_cpgd.rollout.engine import Completion, Group
 
 # Largest share of finished completions in the decoded batch; above it they are removed.
 MAX_FINISHED_SHARE = 1 / 8
@@ -62,13 +63,17 @@ class LocalEngine:
         logprobs = torch.zeros(count, sampling.max_new_tokens, device=device)
         lengths = torch.zeros(count, dtype=torch.long, device=device)
         finished = torch.zeros(count, dtype=torch.bool, device=device)
+        kept = _KeptRecorder() if sampling.has_cuts else None
         decoder = prefill(policy, prompts, copies, sampling.max_new_tokens)
         rows = torch.arange(count, device=device)  # rows in the decoded batch
         for step in range(sampling.max_new_tokens):
-            logits = decoder.logits.float()
-            token = draw(logits.index_fill(-1, forbidden, -torch.inf), uniforms[rows, step], sampling)
+            logits = decoder.logits.float().index_fill(-1, forbidden, -torch.inf)
+            logits = sampling_logits(logits, sampling)
+            token = draw(logits, uniforms[rows, step], greedy=sampling.temperature == 0)
             tokens[rows, step] = token
             logprobs[rows, step] = logits.log_softmax(-1).gather(-1, token.unsqueeze(-1)).squeeze(-1)
+            if kept:
+                kept.add(rows, logits)
             lengths[rows] += ~finished[rows]
             finished[rows] |= torch.isin(token, ends)
             running = (~finished[rows]).nonzero().squeeze(1)
@@ -78,18 +83,36 @@ class LocalEngine:
                 decoder.keep(running)
                 rows, token = rows[running], token[running]
             decoder.advance(token)
-        return self._groups(tokens, logprobs, lengths, finished, copies)
+        return self._groups(
+            tokens, logprobs, lengths, finished, copies, kept.rows(lengths.tolist()) if kept else None
+        )
 
     def _groups(
-        self, tokens: Tensor, logprobs: Tensor, lengths: Tensor, finished: Tensor, copies: int
+        self,
+        tokens: Tensor,
+        logprobs: Tensor,
+        lengths: Tensor,
+        finished: Tensor,
+        copies: int,
+        kept: list[KeptTokens] | None,
     ) -> list[Group]:
         sizes = lengths.tolist()
+        kept_of_rows: Sequence[KeptTokens | None] = kept or [None] * len(sizes)
         # As lists: for a tiny model, decoding tensors to text takes longer than sampling.
         own = [row[:length] for row, length in zip(tokens.tolist(), sizes, strict=True)]
         texts = self.policy.tokenizer.batch_decode(own, skip_special_tokens=True)
-        rows = zip(tokens.cpu(), logprobs.cpu(), sizes, texts, finished.tolist(), strict=True)
+        rows = zip(
+            tokens.cpu(),
+            logprobs.cpu(),
+            sizes,
+            texts,
+            finished.tolist(),
+            kept_of_rows,
+            strict=True,
+        )
         completions = [
-            Completion(row[:length], values[:length], text, done) for row, values, length, text, done in rows
+            Completion(row[:length], values[:length], text, done, own)
+            for row, values, length, text, done, own in rows
         ]
         return [completions[i : i + copies] for i in range(0, len(completions), copies)]
 
@@ -113,41 +136,42 @@ def _uniforms(seeds: Sequence[Sequence[int]], count: int) -> Tensor:
     return torch.stack(rows)
 
 
-def draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
+def draw(logits: Tensor, uniforms: Tensor, *, greedy: bool = False) -> Tensor:
     """Sample by inverting the cumulative distribution, so that a row's uniform number determines its token.
 
     Args:
-        logits: (N, V) float32; forbidden tokens already set to -inf.
+        logits: (N, V) float32, as returned by ``sampling_logits``.
         uniforms: (N,) in [0, 1).
-        sampling: applied in the order temperature, top-k, top-p, min-p, each on the probabilities that the
-            previous one left. Top-k keeps all tokens that tie with the k-th; top-p keeps the token that
-            crosses the threshold; min-p is relative to the most probable token.
+        greedy: take the most probable token instead.
 
     Returns:
         (N,) token ids.
     """
-    if sampling.temperature == 0:
+    if greedy:
         return logits.argmax(-1)
-    probabilities = _truncate((logits / sampling.temperature).softmax(-1), sampling)
     # In float64: over 150,000 tokens a float32 sum is inaccurate, and u · total could round up to total.
-    cumulative = probabilities.cumsum(-1, dtype=torch.float64)
+    cumulative = logits.softmax(-1).cumsum(-1, dtype=torch.float64)
     targets = uniforms.unsqueeze(-1) * cumulative[:, -1:]
     tokens = torch.searchsorted(cumulative, targets, right=True).squeeze(-1)
     # Only non-finite logits lead past the end; the caller finds them in the log-probabilities.
     return tokens.clamp(max=logits.shape[-1] - 1)
 
 
-def _truncate(probabilities: Tensor, sampling: Sampling) -> Tensor:
-    """Set the probabilities excluded by top-k, top-p and min-p to zero; the result is not normalised."""
-    if sampling.top_k:
-        kth = probabilities.topk(min(sampling.top_k, probabilities.shape[-1])).values[:, -1:]
-        probabilities = probabilities.where(probabilities >= kth, 0.0)
-    if sampling.top_p < 1:
-        ordered, index = probabilities.sort(descending=True)
-        before = ordered.cumsum(-1) - ordered
-        outside = before >= sampling.top_p * ordered.sum(-1, keepdim=True)
-        probabilities = probabilities.masked_fill(torch.zeros_like(outside).scatter(-1, index, outside), 0.0)
-    if sampling.min_p:
-        floor = sampling.min_p * probabilities.amax(-1, keepdim=True)
-        probabilities = probabilities.where(probabilities >= floor, 0.0)
-    return probabilities
+class _KeptRecorder:
+    """Tokens that the cuts leave at each step of decoding."""
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def add(self, rows: Tensor, logits: Tensor) -> None:
+        """Record a step of these rows (n,) with their ``sampling_logits`` (n, V)."""
+        self._steps.append((rows, *kept_of(logits)))
+
+    def rows(self, lengths: Sequence[int]) -> list[KeptTokens]:
+        """Return the kept tokens of each row, without the steps after its end."""
+        columns = [torch.full_like(rows, step) for step, (rows, _, _) in enumerate(self._steps)]
+        rows, counts, ids = (torch.cat(values).cpu() for values in zip(*self._steps, strict=True))
+        everything = KeptTokens.at_positions(
+            (len(lengths), len(self._steps)), rows, torch.cat(columns).cpu(), counts, ids
+        )
+        return [everything.select(torch.tensor([row]), length) for row, length in enumerate(lengths)]

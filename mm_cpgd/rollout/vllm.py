@@ -15,9 +15,10 @@ from torch import Tensor
 
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy.batch import EncodedPrompt
+from mm_cpgd.policy.distribution import Sampling
 from mm_cpgd.policy.lora import merged_weights
 from mm_cpgd.policy.policy import Policy
-from mm_cpgd.rollout.engine import Completion, Group, Sampling
+from mm_cpgd.rollout.engine import Completion, Group
 
 if TYPE_CHECKING:
     from mm_cpgd.policy import Policy
@@ -34,8 +35,8 @@ class VllmCompletion:
     Attributes:
         prompt_ids: the prompt as vLLM tokenized it, image tokens included.
         token_ids: tokens of the completion, the end token included.
-        logprobs: log-probabilities of these tokens at temperature 1, before top-k, top-p, min-p and biases
-            (vLLM's ``raw_logprobs``).
+        logprobs: log-probabilities of these tokens in the distribution that they were drawn from: after
+            biases, temperature, top-k, top-p and min-p (vLLM's ``processed_logprobs``).
     """
 
     prompt_ids: Sequence[int]

@@ -99,6 +99,7 @@ class ServerBackend:
         self.accelerator = accelerator
         self.requests = requests
         self._connected = False
+        self._mode_checked = False
 
     def image_content(self, image: Image.Image) -> dict[str, Any]:
         """See ``VllmBackend.image_content``; PNG, which is lossless."""
@@ -114,6 +115,7 @@ class ServerBackend:
 
         Raises:
             RunEnded: the server fails.
+            UserError: it returns log-probabilities of another distribution than the one it samples from.
         """
         named = ("temperature", "top_p", "top_k", "min_p", "max_tokens")
         extra = {name: value for name, value in options.items() if name not in named}
@@ -130,8 +132,29 @@ class ServerBackend:
             logprobs = [of_token[0] for of_token in reply["logprobs"][0]]
             return VllmCompletion(reply["prompt_ids"][0], reply["completion_ids"][0], logprobs)
 
+        if conversations and not self._mode_checked and _changes_distribution(options):
+            self._check_mode(conversations[0], {**options, "logit_bias": extra["logit_bias"]})
         with _server_errors(self.client), ThreadPoolExecutor(self.requests) as threads:
             return list(threads.map(sample, conversations, seeds))
+
+    def _check_mode(self, conversation: list[dict[str, Any]], options: Mapping[str, Any]) -> None:
+        """Raise unless the server returns log-probabilities after temperature and cuts.
+
+        Of a single kept token this is 0; of the same token before the cut it is not.
+        """
+        bias = {"logit_bias": options["logit_bias"], "seed": 0}
+        with _server_errors(self.client):
+            reply = self.client.chat(
+                [conversation], logprobs=0, temperature=1.0, top_k=1, max_tokens=1, generation_kwargs=bias
+            )
+        value = reply["logprobs"][0][0][0]
+        if value is not None and value < -1e-3:
+            raise UserError(
+                f"the vLLM server {self.client.base_url} returns raw log-probabilities, but with this "
+                "rollout.temperature, top_p, top_k or min_p it samples from another distribution; start it "
+                "with --logprobs-mode processed_logprobs"
+            )
+        self._mode_checked = True
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """See ``VllmBackend.load``; returns on all processes once the server has the weights.
@@ -154,6 +177,12 @@ class ServerBackend:
         device = self.accelerator.device
         self.client.update_named_params(metadata, ((name, value.to(device)) for name, value in weights))
         self.client.reset_prefix_cache()
+
+
+def _changes_distribution(options: Mapping[str, Any]) -> bool:
+    """Return whether the sampling distribution differs from the model's."""
+    cuts = options["top_p"] < 1 or options["top_k"] > 0 or options["min_p"] > 0
+    return options["temperature"] > 0 and (cuts or options["temperature"] != 1)
 
 
 @contextmanager
@@ -220,7 +249,7 @@ def open_colocated(
         "max_model_len": max_model_len,
         "enable_prefix_caching": True,
         "enable_sleep_mode": sleep,
-        "logprobs_mode": "raw_logprobs",
+        "logprobs_mode": "processed_logprobs",
         "trust_remote_code": trust_remote_code,
     }
     if image_limits:

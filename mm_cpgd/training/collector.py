@@ -17,7 +17,7 @@ from mm_cpgd.config.schema import RolloutConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.interrupt import ShouldStop, check, never
 from mm_cpgd.policy import EncodedPrompt, Policy
-from mm_cpgd.rollout import Group, RolloutEngine, Sampling
+from mm_cpgd.rollout import Group, KeptTokens, RolloutEngine, Sampling
 from mm_cpgd.tracking import PromptRollout, ScoredCompletion, ScoredComponent
 from mm_cpgd.training.experience import Collected, Experience, pad_tokens, plan_mini_batches
 from mm_cpgd.training.prefetch import PromptPrefetcher, background_thread
@@ -185,9 +185,13 @@ class Collector:
         slot, place = usable[mine].nonzero(as_tuple=True)
         own = [groups[s][k] for s, k in zip(slot.tolist(), place.tolist(), strict=True)]
         tokens, mask = pad_tokens([one.tokens for one in own])
-        sampled_logprobs = None
-        if self.config.engine != "local":  # its numerics are not the policy's, so they are compared
+        reweights = self.sampling.has_cuts and self.config.cuts == "reweight"
+        sampled_logprobs, kept = None, None
+        # The numerics of other engines are not the policy's, so they are compared.
+        if self.config.engine != "local" or reweights:
             sampled_logprobs = pad_tokens([one.logprobs for one in own])[0].float()
+        if not reweights and own and all(one.kept for one in own):
+            kept = KeptTokens.stack([one.kept for one in own if one.kept])
         # Prompts without a row are dropped: their images may be large. One stays as the stand-in's prompt.
         used = slot.unique().tolist() or [0]
         indices = [index for batch in batches for index in batch.indices]
@@ -202,6 +206,7 @@ class Collector:
             mini_batch=plan.step_of[mine][slot],
             lengths=plan.lengths,
             sampled_logprobs=sampled_logprobs,
+            kept=kept,
         )
 
     def reencode(self, indices: Sequence[int]) -> list[EncodedPrompt]:

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from data import Example
 from mm_cpgd.interrupt import ShouldStop
 from mm_cpgd.policy import EncodedPrompt
+from mm_cpgd.policy.distribution import KeptTokens
 from mm_cpgd.tracking import PromptRollout
 
 
@@ -28,6 +29,7 @@ class MicroBatch:
         old_logprobs: (n, T), or None as in ``Experience``.
         reference_logprobs: (n, T), or None.
         sampled_logprobs: (n, T), or None.
+        kept: of n rows and T positions, or None.
         prepared: (n, T) for each part of the objective that needs whole mini-batches, or None.
     """
 
@@ -38,6 +40,7 @@ class MicroBatch:
     old_logprobs: Tensor | None
     reference_logprobs: Tensor | None
     sampled_logprobs: Tensor | None = None
+    kept: KeptTokens | None = None
     prepared: dict[str, Tensor] | None = None
 
 
@@ -57,8 +60,10 @@ class Experience:
         old_logprobs: (n, T) of the old policy; None while the policy still is the old one; NaN in rows whose
             values are taken from the first optimizer step, at which the policy is still the old one.
         reference_logprobs: (n, T), None without a reference policy.
-        sampled_logprobs: (n, T) as reported by an engine with numerics of its own; None where the policy
-            itself samples.
+        sampled_logprobs: (n, T) as reported by an engine whose distribution is not π_old to the last digit:
+            numerics of its own, or cuts that π_old is not normalised over; None elsewhere.
+        kept: the tokens that the sampler's cuts left, over which all log-probabilities are normalised; None:
+            all tokens.
         prepared: values that parts of the objective computed from whole mini-batches, (n, T) each, or None.
     """
 
@@ -73,6 +78,7 @@ class Experience:
     old_logprobs: Tensor | None = None
     reference_logprobs: Tensor | None = None
     sampled_logprobs: Tensor | None = None
+    kept: KeptTokens | None = None
     prepared: dict[str, Tensor] | None = None
 
     def __len__(self) -> int:
@@ -119,6 +125,7 @@ class Experience:
             old_logprobs=None if self.old_logprobs is None else cut(self.old_logprobs),
             reference_logprobs=None if self.reference_logprobs is None else cut(self.reference_logprobs),
             sampled_logprobs=None if self.sampled_logprobs is None else cut(self.sampled_logprobs),
+            kept=self.kept and self.kept.select(rows, width),
             prepared=self.prepared and {part: cut(values) for part, values in self.prepared.items()},
         )
 
@@ -138,17 +145,20 @@ class Experience:
             old_logprobs=None if self.old_logprobs is None else nothing,
             reference_logprobs=None if self.reference_logprobs is None else nothing,
             sampled_logprobs=None if self.sampled_logprobs is None else nothing,
+            kept=self.kept and KeptTokens(nothing.int(), torch.zeros(0, dtype=torch.int32)),
             prepared=self.prepared and dict.fromkeys(self.prepared, nothing),
         )
 
     def state(self) -> dict[str, Any]:
         """Return everything except the encoded prompts, which are encoded again from ``examples``."""
-        return {name: value for name, value in vars(self).items() if name != "prompts"}
+        state = {name: value for name, value in vars(self).items() if name != "prompts"}
+        return state | {"kept": self.kept and vars(self.kept)}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], prompts: list[EncodedPrompt]) -> Experience:
         """Rebuild the experience that ``state`` describes."""
-        return cls(prompts=prompts, **state)
+        kept = state.get("kept")
+        return cls(prompts=prompts, **{**state, "kept": kept and KeptTokens(**kept)})
 
 
 @dataclass

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.config.schema import TrainingConfig
 from mm_cpgd.policy import Policy
+from mm_cpgd.policy.distribution import KeptTokens, Sampling
 from mm_cpgd.training.experience import Experience
 from mm_cpgd.training.optimizer import OptimizerStep
 
@@ -48,6 +49,9 @@ class Learner:
         seed: seed of the mini-batches' order.
         metric_names: metrics of the objective that are logged, and under which names.
         importance_cap: cap of the token weights π_old / π_sampled; None: tokens are not weighted.
+        temperature: of sampling; divides the logits of the policy, the old and the reference policy.
+        unreported_cuts: sampling options of an engine that does not report the tokens that its cuts left, if
+            the log-probabilities are to be normalised over these.
     """
 
     def __init__(
@@ -62,6 +66,8 @@ class Learner:
         seed: int,
         metric_names: Mapping[str, str] = METRIC_NAMES,
         importance_cap: float | None = None,
+        temperature: float = 1.0,
+        unreported_cuts: Sampling | None = None,
     ) -> None:
         self.config = training
         self.accelerator = accelerator
@@ -72,6 +78,8 @@ class Learner:
         self.seed = seed
         self.metric_names = metric_names
         self.importance_cap = importance_cap
+        self.temperature = temperature
+        self.unreported_cuts = unreported_cuts
 
     def update(self, experience: Experience, iteration: int, done: int = 0) -> Iterator[dict[str, float]]:
         """Take the iteration's optimizer steps, by the list in ``docs/algorithms.md`` ("The step").
@@ -105,12 +113,14 @@ class Learner:
             yield named | self.step(total["loss"])
 
     def prepare(self, experience: Experience, iteration: int) -> None:
-        """Compute what is fixed during the update: old and reference log-probabilities, prepared parts."""
+        """Compute what the update keeps fixed: kept tokens, old and reference log-probabilities, parts."""
         if self.policy.shared_prefix and self.policy.vision_cache.frozen:
             with self.accelerator.autocast():
                 self.policy.vision_cache.encode(experience.prompts)
         order = self._order(len(experience.lengths), iteration)
         everything = range(len(experience.lengths))
+        if experience.kept is None and self.unreported_cuts:
+            experience.kept = self._kept_tokens(experience, self.unreported_cuts)
         if experience.prepared is None and self.objective.prepared_parts:
             experience.old_logprobs, old_entropy = self._evaluate(experience, self.wrapped, everything)
             seed = f"{self.seed}/{iteration}"
@@ -146,7 +156,12 @@ class Learner:
         """Return the share of the mini-batch's loss and metrics that these rows contribute."""
         batch = experience.select(rows)
         logprobs, entropy = self.wrapped(
-            batch.prompts, batch.tokens, batch.mask, self.objective.needs_entropy_gradient
+            batch.prompts,
+            batch.tokens,
+            batch.mask,
+            self.objective.needs_entropy_gradient,
+            self.temperature,
+            batch.kept,
         )
         device = logprobs.device
         old, reference = batch.old_logprobs, batch.reference_logprobs
@@ -187,11 +202,25 @@ class Learner:
             for rows in self._micro_batches(experience, mini_batch):
                 batch = experience.select(rows)
                 with self.accelerator.autocast():
-                    found = torch.stack(policy(batch.prompts, batch.tokens, batch.mask))
+                    found = torch.stack(
+                        policy(batch.prompts, batch.tokens, batch.mask, False, self.temperature, batch.kept)
+                    )
                 if len(rows):
                     values[:, rows] = 0.0
                     values[:, rows, : found.shape[2]] = found.cpu()
         return values[0], values[1]
+
+    def _kept_tokens(self, experience: Experience, sampling: Sampling) -> KeptTokens:
+        """Return the tokens that the cuts leave of the old policy, by the micro-batches of the loss."""
+        found: list[KeptTokens | None] = [None] * len(experience)
+        for mini_batch in range(len(experience.lengths)):
+            for rows in self._micro_batches(experience, mini_batch):
+                batch = experience.select(rows)
+                with self.accelerator.autocast():
+                    kept = self.policy.kept_tokens(batch.prompts, batch.tokens, batch.mask, sampling)
+                for place, row in enumerate(rows.tolist()):
+                    found[row] = kept.select(torch.tensor([place]), kept.counts.shape[1])
+        return KeptTokens.stack([one for one in found if one is not None])
 
 
 def combine(sums: Sequence[Mapping[str, Tensor]], accelerator: Accelerator) -> dict[str, float]:
@@ -224,8 +253,9 @@ def average(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
 def logprob_difference(old: Tensor, sampled: Tensor, mask: Tensor, lengths: Tensor) -> dict[str, Tensor]:
     """Return the share of these rows in the mini-batch's mean |old - sampled| per token, and the maximum.
 
-    Both sides are log-probabilities at temperature 1 of the same tokens under the same weights. They differ
-    by rounding, kernels and batching; a large difference means that the samples come from another policy.
+    Both sides are log-probabilities of the same tokens in the sampling distribution of the same weights. They
+    differ by rounding, kernels and batching; a large difference means that the samples come from another
+    policy.
 
     Args:
         old: (n, T) of the old policy, computed by the trainer.

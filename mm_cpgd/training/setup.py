@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
 from data import Example, PromptSampler, ScoredPromptSampler
 from mm_cpgd.algorithms.objective import Objective, build_objective
-from mm_cpgd.config.schema import GuardConfig, RunConfig
+from mm_cpgd.config.schema import GuardConfig, RolloutConfig, RunConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.guard.guard import Guard
 from mm_cpgd.guard.rollback import RollbackController, Snapshots
 from mm_cpgd.guard.signals import select_signals
 from mm_cpgd.interrupt import ShouldStop
 from mm_cpgd.policy import Policy
-from mm_cpgd.rollout import LocalEngine, RolloutEngine
+from mm_cpgd.rollout import LocalEngine, RolloutEngine, Sampling
 from mm_cpgd.training.collector import Collector
 from mm_cpgd.training.heldout import HeldOut
 from mm_cpgd.training.learner import METRIC_NAMES, Learner
@@ -159,7 +161,9 @@ def build_trainer(
     if objective.needs_reference:
         policy.keep_reference()
     steps = schedule.iterations * schedule.steps_per_iteration
-    learner = _build_learner(config, accelerator, policy, objective, steps, METRIC_NAMES)
+    learner = _build_learner(
+        config, accelerator, policy, objective, steps, METRIC_NAMES, sampling=collector.sampling
+    )
     rollback = build_rollback(config, accelerator, learner)
     state = TrainingState(
         accelerator, learner.wrapped, learner.step, sampler, collector.reencode, objective, rollback
@@ -216,8 +220,11 @@ def _build_learner(
     objective: Objective,
     optimizer_steps: int,
     metric_names: Mapping[str, str],
+    *,
+    sampling: Sampling | None = None,
 ) -> Learner:
-    training, rollout = config.training, config.rollout
+    """Return the learner; ``sampling`` is that of the rollouts, None where none are trained on."""
+    training = config.training
     optimizer = build_optimizer(policy, training)
     schedule = build_schedule(optimizer, training, optimizer_steps)
     wrapped, prepared = accelerator.prepare(policy, optimizer)
@@ -233,8 +240,22 @@ def _build_learner(
         ),
         seed=config.seed,
         metric_names=metric_names,
-        importance_cap=rollout.vllm.importance_cap if rollout.engine == "vllm" else None,
+        **(_sampling_options(config.rollout, sampling) if sampling else {}),
     )
+
+
+def _sampling_options(rollout: RolloutConfig, sampling: Sampling) -> dict[str, Any]:
+    """Return the learner's options by which it trains on the distribution that was sampled from."""
+    on_vllm = rollout.engine == "vllm"
+    cap = rollout.vllm.importance_cap if on_vllm else None
+    if sampling.has_cuts and rollout.cuts == "reweight" and cap is None:
+        cap = math.inf  # of the policy's own samples no weight exceeds 1
+    recompute = on_vllm and sampling.has_cuts and rollout.cuts == "renormalise"
+    return {
+        "importance_cap": cap,
+        "temperature": sampling.temperature,
+        "unreported_cuts": sampling if recompute else None,
+    }
 
 
 _SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)

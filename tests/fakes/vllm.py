@@ -120,6 +120,7 @@ class FakeClient:
     """Fake of TRL's ``VLLMClient``; every call must match the real signature."""
 
     base_url = "http://gpu:8000"
+    processed = True
 
     def __init__(self, policy: Policy) -> None:
         self.model = Model(policy)
@@ -145,6 +146,8 @@ class FakeClient:
         self.requests.append(given)
         (conversation,) = given["messages"]
         prompt, tokens, logprobs = self.model.answer(conversation, given["generation_kwargs"]["seed"])
+        if given.get("top_k") == 1 and self.processed:  # of a single kept token the probability is 1
+            logprobs = [0.0] * len(logprobs)
         return {
             "prompt_ids": [prompt],
             "completion_ids": [tokens],

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.policy import EncodedPrompt, Policy, load_policy
-from mm_cpgd.rollout import LocalEngine, Sampling
+from mm_cpgd.rollout import KeptTokens, LocalEngine, Sampling
 from mm_cpgd.rollout.local import MAX_FINISHED_SHARE
+from mm_cpgd.training.experience import pad_tokens
 from tests.fakes.sampling import flat, sampled
 
 
@@ -102,13 +103,68 @@ def plain_logits(policy: Policy, prompt: EncodedPrompt) -> Tensor:
     return logits
 
 
-@pytest.mark.parametrize("options", [{"temperature": 0.3}, {"temperature": 2.5, "top_k": 50}, {"top_p": 0.5}])
-def test_logprobs_are_those_at_temperature_one_without_truncation(
+def distribution(logits: Tensor, options: dict[str, float]) -> Tensor:
+    """Compute the sampling distribution (V,) with one option for the cuts, token by token."""
+    probabilities = (logits.double() / options.get("temperature", 1.0)).softmax(-1)
+    order = probabilities.argsort(descending=True).tolist()
+    kept, mass = [], 0.0
+    for place, token in enumerate(order):
+        probability = float(probabilities[token])
+        if place == options.get("top_k", len(order)) or mass >= options.get("top_p", 1.0):
+            break
+        if probability < options.get("min_p", 0.0) * float(probabilities.max()):
+            break
+        kept.append(token)
+        mass += probability
+    cut = torch.zeros_like(probabilities)
+    cut[kept] = probabilities[kept] / mass
+    return cut
+
+
+OPTIONS = [{"temperature": 0.3}, {"temperature": 2.5, "top_k": 50}, {"top_p": 0.5}, {"min_p": 0.3}]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_logprobs_and_kept_tokens_are_those_of_the_sampling_distribution(
     tiny_policy: Policy, prompts: list[EncodedPrompt], options: dict[str, float]
 ) -> None:
-    wanted = plain_logits(tiny_policy, prompts[0]).log_softmax(-1)
+    logits = plain_logits(tiny_policy, prompts[0])
+    logits[tiny_policy.forbidden_ids] = -torch.inf
+    wanted = distribution(logits, options)
     for completion in sampled(tiny_policy, prompts[:1], [list(range(6))], **options)[0]:
-        assert completion.logprobs[0].item() == pytest.approx(wanted[completion.tokens[0]].item(), abs=1e-5)
+        expected = wanted[completion.tokens[0]].log().item()
+        assert completion.logprobs[0].item() == pytest.approx(expected, abs=1e-5)
+        if options == {"temperature": 0.3}:
+            assert completion.kept is None
+        else:
+            assert completion.kept is not None
+            assert completion.kept.counts.shape == (1, len(completion.tokens))
+            first = completion.kept.ids[: int(completion.kept.counts[0, 0])]
+            assert first.tolist() == wanted.nonzero()[:, 0].tolist()
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_the_trainers_logprobs_are_those_of_the_sampler(
+    tiny_policy: Policy, prompts: list[EncodedPrompt], many_ends: list[int], options: dict[str, float]
+) -> None:
+    groups = sampled(tiny_policy, prompts, [[1, 2], [3, 4], [5, 6]], **options)
+    completions = flat(groups)
+    tokens, mask = pad_tokens([one.tokens for one in completions])
+    of_rows = [prompt for prompt in prompts for _ in range(2)]
+    kept = [one.kept for one in completions if one.kept]
+    stacked = KeptTokens.stack(kept) if kept else None
+    temperature = options.get("temperature", 1.0)
+    logprobs, entropy = tiny_policy(of_rows, tokens, mask, False, temperature, stacked)
+    for row, values, entropies in zip(completions, logprobs, entropy, strict=True):
+        count = len(row.tokens)
+        torch.testing.assert_close(values[:count], row.logprobs, rtol=0, atol=2e-5)
+        assert not values[count:].any()
+        assert (entropies[:count] >= 0).all()
+    if stacked:
+        sampling = Sampling(12, **options)  # type: ignore[arg-type]
+        found = tiny_policy.kept_tokens(of_rows, tokens, mask, sampling)
+        assert torch.equal(found.counts, stacked.counts)
+        assert torch.equal(found.ids, stacked.ids)
 
 
 def test_first_tokens_follow_their_distribution(tiny_policy: Policy, prompts: list[EncodedPrompt]) -> None:
@@ -152,7 +208,8 @@ def test_image_tokens_are_never_sampled(
     completions = flat(sampled(tiny_policy, prompts, [[1, 2], [3, 4], [5, 6]], temperature=temperature))
     for completion in completions:
         assert not set(completion.tokens.tolist()) & set(favoured_image_tokens)
-        assert (completion.logprobs < -20).all()
+        # Nor have they a share of the probability, which is nearly all of it by their logits.
+        assert (completion.logprobs > -20).all()
 
 
 def test_greedy_ignores_the_seed(tiny_policy: Policy, prompts: list[EncodedPrompt]) -> None:

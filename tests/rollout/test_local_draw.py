@@ -6,10 +6,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mm_cpgd.rollout import Sampling
-from mm_cpgd.rollout.local import draw
+from mm_cpgd.policy.distribution import sampling_logits
+from mm_cpgd.rollout import Sampling, local
 
 GRID = 4000
+
+
+def draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
+    greedy = sampling.temperature == 0
+    return local.draw(sampling_logits(logits, sampling), uniforms, greedy=greedy)
 
 
 def expected(logits: Tensor, sampling: Sampling) -> NDArray[np.float64]:

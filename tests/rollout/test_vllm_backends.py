@@ -13,6 +13,7 @@ from accelerate import Accelerator
 
 from mm_cpgd.errors import RunEnded, UserError
 from mm_cpgd.policy import EncodedPrompt, Policy
+from mm_cpgd.rollout import Sampling
 from mm_cpgd.rollout import vllm_backends as backends
 from tests.fakes.vllm import SAMPLING, colocated, served
 
@@ -41,7 +42,8 @@ def test_sampling_on_a_server_uses_the_option_names_of_its_client(
 ) -> None:
     engine, client = served(tiny_policy)
     engine.generate(vllm_prompts[1:], SAMPLING, [[11]])
-    request = client.requests[0]
+    probe, request = client.requests
+    assert (probe["top_k"], probe["max_tokens"]) == (1, 1)
     fields = ("temperature", "top_p", "top_k", "min_p", "max_tokens", "logprobs")
     assert [request[name] for name in fields] == [0.7, 0.9, 5, 0.1, 6, 0]
     assert request["generation_kwargs"] == {
@@ -49,6 +51,18 @@ def test_sampling_on_a_server_uses_the_option_names_of_its_client(
         "stop_token_ids": tiny_policy.end_ids,
         "logit_bias": {str(token): -100.0 for token in tiny_policy.forbidden_ids},
     }
+
+
+def test_a_server_with_raw_logprobs_is_refused_where_they_are_of_another_distribution(
+    tiny_policy: Policy, vllm_prompts: list[EncodedPrompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, client = served(tiny_policy)
+    monkeypatch.setattr(client, "processed", False)
+    engine.generate(vllm_prompts[1:], Sampling(6), [[11]])  # the model's own distribution: either will do
+    engine.generate(vllm_prompts[1:], Sampling(6, temperature=0), [[11]])
+    for options in ({"temperature": 0.7}, {"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}):
+        with pytest.raises(UserError, match="--logprobs-mode processed_logprobs"):
+            engine.generate(vllm_prompts[1:], Sampling(6, **options), [[11]])  # type: ignore[arg-type]
 
 
 def test_a_sleeping_vllm_is_woken_for_weights_and_then_for_its_cache(
@@ -129,7 +143,9 @@ def fake_vllm(monkeypatch: pytest.MonkeyPatch, start: Callable[..., Any]) -> Non
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 
 
-def test_vllm_is_started_with_prefix_caching_and_plain_logprobs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vllm_is_started_with_prefix_caching_and_processed_logprobs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     started: dict[str, Any] = {}
     fake_vllm(monkeypatch, lambda **settings: started.update(settings))
     backends.open_colocated(
@@ -138,7 +154,7 @@ def test_vllm_is_started_with_prefix_caching_and_plain_logprobs(monkeypatch: pyt
     expected = {
         "model": "some/model",
         "enable_prefix_caching": True,
-        "logprobs_mode": "raw_logprobs",
+        "logprobs_mode": "processed_logprobs",
         "mm_processor_kwargs": {"max_pixels": 9},
         "distributed_executor_backend": "external_launcher",
         "dtype": "bfloat16",

@@ -85,8 +85,10 @@ def test_seed_end_and_forbidden_tokens_are_sent_as_json(
     engine: VllmEngine, prompt: EncodedPrompt, session: Session, tiny_policy: Policy
 ) -> None:
     engine.generate([prompt], Sampling(8, temperature=0.5), [[5, 6]])
-    assert sorted(body["seed"] for body in session.requests) == [5, 6]
-    sent = json.loads(json.dumps(session.requests[0]))
+    probe, *requests = session.requests
+    assert (probe["top_k"], probe["max_tokens"]) == (1, 1)
+    assert sorted(body["seed"] for body in requests) == [5, 6]
+    sent = json.loads(json.dumps(requests[0]))
     assert (sent["n"], sent["max_tokens"], sent["temperature"]) == (1, 8, 0.5)
     assert (sent["logprobs"], sent["return_token_ids"]) == (True, True)
     assert sent["stop_token_ids"] == tiny_policy.end_ids

@@ -61,7 +61,7 @@ class Twin:
         text = "".join(part["text"] for part in parts if part["type"] == "text")
         refs = tuple(ImageRef("sent", lambda image=image: image) for image in images)  # type: ignore[misc]
         prompt = self.policy.encoder.encode(Example("1", text, "", images=refs))
-        sampling = Sampling(params.max_tokens, params.temperature)
+        sampling = Sampling(params.max_tokens, params.temperature, params.top_p, params.top_k, params.min_p)
         drawn = self.engine.generate([prompt], sampling, [[params.seed]])[0][0]
         tokens = drawn.tokens.tolist()
         logprobs = [
@@ -88,18 +88,31 @@ def metrics(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if not name.startswith(own)} for row in rows]
 
 
+SAMPLINGS: list[list[str]] = [
+    [],
+    ["rollout.temperature=1.7", "rollout.top_k=40", "rollout.top_p=0.8"],
+    ["rollout.temperature=0.7", "rollout.min_p=0.2", "training.mini_batch_prompts=2"],
+    ["rollout.temperature=1.7", "rollout.top_p=0.8", "rollout.cuts=reweight"],
+]
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_a_run_on_vllm_is_the_run_on_the_local_engine(
-    yaml: Path, tmp_path: Path, twin: type[Twin], read_rows: Rows
+    yaml: Path, tmp_path: Path, twin: type[Twin], read_rows: Rows, sampling: list[str]
 ) -> None:
-    run(yaml, SMALL)
+    run(yaml, [*SMALL, *sampling])
     here = read_rows(tmp_path / "run")
-    run(yaml, [*SMALL, "rollout.engine=vllm"], overwrite=True)
+    run(yaml, [*SMALL, *sampling, "rollout.engine=vllm"], overwrite=True)
     there = read_rows(tmp_path / "run")
     for row, expected in zip(metrics(there), metrics(here), strict=True):
         assert row == pytest.approx(expected, rel=1e-3, abs=1e-6, nan_ok=True)
     gaps = [(row["rollout/logprob_difference_mean"], row["rollout/logprob_difference_max"]) for row in there]
-    assert all(mean <= largest < 1e-4 for mean, largest in gaps)
-    assert not any(name.startswith("rollout/") for name in here[-1])
+    reweights = "rollout.cuts=reweight" in sampling
+    # Reweighting is for a difference: that of the tokens which the cuts left out.
+    assert all(mean > 0.01 if reweights else mean <= largest < 1e-4 for mean, largest in gaps)
+    assert any(name.startswith("rollout/") for name in here[-1]) == reweights
+    first = here[0] if here[0]["iteration"] else here[1]
+    assert 0 < first["policy/entropy"] < 6
 
 
 def test_an_engine_that_does_not_take_the_weights_shows_in_the_difference(
