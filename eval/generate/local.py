@@ -91,7 +91,11 @@ class LocalGenerator:
     @cached_property
     def engine(self) -> RolloutEngine:
         """The rollout engine. Raises ``UserError`` if vLLM is required and not installed."""
-        return self._vllm() if self.engine_name == "vllm" else LocalEngine(self.policy, self.batch)
+        return (
+            self._vllm()
+            if self.engine_name == "vllm"
+            else LocalEngine(self.policy, self.batch, report_kept=False)
+        )
 
     def _vllm(self) -> RolloutEngine:
         from mm_cpgd.rollout.vllm import VllmEngine

@@ -85,19 +85,22 @@ def allowed_logits(
 ) -> Tensor:
     """Return logits (M, V) divided by the temperature, -inf where forbidden or cut, see ``token_logprobs``.
 
-    Their softmax is π.
+    Their softmax is π. The argument may be changed in place: nothing else needs it, and a copy costs as much
+    as the softmax.
     """
     if temperature != 1:
         # In float32 already: a quotient in half precision would be rounded once more than the sampler's.
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
     if forbidden is not None and len(forbidden):
-        logits = logits.index_fill(-1, forbidden, -torch.inf)
+        logits = logits.index_fill_(-1, forbidden, -torch.inf)
     if kept is not None:
-        logits = logits.masked_fill(~kept_mask(*kept, logits.shape[-1]), -torch.inf)
+        logits = logits.masked_fill_(~kept_mask(*kept, logits.shape[-1]), -torch.inf)
     return logits
 
 
 def entropy_of(logprobs: Tensor) -> Tensor:
     """Return the entropy in nats (M,) of distributions given by their log-probabilities (M, V)."""
     # A token of probability 0 contributes 0, where -inf · 0 would be NaN.
-    return -(logprobs.exp() * logprobs.clamp(min=torch.finfo(logprobs.dtype).min)).sum(-1)
+    finite = logprobs.clamp(min=torch.finfo(logprobs.dtype).min)
+    # In place where no gradient needs the factors: a third less time in memory-bound (M, V) operations.
+    return -(finite * logprobs.exp() if torch.is_grad_enabled() else finite.mul_(logprobs.exp())).sum(-1)

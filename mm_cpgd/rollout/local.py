@@ -24,11 +24,13 @@ class LocalEngine:
     Args:
         policy: the live policy; updates take effect immediately.
         batch_prompts: prompts decoded in one batch.
+        report_kept: whether completions say which tokens the cuts left; not needed if none are trained on.
     """
 
-    def __init__(self, policy: Policy, batch_prompts: int = 32) -> None:
+    def __init__(self, policy: Policy, batch_prompts: int = 32, *, report_kept: bool = True) -> None:
         self.policy = policy
         self.batch_prompts = batch_prompts
+        self.report_kept = report_kept
 
     def load_weights(self, policy: Policy) -> None:
         """Sample from this policy; nothing is copied."""
@@ -63,7 +65,7 @@ class LocalEngine:
         logprobs = torch.zeros(count, sampling.max_new_tokens, device=device)
         lengths = torch.zeros(count, dtype=torch.long, device=device)
         finished = torch.zeros(count, dtype=torch.bool, device=device)
-        kept = _KeptRecorder() if sampling.has_cuts else None
+        kept = _KeptRecorder() if sampling.has_cuts and self.report_kept else None
         decoder = prefill(policy, prompts, copies, sampling.max_new_tokens)
         rows = torch.arange(count, device=device)  # rows in the decoded batch
         for step in range(sampling.max_new_tokens):

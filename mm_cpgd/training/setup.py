@@ -83,7 +83,8 @@ def build_engine(config: RunConfig, accelerator: Accelerator, policy: Policy) ->
 
 def build_local_engine(config: RunConfig, policy: Policy) -> RolloutEngine:
     """Return the engine that samples with the policy itself."""
-    return LocalEngine(policy, config.rollout.batch_prompts)
+    rollout = config.rollout
+    return LocalEngine(policy, rollout.batch_prompts, report_kept=rollout.cuts == "renormalise")
 
 
 def held_out_evaluator(

@@ -32,8 +32,10 @@ def alone(policy: Policy, prompt: EncodedPrompt, completion: Tensor) -> tuple[Te
         inputs["mm_token_type_ids"] = types
     with torch.no_grad():
         logits = policy.model(**inputs).logits[0, len(prompt) - 1 : -1]
-    probabilities = logits.double().softmax(-1)
-    own = probabilities[torch.arange(len(completion)), completion].log()
+    allowed = [token for token in range(logits.shape[-1]) if token not in policy.forbidden_ids]
+    probabilities = logits.double()[:, allowed].softmax(-1)
+    places = torch.tensor([allowed.index(token) for token in completion.tolist()])
+    own = probabilities[torch.arange(len(completion)), places].log()
     return own.float(), -(probabilities * probabilities.log()).sum(-1).float()
 
 
