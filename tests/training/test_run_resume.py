@@ -20,12 +20,15 @@ from tests.fakes import training_runs as trainer_jobs
 from tests.fakes.training_runs import Sabotage
 
 Rows = Callable[[Path], list[dict[str, Any]]]
-# The learning rate changes with every step; an evaluation, as an iteration's rollouts, takes two batches.
+# The learning rate changes with every step; an evaluation, as an iteration's rollouts, takes two batches; an
+# iteration in progress holds the tokens that the cut kept.
 OPTIONS = (
     "evaluation.every=2",
     "evaluation.batch_prompts=2",
     "training.schedule=cosine",
     "training.warmup_steps=2",
+    "rollout.temperature=1.3",
+    "rollout.top_p=0.9",
 )
 
 

@@ -17,6 +17,7 @@ from tests.fakes import training_runs as trainer_jobs
 
 Rows = Callable[[Path], list[dict[str, Any]]]
 FILTER = "algorithm.selection=[{name: accuracy_filter, low: 0.14, high: 0.9}]"
+CUTS = ("rollout.temperature=1.3", "rollout.top_k=60", "rollout.min_p=0.05")
 
 
 def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
@@ -28,9 +29,10 @@ def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> 
 def test_torchrun_on_two_processes_gives_the_trajectory_of_one(
     yaml: Path, tmp_path: Path, read_rows: Rows
 ) -> None:
-    trainer_jobs.run(yaml, [FILTER, "training.micro_batch_tokens=60", f"output={tmp_path / 'one'}"])
+    options = [FILTER, *CUTS, "training.micro_batch_tokens=60"]
+    trainer_jobs.run(yaml, [*options, f"output={tmp_path / 'one'}"])
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv-backend=c10d"]
-    command = ["-m", "mm_cpgd", "train", str(yaml), FILTER, "training.micro_batch_tokens=60"]
+    command = ["-m", "mm_cpgd", "train", str(yaml), *options]
     subprocess.run(
         [*launch, "--rdzv-endpoint=localhost:0", *command],
         check=True,
