@@ -10,7 +10,7 @@ from typing import Any
 
 from data import ExampleSet
 from mm_cpgd.algorithms.objective import Objective
-from mm_cpgd.config.schema import RunConfig, SourceConfig
+from mm_cpgd.config.schema import RolloutConfig, RunConfig, SourceConfig
 from mm_cpgd.policy import PromptEncoder
 from mm_cpgd.preflight.data import quantiles, reasons_table
 from mm_cpgd.preflight.memory import ModelSize, uses_bfloat16
@@ -98,6 +98,14 @@ def prompt_lines(encoder: PromptEncoder | None, rows: SourceRows) -> Lines:
     yield "gold answer", _shortened(example.answer)
 
 
+def _cuts(rollout: RolloutConfig) -> str:
+    """Return the cuts that are set, and over which tokens the log-probabilities are; empty without cuts."""
+    given = {"top-p": (rollout.top_p, 1.0), "top-k": (rollout.top_k, 0), "min-p": (rollout.min_p, 0.0)}
+    cuts = [f"{name} {value:g}" for name, (value, off) in given.items() if value != off]
+    over = {"renormalise": "trained over the kept tokens", "reweight": "trained over all tokens, reweighted"}
+    return ", ".join(["", *cuts, over[rollout.cuts]]) if cuts else ""
+
+
 def step_lines(config: RunConfig, objective: Objective) -> Lines:
     """Yield prompts, completions and optimizer steps."""
     rollout, training, schedule = config.rollout, config.training, step_schedule(config)
@@ -108,7 +116,7 @@ def step_lines(config: RunConfig, objective: Objective) -> Lines:
         "rollout",
         (
             f"{rollout.prompts:,} prompts × {rollout.completions} completions = {completions:,}{each}; "
-            f"at most {rollout.max_new_tokens:,} tokens, temperature {rollout.temperature:g}"
+            f"at most {rollout.max_new_tokens:,} tokens, temperature {rollout.temperature:g}{_cuts(rollout)}"
         ),
     )
     if objective.max_rounds > 1:

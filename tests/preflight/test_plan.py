@@ -134,6 +134,23 @@ def test_an_error_that_would_end_the_run_ends_the_plan(
         planned(configured(tiny_folder, override))
 
 
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], "temperature 1 "),
+        (
+            ["rollout.temperature=0.7", "rollout.top_k=5"],
+            "temperature 0.7, top-k 5, trained over the kept tokens",
+        ),
+        (["rollout.top_p=0.9", "rollout.cuts=reweight"], "top-p 0.9, trained over all tokens, reweighted"),
+    ],
+)
+def test_the_plan_says_how_cuts_are_trained(
+    tiny_folder: Path, configured: Callable[..., RunConfig], overrides: list[str], expected: str
+) -> None:
+    assert expected in planned(configured(tiny_folder, *overrides))
+
+
 def test_several_processes_share_the_completions(
     tiny_folder: Path, configured: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
