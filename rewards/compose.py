@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -11,6 +11,8 @@ from rewards.messages import nearest
 from rewards.registry import BoundRule, get_rule
 from rewards.verdict import RuleError, Status, Verdict
 from rewards.workers.pool import map_in_threads
+from rewards.workers.rule_processes import RuleFailed, RuleProcesses, RuleTimeout
+from rewards.workers.rule_worker import describe, trace_of
 
 # Metrics under reward/ beside the components' means.
 _RESERVED_NAMES = ("mean", "std", "unscored", "failed")
@@ -31,6 +33,9 @@ class Component:
         min: lower limit of the score.
         max: upper limit of the score.
         on_error: if the rule raises, "skip" excludes the completion from the update, "stop" ends the run.
+        timeout: limit in seconds for one completion, for rules in a file or an installed package: these then
+            run in processes of their own. None: in this process, without a limit. The built-in rules are
+            bounded themselves and always run in this process.
     """
 
     rule: str
@@ -42,6 +47,7 @@ class Component:
     min: float | None = None
     max: float | None = None
     on_error: Literal["skip", "stop"] = "skip"
+    timeout: float | None = None
 
     @property
     def key(self) -> str:
@@ -73,14 +79,16 @@ def check_components(components: Sequence[Component]) -> None:
 
 
 def _check_numbers(one: Component) -> None:
-    for what in ("weight", "at_least", "min", "max"):
+    for what in ("weight", "at_least", "min", "max", "timeout"):
         value = getattr(one, what)
-        if value is None and what in ("min", "max"):
+        if value is None and what in ("min", "max", "timeout"):
             continue
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise RuleError(f"{what} of the reward {one.key!r} is {value!r}; it must be a finite number")
     if one.min is not None and one.max is not None and one.min > one.max:
         raise RuleError(f"min {one.min:g} of the reward {one.key!r} is above its max {one.max:g}; swap them")
+    if one.timeout is not None and one.timeout <= 0:
+        raise RuleError(f"timeout of the reward {one.key!r} is {one.timeout:g}; it must be above 0 seconds")
     if one.on_error not in ("skip", "stop"):
         raise RuleError(f"on_error of the reward {one.key!r} is {one.on_error!r}; it is skip or stop")
 
@@ -150,6 +158,7 @@ class RewardSum:
     Attributes:
         rules: the bound rules by the components' names, in the order given.
         weights: the weights by the same names.
+        failures: of each component whose rule has failed, its newest error and traceback.
 
     Raises:
         RuleError: no component, a repeated name, a gate that is unknown, circular or can never open, a weight
@@ -162,7 +171,9 @@ class RewardSum:
         self.components = {one.key: one for one in given}
         self.weights = {one.key: float(one.weight) for one in given}
         self.rules: dict[str, BoundRule] = {one.key: get_rule(one.rule, one.options) for one in given}
+        self.failures: dict[str, str] = {}
         self._order = evaluation_order(self.components)
+        self._callers = {key: _caller(rule, self.components[key].timeout) for key, rule in self.rules.items()}
 
     def score_one(self, completion: str, example: Any) -> Scored:
         """Score one completion. Raises ``RuleError`` if a rule raises whose ``on_error`` is "stop"."""
@@ -176,15 +187,20 @@ class RewardSum:
 
     def _apply_rule(self, component: Component, completion: str, example: Any) -> Verdict:
         try:
-            return self.rules[component.key](completion, example)
-        except Exception as error:
-            what = f"{type(error).__name__}: {error}"[:300]
+            return self._callers[component.key](completion, example)
+        except (Exception, SystemExit) as error:
+            is_own = isinstance(error, RuleFailed)
+            what = str(error) if is_own else describe(error)
+            trace = error.trace if isinstance(error, RuleFailed) else trace_of(error)
+            where = f"rule {component.rule!r} failed on example {getattr(example, 'id', '')!r}: {what}"
+            self.failures[component.key] = f"{where}\n{trace}".rstrip()
             if component.on_error == "stop":
                 raise RuleError(
-                    f"rule {component.rule!r} failed on example {getattr(example, 'id', '')!r}: {what}; "
-                    "fix the rule, or set its on_error to skip to leave such completions out"
+                    f"{where}; fix the rule, or set its on_error to skip to leave such completions out"
                 ) from error
-            return Verdict(None, Status.ERROR, None, what)
+            return Verdict(
+                None, Status.TIMEOUT if isinstance(error, RuleTimeout) else Status.ERROR, None, what
+            )
 
     def _total(self, verdicts: Mapping[str, Verdict]) -> float | None:
         total = 0.0
@@ -195,11 +211,23 @@ class RewardSum:
             total += weight * (score or 0.0)
         return total
 
+    def __reduce__(self) -> tuple[type[RewardSum], tuple[list[Component]]]:
+        """Return the call that builds it again in another process."""
+        return RewardSum, (list(self.components.values()),)
+
     def score(self, completions: Sequence[str], examples: Sequence[Any]) -> list[Scored]:
         """Score completions against their examples, in order. Raises ``ValueError`` if the numbers differ."""
         if len(completions) != len(examples):
             raise ValueError(f"{len(completions)} completions but {len(examples)} examples")
+        for caller in self._callers.values():
+            if isinstance(caller, RuleProcesses):
+                caller.begin()
         return map_in_threads(lambda pair: self.score_one(*pair), zip(completions, examples, strict=True))
+
+
+def _caller(rule: BoundRule, timeout: float | None) -> Callable[[str, Any], Verdict]:
+    """Return what scores a completion: the rule itself, or a process of its own with a time limit."""
+    return rule if timeout is None or not rule.is_users else RuleProcesses(rule, timeout)
 
 
 def _clipped(verdict: Verdict, component: Component) -> Verdict:

@@ -13,7 +13,9 @@ import math
 import numbers
 import sys
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -105,6 +107,7 @@ def _check_signature(name: str, function: Rule) -> inspect.Signature:
         signature = inspect.signature(function)
     except (TypeError, ValueError) as error:
         raise RuleError(f"the signature of rule {name!r} cannot be read; wrap it: {_SHAPE}") from error
+    _check_other_trainers(name, list(signature.parameters))
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     first = [parameter.kind for parameter in signature.parameters.values()][:2]
     if len(first) < 2 or any(kind not in positional for kind in first):
@@ -114,6 +117,23 @@ def _check_signature(name: str, function: Rule) -> inspect.Signature:
             f"rule {name!r} is annotated to return {signature.return_annotation}; allowed: {_ALLOWED}"
         )
     return signature
+
+
+# Parameters by which functions of other trainers can be told, and what such a function scores.
+_OTHER_TRAINERS = {
+    "completions": "TRL's signature, which scores lists of completions",
+    "solution_str": "verl's signature (compute_score)",
+    "reward_inputs": "EasyR1's signature, which scores lists",
+}
+
+
+def _check_other_trainers(name: str, parameters: Sequence[str]) -> None:
+    for parameter, what in _OTHER_TRAINERS.items():
+        if parameter in parameters:
+            raise RuleError(
+                f"rule {name!r} has {what}; write {_SHAPE} that calls it for one completion and returns its "
+                "number (example.answer is the gold answer, example.meta holds the row's other columns)"
+            )
 
 
 def _check_names(name: str, function: Rule, signature: inspect.Signature, options: Iterable[str]) -> None:
@@ -178,8 +198,17 @@ def checked_options(name: str, function: Rule, options: Mapping[str, Any]) -> di
     }
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and math.isfinite(value)
+def _finite(value: Any) -> float | None:
+    """Return a number as a float: Python's, or a scalar of NumPy or torch; None for anything else."""
+    if getattr(value, "shape", None) == () and callable(getattr(value, "item", None)):
+        value = value.item()  # numpy.bool_, an array or a tensor without axes
+    if not isinstance(value, (numbers.Real, Decimal)):
+        return None
+    try:
+        number = float(value)
+    except (OverflowError, ValueError):  # 10**400, a signalling NaN
+        return None
+    return number if math.isfinite(number) else None
 
 
 def as_verdict(name: str, result: Any) -> Verdict:
@@ -188,14 +217,23 @@ def as_verdict(name: str, result: Any) -> Verdict:
     Raises:
         RuleError: the result is neither a finite number nor a verdict with a finite score or None.
     """
-    if isinstance(result, Verdict) and (result.score is None or _is_finite(result.score)):
-        return result
-    if isinstance(result, Verdict) or not _is_finite(result):
-        got = f"{result!r} ({type(result).__name__})"
-        raise RuleError(f"rule {name!r} returned {got[:120]}; allowed: {_ALLOWED}")
-    value = float(result)
+    score = result.score if isinstance(result, Verdict) else result
+    value = _finite(score)
+    if isinstance(result, Verdict) and (score is None or value is not None):
+        return result if type(score) in (float, type(None)) else replace(result, score=value)
+    if value is None:
+        got = f"{_shown(result)} ({type(result).__name__})"
+        hint = "; a return statement may be missing" if result is None else ""
+        raise RuleError(f"rule {name!r} returned {got}{hint}; allowed: {_ALLOWED}")
     status = Status.CORRECT if value >= 1 else Status.WRONG if value <= 0 else Status.PARTIAL
     return Verdict(value, status, None, f"{name} returned {value:g}")
+
+
+def _shown(result: Any) -> str:
+    try:
+        return repr(result)[:120]
+    except Exception:  # the repr of a user's class
+        return "an object"
 
 
 class BoundRule:
@@ -212,6 +250,11 @@ class BoundRule:
         self.reference = reference
         self.options = checked_options(name, function, options)
         self._function = function
+
+    @property
+    def is_users(self) -> bool:
+        """Whether it is in a file or an installed package, where another process can find it."""
+        return ".py:" in self.reference or self.reference not in _rules
 
     def __call__(self, completion: str, example: Any) -> Verdict:
         """Score one completion. Raises what the rule raises, and ``RuleError`` for an invalid result."""

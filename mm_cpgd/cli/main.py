@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -183,6 +184,22 @@ def _run(command: Callable[[], Any]) -> None:
     except RunEnded as ended:
         _say(f"mm-cpgd: {ended}")
         sys.exit(ended.exit_code)
+    except SystemExit as error:
+        if _was_interrupted(error):
+            # At a usual end Python waits for its threads, in one of which a rule may hang.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(128 + signal.SIGINT)  # child processes end with their pipes
+        raise
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Return whether an exception was raised in the handling of Ctrl-C."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__context__
+    return False
 
 
 def _say(message: str) -> None:

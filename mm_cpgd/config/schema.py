@@ -144,6 +144,11 @@ class RewardConfig(Section):
     on_error: Literal["skip", "stop"] = Field(
         "skip", description="if the rule raises: leave the completion unscored, or end the run"
     )
+    timeout: PositiveFloat | None = Field(
+        60.0,
+        description="seconds for one completion, for rules in a file or an installed package, which run in "
+        "processes of their own; null: no limit, in the trainer's process",
+    )
 
 
 class PartConfig(BaseModel):

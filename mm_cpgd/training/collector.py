@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from data import Example, PromptSampler, ScoredPromptSampler
@@ -19,10 +20,10 @@ from mm_cpgd.interrupt import ShouldStop, check, never
 from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.rollout import Group, KeptTokens, RolloutEngine, Sampling
 from mm_cpgd.tracking import PromptRollout, ScoredCompletion, ScoredComponent
-from mm_cpgd.training.experience import Collected, Experience, pad_tokens, plan_mini_batches
-from mm_cpgd.training.prefetch import PromptPrefetcher, background_thread
-from mm_cpgd.training.rollout_stats import RolloutStats, gather_diversity, gather_stats
-from rewards import RewardSum
+from mm_cpgd.training.experience import Collected, Experience, RowsLost, pad_tokens, plan_mini_batches
+from mm_cpgd.training.prefetch import PromptPrefetcher, background_thread, encode_rows
+from mm_cpgd.training.rollout_stats import RolloutStats, check_rules, gather_diversity, gather_stats
+from rewards import RewardSum, Status, Verdict
 from rewards.compose import Scored
 
 
@@ -32,15 +33,15 @@ class Rollouts:
 
     Attributes:
         indices: dataset index of each prompt.
-        prompts: the encoded prompts.
-        groups: the G completions of each prompt.
-        scored: the scores of each group, in the same order.
+        prompts: the encoded prompts; None for a row whose image has vanished.
+        groups: the G completions of each prompt; none for such a row.
+        scored: the scores of each group, in the same order; G times None for such a row.
         stats: statistics of the whole batch, (P, G) over all processes.
         seconds_of_rewards: time spent waiting for scores after the last completion.
     """
 
     indices: list[int]
-    prompts: list[EncodedPrompt]
+    prompts: list[EncodedPrompt | None]
     groups: list[Group]
     scored: list[list[Scored]]
     stats: RolloutStats
@@ -104,6 +105,7 @@ class Collector:
         self.sampling = Sampling(
             rollout.max_new_tokens, rollout.temperature, rollout.top_p, rollout.top_k, rollout.min_p
         )
+        self._lost: list[str] = []
         self.prefetcher = PromptPrefetcher(lambda index: self.reencode([index])[0])
 
     def collect(self, iteration: int, should_stop: ShouldStop = never) -> Collected:
@@ -111,6 +113,8 @@ class Collector:
 
         Raises:
             Interrupted: between two batches; the caller has to undo the draws of prompts.
+            RuleError: a rule failed on every completion; likewise.
+            RowsLost: the images of all rows have vanished; likewise.
         """
         started = time.perf_counter()
         self.prefetcher.wait()
@@ -121,6 +125,7 @@ class Collector:
             batches.append(self.rollout(iteration, len(batches), should_stop))
             kept += int(self.keep(batches[-1].stats).sum())
         stats = RolloutStats(torch.cat([batch.stats.values for batch in batches]))
+        lost = self._gather_lost(stats)
         keep = self.keep(stats)
         rewards = self.objective.shape(stats.rewards, stats.lengths)
         learned = self._within_budget(keep)
@@ -130,9 +135,10 @@ class Collector:
         metrics = self._metrics(batches, stats, keep, time.perf_counter() - started)
         if iteration < self.prefetch_until:
             self.prefetcher.begin(self._own(self.sampler.peek(self.config.prompts)))
-        examples = [self.examples[index] for batch in batches for index in batch.indices]
+        pairs = [pair for batch in batches for pair in zip(batch.indices, batch.groups, strict=True)]
+        examples = [self.examples[index] for index, group in pairs if group]
         records = self._records(batches, advantages.masked_fill(~usable, torch.nan))
-        return Collected(experience, metrics, records, examples)
+        return Collected(experience, metrics, records, examples, lost)
 
     def rollout(self, iteration: int, number: int, should_stop: ShouldStop) -> Rollouts:
         """Draw P prompts, sample and score G completions of each, and gather the statistics.
@@ -142,6 +148,7 @@ class Collector:
             number: index of this rollout batch in the iteration, from 0.
             should_stop: called between two batches of prompts.
         """
+        self.rewards.failures.clear()
         drawn = self.sampler.take(self.config.prompts)
         indices = self._own(drawn)
         seeds = [
@@ -150,6 +157,7 @@ class Collector:
         ]
         prompts, groups, scored, seconds = self._sample(indices, seeds, should_stop)
         stats = gather_stats(self.accelerator, groups, scored)
+        check_rules(self.accelerator, self.rewards, stats.silent_rules(list(self.rewards.rules)))
         if self.objective.prompts and isinstance(self.sampler, ScoredPromptSampler):
             diversity = gather_diversity(self.accelerator, groups)
             self.sampler.update_scores(
@@ -193,12 +201,12 @@ class Collector:
         if not reweights and own and all(one.kept for one in own):
             kept = KeptTokens.stack([one.kept for one in own if one.kept])
         # Prompts without a row are dropped: their images may be large. One stays as the stand-in's prompt.
-        used = slot.unique().tolist() or [0]
         indices = [index for batch in batches for index in batch.indices]
         prompts = [prompt for batch in batches for prompt in batch.prompts]
+        used = slot.unique().tolist() or [s for s, prompt in enumerate(prompts) if prompt][:1]
         return Experience(
             examples=[indices[s] for s in used],
-            prompts=[prompts[s] for s in used],
+            prompts=[prompt for s in used if (prompt := prompts[s])] or [self._stand_in()],
             prompt_of=torch.searchsorted(torch.tensor(used), slot),
             tokens=tokens,
             mask=mask,
@@ -219,12 +227,12 @@ class Collector:
 
     def _sample(
         self, indices: Sequence[int], seeds: Sequence[Sequence[int]], should_stop: ShouldStop
-    ) -> tuple[list[EncodedPrompt], list[Group], list[list[Scored]], float]:
+    ) -> tuple[list[EncodedPrompt | None], list[Group], list[list[Scored]], float]:
         """Return prompts, groups, scores, and the seconds spent waiting for scores.
 
         The completions of a batch of prompts are scored in a second thread while the next are sampled.
         """
-        prompts = self.prefetcher.take(indices) or []
+        prompts: list[EncodedPrompt | None] = [*(self.prefetcher.take(indices) or [])]
         groups: list[Group] = []
         with background_thread("scores") as thread:
             scores = []
@@ -232,21 +240,53 @@ class Collector:
                 check(should_stop)
                 batch = slice(start, start + self.config.batch_prompts)
                 if len(prompts) == start:
-                    prompts += self.reencode(indices[batch])
-                with self.accelerator.autocast():
-                    new = self.engine.generate(prompts[batch], self.sampling, seeds[batch])
+                    encoded, lost = encode_rows(
+                        self.policy.encoder, [self.examples[index] for index in indices[batch]]
+                    )
+                    prompts += encoded
+                    self._lost += lost
+                new = self._generate(prompts[batch], seeds[batch])
                 groups += new
                 scores.append(thread.submit(self._score, indices[batch], new))
             ended = time.perf_counter()
             scored = [group for chunk in scores for group in chunk.result()]
         return prompts, groups, scored, time.perf_counter() - ended
 
+    def _generate(
+        self, prompts: Sequence[EncodedPrompt | None], seeds: Sequence[Sequence[int]]
+    ) -> list[Group]:
+        """Return the completions of each prompt, none for a lost row."""
+        present = [prompt for prompt in prompts if prompt is not None]
+        own = [of_prompt for prompt, of_prompt in zip(prompts, seeds, strict=True) if prompt is not None]
+        if not present:
+            return [[] for _ in prompts]
+        with self.accelerator.autocast():
+            groups = iter(self.engine.generate(present, self.sampling, own))
+        return [[] if prompt is None else next(groups) for prompt in prompts]
+
     def _score(self, indices: Sequence[int], groups: Sequence[Group]) -> list[list[Scored]]:
-        size = self.config.completions
         texts = [completion.text for group in groups for completion in group]
-        owners = [self.examples[index] for index in indices for _ in range(size)]
-        flat = self.rewards.score(texts, owners)
-        return [flat[i : i + size] for i in range(0, len(flat), size)]
+        pairs = zip(indices, groups, strict=True)
+        owners = [self.examples[index] for index, group in pairs for _ in group]
+        flat = iter(self.rewards.score(texts, owners))
+        nothing = Scored(None, dict.fromkeys(self.rewards.rules, Verdict(None, Status.NOT_JUDGED)))
+        return [
+            [next(flat) for _ in group] if group else [nothing] * self.config.completions for group in groups
+        ]
+
+    def _gather_lost(self, stats: RolloutStats) -> list[str]:
+        """Return a line for each lost row of all processes. Raises ``RowsLost`` if none is left."""
+        if not stats.lost.any():
+            return []
+        lost: list[str] = gather_object(self._lost)
+        self._lost = []
+        if stats.lost.all():
+            raise RowsLost(f"none of the {len(stats.lost):,} rows of this iteration can be read: {lost[0]}")
+        return lost
+
+    def _stand_in(self) -> EncodedPrompt:
+        """Return a prompt for a process that has lost all its rows; no completion of it is trained on."""
+        return self.policy.encoder.encode(Example("", "", ""))
 
     def _within_budget(self, keep: Tensor) -> Tensor:
         """Return the kept prompts (P,); of several rollout batches the first ``rollout.prompts`` of them."""
@@ -274,10 +314,15 @@ class Collector:
 
     def _records(self, batches: Sequence[Rollouts], advantages: Tensor) -> list[PromptRollout]:
         rows = iter(advantages[self._owner(len(advantages)) == self.accelerator.process_index].tolist())
-        return [
-            _record(self.examples[index], group, scores, next(rows))
+        quadruples = [
+            (index, group, scores, next(rows))
             for batch in batches
             for index, group, scores in zip(batch.indices, batch.groups, batch.scored, strict=True)
+        ]
+        return [
+            _record(self.examples[index], group, scores, own)
+            for index, group, scores, own in quadruples
+            if group
         ]
 
 

@@ -170,12 +170,18 @@ class Collected:
         metrics: metrics over all processes.
         rollouts: this process's completions with their rewards and reasons.
         examples: the dataset row of each of ``rollouts``.
+        lost: a line for each row of all processes whose image has vanished.
     """
 
     experience: Experience
     metrics: dict[str, float]
     rollouts: list[PromptRollout] = field(default_factory=list)
     examples: list[Example] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+
+class RowsLost(Exception):
+    """No row of an iteration can be read any more; the message names the first."""
 
 
 class ExperienceSource(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -14,6 +14,8 @@ from data import Example
 from mm_cpgd.interrupt import ShouldStop, check, never
 from mm_cpgd.policy import Policy
 from mm_cpgd.rollout import RolloutEngine, Sampling
+from mm_cpgd.training.prefetch import encode_rows
+from mm_cpgd.training.rollout_stats import check_rules
 from rewards import RewardSum
 
 
@@ -45,6 +47,7 @@ class HeldOut:
         examples: held-out rows.
         max_new_tokens: limit of a completion.
         batch_prompts: prompts sampled together, per process.
+        say: called with a line for each row whose image has vanished; such a row is left out.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class HeldOut:
         *,
         max_new_tokens: int,
         batch_prompts: int,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.accelerator = accelerator
         self.policy = policy
@@ -65,6 +69,9 @@ class HeldOut:
         self.examples = examples
         self.sampling = Sampling(max_new_tokens, temperature=0)
         self.batch_prompts = batch_prompts
+        self.say = say
+        self._lost: list[str] = []
+        self._reported: set[str] = set()
 
     def __call__(self, should_stop: ShouldStop = never) -> dict[str, float]:
         """Return the metrics of ``summarise`` under the prefix ``eval/``.
@@ -73,6 +80,7 @@ class HeldOut:
             Interrupted: ``should_stop`` was true between two batches.
         """
         self.engine.load_weights(self.policy)
+        self.rewards.failures.clear()
         workers = self.accelerator.num_processes
         mine = self.examples[self.accelerator.process_index :: workers]
         scored_examples: list[ScoredExample] = []
@@ -81,11 +89,24 @@ class HeldOut:
             check(should_stop)
             scored_examples += self._batch(mine[start : start + self.batch_prompts])
         gathered: list[ScoredExample] = gather_object(scored_examples)
+        lost: list[str] = gather_object(self._lost)
+        for line in [line for line in lost if line not in self._reported]:
+            self.say(f"held-out {line}")
+        self._reported, self._lost = {*self._reported, *lost}, []
+        rules = list(self.rewards.rules)
+        silent = [rule for rule in rules if all(one.scores[rule] is None for one in gathered)]
+        check_rules(self.accelerator, self.rewards, silent)
         metrics = summarise(gathered, list(self.rewards.rules))
-        return {f"eval/{name}": value for name, value in metrics.items()}
+        counted = {"eval/lost": float(len(lost))} if lost else {}
+        return {f"eval/{name}": value for name, value in metrics.items()} | counted
 
     def _batch(self, examples: Sequence[Example]) -> list[ScoredExample]:
-        prompts = [self.policy.encoder.encode(example) for example in examples]
+        encoded, lost = encode_rows(self.policy.encoder, examples)
+        self._lost += lost
+        prompts = [prompt for prompt in encoded if prompt is not None]
+        examples = [one for one, prompt in zip(examples, encoded, strict=True) if prompt is not None]
+        if not prompts:
+            return []
         with self.accelerator.autocast():
             groups = self.engine.generate(prompts, self.sampling, [[0]] * len(prompts))
         completions = [group[0] for group in groups]

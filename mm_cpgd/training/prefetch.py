@@ -1,4 +1,4 @@
-"""Background threads of the collector: scores while sampling continues, and the next iteration's prompts."""
+"""Encoding of prompts, also in the background, and the thread that scores while sampling continues."""
 
 from __future__ import annotations
 
@@ -6,9 +6,32 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
-from mm_cpgd.policy import EncodedPrompt
+from data import DataError, Example
+from mm_cpgd.policy import EncodedPrompt, PromptEncoder
 
 Encode = Callable[[int], EncodedPrompt]
+
+
+def encode_rows(
+    encoder: PromptEncoder, examples: Sequence[Example]
+) -> tuple[list[EncodedPrompt | None], list[str]]:
+    """Encode prompts; a row whose image has vanished since the start becomes None.
+
+    Returns:
+        The prompts in order, and one line for each row that is lost.
+    """
+    prompts: list[EncodedPrompt | None] = []
+    lost = []
+    for example in examples:
+        try:
+            prompts.append(encoder.encode(example))
+        except (
+            DataError,
+            ValueError,
+        ) as error:  # gone or damaged, or another image that the processor refuses
+            prompts.append(None)
+            lost.append(f"row {example.id!r} ({example.source}) is left out: {error}")
+    return prompts, lost
 
 
 @contextmanager

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from mm_cpgd.algorithms.selection import distinct_share, has_signal
 from mm_cpgd.rollout import Completion, Group
-from rewards import Status
+from rewards import RewardSum, RuleError, Status
 from rewards.compose import Scored
 
 FAILED = (Status.ERROR, Status.TIMEOUT)
@@ -23,7 +24,7 @@ class RolloutStats:
 
     Attributes:
         values: (P, G, 4 + R) float64: total reward, length in tokens, finished, failed, then the score of
-            each of R rules; NaN where there is no score.
+            each of R rules; NaN where there is no score, and everywhere for a prompt that could not be read.
     """
 
     values: Tensor
@@ -43,9 +44,22 @@ class RolloutStats:
         """Scores (P, G) of the first rule of the config, which selection takes as accuracy."""
         return self.values[..., 4]
 
+    @property
+    def lost(self) -> Tensor:
+        """(P,) bool, prompts that could not be read, so that nothing was sampled."""
+        return self.lengths.isnan().all(1)
+
+    def silent_rules(self, rules: Sequence[str]) -> list[str]:
+        """Return the rules that scored no completion, if any completion's scoring failed."""
+        failed, scores = self.values[..., 3], self.values[..., 4:]
+        if not failed.nansum():
+            return []
+        silent = scores.isnan().flatten(0, 1).all(0).tolist()
+        return [rule for rule, is_silent in zip(rules, silent, strict=True) if is_silent]
+
     def metrics(self, rules: Sequence[str]) -> dict[str, float]:
         """Return the metrics of all completions, whether they take part in the update or not."""
-        total, lengths, finished, failed, *scores = self.values.unbind(-1)
+        total, lengths, finished, failed, *scores = self.values[~self.lost].unbind(-1)
         scored = total[~total.isnan()]
         return {
             "reward/mean": float(scored.mean()),
@@ -53,6 +67,7 @@ class RolloutStats:
             **{f"reward/{rule}": float(score.nanmean()) for rule, score in zip(rules, scores, strict=True)},
             "reward/unscored": float(total.isnan().double().mean()),
             "reward/failed": float(failed.mean()),
+            "data/lost": float(self.lost.sum()),
             "accuracy/train": float(self.accuracy.nanmean()),
             "groups/no_signal": float(1 - has_signal(total).double().mean()),
             "completion/length_mean": float(lengths.mean()),
@@ -61,12 +76,37 @@ class RolloutStats:
         }
 
 
+def check_rules(accelerator: Accelerator, rewards: RewardSum, silent: Sequence[str]) -> None:
+    """End the run if a rule failed wherever it was called: nothing could be learned, or learned rightly.
+
+    Args:
+        accelerator: the run's accelerator.
+        rewards: the rules, with the failures of this process.
+        silent: rules without any score, the same on all processes.
+
+    Raises:
+        RuleError: on all processes, with the rule's own error and traceback.
+    """
+    if not silent:
+        return
+    failures: list[dict[str, str]] = gather_object([dict(rewards.failures)])
+    for rule in silent:
+        found = next((one[rule] for one in failures if rule in one), None)
+        if found is not None:
+            raise RuleError(
+                f"reward {rule!r} scored no completion, because its rule failed on all of them; fix the rule "
+                f"(mm-cpgd rewards test tries it on completions). The newest failure: {found}"
+            )
+
+
 def gather_stats(
     accelerator: Accelerator, groups: Sequence[Group], scored: Sequence[Sequence[Scored]]
 ) -> RolloutStats:
     """Gather the groups of all processes in prompt order; prompt j belongs to process j mod W."""
     rows = [
         [_numbers(completion, score) for completion, score in zip(group, scores, strict=True)]
+        if group
+        else [[float("nan")] * (4 + len(score.components)) for score in scores]  # a lost row
         for group, scores in zip(groups, scored, strict=True)
     ]
     own = torch.tensor(rows, dtype=torch.float64, device=accelerator.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
@@ -14,7 +15,7 @@ from mm_cpgd.distributed import check_whole_weights, on_main, start_accelerator,
 from mm_cpgd.errors import RunEnded
 from mm_cpgd.policy import Policy, load_policy
 from mm_cpgd.report.page import write_report
-from mm_cpgd.tracking import Progress
+from mm_cpgd.tracking import Progress, read_metrics
 from mm_cpgd.training.rows import load_rows
 from mm_cpgd.training.run_folder import CONFIG, ExistingRun, prepare_run_folder, write_summary
 from mm_cpgd.training.setup import (
@@ -82,7 +83,27 @@ def _run(config: RunConfig, existing: ExistingRun, console: Console, *, sft: boo
         raise
     summary = on_main(accelerator, lambda: _write_results(config, policy, trainer))
     accelerator.end_training()
+    if not trainer.has_stepped:
+        raise RunEnded(_why_no_step(config.folder))
     return summary
+
+
+def _why_no_step(folder: Path) -> str:
+    """Return why a run has ended without an optimizer step, as far as its metrics show it."""
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["iteration"]]
+
+    def everywhere(key: str, value: float) -> bool:
+        return all(row.get(key) == value for row in rows)
+
+    if everywhere("reward/unscored", 1.0):
+        reason = "no completion could be scored; see the reasons in rollouts/"
+    elif everywhere("groups/kept", 0.0):
+        reason = "the selection kept no prompt (groups/kept is 0); loosen algorithm.selection"
+    elif any(row.get("optimizer/skipped") for row in rows):
+        reason = "every step was skipped, as the loss or the gradient was not finite"
+    else:
+        reason = "there was nothing to learn from; see metrics.jsonl and rollouts/"
+    return f"{folder}: {len(rows):,} iterations without a single optimizer step: {reason}"
 
 
 def _build(
@@ -98,7 +119,14 @@ def _build(
     evaluator = None
     if config.data.eval:
         held_out = _load(config, config.data.eval, accelerator, policy, console, "held-out", False)
-        evaluator = held_out_evaluator(config, accelerator, policy, engine, list(held_out.examples))
+        evaluator = held_out_evaluator(
+            config,
+            accelerator,
+            policy,
+            engine,
+            list(held_out.examples),
+            say=lambda line: console.print(line, markup=False),
+        )
     if sft:
         return build_sft_trainer(config, accelerator, policy, rows.examples, evaluator)
     return build_trainer(config, accelerator, policy, engine, rows.examples, evaluator)

@@ -93,8 +93,9 @@ def held_out_evaluator(
     policy: Policy,
     engine: RolloutEngine,
     examples: Sequence[Example],
+    say: Callable[[str], None] = lambda text: None,
 ) -> Evaluator:
-    """Return the greedy held-out evaluation that the config describes."""
+    """Return the greedy held-out evaluation that the config describes; ``say`` as in ``HeldOut``."""
     return HeldOut(
         accelerator,
         policy,
@@ -103,6 +104,7 @@ def held_out_evaluator(
         examples,
         max_new_tokens=config.evaluation.max_new_tokens or config.rollout.max_new_tokens,
         batch_prompts=config.evaluation.batch_prompts,
+        say=say,
     )
 
 

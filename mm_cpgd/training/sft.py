@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from data import Example, PromptSampler
@@ -14,7 +15,8 @@ from mm_cpgd.config.schema import AlgorithmConfig, PartConfig, SftConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.interrupt import ShouldStop, never
 from mm_cpgd.policy import EncodedPrompt, Policy
-from mm_cpgd.training.experience import Collected, Experience, pad_tokens
+from mm_cpgd.training.experience import Collected, Experience, RowsLost, pad_tokens
+from mm_cpgd.training.prefetch import encode_rows
 
 # Old log-probabilities are set to 0, so ratio and drift mean nothing and are not logged.
 SFT_METRIC_NAMES = {"loss": "sft/loss", "entropy": "policy/entropy"}
@@ -69,11 +71,23 @@ class SftSource:
         targets = [target_tokens(self.policy, self.examples[i], self.config.target_template) for i in drawn]
         lengths = torch.tensor([float(target.numel()) for target in targets])
         mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
-        tokens, mask = pad_tokens(targets[mine])
-        rows = tokens.shape[0]
+        encoded, lost = encode_rows(self.policy.encoder, [self.examples[index] for index in drawn[mine]])
+        gone = self._gone(encoded)
+        if gone.all():
+            raise RowsLost(
+                f"none of the {len(gone):,} rows of this step can be read: {gather_object(lost)[0]}"
+            )
+        lengths = lengths[~gone]
+        present = [place for place, prompt in enumerate(encoded) if prompt is not None]
+        tokens, mask = pad_tokens([targets[mine][place] for place in present])
+        rows = len(present)
+        # A process that has lost its whole share keeps one prompt, of which no token counts.
+        prompts = [prompt for prompt in encoded if prompt] or [
+            self.policy.encoder.encode(Example("", "", ""))
+        ]
         experience = Experience(
-            examples=drawn[mine],
-            prompts=self.reencode(drawn[mine]),
+            examples=[drawn[mine][place] for place in present],
+            prompts=prompts,
             prompt_of=torch.arange(rows),
             tokens=tokens,
             mask=mask,
@@ -83,7 +97,13 @@ class SftSource:
             old_logprobs=torch.zeros(tokens.shape),
         )
         metrics = {"completion/length_mean": float(lengths.mean()), "tokens/sampled": float(lengths.sum())}
-        return Collected(experience, metrics)
+        return Collected(experience, metrics, lost=gather_object(lost) if gone.any() else [])
+
+    def _gone(self, encoded: Sequence[EncodedPrompt | None]) -> Tensor:
+        """Return which rows of the batch of all processes have lost their image, in the order drawn."""
+        mine = torch.tensor([prompt is None for prompt in encoded], device=self.accelerator.device)
+        gathered: Tensor = self.accelerator.gather(mine)
+        return gathered.unflatten(0, (self.accelerator.num_processes, -1)).T.flatten().cpu()
 
     def reencode(self, indices: Sequence[int]) -> list[EncodedPrompt]:
         """Encode the prompts of these examples."""

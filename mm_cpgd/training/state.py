@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from data import PromptSampler
+from data import DataError, PromptSampler
 from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.checkpoint.serialization import (
     CheckpointError,
@@ -89,6 +89,7 @@ class TrainingState:
         self.best_accuracy: float | None = None
         self.best_iteration: int | None = None
         self.saved = False
+        self.warn: Callable[[str], None] = lambda text: None
 
     @property
     def number(self) -> int:
@@ -210,7 +211,16 @@ class TrainingState:
         self.pending = None
         if own["pending"]:
             saved = own["pending"]
-            prompts = self.reencode(saved["experience"]["examples"])
+            problem, prompts = None, []
+            try:
+                prompts = self.reencode(saved["experience"]["examples"])
+            except (DataError, ValueError) as error:  # an image has vanished since
+                problem = str(error)
+            problems = [one for one in gather_object([problem]) if one]
+            if problems:
+                # On all processes: the mini-batches are planned over all of them.
+                self.warn(f"the iteration in progress is sampled again: {problems[0]}")
+                return
             experience = Experience.from_state(saved["experience"], prompts)
             self.pending = Pending(experience, saved["metrics"], saved["steps"])
 

@@ -16,11 +16,14 @@ from mm_cpgd.guard.guard import Review
 from mm_cpgd.guard.rollback import DIVERGED
 from mm_cpgd.interrupt import Interrupted, ShouldStop, StopRequest, check
 from mm_cpgd.tracking import MetricsLog, Progress, RolloutLog
-from mm_cpgd.training.experience import Collected, ExperienceSource
+from mm_cpgd.training.experience import Collected, ExperienceSource, RowsLost
 from mm_cpgd.training.learner import Learner, average
 from mm_cpgd.training.optimizer import Diverged
 from mm_cpgd.training.state import TrainingState
+from rewards import RuleError
 
+# Lost rows of an iteration that are printed.
+SHOWN_LOST = 3
 # Held-out evaluation of the current policy: metrics ``eval/accuracy`` and more.
 Evaluator = Callable[[ShouldStop], dict[str, float]]
 
@@ -63,6 +66,7 @@ class Trainer:
         )
         self.rollback = state.rollback
         self._collected: Collected | None = None
+        self._say: Callable[[str], None] = lambda text: None
 
     def run(self, progress: Progress) -> None:
         """Train to the last iteration.
@@ -71,6 +75,7 @@ class Trainer:
             RunEnded: interrupted by a signal or stopped by the guard (after a checkpoint), or too many steps
                 in a row were not finite.
         """
+        self._say = progress.print_message
         with StopRequest(self.accelerator) as stop:
             try:
                 if not self.state.begun:
@@ -83,6 +88,13 @@ class Trainer:
                 self._stop(stop)
             except Diverged as diverged:
                 self._end_diverged(diverged)
+            except RuleError:
+                # The iterations since the last checkpoint are worth keeping; the rule can be fixed.
+                if self.state.iteration and not self.state.saved:
+                    self.save()
+                raise
+            except RowsLost as lost:
+                self._stop_without_rows(lost)
         if not self.state.saved:
             self.save()
         on_main(self.accelerator, self.rollouts.flush)
@@ -96,10 +108,16 @@ class Trainer:
             CheckpointError: it does not fit this run.
         """
         place = on_main(self.accelerator, lambda: newest_checkpoint(self.folder / "checkpoints", warn))
+        self.state.warn = warn
         if place is not None:
             self.state.load(place)
         on_main(self.accelerator, self._truncate_logs)
         return place is not None
+
+    @property
+    def has_stepped(self) -> bool:
+        """Whether the run has taken an optimizer step, before an interruption or since."""
+        return bool(self.learner.step.scheduler.last_epoch > 0)
 
     def save(self) -> None:
         """Write a checkpoint of the current state.
@@ -165,9 +183,13 @@ class Trainer:
         self.learner.policy.eval()
         try:
             collected = self.source.collect(number, should_stop)
-        except Interrupted:
+        except (Interrupted, RuleError, RowsLost):
             self.state.undo_draws(draws)
             raise
+        for line in collected.lost[:SHOWN_LOST]:
+            self._say(line)
+        if len(collected.lost) > SHOWN_LOST:
+            self._say(f"… and {len(collected.lost) - SHOWN_LOST:,} more rows")
         self.state.begin(collected.experience, collected.metrics)
         self._collected = collected
         self._write_rollouts(force=False)
@@ -233,6 +255,14 @@ class Trainer:
             f"stopped after iteration {self.state.iteration}; the checkpoint is in "
             f"{self.folder / 'checkpoints'}; run the same command with --resume to continue",
             128 + stop.signal,
+        )
+
+    def _stop_without_rows(self, lost: RowsLost) -> NoReturn:
+        if not self.state.saved:
+            self.save()
+        raise RunEnded(
+            f"iteration {self.state.iteration + 1}: {lost}; the checkpoint is in "
+            f"{self.folder / 'checkpoints'}; bring the files back and run the same command with --resume"
         )
 
     def _stop_on_alarm(self, review: Review) -> NoReturn:

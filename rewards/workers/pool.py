@@ -49,7 +49,6 @@ def map_in_threads(function: Callable[[Item], Mapped], items: Iterable[Item]) ->
 _START_LIMIT = 60.0
 _ATTEMPTS = 2
 _ROOT = str(Path(__file__).resolve().parents[2])
-_CODE = "import sys; sys.path[:] = {path!r}; from rewards.workers.worker import main; main({memory})"
 
 
 class PoolError(RuntimeError):
@@ -60,22 +59,26 @@ class OutOfTime(Exception):
     """The comparison exceeded its limit of time or memory; the message says which."""
 
 
-class _Worker:
-    """One process and its two pipes. Not thread-safe."""
+class LineProcess:
+    """A Python process that replies with one line to each request; both over pipes. Not thread-safe.
 
-    def __init__(self, memory: int) -> None:
+    Args:
+        code: Python code that the process runs; names of this project can be imported.
+        stderr: where its error output goes; None: to this process's.
+    """
+
+    def __init__(self, code: str, stderr: int | None) -> None:
         path = [_ROOT, *(entry for entry in sys.path if entry)]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _CODE.format(path=path, memory=memory)],
+            [sys.executable, "-c", f"import sys; sys.path[:] = {path!r}; {code}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=stderr,
             bufsize=0,  # a buffer's lock, if held by another thread at a fork, would block the child forever
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-        self.ready = False
 
-    def _line(self, deadline: float) -> bytes | None:
+    def line(self, deadline: float) -> bytes | None:
         """Return the next reply, None after the deadline. Raises ``EOFError`` if the process has ended."""
         assert self.process.stdout is not None
         descriptor, received = self.process.stdout.fileno(), b""
@@ -91,12 +94,48 @@ class _Worker:
             received += chunk
         return received
 
+    def send(self, request: bytes) -> None:
+        """Write a request. Raises ``EOFError`` if the process has ended."""
+        assert self.process.stdin is not None
+        try:
+            left = memoryview(request)
+            while left:
+                left = left[os.write(self.process.stdin.fileno(), left) :]
+        except BrokenPipeError:
+            raise EOFError from None
+
+    def kill(self) -> None:
+        """End the process now and reap it."""
+        self.process.kill()
+        self.close()
+        self.process.wait()
+
+    def close(self) -> None:
+        """Close the parent's ends of the pipes, upon which an idle process ends."""
+        for pipe in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError):
+                if pipe:
+                    pipe.close()
+
+    def forget(self) -> None:
+        """In a forked child: close the pipes of a process that is the parent's."""
+        self.process.returncode = 0  # not this process's child: nothing to reap
+        self.close()
+
+
+class _Worker(LineProcess):
+    """Process that compares answers by sympy."""
+
+    def __init__(self, memory: int) -> None:
+        super().__init__(f"from rewards.workers.worker import main; main({memory})", subprocess.DEVNULL)
+        self.ready = False
+
     def wait_until_ready(self) -> None:
         """Block until sympy is loaded. Raises ``PoolError`` if that fails, ``EOFError`` if it was killed."""
         if self.ready:
             return
         try:
-            self.ready = bool(self._line(time.monotonic() + _START_LIMIT))
+            self.ready = bool(self.line(time.monotonic() + _START_LIMIT))
         except EOFError:
             if self.process.wait() < 0:
                 raise
@@ -107,28 +146,9 @@ class _Worker:
 
     def ask(self, request: dict[str, object], limit: float) -> dict[str, object] | None:
         """Return the reply to a request, None after ``limit`` s. Raises ``EOFError`` if the process died."""
-        assert self.process.stdin is not None
-        try:
-            left = memoryview(json.dumps({**request, "limit": limit}).encode() + b"\n")
-            while left:
-                left = left[os.write(self.process.stdin.fileno(), left) :]
-        except BrokenPipeError:
-            raise EOFError from None
-        line = self._line(time.monotonic() + limit)
+        self.send(json.dumps({**request, "limit": limit}).encode() + b"\n")
+        line = self.line(time.monotonic() + limit)
         return None if line is None else json.loads(line)
-
-    def kill(self) -> None:
-        """End the process now and reap it."""
-        self.process.kill()
-        self.close()
-        self.process.wait()
-
-    def close(self) -> None:
-        """Close the parent's ends of the pipes, upon which an idle worker ends."""
-        for pipe in (self.process.stdin, self.process.stdout):
-            with contextlib.suppress(OSError):
-                if pipe:
-                    pipe.close()
 
 
 class Pool:
@@ -230,8 +250,7 @@ class Pool:
     def forget(self) -> None:
         """In a forked child, drop the parent's workers; new ones are started when needed."""
         for worker in self._all:
-            worker.process.returncode = 0  # not this process's child: nothing to reap
-            worker.close()
+            worker.forget()
         self._reset()
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from rewards import RuleError, Status, Verdict, get_rule, list_rules, rule
 from rewards import registry as registry_module
 from rewards.example import RewardExample as Example
+from rewards.registry import as_verdict
 
 pytestmark = pytest.mark.usefixtures("own_registry")
 
@@ -86,6 +92,9 @@ WRONG = {
     "words": "def words(completion, example) -> str: return 'good'",
     "later": "async def later(completion, example): return 1",
     "starred": "def starred(*texts): return 1",
+    "trl": "def trl(prompts, completions, **kwargs): return [1.0]",
+    "trl_keywords": "def trl_keywords(completions, **kwargs): return [1.0]",
+    "verl": "def verl(data_source, solution_str, ground_truth, extra_info=None): return 1.0",
 }
 
 
@@ -97,6 +106,9 @@ WRONG = {
         ("words", "is annotated to return <class 'str'>; allowed: a finite number"),
         ("later", "is asynchronous or a generator; write a plain def"),
         ("starred", "must take a completion and an example"),
+        ("trl", r"has TRL's signature, which scores lists of completions; write def rule\(completion, ex"),
+        ("trl_keywords", "has TRL's signature"),
+        ("verl", "has verl's signature"),
     ],
 )
 def test_a_function_that_is_no_rule_is_refused_before_training(
@@ -217,3 +229,34 @@ def test_a_rule_may_be_registered_under_its_own_name() -> None:
 
     assert list_rules()["named_by_itself"] == "A quarter."
     assert get_rule("named_by_itself")("x", Example("4")).score == 0.25
+
+
+@pytest.mark.parametrize(
+    ("value", "score"),
+    [
+        (np.mean([1, 0]) < 2, 1.0),
+        (np.float32(0.5), 0.5),
+        (np.int64(3), 3.0),
+        (np.array(0.25), 0.25),
+        (torch.tensor(0.75), 0.75),
+        (torch.tensor(True), 1.0),
+        (torch.tensor(2), 2.0),
+        (torch.tensor(0.5, requires_grad=True), 0.5),
+        (Decimal("0.1"), 0.1),
+        (Fraction(1, 4), 0.25),
+        (Verdict(np.float64(0.5), Status.PARTIAL), 0.5),
+    ],
+)
+def test_scalars_of_other_libraries_are_numbers(value: object, score: float) -> None:
+    verdict = as_verdict("mine", value)
+    assert verdict.score == score
+    assert type(verdict.score) is float
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.array([1.0]), torch.ones(1), torch.tensor(math.nan), np.float32(np.inf), "1", (1.0, ""), 10**400, 1j],
+)
+def test_what_is_no_finite_number_is_named(value: object) -> None:
+    with pytest.raises(RuleError, match=r"(?s)^rule 'mine' returned .*; allowed: a finite number"):
+        as_verdict("mine", value)

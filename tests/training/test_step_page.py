@@ -21,6 +21,7 @@ CODE = {
         Collector.keep,
         Collector.advantages,
         Collector._sample,
+        Collector._generate,
     ],
     "update": [Learner.update, Learner.prepare, Learner._loss],
 }
