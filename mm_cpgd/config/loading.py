@@ -64,10 +64,17 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
     return _validate(data, file)
 
 
-def save_config(config: RunConfig, path: Path) -> None:
-    """Write every value of ``config``, defaults included; ``load_config`` reads back an equal config."""
+def save_config(config: RunConfig, path: Path, history: Sequence[str] = ()) -> None:
+    """Write every value of ``config``, defaults included; ``load_config`` reads back an equal config.
+
+    Args:
+        config: the complete config.
+        path: the file; its folder is created.
+        history: lines that stand as comments before the values.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(dump_yaml(_as_plain_data(config.model_dump())), encoding="utf-8")
+    comments = "".join(f"# {' '.join(line.split())}\n" for line in history)
+    path.write_text(comments + dump_yaml(_as_plain_data(config.model_dump())), encoding="utf-8")
 
 
 def _as_plain_data(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,20 @@ from mm_cpgd.config.schema import TrainingConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import Policy
 from mm_cpgd.policy.families import vision_modules
+
+# Settings from which the learning rates follow, and those that set their course over the run's steps.
+RATES = {"training.learning_rate", "training.vision_learning_rate"}
+SCHEDULE = {
+    "training.schedule",
+    "training.warmup_steps",
+    "training.iterations",
+    "training.inner_epochs",
+    "training.mini_batch_prompts",
+    "rollout.prompts",
+    "sft.steps",
+    "sft.epochs",
+    "sft.batch",
+}
 
 
 class Diverged(Exception):
@@ -75,6 +89,35 @@ class OptimizerStep:
             "optimizer/learning_rate": rate,
             "optimizer/skipped": float(not finite),
         }
+
+    def settings(self) -> list[dict[str, Any]]:
+        """Return what the config says of each parameter group; of a step that has loaded no state yet."""
+        keys = ("weight_decay", "betas")
+        groups = zip(self.optimizer.param_groups, self.scheduler.base_lrs, strict=True)
+        return [{key: group[key] for key in keys} | {"base_lr": rate} for group, rate in groups]
+
+    def apply(self, settings: Sequence[Mapping[str, Any]], changed: Collection[str]) -> None:
+        """Let settings take effect that have changed since the loaded state was saved; leave the others.
+
+        A new learning rate replaces the old one and every factor that the guard has put on it.
+
+        Args:
+            settings: those of the config, as ``settings`` returned them before loading.
+            changed: dotted names of the settings that have changed.
+        """
+        if RATES & set(changed):
+            self.scheduler.base_lrs = [own["base_lr"] for own in settings]
+        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
+            for key in ("weight_decay", "betas"):
+                if f"training.{key}" in changed:
+                    group[key] = own[key]
+        if (RATES | SCHEDULE) & set(changed):
+            scheduler = self.scheduler
+            pairs = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+            rates = [rate * factor(scheduler.last_epoch) for rate, factor in pairs]
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+            scheduler._last_lr = rates
 
     def scale_learning_rates(self, factor: float) -> None:
         """Multiply all learning rates, now and for the rest of the schedule; forget skipped steps."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from rich.console import Console
+from rich.markup import escape
 
 from data import ExampleSet
 from mm_cpgd.config.loading import save_config
@@ -16,8 +18,9 @@ from mm_cpgd.errors import RunEnded
 from mm_cpgd.policy import Policy, load_policy
 from mm_cpgd.report.page import write_report
 from mm_cpgd.tracking import Progress, read_metrics
+from mm_cpgd.training.resume import Changes
 from mm_cpgd.training.rows import load_rows
-from mm_cpgd.training.run_folder import CONFIG, ExistingRun, prepare_run_folder, write_summary
+from mm_cpgd.training.run_folder import CONFIG, ExistingRun, history_of, prepare_run_folder, write_summary
 from mm_cpgd.training.setup import (
     build_engine,
     build_rewards,
@@ -71,11 +74,15 @@ def _run(config: RunConfig, existing: ExistingRun, console: Console, *, sft: boo
         say=console.print,
     ).to(accelerator.device)
     trainer = _build(config, accelerator, policy, console, sft)
+    changes = trainer.resume(_warner(console)) if existing.resume else None
+    if changes is not None:
+        _say_changes(changes, trainer, console)
+    history = on_main(
+        accelerator, lambda: history_of(config.folder / CONFIG, trainer.state.iteration, changes)
+    )
     # From here on the folder holds a run; a start that fails earlier can be repeated as it is.
-    on_main(accelerator, lambda: save_config(config, config.folder / CONFIG))
+    on_main(accelerator, lambda: save_config(config, config.folder / CONFIG, history))
     start_trackers(config, accelerator)
-    if existing.resume and trainer.resume(lambda text: console.print(f"[yellow]warning:[/] {text}")):
-        console.print(f"resumed after iteration {trainer.state.iteration} of {trainer.iterations}")
     try:
         _carry_out(accelerator, trainer, console)
     except RunEnded:
@@ -104,6 +111,21 @@ def _why_no_step(folder: Path) -> str:
     else:
         reason = "there was nothing to learn from; see metrics.jsonl and rollouts/"
     return f"{folder}: {len(rows):,} iterations without a single optimizer step: {reason}"
+
+
+def _warner(console: Console) -> Callable[[str], None]:
+    return lambda text: console.print(f"[yellow]warning:[/] {escape(text)}")
+
+
+def _say_changes(changes: Changes, trainer: Trainer, console: Console) -> None:
+    """Print what a resumed run does differently from before."""
+    console.print(f"resumed after iteration {trainer.state.iteration} of {trainer.iterations}")
+    for line in changes.lines:
+        if line not in changes.noted:
+            console.print(f"from here on {escape(line)}")
+    if changes.noted:
+        what = "; ".join(changes.noted)
+        _warner(console)(f"from here on this is another experiment than before: {what}")
 
 
 def _build(

@@ -6,13 +6,16 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from mm_cpgd import __version__
 from mm_cpgd.distributed import TRACKING
 from mm_cpgd.errors import UserError
 from mm_cpgd.tracking import read_metrics
 from mm_cpgd.tracking.files import finite, writing
+from mm_cpgd.training.resume import Changes
 
 CONFIG = "config.yaml"
 # Files that a failed start may leave behind, and everything else that a run writes.
@@ -51,6 +54,26 @@ def prepare_run_folder(folder: Path, existing: ExistingRun) -> None:
         raise UserError(f"{folder} is not empty and holds no run; choose another output")
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+
+
+def history_of(file: Path, iteration: int, changes: Changes | None) -> list[str]:
+    """Return the history of a run: what ``config.yaml`` says of it, and a line for this start.
+
+    Args:
+        file: the run's ``config.yaml``; need not exist.
+        iteration: the iteration after which the run goes on; 0 at its start.
+        changes: what a resumed run does differently; None if it is not resumed.
+    """
+    earlier = []
+    if changes is not None and file.exists():
+        earlier = [
+            line[2:] for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("# ")
+        ]
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    if changes is None:
+        return [f"started {now}, mm-cpgd {__version__}"]
+    lines = "; ".join(changes.lines) or "no setting changed"
+    return [*earlier, f"resumed after iteration {iteration}, {now}, mm-cpgd {__version__}: {lines}"]
 
 
 def write_summary(folder: Path, iterations: int, best: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from mm_cpgd.training.collector import Collector
 from mm_cpgd.training.heldout import HeldOut
 from mm_cpgd.training.learner import METRIC_NAMES, Learner
 from mm_cpgd.training.optimizer import OptimizerStep, build_optimizer, build_schedule
+from mm_cpgd.training.resume import identify
 from mm_cpgd.training.sft import SFT_METRIC_NAMES, SftSource, sft_objective
 from mm_cpgd.training.state import TrainingState
 from mm_cpgd.training.trainer import Evaluator, Trainer
@@ -164,12 +165,20 @@ def build_trainer(
     if objective.needs_reference:
         policy.keep_reference()
     steps = schedule.iterations * schedule.steps_per_iteration
+    identity = identify(config, examples, policy.model)
     learner = _build_learner(
         config, accelerator, policy, objective, steps, METRIC_NAMES, sampling=collector.sampling
     )
     rollback = build_rollback(config, accelerator, learner)
     state = TrainingState(
-        accelerator, learner.wrapped, learner.step, sampler, collector.reencode, objective, rollback
+        accelerator,
+        learner.wrapped,
+        learner.step,
+        sampler,
+        collector.reencode,
+        objective,
+        rollback,
+        identity=identity,
     )
     after_prefetch = evaluator and _after(collector.prefetcher.wait, evaluator)
     return Trainer(config, accelerator, collector, learner, state, after_prefetch, schedule.iterations)
@@ -187,6 +196,7 @@ def build_sft_trainer(
     source = SftSource(config.sft, accelerator, policy, examples, sampler)
     steps = config.sft.steps or max(1, round(config.sft.epochs * len(examples) / config.sft.batch))
     objective = sft_objective(config.rollout.max_new_tokens)
+    identity = identify(config, examples, policy.model, sft=True)
     one_epoch = config.training.model_copy(update={"inner_epochs": 1})
     learner = _build_learner(
         config.model_copy(update={"training": one_epoch}),
@@ -196,7 +206,9 @@ def build_sft_trainer(
         steps,
         SFT_METRIC_NAMES,
     )
-    state = TrainingState(accelerator, learner.wrapped, learner.step, sampler, source.reencode, objective)
+    state = TrainingState(
+        accelerator, learner.wrapped, learner.step, sampler, source.reencode, objective, identity=identity
+    )
     return Trainer(config, accelerator, source, learner, state, evaluator, steps)
 
 

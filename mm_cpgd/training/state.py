@@ -32,6 +32,7 @@ from mm_cpgd.guard.rollback import RollbackController
 from mm_cpgd.policy import EncodedPrompt
 from mm_cpgd.training.experience import Experience
 from mm_cpgd.training.optimizer import OptimizerStep
+from mm_cpgd.training.resume import Changes, RunIdentity, compare
 
 # Frozen weights are not saved: they are loaded again from policy.model.
 OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
@@ -57,6 +58,7 @@ class TrainingState:
         reencode: encodes the prompts of given dataset indices again.
         objective: the objective, whose parts may have state.
         rollback: the guard and its snapshots, if the run has one.
+        identity: what the state belongs to; None where that is not checked.
 
     Attributes:
         begun: the evaluation before training is done, or was not requested.
@@ -75,6 +77,7 @@ class TrainingState:
         reencode: Callable[[Sequence[int]], list[EncodedPrompt]],
         objective: Objective | None = None,
         rollback: RollbackController | None = None,
+        identity: RunIdentity | None = None,
     ) -> None:
         self.accelerator = accelerator
         self.model = model
@@ -83,6 +86,7 @@ class TrainingState:
         self.reencode = reencode
         self.objective = objective
         self.rollback = rollback
+        self.identity = identity
         self.begun = False
         self.iteration = 0
         self.pending: Pending | None = None
@@ -141,6 +145,7 @@ class TrainingState:
             "skipped_in_a_row": self.step.skipped_in_a_row,
             "best": [self.best_accuracy, self.best_iteration],
             "guard": self.rollback.state_dict() if self.rollback else None,
+            "identity": self.identity and self.identity.state(),
         }
 
         def write(folder: Path) -> None:
@@ -150,14 +155,16 @@ class TrainingState:
 
         return write
 
-    def load(self, place: Path) -> None:
-        """Restore the state that the checkpoint holds.
+    def load(self, place: Path) -> Changes:
+        """Restore the state that the checkpoint holds; return what this run does differently.
 
         Raises:
             CheckpointError: it does not fit this run.
+            UserError: it belongs to another run, see ``mm_cpgd.training.resume``.
         """
         run = load_state(place / "run.safetensors")
         processes, shared = run["processes"], run["shared"]
+        changes = compare(shared.get("identity"), self.identity) if self.identity else Changes()
         if len(processes) != self.accelerator.num_processes and any(own["pending"] for own in processes):
             raise CheckpointError(
                 f"{place} was saved during an iteration by {len(processes)} processes; resume it "
@@ -168,20 +175,28 @@ class TrainingState:
         self._check_fit(place, weights)
         set_model_state_dict(self.model, weights, options=options)
         optimizer = load_state(place / "optimizer.safetensors")
+        fresh = self.step.settings()
         if optimizer is not None:
             set_optimizer_state_dict(self.model, self._optimizer, optimizer, options=options)
         self.step.scheduler.load_state_dict(shared["scheduler"])
+        self.step.apply(fresh, changes.settings)
         self.step.skipped_in_a_row = shared["skipped_in_a_row"]
         self.sampler.load_state_dict(shared["sampler"])
-        if self.objective:
+        if self.objective and not any(name.startswith("algorithm.") for name in changes.settings):
             self.objective.load_state_dict(shared.get("objective", {}))
         self.begun, self.iteration = shared["begun"], shared["iteration"]
         self.best_accuracy, self.best_iteration = shared["best"]
+        if "data.eval" in changes.settings:  # an accuracy on other rows is no measure for these
+            self.best_accuracy, self.best_iteration = None, None
         if len(processes) == self.accelerator.num_processes:
             self._load_own_state(processes[self.accelerator.process_index])
         if self.rollback and shared.get("guard"):
             self.rollback.load_state_dict(shared["guard"])
+        if self.pending and changes.noted:
+            self.warn("the iteration in progress is sampled again, by the new settings")
+            self.pending = None
         self.saved = True
+        return changes
 
     @property
     def _optimizer(self) -> Any:

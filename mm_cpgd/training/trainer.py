@@ -19,6 +19,7 @@ from mm_cpgd.tracking import MetricsLog, Progress, RolloutLog
 from mm_cpgd.training.experience import Collected, ExperienceSource, RowsLost
 from mm_cpgd.training.learner import Learner, average
 from mm_cpgd.training.optimizer import Diverged
+from mm_cpgd.training.resume import Changes
 from mm_cpgd.training.state import TrainingState
 from rewards import RuleError
 
@@ -101,18 +102,21 @@ class Trainer:
         if self.rollback:
             self.rollback.finish()
 
-    def resume(self, warn: Callable[[str], None]) -> bool:
-        """Load the newest complete checkpoint and truncate the logs to it; return False if there is none.
+    def resume(self, warn: Callable[[str], None]) -> Changes | None:
+        """Load the newest complete checkpoint and truncate the logs to it.
+
+        Returns:
+            What this run does differently from the checkpoint's; None if there is no checkpoint.
 
         Raises:
             CheckpointError: it does not fit this run.
+            UserError: it belongs to another run.
         """
         place = on_main(self.accelerator, lambda: newest_checkpoint(self.folder / "checkpoints", warn))
         self.state.warn = warn
-        if place is not None:
-            self.state.load(place)
+        changes = None if place is None else self.state.load(place)
         on_main(self.accelerator, self._truncate_logs)
-        return place is not None
+        return changes
 
     @property
     def has_stepped(self) -> bool:
