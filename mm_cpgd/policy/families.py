@@ -79,6 +79,12 @@ def control_token_ids(model: Any) -> set[int]:
     return {token for token in ids if isinstance(token, int)}
 
 
+def image_token_id(config: Any) -> int | None:
+    """Return the id of the token that the model replaces by an image, None if its config names none."""
+    ids = (getattr(config, name, None) for name in ("image_token_id", "image_token_index"))
+    return next((token for token in ids if isinstance(token, int)), None)
+
+
 def control_texts(processor: Any) -> set[str]:
     """Return texts that the tokenizer would read as control tokens: turn markers, image placeholders."""
     named = {getattr(processor, name, None) for name in CONTROL_TOKENS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +16,24 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.errors import UserError
-from mm_cpgd.policy.families import set_pixel_limits, shared_prefix_obstacle, vision_modules
+from mm_cpgd.policy.families import (
+    image_token_id,
+    set_pixel_limits,
+    shared_prefix_obstacle,
+    vision_modules,
+)
 from mm_cpgd.policy.lora import add_lora
 from mm_cpgd.policy.policy import Policy
 from mm_cpgd.policy.prompts import PromptEncoder
 from mm_cpgd.policy.shared_prefix.forward import enable_shared_prefix
+from mm_cpgd.policy.support import (
+    check_architecture,
+    check_complete,
+    check_finite,
+    check_parts,
+    check_template,
+    without_loading_report,
+)
 from mm_cpgd.policy.vision import project_patches_as_matrices
 
 EMBEDDED = {"embedded:tiny": Path(__file__).parent.parent / "tiny" / "assets"}
@@ -35,6 +49,7 @@ LOADING_ERRORS = (
     SafetensorError,
 )
 HUB_SECONDS = 5
+LFS_POINTER = b"version https://git-lfs"
 
 
 def load_policy(
@@ -103,11 +118,13 @@ class _ModelSource:
     def processor(self) -> Any:
         """Load the processor and set the config's pixel limits."""
         kind = self._load(AutoConfig)
-        if type(kind) not in AutoModelForImageTextToText._model_mapping and not self.config.trust_remote_code:
+        known = AutoModelForImageTextToText._model_mapping
+        if type(kind) not in known and not self.config.trust_remote_code:
             raise UserError(
                 f"policy.model={self.config.model!r} is a {kind.model_type!r} model, not an "
                 "image-text-to-text model; choose a vision-language model such as Qwen/Qwen2.5-VL-3B-Instruct"
             )
+        check_architecture(self.config.model, kind, known.get(type(kind), None))
         processor = self._load(AutoProcessor)
         if getattr(processor, "image_processor", None) is None:
             raise UserError(
@@ -115,22 +132,54 @@ class _ModelSource:
                 "preprocessor_config.json and the original model's other processor files beside the weights"
             )
         set_pixel_limits(processor, self.config.min_pixels, self.config.max_pixels)
+        encoder = PromptEncoder(processor, None, self.config.system_prompt)
+        check_template(self.config.model, encoder, image_token_id(kind))
         return processor
 
     def model(self) -> Any:
-        """Load the model in the number format that it is trained in."""
-        return self._load(
-            AutoModelForImageTextToText, dtype=_dtype(self.config), attn_implementation=self.config.attention
-        )
+        """Load the model, all of it, in the number format that it is trained in."""
+        with without_loading_report():
+            model, info = self._load(
+                AutoModelForImageTextToText,
+                dtype=_dtype(self.config),
+                attn_implementation=self.config.attention,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, by name
+            )
+        check_complete(self.config.model, info)
+        check_parts(self.config.model, model)
+        check_finite(self.config.model, model)
+        return model
 
     def _load(self, kind: Any, **options: Any) -> Any:
         try:
             return kind.from_pretrained(self.name, **self.options, **options)
-        except LOADING_ERRORS as error:
-            reason = textwrap.shorten(" ".join(str(error).split()), 500, placeholder=" …")
+        except Exception as error:  # files of a model, damaged in any way, raise anything
             raise UserError(
-                f"policy.model={self.config.model!r} could not be loaded: {reason or type(error).__name__}"
+                f"policy.model={self.config.model!r} could not be loaded: {self._reason(error)}"
             ) from error
+
+    def _reason(self, error: Exception) -> str:
+        """Return why loading failed, in one line."""
+        folder = Path(self.name)
+        if pointers := [path.name for path in sorted(folder.glob("*")) if _is_lfs_pointer(path)]:
+            return f"{pointers[0]} is a Git LFS pointer, not the file itself; run `git lfs pull` in {folder}"
+        text = textwrap.shorten(" ".join(str(error).split()), 500, placeholder=" …")
+        if isinstance(error, LOADING_ERRORS):
+            return text or type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):
+            return (
+                "its weights are a pickle that holds more than tensors, of which nothing is executed; "
+                "use weights in safetensors format"
+            )
+        return f"{type(error).__name__}: {text}"
+
+
+def _is_lfs_pointer(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(LFS_POINTER)) == LFS_POINTER
 
 
 def _local_folder(model: str) -> Path | None:

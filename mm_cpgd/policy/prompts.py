@@ -68,6 +68,14 @@ class PromptEncoder:
         conversation = Conversation(self._messages(pieces), refs)
         return EncodedPrompt(ids, positions, types, vision, types_name, conversation=conversation)
 
+    def chat(self, example: Example) -> str:
+        """Return the prompt's text, as the chat template writes it; images are not opened.
+
+        Raises:
+            DataError: as ``encode``.
+        """
+        return self._chat(self._pieces(example))
+
     def length(self, example: Example) -> int:
         """Count the prompt's tokens, without decoding images if their sizes suffice.
 

@@ -1,0 +1,246 @@
+"""Checks of a model at the start of a run: architecture, complete weights, chat template.
+
+Each raises one UserError that names the model; without them a run would train random layers, text without
+its image, or end in the middle of sampling.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+from transformers import DynamicCache, cache_utils
+
+from data import Example, ImageRef
+from mm_cpgd.errors import UserError
+from mm_cpgd.policy.prompts import PromptEncoder
+
+# Names of layers that keep a state instead of keys and values.
+RECURRENT_LAYERS = re.compile("linear|mamba|conv|recurrent|rwkv|retention", re.IGNORECASE)
+RECURRENT_CACHE = getattr(cache_utils, "LinearAttentionCacheLayerMixin", ())
+TRY_ANOTHER = "choose another family, such as Qwen2.5-VL or Qwen3-VL (docs/training.md)"
+PROBE_QUESTION = "How many apples are there?"
+NAMES_SHOWN = 3
+
+
+def check_architecture(name: str, config: Any, kind: Any) -> None:
+    """Refuse architectures that the sampler or the trainer cannot run, before weights are loaded.
+
+    Args:
+        name: the config's ``policy.model``.
+        config: the model's config from transformers.
+        kind: the model's class; not checked if only the model's own code knows it.
+
+    Raises:
+        UserError: encoder and decoder, layers with a recurrent state, or a forward pass without positions.
+    """
+    reason = None
+    if getattr(config, "is_encoder_decoder", False):
+        reason = "it has a separate encoder, and completions are sampled and trained as one sequence"
+    elif layers := _recurrent_layers(config):
+        reason = (
+            f"its {layers} layers keep a recurrent state, which cannot be copied for the completions of a "
+            "prompt, as keys and values can"
+        )
+    elif not _takes_positions(kind):
+        reason = f"the forward pass of {kind.__name__} takes no position_ids"
+    if reason:
+        raise UserError(
+            f"policy.model={name!r} is a {config.model_type!r} model, which is not supported: {reason}; "
+            f"{TRY_ANOTHER}"
+        )
+
+
+def check_parts(name: str, model: Any) -> None:
+    """Refuse a model whose parts are not where training, sampling and LoRA look for them.
+
+    Raises:
+        UserError: no base model, or no language head.
+    """
+    missing = None
+    if not isinstance(getattr(model, "model", None), nn.Module):
+        missing = "a base model under the name `model`"
+    elif model.get_output_embeddings() is None:
+        missing = "a language head"
+    if missing:
+        raise UserError(
+            f"policy.model={name!r} is a {model.config.model_type!r} model, which is not supported: "
+            f"{type(model).__name__} has no {missing[2:]}; {TRY_ANOTHER}"
+        )
+
+
+def check_complete(name: str, info: Mapping[str, Any]) -> None:
+    """Refuse a model that was loaded in part.
+
+    Tied weights, and names that transformers knows to ignore, are not among ``info``.
+
+    Args:
+        name: the config's ``policy.model``.
+        info: the ``output_loading_info`` of transformers.
+
+    Raises:
+        UserError: tensors are missing, superfluous, or of another shape.
+    """
+    missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
+    mismatched = sorted(info.get("mismatched_keys", ()))
+    found = []
+    if missing:
+        found.append(f"{_count(missing)} missing, and would be random ({_shown(missing)})")
+    if mismatched:
+        shapes = [f"{key}: {list(stored)}, not {list(wanted)}" for key, stored, wanted in mismatched]
+        found.append(f"{_count(mismatched)} of another shape ({_shown(shapes)})")
+    if unexpected:
+        found.append(f"{_count(unexpected)} not of this architecture ({_shown(unexpected)})")
+    if not found:
+        return
+    advice = "use the complete folder that belongs to its config.json, or download the model again"
+    if pair := _other_prefix(missing, unexpected):
+        advice = f"the names begin with {pair[0]!r} where {pair[1]!r} is expected: rename the tensors"
+    raise UserError(f"policy.model={name!r} does not load completely: {'; '.join(found)}; {advice}")
+
+
+def check_finite(name: str, model: nn.Module) -> None:
+    """Refuse weights that are not numbers.
+
+    Raises:
+        UserError: a parameter holds NaN or an infinity.
+    """
+    bad = [key for key, parameter in model.named_parameters() if not _is_finite(parameter)]
+    if bad:
+        raise UserError(
+            f"policy.model={name!r}: {_count(bad)} not finite (NaN or infinity: {_shown(bad)}); "
+            "download or export the model again"
+        )
+
+
+def check_template(name: str, encoder: PromptEncoder, image_token: int | None) -> None:
+    """Encode a question with an image, and refuse a processor that loses one of them.
+
+    Args:
+        name: the config's ``policy.model``.
+        encoder: with the model's processor.
+        image_token: id of the token that the model replaces by the image, None if its config has none.
+
+    Raises:
+        UserError: the chat template cannot be rendered, or has no place for the question or the image.
+    """
+    image = ImageRef("blank", lambda: Image.new("RGB", (224, 224)))
+    example = Example("probe", PROBE_QUESTION, "", images=(image,))
+    try:
+        with_image = encoder.chat(example)
+        without = encoder.chat(Example("probe", PROBE_QUESTION, ""))
+    except Exception as error:  # templates are programs, and raise anything
+        raise UserError(
+            f"policy.model={name!r}: its chat template cannot be used: {_text(error)}; copy "
+            "chat_template.jinja and the processor's other files from the original model"
+        ) from error
+    lost = "question" if PROBE_QUESTION not in with_image else "image" if with_image == without else None
+    if lost:
+        raise UserError(
+            f"policy.model={name!r}: its chat template writes no place for the {lost}; copy "
+            "chat_template.jinja from the original model"
+        )
+    try:
+        tokens = encoder.encode(example).input_ids
+    except Exception as error:  # processors check their files only here, with errors of any kind
+        raise UserError(
+            f"policy.model={name!r}: its processor cannot encode an image: {_text(error)}; copy the "
+            "chat template, the processor's and the tokenizer's files from the original model"
+        ) from error
+    if image_token is not None and image_token not in tokens:
+        raise UserError(
+            f"policy.model={name!r}: the image becomes no token {image_token}, by which config.json names "
+            "its place; copy the chat template, the tokenizer's and the processor's files and config.json "
+            "from the same model"
+        )
+
+
+@contextmanager
+def without_loading_report() -> Iterator[None]:
+    """Keep transformers from printing what ``check_complete`` reports: tensors that are missing."""
+    logger = logging.getLogger("transformers.modeling_utils")
+
+    def other(record: logging.LogRecord) -> bool:
+        return not re.search("LOAD REPORT|This checkpoint seem", record.getMessage())
+
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
+
+
+def _recurrent_layers(config: Any) -> str | None:
+    """Return the kinds of layers that keep a recurrent state, None if there are none."""
+    text = config.get_text_config()
+    types = getattr(text, "layer_types", None) or getattr(text, "layers_block_type", None) or []
+    named = sorted({str(kind) for kind in types if RECURRENT_LAYERS.search(str(kind))})
+    if named:
+        return " and ".join(named)
+    try:
+        layers = DynamicCache(config=config).layers
+    except Exception:  # configs of a model's own code; such a model is tried
+        return None
+    copied = ("batch_repeat_interleave", "batch_select_indices")
+    kinds = {
+        type(layer).__name__
+        for layer in layers
+        if isinstance(layer, RECURRENT_CACHE) or not all(hasattr(layer, method) for method in copied)
+    }
+    return " and ".join(sorted(kinds)) or None
+
+
+def _takes_positions(kind: Any) -> bool:
+    """Return whether the class's forward pass takes positions; True if there is no single class."""
+    forward = getattr(kind, "forward", None)
+    return forward is None or "position_ids" in inspect.signature(forward).parameters
+
+
+def _is_finite(parameter: nn.Parameter) -> bool:
+    value = parameter.detach()
+    if not value.is_floating_point() or value.element_size() < 2 or not value.numel():
+        return True
+    # NaN and infinities are found without a second tensor of the size of the weight.
+    return all(bool(extreme.isfinite()) for extreme in torch.aminmax(value))
+
+
+def _count(names: Collection[Any]) -> str:
+    return "1 tensor is" if len(names) == 1 else f"{len(names):,} tensors are"
+
+
+def _shown(names: list[str]) -> str:
+    more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more
+
+
+def _other_prefix(missing: list[str], unexpected: list[str]) -> tuple[str, str] | None:
+    """Return (stored, expected) if the unexpected names are missing ones under another prefix."""
+    pairs = {_heads(name, wanted) for name in unexpected[:1] for wanted in missing}
+    for stored, expected in sorted(pairs):
+        renamed = {expected + key.removeprefix(stored) for key in unexpected if key.startswith(stored)}
+        if len(renamed) == len(unexpected) and renamed <= set(missing):
+            return stored, expected
+    return None
+
+
+def _heads(one: str, other: str) -> tuple[str, str]:
+    """Return what is left of two names without their longest common end of whole components."""
+    ones, others = one.split("."), other.split(".")
+    common = 0
+    while common < min(len(ones), len(others)) and ones[-1 - common] == others[-1 - common]:
+        common += 1
+    heads = (".".join(part[: len(part) - common]) for part in (ones, others))
+    first, second = (f"{head}." if head else "" for head in heads)
+    return first, second
+
+
+def _text(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:300]
