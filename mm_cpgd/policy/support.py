@@ -103,6 +103,8 @@ def check_complete(name: str, info: Mapping[str, Any]) -> None:
     advice = "use the complete folder that belongs to its config.json, or download the model again"
     if pair := _other_prefix(missing, unexpected):
         advice = f"the names begin with {pair[0]!r} where {pair[1]!r} is expected: rename the tensors"
+    elif missing and len(first := {key.split(".")[0] for key in unexpected}) == 1 < len(unexpected):
+        advice = f"all these names begin with {first.pop() + '.'!r}: rename the tensors"
     raise UserError(f"policy.model={name!r} does not load completely: {'; '.join(found)}; {advice}")
 
 
