@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -21,6 +22,13 @@ from mm_cpgd.config.schema import RunConfig
 from mm_cpgd.errors import USER_ERRORS, UserError
 
 Result = TypeVar("Result")
+# Variables by which `accelerate launch` and its config files ask for something else than DDP.
+SHARDING = {
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_MEGATRON_LM": "MEGATRON_LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "accelerate's parallelism_config",
+}
 # Folder in the run folder that TensorBoard and Weights & Biases write to.
 TRACKING = "tracking"
 
@@ -47,8 +55,9 @@ def start_accelerator(config: RunConfig) -> Accelerator:
     """Seed all random generators and set up device, precision and trackers.
 
     Raises:
-        UserError: a requested tracker is not installed.
+        UserError: a requested tracker is not installed, or ``check_launch`` refuses the environment.
     """
+    check_launch(os.environ)
     random.seed(config.seed)
     np.random.seed(config.seed % 2**32)
     torch.manual_seed(config.seed)
@@ -67,24 +76,73 @@ def start_accelerator(config: RunConfig) -> Accelerator:
     )
 
 
-def check_whole_weights(accelerator: Accelerator) -> None:
-    """Refuse to sample from weights that are sharded over processes.
+def check_launch(environment: Mapping[str, str]) -> None:
+    """Refuse settings of accelerate that would not be carried out; called before accelerate reads them.
 
-    Sampling takes as many forward passes as the longest completion has tokens, and each gathers the weights
-    from all processes: a process with shorter completions would leave the others waiting forever.
+    On a CPU or with one process accelerate ignores most of them silently, and others end in a traceback.
+
+    Args:
+        environment: the environment variables, as ``accelerate launch`` sets them.
 
     Raises:
-        UserError: FSDP, Megatron or DeepSpeed ZeRO-3.
+        UserError: sharding, gradient accumulation, or a precision other than bfloat16 and float32.
+    """
+    for name, kind in SHARDING.items():
+        if _is_set(environment.get(name, "")):
+            stage = environment.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "")
+            has_stage = kind == "DeepSpeed" and stage.isdecimal()
+            raise _sharding_error(kind, int(stage) if has_stage else None, f" ({name}={environment[name]})")
+    steps = environment.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    if steps != "1":
+        raise UserError(
+            f"ACCELERATE_GRADIENT_ACCUMULATION_STEPS={steps} would divide the gradient once more; set the "
+            "accelerate config's gradient_accumulation_steps to 1: training.mini_batch_prompts sizes "
+            "an optimizer step, training.micro_batch_tokens a forward pass"
+        )
+    precision = environment.get("ACCELERATE_MIXED_PRECISION", "no")
+    if precision.lower() in ("fp16", "fp8"):
+        raise UserError(
+            f"ACCELERATE_MIXED_PRECISION={precision} is not supported, only bf16 and no; set the accelerate "
+            "config's mixed_precision to no: training.mixed_precision of the run's config decides"
+        )
+
+
+def check_whole_weights(accelerator: Accelerator) -> None:
+    """Refuse weights, gradients or optimizer state that are sharded over processes.
+
+    Raises:
+        UserError: FSDP, Megatron, DeepSpeed, or a TPU.
     """
     kind = accelerator.distributed_type
-    plugin = getattr(accelerator.state, "deepspeed_plugin", None)
-    zero3 = kind is DistributedType.DEEPSPEED and plugin is not None and plugin.zero_stage == 3
-    if zero3 or kind in (DistributedType.FSDP, DistributedType.MEGATRON_LM):
-        name = "DeepSpeed ZeRO-3" if zero3 else kind.value
-        raise UserError(
-            f"{name} shards the weights over processes, and completions cannot be sampled from a "
-            "shard; use DDP (accelerate launch --multi_gpu) or DeepSpeed ZeRO-2, policy.lora to save memory"
+    if kind is DistributedType.DEEPSPEED:
+        plugin = getattr(accelerator.state, "deepspeed_plugin", None)
+        raise _sharding_error("DeepSpeed", getattr(plugin, "zero_stage", None))
+    if kind in (DistributedType.FSDP, DistributedType.MEGATRON_LM):
+        raise _sharding_error(kind.value, None)
+    if kind is DistributedType.XLA:
+        raise UserError("TPUs (XLA) are not supported; use GPUs or CPUs")
+
+
+def _sharding_error(kind: str, stage: int | None, setting: str = "") -> UserError:
+    """Return the error for DeepSpeed at this ZeRO stage, None if unknown, or another kind of sharding."""
+    name = kind if stage is None else f"{kind} ZeRO-{stage}"
+    if kind == "DeepSpeed" and stage != 3:
+        # Its engine wants a data loader, steps on its own count of micro-batches and clips by its own config.
+        reason = (
+            "is not supported: it would step after every micro-batch, and neither clip the gradient nor skip "
+            "steps that are not finite as the config says"
         )
+    else:
+        # A forward pass per token gathers the weights from all processes; one with shorter completions
+        # would leave the others waiting forever.
+        reason = "shards the weights over processes, and completions cannot be sampled from a shard"
+    return UserError(
+        f"{name} {reason}{setting}; use DDP (accelerate launch --multi_gpu), policy.lora to save memory"
+    )
+
+
+def _is_set(value: str) -> bool:
+    return value.strip().lower() in ("1", "true", "yes", "y", "on", "t")
 
 
 def start_trackers(config: RunConfig, accelerator: Accelerator) -> None:

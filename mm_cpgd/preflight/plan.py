@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from rich.text import Text
 from data import DataError, Example, Quarantined
 from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.config.schema import RunConfig, SourceConfig, TrainingConfig
+from mm_cpgd.distributed import check_launch
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import PromptEncoder, load_processor
 from mm_cpgd.preflight.data import first_bad_rows, read_all_rows
@@ -47,6 +49,7 @@ def print_plan(config: RunConfig, console: Console, *, with_processor: bool) -> 
     Raises:
         UserError, DataError: errors that would also end the run before its first step.
     """
+    check_launch(os.environ)
     objective = build_run_objective(config)
     build_rewards(config)
     _check_schedule(config.training)
@@ -160,7 +163,7 @@ def _print_memory(
     console.print(table)
     console.print(
         f"Peak about {size_text(max(total.update, total.rollout))}; allow a fifth more. "
-        "DeepSpeed ZeRO-2 divides gradients and optimizer state by the number of processes.",
+        "Every process needs as much; policy.lora and policy.gradient_checkpointing lower it.",
         highlight=False,
     )
 

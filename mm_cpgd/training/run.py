@@ -63,8 +63,7 @@ def fine_tune(
 def _run(config: RunConfig, existing: ExistingRun, console: Console, *, sft: bool) -> dict[str, Any]:
     build_rewards(config)  # an unknown rule, before anything is loaded
     accelerator = start_accelerator(config)
-    if not sft or config.data.eval:
-        check_whole_weights(accelerator)
+    check_whole_weights(accelerator)
     console.quiet = not accelerator.is_main_process
     on_main(accelerator, lambda: prepare_run_folder(config.folder, existing))
     policy = load_policy(
