@@ -36,7 +36,9 @@ def add_lora(model: Any, rank: int, alpha: int, targets: Sequence[str] | str) ->
         raise UserError(
             f"policy.lora.targets={targets!r} names no linear layer of the language model: {known}"
         )
-    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=chosen))
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=chosen)
+    # In float32 whatever the model is in: in bfloat16 their steps would be rounded away.
+    return get_peft_model(model, config, autocast_adapter_dtype=True)
 
 
 def merged_weights(model: nn.Module) -> dict[str, Tensor]:

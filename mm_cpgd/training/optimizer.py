@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 from transformers import get_scheduler
 
 from mm_cpgd.config.schema import TrainingConfig
@@ -33,6 +33,60 @@ SCHEDULE = {
 
 class Diverged(Exception):
     """Too many optimizer steps in a row were not finite."""
+
+
+# Weights of each parameter whose change is measured.
+SAMPLED_WEIGHTS = 4096
+# Below this share of changed weights, training in a reduced precision mostly rounds its steps away.
+MOSTLY_LOST = 0.5
+
+
+class ChangedWeights:
+    """Share of the weights that an optimizer step changes; a step below the format's resolution is lost.
+
+    A bfloat16 weight w changes only by steps of at least |w| / 512: AdamW's first steps have the size of the
+    learning rate, so that at 1e-6 only weights below 5e-4 move. Evenly spaced weights of each parameter are
+    compared, so the share depends on nothing but the step, and is the same on all processes.
+
+    Args:
+        parameters: the trained parameters.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self.parameters = list(parameters)
+        self._before: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def reduced(self) -> list[torch.dtype]:
+        """Number formats of trained weights with less precision than float32."""
+        kinds = {parameter.dtype for parameter in self.parameters if parameter.element_size() < 4}
+        return sorted(kinds, key=str)
+
+    def before(self) -> None:
+        """Note weights that have a gradient; called with the gradients of the step."""
+        self._before = [
+            (_sample(parameter.detach()).clone(), _sample(parameter.grad) != 0)
+            for parameter in self.parameters
+            if parameter.grad is not None
+        ]
+
+    def after(self) -> float:
+        """Return the share of them that the step changed; 0 if no weight has a gradient."""
+        grown = [parameter for parameter in self.parameters if parameter.grad is not None]
+        counts = [
+            torch.stack([((_sample(parameter.detach()) != old) & moves).sum(), moves.sum()])
+            for parameter, (old, moves) in zip(grown, self._before, strict=True)
+        ]
+        self._before = []
+        if not counts:
+            return 0.0
+        changed, moving = torch.stack(counts).sum(0).tolist()
+        return changed / moving if moving else 0.0
+
+
+def _sample(values: Tensor) -> Tensor:
+    """Return up to ``SAMPLED_WEIGHTS`` evenly spaced values (n,)."""
+    return values.flatten()[:: max(1, -(-values.numel() // SAMPLED_WEIGHTS))]
 
 
 class OptimizerStep:
@@ -63,9 +117,11 @@ class OptimizerStep:
         self.max_grad_norm = max_grad_norm
         self.max_skipped = max_skipped
         self.skipped_in_a_row = 0
+        self.changed = ChangedWeights(self.parameters)
+        self._warned = False
 
     def __call__(self, loss: float) -> dict[str, float]:
-        """Take a step; ``loss`` is that of the whole mini-batch over all processes.
+        """Take a step and return its metrics; ``loss`` is that of the mini-batch over all processes.
 
         Raises:
             Diverged: ``max_skipped`` steps in a row were not finite.
@@ -73,8 +129,11 @@ class OptimizerStep:
         norm = float(self.accelerator.clip_grad_norm_(self.parameters, self.max_grad_norm))
         finite = math.isfinite(norm) and math.isfinite(loss)
         rate = float(self.optimizer.param_groups[0]["lr"])
+        changed = 0.0
         if finite:
+            self.changed.before()
             self.optimizer.step()
+            changed = self.changed.after()
             self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
@@ -88,6 +147,7 @@ class OptimizerStep:
             "optimizer/grad_norm": norm,
             "optimizer/learning_rate": rate,
             "optimizer/skipped": float(not finite),
+            "optimizer/weights_changed": changed,
         }
 
     def settings(self) -> list[dict[str, Any]]:
@@ -118,6 +178,26 @@ class OptimizerStep:
             for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
             scheduler._last_lr = rates
+
+    def lost_steps(self, metrics: Mapping[str, float]) -> str | None:
+        """Return a warning if an iteration's steps were mostly rounded away; once, None otherwise.
+
+        Args:
+            metrics: means over the optimizer steps of the iteration.
+        """
+        share = metrics.get("optimizer/weights_changed", math.nan)
+        stepped = metrics.get("optimizer/learning_rate", 0.0) > 0 and not metrics.get("optimizer/skipped")
+        moved = math.isnan(share) or share >= MOSTLY_LOST
+        if self._warned or moved or not stepped or not self.changed.reduced:
+            return None
+        self._warned = True
+        kinds = ", ".join(str(kind).removeprefix("torch.") for kind in self.changed.reduced)
+        return (
+            f"WARNING: an optimizer step changes {share:.1%} of the trained {kinds} weights; at this rate "
+            "the others stay as they are: the step is below the resolution of their number format. Set "
+            "policy.dtype=float32, which keeps the weights in float32 while training.mixed_precision=bf16 "
+            "computes in bfloat16; or train adapters, which are float32, with policy.lora"
+        )
 
     def scale_learning_rates(self, factor: float) -> None:
         """Multiply all learning rates, now and for the rest of the schedule; forget skipped steps."""

@@ -156,6 +156,8 @@ class Trainer:
             check(should_stop)
         progress.set_stage("update")
         metrics = self._update(number, should_stop)
+        if warning := self.learner.step.lost_steps(metrics):
+            progress.print_message(warning)
         metrics["seconds/iteration"] = time.perf_counter() - started
         metrics["tokens/per_second"] = metrics["tokens/sampled"] / metrics["seconds/iteration"]
         if self._evaluation_is_due(number):

@@ -35,6 +35,12 @@ def logprobs(policy: Policy, examples: list[Example]) -> Tensor:
     return values
 
 
+def test_adapters_of_a_bfloat16_model_are_float32(tiny_folder: Path) -> None:
+    policy = adapted(tiny_folder, "bfloat16")
+    trained = {p.dtype for p in policy.parameters() if p.requires_grad}
+    assert (trained, policy.model.lm_head.weight.dtype) == ({torch.float32}, torch.bfloat16)
+
+
 def test_only_the_language_model_gets_adapters(tiny_folder: Path) -> None:
     policy = adapted(tiny_folder)
     trained = [name for name, parameter in policy.named_parameters() if parameter.requires_grad]

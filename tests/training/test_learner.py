@@ -160,6 +160,7 @@ class TestStep:
             "optimizer/grad_norm": 4.0,
             "optimizer/learning_rate": 0.5,
             "optimizer/skipped": 0.0,
+            "optimizer/weights_changed": 1.0,
         }
         assert weight.item() == pytest.approx(0.5, abs=1e-5)
         assert step.scheduler.count == 1
