@@ -164,6 +164,11 @@ class _ModelSource:
         folder = Path(self.name)
         if pointers := [path.name for path in sorted(folder.glob("*")) if _is_lfs_pointer(path)]:
             return f"{pointers[0]} is a Git LFS pointer, not the file itself; run `git lfs pull` in {folder}"
+        if (folder / "adapter_config.json").exists() and not list(folder.glob("model*.safetensors")):
+            return (
+                "the folder holds adapters without a model; merge them into their base model (peft: "
+                "merge_and_unload, then save_pretrained), and name the folder of the merged model"
+            )
         text = textwrap.shorten(" ".join(str(error).split()), 500, placeholder=" …")
         if isinstance(error, LOADING_ERRORS):
             return text or type(error).__name__

@@ -211,8 +211,15 @@ def build_optimizer(policy: Policy, training: TrainingConfig) -> torch.optim.Ada
     """Return AdamW with separate groups for the vision tower, and no weight decay on norms and biases.
 
     Raises:
-        UserError: no parameter is trained.
+        UserError: no parameter is trained, or the model folder brought its own adapters.
     """
+    if getattr(policy.model, "_hf_peft_config_loaded", False):
+        # They would be frozen, and peft would save them alone, without what was trained.
+        raise UserError(
+            f"policy.model={policy.model.name_or_path!r} holds adapters (adapter_config.json) beside its "
+            "weights; merge them into the weights (peft: merge_and_unload, then save_pretrained), and train "
+            "the merged model"
+        )
     vision = {id(p) for module in vision_modules(policy.model) for p in module.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in policy.parameters():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
+from peft import LoraConfig, get_peft_model
 from torch import nn
+from transformers import AutoModelForImageTextToText
 
 from mm_cpgd.config.schema import PolicyConfig, TrainingConfig
 from mm_cpgd.errors import UserError
@@ -76,6 +79,19 @@ def test_a_linear_schedule_falls_to_zero_over_the_steps_of_the_run() -> None:
 def test_a_schedule_that_cannot_be_used_is_named_with_the_usable_ones(name: str) -> None:
     with pytest.raises(UserError, match=rf"training\.schedule='{name}' cannot be used.*cosine"):
         rates(TrainingConfig(schedule=name), 1)
+
+
+def test_adapters_in_the_model_folder_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(tiny_folder)
+    get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(tmp_path / "model")
+    shutil.copytree(
+        tiny_folder, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True
+    )
+    with pytest.raises(UserError, match="adapters without a model; merge"):
+        load(tmp_path / "model", freeze_vision=True)
+    shutil.copy(tiny_folder / "model.safetensors", tmp_path / "model")
+    with pytest.raises(UserError, match=r"holds adapters.*merge_and_unload"):
+        build_optimizer(load(tmp_path / "model", freeze_vision=True), TrainingConfig())
 
 
 def step_of(weights: torch.Tensor, rate: float) -> tuple[OptimizerStep, nn.Parameter]:
