@@ -86,7 +86,8 @@ class LocalGenerator:
     def policy(self) -> Policy:
         """The model. Raises ``UserError`` if it cannot be loaded."""
         # With vLLM, which holds the weights on the GPU, this copy only encodes prompts.
-        return load_policy(self.config).to("cpu" if self.engine_name == "vllm" else self.device)
+        local = self.engine_name == "local"
+        return load_policy(self.config, samples=local).to(self.device if local else "cpu")
 
     @cached_property
     def engine(self) -> RolloutEngine:

@@ -57,6 +57,7 @@ def load_policy(
     logprob_chunk: int = 1024,
     *,
     shared_prefix: bool = True,
+    samples: bool = True,
     say: Callable[[str], None] = lambda text: None,
 ) -> Policy:
     """Load model and processor by hub name, folder or ``embedded:…``, in evaluation mode.
@@ -65,10 +66,12 @@ def load_policy(
         config: the config's policy section.
         logprob_chunk: tokens whose logits exist at a time.
         shared_prefix: whether completions share their prompt's forward pass, if the family supports it.
+        samples: whether completions are sampled with the model itself, and not by vLLM.
         say: called with one line if the family does not.
 
     Raises:
-        UserError: nothing can be loaded under that name, or it is not a vision-language model.
+        UserError: nothing can be loaded under that name, or only in part; it is not a vision-language model,
+            or one whose architecture, chat template or weights cannot be used.
     """
     if config.lora and not config.freeze_vision:
         raise UserError(
@@ -76,7 +79,7 @@ def load_policy(
             "leave policy.lora out"
         )
     source = _ModelSource(config)
-    processor = source.processor()
+    processor = source.processor(samples)
     model = source.model()
     _remove_dropout(model)
     project_patches_as_matrices(model)
@@ -96,9 +99,9 @@ def load_policy(
     return Policy(model, processor, encoder, adapter, logprob_chunk, shared_prefix).eval()
 
 
-def load_processor(config: PolicyConfig) -> Any:
+def load_processor(config: PolicyConfig, *, samples: bool = True) -> Any:
     """Load the processor alone; raises UserError as ``load_policy`` does."""
-    return _ModelSource(config).processor()
+    return _ModelSource(config).processor(samples)
 
 
 class _ModelSource:
@@ -115,8 +118,8 @@ class _ModelSource:
             self.options["revision"] = config.revision
         self.name = config.model if folder is None else str(folder)
 
-    def processor(self) -> Any:
-        """Load the processor and set the config's pixel limits."""
+    def processor(self, samples: bool) -> Any:
+        """Load the processor and set the config's pixel limits; ``samples`` as for ``load_policy``."""
         kind = self._load(AutoConfig)
         known = AutoModelForImageTextToText._model_mapping
         if type(kind) not in known and not self.config.trust_remote_code:
@@ -124,7 +127,8 @@ class _ModelSource:
                 f"policy.model={self.config.model!r} is a {kind.model_type!r} model, not an "
                 "image-text-to-text model; choose a vision-language model such as Qwen/Qwen2.5-VL-3B-Instruct"
             )
-        check_architecture(self.config.model, kind, known.get(type(kind), None))
+        if samples:
+            check_architecture(self.config.model, kind, known.get(type(kind), None))
         processor = self._load(AutoProcessor)
         if getattr(processor, "image_processor", None) is None:
             raise UserError(

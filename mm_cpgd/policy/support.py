@@ -25,13 +25,16 @@ from mm_cpgd.policy.prompts import PromptEncoder
 # Names of layers that keep a state instead of keys and values.
 RECURRENT_LAYERS = re.compile("linear|mamba|conv|recurrent|rwkv|retention", re.IGNORECASE)
 RECURRENT_CACHE = getattr(cache_utils, "LinearAttentionCacheLayerMixin", ())
+# Inputs of the forward pass.
+CROSS_ATTENTION = {"cross_attention_mask", "image_attention_mask"}
+POSITIONS = {"position_ids"}
 TRY_ANOTHER = "choose another family, such as Qwen2.5-VL or Qwen3-VL (docs/training.md)"
 PROBE_QUESTION = "How many apples are there?"
 NAMES_SHOWN = 3
 
 
 def check_architecture(name: str, config: Any, kind: Any) -> None:
-    """Refuse architectures that the sampler or the trainer cannot run, before weights are loaded.
+    """Refuse architectures that the local engine cannot sample from, before weights are loaded.
 
     Args:
         name: the config's ``policy.model``.
@@ -39,18 +42,24 @@ def check_architecture(name: str, config: Any, kind: Any) -> None:
         kind: the model's class; not checked if only the model's own code knows it.
 
     Raises:
-        UserError: encoder and decoder, layers with a recurrent state, or a forward pass without positions.
+        UserError: encoder and decoder, layers with a recurrent state, images read by cross-attention, a
+            forward pass without positions, or no text.
     """
+    inputs = _inputs(kind)
     reason = None
-    if getattr(config, "is_encoder_decoder", False):
+    if getattr(config, "is_encoder_decoder", False) or "decoder_input_ids" in inputs:
         reason = "it has a separate encoder, and completions are sampled and trained as one sequence"
     elif layers := _recurrent_layers(config):
         reason = (
             f"its {layers} layers keep a recurrent state, which cannot be copied for the completions of a "
             "prompt, as keys and values can"
         )
-    elif not _takes_positions(kind):
-        reason = f"the forward pass of {kind.__name__} takes no position_ids"
+    elif CROSS_ATTENTION & inputs:
+        reason = "images are read by cross-attention, and not as tokens of the prompt"
+    elif inputs and not POSITIONS & inputs:
+        reason = "its forward pass takes no position_ids"
+    elif hasattr(kind, "can_generate") and not kind.can_generate():
+        reason = "it does not generate text"
     if reason:
         raise UserError(
             f"policy.model={name!r} is a {config.model_type!r} model, which is not supported: {reason}; "
@@ -199,10 +208,10 @@ def _recurrent_layers(config: Any) -> str | None:
     return " and ".join(sorted(kinds)) or None
 
 
-def _takes_positions(kind: Any) -> bool:
-    """Return whether the class's forward pass takes positions; True if there is no single class."""
+def _inputs(kind: Any) -> set[str]:
+    """Return the names of the inputs of the class's forward pass; empty if there is no single class."""
     forward = getattr(kind, "forward", None)
-    return forward is None or "position_ids" in inspect.signature(forward).parameters
+    return set() if forward is None else set(inspect.signature(forward).parameters)
 
 
 def _is_finite(parameter: nn.Parameter) -> bool:

@@ -79,7 +79,8 @@ def _check_schedule(training: TrainingConfig) -> None:
 
 def _encoder(config: RunConfig) -> PromptEncoder:
     policy = config.policy
-    return PromptEncoder(load_processor(policy), None, policy.system_prompt, policy.prompt_template)
+    processor = load_processor(policy, samples=config.rollout.engine == "local")
+    return PromptEncoder(processor, None, policy.system_prompt, policy.prompt_template)
 
 
 def _size(config: RunConfig, *, required: bool) -> ModelSize | None:

@@ -70,6 +70,7 @@ def _run(config: RunConfig, existing: ExistingRun, console: Console, *, sft: boo
         config.policy,
         config.training.logprob_chunk,
         shared_prefix=config.rollout.shared_prefix,
+        samples=config.rollout.engine == "local",
         say=console.print,
     ).to(accelerator.device)
     trainer = _build(config, accelerator, policy, console, sft)

@@ -270,7 +270,19 @@ def config_folder(kind: str, folder: Path, **options: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    "kind", ["qwen3_5", "qwen3_5_moe", "lfm2_vl", "florence2", "blip-2", "pix2struct", "minicpmv4_6"]
+    "kind",
+    [
+        "qwen3_5",
+        "qwen3_5_moe",
+        "lfm2_vl",
+        "florence2",
+        "blip-2",
+        "pix2struct",
+        "minicpmv4_6",
+        "mllama",
+        "idefics",
+        "pi0",
+    ],
 )
 def test_an_architecture_that_cannot_be_sampled_is_refused_before_weights_are_loaded(
     kind: str, tmp_path: Path
@@ -291,3 +303,11 @@ def test_an_architecture_that_cannot_be_sampled_is_refused_before_weights_are_lo
 )
 def test_other_architectures_pass(kind: str, tmp_path: Path) -> None:
     assert "not supported" not in refusal(config_folder(kind, tmp_path))
+
+
+def test_what_vllm_samples_is_not_refused_for_its_cache(tmp_path: Path) -> None:
+    if "qwen3_5" not in CONFIG_MAPPING:
+        pytest.skip("this version of transformers has no qwen3_5")
+    with pytest.raises(UserError) as caught:
+        load_processor(PolicyConfig(model=str(config_folder("qwen3_5", tmp_path))), samples=False)
+    assert "not supported" not in str(caught.value)  # it ends because the folder has no processor
