@@ -19,6 +19,7 @@ from mm_cpgd.errors import UserError
 from mm_cpgd.policy.families import vision_modules
 from mm_cpgd.policy.lora import add_lora
 from mm_cpgd.policy.model import EMBEDDED, LOADING_ERRORS
+from mm_cpgd.policy.support import check_parts
 
 FLOAT = 4
 ADAM_MOMENTS = 2
@@ -83,13 +84,14 @@ def measure_model(config: PolicyConfig) -> ModelSize:
     """Build the model without weights and count its parameters; uses only folders and the hub's local cache.
 
     Raises:
-        UserError: the model is in neither place.
+        UserError: the model is in neither place, or its parts are not where they are looked for.
     """
     model_config = _model_config(config)
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(
             model_config, trust_remote_code=config.trust_remote_code
         )
+    check_parts(config.model, model)
     vision = [p for module in vision_modules(model) for p in module.parameters()]
     if config.freeze_vision:
         for parameter in vision:

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import BlipConfig
 
 from data import load_examples
 from mm_cpgd.config.schema import LoraConfig, PolicyConfig, RunConfig
+from mm_cpgd.errors import UserError
 from mm_cpgd.policy import Policy, load_policy
 from mm_cpgd.preflight.memory import Blocks, MemoryItem, ModelSize, estimate_memory, measure_model, total_of
 
@@ -125,3 +127,9 @@ def test_the_estimate_of_activations_is_what_autograd_really_keeps(
     size = measure_model(config.policy)
     named = {item.name: item for item in estimate_memory(config, size, longest, reference=False)}
     assert named["activations of a micro-batch"].update == pytest.approx(measured, rel=0.04)
+
+
+def test_a_model_whose_parts_are_elsewhere_is_refused(tmp_path: Path) -> None:
+    BlipConfig().save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="'blip' model, which is not supported"):
+        measure_model(PolicyConfig(model=str(tmp_path)))
