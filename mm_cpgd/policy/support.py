@@ -6,11 +6,11 @@ its image, or end in the middle of sampling.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import re
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -112,8 +112,8 @@ def check_complete(name: str, info: Mapping[str, Any]) -> None:
     advice = "use the complete folder that belongs to its config.json, or download the model again"
     if pair := _other_prefix(missing, unexpected):
         advice = f"the names begin with {pair[0]!r} where {pair[1]!r} is expected: rename the tensors"
-    elif missing and len(first := {key.split(".")[0] for key in unexpected}) == 1 < len(unexpected):
-        advice = f"all these names begin with {first.pop() + '.'!r}: rename the tensors"
+    elif first := _odd_prefix(missing, unexpected):
+        advice = f"all these names begin with {first!r}: rename the tensors"
     raise UserError(f"policy.model={name!r} does not load completely: {'; '.join(found)}; {advice}")
 
 
@@ -144,9 +144,11 @@ def check_template(name: str, encoder: PromptEncoder, image_token: int | None) -
     """
     image = ImageRef("blank", lambda: Image.new("RGB", (224, 224)))
     example = Example("probe", PROBE_QUESTION, "", images=(image,))
+    without = None
     try:
         with_image = encoder.chat(example)
-        without = encoder.chat(Example("probe", PROBE_QUESTION, ""))
+        with contextlib.suppress(Exception):  # a template may insist on an image
+            without = encoder.chat(Example("probe", PROBE_QUESTION, ""))
     except Exception as error:  # templates are programs, and raise anything
         raise UserError(
             f"policy.model={name!r}: its chat template cannot be used: {_text(error)}; copy "
@@ -173,7 +175,7 @@ def check_template(name: str, encoder: PromptEncoder, image_token: int | None) -
         )
 
 
-@contextmanager
+@contextlib.contextmanager
 def without_loading_report() -> Iterator[None]:
     """Keep transformers from printing what ``check_complete`` reports: tensors that are missing."""
     logger = logging.getLogger("transformers.modeling_utils")
@@ -239,6 +241,15 @@ def _other_prefix(missing: list[str], unexpected: list[str]) -> tuple[str, str] 
         if len(renamed) == len(unexpected) and renamed <= set(missing):
             return stored, expected
     return None
+
+
+def _odd_prefix(missing: list[str], unexpected: list[str]) -> str | None:
+    """Return the first component that all unexpected names share and no missing one has."""
+    firsts = {key.split(".")[0] for key in unexpected} - {key.split(".")[0] for key in missing}
+    if len(unexpected) < 2 or len(unexpected) < len(missing) // 2 or len(firsts) != 1:
+        return None
+    prefix = f"{firsts.pop()}."
+    return prefix if all(key.startswith(prefix) for key in unexpected) else None
 
 
 def _heads(one: str, other: str) -> tuple[str, str]:

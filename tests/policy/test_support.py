@@ -106,6 +106,18 @@ def test_all_names_under_another_prefix_are_refused(folder: Path) -> None:
     assert "all these names begin with 'policy.'" in message
 
 
+def test_no_prefix_is_blamed_for_another_architecture(folder: Path) -> None:
+    change_json(folder / "config.json", model_type="qwen2_vl")
+    assert "names begin with" not in refusal(folder)
+
+
+def test_a_template_that_insists_on_an_image_is_used(folder: Path) -> None:
+    template = (folder / "chat_template.jinja").read_text()
+    insist = "{% if messages[-1].content | length < 2 %}{{ raise_exception('no image') }}{% endif %}"
+    (folder / "chat_template.jinja").write_text(insist + template)
+    load_policy(PolicyConfig(model=str(folder)))
+
+
 def test_a_superfluous_tensor_is_named(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     change_weights(folder, lambda weights: weights | {"value_head.weight": torch.zeros(1, 64)})
     assert "1 tensor is not of this architecture (value_head.weight)" in refusal(folder, capfd)
