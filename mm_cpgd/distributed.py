@@ -135,9 +135,13 @@ def _sharding_error(kind: str, stage: int | None, setting: str = "") -> UserErro
     else:
         # A forward pass per token gathers the weights from all processes; one with shorter completions
         # would leave the others waiting forever.
-        reason = "shards the weights over processes, and completions cannot be sampled from a shard"
+        reason = (
+            "shards the weights over processes, and neither can completions be sampled from a shard nor "
+            "final/ be written"
+        )
     return UserError(
-        f"{name} {reason}{setting}; use DDP (accelerate launch --multi_gpu), policy.lora to save memory"
+        f"{name} {reason}{setting}; use DDP (accelerate launch --multi_gpu, on CPUs torchrun), with "
+        "policy.lora to save memory"
     )
 
 

@@ -51,6 +51,14 @@ def test_the_plan_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_what_accelerate_could_not_carry_out_is_refused(
+    tiny_folder: Path, configured: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(UserError, match="DeepSpeed is not supported"):
+        planned(configured(tiny_folder))
+
+
 def test_prompt_lengths_are_those_of_the_encoded_prompts(
     tiny_folder: Path, configured: Callable[..., RunConfig]
 ) -> None:
