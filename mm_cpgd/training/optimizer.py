@@ -36,7 +36,7 @@ class Diverged(Exception):
 
 
 # Weights of each parameter whose change is measured.
-SAMPLED_WEIGHTS = 4096
+SAMPLED_WEIGHTS = 1024
 # Below this share of changed weights, training in a reduced precision mostly rounds its steps away.
 MOSTLY_LOST = 0.5
 
@@ -54,7 +54,8 @@ class ChangedWeights:
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self.parameters = list(parameters)
-        self._before: list[tuple[Tensor, Tensor]] = []
+        self._moving: list[nn.Parameter] = []
+        self._before = self._gradients = torch.zeros(0)
 
     @property
     def reduced(self) -> list[torch.dtype]:
@@ -63,30 +64,26 @@ class ChangedWeights:
         return sorted(kinds, key=str)
 
     def before(self) -> None:
-        """Note weights that have a gradient; called with the gradients of the step."""
-        self._before = [
-            (_sample(parameter.detach()).clone(), _sample(parameter.grad) != 0)
-            for parameter in self.parameters
-            if parameter.grad is not None
-        ]
+        """Note the weights; called with the gradients of the step."""
+        self._moving = [parameter for parameter in self.parameters if parameter.grad is not None]
+        self._before = _sample([parameter.detach() for parameter in self._moving])
+        self._gradients = _sample([parameter.grad for parameter in self._moving])
 
     def after(self) -> float:
-        """Return the share of them that the step changed; 0 if no weight has a gradient."""
-        grown = [parameter for parameter in self.parameters if parameter.grad is not None]
-        counts = [
-            torch.stack([((_sample(parameter.detach()) != old) & moves).sum(), moves.sum()])
-            for parameter, (old, moves) in zip(grown, self._before, strict=True)
-        ]
-        self._before = []
-        if not counts:
-            return 0.0
-        changed, moving = torch.stack(counts).sum(0).tolist()
-        return changed / moving if moving else 0.0
+        """Return the share of those with a gradient that the step changed; 0 if there are none."""
+        moves = self._gradients != 0
+        changed = (_sample([parameter.detach() for parameter in self._moving]) != self._before) & moves
+        count, moving = torch.stack([changed.sum(), moves.sum()]).tolist()
+        return count / moving if moving else 0.0
 
 
-def _sample(values: Tensor) -> Tensor:
-    """Return up to ``SAMPLED_WEIGHTS`` evenly spaced values (n,)."""
-    return values.flatten()[:: max(1, -(-values.numel() // SAMPLED_WEIGHTS))]
+def _sample(tensors: Sequence[Any]) -> Tensor:
+    """Return up to ``SAMPLED_WEIGHTS`` evenly spaced values of each tensor, one after the other (n,)."""
+    if not tensors:
+        return torch.zeros(0)
+    strides = (max(1, -(-values.numel() // SAMPLED_WEIGHTS)) for values in tensors)
+    pairs = zip(tensors, strides, strict=True)
+    return torch.cat([values.flatten()[::stride] for values, stride in pairs])
 
 
 class OptimizerStep:
