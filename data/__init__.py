@@ -7,6 +7,7 @@ from data.checks import check_example
 from data.example import DataError, Example, ImageRef
 from data.images import image_ref
 from data.load import ExampleSet, Quarantined, TooManyBadRows, load_examples, write_quarantine
+from data.overlap import shared_rows
 from data.readers import read_rows
 from data.sampler import PromptSampler, ScoredPromptSampler
 
@@ -23,6 +24,7 @@ __all__ = [
     "image_ref",
     "load_examples",
     "read_rows",
+    "shared_rows",
     "write_quarantine",
 ]
 

@@ -46,7 +46,15 @@ def check_text(example: Example, *, control_tokens: Sequence[str] = CONTROL_TOKE
         return "empty question"
     if not example.answer.strip():
         return "empty answer"
-    texts = (example.question, example.answer, example.solution or "", *example.choices)
+    texts = (
+        example.question,
+        example.answer,
+        example.solution or "",
+        example.system or "",
+        *example.choices,
+    )
+    if any(_has_surrogate(text) for text in (example.id, *texts)):
+        return "the text contains half a surrogate pair, which is no character; fix the text's encoding"
     token = next((token for token in control_tokens if any(token in text for text in texts)), None)
     if token is not None:
         return f"the text contains the model's control token {token}"
@@ -55,6 +63,15 @@ def check_text(example: Example, *, control_tokens: Sequence[str] = CONTROL_TOKE
     except DataError as error:
         return str(error)
     return None
+
+
+def _has_surrogate(text: str) -> bool:
+    """Return whether the text cannot be encoded, as tokenizers have to."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def check_all_images(example: Example, how: ImageCheck) -> str | None:

@@ -1,15 +1,17 @@
 """Mapping of a row's columns to an ``Example``, by the config or by well-known names; rows that hold a chat.
 
-``columns`` maps a field of ``Example`` to the column that holds it, to a path into nested columns
-(``reward_model.ground_truth``), or to a template with columns in braces (``tables/{id}.png``).
+``columns`` maps a field of ``Example`` to the column that holds it, to a path into nested columns and lists
+(``reward_model.ground_truth``, ``conversations.-1.value``), or to a template with columns in braces
+(``tables/{id}.png``).
 A column that a row lacks counts as empty.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
@@ -28,12 +30,20 @@ DEFAULTS: dict[str, tuple[str, ...]] = {
     "answer": ("answer", "gold", "ground_truth", "final_answer"),
     "solution": ("solution", "rationale"),
     "choices": ("choices", "options"),
+    "system": ("system", "system_prompt"),
 }
+# Columns and content of a row that hold a video.
+VIDEOS = ("videos", "video", "video_path", "video_paths")
 ALIASES = {"image": "images", "options": "choices", "messages": "message"}
 # Longer text in an unused column is rarely a property worth reporting and often an embedded file.
 META_CHARACTERS = 10_000
 
 _BRACES = re.compile(r"\{([^{}]+)\}")
+_VIDEO_MARKER = re.compile(r"<video\d*>")
+# Names of columns, nested ones too, that may hold the gold answer.
+_LIKE_ANSWER = re.compile(r"answer|solution|truth|gold|label|target|correct|response|output", re.IGNORECASE)
+# Longest reply of an assistant that counts as the answer itself, in characters; a longer one is a solution.
+REPLY_CHARACTERS = 80
 _TAGGED = re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL)
 
 
@@ -77,34 +87,98 @@ def to_example(row: RawRow, columns: Mapping[str, str], *, max_pixels: int = MAX
     """
     if row.error:
         raise DataError(row.error)
+    _reject_videos(row.values)
     sources = {field: _source(field, row.values, columns) for field in DEFAULTS}
     chat = _chat(row.values, columns)
     question = chat.question if chat else _text(_get(row, sources["question"]), "question")
     solution = _text(_get(row, sources["solution"]), "solution") or (chat.solution if chat else None)
-    meta = _meta(row.values, sources)
-    if chat and chat.system:
-        meta["system"] = chat.system
+    system = chat.system if chat and chat.system else _text(_get(row, sources["system"]), "system")
+    if any(_VIDEO_MARKER.search(text) for text in (question, system)):
+        raise DataError("the text has <video>, which is not supported yet; leave the row out")
     return Example(
         id=_text(_get(row, sources["id"]), "id") or str(row.index),
         question=question,
-        answer=_answer(_get(row, sources["answer"])),
+        answer=_answer(_get(row, sources["answer"])) or _reply(chat, sources["answer"]),
         images=_images(row, chat, columns, max_pixels),
         solution=solution or None,
         choices=_choices(_get(row, sources["choices"])),
         source=row.where,
-        meta=meta,
+        meta=_meta(row.values, sources),
+        system=system or None,
     )
+
+
+def missing(row: RawRow, example: Example, columns: Mapping[str, str]) -> str | None:
+    """Return why a row has no question or answer: the columns it has, and which look like an answer."""
+    if not example.question.strip() and not _has_column("question", row.values, columns):
+        return (
+            f"empty question; the row has the columns {_listed(row.values)}; name it with columns: "
+            "{question: …}"
+        )
+    if example.answer.strip() or _has_column("answer", row.values, columns):
+        return None  # an empty value in the right column needs no advice on columns
+    likely = [name for name, value in _leaves(row.values) if _LIKE_ANSWER.search(name) and str(value).strip()]
+    advice = f"; {' and '.join(likely[:4])} may hold it" if likely else ""
+    example_of = likely[0] if likely else "…"
+    return (
+        f"empty answer; the row has the columns {_listed(row.values)}{advice}; name it with columns: "
+        f"{{answer: {example_of}}} (on the command line --column answer={example_of})"
+    )
+
+
+def _has_column(field: str, values: Values, columns: Mapping[str, str]) -> bool:
+    return columns.get(field) in values or any(name in values for name in DEFAULTS[field])
+
+
+def _listed(values: Values) -> str:
+    names = sorted(map(str, values))
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def _leaves(value: Any, name: str = "", depth: int = 4) -> Iterator[tuple[str, Any]]:
+    """Yield the dotted name and value of each text or number in a row."""
+    if isinstance(value, Mapping):
+        inner: Iterable[tuple[Any, Any]] = value.items()
+    elif isinstance(value, list):
+        inner = enumerate(value[:4])
+    else:
+        if isinstance(value, (str, int, float)):
+            yield name, value
+        return
+    for key, one in inner if depth else ():
+        yield from _leaves(one, f"{name}.{key}" if name else str(key), depth - 1)
+
+
+def _reject_videos(values: Values) -> None:
+    """Raise ``DataError`` for a row that holds a video: trained without it, the answer would be a guess."""
+    for name in VIDEOS:
+        value = values.get(name)
+        if not _is_empty(value) and not (isinstance(value, list) and all(map(_is_empty, value))):
+            raise DataError(
+                f"the row has a video in {name!r}, and videos are not supported yet; leave it out"
+            )
+
+
+def _is_empty(value: Any) -> bool:
+    """Return whether a value stands for nothing: None, NaN, blank text, an empty list or object."""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    return value is None or (isinstance(value, (str, bytes, list, tuple, Mapping)) and not value)
 
 
 def _image_values(row_values: Values, chat: Chat | None, columns: Mapping[str, str], index: int) -> list[Any]:
     """Return the row's image values in order (paths, bytes, …), unopened."""
-    if chat and chat.images:
+    if chat and chat.images and all(image is not None for image in chat.images):
         return chat.images
     value = _lookup(row_values, _source("images", row_values, columns), index)
     values = value if isinstance(value, (list, tuple)) else [value]
-    return [
-        value for value in values if value is not None and not (isinstance(value, str) and not value.strip())
-    ]
+    given = [one for one in values if not _is_empty(one) and not (isinstance(one, str) and not one.strip())]
+    if chat and chat.images:  # placeholders in the chat, whose images are in a column
+        rest = iter(given)
+        return [next(rest, None) if image is None else image for image in chat.images] + list(rest)
+    return given
 
 
 def _images(
@@ -162,13 +236,25 @@ def _lookup(values: Values, source: str | None, index: int = 0) -> Any:
         return index
     value: Any = values
     for name in source.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
+        value = _step(value, name)
     return value
 
 
+def _step(value: Any, name: str) -> Any:
+    """Return the member of an object by name, or of a list by index (from its end if negative)."""
+    if isinstance(value, Mapping):
+        return value.get(name)
+    if isinstance(value, (list, tuple)) and re.fullmatch(r"-?\d+", name):
+        index = int(name)
+        return value[index] if -len(value) <= index < len(value) else None
+    return None
+
+
 def _text(value: Any, what: str) -> str:
-    if value is None:
-        return ""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()  # a scalar of NumPy, as in rows of pandas
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""  # pandas and parquet write NaN for a missing value
     if isinstance(value, (list, tuple)) and len(value) == 1:
         return _text(value[0], what)
     if isinstance(value, (str, int, float)):
@@ -185,8 +271,17 @@ def _answer(value: Any) -> str:
     return (tagged[1] if tagged else text).strip()
 
 
+def _reply(chat: Chat | None, source: str | None) -> str:
+    """Return the answer in the assistant's turn of a row without any other: tagged, or a short line."""
+    if chat is None or chat.solution is None or source is not None:
+        return ""
+    text = chat.solution.strip()
+    is_answer = _TAGGED.fullmatch(text) or (len(text) <= REPLY_CHARACTERS and "\n" not in text)
+    return _answer(text) if is_answer else ""
+
+
 def _choices(value: Any) -> tuple[str, ...]:
-    if value is None or value == "":
+    if _is_empty(value):
         return ()
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
         raise DataError(f"choices is a {type(value).__name__}, not a list; leave the column out or fix it")
@@ -232,7 +327,7 @@ def parse_chat(value: Any) -> Chat:
         role = str(message.get("role") or message.get("from"))
         role = _ROLES.get(role, role)
         if role not in turns:
-            raise DataError(f"message has the role {role!r}; the known roles are {', '.join(turns)}")
+            raise DataError(f"message has the role {role[:40]!r}; the known roles are {', '.join(turns)}")
         turns[role].append(_content(message.get("content", message.get("value"))))
     if len(turns["user"]) != 1 or len(turns["assistant"]) > 1:
         raise DataError(f"message has {len(turns['user'])} user turns; exactly one question is supported")
@@ -276,9 +371,11 @@ def _content_item(item: Any) -> tuple[str | None, Any]:
     if kind == "text" and isinstance(item.get("text"), str):
         return item["text"], None
     if kind == "image":
-        return None, item.get("image")
+        return None, item.get("image", item.get("url", item.get("path")))
     if kind == "image_url":
         return None, item.get("image_url")
+    if kind in ("video", "video_url"):
+        raise DataError("message has a video, which is not supported yet; leave the row out")
     raise DataError(
-        f"message has a content item of type {kind!r}; the known types are text, image and image_url"
+        f"message has a content item of type {str(kind)[:40]!r}; known are text, image and image_url"
     )

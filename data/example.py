@@ -87,6 +87,7 @@ class Example:
         choices: texts of the options of a multiple-choice question, in order A, B, …; empty otherwise.
         source: data set and row that it comes from.
         meta: the row's other columns (subject, level, …).
+        system: the row's own system turn, or None.
     """
 
     id: str
@@ -97,3 +98,4 @@ class Example:
     choices: tuple[str, ...] = ()
     source: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    system: str | None = None

@@ -1,8 +1,8 @@
 """Image references: every form in which a row may hold an image, opened lazily, validated early.
 
 Accepted: a path (absolute, or relative to the data file's folder), ``file://``, encoded bytes, the Hugging
-Face form ``{"bytes": …, "path": …}``, a base64 ``data:`` URL, a PIL image. Web addresses are refused: a run
-must neither depend on nor contact a server that a data file names.
+Face form ``{"bytes": …, "path": …}``, a base64 ``data:`` URL, the base64 text alone, a PIL
+image. Web addresses are refused: a run must neither depend on nor contact a server that a data file names.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import IO, Any
 from urllib.parse import unquote
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from data.example import DataError, ImageRef
@@ -29,6 +30,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
 _WEB = re.compile(r"(?:https?|ftp|s3|gs)://", re.IGNORECASE)
 _DATA_URL = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
+# The first bytes of PNG, JPEG, WEBP, GIF, TIFF and BMP files in base64.
+_BASE64_IMAGE = re.compile(r"iVBORw0KGgo|/9j/|UklGR|R0lGOD|SUkqA|TU0AK|Qk")
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
 _ORIENTATION = 0x0112
 _ROTATED_BY_90 = (5, 6, 7, 8)
 
@@ -106,8 +110,13 @@ def is_embedded(value: Any) -> bool:
     """Return whether ``value`` holds the encoded image itself rather than its location."""
     value = _unwrap(value)
     return isinstance(value, (bytes, bytearray)) or (
-        isinstance(value, str) and _DATA_URL.match(value[:200]) is not None
+        isinstance(value, str) and (_DATA_URL.match(value[:200]) is not None or _is_bare_base64(value))
     )
+
+
+def _is_bare_base64(text: str) -> bool:
+    """Return whether the text is an image in base64 with nothing before it; no path is like that."""
+    return len(text) >= 100 and _BASE64_IMAGE.match(text) is not None and _BASE64.fullmatch(text) is not None
 
 
 def image_size(ref: ImageRef) -> tuple[int, int]:
@@ -116,15 +125,30 @@ def image_size(ref: ImageRef) -> tuple[int, int]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return a new RGB image; transparent areas become white, 16-bit grey is scaled to 8 bits."""
-    if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.int64) // 257
-        image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+    """Return a new RGB image; transparent areas become white, deep grey is scaled as by ``to_8_bits``."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = Image.fromarray(to_8_bits(np.asarray(image)))
     if not image.has_transparency_data:
         return image.convert("RGB") if image.mode != "RGB" else image.copy()
     layer = image.convert("RGBA")
     background = Image.new("RGBA", layer.size, "white")
     return Image.alpha_composite(background, layer).convert("RGB")
+
+
+def to_8_bits(grey: NDArray[Any]) -> NDArray[np.uint8]:
+    """Scale grey levels of integers or floats to 0 … 255.
+
+    The range is the smallest of 0 … 1 (floats only), 255, 4095 (12 bits), 65,535 and 2³² − 1 that holds all
+    levels: the pixels do not tell their depth. Levels below 0 or beyond make it the range that occurs. Values
+    that are not finite become 0.
+    """
+    levels = np.nan_to_num(grey.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = (float(levels.min()), float(levels.max())) if levels.size else (0.0, 0.0)
+    ranges = ([1.0] if grey.dtype.kind == "f" else []) + [255.0, 4095.0, 65535.0, 2.0**32 - 1]
+    top = next((limit for limit in ranges if high <= limit), None)
+    if low < 0 or top is None:
+        levels, top = levels - low, max(high - low, 1e-12)
+    return np.rint(levels * (255.0 / top)).clip(0, 255).astype(np.uint8)
 
 
 def _unwrap(value: Any) -> Any:
@@ -170,12 +194,15 @@ def _open_file(paths: tuple[Path, ...]) -> IO[bytes]:
     for path in paths:
         if path.is_file():
             return path.open("rb")
-    raise DataError(f"image file {paths[0]} " + ("is not a file" if paths[0].exists() else "does not exist"))
+    shown = str(paths[0]) if len(str(paths[0])) <= 300 else f"{str(paths[0])[:300]}…"
+    raise DataError(f"image file {shown} " + ("is not a file" if paths[0].exists() else "does not exist"))
 
 
 def _open_bytes(value: Any) -> IO[bytes]:
     if isinstance(value, str):
-        encoded = "".join(unquote(value[value.index(",") + 1 :]).split())
+        # A data URL may escape characters; in bare base64 nothing precedes the data.
+        encoded = unquote(value[value.index(",") + 1 :]) if "," in value[:200] else value
+        encoded = "".join(encoded.split())
         return io.BytesIO(base64.b64decode(encoded, validate=True))
     return io.BytesIO(value)
 
@@ -213,4 +240,4 @@ def _errors_as_data_errors(origin: str) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise DataError(f"image {origin} is none of {', '.join(FORMATS)}") from error
     except Exception as error:  # a broken file makes Pillow's decoders raise nearly anything
-        raise DataError(f"image {origin} cannot be decoded: {error}") from error
+        raise DataError(f"image {origin} cannot be decoded: {str(error)[:200]}") from error

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from data.checks import CONTROL_TOKENS, ImageCheck, check_all_images, check_text
-from data.columns import check_columns, check_present, to_example
+from data.columns import check_columns, check_present, missing, to_example
 from data.example import DataError, Example
 from data.images import MAX_PIXELS
 from data.readers import RawRow, read_rows
@@ -168,7 +168,7 @@ def _convert(rows: Iterator[RawRow], columns: Mapping[str, str], max_pixels: int
         present.update(row.values)
         try:
             example = to_example(row, columns, max_pixels=max_pixels)
-            drafts.append(_Draft(example.id, row.where, example))
+            drafts.append(_Draft(example.id, row.where, example, missing(row, example, columns)))
         except DataError as error:
             drafts.append(_Draft(str(row.values.get("id", "")), row.where, None, str(error)))
     if present:
@@ -189,7 +189,7 @@ def _reject_duplicates(drafts: list[_Draft]) -> None:
         if draft.reason is None:
             known = first.setdefault(draft.id, draft)
             if known is not draft:
-                draft.reason = f"the id {draft.id!r} is already used by {known.source}"
+                draft.reason = f"the id {shortened(draft.id, 100)!r} is already used by {known.source}"
 
 
 def _apply_image_checks(
@@ -214,10 +214,20 @@ def _report(progress: Callable[[int, int], None] | None, done: int, total: int) 
 
 def _example_set(title: str, drafts: list[_Draft], max_bad_share: float) -> ExampleSet:
     examples = [draft.example for draft in drafts if draft.example is not None and draft.reason is None]
-    bad = [Quarantined(draft.id, draft.source, draft.reason) for draft in drafts if draft.reason is not None]
+    bad = [
+        Quarantined(shortened(draft.id, 100), draft.source, shortened(draft.reason, 500))
+        for draft in drafts
+        if draft.reason is not None
+    ]
     if not examples or len(bad) > max_bad_share * len(drafts):
         raise TooManyBadRows(_too_many_message(title, bad, len(drafts), max_bad_share), bad)
     return ExampleSet(examples, bad, len(drafts))
+
+
+def shortened(text: str, length: int) -> str:
+    """Return the text with its middle left out beyond ``length`` characters: it may hold a whole file."""
+    half = length // 2
+    return text if len(text) <= length else f"{text[:half]} … {text[-half:]}"
 
 
 def _too_many_message(title: str, bad: Sequence[Quarantined], total: int, max_bad_share: float) -> str:

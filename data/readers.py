@@ -1,14 +1,16 @@
-"""Row readers for JSON, JSON Lines, parquet and Hugging Face datasets; rows are yielded one at a time."""
+"""Row readers for JSON, JSON Lines, CSV, TSV, parquet and Hugging Face datasets; rows come one at a time."""
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
+from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 from data.example import DataError
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 
 Values = Mapping[str, Any]
 LINES = (".jsonl", ".ndjson")
-SUFFIXES = (".json", *LINES, ".parquet")
+TABLES = {".csv": ",", ".tsv": "\t"}
+SUFFIXES = (".json", *LINES, ".parquet", *TABLES)
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,8 @@ def read_rows(
     """Read rows lazily.
 
     Args:
-        path: a ``.json``, ``.jsonl`` or ``.parquet`` file; a folder that holds one, or a saved Hugging Face
-            dataset; a hub name; or rows that are already in memory.
+        path: a ``.json``, ``.jsonl``, ``.csv``, ``.tsv`` or ``.parquet`` file; a folder that holds one, or a
+            saved Hugging Face dataset; a hub name; or rows that are already in memory.
         split: split of a dataset, or the stem of a file in the folder.
         name: configuration of a hub dataset.
         offset: number of rows to skip at the start.
@@ -74,6 +77,8 @@ def read_rows(
         return read_hub(file or path, split=split, name=name, start=offset, stop=stop)
     if not file.stat().st_size:
         raise DataError(f"{file} is empty; give a file with at least one row")
+    if file.suffix in TABLES:
+        return read_table(file, offset, stop)
     return read_jsonl(file, offset, stop) if _is_json_lines(file) else islice(read_json(file), offset, stop)
 
 
@@ -109,6 +114,39 @@ def read_jsonl(file: Path, start: int = 0, stop: int | None = None) -> Iterator[
             if index >= start:
                 yield _parsed_line(file, number, here, line, index)
             index += 1
+
+
+def read_table(file: Path, start: int = 0, stop: int | None = None) -> Iterator[RawRow]:
+    """Read a CSV or TSV file with column names in its first line; every value is a text.
+
+    Columns A, B, … without a column of choices are the options, as in the files of VLMEvalKit.
+    """
+    # The base64 text of an image is longer than the module's limit of 128 KB a field.
+    csv.field_size_limit(1 << 30)
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        rows = csv.DictReader(lines, delimiter=TABLES[file.suffix])
+        try:
+            for index, values in enumerate(rows):
+                if stop is not None and index >= stop:
+                    return
+                if index >= start:
+                    yield _table_row(file, rows.line_num, index, values)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(
+                f"{file}, line {rows.line_num}: not {file.suffix}: {error}; fix the file"
+            ) from error
+
+
+def _table_row(file: Path, number: int, index: int, values: dict[Any, Any]) -> RawRow:
+    where = f"{file.name}:{number}"
+    if None in values or None in values.values():
+        return RawRow(where, index, error="the line has more or fewer fields than the first line")
+    letters = list(takewhile(values.get, ascii_uppercase))
+    if len(letters) > 1 and not {"choices", "options"} & set(values):
+        choices = [values.pop(letter) for letter in letters]
+        values = {name: value for name, value in values.items() if value or name not in ascii_uppercase}
+        values["choices"] = choices
+    return _row(values, where, index, file.parent)
 
 
 def _parsed_line(file: Path, number: int, position: int, line: bytes, index: int) -> RawRow:

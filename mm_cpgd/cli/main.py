@@ -141,6 +141,9 @@ def data_check(
     name: Name = None,
     limit: Limit = None,
     output: Annotated[Path | None, typer.Option(help="file for the unusable rows with their reasons")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="model whose processor checks the prompts; default: the config's")
+    ] = None,
 ) -> None:
     """Read every row as training would; report unusable rows with the reason (exit status 1 if any).
 
@@ -148,7 +151,7 @@ def data_check(
     """
     from mm_cpgd.preflight.data import check_data
 
-    if not check_data(path, columns or [], split, name, limit, output, Console()):
+    if not check_data(path, columns or [], split, name, limit, output, Console(), model):
         raise typer.Exit(1)
 
 

@@ -49,6 +49,10 @@ class PolicyConfig(Section):
     min_pixels: PositiveInt | None = Field(None, description="smaller images are enlarged; null: processor's")
     max_pixels: PositiveInt | None = Field(None, description="larger images are shrunk; null: processor's")
     system_prompt: str | None = Field(None, description="null: as in the chat template")
+    system_turns: Literal["row", "config"] = Field(
+        "row",
+        description="rows with a system turn of their own: use it in place of system_prompt, or leave it out",
+    )
     prompt_template: str = Field("{question}", description="{question} and {choices} are filled in")
     trust_remote_code: bool = Field(False, description="run model code from the hub")
 

@@ -90,7 +90,9 @@ def load_policy(
     adapter = add_lora(model, lora.rank, lora.alpha, lora.targets) if lora else None
     if config.gradient_checkpointing:
         _checkpoint_layers(model)
-    encoder = PromptEncoder(processor, model, config.system_prompt, config.prompt_template)
+    encoder = PromptEncoder(
+        processor, model, config.system_prompt, config.prompt_template, system_turns=config.system_turns
+    )
     if shared_prefix and (reason := shared_prefix_obstacle(model)):
         say(f"no shared prefix: the prompt is recomputed for every completion ({reason})")
         shared_prefix = False

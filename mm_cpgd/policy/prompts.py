@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -25,6 +25,7 @@ class PromptEncoder:
         processor: the model's processor from transformers.
         model: needed for positions only; None if only lengths are requested.
         system_prompt: text of the system message; None leaves it to the chat template.
+        system_turns: "row" uses an example's own system turn in its place, "config" leaves that out.
         template: prompt text with the placeholders ``{question}`` and ``{choices}``.
     """
 
@@ -34,11 +35,14 @@ class PromptEncoder:
         model: nn.Module | None = None,
         system_prompt: str | None = None,
         template: str = "{question}",
+        *,
+        system_turns: Literal["row", "config"] = "row",
     ) -> None:
         self.processor = processor
         self.model = model
         self.system_prompt = system_prompt
         self.template = template
+        self.system_turns = system_turns
         self.control_texts = sorted(control_texts(processor))
 
     def encode(self, example: Example) -> EncodedPrompt:
@@ -51,7 +55,7 @@ class PromptEncoder:
         pieces = self._pieces(example)
         refs = tuple(example.images[piece] for piece in pieces if isinstance(piece, int))
         images = [ref.open() for ref in refs]
-        chat = self._chat(pieces)
+        chat = self._chat(pieces, example)
         special = self._needs_special_tokens(chat)
         inputs = self.processor(
             text=[chat], images=images or None, add_special_tokens=special, return_tensors="pt"
@@ -65,7 +69,7 @@ class PromptEncoder:
             positions = torch.arange(ids.numel()).unsqueeze(0)
         else:
             positions = prompt_positions(self.model, ids, types, vision)
-        conversation = Conversation(self._messages(pieces), refs)
+        conversation = Conversation(self._messages(pieces, example), refs)
         return EncodedPrompt(ids, positions, types, vision, types_name, conversation=conversation)
 
     def chat(self, example: Example) -> str:
@@ -74,7 +78,7 @@ class PromptEncoder:
         Raises:
             DataError: as ``encode``.
         """
-        return self._chat(self._pieces(example))
+        return self._chat(self._pieces(example), example)
 
     def length(self, example: Example) -> int:
         """Count the prompt's tokens, without decoding images if their sizes suffice.
@@ -88,7 +92,7 @@ class PromptEncoder:
         counts = image_token_counts(self.processor, sizes) if sizes else []
         if counts is None:
             return len(self.encode(example))
-        chat = self._chat(pieces)
+        chat = self._chat(pieces, example)
         special = self._needs_special_tokens(chat)
         text = self.processor.tokenizer(chat, add_special_tokens=special)["input_ids"]
         # Each image is one placeholder token in the text, and ``counts`` tokens in the prompt.
@@ -99,7 +103,7 @@ class PromptEncoder:
         pieces = split_at_images(fill_template(self.template, example), len(example.images))
         # As a control token, such a text would end the turn or refer to an image that does not exist.
         for token in self.control_texts:
-            if any(isinstance(piece, str) and token in piece for piece in pieces):
+            if any(isinstance(piece, str) and token in piece for piece in [*pieces, self._system(example)]):
                 raise DataError(f"the prompt's text contains the model's control token {token}")
         return pieces
 
@@ -108,19 +112,23 @@ class PromptEncoder:
         begin = self.processor.tokenizer.bos_token
         return not (begin and chat.startswith(begin))
 
-    def _messages(self, pieces: list[str | int]) -> list[dict[str, Any]]:
+    def _system(self, example: Example) -> str:
+        own = example.system if self.system_turns == "row" else None
+        return own or self.system_prompt or ""
+
+    def _messages(self, pieces: list[str | int], example: Example) -> list[dict[str, Any]]:
         content = [
             {"type": "image"} if isinstance(piece, int) else {"type": "text", "text": piece}
             for piece in pieces
         ]
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
-        if self.system_prompt:
-            messages.insert(0, {"role": "system", "content": [{"type": "text", "text": self.system_prompt}]})
+        if system := self._system(example):
+            messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
         return messages
 
-    def _chat(self, pieces: list[str | int]) -> str:
+    def _chat(self, pieces: list[str | int], example: Example) -> str:
         return self.processor.apply_chat_template(
-            self._messages(pieces), add_generation_prompt=True, tokenize=False
+            self._messages(pieces, example), add_generation_prompt=True, tokenize=False
         )
 
 

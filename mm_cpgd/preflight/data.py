@@ -7,18 +7,22 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from data import DataError, Example, ExampleSet, TooManyBadRows, write_quarantine
+from data import DataError, Example, ExampleSet, Quarantined, TooManyBadRows, shared_rows, write_quarantine
 from data.images import image_size
 from mm_cpgd.config.loading import load_config
-from mm_cpgd.config.schema import DataConfig, SourceConfig
+from mm_cpgd.config.schema import DataConfig, PolicyConfig, SourceConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.tracking.progress import slow_bar
-from mm_cpgd.training.rows import read_source
+from mm_cpgd.training.rows import length_check, read_source
+
+if TYPE_CHECKING:
+    from mm_cpgd.policy import PromptEncoder
 
 # Unusable rows that are printed; the others are counted, and written with --output.
 PRINTED_ROWS = 5
@@ -38,6 +42,10 @@ REASON_KINDS = (
     ("is already used by", "id used twice"),
     ("data.max_prompt_tokens", "prompt too long"),
     ("processor refuses", "image refused by the processor"),
+    ("empty answer", "empty answer"),
+    ("empty question", "empty question"),
+    ("surrogate pair", "half a surrogate pair"),
+    ("not supported yet", "video"),
 )
 
 
@@ -49,6 +57,7 @@ def check_data(
     limit: int | None,
     output: Path | None,
     console: Console,
+    model: str | None = None,
 ) -> bool:
     """Print statistics of the rows, and the rows that cannot be used.
 
@@ -60,6 +69,7 @@ def check_data(
         limit: largest number of rows to read.
         output: file for the unusable rows, or None.
         console: receives the output.
+        model: of which the processor checks the prompts; None: that of a config, else none.
 
     Returns:
         Whether every row can be used.
@@ -67,17 +77,54 @@ def check_data(
     Raises:
         UserError, DataError: nothing can be read, or the options contradict each other.
     """
-    sources, data = _sources(path, columns, split, name, limit)
+    sources, data, policy = _sources(path, columns, split, name, limit)
+    if model is not None:
+        policy = (policy or PolicyConfig(model=model)).model_copy(update={"model": model})
+    encoder = _encoder(policy, console) if policy else None
     results = []
     for source in sources:
         rows = read_all_rows(source, data, console)
+        if encoder is not None:
+            rows = _check_prompts(rows, encoder, data.max_prompt_tokens, source, console)
         _print_rows(source, rows, console)
         results.append(rows)
+    if len(results) == 2 and (shared := shared_rows(results[0].examples, results[1].examples)):
+        console.print(f"{len(shared):,} of {len(results[1].examples):,} held-out rows are training rows")
     bad = [row for rows in results for row in rows.quarantined]
     if output is not None:
         write_quarantine(output, bad)
         console.print(Text(f"{len(bad):,} unusable rows: {output}"), soft_wrap=True)
     return not bad
+
+
+def _encoder(policy: PolicyConfig, console: Console) -> PromptEncoder | None:
+    """Return what encodes the prompts; without the model's processor None, with a line."""
+    from mm_cpgd.policy import PromptEncoder, load_processor  # imports torch, which rows alone do not need
+
+    try:
+        processor = load_processor(policy)
+    except UserError as error:
+        console.print(Text(f"the rows are not checked by a processor: {error}"), soft_wrap=True)
+        return None
+    return PromptEncoder(
+        processor, None, policy.system_prompt, policy.prompt_template, system_turns=policy.system_turns
+    )
+
+
+def _check_prompts(
+    rows: ExampleSet, encoder: PromptEncoder, limit: int, source: SourceConfig, console: Console
+) -> ExampleSet:
+    """Return the rows without those that the processor refuses or whose prompt is too long."""
+    check = length_check(encoder, limit)
+    good, bad = [], [*rows.quarantined]
+    with slow_bar(console, f"encoding {source.path}") as report:
+        for done, example in enumerate(rows.examples, 1):
+            if reason := check(example):
+                bad.append(Quarantined(example.id, example.source, reason))
+            else:
+                good.append(example)
+            report(done, len(rows.examples))
+    return ExampleSet(good, bad, rows.total)
 
 
 def read_all_rows(source: SourceConfig, data: DataConfig, console: Console) -> ExampleSet:
@@ -129,19 +176,21 @@ def _rank(share: float, count: int) -> int:
 
 def _sources(
     path: str, columns: list[str], split: str | None, name: str | None, limit: int | None
-) -> tuple[list[SourceConfig], DataConfig]:
+) -> tuple[list[SourceConfig], DataConfig, PolicyConfig | None]:
     if Path(path).suffix in (".yaml", ".yml"):
         if columns or split or name:
             raise UserError(
                 f"{path} is a config, which sets columns, split and name itself; leave out --column, "
                 "--split and --name, or give the data file"
             )
-        data = load_config(path).data
+        config = load_config(path)
+        data = config.data
         given = [source for source in (data.train, data.eval) if source is not None]
-        return [s if limit is None else s.model_copy(update={"limit": limit}) for s in given], data
+        limited = [s if limit is None else s.model_copy(update={"limit": limit}) for s in given]
+        return limited, data, config.policy
     mapping = column_mapping(columns)
     source = SourceConfig(path=path, columns=mapping, split=split, name=name, limit=limit)
-    return [source], DataConfig(train=source)
+    return [source], DataConfig(train=source), None
 
 
 def column_mapping(columns: Sequence[str]) -> dict[str, str]:
@@ -183,6 +232,7 @@ def _example_lines(examples: Sequence[Example], console: Console) -> Iterator[tu
     for name, count in (
         ("with choices", sum(bool(example.choices) for example in examples)),
         ("with a solution", sum(bool(example.solution) for example in examples)),
+        ("with a system turn", sum(bool(example.system) for example in examples)),
     ):
         if count:
             yield name, f"{count:,}"

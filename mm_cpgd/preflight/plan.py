@@ -80,7 +80,9 @@ def _check_schedule(training: TrainingConfig) -> None:
 def _encoder(config: RunConfig) -> PromptEncoder:
     policy = config.policy
     processor = load_processor(policy, samples=config.rollout.engine == "local")
-    return PromptEncoder(processor, None, policy.system_prompt, policy.prompt_template)
+    return PromptEncoder(
+        processor, None, policy.system_prompt, policy.prompt_template, system_turns=policy.system_turns
+    )
 
 
 def _size(config: RunConfig, *, required: bool) -> ModelSize | None:

@@ -54,7 +54,8 @@ NOTED = frozenset(
     | _of("algorithm", "prompts")
     | _of("training", "inner_epochs mini_batch_prompts mixed_precision")
     | _of("sft", "batch target_template")
-    | _of("policy", "dtype min_pixels max_pixels system_prompt prompt_template")
+    | _of("policy", "dtype min_pixels max_pixels system_prompt system_turns")
+    | _of("policy", "prompt_template")
 )
 # The state of the checkpoint belongs to these.
 FIXED = frozenset({"seed"} | _of("policy", "freeze_vision lora"))
@@ -188,7 +189,7 @@ def _row_digest(example: Example) -> int:
         example.solution,
         list(example.choices),
         [image.origin for image in example.images],
-        example.meta.get("system"),
+        example.system,
     ]
     text = json.dumps(content, default=str).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1

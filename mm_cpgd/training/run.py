@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from rich.console import Console
 from rich.markup import escape
 
-from data import ExampleSet
+from data import Example, ExampleSet, shared_rows
 from mm_cpgd.config.loading import save_config
 from mm_cpgd.config.schema import RunConfig, SourceConfig
 from mm_cpgd.distributed import check_whole_weights, on_main, start_accelerator, start_trackers
@@ -141,6 +141,7 @@ def _build(
     evaluator = None
     if config.data.eval:
         held_out = _load(config, config.data.eval, accelerator, policy, console, "held-out", False)
+        on_main(accelerator, lambda: _warn_of_shared_rows(rows.examples, held_out.examples, console))
         evaluator = held_out_evaluator(
             config,
             accelerator,
@@ -173,7 +174,25 @@ def _load(
     bad = len(rows.quarantined)
     note = f", {bad:,} unusable (see {name})" if bad else ""
     console.print(f"{what}: {len(rows.examples):,} of {rows.total:,} rows{note}")
+    if own := sum(example.system is not None for example in rows.examples):
+        console.print(f"{what}: {own:,} rows have a system turn of their own: {_use_of_turns(config)}")
     return rows
+
+
+def _use_of_turns(config: RunConfig) -> str:
+    if config.policy.system_turns == "config":
+        return "left out (policy.system_turns=config)"
+    return "used" if config.policy.system_prompt is None else "used in place of policy.system_prompt"
+
+
+def _warn_of_shared_rows(train: Sequence[Example], held_out: Sequence[Example], console: Console) -> None:
+    count = len(shared_rows(train, held_out))
+    if count:
+        share = f"all {count:,}" if count == len(held_out) else f"{count:,} of {len(held_out):,}"
+        _warner(console)(
+            f"{share} held-out rows are training rows (same question and image): their accuracy says nothing "
+            "about unseen rows"
+        )
 
 
 def _carry_out(accelerator: Accelerator, trainer: Trainer, console: Console) -> None:

@@ -149,7 +149,8 @@ def test_markers_that_a_chat_has_already_are_kept_alone() -> None:
 def test_a_chat_provides_its_system_text_and_its_answer() -> None:
     turns = [("system", "be brief"), ("user", "q"), ("assistant", "because")]
     example = made({"messages": [{"role": role, "content": content} for role, content in turns]})
-    assert (example.question, example.solution, example.meta) == ("q", "because", {"system": "be brief"})
+    assert (example.question, example.solution, example.system) == ("q", "because", "be brief")
+    assert example.meta == {}
 
 
 def test_a_chat_of_from_and_value_is_read() -> None:

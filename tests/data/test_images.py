@@ -3,9 +3,11 @@ import io
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from data.example import DataError
@@ -180,3 +182,47 @@ def test_a_transparent_palette_entry_becomes_white() -> None:
 def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
     image = Image.fromarray(np.full((1, 1), 128 * 257, dtype=np.uint16))
     assert to_rgb(image).getpixel((0, 0)) == (128, 128, 128)
+
+
+RAMP = np.linspace(0, 1, 256).reshape(16, 16)
+
+
+@pytest.mark.parametrize(
+    ("levels", "wanted"),
+    [
+        ((RAMP * 65535).round().astype(np.uint16), RAMP * 255),
+        ((RAMP * 4095).round().astype(np.uint16), RAMP * 255),
+        ((RAMP * 255).round().astype(np.int32), RAMP * 255),
+        ((RAMP * 65535).round().astype(np.int32), RAMP * 255),
+        ((RAMP * 2_000_000_000).round().astype(np.int32), RAMP * 2_000_000_000 / (2**32 - 1) * 255),
+        (RAMP.astype(np.float32), RAMP * 255),
+        ((RAMP * 255).astype(np.float32), RAMP * 255),
+        ((RAMP * 65535).astype(np.float32), RAMP * 255),
+        ((RAMP * 300 - 100).astype(np.float32), RAMP * 255),
+        ((RAMP * 300 - 100).round().astype(np.int32), RAMP * 255),
+    ],
+)
+def test_deep_grey_pictures_keep_their_levels(
+    tmp_path: Path, levels: NDArray[Any], wanted: NDArray[np.float64]
+) -> None:
+    picture = Image.fromarray(levels)
+    picture.save(tmp_path / "a.tiff")
+    for image in (image_ref(tmp_path / "a.tiff"), image_ref(picture)):
+        found = np.asarray(image.open()).astype(float)
+        assert found.shape == (16, 16, 3)
+        assert np.abs(found[..., 0] - wanted).max() <= 1.01
+        assert image_size(image) == (16, 16)
+
+
+def test_sixteen_bit_png_and_big_endian_files_keep_their_levels(tmp_path: Path) -> None:
+    levels = (RAMP * 65535).round().astype(np.uint16)
+    Image.fromarray(levels).save(tmp_path / "a.png")
+    Image.frombytes("I;16B", (16, 16), levels.astype(">u2").tobytes()).save(tmp_path / "b.tiff")
+    for name in ("a.png", "b.tiff"):
+        found = np.asarray(image_ref(tmp_path / name).open())[..., 0].astype(float)
+        assert np.abs(found - RAMP * 255).max() <= 1.01
+
+
+def test_levels_that_are_not_finite_are_black() -> None:
+    picture = Image.fromarray(np.array([[np.nan, 1.0, np.inf, 0.5]], dtype=np.float32))
+    assert np.asarray(image_ref(picture).open())[0, :, 0].tolist() == [0, 255, 0, 128]

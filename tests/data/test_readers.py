@@ -164,7 +164,7 @@ def test_a_folder_of_several_files_is_left_to_the_datasets_library(tmp_path: Pat
         ("a.json", '[{"id": 1}', "is not JSON"),
         ("a.json", "3", "neither a list of rows nor an object of rows by id"),
         ("a.json", '{"1": {}, "1": {}}', "the key '1' occurs twice"),
-        ("a.csv", "id", r"end with \.json, \.jsonl, \.ndjson, \.parquet"),
+        ("a.xml", "id", r"end with \.json, \.jsonl, \.ndjson, \.parquet, \.csv, \.tsv"),
         ("a.parquet", "text", "cannot be loaded"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,6 +36,41 @@ def test_the_prompt_ends_where_the_answer_begins(tiny_policy: Policy) -> None:
     assert text_of(tiny_policy, tiny_policy.encoder, example) == (
         "<|im_start|>user\n<image>How many?<|im_end|>\n<|im_start|>assistant\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "own", "expected"),
+    [
+        ({}, "Be brief.", "Be brief."),
+        ({"system_prompt": "Think."}, "Be brief.", "Be brief."),
+        ({"system_prompt": "Think."}, None, "Think."),
+        ({"system_prompt": "Think.", "system_turns": "config"}, "Be brief.", "Think."),
+    ],
+)
+def test_a_rows_own_system_turn_is_the_system_message(
+    tiny_policy: Policy, options: dict[str, Any], own: str | None, expected: str
+) -> None:
+    encoder = PromptEncoder(tiny_policy.processor, **options)
+    example = Example("1", "Why?", "4", system=own)
+    text = tiny_policy.tokenizer.decode(encoder.encode(example).input_ids)
+    assert f"system\n{expected}<|im_end|>" in text
+    assert ("Think." in text) + ("Be brief." in text) == 1
+    conversation = encoder.encode(example).conversation
+    assert conversation is not None
+    assert conversation.messages[0]["content"][0]["text"] == expected
+    assert encoder.length(example) == len(encoder.encode(example))
+
+
+def test_a_rows_system_turn_can_be_left_to_the_template(tiny_policy: Policy) -> None:
+    encoder = PromptEncoder(tiny_policy.processor, system_turns="config")
+    own, plain = (encoder.chat(Example("1", "Why?", "4", system=text)) for text in ("Be brief.", None))
+    assert own == plain
+
+
+def test_control_tokens_in_a_system_turn_are_refused(tiny_policy: Policy) -> None:
+    example = Example("1", "Why?", "4", system="<|im_end|>")
+    with pytest.raises(DataError, match="control token"):
+        PromptEncoder(tiny_policy.processor).encode(example)
 
 
 def test_the_system_prompt_comes_first(tiny_policy: Policy) -> None:
@@ -178,7 +214,7 @@ def test_the_beginning_token_of_a_template_is_not_doubled(tiny_folder: Path) -> 
     for template in (processor.chat_template, "no such token here"):
         processor.chat_template = template
         encoder = PromptEncoder(processor)
-        wanted.append(encoder._needs_special_tokens(encoder._chat(["Why?"])))
+        wanted.append(encoder._needs_special_tokens(encoder._chat(["Why?"], Example("1", "Why?", ""))))
     assert wanted == [False, True]
 
 
