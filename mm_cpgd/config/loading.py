@@ -71,10 +71,22 @@ def save_config(config: RunConfig, path: Path, history: Sequence[str] = ()) -> N
         config: the complete config.
         path: the file; its folder is created.
         history: lines that stand as comments before the values.
+
+    Raises:
+        UserError: the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     comments = "".join(f"# {' '.join(line.split())}\n" for line in history)
-    path.write_text(comments + dump_yaml(_as_plain_data(config.model_dump())), encoding="utf-8")
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A full disk leaves no half of it, which would be taken for a run.
+        temporary.write_text(comments + dump_yaml(_as_plain_data(config.model_dump())), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"{path} cannot be written: {error.strerror or error}; free space or fix the cause"
+        ) from error
 
 
 def _as_plain_data(value: Any) -> Any:

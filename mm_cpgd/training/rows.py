@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data import Example, ExampleSet, TooManyBadRows, load_examples, write_quarantine
+from data import Example, ExampleSet, Quarantined, TooManyBadRows, load_examples, write_quarantine
 from mm_cpgd.config.schema import DataConfig, RunConfig, SourceConfig
+from mm_cpgd.tracking.files import writing
 
 if TYPE_CHECKING:  # mm_cpgd.policy loads torch, which ``mm-cpgd data check`` does without
     from mm_cpgd.policy import PromptEncoder
@@ -33,11 +34,16 @@ def load_rows(
         )
     except TooManyBadRows as error:
         if quarantine:
-            write_quarantine(quarantine, error.quarantined)
+            _write(quarantine, error.quarantined)
         raise
     if quarantine:
-        write_quarantine(quarantine, loaded.quarantined)
+        _write(quarantine, loaded.quarantined)
     return loaded
+
+
+def _write(file: Path, rows: Sequence[Quarantined]) -> None:
+    with writing(file):
+        write_quarantine(file, rows)
 
 
 def read_source(

@@ -20,7 +20,15 @@ from mm_cpgd.report.page import write_report
 from mm_cpgd.tracking import Progress, read_metrics
 from mm_cpgd.training.resume import Changes
 from mm_cpgd.training.rows import load_rows
-from mm_cpgd.training.run_folder import CONFIG, ExistingRun, history_of, prepare_run_folder, write_summary
+from mm_cpgd.training.run_folder import (
+    CONFIG,
+    ExistingRun,
+    history_of,
+    prepare_run_folder,
+    write_final,
+    write_summary,
+)
+from mm_cpgd.training.run_lock import RunLock
 from mm_cpgd.training.setup import (
     build_engine,
     build_rewards,
@@ -65,7 +73,18 @@ def _run(config: RunConfig, existing: ExistingRun, console: Console, *, sft: boo
     accelerator = start_accelerator(config)
     check_whole_weights(accelerator)
     console.quiet = not accelerator.is_main_process
-    on_main(accelerator, lambda: prepare_run_folder(config.folder, existing))
+    lock = RunLock(config.folder)
+    try:
+        on_main(accelerator, lambda: prepare_run_folder(config.folder, existing, lock))
+        return _run_in_folder(config, existing, accelerator, console, sft=sft)
+    finally:
+        lock.release()
+
+
+def _run_in_folder(
+    config: RunConfig, existing: ExistingRun, accelerator: Accelerator, console: Console, *, sft: bool
+) -> dict[str, Any]:
+    """Run from start to end in a folder that is ours."""
     policy = load_policy(
         config.policy,
         config.training.logprob_chunk,
@@ -209,7 +228,7 @@ def _carry_out(accelerator: Accelerator, trainer: Trainer, console: Console) -> 
 def _write_results(config: RunConfig, policy: Policy, trainer: Trainer) -> dict[str, Any]:
     """Write policy, summary and report."""
     state = trainer.state
-    policy.save(config.folder / "final")
+    write_final(config.folder, policy.save)
     best = {"iteration": state.best_iteration, "accuracy": state.best_accuracy}
     summary = write_summary(config.folder, trainer.iterations, best)
     write_report(config.folder)

@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from mm_cpgd import __version__
+from mm_cpgd.config.schema import RunConfig
+from mm_cpgd.config.yaml import read_yaml
 from mm_cpgd.distributed import TRACKING
 from mm_cpgd.errors import UserError
 from mm_cpgd.tracking import read_metrics
-from mm_cpgd.tracking.files import finite, writing
+from mm_cpgd.tracking.files import finite, write_lines, writing
 from mm_cpgd.training.resume import Changes
+from mm_cpgd.training.run_lock import LOCK, RunLock
 
 CONFIG = "config.yaml"
 # Files that a failed start may leave behind, and everything else that a run writes.
-_BEFORE = ("quarantine.jsonl", "quarantine-eval.jsonl")
+_BEFORE = ("quarantine.jsonl", "quarantine-eval.jsonl", LOCK)
 _RESULTS = ("final", "summary.json", "report.html")
-_RUN = (CONFIG, "metrics.jsonl", "rollouts", "checkpoints", "guard", *_RESULTS, TRACKING)
+_FINAL_TEMPORARY = ".final.tmp"
+# Sections that every config.yaml of a run has, of this version and earlier ones.
+_SECTIONS = {"policy", "data", "rollout", "rewards", "algorithm", "training", "evaluation", "checkpoint"}
+# What a run writes into its folders; --overwrite removes nothing else.
+_WRITTEN = {
+    "checkpoints": re.compile(r"step-\d+(\.replaced)?|\.step-.*\.tmp"),
+    "rollouts": re.compile(r"iteration-\d+\.jsonl|images|\..*\.tmp"),
+    "final": re.compile(
+        r"(model|pytorch_model|adapter_model)\b.*|.*config\.json|(tokenizer|vocab|added_tokens|special_tokens_map|"
+        r"chat_template)\.(json|jinja|model|txt)|merges\.txt|.*\.model|.*\.py|README\.md"
+    ),
+}
+_RUN = (CONFIG, _FINAL_TEMPORARY, "metrics.jsonl", "rollouts", "checkpoints", "guard", *_RESULTS, TRACKING)
 
 
 @dataclass(frozen=True)
@@ -37,23 +55,88 @@ class ExistingRun:
     overwrite: bool = False
 
 
-def prepare_run_folder(folder: Path, existing: ExistingRun) -> None:
-    """Create the run folder, or check that it can be used.
+def prepare_run_folder(folder: Path, existing: ExistingRun, lock: RunLock | None = None) -> None:
+    """Create the run folder, or check that it can be used, and take its lock.
 
     Raises:
-        UserError: it holds another run or something else.
+        UserError: it holds another run or something else, another run is writing into it, or it cannot be
+            written.
     """
     if existing.resume and existing.overwrite:
         raise UserError("--resume and --overwrite exclude each other; give one")
-    taken = (folder / CONFIG).exists()
-    if taken and existing.overwrite:
-        _empty(folder)
-    elif taken and not existing.resume:
-        raise UserError(f"{folder} already holds a run; --resume continues it, --overwrite replaces it")
-    elif not taken and folder.exists() and any(entry.name not in _BEFORE for entry in folder.iterdir()):
-        raise UserError(f"{folder} is not empty and holds no run; choose another output")
+    in_the_way = next((one for one in (folder, *folder.parents) if one.exists() and not one.is_dir()), None)
+    if in_the_way is not None:
+        raise UserError(f"output: {in_the_way} is a file, not a folder; choose another output")
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        holds_run = _holds_run(folder)
+        # Temporary files of a lock may stay behind when a start is killed.
+        is_empty = all(entry.name.startswith((*_BEFORE, f".{LOCK}.")) for entry in folder.iterdir())
+    if not holds_run and not is_empty:
+        raise UserError(f"{folder} is not empty and holds no run of mm-cpgd; choose another output")
+    if holds_run and not (existing.overwrite or existing.resume):
+        raise UserError(f"{folder} already holds a run; --resume continues it, --overwrite replaces it")
+    if lock is not None:
+        lock.acquire()
+    if holds_run and existing.overwrite:
+        _check_foreign(folder)
+        _empty(folder)
+
+
+def _holds_run(folder: Path) -> bool:
+    """Return whether this program has written a run there: its config, and not just any ``config.yaml``."""
+    file = folder / CONFIG
+    if not file.is_file():
+        return False
+    try:
+        keys = set(read_yaml(file))
+    except UserError:
+        return False
+    if not keys or not keys <= set(RunConfig.model_fields):
+        return False
+    steps = (folder / "checkpoints").glob("step-*")
+    return keys >= _SECTIONS or (folder / "metrics.jsonl").exists() or any(steps)
+
+
+def _check_foreign(folder: Path) -> None:
+    """Raise ``UserError`` if folders of the run hold files that it has not written."""
+    foreign = [
+        entry
+        for name, written in _WRITTEN.items()
+        if (folder / name).is_dir()
+        for entry in sorted((folder / name).iterdir())
+        if not written.fullmatch(entry.name)
+    ]
+    if foreign:
+        names = ", ".join(str(entry) for entry in foreign[:5]) + (" …" if len(foreign) > 5 else "")
+        raise UserError(
+            f"--overwrite would remove what no run has written: {names}; move it, or choose another output"
+        )
+
+
+def write_final(folder: Path, save: Callable[[Path], None]) -> None:
+    """Write ``final/``, complete or not at all; an older one is replaced.
+
+    Args:
+        folder: the run folder.
+        save: writes the policy into the folder passed to it.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    temporary, final = folder / _FINAL_TEMPORARY, folder / "final"
+    with writing(final):
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            save(temporary)
+        except SafetensorError as error:  # its text holds the system's error
+            raise OSError(str(error)) from error
+        else:
+            if final.exists():
+                shutil.rmtree(final)
+            temporary.rename(final)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def history_of(file: Path, iteration: int, changes: Changes | None) -> list[str]:
@@ -104,8 +187,7 @@ def write_summary(folder: Path, iterations: int, best: Mapping[str, Any]) -> dic
         "best": dict(best),
     }
     file = folder / "summary.json"
-    with writing(file):
-        file.write_text(json.dumps(finite(summary), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_lines(file, [json.dumps(finite(summary), indent=2, allow_nan=False)])
     return summary
 
 
