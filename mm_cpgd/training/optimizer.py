@@ -183,7 +183,8 @@ class OptimizerStep:
             metrics: means over the optimizer steps of the iteration.
         """
         share = metrics.get("optimizer/weights_changed", math.nan)
-        stepped = metrics.get("optimizer/learning_rate", 0.0) > 0 and not metrics.get("optimizer/skipped")
+        names = ("optimizer/learning_rate", "optimizer/grad_norm")
+        stepped = all(metrics.get(name, 0.0) > 0 for name in names) and not metrics.get("optimizer/skipped")
         moved = math.isnan(share) or share >= MOSTLY_LOST
         if self._warned or moved or not stepped or not self.changed.reduced:
             return None

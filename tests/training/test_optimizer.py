@@ -160,6 +160,13 @@ def test_steps_that_arrive_are_not_reported(dtype: torch.dtype, rate: float) -> 
     assert step.lost_steps(take(step, parameter)) is None
 
 
+def test_a_gradient_of_zero_is_not_reported() -> None:
+    step, parameter = step_of(torch.full((64,), 0.02, dtype=torch.bfloat16), 1e-6)
+    metrics = take(step, parameter, torch.zeros(64))
+    assert metrics["optimizer/weights_changed"] == 0.0
+    assert step.lost_steps(metrics) is None
+
+
 def test_a_rate_of_zero_during_warm_up_is_not_reported() -> None:
     step, parameter = step_of(torch.full((64,), 0.02, dtype=torch.bfloat16), 1e-2)
     step.optimizer.param_groups[0]["lr"] = 0.0

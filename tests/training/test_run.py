@@ -67,6 +67,21 @@ def test_the_micro_batch_changes_neither_metrics_nor_weights(
             torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("sft", [False, True])
+def test_bfloat16_weights_that_do_not_move_are_reported(
+    yaml: Path, tmp_path: Path, read_rows: Rows, sft: bool
+) -> None:
+    rate = ["training.iterations=2", "training.learning_rate=1e-6", *NO_EVALUATION]
+    rate += ["sft.steps=2", "rollout.max_new_tokens=64"] if sft else []
+    for dtype, expected in (("bfloat16", 1), ("float32", 0)):
+        overrides = [f"policy.dtype={dtype}", f"output={tmp_path / dtype}", *rate]
+        _, output = trainer_jobs.run(yaml, overrides, imitate=sft)
+        assert output.count("policy.dtype=float32") == expected
+        shares = [row["optimizer/weights_changed"] for row in read_rows(tmp_path / dtype)]
+        assert len(shares) == 2
+        assert all(share < 0.1 if expected else share > 0.95 for share in shares)
+
+
 def test_sharing_prefixes_changes_neither_metrics_nor_weights(
     yaml: Path, tmp_path: Path, read_rows: Rows
 ) -> None:
