@@ -144,7 +144,7 @@ class _ModelSource:
 
     def model(self) -> Any:
         """Load the model, all of it, in the number format that it is trained in."""
-        with without_loading_report():
+        with without_loading_report() as reports:
             model, info = self._load(
                 AutoModelForImageTextToText,
                 dtype=_dtype(self.config),
@@ -152,7 +152,7 @@ class _ModelSource:
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # refused below, by name
             )
-        check_complete(self.config.model, info)
+        check_complete(self.config.model, info, reports)
         check_parts(self.config.model, model)
         check_finite(self.config.model, model)
         return model

@@ -10,7 +10,8 @@ import contextlib
 import inspect
 import logging
 import re
-from collections.abc import Collection, Iterator, Mapping
+import textwrap
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -85,7 +86,7 @@ def check_parts(name: str, model: Any) -> None:
         )
 
 
-def check_complete(name: str, info: Mapping[str, Any]) -> None:
+def check_complete(name: str, info: Mapping[str, Any], reports: Sequence[str] = ()) -> None:
     """Refuse a model that was loaded in part.
 
     Tied weights, and names that transformers knows to ignore, are not among ``info``.
@@ -93,6 +94,7 @@ def check_complete(name: str, info: Mapping[str, Any]) -> None:
     Args:
         name: the config's ``policy.model``.
         info: the ``output_loading_info`` of transformers.
+        reports: its tables of what was missing; of a model with adapters, ``info`` is of the adapters alone.
 
     Raises:
         UserError: tensors are missing, superfluous, or of another shape.
@@ -107,6 +109,8 @@ def check_complete(name: str, info: Mapping[str, Any]) -> None:
         found.append(f"{_count(mismatched)} of another shape ({_shown(shapes)})")
     if unexpected:
         found.append(f"{_count(unexpected)} not of this architecture ({_shown(unexpected)})")
+    if not found:
+        found = [textwrap.shorten(report, 300, placeholder=" …") for report in reports[:1]]
     if not found:
         return
     advice = "use the complete folder that belongs to its config.json, or download the model again"
@@ -176,16 +180,20 @@ def check_template(name: str, encoder: PromptEncoder, image_token: int | None) -
 
 
 @contextlib.contextmanager
-def without_loading_report() -> Iterator[None]:
-    """Keep transformers from printing what ``check_complete`` reports: tensors that are missing."""
+def without_loading_report() -> Iterator[list[str]]:
+    """Keep transformers from printing what ``check_complete`` reports; yield its tables instead."""
     logger = logging.getLogger("transformers.modeling_utils")
+    reports: list[str] = []
 
     def other(record: logging.LogRecord) -> bool:
-        return not re.search("LOAD REPORT|This checkpoint seem", record.getMessage())
+        text = record.getMessage()
+        if "LOAD REPORT" in text:
+            reports.append(" ".join(text.split("\n\nNotes:")[0].split()))
+        return not re.search("LOAD REPORT|This checkpoint seem", text)
 
     logger.addFilter(other)
     try:
-        yield
+        yield reports
     finally:
         logger.removeFilter(other)
 

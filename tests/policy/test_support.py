@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from mm_cpgd.config.schema import PolicyConfig
@@ -167,6 +168,17 @@ def test_a_head_that_is_not_tied_must_be_stored(folder: Path) -> None:
     )
     change_weights(folder, lambda weights: void(weights.pop("lm_head.weight", None)))
     assert "lm_head.weight" in refusal(folder)
+
+
+def test_a_missing_tensor_below_adapters_is_named(folder: Path, tmp_path: Path) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(folder)
+    load_policy(PolicyConfig(model=str(folder)))
+    name = stored_name(folder, "layers.1.mlp.down_proj.weight")
+    change_weights(folder, lambda weights: void(weights.pop(name)))
+    message = refusal(folder)
+    assert "does not load completely" in message
+    assert LAYER.replace(".weight", "") in message
 
 
 def test_many_names_are_counted() -> None:
