@@ -10,7 +10,6 @@ import contextlib
 import inspect
 import logging
 import re
-import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +25,9 @@ from mm_cpgd.policy.prompts import PromptEncoder
 # Names of layers that keep a state instead of keys and values.
 RECURRENT_LAYERS = re.compile("linear|mamba|conv|recurrent|rwkv|retention", re.IGNORECASE)
 RECURRENT_CACHE = getattr(cache_utils, "LinearAttentionCacheLayerMixin", ())
+# A line of the table that transformers prints of a model that was loaded in part, and its colours.
+REPORTED = re.compile(r"^(\S+)\s*\|\s*(MISSING|UNEXPECTED|MISMATCH)", re.MULTILINE)
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
 # Inputs of the forward pass.
 CROSS_ATTENTION = {"cross_attention_mask", "image_attention_mask"}
 POSITIONS = {"position_ids"}
@@ -94,7 +96,7 @@ def check_complete(name: str, info: Mapping[str, Any], reports: Sequence[str] = 
     Args:
         name: the config's ``policy.model``.
         info: the ``output_loading_info`` of transformers.
-        reports: its tables of what was missing; of a model with adapters, ``info`` is of the adapters alone.
+        reports: the lines of its table; of a model with adapters, ``info`` is of the adapters alone.
 
     Raises:
         UserError: tensors are missing, superfluous, or of another shape.
@@ -109,8 +111,8 @@ def check_complete(name: str, info: Mapping[str, Any], reports: Sequence[str] = 
         found.append(f"{_count(mismatched)} of another shape ({_shown(shapes)})")
     if unexpected:
         found.append(f"{_count(unexpected)} not of this architecture ({_shown(unexpected)})")
-    if not found:
-        found = [textwrap.shorten(report, 300, placeholder=" …") for report in reports[:1]]
+    if not found and reports:
+        found.append(f"{_count(reports)} not as the architecture needs them ({_shown(list(reports))})")
     if not found:
         return
     advice = "use the complete folder that belongs to its config.json, or download the model again"
@@ -181,14 +183,15 @@ def check_template(name: str, encoder: PromptEncoder, image_token: int | None) -
 
 @contextlib.contextmanager
 def without_loading_report() -> Iterator[list[str]]:
-    """Keep transformers from printing what ``check_complete`` reports; yield its tables instead."""
+    """Keep transformers from printing what ``check_complete`` reports; yield the lines of its table."""
     logger = logging.getLogger("transformers.modeling_utils")
     reports: list[str] = []
 
     def other(record: logging.LogRecord) -> bool:
         text = record.getMessage()
         if "LOAD REPORT" in text:
-            reports.append(" ".join(text.split("\n\nNotes:")[0].split()))
+            found = REPORTED.findall(ANSI.sub("", text))
+            reports.extend(f"{name} {status.lower()}" for name, status in found)
         return not re.search("LOAD REPORT|This checkpoint seem", text)
 
     logger.addFilter(other)
