@@ -187,10 +187,11 @@ class _ModelSource:
 
 
 def _is_lfs_pointer(path: Path) -> bool:
-    if not path.is_file():
+    try:
+        with path.open("rb") as file:
+            return file.read(len(LFS_POINTER)) == LFS_POINTER
+    except OSError:  # a folder, or a file that may not be read
         return False
-    with path.open("rb") as file:
-        return file.read(len(LFS_POINTER)) == LFS_POINTER
 
 
 def _local_folder(model: str) -> Path | None:

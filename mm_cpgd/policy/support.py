@@ -71,20 +71,28 @@ def check_architecture(name: str, config: Any, kind: Any) -> None:
 
 
 def check_parts(name: str, model: Any) -> None:
-    """Refuse a model whose parts are not where training, sampling and LoRA look for them.
+    """Refuse a model without the base model that training and sampling look for.
 
     Raises:
-        UserError: no base model, or no language head.
+        UserError: it has none.
     """
-    missing = None
     if not isinstance(getattr(model, "model", None), nn.Module):
-        missing = "a base model under the name `model`"
-    elif model.get_output_embeddings() is None:
-        missing = "a language head"
-    if missing:
         raise UserError(
             f"policy.model={name!r} is a {model.config.model_type!r} model, which is not supported: "
-            f"{type(model).__name__} has no {missing[2:]}; {TRY_ANOTHER}"
+            f"{type(model).__name__} has no base model under the name `model`; {TRY_ANOTHER}"
+        )
+
+
+def check_head(name: str, model: Any) -> None:
+    """Refuse to train a model whose log-probabilities cannot be computed from hidden states.
+
+    Raises:
+        UserError: it has no language head.
+    """
+    if model.get_output_embeddings() is None:
+        raise UserError(
+            f"policy.model={name!r} is a {model.config.model_type!r} model, which cannot be trained: "
+            f"{type(model).__name__} names no language head; {TRY_ANOTHER}"
         )
 
 

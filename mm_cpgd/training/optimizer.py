@@ -15,6 +15,7 @@ from mm_cpgd.config.schema import TrainingConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import Policy
 from mm_cpgd.policy.families import vision_modules
+from mm_cpgd.policy.support import check_head
 
 # Settings from which the learning rates follow, and those that set their course over the run's steps.
 RATES = {"training.learning_rate", "training.vision_learning_rate"}
@@ -209,7 +210,7 @@ def build_optimizer(policy: Policy, training: TrainingConfig) -> torch.optim.Ada
     """Return AdamW with separate groups for the vision tower, and no weight decay on norms and biases.
 
     Raises:
-        UserError: no parameter is trained, or the model folder brought its own adapters.
+        UserError: no parameter is trained, the model folder brought its own adapters, or it has no head.
     """
     if getattr(policy.model, "_hf_peft_config_loaded", False):
         # They would be frozen, and peft would save them alone, without what was trained.
@@ -218,6 +219,7 @@ def build_optimizer(policy: Policy, training: TrainingConfig) -> torch.optim.Ada
             "weights; merge them into the weights (peft: merge_and_unload, then save_pretrained), and train "
             "the merged model"
         )
+    check_head(policy.model.name_or_path, policy.model)
     vision = {id(p) for module in vision_modules(policy.model) for p in module.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in policy.parameters():

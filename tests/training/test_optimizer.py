@@ -81,6 +81,15 @@ def test_a_schedule_that_cannot_be_used_is_named_with_the_usable_ones(name: str)
         rates(TrainingConfig(schedule=name), 1)
 
 
+def test_a_model_without_a_language_head_is_refused(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = load(tiny_folder, freeze_vision=True)
+    monkeypatch.setattr(policy.model, "get_output_embeddings", lambda: None)
+    with pytest.raises(UserError, match="names no language head"):
+        build_optimizer(policy, TrainingConfig())
+
+
 def test_adapters_in_the_model_folder_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
     model = AutoModelForImageTextToText.from_pretrained(tiny_folder)
     get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(tmp_path / "model")
