@@ -71,11 +71,14 @@ class ChangedWeights:
         self._gradients = _sample([parameter.grad for parameter in self._moving])
 
     def after(self) -> float:
-        """Return the share of those with a gradient that the step changed; 0 if there are none."""
+        """Return the share of those with a gradient that the step changed, in thousandths; 0 if none has one.
+
+        Whether a single weight at the limit moves depends on rounding, as of sums over processes.
+        """
         moves = self._gradients != 0
         changed = (_sample([parameter.detach() for parameter in self._moving]) != self._before) & moves
         count, moving = torch.stack([changed.sum(), moves.sum()]).tolist()
-        return count / moving if moving else 0.0
+        return round(count / moving, 3) if moving else 0.0
 
 
 def _sample(tensors: Sequence[Any]) -> Tensor:
