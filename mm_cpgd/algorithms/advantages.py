@@ -82,6 +82,13 @@ def group_mean(rewards: Tensor) -> Tensor:
     source="REINFORCE++, arXiv 2501.03262",
     choice="baseline",
     variants={"none": "X = R", "group": "X = R − mean"},
+    differs=(
+        "verl and OpenRLHF assign the reward to every token and take the moments over tokens, so that long "
+        "completions weigh more. Here they are over completions: R = (1, 0, 0) with 10, 10 and 40 tokens "
+        "gives (1.155, −0.577, −0.577), theirs (2.217, −0.443, −0.443). No setting does this.",
+        "The paper subtracts a KL estimate from the reward. Here there is none in the reward; the "
+        "regularizer kl adds one to the loss.",
+    ),
 )
 def reinforce_pp(
     rewards: Tensor, *, baseline: Literal["none", "group"] = "none", eps: PositiveFloat = 1e-6
@@ -109,6 +116,10 @@ def reinforce_pp(
     "distribution with α = max(1, 1 + a/3), β = max(1, 1 + b/3), where Beta(a, b) has the mean and "
     "variance of p over the batch's prompts",
     source="BNPO, arXiv 2506.02864",
+    differs=(
+        "The paper decomposes into one advantage for each reward rule and adds them. Here the advantage is "
+        "that of the weighted sum, which is the same for a single rule.",
+    ),
 )
 def bnpo(rewards: Tensor, *, low: float = 0.0, high: float = 1.0, floor: OpenShare = 1e-6) -> Tensor:
     """BNPO: normalised by a Beta distribution fitted to the prompts' success rates.

@@ -16,7 +16,14 @@ from typing import Any
 from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.algorithms.part_info import description_of, fill_options, format_value
 from mm_cpgd.algorithms.parts import PARTS, Part
-from mm_cpgd.config.recipes import load_recipe, recipe_names, recipe_note
+from mm_cpgd.config.loading import SHIPPED, shipped_configs
+from mm_cpgd.config.recipes import (
+    listed_differences,
+    load_recipe,
+    recipe_differences,
+    recipe_names,
+    recipe_note,
+)
 
 KIND_SUMMARIES = {
     "advantage": "rewards (P, G) to advantages (P, G)",
@@ -69,17 +76,35 @@ def recipe_rows() -> Iterator[Row]:
         yield (*first, *lists, recipe["aggregation"]["name"], ", ".join(more) or "–", recipe_note(name))
 
 
-RECIPE_HEADING = (
+RECIPE_HEADING: Row = (
     *("name", "advantage", "surrogate", "regularizers", "token weights", "aggregation", "more"),
     "description",
 )
 
 
+def difference_rows() -> Iterator[Row]:
+    """Yield name and text of each difference from a source: of recipes, of parts, of shipped configs."""
+    for name in recipe_names():
+        yield from ((name, text) for text in recipe_differences(name))
+    for kind, parts in PARTS.items():
+        for name, function in parts.items():
+            yield from ((f"{kind}.{name}", text) for text in description_of(function).differs)
+    for name in shipped_configs():
+        head = (SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")
+        yield from ((f"configs/{name}.yaml", text) for text in listed_differences(head))
+
+
+DIFFERENCE_HEADING: Row = ("name", "the source, this project, and how to get the source's")
+
+
 def markdown_table(kind: str) -> str:
-    """Return one table of the page; ``kind`` is one of ``PARTS`` or ``recipes``."""
-    rows = recipe_rows() if kind == "recipes" else part_rows(kind)
-    heading = RECIPE_HEADING if kind == "recipes" else part_heading(kind)
-    code_columns = 7 if kind == "recipes" else 1
+    """Return one table of the page; ``kind`` is one of ``PARTS``, ``recipes`` or ``differences``."""
+    if kind == "recipes":
+        heading, rows, code_columns = RECIPE_HEADING, recipe_rows(), 7
+    elif kind == "differences":
+        heading, rows, code_columns = DIFFERENCE_HEADING, difference_rows(), 1
+    else:
+        heading, rows, code_columns = part_heading(kind), part_rows(kind), 1
     lines = [heading, tuple("---" for _ in heading)]
     lines += [tuple(_cell(text, i < code_columns) for i, text in enumerate(row)) for row in rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -124,6 +149,7 @@ def composition_lines(objective: Objective) -> Iterator[Line]:
         if part.description.gradient:
             yield "", f"gradient, times ∇log π: {fill_options(part.description.gradient, part.options)}"
         yield "", f"source: {part.description.source}"
+        yield from (("", f"differs from its source: {text}") for text in part.description.differs)
     yield "", LEGEND
     yield "reference policy", "required" if objective.needs_reference else "none"
 
@@ -138,6 +164,7 @@ def part_lines(kind: str, name: str) -> Iterator[Line]:
         yield "gradient", f"{fill_options(description.gradient)}, times ∇log π"
     yield "options", options_text(function)
     yield "source", description.source
+    yield from (("differs", text) for text in description.differs)
     yield "", inspect.getdoc(function) or ""
 
 

@@ -30,6 +30,8 @@ class Description:
             part's input ``prepared``.
         state: factory of the object whose ``value`` is the part's input ``state``, see
             ``regularizers.State``.
+        differs: where the part differs from its source, one text each: what the source does, what this part
+            does, and the setting for the source's behaviour where there is one.
     """
 
     formula: str
@@ -39,6 +41,7 @@ class Description:
     variants: Mapping[str, str] = field(default_factory=dict)
     prepare: Callable[..., Any] | None = None
     state: Callable[..., Any] | None = None
+    differs: tuple[str, ...] = ()
 
     def text(self, options: Mapping[str, Any] | None = None) -> str:
         """Return the formula in symbols with all variants, or in numbers with the variant of ``options``."""

@@ -55,6 +55,10 @@ def accuracy_filter(accuracy: Tensor, *, low: Share = 0.1, high: Share = 0.9) ->
         "accuracy": "keeps a prompt if its accuracies differ within the group",
         "rewards": "keeps a prompt if its rewards differ within the group",
     },
+    differs=(
+        "verl's implementation ends the run when the rounds are used up. Here the update goes on with the "
+        "prompts that were kept.",
+    ),
 )
 def dynamic_sampling(
     accuracy: Tensor,
@@ -82,6 +86,10 @@ def dynamic_sampling(
 @described(
     "adds −{penalty}·clip((|y| − (max_new_tokens − {buffer})) / {buffer}, 0, 1)",
     source="DAPO, arXiv 2503.14476, eq. 13",
+    differs=(
+        "The paper's rewards are −1 and 1, so that its penalty of 1 is half of their range. Here 1 is the "
+        "default whatever the rules can give; for half, set penalty to half of their range.",
+    ),
 )
 def overlong_penalty(
     lengths: Tensor, max_tokens: int, *, buffer: PositiveInt | None = None, penalty: PositiveFloat = 1.0
@@ -106,6 +114,19 @@ def overlong_penalty(
     "score = {outcome}·p·(1 − p) + {variety}·d, p mean accuracy of the prompt's completions, d their share "
     "of distinct bigrams; {share} of each batch is drawn in proportion to it, the rest uniformly",
     source="variance-aware sampling, MMR1, arXiv 2509.21268",
+    differs=(
+        "The authors scale the scores to [0, 1] over the data set, so that the least promising prompt has "
+        "weight 0. Here they are not scaled, and prompts without outcome variance keep variety·d: p = (0, "
+        "0.125, 0.5, 0.875, 1) and d = (0.5, 0.6, 0.6, 0.5, 0.4) give shares of (0.112, 0.232, 0.358, "
+        "0.209, 0.089), theirs (0.040, 0.258, 0.485, 0.217, 0). No setting does this.",
+        "The authors score the whole pool by 8 new rollouts of each prompt every 4 steps. Here a prompt "
+        "has the score of its last rollout in training, and none before, so that early draws by score "
+        "repeat prompts already seen. No setting does this.",
+        "The authors draw the share by score with replacement, over an epoch's worth of prompts. Here it "
+        "is drawn without replacement in a batch, without the batch's other prompts. No setting does this.",
+        "The authors' code takes distinct trigrams, or self-BLEU with a positive weight, which rewards "
+        "similar answers, contrary to the paper. Here it is distinct bigrams. No setting does this.",
+    ),
 )
 def variance_aware(
     accuracy: Tensor,

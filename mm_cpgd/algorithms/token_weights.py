@@ -20,6 +20,11 @@ from mm_cpgd.algorithms.part_info import OpenShare, described
 @described(
     "m = 1 for the {share} of the mini-batch's tokens with the highest entropy, else 0",
     source="Beyond the 80/20 rule, arXiv 2506.01939",
+    differs=(
+        "The paper means a share of the tokens. Here, as in TRL, every token at the threshold counts: "
+        "where more than 1 − share of the tokens have entropy 0, the threshold is 0 and all tokens count. "
+        "policy/token_weight, the share that counted, is then 1; no setting prevents it.",
+    ),
 )
 def forking_tokens(old_entropy: Tensor, *, share: OpenShare = 0.2) -> Tensor:
     """Use only forking tokens, those at which the policy was least certain of the next token.
@@ -43,6 +48,11 @@ def forking_tokens(old_entropy: Tensor, *, share: OpenShare = 0.2) -> Tensor:
     "m = 0 for {share} of the mini-batch's tokens, drawn from those with {low} < c < {high}, else 1; "
     "c = (log π − mean log π)·(A − mean A) over the mini-batch",
     source="Clip-Cov, arXiv 2505.22617",
+    differs=(
+        "The authors' code draws from each micro-batch at least one token, among those that PPO's clip "
+        "does not stop yet, by the current policy. Here the draw is from the whole mini-batch, clipped "
+        "tokens included, by the old policy, so that it does not depend on the micro-batches.",
+    ),
 )
 def clip_cov(
     old_logprobs: Tensor,

@@ -21,19 +21,28 @@ algorithms_app = typer.Typer(
 
 @algorithms_app.callback()
 def list_command(context: typer.Context) -> None:
-    """List the parts and recipes: name, formula, source.
+    """List the parts and recipes: name, formula, source; and where they differ from their sources.
 
     Example: `mm-cpgd algorithms`
     """
     if context.invoked_subcommand is not None:
         return
-    from mm_cpgd.algorithms.formulas import KIND_SUMMARIES, LEGEND, part_heading, part_rows, recipe_rows
+    from mm_cpgd.algorithms.formulas import (
+        DIFFERENCE_HEADING,
+        KIND_SUMMARIES,
+        LEGEND,
+        difference_rows,
+        part_heading,
+        part_rows,
+        recipe_rows,
+    )
 
     console = Console()
     for kind, summary in KIND_SUMMARIES.items():
         _print_table(console, f"{kind}: {summary}", part_heading(kind), part_rows(kind))
     recipes = ((row[0], row[-1]) for row in recipe_rows())
     _print_table(console, "recipes", ("name", "description"), recipes)
+    _print_table(console, "differences from the sources", DIFFERENCE_HEADING, difference_rows())
     console.print(Text(LEGEND))
     console.print("Details of one: mm-cpgd algorithms show cpgd")
 
@@ -49,7 +58,7 @@ def show_command(
         list[str] | None, typer.Option("--beside", help="plot this recipe or config too; may be repeated")
     ] = None,
 ) -> None:
-    """Print the formula that a recipe composes, with its numbers; plot it.
+    """Print the formula that a recipe composes, its numbers and where it differs from its source; plot it.
 
     Example: `mm-cpgd algorithms show cpgd --plot cpgd.png --beside grpo --beside pg`
     """
@@ -61,7 +70,7 @@ def show_command(
         _print_lines(console, part_lines(*part))
         return
     objective = load_objective(name)
-    _print_lines(console, [*_note(name), *composition_lines(objective)])
+    _print_lines(console, [*_notes(name), *composition_lines(objective)])
     if plot:
         from mm_cpgd.algorithms.plot import omitted_parts, plot_objectives
 
@@ -107,10 +116,19 @@ def _find_part(name: str) -> tuple[str, str] | None:
     return (found[0], name) if found and name not in recipe_names() else None
 
 
-def _note(name: str) -> list[tuple[str, str]]:
-    from mm_cpgd.config.recipes import recipe_names, recipe_note
+def _notes(name: str) -> list[tuple[str, str]]:
+    """Return a recipe's description, and where the recipe or config differs from its source."""
+    from mm_cpgd.config.loading import find_config, load_config
+    from mm_cpgd.config.recipes import listed_differences, recipe_differences, recipe_note
 
-    return [(name, recipe_note(name))] if name in recipe_names() else []
+    if not name.endswith((".yaml", ".yml")):
+        return [(name, recipe_note(name)), *(("differs", text) for text in recipe_differences(name))]
+    head = find_config(Path(name)).read_text(encoding="utf-8")
+    lines = [("differs", text) for text in listed_differences(head)]
+    recipe = load_config(name).algorithm.recipe
+    # The config may have set the values that these texts name.
+    inherited = recipe_differences(recipe) if recipe else ()
+    return [*lines, *((f"recipe {recipe} differs", text) for text in inherited)]
 
 
 def _print_table(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from itertools import takewhile
 from typing import Any
 
 import yaml
@@ -11,6 +12,7 @@ from mm_cpgd.errors import UserError
 from rewards.messages import closest
 
 _FOLDER = files("mm_cpgd.config.recipes")
+DIFFERS = "Differs from its source:"
 
 
 def recipe_names() -> list[str]:
@@ -22,8 +24,32 @@ def recipe_names() -> list[str]:
 
 def recipe_note(name: str) -> str:
     """Return the description of a recipe: the comment at the top of its file, as one line."""
-    lines = (_FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
-    return " ".join(line.removeprefix("#").strip() for line in lines if line.startswith("#"))
+    return " ".join(_head(_read(name)).partition(DIFFERS)[0].split())
+
+
+def recipe_differences(name: str) -> tuple[str, ...]:
+    """Return where a recipe differs from its source, one text each: see ``listed_differences``."""
+    return listed_differences(_read(name))
+
+
+def listed_differences(text: str) -> tuple[str, ...]:
+    """Return the differences from the source that the head of a recipe or config lists.
+
+    They are the items of the list under the line ``# Differs from its source:`` in the comment that opens the
+    file; each says what the source does, what is done here, and the settings for the source's behaviour.
+    """
+    items = _head(text).partition(DIFFERS)[2].split("\n- ")[1:]
+    return tuple(" ".join(item.split()) for item in items)
+
+
+def _head(text: str) -> str:
+    """Return the comment that opens a file, without its marks."""
+    lines = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return "\n".join(line.removeprefix("#").strip() for line in lines)
+
+
+def _read(name: str) -> str:
+    return (_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def load_recipe(name: str) -> dict[str, Any]:
@@ -39,5 +65,5 @@ def load_recipe(name: str) -> dict[str, Any]:
             f"algorithm.recipe: there is no recipe {name!r}; the nearest is {near!r}. "
             f"Recipes: {', '.join(names)}."
         )
-    recipe: dict[str, Any] = yaml.safe_load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    recipe: dict[str, Any] = yaml.safe_load(_read(name))
     return recipe
