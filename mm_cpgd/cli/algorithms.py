@@ -49,7 +49,7 @@ def list_command(context: typer.Context) -> None:
 
 @algorithms_app.command("show")
 def show_command(
-    name: Annotated[str, typer.Argument(help="a recipe, a part (surrogate.cpgd), or a config file")],
+    name: Annotated[str, typer.Argument(help="a recipe, a part (surrogate.cpgd), or a config")],
     plot: Annotated[
         Path | None,
         typer.Option(help="plot loss and gradient against the log-ratio: .png, .svg or .pdf"),
@@ -94,7 +94,7 @@ def load_objective(name: str) -> Objective:
     from mm_cpgd.config.recipes import load_recipe
     from mm_cpgd.config.schema import AlgorithmConfig
 
-    if name.endswith((".yaml", ".yml")):
+    if _is_config(name):
         config = load_config(name)
         rollout = config.rollout
         return build_objective(
@@ -118,17 +118,36 @@ def _find_part(name: str) -> tuple[str, str] | None:
 
 def _notes(name: str) -> list[tuple[str, str]]:
     """Return a recipe's description, and where the recipe or config differs from its source."""
-    from mm_cpgd.config.loading import find_config, load_config
+    from mm_cpgd.config.loading import load_config
     from mm_cpgd.config.recipes import listed_differences, recipe_differences, recipe_note
 
-    if not name.endswith((".yaml", ".yml")):
+    if not _is_config(name):
         return [(name, recipe_note(name)), *(("differs", text) for text in recipe_differences(name))]
-    head = find_config(Path(name)).read_text(encoding="utf-8")
-    lines = [("differs", text) for text in listed_differences(head)]
+    heads = (file.read_text(encoding="utf-8") for file in _config_files(name))
+    lines = [("differs", text) for head in heads for text in listed_differences(head)]
     recipe = load_config(name).algorithm.recipe
     # The config may have set the values that these texts name.
     inherited = recipe_differences(recipe) if recipe else ()
     return [*lines, *((f"recipe {recipe} differs", text) for text in inherited)]
+
+
+def _is_config(name: str) -> bool:
+    """Return whether a name is that of a config: a file, or a shipped config that is no recipe."""
+    from mm_cpgd.config.loading import shipped_configs
+    from mm_cpgd.config.recipes import recipe_names
+
+    return name.endswith((".yaml", ".yml")) or (name in shipped_configs() and name not in recipe_names())
+
+
+def _config_files(name: str) -> list[Path]:
+    """Return the file of a config that loads, and those that it extends."""
+    from mm_cpgd.config.loading import find_config
+    from mm_cpgd.config.yaml import read_yaml
+
+    files = [find_config(Path(name))]
+    while base := read_yaml(files[-1]).get("extends"):
+        files.append(files[-1].parent / Path(base).expanduser())
+    return files
 
 
 def _print_table(

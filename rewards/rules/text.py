@@ -73,7 +73,7 @@ def rouge_l(
     gold: str = "answer",
     threshold: Share | None = None,
 ) -> Verdict:
-    """ROUGE-L: F1 of the longest common subsequence of words with the gold text.
+    """ROUGE-L: F1 of the longest common subsequence of words with the gold text; words are not stemmed.
 
     Args:
         completion: the model's text.
@@ -110,6 +110,9 @@ def bleu(
     threshold: Share | None = None,
 ) -> Verdict:
     """BLEU of the words with the gold text: precision of 1- to 4-grams with a brevity penalty.
+
+    Orders that the text is too short for are left out: two right words score 1. NLTK's BLEU with its first
+    smoothing, which SATORI uses, counts 0.1 for each such order: there they score 0.316.
 
     Args:
         completion: the model's text.

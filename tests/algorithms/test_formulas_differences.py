@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from mm_cpgd.algorithms import advantages, selection, token_weights
 from mm_cpgd.algorithms.formulas import difference_rows
 from mm_cpgd.algorithms.objective import build_objective
 from mm_cpgd.cli.main import app
-from mm_cpgd.config.loading import load_config
+from mm_cpgd.config.loading import SHIPPED, load_config
 from mm_cpgd.config.recipes import listed_differences, recipe_differences, recipe_note
 from rewards.example import RewardExample as Example
 from rewards.rules.accuracy import exact
@@ -85,6 +86,19 @@ def test_a_recipe_and_a_config_show_the_differences_of_their_parts(
         assert "to [0, 1] over the data set" in text
         assert "KL loss of 0.01 (k3)" in text
     assert "differs" not in say("show", "cpgd")
+
+
+def test_a_shipped_config_by_name_and_one_that_extends_it_show_its_differences(
+    say: Callable[..., str], tmp_path: Path
+) -> None:
+    shutil.copy(SHIPPED / "satori.yaml", tmp_path)
+    for name in ("qwen2_5_vl_3b_lora_cpgd.yaml", "qwen2_5_vl_7b_cpgd.yaml"):
+        shutil.copy(SHIPPED / name, tmp_path)
+    (tmp_path / "own.yaml").write_text("extends: satori.yaml\nname: own\n")
+    for name in ("satori", "satori.yaml", str(tmp_path / "own.yaml")):
+        text = say("show", name)
+        assert [words for words in KNOWN["configs/satori.yaml"] if words not in text] == []
+    assert "differs" not in say("show", "quickstart")
 
 
 def test_the_note_of_a_recipe_ends_where_its_differences_begin() -> None:
