@@ -245,8 +245,21 @@ def _default(location: Location) -> Any:
 
 def _validate(data: dict[str, Any], file: Path) -> RunConfig:
     try:
-        return RunConfig.model_validate(data)
+        config = RunConfig.model_validate(data)
     except ValidationError as error:
         lines = explain(error, RunConfig, data)
+    else:
+        _check_name(config, file)
+        return config
     count = "one mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
     raise UserError(f"{file}: {count}:\n" + "\n".join(f"  {line}" for line in lines))
+
+
+def _check_name(config: RunConfig, file: Path) -> None:
+    """Check that a run whose folder follows from its name stays in ``runs/``."""
+    name = Path(config.name)
+    if config.output is None and (name.is_absolute() or ".." in name.parts):
+        raise UserError(
+            f"{file}: name: {shorten(config.name)} would put the run outside of runs/; choose a name without "
+            "'..' and without a '/' at its start, or set output to the folder that is meant"
+        )

@@ -195,3 +195,18 @@ def test_a_saved_config_with_a_real_recipe_loads_to_an_equal_one(write: Write, t
 
 def test_an_unknown_recipe_is_a_user_error(write: Write) -> None:
     assert "cpgd" in message(write(SHORT, base=""), "algorithm.recipe=cpdg")
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/x", ".."])
+def test_a_name_that_leads_out_of_the_folder_of_runs_is_refused_without_an_output(
+    write: Write, name: str
+) -> None:
+    text = message(write(f"name: {name}\n"))
+    assert f"name: {name!r} would put the run outside of runs/" in text
+    assert "set output" in text
+    assert load_config(write(f"name: {name}\noutput: there\n")).folder == Path("there")
+
+
+@pytest.mark.parametrize("name", ["a", "group/a", "a..b", "..a", "~", "a b"])
+def test_other_names_are_folders_within_that_of_the_runs(write: Write, name: str) -> None:
+    assert load_config(write(f'name: "{name}"\n')).folder == Path("runs") / name
