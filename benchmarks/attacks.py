@@ -220,12 +220,24 @@ def completion_attack(place: Place) -> None:
 
 
 def path_rows_attack(place: Place) -> None:
-    """Train on rows whose ids, texts and images lead out of the run folder, and read the report."""
+    """Train on rows whose ids, texts and images lead out of the run folder, and read the report.
+
+    Images that are devices or pipes would never end, were they opened.
+    """
     run = place.inside / "run"
     rows = place.inside / "rows.jsonl"
     ids = ("../../x", "/etc/x", "..\\x", SCRIPT, "a/b", "~")
     values = [{"id": name, "question": SCRIPT, "answer": SCRIPT} for name in ids]
-    values += [{"id": "image", "question": "q", "answer": "a", "image": "../secret.txt"}]
+    os.mkfifo(place.inside / "pipe")
+    images = (
+        "../secret.txt",
+        "/dev/zero",
+        "/dev/stdin",
+        "pipe",
+        "/proc/self/environ",
+        "http://127.0.0.1:9/x",
+    )
+    values += [{"id": image, "question": "q", "answer": "a", "image": image} for image in images]
     rows.write_text("".join(json.dumps(value) + "\n" for value in values))
     config = place.inside / "run.yaml"
     config.write_text(
