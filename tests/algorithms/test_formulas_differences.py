@@ -36,6 +36,7 @@ KNOWN: dict[str, list[str]] = {
     "reinforce_pp": ["k2 loss"],
     "advantage.reinforce_pp": ["moments over tokens", "KL estimate from the reward"],
     "advantage.bnpo": ["one advantage for each reward rule"],
+    "regularizers.kl_cov": ["set share to 0.002"],
     "token_weights.forking_tokens": ["all tokens count"],
     "token_weights.clip_cov": ["at least one token"],
     "prompts.variance_aware": ["to [0, 1]", "whole pool", "with replacement", "trigrams"],
