@@ -110,8 +110,13 @@ def yaml_control(place: Place) -> None:
 
 def pickle_weights_attack(place: Place) -> None:
     """Load a policy whose weights, and one whose adapter, are pickles."""
-    content = pickle.dumps({"model": Payload(str(place.marker))})
-    adapter = json.dumps({"peft_type": "LORA", "r": 4, "base_model_name_or_path": str(place.model)})
+    import torch
+
+    file = place.inside / "weights.bin"
+    torch.save({"model": Payload(str(place.marker))}, file)
+    content = file.read_bytes()
+    settings = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"]}
+    adapter = json.dumps({**settings, "base_model_name_or_path": str(place.model)})
     folder = place.hostile_model(pytorch_model__bin=content)
     for weights in folder.glob("*.safetensors*"):
         weights.unlink()
