@@ -190,7 +190,7 @@ def template_text(place: Place) -> str:
 
 
 def template_attack(place: Place) -> None:
-    """Encode a prompt with a chat template that runs a command."""
+    """Load a model whose chat template runs a command, and encode a prompt with it."""
     from jinja2.exceptions import SecurityError
 
     from data import Example
@@ -198,8 +198,8 @@ def template_attack(place: Place) -> None:
     from mm_cpgd.policy import load_policy
 
     folder = place.hostile_model(chat_template__jinja=template_text(place))
-    encoder = load_policy(PolicyConfig(model=str(folder))).encoder
     with contextlib.suppress(SecurityError, UserError):
+        encoder = load_policy(PolicyConfig(model=str(folder))).encoder
         encoder.encode(Example("x", "How many?", "3"))
 
 

@@ -94,6 +94,7 @@ def test_a_folder_that_holds_a_run_is_not_used_silently(
 ) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("name: old\n")
+    (tmp_path / "run" / "metrics.jsonl").write_text("{}\n")
     assert "--resume" in complain("train", yaml)
 
 

@@ -321,8 +321,9 @@ def test_a_resumed_run_starts_without_prefetched_prompts_and_equals_the_uninterr
     assert own_threads() == []
     encodings.clear()
     trainer_jobs.run(yaml, options, resume=True)
-    # Stopped in the second update: its prompts are encoded again, the third iteration's as they come.
-    assert encodings == ["MainThread"] * 8
+    # Stopped in the second update: its prompts are encoded again, the third iteration's as they come; and
+    # one on trial when the model is loaded.
+    assert encodings == ["MainThread"] * 9
     assert read_rows(tmp_path / "run") == read_rows(tmp_path / "straight")
     assert results(tmp_path / "run") == results(tmp_path / "straight")
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from mm_cpgd.checkpoint.serialization import CheckpointError, load_state
-from mm_cpgd.errors import RunEnded
+from mm_cpgd.checkpoint.serialization import load_state
+from mm_cpgd.errors import RunEnded, UserError
 from mm_cpgd.rollout import LocalEngine
 from mm_cpgd.training.heldout import HeldOut
 from mm_cpgd.training.optimizer import OptimizerStep
@@ -200,7 +200,7 @@ def test_half_an_iteration_does_not_take_the_place_of_the_best_checkpoint(
 def test_a_checkpoint_of_other_weights_is_refused(straight: Straight, tmp_path: Path) -> None:
     shutil.copytree(straight.run, tmp_path / "run")
     options = [*OPTIONS, f"output={tmp_path / 'run'}", "policy.lora={rank: 2}"]
-    with pytest.raises(CheckpointError, match="other weights than this run trains"):
+    with pytest.raises(UserError, match=r"this is another run, .*policy\.lora: None → "):
         trainer_jobs.run(straight.yaml, options, resume=True)
 
 
