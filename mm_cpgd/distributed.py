@@ -85,7 +85,7 @@ def check_launch(environment: Mapping[str, str]) -> None:
         environment: the environment variables, as ``accelerate launch`` sets them.
 
     Raises:
-        UserError: sharding, gradient accumulation, or a precision other than bfloat16 and float32.
+        UserError: sharding, or gradient accumulation.
     """
     for name, kind in SHARDING.items():
         if _is_set(environment.get(name, "")):
@@ -99,12 +99,17 @@ def check_launch(environment: Mapping[str, str]) -> None:
             "accelerate config's gradient_accumulation_steps to 1: training.mini_batch_prompts sizes "
             "an optimizer step, training.micro_batch_tokens a forward pass"
         )
+
+
+def ignored_precision(environment: Mapping[str, str]) -> str | None:
+    """Return a line if accelerate is asked for a precision that is not carried out, None otherwise."""
     precision = environment.get("ACCELERATE_MIXED_PRECISION", "no")
-    if precision.lower() in ("fp16", "fp8"):
-        raise UserError(
-            f"ACCELERATE_MIXED_PRECISION={precision} is not supported, only bf16 and no; set the accelerate "
-            "config's mixed_precision to no: training.mixed_precision of the run's config decides"
-        )
+    if precision.lower() not in ("fp16", "fp8"):
+        return None
+    return (
+        f"ACCELERATE_MIXED_PRECISION={precision} is left out: training.mixed_precision of the run's config "
+        "decides, and has bf16 and no"
+    )
 
 
 def check_whole_weights(accelerator: Accelerator) -> None:

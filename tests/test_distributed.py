@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from accelerate.utils import DistributedType
 
-from mm_cpgd.distributed import check_launch, check_whole_weights
+from mm_cpgd.distributed import check_launch, check_whole_weights, ignored_precision
 from mm_cpgd.errors import UserError
 
 
@@ -76,8 +76,6 @@ def test_whole_weights_pass(accelerator: Any) -> None:
         ),
         ({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, "gradient_accumulation_steps to 1"),
         ({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "auto"}, "gradient_accumulation_steps to 1"),
-        ({"ACCELERATE_MIXED_PRECISION": "fp16"}, "fp16 is not supported"),
-        ({"ACCELERATE_MIXED_PRECISION": "fp8"}, "training.mixed_precision"),
     ],
 )
 def test_settings_that_would_be_ignored_or_fail_are_refused(
@@ -118,3 +116,14 @@ def test_a_run_under_them_ends_with_one_message(
     assert "use DDP" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_precision_that_is_not_carried_out_is_said() -> None:
+    for wanted in ("fp16", "FP8"):
+        check_launch({"ACCELERATE_MIXED_PRECISION": wanted})
+        line = ignored_precision({"ACCELERATE_MIXED_PRECISION": wanted})
+        assert line is not None
+        assert f"{wanted} is left out: training.mixed_precision" in line
+    for wanted in ("no", "bf16"):
+        assert ignored_precision({"ACCELERATE_MIXED_PRECISION": wanted}) is None
+    assert ignored_precision({}) is None

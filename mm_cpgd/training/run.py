@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,13 @@ from rich.markup import escape
 from data import Example, ExampleSet, shared_rows
 from mm_cpgd.config.loading import save_config
 from mm_cpgd.config.schema import RunConfig, SourceConfig
-from mm_cpgd.distributed import check_whole_weights, on_main, start_accelerator, start_trackers
+from mm_cpgd.distributed import (
+    check_whole_weights,
+    ignored_precision,
+    on_main,
+    start_accelerator,
+    start_trackers,
+)
 from mm_cpgd.errors import RunEnded
 from mm_cpgd.policy import Policy, load_policy
 from mm_cpgd.report.page import write_report
@@ -73,6 +80,8 @@ def _run(config: RunConfig, existing: ExistingRun, console: Console, *, sft: boo
     accelerator = start_accelerator(config)
     check_whole_weights(accelerator)
     console.quiet = not accelerator.is_main_process
+    if line := ignored_precision(os.environ):
+        _warner(console)(line)
     lock = RunLock(config.folder)
     try:
         on_main(accelerator, lambda: prepare_run_folder(config.folder, existing, lock))
