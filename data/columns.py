@@ -159,12 +159,16 @@ def _reject_videos(values: Values) -> None:
             )
 
 
-def _is_empty(value: Any) -> bool:
-    """Return whether a value stands for nothing: None, NaN, blank text, an empty list or object."""
+def _plain(value: Any) -> Any:
+    """Return Python's number for a scalar of NumPy, and None for NaN, which stands for a missing value."""
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         value = value.item()
-    if isinstance(value, float):
-        return not math.isfinite(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _is_empty(value: Any) -> bool:
+    """Return whether a value stands for nothing: None, NaN, blank text, an empty list or object."""
+    value = _plain(value)
     return value is None or (isinstance(value, (str, bytes, list, tuple, Mapping)) and not value)
 
 
@@ -251,10 +255,9 @@ def _step(value: Any, name: str) -> Any:
 
 
 def _text(value: Any, what: str) -> str:
-    if getattr(value, "shape", None) == () and hasattr(value, "item"):
-        value = value.item()  # a scalar of NumPy, as in rows of pandas
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return ""  # pandas and parquet write NaN for a missing value
+    value = _plain(value)
+    if value is None:
+        return ""
     if isinstance(value, (list, tuple)) and len(value) == 1:
         return _text(value[0], what)
     if isinstance(value, (str, int, float)):

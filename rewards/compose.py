@@ -189,18 +189,18 @@ class RewardSum:
         try:
             return self._callers[component.key](completion, example)
         except (Exception, SystemExit) as error:
-            is_own = isinstance(error, RuleFailed)
-            what = str(error) if is_own else describe(error)
-            trace = error.trace if isinstance(error, RuleFailed) else trace_of(error)
+            if isinstance(error, RuleFailed):  # described in the rule's own process
+                what, trace = str(error), error.trace
+            else:
+                what, trace = describe(error), trace_of(error)
             where = f"rule {component.rule!r} failed on example {getattr(example, 'id', '')!r}: {what}"
             self.failures[component.key] = f"{where}\n{trace}".rstrip()
             if component.on_error == "stop":
                 raise RuleError(
                     f"{where}; fix the rule, or set its on_error to skip to leave such completions out"
                 ) from error
-            return Verdict(
-                None, Status.TIMEOUT if isinstance(error, RuleTimeout) else Status.ERROR, None, what
-            )
+            status = Status.TIMEOUT if isinstance(error, RuleTimeout) else Status.ERROR
+            return Verdict(None, status, None, what)
 
     def _total(self, verdicts: Mapping[str, Verdict]) -> float | None:
         total = 0.0

@@ -95,6 +95,11 @@ class Policy(nn.Module):
             self._unused_ids = set(range(self._head_rows())) - known
         return sorted((control_token_ids(self.model) | self._unused_ids) - set(self.end_ids))
 
+    @property
+    def forbidden(self) -> Tensor:
+        """``forbidden_ids`` as a tensor on the device of the weights."""
+        return torch.tensor(self.forbidden_ids, dtype=torch.long, device=self.device)
+
     def forward(
         self,
         prompts: Sequence[EncodedPrompt],
@@ -127,7 +132,7 @@ class Policy(nn.Module):
             chunk=self.logprob_chunk,
             entropy_gradient=entropy_gradient,
             temperature=temperature,
-            forbidden=torch.tensor(self.forbidden_ids, dtype=torch.long, device=self.device),
+            forbidden=self.forbidden,
             kept=None if kept is None else _to_device(kept.at(rows, columns), self.device),
         )
         zeros = torch.zeros(mask.shape, dtype=values.dtype, device=self.device)
@@ -151,12 +156,11 @@ class Policy(nn.Module):
         hidden, rows, columns = self._hidden_states(prompts, completions, mask)
         head = self.model.get_output_embeddings()
         tokens = completions[rows, columns].to(self.device).unsqueeze(1)
-        forbidden = torch.tensor(self.forbidden_ids, dtype=torch.long, device=self.device)
         found = []
         for states, own in zip(
             hidden.split(self.logprob_chunk), tokens.split(self.logprob_chunk), strict=True
         ):
-            logits = sampling_logits(allowed_logits(head(states).float(), forbidden=forbidden), sampling)
+            logits = sampling_logits(allowed_logits(head(states).float(), forbidden=self.forbidden), sampling)
             found.append(kept_of(logits.scatter(1, own, 0.0)))
         counts, ids = (torch.cat(values).cpu() for values in zip(*found, strict=True))
         return KeptTokens.at_positions(mask.shape, rows.cpu(), columns.cpu(), counts, ids)

@@ -59,7 +59,7 @@ class LocalEngine:
         policy, copies = self.policy, len(seeds[0])
         count, device = len(prompts) * copies, policy.device
         uniforms = _uniforms(seeds, sampling.max_new_tokens).to(device)
-        forbidden = torch.tensor(policy.forbidden_ids, dtype=torch.long, device=device)
+        forbidden = policy.forbidden
         ends = torch.tensor(policy.end_ids, device=device)
         tokens = torch.full((count, sampling.max_new_tokens), policy.pad_id, device=device)
         logprobs = torch.zeros(count, sampling.max_new_tokens, device=device)
