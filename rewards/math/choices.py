@@ -5,45 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from rewards.extract.letters import Mention, asserted, letters_in, mentions, unwrapped
+from rewards.extract.stance import denies, doubts
 from rewards.math.bounds import MAX_CHARS, Unreadable
-from rewards.math.clean import clean, plain_text
+from rewards.math.clean import plain_text
 from rewards.math.decide import decide_cheaply
 
-_LETTER = re.compile(
-    r"^(?:option|choice|answer|选项?)?\s*[(\[]?\s*([A-Za-z])\s*(?:[)\].:]+(?P<rest>.*)|[)\]]?)$",
-    re.DOTALL | re.IGNORECASE,
-)
-_JOINED = re.compile(r"[\s,;/&]*(?:(?:and|or|和|或)\b)?[\s,;/&]*[(\[]?([A-Z])(?![A-Za-z])[)\].:]*")
-_RUN = re.compile(r"[A-Z]{2,8}")
+__all__ = ["find_options", "gold_letters", "letters_in", "option_letters"]
+
 _PREFIX = re.compile(r"^\s*[(\[]?([A-Z])\s*[)\].:]\s*")
 _SEVERAL_GOLD = re.compile(r"[(\[]?[A-H](?:\s*[,;\s]\s*[A-H])+[)\]]?|[A-H]{3,8}")
 _LONE_GOLD = re.compile(r"[(\[]?\s*([A-J])\s*[)\]]?\s*\.?")
-
-
-def _cleaned(text: str) -> str:
-    text = re.sub(r"\\text\s*\{([^{}]*)\}|\$", lambda m: f" {m.group(1) or ''} ", clean(text[:MAX_CHARS]))
-    return re.sub(r"\s+", " ", text.replace("{", "").replace("}", "")).strip()
-
-
-def _joined(text: str) -> frozenset[str]:
-    """Return the letters at the start, joined by commas, "and", "or" or nothing: "(A), (B), and (C)"."""
-    letters, position = set(), 0
-    while match := _JOINED.match(text, position):
-        letters.add(match.group(1))
-        position = match.end()
-    return frozenset(letters)
-
-
-def letters_in(text: str) -> frozenset[str]:
-    """Return the option letters that ``text`` names: "B", "(b)", "B. 12 cm", "A and C", "ACD"; or none."""
-    text = _cleaned(text)
-    if _RUN.fullmatch(text) and list(text) == sorted(set(text)):
-        return frozenset(text)
-    several = _joined(text)
-    if len(several) > 1:
-        return several
-    single = _LETTER.match(text)
-    return frozenset(single.group(1).upper()) if single else frozenset()
+_LABEL = re.compile(r"[\s:.,;)\]→>=–—-]+")
+_WORDS = re.compile(r"[^\W\d_]{3,}")
+_SHORT = 80
 
 
 def _option_texts(choices: Sequence[str]) -> list[str]:
@@ -61,31 +36,102 @@ def _equal_value(text: str, option: str) -> bool:
         return False
 
 
-def find_options(text: str, choices: Sequence[str]) -> frozenset[int]:
-    """Return the indices of the options that ``text`` names; empty if it names none.
+def _is_option(text: str, option: str) -> bool:
+    return plain_text(text) == plain_text(option) or _equal_value(text, option)
 
-    An option's words take precedence over its letter, as options may be letters themselves.
+
+def _contradicts(beside: str, index: int, options: list[str]) -> bool:
+    """Return whether the text beside a letter is another option, or a value that is not the letter's option."""
+    beside = _LABEL.sub("", beside, count=1) if _LABEL.match(beside) else beside
+    beside = beside.strip(" ()[]*\"'`,.:;→-")
+    if not beside or len(beside) > _SHORT or _is_option(beside, options[index]):
+        return False
+    others = [option for i, option in enumerate(options) if i != index]
+    if any(_is_option(beside, other) for other in others):
+        return True
+    return beside[0].isdigit() and _differs(beside, options[index])
+
+
+def _differs(text: str, option: str) -> bool:
+    try:
+        return decide_cheaply(text, option) is False
+    except Unreadable:
+        return False
+
+
+def _by_letters(text: str, options: list[str]) -> frozenset[int] | None:
+    """Return the options that the text's letters name, none if they contradict it; None without letters."""
+    letters = letters_in(text)
+    if not letters:
+        return frozenset() if any(one.stance != "asserted" for one in mentions(unwrapped(text))) else None
+    indices = frozenset(ord(letter) - 65 for letter in letters)
+    if max(indices) >= len(options):
+        return None
+    named = _restated(mentions(unwrapped(text)), options)
+    if any(_contradicts(beside, ord(one.letter) - 65, options) for one in named for beside in (one.before, one.after)):
+        return frozenset()
+    return indices
+
+
+def _restated(named: list[Mention], options: list[str]) -> list[Mention]:
+    return [one for one in named if one.stance == "asserted" and ord(one.letter) - 65 < len(options)]
+
+
+def _denied_by_its_own_text(text: str, options: list[str]) -> frozenset[int] | None:
+    """Return the option of "(B) no", where "no" is option B and no denial; else None."""
+    match = _PREFIX.match(unwrapped(text))
+    index = ord(match.group(1)) - 65 if match else len(options)
+    if not match or index >= len(options):
+        return None
+    return frozenset([index]) if _is_option(unwrapped(text)[match.end() :], options[index]) else None
+
+
+def _by_words(plain: str, options: list[str]) -> frozenset[int]:
+    """Return the options whose words stand in a sentence that neither denies nor doubts them."""
+    words = [plain_text(option) for option in options]
+    found = [i for i, word in enumerate(words) if _WORDS.search(word) and _stands_in(word, plain)]
+    found = [i for i in found if not any(words[i] != words[j] and words[i] in words[j] for j in found)]
+    return frozenset(found) if len(found) != 1 or not (denies(plain) or doubts(plain)) else frozenset()
+
+
+def _stands_in(word: str, plain: str) -> bool:
+    if word in ("yes", "no", "true", "false"):
+        return re.match(rf"{word}\b", plain) is not None
+    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", plain) is not None
+
+
+def find_options(text: str, choices: Sequence[str]) -> frozenset[int]:
+    """Return the indices of the options that ``text`` names; empty if it names none, or contradicts itself.
+
+    An option's words take precedence over its letter, as options may be letters themselves. A letter with
+    another option's text, or with a value that is not its own, names none.
     """
     options = _option_texts(choices)
     plain = plain_text(text[:MAX_CHARS])
     same = [i for i, option in enumerate(options) if plain_text(option) == plain]
     if same:
         return frozenset(same[:1])
-    letters = letters_in(text)
-    indices = frozenset(ord(letter) - 65 for letter in letters)
-    if letters and max(indices) < len(options):
-        return indices
+    own = _denied_by_its_own_text(text, options)
+    if own:
+        return own
+    lettered = _by_letters(text, options)
+    if lettered is not None:
+        return lettered
     equal = [i for i, option in enumerate(options) if _equal_value(text, option)]
-    return frozenset(equal[:1])
+    return frozenset(equal[:1]) or _by_words(plain, options)
 
 
 def gold_letters(gold: str) -> frozenset[str]:
     """Return the letters of a gold answer that consists of option letters: "B", "(B)", "A, C, D", "ACD"."""
-    text = _cleaned(gold)
+    text = unwrapped(gold)
     match = _LONE_GOLD.fullmatch(text)
     if match:
         return frozenset(match.group(1))
-    return letters_in(text) if _SEVERAL_GOLD.fullmatch(text) else frozenset()
+    return _several(text) if _SEVERAL_GOLD.fullmatch(text) else frozenset()
+
+
+def _several(text: str) -> frozenset[str]:
+    return letters_in(text) or asserted(mentions(text))
 
 
 def option_letters(indices: frozenset[int]) -> str:
