@@ -133,6 +133,7 @@ _MACROS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"\\mathbb\s*\{?\s*R\s*\}?", r"(-\\infty,\\infty)"),
     (r"\\(?:overrightarrow|vec)\s*\{([^{}]*)\}", r"\\vec{\1}"),
     (rf"\\text\s*\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
+    (r"(?<=[A-Za-z\d])\\text\s*\{\s*([A-Za-z])\s*\}", r" \1"),
     (r"\\text\s*\{\s*([A-Za-z]|[\d.,]+|\([A-Z]\))\s*\}", r"\1"),
     (r"\\text\s*\{\s*(and|or|yes|no)\s*\}", r" \1 "),
     (r"\\leqslant(?![a-zA-Z])|\\leq(?![a-zA-Z])|\\leqq(?![a-zA-Z])", r"\\le "),

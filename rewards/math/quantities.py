@@ -1,8 +1,4 @@
-"""Quantities: units and their conversion, amounts (a number with its unit), times of day.
-
-A unit that conflicts with the gold's makes an answer wrong, a missing one does not, and 4000 cm is 40 m.
-Counted nouns (``360 sets``) are not units of measure and never conflict.
-"""
+"""Quantities: a number with its unit ("3√5 ft/s"), in words ("3 million people"), or a sum ("3 m + 20 cm")."""
 
 from __future__ import annotations
 
@@ -10,207 +6,237 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from rewards.math.tokens import FUNCTIONS
-from rewards.math.tree import Node, exact_value, number
+from rewards.math.counted import read_han, read_phrase
+from rewards.math.han_numbers import read_han_number
+from rewards.math.spoken import read_spoken
+from rewards.math.sums import read_sum
+from rewards.math.tree import Node
+from rewards.math.unit_text import find_unit
+from rewards.math.units import Unit
 
-_LENGTH = {
-    "mm": "1/1000", "cm": "1/100", "dm": "1/10", "m": "1", "km": "1000", "inch": "127/5000",
-    "foot": "381/1250", "yard": "1143/1250", "mile": "201168/125",
-}  # fmt: skip
-_OTHER = {
-    "mg": ("mass", "1/1000"), "g": ("mass", "1"), "kg": ("mass", "1000"), "ton": ("mass", "1000000"),
-    "ml": ("volume", "1/1000000"), "l": ("volume", "1/1000"), "s": ("time", "1"), "min": ("time", "60"),
-    "h": ("time", "3600"), "day": ("time", "86400"), "week": ("time", "604800"), "year": ("years", "1"),
-    "month": ("months", "1"), "°": ("angle", "1"), "rad": ("radians", "1"), "%": ("share", "1/100"),
-    "yuan": ("yuan", "1"), "dollar": ("dollar", "1"), "cent": ("dollar", "1/100"), "euro": ("euro", "1"),
-    "pound": ("pound", "1"), "m/s": ("speed", "1"), "km/h": ("speed", "5/18"), "n": ("force", "1"),
-    "j": ("energy", "1"), "w": ("power", "1"), "v": ("voltage", "1"), "pa": ("pressure", "1"),
-    "°C": ("celsius", "1"), "°F": ("fahrenheit", "1"), "mi/h": ("mph", "1"),
-}  # fmt: skip
-_NAMES = {
-    "millimeter": "mm", "centimeter": "cm", "decimeter": "dm", "meter": "m", "kilometer": "km", "metre": "m",
-    "centimetre": "cm", "kilometre": "km", "inches": "inch", "feet": "foot", "ft": "foot", "milligram": "mg",
-    "gram": "g", "kilogram": "kg", "milliliter": "ml", "mL": "ml", "liter": "l", "litre": "l", "L": "l",
-    "second": "s", "sec": "s", "minute": "min", "hour": "h", "hr": "h", "degree": "°", "deg": "°",
-    "percent": "%", "RMB": "yuan", "元": "yuan", "¥": "yuan", "$": "dollar", "€": "euro", "£": "pound",
-    "radian": "rad", "厘米": "cm", "毫米": "mm", "分米": "dm", "千米": "km", "米": "m", "千克": "kg",
-    "克": "g", "升": "l", "毫升": "ml", "秒": "s", "分钟": "min", "小时": "h", "度": "°",
-    "N": "n", "J": "j", "W": "w",
-    "V": "v", "Pa": "pa", "mph": "mi/h", "平方厘米": "cm2", "平方米": "m2", "立方厘米": "cm3", "立方米": "m3",
-}  # fmt: skip
-_POWER_WORDS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
+_MAX_TAIL, _MAX_STARTS = 80, 8
+_HAS_UNIT = re.compile(r"[A-Za-z°%‰'€£¥₹₩₽₱₪¢Ω\u4e00-\u9fff]")
+_HAN = re.compile(r"[\u4e00-\u9fff]")
+_PLAIN = re.compile(
+    r"[-+]?(?:\d[\d,]*(?:\.\d*)?|\.\d+)(?:\s*\\frac\s*\{\d+\}\s*\{\d+\}|\s*/\s*\d+)?|[-+]?\\frac\s*\{\d+\}\s*\{\d+\}"
+)
+_MONEY_BEFORE = re.compile(r"^\s*(?:(US|USD|EUR|GBP|CNY|RMB|INR|Rs\.?|[₹₩₽₱₪฿₫₦€£¥])\s*(?=\d)|\\\$\s*(?=\d))")
+_MONEY = re.compile(r"(?<=\d)\\text\{(dollar|[¥€£])\}\s*(?=[A-Za-z万亿千百])")
+_SHORT_SCALES = {
+    "k": 1000,
+    "K": 1000,
+    "m": 10**6,
+    "M": 10**6,
+    "b": 10**9,
+    "B": 10**9,
+    "bn": 10**9,
+    "mn": 10**6,
+}
+_TEXT = re.compile(r"\\text\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+_BRACKETED = re.compile(r"(.*\S)\s*\(\s*(?:\\text\s*\{)?([A-Za-z][A-Za-z\s'.-]*|[\u4e00-\u9fff]+)\}?\s*\)")
+_START = re.compile(
+    r"\\(?:text\s*\{|frac|mu(?![a-z])|Omega|ohm|min|sec)|(?<![A-Za-z\\])[A-Za-z]|[°%‰€£¥Ω\u4e00-\u9fff]"
+)
+_PROGRAM = re.compile(r"([-+]?\d{1,20}(?:\.\d{0,20})?)[eE]([-+]?\d{1,3})")
+_COMMANDS = re.compile(r"\\(?!text)[a-zA-Z]+")
+# The letters that are units after a number; any other is a letter of algebra.
+_LETTER_UNITS = frozenset("mghsLNJWVK")
+_SPACED_LETTERS = _LETTER_UNITS | frozenset("ACFTHSMBtΩ")
+_LETTER_PRODUCTS = frozenset(["N m", "N s", "J s", "A h", "W h", "V s", "A s", "C m", "T m"])
+_BARE_LETTER = re.compile(r"([A-Za-z])\s*(?:\^\s*\{?\s*[23]\s*\}?)?")
 
 
 @dataclass(frozen=True)
-class Unit:
-    """A unit: the measured quantity (None for a counted noun) and its size in that quantity's base unit."""
+class Quantity:
+    """A number and its unit.
 
-    name: str
-    measure: str | None = None
-    factor: Fraction = Fraction(1)
+    Attributes:
+        text: the mathematics before the unit, which is still to be parsed.
+        unit: the unit or the counted noun, if any.
+        tree: the number instead of ``text``, where it was read from words or from a sum.
+        letters: whether the unit may also be letters of algebra, as in "5 m".
+    """
 
-
-DEGREES = Unit("°", "angle")
-RADIANS = Unit("rad", "radians")
-PERCENT = Unit("%", "share", Fraction(1, 100))
-
-
-def _base(word: str) -> str | None:
-    for candidate in (word, word.removesuffix("s"), word.lower(), word.lower().removesuffix("s")):
-        found = _NAMES.get(candidate, candidate)
-        if found in _LENGTH or found in _OTHER or (found[-1:] in ("2", "3") and found[:-1] in _LENGTH):
-            return found
-    return None
-
-
-def find_unit(text: str) -> Unit | None:
-    """Return the unit that ``text`` names (``cm``, ``square meters``, ``cm^{2}``), or None."""
-    text = re.sub(r"[{}^\s]+", " ", text.replace("^{\\circ}", "°")).strip(" .")
-    words = text.split(" ")
-    power = _POWER_WORDS.get(words[0].rstrip(".").lower(), 1) if len(words) > 1 else 1
-    rest = " ".join(words[1:] if power > 1 else words).replace("° C", "°C")
-    match = re.fullmatch(r"(.+?)\s*([23])", rest)
-    if match:
-        rest, power = match.group(1), int(match.group(2))
-    base = _base(rest)
-    if base and base[-1] in "23" and base[:-1] in _LENGTH:
-        base, power = base[:-1], int(base[-1])
-    if base is None:
-        return None
-    if base in _LENGTH:
-        return Unit(
-            f"{base}{power}", ("length", "area", "volume")[power - 1], Fraction(_LENGTH[base]) ** power
-        )
-    measure, factor = _OTHER[base]
-    return Unit(base, measure, Fraction(factor))
-
-
-def units_conflict(a: Unit | None, b: Unit | None) -> bool:
-    """Return whether both units are known and measure different quantities."""
-    return bool(a and b and a.measure and b.measure and a.measure != b.measure)
-
-
-def conversion_factor(a: Unit | None, b: Unit | None) -> Fraction:
-    """Return the factor that converts a number from unit ``a`` to ``b``; 1 if either is unknown."""
-    if not (a and b and a.measure and a.measure == b.measure):
-        return Fraction(1)
-    return a.factor / b.factor
-
-
-_UNIT_TEXT = re.compile(r"\\text\s*\{((?:[^{}]|\{[^{}]*\})*)\}\s*(\^?\s*\{?[23]\}?)?[\s.]*$")
-_UNIT_WORD = re.compile(
-    r"(?<=[\d)}\]\sπ])((?:square|cubic|sq\.?)\s+)?([A-Za-z°%€£¥]+(?:/[a-z]+)?|[\u4e00-\u9fff]+)(\^?\s*\{?[23]\}?)?[\s.]*$"
-)
-_CURRENCY = re.compile(r"^\s*(?:\\\$|[¥€£])\s*(?=\d)")
-_WORD = r"(?:of|per|a|in|[A-Za-z][A-Za-z'-]{2,})"
-_COUNTED = re.compile(
-    rf"([-+]?[\d,]+(?:\.\d+)?(?:/\d+)?)\s+([A-Za-z][A-Za-z'-]{{2,}}(?:\s+{_WORD}){{1,5}}|[A-Za-z]+-[a-z]{{3,}})"
-)
-_SINGLE = re.compile(r"[-+]?[\d,]+(?:\.\d+)?")
-# The letters that are units after a number; any other is a letter of algebra.
-_LETTER_UNITS = frozenset("mghsLNJWVK")
-_COMPOUND = re.compile(r"(\d+)\s*([A-Za-z°]+)\s*,?\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
+    text: str
+    unit: Unit | None = None
+    tree: Node | None = None
+    letters: bool = False
 
 
 def letter_unit(node: Node) -> Unit | None:
     """Return the unit of a letter of algebra, or of its square or cube, read as a unit: ``m``, ``m^2``."""
     letter, power = (node.args[0], node.args[1]) if node.op == "^" else (node, None)
-    if letter.op != "sym" or letter.name not in _LETTER_UNITS or (power and power.value not in (2, 3)):
+    if letter.op != "sym" or letter.name not in _SPACED_LETTERS or (power and power.value not in (2, 3)):
         return None
-    return find_unit(letter.name + (str(power.value) if power else ""))
+    return find_unit(letter.name + (f"^{power.value}" if power else ""))
 
 
-def _counted(text: str) -> tuple[str, Unit] | None:
-    """Split a number from the words that it counts: "19 peppermint candies", "-4 rounds per year"."""
-    match = _COUNTED.fullmatch(text)
-    if not match or any(word in FUNCTIONS for word in match.group(2).split()):
-        return None
-    return match.group(1), find_unit(match.group(2)) or Unit(match.group(2))
+def split_unit(text: str) -> Quantity | None:
+    """Split the number from its unit. None if the words after the number change or deny it."""
+    if not _HAS_UNIT.search(text):
+        return Quantity(text)
+    text, money = _without_money(text)
+    if not _HAS_UNIT.search(text):
+        return Quantity(text, money)
+    summed = _in_words(text) or _summed(text)
+    if summed:
+        return Quantity("", money or summed.unit, summed.tree) if money else summed
+    bracketed = _BRACKETED.fullmatch(text)
+    if bracketed and _PLAIN.fullmatch(bracketed.group(1)):
+        text = f"{bracketed.group(1)} {bracketed.group(2)}"
+    plain = _PLAIN.match(text)
+    if plain:
+        return _after_plain(text, plain.end(), money)
+    return _after_expression(text)
 
 
-def split_unit(text: str) -> tuple[str, Unit | None]:
-    """Split off the unit at the text's end, if there is one with text before it."""
-    text = _CURRENCY.sub("", text)
-    whole = _compound(text) or _counted(text)
-    if whole:
-        return whole
-    match = _UNIT_TEXT.search(text)
-    if match and text[: match.start()].strip():
-        name = match.group(1) + (match.group(2) or "")
-        return text[: match.start()], find_unit(name) or Unit(name.strip())
-    match = _UNIT_WORD.search(text)
-    before = text[: match.start()].strip() if match else ""
-    if not match or not before:
+def _without_money(text: str) -> tuple[str, Unit | None]:
+    r"""Drop a currency before the number, and one between the number and a scale: ``2\text{dollar} million``."""
+    match = _MONEY_BEFORE.match(text)
+    if match:
+        unit = find_unit({"US": "USD"}.get(match.group(1) or "USD", (match.group(1) or "USD").rstrip(".")))
+        text = text[match.end() :]
+        after = _PLAIN.match(text)
+        return _scaled_short(text, after.end(), unit) if after else (text, unit)
+    match = _MONEY.search(text)
+    if not match:
         return text, None
-    spaced = text[len(before) : len(before) + 1].isspace()
-    return _split_unit_word(text, before, "".join(group or "" for group in match.groups()), spaced)
-
-
-def _compound(text: str) -> tuple[str, Unit] | None:
-    """Return ``2 hours 30 minutes`` in the first of its two units."""
-    match = _COMPOUND.fullmatch(text)
-    units = [find_unit(match.group(i)) for i in (2, 4)] if match else []
-    if not match or not units[0] or not units[1] or not units[0].measure:
-        return None
-    if units[0].measure != units[1].measure or units[0].factor <= units[1].factor:
-        return None
-    value = Fraction(match.group(1)) + Fraction(match.group(3)) * conversion_factor(units[1], units[0])
-    return f"{value.numerator}/{value.denominator}", units[0]
-
-
-def _split_unit_word(text: str, before: str, name: str, spaced: bool) -> tuple[str, Unit | None]:
-    """Split off a bare word that is a known unit, or that follows a plain number and is no algebra."""
-    plain = _SINGLE.fullmatch(before)
-    unit = find_unit(name)
-    letters = re.sub(r"[^A-Za-z]", "", name)
-    if len(letters) == 1 and not (plain and (spaced or len(before) > 1) and letters in _LETTER_UNITS):
+    unit, before, after_money = find_unit(match.group(1)), text[: match.start()], text[match.end() :]
+    if find_unit(f"{match.group(1)} {after_money}"):
         return text, None
-    if unit and not re.search(r"\\[A-Za-z]*\s*$", text[: len(before)]):
-        return before, unit
-    if plain and len(letters) > 2 and letters not in ("sqrt", "sin", "cos", "tan", "log"):
-        return before, Unit(name)
-    return text, None
+    return _scaled_short(f"{before} {after_money}", len(before), unit)
 
 
-def drop_inner_units(text: str) -> str:
-    """Remove the units of the terms within an expression."""
-    return re.sub(r"(?<=\d)\s*(?:\\text\s*\{\s*)?(?:cm|mm|dm|km|kg)(?:\s*\})?(?![A-Za-z^])", "", text)
+def _scaled_short(text: str, end: int, unit: Unit | None) -> tuple[str, Unit | None]:
+    """Multiply an amount of money by its scale: $15k."""
+    scale = _SHORT_SCALES.get(text[end:].strip())
+    number = text[:end].replace(",", "")
+    if scale is None or "/" in number or "\\" in number:
+        return text, unit
+    value = Fraction(number) * scale
+    return f"{value.numerator}/{value.denominator}" if value.denominator > 1 else str(value), unit
 
 
-_TIME = re.compile(r"(\d{1,2})\s*:\s*([0-5]\d)(?:\s*:\s*([0-5]\d))?\s*(?:([ap])\.?\s*m\.?)?", re.IGNORECASE)
-_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
-
-
-def read_clock(text: str) -> Node | None:
-    """Return the time of day in ``text``, or None: ``3:05``, ``3:20 pm`` are times, ``3:20`` is a ratio."""
-    match = _TIME.fullmatch(_TEXT.sub(r" \1 ", text).strip())
-    if not match or int(match.group(1)) > 24:
+def _in_words(text: str) -> Quantity | None:
+    """Return the quantity of a number in words: "3 million people", "五公斤"."""
+    spoken = _TEXT.sub(r" \1 ", text).strip()
+    if _HAN.search(spoken):
+        found = None if spoken.isascii() else read_han_number(spoken)
+        return Quantity("", found[1], Node("num", value=found[0])) if found else None
+    if "\\" in spoken or "=" in spoken:
         return None
-    hours, minutes, seconds, half = match.groups()
-    if not half and not minutes.startswith("0"):
+    read = read_spoken(spoken)
+    if read is None:
         return None
-    fields = (number(int(hours)), number(int(minutes)), number(int(seconds or 0)))
-    return Node("clock", fields, name=half.lower() if half else "")
+    value, rest = read
+    if not rest:
+        return Quantity("", None, Node("num", value=value))
+    unit = read_phrase(rest)
+    name = not spoken[0].isdigit() and unit and not unit.measure and rest != rest.casefold()
+    return Quantity("", unit, Node("num", value=value)) if unit and not name else None
 
 
-def _fields(node: Node) -> tuple[int, ...] | None:
-    """Return hours, minutes and seconds of a time, or of a ratio that can be read as one."""
-    if node.op not in ("clock", ":"):
+def _summed(text: str) -> Quantity | None:
+    found = read_sum(text)
+    return Quantity("", found[1], found[0]) if found else None
+
+
+def _after_plain(text: str, end: int, money: Unit | None) -> Quantity | None:
+    """Read what follows a plain number: a unit, a counted noun, words that change it, or algebra."""
+    rest = text[end:]
+    amount, tail = text[:end].strip(), rest.strip()
+    if not tail:
+        return Quantity(amount, money)
+    program = _PROGRAM.match(text)
+    if program and program.end() > end:
+        amount, tail = rf"{program.group(1)}\times 10^{{{program.group(2)}}}", text[program.end() :].strip()
+    unit = find_unit(tail)
+    if unit:
+        spaced = rest[:1].isspace()
+        letters = _could_be_letters(tail)
+        if not letters or _letters_allowed(tail, spaced, len(amount)):
+            return Quantity(amount, unit, letters=letters)
+        return Quantity(text)
+    if _HAN.match(tail) and not tail.isascii():
+        unit = read_han(tail)
+        return Quantity(amount, unit) if unit else None
+    if not rest[:1].isspace() and not tail.startswith("\\text") and len(tail) < 3:
+        return Quantity(text)
+    return _phrased(text, amount, tail)
+
+
+_WORDS = re.compile(r"(?:\\text\s*\{[^{}]*\}|[A-Za-z'$%./\s-]|\^\{?\d\}?)+")
+
+
+def _phrased(text: str, amount: str, tail: str) -> Quantity | None:
+    plain = _TEXT.sub(r" \1 ", tail).strip()
+    words = re.findall(r"[A-Za-z']+", plain)
+    if not _WORDS.fullmatch(tail) or not any(len(word) > 2 for word in words) or words[0] in _FUNCTIONS:
+        return _after_expression(text)
+    unit = read_phrase(tail)
+    return Quantity(amount, unit) if unit else None
+
+
+_FUNCTIONS = frozenset(["sqrt", "sin", "cos", "tan", "log", "ln", "pi", "theta", "alpha", "beta"])
+
+
+def _could_be_letters(tail: str) -> bool:
+    r"""Return whether a unit is written as letters that may be algebra: "m", "m/s", "mg"; not ``\text{m}``."""
+    return (
+        "\\text" not in tail
+        and all(len(word) < 3 for word in re.findall(r"[A-Za-z]+", tail))
+        and tail.isascii()
+    )
+
+
+def _letters_allowed(tail: str, spaced: bool, digits: int) -> bool:
+    """Return whether letters after a plain number are read as a unit first."""
+    words = re.findall(r"[A-Za-z]+", tail)
+    if any(len(word) > 1 for word in words) or "/" in tail or "-" in tail or "%" in tail or not words:
+        return True
+    single = _BARE_LETTER.fullmatch(tail)
+    if single:
+        return (spaced and single.group(1) in _SPACED_LETTERS) or (
+            digits > 1 and single.group(1) in _LETTER_UNITS
+        )
+    return spaced and (" ".join(words) in _LETTER_PRODUCTS or "\\cdot" in tail or "*" in tail)
+
+
+def _after_expression(text: str) -> Quantity | None:
+    r"""Split the unit of measure from the end of an expression: "3\sqrt{5} ft/s", "x = 5 cm"."""
+    low = max(0, len(text) - _MAX_TAIL, *(text.rfind(c) + 1 for c in "=+<>,;|&:!"))
+    starts = [match.start() for match in _START.finditer(text, low)]
+    for start in starts[:_MAX_STARTS]:
+        amount, tail = text[:start].rstrip(), text[start:].strip()
+        if not amount or amount[-1] in "=+-<>(^_{\\" or amount.count("{") != amount.count("}"):
+            continue
+        found = _split_at(text, amount, tail, start > len(amount))
+        if found:
+            return found
+    return _noun_in_text(text)
+
+
+def _split_at(text: str, amount: str, tail: str, spaced: bool) -> Quantity | None:
+    unit = find_unit(tail)
+    if unit is None or amount.endswith(("\\cdot", "\\times", "/")):
         return None
-    values = [exact_value(arg) for arg in node.args]
-    whole = [int(v) for v in values if v is not None and v.denominator == 1]
-    return (*whole, *[0] * (3 - len(whole))) if len(whole) == len(values) <= 3 else None
+    letters = _could_be_letters(tail)
+    constant = not re.search(r"[A-Za-z]", _COMMANDS.sub("", _TEXT.sub("", amount)))
+    single = re.fullmatch(r"[A-Za-z](?:\s*\^.*)?", tail)
+    if single or (letters and not constant and not spaced) or tail == "in":
+        return None
+    number = re.search(r"[\d)}\]π]$", amount) or amount.endswith(("\\pi", "^{\\circ}"))
+    return Quantity(amount, unit, letters=letters) if number else None
 
 
-def same_time(a: Node, b: Node) -> bool:
-    """Return whether two times agree; one without a.m. or p.m. may be in either half of the day."""
-    first, second = _fields(a), _fields(b)
-    if first is None or second is None or first[1:] != second[1:]:
-        return False
-    if not a.name and not b.name:
-        return first[0] == second[0]
-    if a.name and b.name:
-        return a.name == b.name and first[0] % 12 == second[0] % 12
-    marked, bare = (a, second[0]) if a.name else (b, first[0])
-    hour = (_fields(marked) or (0,))[0] % 12 + (12 if marked.name == "p" else 0)
-    return bare == hour or (bare <= 12 and bare % 12 == hour % 12)
+def _noun_in_text(text: str) -> Quantity | None:
+    r"""Split a counted noun in ``\text{…}`` from the end: ``\frac{1}{2}\text{ of the cake}``."""
+    start = text.rfind("\\text")
+    amount, tail = text[:start].strip(), text[start:].rstrip(" .") if start > 0 else ""
+    match = _TEXT.fullmatch(tail) if amount and amount.count("{") == amount.count("}") else None
+    if not match:
+        return Quantity(text)
+    unit = read_phrase(match.group(1)) or (
+        read_han(match.group(1)) if _HAN.match(match.group(1).strip()) else None
+    )
+    return Quantity(amount, unit) if unit else None
