@@ -29,6 +29,7 @@ _CONCLUSION = re.compile(
     re.IGNORECASE,
 )
 _NUMBER = re.compile(
+    r"(?<![\w:])\d{1,2}:[0-5]\d(?::[0-5]\d)?(?![\w:])(?:\s?[ap]\.?m\b)?|"
     r"(?<![\w.,\\^/])-?\d[\d,]*(?:\.\d+)?(?:\s*[%€£¥°]|\s?[cmdk]?m[²³]?(?![A-Za-z]))?(?![\w/])|(?<!\w)-?\.\d+"
 )
 _OPERATOR = re.compile(r"\s*[+*/^×÷·](?!\*)\s*[\w\\($]|\s-\s[\w\\($]")

@@ -20,7 +20,7 @@ _TIME = re.compile(
     re.IGNORECASE,
 )
 _HOUR = re.compile(r"(\d{1,2})\s*(?:([ap])\.?\s*m\.?|o'?\s*clock)", re.IGNORECASE)
-_HAN = re.compile(r"(上午|早上|凌晨|下午|晚上|傍晚)?\s*(\d{1,2})\s*[点:]\s*(?:(\d{1,2})\s*分?|整)?")
+_HAN = re.compile(r"(上午|早上|凌晨|下午|晚上|傍晚)?\s*(\d{1,2})\s*([点:])\s*(?:(\d{1,2})\s*分?|整)?")
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _DAY = 24
 
@@ -40,10 +40,10 @@ def read_clock(text: str) -> Node | None:
 
 def _han_clock(text: str) -> Node | None:
     match = _HAN.fullmatch(text)
-    if not match or not (match.group(1) or match.group(3) or text.endswith("整")):
+    if not match or not (match.group(1) or (match.group(3) == "点" and text[-1] != "点")):
         return None
     half = "" if not match.group(1) else "a" if match.group(1) in ("上午", "早上", "凌晨") else "p"
-    minutes = match.group(3) or "0"
+    minutes = match.group(4) or "0"
     return _clock([match.group(2), minutes], half) if int(minutes) < 60 else None
 
 

@@ -12,7 +12,7 @@ from rewards.math.units import Unit
 # and what it counts.
 _CHANGING = (
     "plus minus times over divided multiplied by squared cubed factorial root mod modulo through thru "
-    "to until till upto point power choose double triple twice half halves halved doubled negative than "
+    "to until till upto point power choose twice half halves halved doubled negative than "
     "least most minimum maximum between or and nor either versus vs if unless except excluding not no "
     "none never neither cannot isn't isnt aint wrong incorrect incorrectly false untrue invalid mistake "
     "mistaken mistakenly error erroneous typo nope nah impossible fake rejected excluded retracted "
@@ -24,7 +24,7 @@ _CHANGING = (
     "may can"
 )
 _STOP = frozenset(_CHANGING.split()) | frozenset(VALUES) | frozenset(SCALES)
-_LATER_STOP = _STOP - {"by", "to", "and", "point", "double", "half", "over", "may", "can"}
+_LATER_STOP = _STOP - {"root", "power", "by", "to", "and", "point", "half", "over", "may", "can"}
 _FINAL = frozenset(["times", "point"])
 _ADVERB = re.compile(r"[a-z]{3,}ly")
 _LY_NOUNS_LIST = (
@@ -45,6 +45,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z'.\u2019-]*")
 _PHRASE = re.compile(r"[A-Za-z$%°'/.\u2019\s-]+")
 _MAX_WORDS = 8
 _PER = re.compile(r"\s+(?:per|an?|each|every)\s+|\s*/\s*")
+_HAN_WORD = re.compile(r"[\u4e00-\u9fff]{1,20}")
 _HAN_STOP = re.compile(
     r"[不非没无错误或约至到加减乘除又半负多少几零一二三四五六七八九十百万亿]|以上|以下|左右|大概|可能|分之|倍多"
 )
@@ -109,4 +110,4 @@ def read_han(text: str) -> Unit | None:
     unit = find_unit(text)
     if unit:
         return unit
-    return None if _HAN_STOP.search(text) else Unit(text)
+    return Unit(text) if _HAN_WORD.fullmatch(text) and not _HAN_STOP.search(text) else None

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from rewards.math.counted import read_han
 from rewards.math.number_words import chinese_number
+from rewards.math.unit_text import find_unit
 from rewards.math.units import PERCENT, Unit
 
 _HAN_DIGITS = "零〇一二两三四五六七八九"
@@ -18,6 +19,7 @@ _FRACTION = re.compile(rf"(?:({_VALUE})又)?({_VALUE})分之({_VALUE})")
 _DECIMAL = re.compile(rf"({_NUMBER})点([{_HAN_DIGITS}]{{1,20}})")
 _WHOLE = re.compile(rf"({_NUMBER})")
 _SCALED = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s*(万亿|百万|千万|十亿|百亿|千亿|十万|[千百]?[万亿]|[千百])")
+_DIGITS = re.compile(r"\d{1,20}(?:\.\d{1,20})?")
 _SCALES = {"百": 100, "千": 1000, "万": 10**4, "亿": 10**8, "十万": 10**5, "百万": 10**6, "千万": 10**7,
            "十亿": 10**9, "百亿": 10**10, "千亿": 10**11, "万亿": 10**12}  # fmt: skip
 # Counters that may follow a number in words; other words may be names that begin with one (三角形, 一次函数).
@@ -73,6 +75,9 @@ def read_han_number(text: str) -> tuple[Fraction, Unit | None] | None:
     """Return the number that a whole Chinese text states, with its unit; else None."""
     sign, rest = (-1, text[1:]) if text[:1] in "负-" else (1, text)
     digits = rest[:1].isdigit()
+    named = _DIGITS.match(rest) if digits else None
+    if named and (known := find_unit(rest[named.end() :])):
+        return sign * Fraction(named.group()), known
     value, end, unit = _start(rest)
     if value is None:
         return None

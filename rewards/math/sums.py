@@ -38,8 +38,8 @@ def _terms(text: str) -> list[tuple[str, Fraction, str]] | None:
 
 def _units(terms: list[tuple[str, Fraction, str]]) -> list[Unit] | None:
     names = [name for _, _, name in terms]
-    timed = find_unit(_CLOCK_LETTERS.get(names[0], names[0]))
-    if timed and timed.measure == (("time", 1),):
+    timed = find_unit(names[0])
+    if names[0] == "d" or (timed and timed.measure == (("time", 1),)):
         names = [_CLOCK_LETTERS.get(name, name) for name in names]
     units = [find_unit(name) for name in names]
     return [unit for unit in units if unit] if all(units) else None
@@ -109,7 +109,7 @@ def drop_inner_units(text: str, unit: Unit | None) -> str:
     Elsewhere, and where the units differ, the text is unchanged: a sum of 3 km and 20 cm is not 23.
     """
     found = set(_INNER.findall(text))
-    related = re.search(r"[<>:=]|\\(?:le|ge|ne|approx)(?![a-z])", text)
+    related = re.search(r"[<>:={]|\\(?:le|ge|ne|approx)(?![a-z])", text)
     if len(found) != 1 or not related or re.search(r"[-+*/]|\\(?:cdot|times)", text):
         return text
     inner = find_unit(found.pop())
