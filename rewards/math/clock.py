@@ -64,6 +64,8 @@ def _fields(node: Node) -> tuple[int, ...] | None:
     if node.op not in ("clock", ":", "/"):
         return None
     values = [exact_value(arg) for arg in node.args]
+    if node.op == ":" and any(value is not None and value < 10 for value in values[1:]):
+        return None  # 3:5 is no time; 3:05 is read as one
     whole = [int(v) for v in values if v is not None and v.denominator == 1]
     return (*whole, *[0] * (3 - len(whole))) if len(whole) == len(values) <= 3 else None
 
