@@ -279,7 +279,9 @@ def _expressed_in(item: AnswerItem, other: AnswerItem) -> AnswerItem:
 
 
 def _as_algebra(item: AnswerItem, other: AnswerItem) -> AnswerItem:
-    if not item.letters or other.unit or other.tree is None or not symbols(other.tree):
+    if not item.letters or other.unit or other.tree is None or item.unit is None:
+        return item
+    if not symbols(other.tree) & set(item.unit.name):
         return item
     try:
         return replace(item, tree=parse(item.letters), unit=None)
@@ -305,7 +307,8 @@ def same_item(answer: AnswerItem, gold: AnswerItem, backend: SymbolicBackend) ->
     """Return whether two items are equal: words by text, mathematics by meaning, with units converted."""
     if answer.tree is None or gold.tree is None:
         return answer.tree is gold.tree and answer.text == gold.text
-    answer, gold = _expressed_in(answer, gold), _expressed_in(gold, answer)
+    answer = _expressed_in(answer, gold)
+    gold = _expressed_in(gold, answer)
     if answer.tree is None or gold.tree is None:
         return False
     for change in conversions(answer.unit, gold.unit):

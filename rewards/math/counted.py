@@ -26,6 +26,7 @@ _CHANGING = (
 _STOP = frozenset(_CHANGING.split()) | frozenset(VALUES) | frozenset(SCALES)
 _LATER_STOP = _STOP - {"root", "power", "by", "to", "and", "point", "half", "over", "may", "can"}
 _FINAL = frozenset(["times", "point"])
+_AFTER_FINAL = frozenset(["per", "a", "an", "each", "every", "in", "as"])
 _ADVERB = re.compile(r"[a-z]{3,}ly")
 _LY_NOUNS_LIST = (
     "family butterfly butterflies dragonfly daily weekly monthly yearly hourly only fly jelly lily "
@@ -53,9 +54,9 @@ _HAN_STOP = re.compile(
 
 def _changes(words: list[str]) -> bool:
     """Return whether the words are more than a noun: arithmetic, a comparison, a doubt or a denial."""
-    if words[-1] in _FINAL:
-        words = words[:-1]
     for i, word in enumerate(words):
+        if word in _FINAL and (i + 1 == len(words) or words[i + 1] in _AFTER_FINAL):
+            continue
         if word in (_LATER_STOP if i else _STOP) or word.endswith("n't") or word in _CARDINAL_PAIRS:
             return True
         if _ADVERB.fullmatch(word) and word not in _LY_NOUNS:

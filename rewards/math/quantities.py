@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from rewards.math.counted import read_han, read_phrase
@@ -87,7 +87,15 @@ def split_unit(text: str) -> Quantity | None:
     plain = _PLAIN.match(text)
     if plain:
         return _after_plain(text, plain.end(), money)
-    return _after_expression(text)
+    return _defined(text) or _after_expression(text)
+
+
+def _defined(text: str) -> Quantity | None:
+    """Split the unit from the value of ``x = 5 m``."""
+    name, equals, value = text.rpartition("=")
+    plain = _PLAIN.match(value.strip()) if equals and name.strip() and name.rstrip()[-1] not in "<>!" else None
+    found = _after_plain(value.strip(), plain.end(), None) if plain else None
+    return replace(found, text=f"{name}={found.text}") if found and found.unit else None
 
 
 def _without_money(text: str) -> tuple[str, Unit | None]:

@@ -1,7 +1,7 @@
 """Table of units of measure: names, definitions in base units, prefixes.
 
 Sizes are exact. Sources: the SI Brochure (9th edition) and NIST Special Publication 811, appendix B. A year is
-12 months, but neither is a number of days.
+12 months, but neither is a number of days. A millimetre of mercury is taken as the torr.
 """
 
 from __future__ import annotations
