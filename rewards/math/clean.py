@@ -151,7 +151,7 @@ _MACROS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"\\textdegree(?![a-zA-Z])|\\degree(?![a-zA-Z])|\$\s*textdegree\s*\$", r"^{\\circ}"),
     (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))", r"^{\\circ}"),
     (r"(?<=\d)[\s~]*\^\{\\circ\}\s*(?:\\text\s*\{\s*)?([CF])(?![a-zA-Z])(?:\s*\})?", r"\\text{°\1}"),
-    (r"^\s*\$\s*(?=[\d,.]*\d\s*$)([\d,.]+)", r"\1\\text{dollar}"),
+    (r"^\s*\$\s*(?=[\d,.]*\d\s*(?:[kKMB]|bn|million|billion|thousand)?\s*$)([\d,.]+)", r"\1\\text{dollar}"),
     (
         r"(?:\\\{\s*)?\\begin\s*\{(?:cases|aligned|array\}\s*\{[lcr])\}([^&]*?)\\end\s*\{(?:cases|aligned|array)\}",
         _system,

@@ -265,7 +265,10 @@ def _converted(tree: Node, change: Conversion) -> Node:
 
 
 def _expressed_in(item: AnswerItem, other: AnswerItem) -> AnswerItem:
-    """Reinterpret an item by the other side: ``2h`` is hours beside "2 hours", "5 m" is a product beside ``5m+x``."""
+    """Reinterpret an item by the other side.
+
+    ``2h`` is hours beside "2 hours", "5 m" is a product beside ``3m+2m``.
+    """
     tree = item.tree
     if tree is None or other.tree is None:
         return item
@@ -290,7 +293,7 @@ def _as_algebra(item: AnswerItem, other: AnswerItem) -> AnswerItem:
 
 
 def _letter_as_unit(item: AnswerItem, tree: Node, other: AnswerItem) -> AnswerItem:
-    """Read the letter after a number as the other side's unit, or as thousands beside a plain number: ``15k``."""
+    """Read the letter after a number as the other side's unit, or ``15k`` as 15000 beside a plain number."""
     named = letter_unit(tree.args[1])
     if named and other.unit and named.measure == other.unit.measure:
         return replace(item, tree=tree.args[0], unit=named)

@@ -57,14 +57,21 @@ def _changes(words: list[str]) -> bool:
     for i, word in enumerate(words):
         if word in _FINAL and (i + 1 == len(words) or words[i + 1] in _AFTER_FINAL):
             continue
-        if word in (_LATER_STOP if i else _STOP) or word.endswith("n't") or word in _CARDINAL_PAIRS:
+        if word in (_LATER_STOP if i else _STOP) or word.endswith("n't") or _is_number(word):
             return True
         if _ADVERB.fullmatch(word) and word not in _LY_NOUNS:
             return True
-    return bool(words) and len(words) == 1 and (words[0] in PARTS or words[0].removesuffix("s") in PARTS)
+    return words[-1] in ("double", "triple") or (len(words) == 1 and _is_part(words[0]))
 
 
-_CARDINAL_PAIRS = frozenset(f"{ten}-{one}" for ten in VALUES for one in VALUES)
+def _is_part(word: str) -> bool:
+    return word in PARTS or word.removesuffix("s") in PARTS
+
+
+def _is_number(word: str) -> bool:
+    """Return whether a word with hyphens is a number: "twenty-six", "six-sevenths"; not "one-way"."""
+    parts = word.split("-")
+    return len(parts) > 1 and all(part in VALUES or part in SCALES or _is_part(part) for part in parts)
 
 
 def _known(text: str) -> Unit | None:
@@ -84,7 +91,7 @@ def _known(text: str) -> Unit | None:
 
 
 def _rate(text: str) -> Unit | None:
-    """Return the unit of "people per square mile", "dollars a day for each person"; None without a measure."""
+    """Return the unit of a rate, such as "people per square mile"; None if nothing in it is measured."""
     parts = [part for part in _PER.split(text) if part.strip()]
     units = [_known(part) for part in parts]
     factors = [(unit, -1 if i else 1) for i, unit in enumerate(units) if unit]
@@ -92,7 +99,7 @@ def _rate(text: str) -> Unit | None:
 
 
 def read_phrase(text: str) -> Unit | None:
-    """Return the unit of measure or the counted noun of the words after a number, or None if they are neither."""
+    """Return the unit of measure or counted noun of the words after a number; None if they are neither."""
     text = plain_spelling(text).replace("\u2019", "'").strip(" .()")
     unit = find_unit(text)
     if unit:

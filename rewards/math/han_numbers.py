@@ -24,7 +24,8 @@ _SCALES = {"百": 100, "千": 1000, "万": 10**4, "亿": 10**8, "十万": 10**5,
            "十亿": 10**9, "百亿": 10**10, "千亿": 10**11, "万亿": 10**12}  # fmt: skip
 # Counters that may follow a number in words; other words may be names that begin with one (三角形, 一次函数).
 _COUNTERS = frozenset(
-    "个只颗名位本支条张棵辆头人次倍件块片朵瓶杯盒袋箱包根艘架座间层排行列队组班种类项道题段句字匹页岁岁步趟场届把盏户台家所粒滴双对套份"
+    "个只颗名位本支条张棵辆头人次倍件块片朵瓶杯盒袋箱包根艘架座间层排行列队组班种类项道题段句字匹页岁步趟场"
+    "届把盏户台家所粒滴双对套份"
 )
 _THINGS = frozenset("个只颗名位本支条张棵辆头件朵")
 
@@ -58,7 +59,12 @@ def _start(text: str) -> tuple[Fraction | None, int, Unit | None]:
         value = _value(match.group(1))
         return None if value is None else value + _decimals(match.group(2)), match.end(), None
     if match := _SCALED.match(text):
-        return Fraction(match.group(1)) * _SCALES[match.group(2)], match.end(), None
+        value, end = Fraction(match.group(1)) * _SCALES[match.group(2)], match.end()
+        if (lower := _SCALED.match(text, end)) and _SCALES[lower.group(2)] < _SCALES[match.group(2)]:
+            value, end = value + Fraction(lower.group(1)) * _SCALES[lower.group(2)], lower.end()
+        return value, end, None
+    if match := _DIGITS.match(text):
+        return Fraction(match.group()), match.end(), None
     match = _WHOLE.match(text)
     return (_value(match.group(1)), match.end(), None) if match else (None, 0, None)
 

@@ -1,7 +1,7 @@
 """Numbers with words: "3 million", "two and a half", "2 thirds", "5 plus two", "3 point five", "2 squared".
 
-Words that multiply, divide or add are arithmetic. Where they are not clear ("2 factorial", "5 six"), nothing is
-read: the text is then words and equals no number.
+Words that multiply, divide or add are arithmetic. Where they are not clear ("2 factorial", "5 six"), nothing
+is read: the text is then words and equals no number.
 """
 
 from __future__ import annotations
@@ -31,8 +31,13 @@ PARTS = {w: i + 3 for i, w in enumerate(_ORDINALS)} | {
     "hundredth": 100, "thousandth": 1000, "millionth": 10**6,
 }  # fmt: skip
 _POWERS = {"squared": 2, "cubed": 3}
-_TIMES = {("times",): "*", ("multiplied", "by"): "*", ("over",): "/", ("divided", "by"): "/"}
-_TERMS = {("plus",): "+", ("minus",): "-"}
+_TIMES: dict[tuple[str, ...], str] = {
+    ("times",): "*",
+    ("multiplied", "by"): "*",
+    ("over",): "/",
+    ("divided", "by"): "/",
+}
+_TERMS: dict[tuple[str, ...], str] = {("plus",): "+", ("minus",): "-"}
 # The words after a number in digits that make it more than that number.
 AFTER_DIGITS = frozenset(
     [*SCALES, *_GROUPED, *PARTS, *(f"{w}s" for w in PARTS), *_POWERS, "point", "and"]
@@ -214,7 +219,7 @@ def read_spoken(text: str) -> tuple[Fraction, str] | None:
     if len(rest) > _MAX_CHARS:
         return None
     matches = list(_WORD.finditer(rest))
-    words = [match.group().casefold() for match in matches[:_LIMIT]]
+    words = [_singular(match.group().casefold()) for match in matches[:_LIMIT]]
     if not words or not _spoken(words):
         return None
     reader = _Reader(words)
@@ -226,6 +231,12 @@ def read_spoken(text: str) -> tuple[Fraction, str] | None:
         return None
     after = rest[matches[reader.position].start() :] if reader.position < len(matches) else ""
     return sign * value, after
+
+
+def _singular(word: str) -> str:
+    """Return "million" for "millions"."""
+    one = word.removesuffix("s")
+    return one if one in SCALES or one == "dozen" else word
 
 
 def _spoken(words: list[str]) -> bool:

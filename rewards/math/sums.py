@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 
 from rewards.math.tree import Node
-from rewards.math.unit_text import find_unit
+from rewards.math.unit_text import combined, find_unit
 from rewards.math.units import DEGREES, Unit, conversions
 
 _MAX_TERMS = 6
@@ -89,14 +89,31 @@ def read_sum(text: str) -> tuple[Node, Unit] | None:
     return Node("num", value=value), meaning
 
 
+_FACTOR = re.compile(r"\s*(?:\\times|\\cdot|\*)\s*")
+
+
+def read_product(text: str) -> tuple[Node, Unit] | None:
+    """Return the value of "3 cm × 4 cm", with the product of its units; None if a factor has no unit."""
+    if "\\times" not in text and "\\cdot" not in text and "*" not in text:
+        return None
+    pieces = _FACTOR.split(text)
+    matches = [_TERM.fullmatch(_TEXT.sub(r" \1 ", piece).strip()) for piece in pieces]
+    if len(pieces) > _MAX_TERMS or not all(matches):
+        return None
+    value, factors = Fraction(1), []
+    for match in matches:
+        unit = find_unit(match["unit"]) if match else None
+        if match is None or unit is None or unit.offset or match["number"].endswith("/0"):
+            return None
+        value *= Fraction(match["number"])
+        factors.append((unit, 1))
+    unit = combined(text, factors) if any(len(m["unit"]) > 1 for m in matches if m) else None
+    return (Node("num", value=value), unit) if unit else None
+
+
 def _algebra(terms: list[tuple[str, Fraction, str]]) -> bool:
     signed = any(sign for sign, _, _ in terms[1:])
     return signed and all(len(name) == 1 and name.isascii() for _, _, name in terms)
-
-
-def has_inner_units(text: str) -> bool:
-    """Return whether a unit follows a number inside of an expression."""
-    return _INNER.search(text) is not None
 
 
 _INNER_UNIT = r"(?:\\text\s*\{\s*)?(cm|mm|dm|km|kg)(?:\s*\})?(?![A-Za-z^])"

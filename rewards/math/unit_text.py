@@ -19,7 +19,7 @@ _SPELLINGS = [
     (re.compile(r"\\sec(?![a-zA-Z])"), " s "),
     (re.compile(r"\^\{\\circ\}\s*"), "°"),
     (re.compile(r"\^\s*\{?\s*([-+]?\d)\s*\}?"), r"^\1 "),
-    (re.compile(r"\b(sq|cu)\."), r"\1"),
+    (re.compile(r"\b(sq|cu)\."), r"\1 "),
     (re.compile(r"[$]"), " $ "),
 ]
 _TOKEN = re.compile(
@@ -123,7 +123,7 @@ class _Reader:
 
 
 def _singular(words: list[str]) -> str:
-    """Return the words of a name with all but the last without the plural: degrees Celsius, pounds per …"""
+    """Return a name of several words in the table's spelling: "degree celsius" for "degrees Celsius"."""
     first = words[0]
     return " ".join([first.removesuffix("s").casefold(), *words[1:]]).casefold() if len(words) > 1 else first
 

@@ -104,7 +104,7 @@ def _symbols() -> Iterator[tuple[str, Unit]]:
         unit = _defined(name)
         yield name, unit
         for prefix in PREFIXED.get(name, ""):
-            scale = Fraction(10) ** (3 if prefix == "K" else PREFIXES[prefix])
+            scale = Fraction(10) ** (PREFIXES[prefix])
             yield prefix + name, Unit(prefix + name, unit.measure, unit.factor * scale, unit.pi)
 
 
@@ -132,7 +132,7 @@ def _candidates(word: str) -> Iterator[str]:
 
 @lru_cache(maxsize=4096)
 def named_unit(word: str) -> Unit | None:
-    """Return the unit with this name, such as ``km``, ``kilometers``, ``light years``, ``平方米``; or None."""
+    """Return the unit of this name, such as ``km``, ``kilometers``, ``light year``, ``平方米``; or None."""
     for spelled in _candidates(word):
         found = _NAMED.get(spelled) or (_SYMBOLS.get(spelled) if spelled != "one" else None)
         if found:

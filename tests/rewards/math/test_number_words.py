@@ -1,6 +1,7 @@
 """Numbers with words: scale words, fractions, operators in words, hedges and denials."""
 
 import pytest
+
 from rewards import verify
 
 # (answer, gold, score)

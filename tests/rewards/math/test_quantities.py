@@ -3,6 +3,7 @@
 import time
 
 import pytest
+
 from rewards import verify
 from rewards.math.quantities import split_unit
 
@@ -119,7 +120,8 @@ def test_a_time_in_the_last_sentence_is_the_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["5 " + "m " * 900, "1" + " kg" * 600, "5 (" + "a" * 1900 + ")", "3 m + " * 300, r"\text{a} " * 240]
+    "text",
+    ["5 " + "m " * 900, "1" + " kg" * 600, "5 (" + "a" * 1900 + ")", "3 m + " * 300, r"\text{a} " * 240],
 )
 def test_a_long_text_is_read_in_bounded_time(text: str) -> None:
     start = time.perf_counter()

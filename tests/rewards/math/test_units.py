@@ -1,6 +1,7 @@
 """Units of measure in answers: conversion, contradiction, and letters that may also be algebra."""
 
 import pytest
+
 from rewards import verify
 from rewards.math.unit_text import find_unit
 from rewards.math.units import conversions
