@@ -12,7 +12,7 @@ from rewards.math.units import DEGREES, Unit, conversions
 _MAX_TERMS = 6
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _TERM = re.compile(
-    r"\s*(?:,\s*)?(?:and\s+)?(?P<sign>[-+])?\s*(?P<number>\d+(?:\.\d+)?(?:/\d+)?)"
+    r"\s*(?:,\s*)?(?:and\s+)?(?P<sign>[-+])?\s*(?P<number>\d{1,30}(?:\.\d{1,30})?(?:/[1-9]\d{0,30})?)"
     r"\s*(?P<unit>[A-Za-zμΩ°]+\.?(?:\s?\^\{?[23]\}?|(?<=[a-z])[23](?!\d))?|[\u4e00-\u9fff]+)"
 )
 _ANGLE = re.compile(
@@ -29,7 +29,7 @@ def _terms(text: str) -> list[tuple[str, Fraction, str]] | None:
     position = 0
     while position < len(text):
         match = _TERM.match(text, position)
-        if not match or len(terms) >= _MAX_TERMS or match["number"].endswith("/0"):
+        if not match or len(terms) >= _MAX_TERMS:
             return None
         position = match.end()
         terms.append((match["sign"] or "", Fraction(match["number"]), match["unit"]))
@@ -103,7 +103,7 @@ def read_product(text: str) -> tuple[Node, Unit] | None:
     value, factors = Fraction(1), []
     for match in matches:
         unit = find_unit(match["unit"]) if match else None
-        if match is None or unit is None or unit.offset or match["number"].endswith("/0"):
+        if match is None or unit is None or unit.offset:
             return None
         value *= Fraction(match["number"])
         factors.append((unit, 1))
