@@ -23,7 +23,7 @@ _CHANGING = (
     "were equals equal though although however think believe suppose assume might could would should "
     "may can"
 )
-_STOP = frozenset(_CHANGING.split()) | frozenset(VALUES) | frozenset(SCALES)
+_STOP = frozenset(_CHANGING.split()) | frozenset(VALUES) | frozenset(SCALES) | {"dozen", "dozens"}
 _LATER_STOP = _STOP - {"root", "power", "by", "to", "and", "point", "half", "over", "may", "can"}
 _FINAL = frozenset(["times", "point"])
 _AFTER_FINAL = frozenset(["per", "a", "an", "each", "every", "in", "as"])
@@ -42,8 +42,7 @@ _FILLERS_LIST = (
     "area volume north south east west up down every a an the with"
 )
 _FILLERS = frozenset(_FILLERS_LIST.split())
-_NAME = re.compile(r"[A-Za-z][A-Za-z'.\u2019-]*")
-_PHRASE = re.compile(r"[A-Za-z$%°'/.\u2019\s-]+")
+_PHRASE = re.compile(r"(?:[A-Za-z$%°'/.\u2019\s-]|\^[-+]?\d)+")
 _MAX_WORDS = 8
 _PER = re.compile(r"\s+(?:per|an?|each|every)\s+|\s*/\s*")
 _HAN_WORD = re.compile(r"[\u4e00-\u9fff]{1,20}")

@@ -15,7 +15,7 @@ from rewards.math.tree import Node, number
 from rewards.math.unit_text import find_unit
 from rewards.math.units import Unit
 
-_HAS_UNIT = re.compile(r"[A-Za-z°%‰'€£¥₹₩₽₱₪¢Ω\u4e00-\u9fff]")
+_HAS_UNIT = re.compile(r"[A-Za-z°%‰'€£¥₹₩₽₱₪฿₫₦¢ΩÅ\u4e00-\u9fff]")
 _HAN = re.compile(r"[\u4e00-\u9fff]")
 _TEXT = re.compile(r"\\text\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _BRACKETED = re.compile(

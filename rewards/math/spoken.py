@@ -18,7 +18,7 @@ _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ni
 VALUES = {w: i for i, w in enumerate(_ONES)} | {w: 20 + 10 * i for i, w in enumerate(_TENS)}
 SCALES = {
     "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12,
-    "quadrillion": 10**15, "mn": 10**6, "mln": 10**6, "bn": 10**9, "lakh": 10**5, "crore": 10**7,
+    "quadrillion": 10**15, "mln": 10**6, "lakh": 10**5, "crore": 10**7,
 }  # fmt: skip
 _GROUPED = {"dozen": 12, "score": 20}
 _ORDINALS_LIST = (
@@ -122,7 +122,11 @@ class _Reader:
         self.position += self.peek() in ("a", "an")
         value = Fraction(1, self._denominator(0))
         self.position += 1
-        return value
+        start = self.position
+        self.position += self.peek() == "a"  # half a million
+        scale = self._scale(_MAX_SIZE)
+        self.position = start if scale == 1 else self.position
+        return value * scale
 
     def _denominator(self, ahead: int) -> int:
         word = self.peek(ahead)
@@ -144,6 +148,7 @@ class _Reader:
             current = self._below_scale(first=self.position == start)
             if current is None:
                 break
+            current = self._decimals(current) if not total else current
             scale = self._scale(limit)
             total += current * scale
             if scale < 1000:
@@ -153,7 +158,7 @@ class _Reader:
                 self.position += 1
         if self.position == start:
             raise _Unclear
-        return self._decimals(total)
+        return total
 
     def _scale(self, limit: int) -> int:
         scale = 1

@@ -29,7 +29,7 @@ _WORDS = re.compile(r"(?:\\text\s*\{[^{}]*\}|[A-Za-z'$%./\s-]|\^\{?\d\}?)+")
 _NO_NOUNS = FUNCTIONS | {"pi", "theta", "alpha", "beta"}
 # The letters that are units after a number; any other is a letter of algebra.
 _LETTER_UNITS = frozenset("mghsLNJWVK")
-SPACED_LETTERS = _LETTER_UNITS | frozenset("ACFTHSMBtΩ")
+SPACED_LETTERS = _LETTER_UNITS | frozenset("ACFTHSMBtlΩ")
 _AFTER_ROOTS = frozenset("mNJWVLΩ")
 _LETTER_PRODUCTS = frozenset(["N m", "N s", "J s", "A h", "W h", "V s", "A s", "C m", "T m"])
 _BARE_LETTER = re.compile(r"([A-Za-zΩ])\s*(?:\^\s*\{?\s*[23]\s*\}?)?")
@@ -130,8 +130,11 @@ def _split_at(amount: str, tail: str, spaced: bool) -> Quantity | None:
     single = _BARE_LETTER.fullmatch(tail)
     if single and not (spaced and constant and single.group(1) in _AFTER_ROOTS and re.search(r"\d", amount)):
         return None
-    number = re.search(r"[\d)}\]π]$", amount) or amount.endswith(("\\pi", "^{\\circ}"))
-    return Quantity(amount, unit, letters=letters) if number and (constant or spaced or not letters) else None
+    number = re.search(r"[\d)}\]π]$|\\pi$", amount)
+    letter = spaced and re.search(r"(?<![A-Za-z\\])[A-Za-z]{1,2}$", amount)  # 2x cm
+    if not (number or letter or amount.endswith("^{\\circ}")):
+        return None
+    return Quantity(amount, unit, letters=letters) if constant or spaced or not letters else None
 
 
 def _noun_in_text(text: str) -> Quantity | None:

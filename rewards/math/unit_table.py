@@ -82,7 +82,7 @@ NAMES = {
     "amp": "A", "kelvin": "K", "mole": "mol", "candela": "cd", "steradian": "sr", "degree": "°",
     "deg": "°", "degree celsius": "°C", "degree centigrade": "°C", "celsius": "°C",
     "degree fahrenheit": "°F", "fahrenheit": "°F", "degree kelvin": "K", "degree c": "°C", "degree f": "°F",
-    "°c": "°C", "°f": "°F", "° c": "°C", "° f": "°F", "°k": "K", "° celsius": "°C", "° fahrenheit": "°F",
+    "°c": "°C", "°f": "°F", "° c": "°C", "° f": "°F", "°k": "K", "°celsius": "°C", "°fahrenheit": "°F",
     "radian": "rad", "arcminute": "'", "arc minute": "'", "arcsecond": '"', "arc second": '"',
     "revolution": "rev", "percent": "%", "pct": "%", "per cent": "%", "percentage point": "pp",
     "percent point": "pp", "basis point": "bp", "per mille": "‰", "per mil": "‰", "part per million": "ppm",

@@ -41,6 +41,13 @@ ARITHMETIC = [
     ("5 tenths", "0.5", 1.0),
     ("3 quarters", "0.75", 1.0),
     ("two and a half", "2.5", 1.0),
+    ("half a dozen", "6", 1.0),
+    ("half a million", "500000", 1.0),
+    ("half an hour", "30 min", 1.0),
+    ("an hour", "60 min", 1.0),
+    ("one point five million", "1500000", 1.0),
+    ("负3", "-3", 1.0),
+    ("2万5千", "25000", 1.0),
     ("2 and a half", "5/2", 1.0),
     ("one and two thirds", "5/3", 1.0),
     ("half", "0.5", 1.0),
@@ -116,6 +123,9 @@ NOT_THE_NUMBER = [
     ("8 twenty-one", "8"),
     ("2 root", "2"),
     ("2 double", "4"),
+    ("5 six-sevenths", "5"),
+    ("half of a dozen", "0.5"),
+    ("half a dozen", "0.5"),
 ]
 
 
