@@ -22,8 +22,8 @@ _LONE = re.compile(
 )
 _RUN = re.compile(r"[A-J]{2,10}")
 _LABELLED = re.compile(r"\b(?:option|choice|answer|is|be|select|pick|choose)\s*:?\s*$|[选選]\s*$", re.IGNORECASE)
-# A capital A before these words is the letter; before other lower-case words it is the article.
 _COMMAND_BEFORE = re.compile(r"\\[a-z]+\s*$")
+# A capital A before these words is the letter; before other lower-case words it is the article.
 _AFTER_LETTER = re.compile(
     r"\s+(?:is|are|was|and|or|because|since|as|but|so|then|here|if|would|seems|must|should|can|cannot|may|maybe|"
     r"perhaps|for|with|which|not|isn['’]t|looks|appears|has|wins)\b"

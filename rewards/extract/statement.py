@@ -9,6 +9,7 @@ from rewards.extract.stance import asserts, compares, denied_before, denies, dou
 _LONG = 300
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}|[\u4e00-\u9fff]")
 NUMBER = re.compile(
+    r"(?<![\w:])\d{1,2}:[0-5]\d(?::[0-5]\d)?(?![\w:])(?:\s?[ap]\.?m\b)?|"
     r"(?<![\w.,\\^/])-?\d[\d,]*(?:\.\d+)?(?:\s*[%€£¥°]|\s?[cmdk]?m[²³]?(?![A-Za-z]))?(?![\w/])|(?<!\w)-?\.\d+"
 )
 SENTENCE_END = re.compile(r"\n|[。\uff01\uff1f]|[.!?](?=\s|$)(?<!\d\.\d)")

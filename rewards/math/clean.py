@@ -133,6 +133,7 @@ _MACROS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"\\mathbb\s*\{?\s*R\s*\}?", r"(-\\infty,\\infty)"),
     (r"\\(?:overrightarrow|vec)\s*\{([^{}]*)\}", r"\\vec{\1}"),
     (rf"\\text\s*\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
+    (r"(?<=[A-Za-z\d])\\text\s*\{\s*([A-Za-z])\s*\}", r" \1"),
     (r"\\text\s*\{\s*([A-Za-z]|[\d.,]+|\([A-Z]\))\s*\}", r"\1"),
     (r"\\text\s*\{\s*(and|or|yes|no)\s*\}", r" \1 "),
     (r"\\leqslant(?![a-zA-Z])|\\leq(?![a-zA-Z])|\\leqq(?![a-zA-Z])", r"\\le "),
@@ -150,7 +151,7 @@ _MACROS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"\\textdegree(?![a-zA-Z])|\\degree(?![a-zA-Z])|\$\s*textdegree\s*\$", r"^{\\circ}"),
     (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))", r"^{\\circ}"),
     (r"(?<=\d)[\s~]*\^\{\\circ\}\s*(?:\\text\s*\{\s*)?([CF])(?![a-zA-Z])(?:\s*\})?", r"\\text{°\1}"),
-    (r"^\s*\$\s*(?=[\d,.]*\d\s*$)([\d,.]+)", r"\1\\text{dollar}"),
+    (r"^\s*\$\s*(?=[\d,.]*\d\s*(?:[kKMB]|bn|million|billion|thousand)?\s*$)([\d,.]+)", r"\1\\text{dollar}"),
     (
         r"(?:\\\{\s*)?\\begin\s*\{(?:cases|aligned|array\}\s*\{[lcr])\}([^&]*?)\\end\s*\{(?:cases|aligned|array)\}",
         _system,

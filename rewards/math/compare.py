@@ -13,19 +13,15 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Protocol
 
+from rewards.math.bounds import Unreadable
+from rewards.math.clock import as_ratio, same_time
 from rewards.math.intervals import Interval, as_intervals, ascending, union_of_intervals
 from rewards.math.numeric import close_to, surely_differ
-from rewards.math.quantities import (
-    DEGREES,
-    RADIANS,
-    Unit,
-    conversion_factor,
-    letter_unit,
-    same_time,
-    units_conflict,
-)
+from rewards.math.parser import parse
+from rewards.math.quantities import letter_unit
 from rewards.math.read import AnswerItem, ParsedAnswer
 from rewards.math.tree import Node, canonical, exact_value, number, symbol, symbols, walk
+from rewards.math.units import DEGREES, RADIANS, Conversion, conversions, is_percent
 
 _SYMMETRIC = frozenset(["=", "perp", "parallel", "!="])
 _DEFINED = frozenset(["y", "f(x)", "g(x)", "h(x)"])
@@ -210,8 +206,12 @@ def same_tree(answer: Node, gold: Node, backend: SymbolicBackend) -> bool:
     if answer == gold:
         return True
     ops = (answer.op, gold.op)
-    if "clock" in ops:
-        return same_time(answer, gold)
+    if gold.op == "clock":
+        defined = definition(answer)
+        return same_time(defined[1] if defined else answer, gold)
+    if answer.op == "clock":
+        ratio = as_ratio(answer)
+        return ratio.op == ":" and same_tree(ratio, gold, backend)
     intervals = as_intervals(answer), as_intervals(gold)
     if ops != ("bracket", "bracket") and intervals[0] and intervals[1]:
         return same_intervals(intervals[0], intervals[1], backend)
@@ -253,24 +253,52 @@ def _as_row(node: Node) -> tuple[Node, ...]:
     return node.args if node.op == "bracket" and node.name == "()" else ()
 
 
-def _converted(item: AnswerItem, unit: Unit | None) -> Node:
-    assert item.tree is not None
-    factor = conversion_factor(item.unit, unit)
-    return item.tree if factor == 1 else Node("*", (number(factor), item.tree))
+def _converted(tree: Node, change: Conversion) -> Node:
+    """Return a number, or the value of ``name = value``, in another unit."""
+    if tree.op == "rel" and definition(tree):
+        return replace(tree, args=(*tree.args[:-1], _converted(tree.args[-1], change)))
+    if change.factor != 1:
+        tree = Node("*", (number(change.factor), tree))
+    if change.pi:
+        tree = Node("*", (tree, Node("^", (symbol("pi"), number(change.pi)))))
+    return Node("+", (tree, number(change.offset))) if change.offset else tree
 
 
-def _expressed_in(item: AnswerItem, unit: Unit | None) -> AnswerItem:
-    """Reinterpret an item by the other side's unit: ``2h`` if that is hours, ``π/6`` if it is degrees."""
+def _expressed_in(item: AnswerItem, other: AnswerItem) -> AnswerItem:
+    """Reinterpret an item by the other side.
+
+    ``2h`` is hours beside "2 hours", "5 m" is a product beside ``3m+2m``.
+    """
     tree = item.tree
-    if tree is None or unit is None or not unit.measure:
+    if tree is None or other.tree is None:
         return item
-    if unit == DEGREES and (item.unit == RADIANS or (item.unit is None and _has_pi(tree))):
-        return replace(item, tree=Node("*", (tree, Node("/", (number(180), symbol("pi"))))), unit=DEGREES)
-    if item.unit is None and tree.op == "*" and len(tree.args) == 2 and tree.args[0].op == "num":
-        named = letter_unit(tree.args[1])
-        return (
-            replace(item, tree=tree.args[0], unit=named) if named and named.measure == unit.measure else item
-        )
+    if item.unit:
+        return _as_algebra(item, other)
+    if other.unit and other.unit.measure == DEGREES.measure and other.unit.pi == 0 and _has_pi(tree):
+        return replace(item, unit=RADIANS)
+    if tree.op == "*" and len(tree.args) == 2 and tree.args[0].op == "num":
+        return _letter_as_unit(item, tree, other)
+    return item
+
+
+def _as_algebra(item: AnswerItem, other: AnswerItem) -> AnswerItem:
+    if not item.letters or other.unit or other.tree is None or item.unit is None:
+        return item
+    if not symbols(other.tree) & set(item.unit.name):
+        return item
+    try:
+        return replace(item, tree=parse(item.letters), unit=None)
+    except Unreadable:
+        return item
+
+
+def _letter_as_unit(item: AnswerItem, tree: Node, other: AnswerItem) -> AnswerItem:
+    """Read the letter after a number as the other side's unit, or ``15k`` as 15000 beside a plain number."""
+    named = letter_unit(tree.args[1])
+    if named and other.unit and named.measure == other.unit.measure:
+        return replace(item, tree=tree.args[0], unit=named)
+    if tree.args[1] == symbol("k") and other.tree is not None and not symbols(other.tree):
+        return replace(item, tree=Node("*", (number(1000), tree.args[0])))
     return item
 
 
@@ -282,20 +310,22 @@ def same_item(answer: AnswerItem, gold: AnswerItem, backend: SymbolicBackend) ->
     """Return whether two items are equal: words by text, mathematics by meaning, with units converted."""
     if answer.tree is None or gold.tree is None:
         return answer.tree is gold.tree and answer.text == gold.text
-    answer, gold = _expressed_in(answer, gold.unit), _expressed_in(gold, answer.unit)
-    return not units_conflict(answer.unit, gold.unit) and (
-        same_tree(_converted(answer, gold.unit), _converted(gold, gold.unit), backend)
-        or _same_percentage(answer, gold, backend)
-    )
+    answer = _expressed_in(answer, gold)
+    gold = _expressed_in(gold, answer)
+    if answer.tree is None or gold.tree is None:
+        return False
+    for change in conversions(answer.unit, gold.unit):
+        if same_tree(_converted(answer.tree, change), gold.tree, backend):
+            return True
+    return _same_percentage(answer, gold, backend)
 
 
 def _same_percentage(answer: AnswerItem, gold: AnswerItem, backend: SymbolicBackend) -> bool:
     """Compare a percentage with a fraction: 50% is also 0.5."""
-    if not any(item.unit and item.unit.name == "%" for item in (answer, gold)) or answer.unit == gold.unit:
+    units = answer.unit, gold.unit
+    if not (None in units and any(is_percent(unit) for unit in units)):
         return False
-    sides = [
-        Node("%", (p.tree,)) if p.unit and p.unit.name == "%" else p.tree for p in (answer, gold) if p.tree
-    ]
+    sides = [Node("%", (p.tree,)) if p.unit else p.tree for p in (answer, gold) if p.tree]
     return _same_expression(sides[0], sides[1], backend)
 
 

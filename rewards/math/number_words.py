@@ -1,9 +1,8 @@
-"""Numbers in English and Chinese words: "one hundred and five", "三十二", "two thirds"."""
+"""Whole numbers in English and Chinese words: "one hundred and five", "三十二"."""
 
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 
 _ONES_LIST = (
     "zero one two three four five six seven eight nine ten eleven twelve "
@@ -24,11 +23,6 @@ _DIGITS = {char: i for i, char in enumerate("零一二三四五六七八九")} |
 _UNITS = {"十": 10, "百": 100, "千": 1000}
 _MYRIADS = {"万": 10**4, "亿": 10**8}
 _CHINESE = re.compile(rf"[{''.join([*_DIGITS, *_UNITS, *_MYRIADS])}]{{1,20}}")
-_FRACTIONS = {
-    "half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7,
-    "eighth": 8, "ninth": 9, "tenth": 10,
-}  # fmt: skip
-_AMOUNT = re.compile(r"(?:(minus|negative)\s)?([a-z\s,-]+?)(?:[\s-]([a-z]+))?")
 
 
 def _english(words: str) -> int:
@@ -61,7 +55,8 @@ def _below_myriad(text: str) -> int | None:
     return None if digit is not None and last in (100, 1000) and not zero else total + (digit or 0)
 
 
-def _chinese(text: str) -> int | None:
+def chinese_number(text: str) -> int | None:
+    """Return the whole number that Chinese characters name, or None."""
     total = 0
     for myriad in ("亿", "万"):
         before, found, rest = text.partition(myriad)
@@ -81,29 +76,4 @@ def _chinese(text: str) -> int | None:
 def numbers_in(text: str) -> list[int]:
     """Return every whole number that a text names in words, in order."""
     english = [_english(match.group()) for match in _ENGLISH.finditer(text.casefold())]
-    return english or [n for found in _CHINESE.findall(text) if (n := _chinese(found)) is not None]
-
-
-def in_words(text: str) -> tuple[Fraction, str] | None:
-    """Return the number that a whole text states in words, and the noun after it; else None.
-
-    "twenty-one" is (21, ""), "three apples" (3, "apples"), "two thirds" (2/3, "").
-    """
-    if _CHINESE.fullmatch(text):
-        value = _chinese(text)
-        return None if value is None else (Fraction(value), "")
-    match = _AMOUNT.fullmatch(text)
-    if not match:
-        return None
-    sign = -1 if match.group(1) else 1
-    whole = text[match.start(2) :]
-    if _ENGLISH.fullmatch(whole):
-        return Fraction(sign * _english(whole)), ""
-    count, noun = match.group(2), match.group(3) or ""
-    if not _ENGLISH.fullmatch(count):
-        return None
-    denominator = _FRACTIONS.get(noun) or _FRACTIONS.get(noun.removesuffix("s"))
-    if denominator:
-        return Fraction(sign * _english(count), denominator), ""
-    counted = len(noun) > 2 and not noun.endswith(("th", "ths")) and text[match.start(3) - 1] == " "
-    return (Fraction(sign * _english(count)), noun) if counted else None
+    return english or [n for found in _CHINESE.findall(text) if (n := chinese_number(found)) is not None]

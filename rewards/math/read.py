@@ -8,30 +8,28 @@ from functools import lru_cache
 
 from rewards.math.bounds import Refused, Unreadable, check_length
 from rewards.math.clean import clean, plain_text
-from rewards.math.number_words import in_words
+from rewards.math.clock import read_clock
 from rewards.math.parser import parse
-from rewards.math.quantities import (
-    DEGREES,
-    PERCENT,
-    Unit,
-    drop_inner_units,
-    find_unit,
-    read_clock,
-    split_unit,
-)
+from rewards.math.quantities import split_unit
 from rewards.math.split import ItemTexts, joined_by_and, split_items
-from rewards.math.tree import Node, number, symbol, symbols, walk
+from rewards.math.sums import drop_inner_units
+from rewards.math.tree import Node, symbol, symbols, walk
+from rewards.math.units import DEGREES, PERCENT, Unit
 
 _MIXED = re.compile(r"^(-?\d+)\s+(\d+)/(\d+)(?=\D|$)")
 
 
 @dataclass(frozen=True)
 class AnswerItem:
-    """One item of an answer: ``tree`` is None for words; ``text`` is the normalised spelling."""
+    """One item of an answer: ``tree`` is None for words; ``text`` is the normalised spelling.
+
+    ``letters`` is the whole item where its unit may also be letters of algebra ("5 m"), else empty.
+    """
 
     text: str
     tree: Node | None = None
     unit: Unit | None = None
+    letters: str = ""
 
 
 def _trimmed(text: str) -> str:
@@ -60,21 +58,22 @@ def read_item(text: str) -> AnswerItem:
     """Parse one item; text that is not mathematics becomes words. Raises ``Refused``."""
     text = _trimmed(text)
     plain = plain_text(text)
-    words = in_words(plain) if plain[:1].isalpha() else None
-    if words:
-        unit = (find_unit(words[1]) or Unit(words[1])) if words[1] else None
-        return AnswerItem(plain, number(words[0]), unit)
     clock = read_clock(text)
     if clock:
         return AnswerItem(plain, clock)
-    amount = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
-    amount, unit = split_unit(_drop_point_name(amount))
+    quantity = split_unit(_drop_point_name(_MIXED.sub(r"\1\\frac{\2}{\3}", text)))
+    if quantity is None:
+        return AnswerItem(plain)
+    amount, unit = quantity.text, quantity.unit
+    if quantity.tree is not None:
+        return AnswerItem(plain, quantity.tree, unit)
     try:
-        return _operator_as_unit(AnswerItem(plain, parse(drop_inner_units(amount)), unit))
+        tree = parse(drop_inner_units(amount, unit))
     except Refused:
         raise
     except Unreadable:
         return _last_member(amount, plain, unit)
+    return _operator_as_unit(AnswerItem(plain, tree, unit, text if quantity.letters else ""))
 
 
 def _last_member(text: str, plain: str, unit: Unit | None) -> AnswerItem:
@@ -83,7 +82,7 @@ def _last_member(text: str, plain: str, unit: Unit | None) -> AnswerItem:
     if not (equals and name.strip()) or name.rstrip()[-1:] in "<>!":
         return AnswerItem(plain)
     try:
-        tree = parse(drop_inner_units(value))
+        tree = parse(drop_inner_units(value, unit))
     except Unreadable:
         return AnswerItem(plain)
     if symbols(tree) or tree.op == "rel":
@@ -241,6 +240,8 @@ def _other_notations(text: str) -> tuple[ParsedAnswer, ...]:
     comma = _COMMA_DECIMAL.fullmatch(text)
     if comma and (len(comma.group(2)) != 3 or comma.group(1).lstrip("+-") == "0"):
         return (ParsedAnswer((read_item(f"{comma.group(1)}.{comma.group(2)}"),)),)
+    if " and " in text and (whole := split_unit(text)) and whole.tree is not None:
+        return (ParsedAnswer((AnswerItem(plain_text(text), whole.tree, whole.unit),)),)
     if _SPACED.fullmatch(text):
         return (ParsedAnswer((read_item(text.replace(" ", "")),)),)
     return ()

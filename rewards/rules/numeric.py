@@ -10,9 +10,10 @@ from rewards.example import ExampleLike
 from rewards.math.bounds import Unreadable
 from rewards.math.number_words import numbers_in
 from rewards.math.numeric import evaluate
-from rewards.math.quantities import PERCENT, Unit, conversion_factor, find_unit, units_conflict
 from rewards.math.read import AnswerItem, read_answer
 from rewards.math.tree import Node, exact_value
+from rewards.math.unit_text import find_unit
+from rewards.math.units import Unit, convert, is_percent, units_conflict
 from rewards.registry import rule
 from rewards.rules.common import Count, NonNegative, Section, partial_credit, score_against_gold
 from rewards.verdict import Verdict
@@ -60,10 +61,10 @@ def read_number(text: str) -> tuple[Fraction, Unit | None]:
 
 def _possible_values(value: Fraction, unit: Unit | None, gold_unit: Unit | None) -> list[Fraction]:
     """Return the possible values in the gold number's unit: 50% is 50 and 0.5, as in the rule "accuracy"."""
-    readings = [value * conversion_factor(unit, gold_unit)]
-    if unit == PERCENT and gold_unit is None:
+    readings = convert(value, unit, gold_unit)
+    if is_percent(unit) and gold_unit is None:
         readings.append(value / 100)
-    if unit is None and gold_unit == PERCENT:
+    if unit is None and is_percent(gold_unit):
         readings.append(value * 100)
     return readings
 
