@@ -71,7 +71,15 @@ def test_accuracy_below_the_required_one_exits_with_1_and_shows_the_failing_case
     assert status == 1
     assert "cases.jsonl:2  '5' for '4': score 1 expected, score 0 given: 5 is not 4" in out
     assert run_command("test", "accuracy", file, "--min-accuracy", 0.5)[0] == 0
-    assert run_command("test", "accuracy", file)[0] == 0
+
+
+def test_any_wrong_verdict_exits_with_1_unless_some_are_allowed(
+    run_command: Callable[..., Ended], cases: Callable[..., Path]
+) -> None:
+    status, out, _ = run_command("test", "accuracy", cases(RIGHT, MISTAKEN))
+    assert status == 1
+    assert "1 of 2 cases failed; --min-accuracy allows a share of them" in out
+    assert run_command("test", "accuracy", cases(RIGHT, OPTION))[0] == 0
 
 
 def test_the_json_file_has_confusions_latency_and_every_wrong_verdict(
@@ -95,7 +103,7 @@ def test_the_json_file_has_confusions_latency_and_every_wrong_verdict(
         ({"completion": "4", "gold": "4"}, "cases.jsonl:1 has no 'expected'; a case has completion, gold"),
         ({**RIGHT, "expected": "maybe"}, "expected is 'maybe'; it must be true, false, a score, null"),
         ({**RIGHT, "completion": 3}, "completion is 3; it must be a text"),
-        ({**RIGHT, "gold": ["a"]}, "a gold answer must be a text or a number"),
+        ({**RIGHT, "gold": ["a", "b"]}, "a gold answer must be a text or a number"),
         ({**RIGHT, "choices": "A or B"}, "options must be a list of texts"),
     ],
 )
@@ -127,7 +135,7 @@ def test_a_rule_of_the_user_that_raises_is_a_wrong_verdict_with_its_reason(
 ) -> None:
     (tmp_path / "mine.py").write_text("def mine(completion, example): return example.meta['level'] / 0\n")
     status, out, _ = run_command("test", f"{tmp_path / 'mine.py'}:mine", cases({**RIGHT, "level": 3}))
-    assert status == 0
+    assert status == 1
     assert "score 1 expected, no score given: ZeroDivisionError" in out
 
 
