@@ -82,7 +82,7 @@ def audit_command(
     options: Options = None,
     json_file: Json = None,
 ) -> None:
-    """Verify every gold answer of a data set against itself: which can be scored, and why others cannot.
+    """Show by kind which gold answers can be scored, and what right answers in usual forms get.
 
     Example: `mm-cpgd rewards audit rows.jsonl --column answer=gold --json audit.json`
     """
