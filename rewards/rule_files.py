@@ -8,7 +8,7 @@ from pathlib import Path
 from rewards.verdict import RuleError
 
 _SHOWN = 8
-_NO_RULE = 3
+_BY_SHAPE, _NO_RULE = 2, 3
 _SHAPE = "def rule(completion, example, …)"
 
 
@@ -39,11 +39,13 @@ def missing_function(reference: str) -> RuleError:
 def rule_names(source: str) -> list[str]:
     """Return the names of the top-level functions that can be rules, the likeliest first.
 
-    Likely are those with the decorator ``@rule`` (under its name), then those whose first parameter is called
-    ``completion``, then other public ones with two required parameters. Raises ``SyntaxError``.
+    These are the ones with the decorator ``@rule`` (under its name), then those whose first parameter is
+    called ``completion``; if there are none, the other public ones with two required parameters. Raises
+    ``SyntaxError``.
     """
     functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
-    possible = [node for node in functions if _rank(node) < _NO_RULE]
+    likely = [node for node in functions if _rank(node) < _BY_SHAPE]
+    possible = likely or [node for node in functions if _rank(node) == _BY_SHAPE]
     return [_registered_name(node) or node.name for node in sorted(possible, key=_rank)]
 
 
@@ -57,7 +59,7 @@ def _rank(node: ast.FunctionDef) -> int:
         return _NO_RULE
     if positional[0] == "completion":
         return 1
-    return 2 if required == 2 else _NO_RULE
+    return _BY_SHAPE if required == 2 else _NO_RULE
 
 
 def _registered_name(node: ast.FunctionDef) -> str | None:

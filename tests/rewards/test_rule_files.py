@@ -29,7 +29,11 @@ class Thing:
 
 
 def test_the_functions_that_can_be_rules_are_listed_the_likeliest_first() -> None:
-    assert rule_names(SOURCE) == ["clock-12h", "own_name", "by_parameter", "by_shape"]
+    assert rule_names(SOURCE) == ["clock-12h", "own_name", "by_parameter"]
+
+
+def test_functions_of_two_parameters_are_listed_where_no_other_can_be_a_rule() -> None:
+    assert rule_names("def helper(text): ...\ndef by_shape(text, row): ...") == ["by_shape"]
 
 
 @pytest.mark.parametrize("end", ["", ":"])
@@ -39,7 +43,7 @@ def test_a_path_without_a_function_names_the_functions_and_the_command(tmp_path:
     command = f"mm-cpgd rewards test {file}:clock-12h CASES.jsonl"
     with pytest.raises(RuleError, match=re.escape(command)) as raised:
         get_rule(f"{file}{end}")
-    assert f"write {file}:clock-12h (or own_name, by_parameter, by_shape)" in str(raised.value)
+    assert f"write {file}:clock-12h (or own_name, by_parameter)" in str(raised.value)
 
 
 @pytest.mark.parametrize(
