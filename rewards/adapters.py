@@ -11,9 +11,9 @@ from typing import Any
 
 from rewards.compose import Component, RewardSum, Scored
 from rewards.example import RewardExample, gold_text, option_texts
+from rewards.inputs import Message, conversation_text
 from rewards.verdict import RuleError
 
-Message = Mapping[str, Any]
 # Arguments that TRL passes in addition to the data set's columns.
 _NOT_COLUMNS = ("trainer_state", "log_extra", "log_metric", "environments")
 
@@ -36,24 +36,9 @@ def _display_name(rewards: RewardSum, name: str | None) -> str:
     return re.sub(r"\W+", "_", "_and_".join(names)).strip("_")
 
 
-def _block_text(block: Any) -> str:
-    return block if isinstance(block, str) else str(block.get("text") or "")
-
-
-def _message_text(message: Message) -> str:
-    """Return a message's text; reasoning that a chat template split off is put back in its tags."""
-    content = message.get("content") or ""
-    text = content if isinstance(content, str) else "".join(map(_block_text, content))
-    thinking = message.get("reasoning_content") or message.get("thinking")
-    return f"<think>{thinking}</think>{text}" if thinking else text
-
-
 def completion_text(completion: str | Sequence[Message]) -> str:
     """Return the completion's text; of a conversation, the assistant's last message."""
-    if isinstance(completion, str):
-        return completion
-    replies = [message for message in completion if message.get("role", "assistant") == "assistant"]
-    return _message_text(replies[-1]) if replies else ""
+    return completion if isinstance(completion, str) else conversation_text(completion)
 
 
 class TrlReward:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from rewards.inputs import as_choices, as_gold
 from rewards.verdict import RuleError
 
 
@@ -42,22 +43,15 @@ class RewardExample:
 
 def gold_text(value: Any, what: str) -> str:
     """Return a gold answer as text; numbers are converted. Raises ``RuleError`` for any other type."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        kind = type(value).__name__
-        raise RuleError(f"{what} is {str(value)[:60]!r} ({kind}); a gold answer must be a text or a number")
-    return str(value)
+    try:
+        return as_gold(value, what)
+    except TypeError as error:
+        raise RuleError(f"{error}; a gold answer must be a text or a number") from None
 
 
 def option_texts(value: Any, what: str) -> tuple[str, ...]:
     """Return options as texts, an empty tuple for None. Raises ``RuleError`` unless they are a list."""
-    if value is None:
-        return ()
-    if hasattr(value, "tolist"):  # parquet readers return lists as arrays
-        value = value.tolist()
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise RuleError(
-            f"{what} is {str(value)[:60]!r}; options must be a list of texts, such as ['12 cm', '15 cm']"
-        )
-    return tuple(str(option) for option in value)
+    try:
+        return as_choices(value, what)
+    except TypeError as error:
+        raise RuleError(str(error)) from None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rewards.extract import locate_answer
+from rewards.inputs import as_choices, as_completion, as_gold
 from rewards.math.bounds import MAX_CHARS, Unreadable
 from rewards.math.choices import find_options, gold_letters, letters_in, option_letters
 from rewards.math.clean import clean
@@ -112,9 +114,10 @@ def _step(answer: str, gold: str) -> str:
 
 
 def explain(
-    completion: str, gold: str, *, choices: Sequence[str] = (), timeout: float | None = TIME_LIMIT
+    completion: Any, gold: Any, *, choices: Any = (), timeout: float | None = TIME_LIMIT
 ) -> Explanation:
     """Return the verdict of ``verify`` with its explanation. Arguments as for ``verify``."""
+    completion, gold, choices = as_completion(completion), as_gold(gold), as_choices(choices)
     verdict = verify(completion, gold, choices=choices, timeout=timeout)
     located = locate_answer(completion)
     if not located:

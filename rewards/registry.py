@@ -23,6 +23,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, TypeVar, cast, overload
 
 from rewards.messages import nearest
+from rewards.rule_files import missing_function
 from rewards.verdict import RuleError, Status, Verdict
 
 
@@ -358,6 +359,8 @@ def find_rule(name: str) -> tuple[str, Rule]:
     Raises:
         RuleError: unknown rule (names the nearest), or a file or installed package that cannot be loaded.
     """
+    if name.endswith((".py", ".py:")):
+        raise missing_function(name)
     if ".py:" in name:
         return _from_file(name)
     _load_builtin()

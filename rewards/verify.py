@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from rewards.extract import extract_answer
+from rewards.inputs import as_choices, as_completion, as_gold
 from rewards.math.bounds import MAX_CHARS, Unreadable
 from rewards.math.choices import find_options, gold_letters, letters_in, option_letters
 from rewards.math.clean import clean
@@ -125,12 +127,14 @@ def grade(
     return by_letter or _grade_free_form(answer, gold, timeout, ordered)
 
 
-def equivalent(answer: str, gold: str, *, timeout: float | None = TIME_LIMIT, ordered: bool = True) -> bool:
-    """Return whether a bare answer equals a gold answer.
+def equivalent(answer: Any, gold: Any, *, timeout: float | None = TIME_LIMIT, ordered: bool = True) -> bool:
+    """Return whether a bare answer equals a gold answer; each is a text or a number.
 
     Also False if the gold answer cannot be scored or time runs out; ``verify`` distinguishes these cases.
-    ``timeout=None`` compares in this process, without limits of time or memory.
+    ``timeout=None`` compares in this process, without limits of time or memory. Raises ``TypeError`` for a
+    value that is neither a text nor a number.
     """
+    answer, gold = as_gold(answer, "answer"), as_gold(gold)
     return grade(answer, gold, timeout=timeout, ordered=ordered).status is Status.CORRECT
 
 
@@ -145,42 +149,61 @@ def _no_answer(gold: str, choices: Sequence[str]) -> Verdict:
 
 
 def verify(
-    completion: str,
-    gold: str,
+    completion: Any,
+    gold: Any,
     *,
-    choices: Sequence[str] = (),
+    choices: Any = (),
     timeout: float | None = TIME_LIMIT,
     ordered: bool = True,
 ) -> Verdict:
     """Extract the final answer of a completion and compare it with the gold answer.
 
     Args:
-        completion: the model's complete text.
-        gold: the gold answer. The comparison is not symmetric.
+        completion: the model's complete text, or a conversation of chat messages, whose last message of the
+            assistant counts.
+        gold: the gold answer, a text or a number. The comparison is not symmetric.
         choices: the options' texts in order A, B, …; empty for a free-form question.
         timeout: limit in seconds of a comparison in a worker process; None compares in this process, without
             limits.
         ordered: False if several values of a gold answer are a set, such as the solutions of an equation.
+
+    Raises:
+        TypeError: a completion, gold answer or option of another type; see ``rewards.inputs``.
     """
+    completion, gold, choices = as_completion(completion), as_gold(gold), as_choices(choices)
     answer = extract_answer(completion)
     return grade(answer, gold, choices, timeout, ordered) if answer else _no_answer(gold, choices)
 
 
 def verify_many(
-    completions: Sequence[str],
-    golds: Sequence[str],
+    completions: Sequence[Any],
+    golds: Sequence[Any],
     *,
-    choices: Sequence[Sequence[str]] | None = None,
+    choices: Sequence[Any] | None = None,
     timeout: float | None = TIME_LIMIT,
     ordered: bool = True,
 ) -> list[Verdict]:
-    """Verify many pairs on all cores, in order. Raises ``ValueError`` if the lengths differ."""
+    """Verify many pairs on all cores, in order; the arguments are lists of those of ``verify``.
+
+    Raises ``ValueError`` if the lengths differ, and ``TypeError``, before anything is compared, for an
+    element that ``verify`` refuses.
+    """
+    for name, value in (("completions", completions), ("golds", golds), ("choices", choices)):
+        if isinstance(value, (str, bytes)):
+            raise TypeError(f"{name} is one {type(value).__name__}, not a list; verify takes a single pair")
     options = choices if choices is not None else [()] * len(golds)
     if not len(completions) == len(golds) == len(options):
         raise ValueError(
             f"{len(completions)} completions, {len(golds)} golds, {len(options)} choices: not the same number"
         )
-    rows = zip(completions, golds, options, strict=True)
+    rows = [
+        (
+            as_completion(completion, f"completions[{i}]"),
+            as_gold(gold, f"golds[{i}]"),
+            as_choices(texts, f"choices[{i}]"),
+        )
+        for i, (completion, gold, texts) in enumerate(zip(completions, golds, options, strict=True))
+    ]
     return map_in_threads(
         lambda row: verify(row[0], row[1], choices=row[2], timeout=timeout, ordered=ordered), rows
     )

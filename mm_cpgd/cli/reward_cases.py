@@ -159,6 +159,17 @@ def summary(rule: str, options: Mapping[str, Any], results: Sequence[CaseResult]
     }
 
 
+def failure_message(results: Sequence[CaseResult], required: float) -> str | None:
+    """Return why the test fails, or None if the share of right verdicts is at least ``required``."""
+    failed = sum(not result.right for result in results)
+    accuracy = 1 - failed / len(results)
+    if accuracy >= required or not failed:
+        return None
+    if required >= 1:
+        return f"{failed:,} of {len(results):,} cases failed; --min-accuracy allows a share of them"
+    return f"accuracy {accuracy:.4f} is below {required:g}"
+
+
 def latency(results: Sequence[CaseResult], rank: int) -> float:
     """Return the nearest-rank percentile of the seconds per verdict."""
     ordered = sorted(result.seconds for result in results)

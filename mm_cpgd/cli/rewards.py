@@ -43,15 +43,15 @@ def cases_command(
     ],
     options: Options = None,
     min_accuracy: Annotated[
-        float | None, typer.Option(min=0, max=1, help="exit with status 1 below this share of right verdicts")
-    ] = None,
+        float, typer.Option(min=0, max=1, help="exit with status 1 below this share of right verdicts")
+    ] = 1.0,
     second_opinion: Annotated[
         SecondOpinion | None,
         typer.Option(help="list disagreements with another verifier, if it is installed"),
     ] = None,
     json_file: Json = None,
 ) -> None:
-    """Test a rule on cases whose verdict is known.
+    """Test a rule on cases whose verdict is known; exit with status 1 if one fails.
 
     `expected` is true, false, a score, null (no score), or a status such as unparsable_gold.
 
@@ -66,9 +66,8 @@ def cases_command(
     reward_cases.print_results(rule, results, console)
     if json_file:
         write_json(json_file, reward_cases.summary(rule, given, results))
-    accuracy = sum(result.right for result in results) / len(results)
-    if min_accuracy is not None and accuracy < min_accuracy:
-        console.print(f"accuracy {accuracy:.4f} is below {min_accuracy:g}")
+    if message := reward_cases.failure_message(results, min_accuracy):
+        console.print(message, soft_wrap=True)
         raise typer.Exit(1)
 
 
@@ -83,7 +82,7 @@ def audit_command(
     options: Options = None,
     json_file: Json = None,
 ) -> None:
-    """Verify every gold answer of a data set against itself: which can be scored, and why others cannot.
+    """Show by kind which gold answers can be scored, and what right answers in usual forms get.
 
     Example: `mm-cpgd rewards audit rows.jsonl --column answer=gold --json audit.json`
     """

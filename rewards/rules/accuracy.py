@@ -13,15 +13,18 @@ from rewards.verify import TIME_LIMIT, verify
 
 
 @rule("accuracy")
-def accuracy(completion: str, example: ExampleLike, timeout: float = TIME_LIMIT) -> Verdict:
+def accuracy(
+    completion: str, example: ExampleLike, timeout: float = TIME_LIMIT, ordered: bool = True
+) -> Verdict:
     """1 if the final answer equals the gold answer in meaning (mathematics, options, words), else 0.
 
     Args:
         completion: the model's text.
         example: holds the gold answer and the options.
         timeout: limit in seconds of a comparison that needs sympy.
+        ordered: False if the items of a gold answer such as "2, 3" may be named in any order.
     """
-    return verify(completion, example.answer, choices=example.choices, timeout=timeout)
+    return verify(completion, example.answer, choices=example.choices, timeout=timeout, ordered=ordered)
 
 
 @rule("choice")

@@ -71,7 +71,15 @@ def test_accuracy_below_the_required_one_exits_with_1_and_shows_the_failing_case
     assert status == 1
     assert "cases.jsonl:2  '5' for '4': score 1 expected, score 0 given: 5 is not 4" in out
     assert run_command("test", "accuracy", file, "--min-accuracy", 0.5)[0] == 0
-    assert run_command("test", "accuracy", file)[0] == 0
+
+
+def test_any_wrong_verdict_exits_with_1_unless_some_are_allowed(
+    run_command: Callable[..., Ended], cases: Callable[..., Path]
+) -> None:
+    status, out, _ = run_command("test", "accuracy", cases(RIGHT, MISTAKEN))
+    assert status == 1
+    assert "1 of 2 cases failed; --min-accuracy allows a share of them" in out
+    assert run_command("test", "accuracy", cases(RIGHT, OPTION))[0] == 0
 
 
 def test_the_json_file_has_confusions_latency_and_every_wrong_verdict(
@@ -95,7 +103,7 @@ def test_the_json_file_has_confusions_latency_and_every_wrong_verdict(
         ({"completion": "4", "gold": "4"}, "cases.jsonl:1 has no 'expected'; a case has completion, gold"),
         ({**RIGHT, "expected": "maybe"}, "expected is 'maybe'; it must be true, false, a score, null"),
         ({**RIGHT, "completion": 3}, "completion is 3; it must be a text"),
-        ({**RIGHT, "gold": ["a"]}, "a gold answer must be a text or a number"),
+        ({**RIGHT, "gold": ["a", "b"]}, "a gold answer must be a text or a number"),
         ({**RIGHT, "choices": "A or B"}, "options must be a list of texts"),
     ],
 )
@@ -127,7 +135,7 @@ def test_a_rule_of_the_user_that_raises_is_a_wrong_verdict_with_its_reason(
 ) -> None:
     (tmp_path / "mine.py").write_text("def mine(completion, example): return example.meta['level'] / 0\n")
     status, out, _ = run_command("test", f"{tmp_path / 'mine.py'}:mine", cases({**RIGHT, "level": 3}))
-    assert status == 0
+    assert status == 1
     assert "score 1 expected, no score given: ZeroDivisionError" in out
 
 
@@ -157,23 +165,68 @@ def test_a_second_opinion_that_is_not_installed_says_how_to_install_it(
     assert "pip install 'math-verify" in err
 
 
-def test_audit_counts_what_can_be_scored_by_kind(
+@pytest.fixture
+def audit(
     run_command: Callable[..., Ended], cases: Callable[..., Path], tmp_path: Path
-) -> None:
-    golds = ["4", "1/2", "x+1", "any value (not unique)", "3; 4"]
-    file = cases(*({"id": str(n), "question": "?", "right": gold} for n, gold in enumerate(golds)))
-    status, out, _ = run_command("audit", file, "--column", "answer=right", "--json", tmp_path / "audit.json")
-    written = json.loads((tmp_path / "audit.json").read_text())
-    assert status == 0
+) -> Callable[..., tuple[dict[str, Any], str]]:
+    """Audit gold answers; return what is written and what is printed."""
+
+    def run(golds: list[str], *arguments: object) -> tuple[dict[str, Any], str]:
+        rows = ({"id": str(n), "question": "?", "right": gold} for n, gold in enumerate(golds))
+        file, written = cases(*rows), tmp_path / "audit.json"
+        status, out, _ = run_command("audit", file, "--column", "answer=right", "--json", written, *arguments)
+        assert status == 0
+        return json.loads(written.read_text()), out
+
+    return run
+
+
+def test_audit_counts_what_can_be_scored_by_kind(audit: Callable[..., tuple[dict[str, Any], str]]) -> None:
+    written, out = audit(["4", "1/2", "x+1", "any value (not unique)", "3; 4"])
     assert (written["rows"], written["verifiable"], written["share"]) == (5, 4, 0.8)
     assert {one["kind"]: one["rows"] for one in written["kinds"]} == {
-        "number": 2,
+        "whole number": 1,
+        "fraction": 1,
         "expression": 1,
-        "several items": 1,
+        "list of 2": 1,
         "unreadable: an open answer": 1,
     }
     assert [(one["id"], one["status"]) for one in written["not_verifiable"]] == [("3", "unparsable_gold")]
     assert "80.0%" in out
+
+
+def test_audit_calls_no_gold_verifiable_that_can_only_be_read_as_words(
+    audit: Callable[..., tuple[dict[str, Any], str]],
+) -> None:
+    written, _ = audit([r"$$\ce{C_{2013}H_{4028}}$$", "parallel"])
+    assert [one["verifiable"] for one in written["kinds"]] == [0, 1]
+    assert [one["status"] for one in written["not_verifiable"]] == ["unparsable_gold"]
+
+
+def test_audit_shows_what_right_answers_in_usual_forms_get(
+    audit: Callable[..., tuple[dict[str, Any], str]],
+) -> None:
+    written, out = audit(["1/2", "3/4"])
+    (kind,) = written["kinds"]
+    tried = {one["form"]: (one["tried"], one["accepted"]) for one in kind["forms"]}
+    assert tried["as a decimal"] == (2, 2)
+    assert tried[r"\boxed{…}"] == (2, 2)
+    assert written["refused"] == []
+    assert "as a decimal" in out
+
+
+def test_audit_lists_the_right_answers_that_a_rule_refuses(
+    audit: Callable[..., tuple[dict[str, Any], str]], tmp_path: Path
+) -> None:
+    (tmp_path / "tags.py").write_text(
+        "def tags(completion, example): return completion == f'<answer>{example.answer}</answer>'\n"
+    )
+    written, out = audit(["4", "5"], "--rule", f"{tmp_path / 'tags.py'}:tags")
+    assert written["verifiable"] == 2
+    assert {one["form"] for one in written["refused"]} == {
+        "\\boxed{…}", "The answer is ….", "**…**", "The answer is $…$.",
+    }  # fmt: skip
+    assert "2 refused, whole number, The answer is ….: cases.jsonl:1: '4' as 'The answer is 4.'" in out
 
 
 def test_explain_prints_both_parsed_sides_and_the_deciding_step(run_command: Callable[..., Ended]) -> None:

@@ -57,8 +57,8 @@ def test_a_missing_column_of_gold_answers_is_named_with_the_existing_columns() -
 
 
 def test_a_gold_answer_that_is_no_text_is_refused() -> None:
-    with pytest.raises(RuleError, match=r"column 'answer' is .* \(list\); a gold answer must be"):
-        to_trl("accuracy")(completions=["4"], answer=[["4"]])
+    with pytest.raises(RuleError, match=r"column 'answer' is .* \(list\): .*; a gold answer must be"):
+        to_trl("accuracy")(completions=["4"], answer=[["4", "5"]])
 
 
 def test_options_that_are_one_text_are_refused() -> None:

@@ -12,6 +12,12 @@ def test_accuracy_reads_the_gold_and_the_options_of_the_example() -> None:
     assert accuracy("<answer>B</answer>", Example("yes", ("no", "yes"))).score == 1.0
 
 
+def test_accuracy_takes_the_items_of_a_list_in_any_order_on_request() -> None:
+    for ordered, score in ((True, 0.0), (False, 1.0)):
+        rule = get_rule("accuracy", {"ordered": ordered})
+        assert rule("<answer>3, 2</answer>", Example("2, 3")).score == score
+
+
 def test_exact_compares_spelling_not_meaning() -> None:
     exact = get_rule("exact")
     assert exact("<answer>The Men's  event.</answer>", Example("men's event")).score == 1.0
