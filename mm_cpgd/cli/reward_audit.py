@@ -46,12 +46,16 @@ def load(
     name: str | None,
     limit: int | None,
     console: Console,
+    seed: int = 0,
 ) -> ExampleSet:
-    """Read the rows, and only the headers of images; unusable rows are counted separately."""
+    """Read the rows, and only the headers of images; unusable rows are counted separately.
+
+    ``seed`` is that of generated rows.
+    """
     try:
         with slow_bar(console, f"reading {path}") as report:
             return load_examples(
-                path, columns=columns, split=split, name=name, limit=limit, max_bad_share=1.0,
+                path, columns=columns, split=split, name=name, limit=limit, seed=seed, max_bad_share=1.0,
                 check_images="header", progress=report,
             )  # fmt: skip
     except TooManyBadRows as error:

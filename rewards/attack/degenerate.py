@@ -11,7 +11,7 @@ from rewards.attack.value import differ, identity, letters
 
 _UNDEFINED = (
     r"\frac{0}{0}", r"\frac{1}{0}", "1/0", "0/0", "nan", "NaN", r"\infty-\infty", r"0\cdot\infty", r"\infty",
-    "undefined", r"\log(0)", r"0^0", r"\frac{1}{1-1}", r"\tan(\frac{\pi}{2})", r"\emptyset", r"\{\}", "inf", "None",
+    "undefined", r"\log(0)", r"\frac{1}{1-1}", r"\tan(\frac{\pi}{2})", r"\emptyset", r"\{\}", "inf", "None",
 )  # fmt: skip
 _BESIDE = (
     r"<G>+\frac{1}{0}", r"<G>\cdot\frac{0}{0}", r"\frac{<G>}{0}", r"<G>+\infty", r"<G>\cdot\text{nan}",
@@ -19,14 +19,15 @@ _BESIDE = (
 )  # fmt: skip
 _ANYTHING = (
     r"(-\infty,\infty)", r"\mathbb{R}", r"x\in\mathbb{R}", r"\text{all real numbers}", r"\text{any number}",
-    "any value", "all of them", r"(-\infty,+\infty)", "everything", r"x", "n", r"\text{some number}", r"\mathbb{Z}",
+    "any value", "all of them", r"(-\infty,+\infty)", "everything", r"x", "n", r"\text{some number}",
+    r"\mathbb{Z}",
 )  # fmt: skip
 # One equation for all golds: a factor whose exponent divides by a zero that only expansion shows.
 _HIDDEN = r"(v+1)^2-v^2-2v-1"
 _IDENTITIES = (
     "0=0", "1=1", "v=v", r"v=v\cdot 2^{\frac{1}{_}}", r"v=v+\frac{1}{_}", r"\sin\left(\frac{1}{_}\right)=v",
-    r"v^{\log_{_+1}2}=v", r"\frac{v}{_}=\frac{v}{_}", r"v-v=0", r"0\cdot v=0", r"v=v\cdot\cos\left(\frac{1}{_}\right)",
-    r"v=\frac{0}{0}", r"v=\frac{1}{0}", r"v^2=v\cdot v", r"2v=v+v",
+    r"v^{\log_{_+1}2}=v", r"\frac{v}{_}=\frac{v}{_}", r"v-v=0", r"0\cdot v=0",
+    r"v=v\cdot\cos\left(\frac{1}{_}\right)", r"v=\frac{0}{0}", r"v=\frac{1}{0}", r"v^2=v\cdot v", r"2v=v+v",
 )  # fmt: skip
 
 
@@ -78,9 +79,10 @@ def _ranges(gold: Gold) -> Iterator[Attack]:
         return
     low, high = int(value) - 1, int(value) + 1
     for text in (
-        f"[{low}, {high}]", f"({low}, {high})", f"{low} < x < {high}", f"{low} \\le x \\le {high}", f"{value} \\pm 1",
-        f"[{low}, \\infty)", f"{low} \\text{{ to }} {high}", f"{low}\\sim{high}", f"[{value}, {high}]",
-        f"\\{{{low}, {value}, {high}\\}}", f"x \\ge {value}", f"{value} \\text{{ to }} {high}", f"{value}\\text{{-}}{high}",
+        f"[{low}, {high}]", f"({low}, {high})", f"{low} < x < {high}", f"{low} \\le x \\le {high}",
+        f"{value} \\pm 1", f"[{low}, \\infty)", f"{low} \\text{{ to }} {high}", f"{low}\\sim{high}",
+        f"[{value}, {high}]", f"\\{{{low}, {value}, {high}\\}}", f"x \\ge {value}",
+        f"{value} \\text{{ to }} {high}", f"{value}\\text{{-}}{high}",
     ):  # fmt: skip
         yield Attack("whole range", rf"\boxed{{{text}}}", f"it also fits numbers other than {value}")
     everything = ", ".join(str(number) for number in range(min(0, low), min(0, low) + 21))
@@ -100,10 +102,11 @@ def _chains(gold: Gold) -> Iterator[Attack]:
     other, kind = next_number(gold), "false chain"
     far = value + abs(value) + 7
     for text in (
-        f"{other}={gold.bare}", f"x={other}={gold.bare}", f"{gold.bare}={other}", rf"{far}\approx {gold.bare}",
-        rf"{gold.bare}\neq {gold.bare}", f"{other}+0={gold.bare}", f"2={gold.bare}" if value != 2 else "3=2",
-        rf"{gold.bare}=\frac{{{gold.bare}}}{{0}}", rf"{gold.bare}<{gold.bare}", f"{gold.bare}={other}={gold.bare}",
-        rf"\frac{{1}}{{0}}={gold.bare}", f"x \\neq {gold.bare}", f"2+2={gold.bare}" if value != 4 else "2+3=4",
+        f"{other}={gold.bare}", f"x={other}={gold.bare}", f"{gold.bare}={other}",
+        rf"{far}\approx {gold.bare}", rf"{gold.bare}\neq {gold.bare}", f"{other}+0={gold.bare}",
+        f"2={gold.bare}" if value != 2 else "3=2", rf"{gold.bare}=\frac{{{gold.bare}}}{{0}}",
+        rf"{gold.bare}<{gold.bare}", f"{gold.bare}={other}={gold.bare}", rf"\frac{{1}}{{0}}={gold.bare}",
+        f"x \\neq {gold.bare}", f"2+2={gold.bare}" if value != 4 else "2+3=4",
     ):  # fmt: skip
         yield Attack(kind, rf"\boxed{{{text}}}", "it claims what is false")
         if differ(*text.split("=")[:2]) if text.count("=") == 1 else False:

@@ -1,4 +1,4 @@
-"""Attacks on formulas, equations, inequalities, intervals and lists: one thing in them is changed or missing."""
+"""Attacks on formulas, equations, inequalities, intervals, lists: one thing is changed or missing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from rewards.attack.gold import Attack, Gold, fraction
 from rewards.attack.value import differ
 
 _FLIPPED = {
-    "<": ">", ">": "<", r"\le": r"\ge", r"\leq": r"\geq", r"\ge": r"\le", r"\geq": r"\leq", "≤": "≥", "≥": "≤",
-    r"\leqslant": r"\geqslant", r"\geqslant": r"\leqslant", r"\ne": "=", r"\neq": "=", "≠": "=",
+    "<": ">", ">": "<", r"\le": r"\ge", r"\leq": r"\geq", r"\ge": r"\le", r"\geq": r"\leq", "≤": "≥",
+    "≥": "≤", r"\leqslant": r"\geqslant", r"\geqslant": r"\leqslant", r"\ne": "=", r"\neq": "=", "≠": "=",
 }  # fmt: skip
 _LOOSENED = {
     "<": r"\le", ">": r"\ge", r"\le": "<", r"\leq": "<", r"\ge": ">", r"\geq": ">", "≤": "<", "≥": ">",
@@ -25,15 +25,15 @@ def formula_attacks(gold: Gold) -> Iterator[Attack]:
     if gold.right is not None:
         return
     made = {
-        "formula": _formula, "equation": _equation, "relation": _relation, "list": _list, "bracket": _bracket,
-        "parts": _parts,
+        "formula": _formula, "equation": _equation, "relation": _relation, "list": _list,
+        "bracket": _bracket, "parts": _parts,
     }.get(gold.form)  # fmt: skip
     if made:
         yield from made(gold)
 
 
 def changed_formulas(text: str) -> Iterator[tuple[str, str]]:
-    """Yield formulas of another value: an integer or a sign changed, a term added, the opposite, a multiple."""
+    """Yield formulas of another value: a number or a sign changed, a term added, the opposite, a multiple."""
     candidates = [(f"{text}+1", "1 added"), (f"-({text})", "the opposite"), (f"2({text})", "doubled")]
     for match in _INTEGER.finditer(text):
         number = str(int(match.group()) + 1)

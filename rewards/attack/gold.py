@@ -34,7 +34,37 @@ _NOTHING = re.compile(
     re.IGNORECASE,
 )
 _SHORT_UNITS = frozenset(
-    ["m", "g", "s", "h", "L", "J", "N", "W", "V", "cm", "mm", "km", "kg", "mg", "ml", "mL", "dm", "nm", "in", "ft", "yd", "mi", "lb", "oz", "hr", "kW", "kJ", "Hz", "Pa"]
+    [
+        "m",
+        "g",
+        "s",
+        "h",
+        "L",
+        "J",
+        "N",
+        "W",
+        "V",
+        "cm",
+        "mm",
+        "km",
+        "kg",
+        "mg",
+        "ml",
+        "mL",
+        "dm",
+        "nm",
+        "in",
+        "ft",
+        "yd",
+        "mi",
+        "lb",
+        "oz",
+        "hr",
+        "kW",
+        "kJ",
+        "Hz",
+        "Pa",
+    ]
 )
 _NO_UNITS = re.compile(r"hundred|thousand|illion|dozen|third|half|halves|quarter|tenth|fifth|and|pi$|sqrt")
 
@@ -128,6 +158,8 @@ def bare_text(answer: str) -> str:
         inner = text.rstrip(".")[len(mark) : -len(mark)]
         if text.startswith(mark) and text.rstrip(".").endswith(mark) and "$" not in inner and inner.strip():
             text = inner.strip()
+    if text.startswith("\\(") and text.endswith("\\)"):
+        text = text[2:-2].strip()
     boxed = re.fullmatch(r"\\boxed\{([^{}]*)\}", text)
     text = boxed.group(1).strip() if boxed else text
     return text[:-1].rstrip() if text.endswith(".") and not re.search(r"\d\.\d", text) else text

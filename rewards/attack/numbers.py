@@ -7,7 +7,10 @@ from fractions import Fraction
 
 from rewards.attack.gold import Attack, Gold, fraction
 
-_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"]
+_WORDS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
+    "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+)  # fmt: skip
 _SCALES = (
     "hundred", "thousand", "million", "billion", "dozen", "thirds", "tenths", "sevenths", "万", "亿",
 )  # fmt: skip
@@ -163,11 +166,16 @@ def _behind_unit(gold: Gold, value: Fraction) -> Iterator[tuple[str, str]]:
 def _other_units(gold: Gold) -> Iterator[Attack]:
     unit = gold.unit.lower().replace("\\mathrm", "").replace("\\text", "").strip(" {}~\\")
     known = next((name for name in _MEASURED if unit in (name, *_NAMES[name], f"{name}s")), None)
-    if known is None and "circ" not in unit and "°" not in unit:
+    angle = any(name in unit for name in ("circ", "°", "degree"))
+    if known is None and not angle:
         return
     for names in _UNITS.values():
         for other in names:
-            if any(unit.startswith(name) for name in _NAMES.get(other, ())) or other == known:
+            if (
+                any(unit.startswith(name) for name in _NAMES.get(other, ()))
+                or other == known
+                or (angle and other == "°")
+            ):
                 continue
             yield Attack("unit", rf"\boxed{{{gold.number}\ \text{{{other}}}}}", f"{other} is another unit")
             yield Attack("unit", f"The answer is {gold.number} {other}.", f"{other} is another unit")

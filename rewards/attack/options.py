@@ -1,4 +1,4 @@
-"""Attacks on multiple choice: several options, the right one denied, a letter beside another option's text."""
+"""Attacks on multiple choice: several options, the right one denied, a letter with another option's text."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ _ALL_OPTIONS = re.compile(r"all of|both|above|none|neither|correct answer|not |\
 _DENIED = (
     "<answer>({l}) is incorrect</answer>", "<answer>{l}. is wrong</answer>", "<answer>{l}. no, {m}</answer>",
     "<answer>not {l}</answer>", "<answer>{l}) not this one</answer>", "<answer>{l} is eliminated</answer>",
-    "The correct option is not {l}.", "We can rule out {l}.", r"\boxed{{\text{{not }} {l}}}", "Neither {l} nor {m}.",
-    "<answer>{l} ✗</answer>", "<answer>{l}: false</answer>", "答案不是{l}。", "It must be {m}, since {l} is too large.",
+    "The correct option is not {l}.", "We can rule out {l}.", r"\boxed{{\text{{not }} {l}}}",
+    "Neither {l} nor {m}.", "<answer>{l} ✗</answer>", "<answer>{l}: false</answer>", "答案不是{l}。",
+    "It must be {m}, since {l} is too large.",
 )  # fmt: skip
 _SEVERAL = (
-    "<answer>{l} or {m}</answer>", "<answer>{m}, {l}</answer>", "<answer>{l}{m}</answer>", "<answer>{l}/{m}</answer>",
-    "<answer>({l}) and ({m})</answer>", r"\boxed{{{l}}} \boxed{{{m}}}", r"\boxed{{{l}, {m}}}", "The answer is {l} or {m}.",
-    "The answer is {l}, or maybe {m}.", "<answer>ABCD</answer>", "<answer>A, B, C, D</answer>", "<answer>A B C D</answer>",
-    "<answer>A) B) C) D)</answer>", r"\boxed{{A, B, C, D}}", "<answer>{l}; {m}</answer>", "<answer>{l} & {m}</answer>",
-    "选{l}或{m}", "<answer>{l}\n{m}</answer>", "I would choose {l} or {m}.", "Options: A, B, C, D", "#### {l} or {m}",
+    "<answer>{l} or {m}</answer>", "<answer>{m}, {l}</answer>", "<answer>{l}{m}</answer>",
+    "<answer>{l}/{m}</answer>", "<answer>({l}) and ({m})</answer>", r"\boxed{{{l}}} \boxed{{{m}}}",
+    r"\boxed{{{l}, {m}}}", "The answer is {l} or {m}.", "The answer is {l}, or maybe {m}.",
+    "<answer>ABCD</answer>", "<answer>A, B, C, D</answer>", "<answer>A B C D</answer>",
+    "<answer>A) B) C) D)</answer>", r"\boxed{{A, B, C, D}}", "<answer>{l}; {m}</answer>",
+    "<answer>{l} & {m}</answer>", "选{l}或{m}", "<answer>{l}\n{m}</answer>", "I would choose {l} or {m}.",
+    "Options: A, B, C, D", "#### {l} or {m}",
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ _LETTERS = "ABCD"
 
 
 def other_answer(gold: Gold) -> str:
-    """Return the bare text of an answer that differs from the gold one, of its form where that is possible."""
+    """Return the bare text of an answer that differs from the gold one, of its form where possible."""
     if gold.right is not None:
         return _other_option(gold, gold.right)
     if gold.form == "number":
