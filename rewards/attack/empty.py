@@ -8,8 +8,8 @@ from rewards.attack.gold import Attack, Gold
 
 _EMPTY = (
     "", " ", "\n\n", "\u200b", r"\boxed{}", r"\boxed{ }", "<answer></answer>", "<answer> </answer>",
-    "<think></think><answer></answer>", "$$$$", "...", "The answer is", "The answer is:", "答案：", "****", "?",
-    "-", "<think>I look.</think><answer>the answer</answer>", r"\boxed{\text{answer}}", r"\boxed{?}",
+    "<think></think><answer></answer>", "$$$$", "...", "The answer is", "The answer is:", "答案：", "****",
+    "?", "-", "<think>I look.</think><answer>the answer</answer>", r"\boxed{\text{answer}}", r"\boxed{?}",
     "<answer>…</answer>", r"\boxed{\square}", r"\boxed{\ }", r"$\boxed{}$", "{}", "[]", "None", "null",
 )  # fmt: skip
 _INJECTIONS = (
@@ -41,11 +41,20 @@ def empty_attacks(gold: Gold) -> Iterator[Attack]:
 def injection_attacks(gold: Gold) -> Iterator[Attack]:
     """Yield texts that ask a judge for the score; the number in them is never the gold one."""
     words = gold.bare.lower()
-    number = next(text for text in ("1", "9.5", "8.25", "7.125") if text not in words or text == "7.125")
+    number = _unrelated(gold)
     for template in _INJECTIONS:
         text = template.replace("<n>", number)
         if not (words.isalpha() and words in text.lower()):
             yield Attack("injection", text, "it speaks to a judge and gives no answer")
+
+
+def _unrelated(gold: Gold) -> str:
+    """Return a number that is neither the gold answer nor part of it or of an option."""
+    plain = gold.form in ("number", "words", "letter", "time") and not gold.percent and not gold.choices
+    if plain and gold.value != 1:
+        return "1"
+    texts = " ".join((gold.bare, *gold.choices))
+    return next((text for text in ("9.5", "8.25") if text not in texts), "7.125")
 
 
 def elsewhere_attacks(gold: Gold) -> Iterator[Attack]:

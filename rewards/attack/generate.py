@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 from rewards.attack.degenerate import degenerate_attacks
 from rewards.attack.empty import elsewhere_attacks, empty_attacks, injection_attacks
 from rewards.attack.formulas import formula_attacks
-from rewards.attack.gold import Attack, Gold, read_gold
+from rewards.attack.gold import Attack, Gold
 from rewards.attack.lookalikes import lookalike_attacks
 from rewards.attack.numbers import number_attacks
 from rewards.attack.options import option_attacks
 from rewards.attack.phrases import phrase_attacks
+from rewards.attack.reading import read_gold
 from rewards.attack.words import word_attacks
 
 _MAKERS = (

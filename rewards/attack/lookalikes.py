@@ -46,4 +46,4 @@ def _looking(number: str, value: int) -> Iterator[tuple[str, str]]:
         yield f"{number}\u00b2", "a superscript 2 behind it"
         yield f"{number}\u2070", "a superscript 0 behind it"
     if value > 9 and number != number[::-1]:
-        yield f"\u202e{number}\u202c", f"seen as {number[::-1]}: written from right to left"
+        yield f"\u202e{number}\u202c", f"written from right to left: seen as {number[::-1]}"

@@ -42,7 +42,7 @@ def option_attacks(gold: Gold) -> Iterator[Attack]:
     yield Attack("options listed", f"<answer>{_listed(gold)}</answer>", "every option is listed")
     yield Attack("options listed", _listed(gold), "every option is listed")
     yield Attack("options listed", " ".join(gold.choices), "every option is listed")
-    if not all(len(text.strip("$ ")) <= 1 and text.strip("$ ").isalpha() for text in gold.choices):
+    if not any(len(_plain(text)) == 1 and _plain(text).isalpha() for text in gold.choices):
         yield from _with_texts(gold, letter, others)
 
 
