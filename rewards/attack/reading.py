@@ -9,6 +9,8 @@ from rewards.attack.gold import FRACTION, ITEM, NUMBER, Gold, fraction
 
 # Longer golds are solutions or descriptions; wrapping them in a sentence shows nothing.
 LONGEST = 80
+# No gold answer is that long; nothing is searched in a longer text.
+MAX_CHARS = 2000
 _UNIT = (
     r"\\?%|°|\^\{?\\circ\}?|\\degree"
     r"|(?:\\(?:text|mathrm|rm)\{[~\s\\]*)?[a-zA-Z]{1,12}(?:\}?\^\{?[23]\}?|[²³])?\}?"
@@ -25,39 +27,10 @@ _OPEN = re.compile(
     r"|\\pm|±|\+\s*C\b|\\in\b|∈|approx|≈|\bor\b|\band\b|或|和|如|且|unknown|\.\.\.|\\l?dots",
     re.IGNORECASE,
 )
-_SHORT_UNITS = frozenset(
-    [
-        "m",
-        "g",
-        "s",
-        "h",
-        "L",
-        "J",
-        "N",
-        "W",
-        "V",
-        "cm",
-        "mm",
-        "km",
-        "kg",
-        "mg",
-        "ml",
-        "mL",
-        "dm",
-        "nm",
-        "in",
-        "ft",
-        "yd",
-        "mi",
-        "lb",
-        "oz",
-        "hr",
-        "kW",
-        "kJ",
-        "Hz",
-        "Pa",
-    ]
-)
+_SHORT_UNITS = {
+    "m", "g", "s", "h", "L", "J", "N", "W", "V", "cm", "mm", "km", "kg", "mg", "ml", "mL", "dm", "nm", "in",
+    "ft", "yd", "mi", "lb", "oz", "hr", "kW", "kJ", "Hz", "Pa",
+}  # fmt: skip
 _NO_UNITS = re.compile(r"hundred|thousand|illion|dozen|third|half|halves|quarter|tenth|fifth|and|pi$|sqrt")
 
 
@@ -77,6 +50,8 @@ def bare_text(answer: str) -> str:
 
 def read_gold(answer: str, choices: Sequence[str] = ()) -> Gold | None:
     """Return a gold answer with its form, or None for an open, empty or unreadable one."""
+    if len(answer) > MAX_CHARS:
+        return None
     bare = bare_text(answer)
     if not bare or (_OPEN.search(answer) and not choices) or re.search(r"\d\.\d+\.", answer):
         return None
@@ -111,7 +86,7 @@ def _right_option(bare: str, choices: Sequence[str]) -> int | None:
 
 
 def _with_form(bare: str, choices: tuple[str, ...], right: int | None) -> Gold:
-    sized = _SIZED.fullmatch(bare)
+    sized = _SIZED.fullmatch(bare) if len(bare) <= LONGEST else None
     if sized and not (sized.group(1) and sized.group(3)) and _is_unit(sized.group(3)):
         unit = sized.group(1) or bare[sized.end(2) :]
         number = sized.group(2)
