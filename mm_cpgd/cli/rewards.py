@@ -128,7 +128,10 @@ def attack_command(
     from mm_cpgd.preflight.data import column_mapping
 
     console, given = Console(), parse_options(options or [])
-    rows = reward_audit.load(path, column_mapping(columns or []), split, name, limit, console, seed)
+    # Rules read no images, so rows whose images are missing are attacked as well.
+    rows = reward_audit.load(
+        path, column_mapping(columns or []), split, name, limit, console, seed=seed, check_images=None
+    )
     report = reward_attack.run(rule, given, rows, per_kind or None, seed, paid_from, console)
     reward_attack.print_report(rule, rows, report, console)
     if json_file:

@@ -104,3 +104,12 @@ def test_an_unknown_rule_is_named_with_the_nearest(run_command: Callable[..., En
     status, _, err = run_command("attack", "acuracy", rows, "--column", "answer=right")
     assert status == 2
     assert "accuracy" in err
+
+
+def test_rows_whose_images_are_missing_are_attacked(
+    run_command: Callable[..., Ended], rules: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"question": "How many?", "answer": "4", "image": "lost.png"}) + "\n")
+    _, out, _ = run_command("attack", f"{rules}:strict", file)
+    assert "1 gold answers attacked" in out
