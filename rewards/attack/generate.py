@@ -14,11 +14,12 @@ from rewards.attack.numbers import number_attacks
 from rewards.attack.options import option_attacks
 from rewards.attack.phrases import phrase_attacks
 from rewards.attack.reading import read_gold
+from rewards.attack.structures import structure_attacks
 from rewards.attack.words import word_attacks
 
 _MAKERS = (
     phrase_attacks, number_attacks, lookalike_attacks, formula_attacks, degenerate_attacks, option_attacks,
-    word_attacks, elsewhere_attacks, empty_attacks, injection_attacks,
+    structure_attacks, word_attacks, elsewhere_attacks, empty_attacks, injection_attacks,
 )  # fmt: skip
 
 

@@ -34,20 +34,8 @@ _NAMES = {
 }  # fmt: skip
 # Units of measurement that surely exclude all others of the table.
 _MEASURED = (
-    "cm",
-    "mm",
-    "km",
-    "m",
-    "kg",
-    "g",
-    "dollars",
-    "seconds",
-    "hours",
-    "days",
-    "miles",
-    "inches",
-    "liters",
-)
+    "cm", "mm", "km", "m", "kg", "g", "dollars", "seconds", "hours", "days", "miles", "inches", "liters",
+)  # fmt: skip
 
 
 def number_attacks(gold: Gold) -> Iterator[Attack]:

@@ -122,6 +122,9 @@ def _filled(kind: str, templates: tuple[str, ...], why: str, gold: Gold) -> Iter
     for template in templates:
         if ("boxed" in template and "$" in bare + other) or ("twice" in template and gold.value == 0):
             continue
+        # Between formulas a slash divides.
+        if "/<g>" in template and gold.form not in ("number", "time", "letter", "words"):
+            continue
         text = template
         for mark, value in texts.items():
             text = text.replace(mark, value)

@@ -16,6 +16,10 @@ _UNIT = (
     r"|(?:\\(?:text|mathrm|rm)\{[~\s\\]*)?[a-zA-Z]{1,12}(?:\}?\^\{?[23]\}?|[²³])?\}?"
 )
 _SIZED = re.compile(rf"(\\?\$)?({FRACTION}|{NUMBER})\s*((?:{_UNIT})?)")
+_SPAN = re.compile(r"(\d{1,4})\s*-\s*(\d{1,4})")
+_DATE = re.compile(r"(\d{4})-(\d{2})-(\d{2})|(\d{1,2})/(\d{1,2})/(\d{4})")
+_PLUS_MINUS = re.compile(r"\\pm(?![a-zA-Z])|±")
+_EQUATION = re.compile(r"\s*[a-zA-Z]\w?(?:\([a-z]\))?\s*=[^=]+")
 _TIME = re.compile(r"(\d{1,2}):(\d{2})")
 _WORDS = re.compile(r"[A-Za-z]{2,}(?:[ -][A-Za-z]+){0,3}")
 _LETTER = re.compile(r"\(?([A-H])\)?\.?")
@@ -24,7 +28,7 @@ _BRACKETED = re.compile(r"(?:\\left)?\s*([\[(])([^()\[\]]+),([^()\[\],]+?)(?:\\r
 # Golds that more than one answer fits, or whose reading is uncertain.
 _OPEN = re.compile(
     r"not unique|not the only|any |e\.g\.|for example|such as|may vary|answers? var|\betc\b|for instance"
-    r"|\\pm|±|\+\s*C\b|\\in\b|∈|approx|≈|\bor\b|\band\b|或|和|如|且|unknown|\.\.\.|\\l?dots",
+    r"|\+\s*C\b|\\in\b|∈|approx|≈|\bor\b|\band\b|或|和|如|且|unknown|\.\.\.|\\l?dots",
     re.IGNORECASE,
 )
 _SHORT_UNITS = {
@@ -97,7 +101,7 @@ def _with_form(bare: str, choices: tuple[str, ...], right: int | None) -> Gold:
 
 def _is_unit(text: str) -> bool:
     """Return whether the text behind a number is a unit or a noun; "x" in 2x is a letter."""
-    word = "".join(re.findall(r"[A-Za-z]+", re.sub(r"\\\\(?:text|mathrm|rm|circ|degree)", "", text)))
+    word = "".join(re.findall(r"[A-Za-z]+", re.sub(r"\\(?:text|mathrm|rm|circ|degree)", "", text)))
     if len(word) <= 2:
         return not word or word in _SHORT_UNITS
     return not _NO_UNITS.search(word)
@@ -109,6 +113,9 @@ def _form(bare: str) -> tuple[str, tuple[str, ...]]:
         return "time", ()
     if _WORDS.fullmatch(bare):
         return "words", ()
+    spans = _span_or_date(bare)
+    if spans:
+        return spans
     if "\n" in bare or re.match(r"\(1\)", bare):
         return _parts(bare)
     if (
@@ -123,11 +130,26 @@ def _form(bare: str) -> tuple[str, tuple[str, ...]]:
     bracketed = _BRACKETED.fullmatch(bare)
     if bracketed:
         return "bracket", tuple(part.strip() for part in bracketed.groups())
+    equations = tuple(part.strip() for part in re.split(r"\\q?quad|[,;]", bare))
+    if len(equations) > 1 and all(_EQUATION.fullmatch(part) for part in equations):
+        return "assignments", equations
+    if _PLUS_MINUS.search(bare):
+        return (
+            ("plus-minus", ()) if len(_PLUS_MINUS.findall(bare)) == 1 and "," not in bare else ("other", ())
+        )
     if "," in bare or ";" in bare or ":" in bare:
         return "other", ()
     if _RELATION.search(bare):
         return "relation", ()
     return ("equation", ()) if bare.count("=") == 1 else ("other", ()) if "=" in bare else ("formula", ())
+
+
+def _span_or_date(bare: str) -> tuple[str, tuple[str, ...]] | None:
+    """Return the form and the parts of a rising span or a date; 9-4 may be a score or a difference."""
+    span, date = _SPAN.fullmatch(bare), _DATE.fullmatch(bare)
+    if span and int(span.group(1)) < int(span.group(2)):
+        return "span", span.groups()
+    return ("date", tuple(part for part in date.groups() if part)) if date else None
 
 
 def _commands_out(bare: str) -> str:

@@ -23,6 +23,9 @@ EQUATIONS = (
 RELATIONS = ("x>3", r"$x \le 5$", "1<x<6", r"$-2 \leq x < 4$", r"x \neq 2", "y≥0")
 BRACKETS = ("(3,7)", "$[-4,3]$", r"$(-\infty,2]$", r"$\left(3,\frac{3}{2}\right)$", "[0,1)", "(2,2)")
 LISTS = ("-3,0", "2,5", "$1, 2, 3$", "3; 4", "1/2, 3", "5,5")
+PLUS_MINUS = (r"$x=\pm 5$", r"y=\pm\sqrt{3}x", r"$1 \pm \sqrt{19}$", r"x \neq \pm 5")
+ASSIGNMENTS = (r"$a=3 \quad b=4$", "x=-4, y=-2", "f(x)=x, f(x)=-x")
+SPANS = ("3-5", "1999-2000", "2020-05-05", "5/6/2020")
 PARTS = ("(1) $3$ (2) $6$", "9\n19\n5", "14 meters\n10 square meters")
 CHOICES = (
     ("A", ("12 cm", "15 cm", "18 cm", "20 cm")),
@@ -34,8 +37,22 @@ CHOICES = (
 )
 # No answer is surely wrong for these, or the same answer has several forms.
 SKIPPED = (
-    "", "any number (not unique)", r"$x=\pm 5$", "x^2+C", "2 or 3", "1.2.4.", r"$x \in (0,1)$",
-    "about 5, e.g. 6", r"k\pi+\frac{\pi}{2}, k\in Z", "0 and 4",
+    "", "any number (not unique)", "x^2+C", "2 or 3", "1.2.4.", r"$x \in (0,1)$", "about 5, e.g. 6",
+    r"k\pi+\frac{\pi}{2}, k\in Z", "0 and 4",
 )  # fmt: skip
-PLAIN = NUMBERS + TIMES + WORDS + LETTERS + FORMULAS + EQUATIONS + RELATIONS + BRACKETS + LISTS + PARTS
+PLAIN = (
+    NUMBERS
+    + TIMES
+    + WORDS
+    + LETTERS
+    + FORMULAS
+    + EQUATIONS
+    + RELATIONS
+    + BRACKETS
+    + LISTS
+    + PLUS_MINUS
+    + ASSIGNMENTS
+    + SPANS
+    + PARTS
+)
 GOLDS: tuple[tuple[str, tuple[str, ...]], ...] = tuple((gold, ()) for gold in PLAIN) + CHOICES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from data import load_examples
 from rewards import RuleError
 from rewards.attack import Report, attack
 from rewards.example import RewardExample
+from tests.paths import DATASETS
 from tests.rewards.attack.golds import GOLDS
 
 EXAMPLES = [RewardExample(gold, choices) for gold, choices in GOLDS]
@@ -36,6 +38,12 @@ def never(completion, example):
 """
 # Kinds that the rule "accuracy" pays for nowhere; a fault in one of them is new.
 CLOSED = {"changed number", "contradiction", "empty", "list", "outside the answer", "wrong word"}
+# Under tests.paths.DATASETS: the columns of the gold answer and of the options, where there are some.
+DATA = {
+    "k12/k12.json": ("answer", None), "mathvista/testmini.json": ("answer", "choices"),
+    "mathvision/test.jsonl": ("answer", "options"), "wemath/testmini.json": ("answer", None),
+    "tabmwp/problems_dev1k.json": ("answer", "choices"),
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -135,3 +143,22 @@ def test_accuracy_pays_for_no_attack_on_2000_generated_golds(on_generated_rows: 
 @pytest.mark.xfail(strict=True, reason="kinds outside CLOSED are still paid")
 def test_accuracy_pays_for_no_attack_on_golds_of_every_form() -> None:
     assert attack("accuracy", EXAMPLES, per_kind=None).paid_by_kind() == {}
+
+
+def real_examples(file: str) -> list[RewardExample]:
+    text, (answer, options) = (DATASETS / file).read_text(encoding="utf-8"), DATA[file]
+    rows = [json.loads(line) for line in text.splitlines()] if file.endswith("jsonl") else json.loads(text)
+    listed = list(rows.values()) if isinstance(rows, dict) else rows
+    return [RewardExample(row[answer], tuple(row.get(options) or ())) for row in listed]
+
+
+@pytest.mark.shared
+@pytest.mark.xfail(strict=True, reason="kinds outside CLOSED are still paid")
+@pytest.mark.parametrize("file", DATA)
+def test_accuracy_pays_for_no_attack_on_real_golds(file: str) -> None:
+    if not (DATASETS / file).exists():
+        pytest.skip(f"the real data is missing: {DATASETS / file}")
+    report = attack("accuracy", real_examples(file))
+    assert report.golds > 400
+    assert report.right > 0.99 * report.golds
+    assert report.paid_by_kind() == {}
