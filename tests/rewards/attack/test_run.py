@@ -152,6 +152,7 @@ def real_examples(file: str) -> list[RewardExample]:
     return [RewardExample(row[answer], tuple(row.get(options) or ())) for row in listed]
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 @pytest.mark.xfail(strict=True, reason="kinds outside CLOSED are still paid")
 @pytest.mark.parametrize("file", DATA)
