@@ -70,7 +70,7 @@ def load_examples(
     seed: int = 0,
     max_bad_share: float = 0.1,
     max_image_pixels: int = MAX_PIXELS,
-    check_images: ImageCheck = "decode",
+    check_images: ImageCheck | None = "decode",
     control_tokens: Sequence[str] = CONTROL_TOKENS,
     extra_checks: Sequence[Callable[[Example], str | None]] = (),
     progress: Callable[[int, int], None] | None = None,
@@ -89,7 +89,8 @@ def load_examples(
         seed: seed of generated rows.
         max_bad_share: largest share (0 to 1) of unusable rows that is tolerated.
         max_image_pixels: images with more pixels are refused as decompression bombs.
-        check_images: decode every image now, or read the headers only.
+        check_images: decode every image now, or read the headers only; None leaves images unopened, and
+            missing ones unnoticed.
         control_tokens: strings that no row may contain.
         extra_checks: each returns why an example cannot be used, or None; called sequentially.
         progress: called with (rows checked, all rows).
@@ -110,7 +111,7 @@ def load_examples(
         raise DataError(f"{title} has no rows" + (f" after offset {offset:,}; lower it" if offset else ""))
     _apply([partial(check_text, control_tokens=control_tokens)], drafts)
     _reject_duplicates(drafts)
-    if generated:
+    if generated or check_images is None:
         _report(progress, len(drafts), len(drafts))
     else:
         _apply_image_checks(check_images, drafts, threads or min(8, os.cpu_count() or 1), progress)

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data import Example, ExampleSet, TooManyBadRows, load_examples
+from data.checks import ImageCheck
 from mm_cpgd.preflight.data import reason_kind
 from mm_cpgd.tracking.progress import slow_bar
 from rewards import Component, RewardSum, Status, Verdict
@@ -70,13 +71,16 @@ def load(
     name: str | None,
     limit: int | None,
     console: Console,
+    *,
+    seed: int = 0,
+    check_images: ImageCheck | None = "header",
 ) -> ExampleSet:
-    """Read the rows, and only the headers of images; unusable rows are counted separately."""
+    """Read the rows; unusable ones are counted separately. Arguments are those of ``load_examples``."""
     try:
         with slow_bar(console, f"reading {path}") as report:
             return load_examples(
-                path, columns=columns, split=split, name=name, limit=limit, max_bad_share=1.0,
-                check_images="header", progress=report,
+                path, columns=columns, split=split, name=name, limit=limit, seed=seed, max_bad_share=1.0,
+                check_images=check_images, progress=report,
             )  # fmt: skip
     except TooManyBadRows as error:
         return ExampleSet([], error.quarantined, len(error.quarantined))

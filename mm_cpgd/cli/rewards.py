@@ -1,4 +1,4 @@
-"""``mm-cpgd rewards``: list rules, test them on cases, audit data, explain verdicts. Does not load torch."""
+"""``mm-cpgd rewards``: list, test, attack and explain rules, audit data. Does not load torch."""
 
 from __future__ import annotations
 
@@ -96,6 +96,47 @@ def audit_command(
     reward_audit.print_audit(rows, audited, console)
     if json_file:
         write_json(json_file, reward_audit.summary(path, rule, rows, audited))
+
+
+@rewards_app.command("attack")
+def attack_command(
+    rule: RuleName,
+    path: Annotated[
+        str, typer.Argument(help="a file, folder or hub name, as for data check, or generated:all")
+    ],
+    columns: Columns = None,
+    split: Split = None,
+    name: Name = None,
+    limit: Limit = None,
+    options: Options = None,
+    per_kind: Annotated[
+        int, typer.Option(min=0, help="attacks of each kind on a gold answer, drawn by the seed; 0 tries all")
+    ] = 2,
+    seed: Annotated[int, typer.Option(help="seed of the draw, and of generated rows")] = 0,
+    paid_from: Annotated[float, typer.Option(help="the score from which an attack counts as paid")] = 1.0,
+    json_file: Json = None,
+) -> None:
+    """Score a rule on answers that must not pass, made of a data set's gold answers; report what is paid.
+
+    Exit status 1 if anything is paid.
+
+    Example: `mm-cpgd rewards attack accuracy generated:all --limit 2000 --json paid.json`
+    """
+    from mm_cpgd.cli import reward_attack, reward_audit
+    from mm_cpgd.cli.common import parse_options, write_json
+    from mm_cpgd.preflight.data import column_mapping
+
+    console, given = Console(), parse_options(options or [])
+    # Rules read no images, so rows whose images are missing are attacked as well.
+    rows = reward_audit.load(
+        path, column_mapping(columns or []), split, name, limit, console, seed=seed, check_images=None
+    )
+    report = reward_attack.run(rule, given, rows, per_kind or None, seed, paid_from, console)
+    reward_attack.print_report(rule, rows, report, console)
+    if json_file:
+        write_json(json_file, reward_attack.summary(path, rule, given, rows, report))
+    if report.paid:
+        raise typer.Exit(1)
 
 
 @rewards_app.command("explain")

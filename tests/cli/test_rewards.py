@@ -238,7 +238,7 @@ def test_explain_prints_both_parsed_sides_and_the_deciding_step(run_command: Cal
 
 def test_the_commands_load_no_torch(cases: Callable[..., Path]) -> None:
     code = (
-        "import sys; from mm_cpgd.cli import common, main, reward_audit, reward_cases;"
+        "import sys; from mm_cpgd.cli import common, main, reward_attack, reward_audit, reward_cases;"
         "bad = {'torch', 'transformers', 'sympy'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
