@@ -6,12 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from rewards.extract import extract_answer
+from rewards.extract.gold import lettered_gold, stated_gold
 from rewards.inputs import as_choices, as_completion, as_gold
-from rewards.math.bounds import MAX_CHARS, Unreadable
-from rewards.math.choices import find_options, gold_letters, letters_in, option_letters
+from rewards.math.bounds import MAX_CHARS, Refused, Unreadable
+from rewards.math.choices import (
+    contradicts_its_letter,
+    find_options,
+    gold_letters,
+    letters_in,
+    option_letters,
+)
 from rewards.math.clean import clean
 from rewards.math.decide import Incomparable, decide_cheaply, decide_fully
-from rewards.math.read import ParsedAnswer, read_answer, read_gold
+from rewards.math.read import ParsedAnswer, read_answer, read_gold, unread_part
 from rewards.messages import short
 from rewards.verdict import Status, Verdict
 from rewards.workers.pool import OutOfTime, map_in_threads, shared_pool
@@ -56,8 +63,24 @@ def _grade_letters(answer: str, gold: str, wanted: frozenset[str]) -> Verdict | 
     return _graded(letters == wanted, answer, gold) if letters else None
 
 
+def _grade_lettered(answer: str, gold: str, letter: str, text: str) -> Verdict | None:
+    """Return the verdict on an answer that names a letter, where the gold answer has a letter and a text."""
+    letters = letters_in(answer)
+    if not letters:
+        return None
+    return _graded(letters == {letter} and not contradicts_its_letter(answer, letter, text), answer, gold)
+
+
 def _only_words(parsed: ParsedAnswer) -> bool:
     return all(item.tree is None for item in parsed.items)
+
+
+def _is_mathematics(answer: str) -> bool:
+    """Return whether an answer, beside a gold answer that can only be read as words, is no such text."""
+    try:
+        return any(item.tree is not None for item in read_answer(answer).items)
+    except Unreadable:
+        return False
 
 
 def _unreadable_answer(answer: str, gold: ParsedAnswer) -> Verdict | None:
@@ -73,13 +96,35 @@ def _unreadable_answer(answer: str, gold: ParsedAnswer) -> Verdict | None:
     return None
 
 
+def _same_text(answer: str, gold: str) -> Verdict | None:
+    """Return the verdict on an answer that is the gold answer's text, before any bound refuses it."""
+    if len(answer) > MAX_CHARS or len(gold) > MAX_CHARS or _spelled(answer) != _spelled(gold):
+        return None
+    return _graded(True, answer, gold, " (the same text)")
+
+
+def _spelled(text: str) -> str:
+    text = clean(text).strip(" $.")
+    return text if "\\" not in text else text.replace("{ ", "{").replace(" }", "}")
+
+
+def _unscorable(answer: str | None, reason: object) -> Verdict:
+    return Verdict(None, Status.UNPARSABLE_GOLD, answer, f"the gold answer cannot be scored: {reason}")
+
+
 def _grade_free_form(answer: str, gold: str, timeout: float | None, ordered: bool = True) -> Verdict:
     try:
         wanted = read_gold(gold)
+    except Refused as error:
+        return _same_text(answer, gold) or _unscorable(answer, error)
     except Unreadable as error:
-        return Verdict(None, Status.UNPARSABLE_GOLD, answer, f"the gold answer cannot be scored: {error}")
-    if len(answer) <= MAX_CHARS and clean(answer) == clean(gold):
-        return _graded(True, answer, gold, " (the same text)")
+        return _unscorable(answer, error)
+    same = _same_text(answer, gold)
+    if same:
+        return same
+    unread = unread_part(wanted, gold)
+    if unread and _is_mathematics(answer):
+        return _unscorable(answer, f"it is words, but has mathematics that cannot be read: {_shown(unread)}")
     unreadable = _unreadable_answer(answer, wanted)
     if unreadable:
         return unreadable
@@ -119,9 +164,14 @@ def grade(
             limits.
         ordered: False if several values of a gold answer are a set, such as the solutions of an equation.
     """
+    gold = stated_gold(gold)
     by_options = _grade_options(answer, gold, choices, timeout) if choices else None
     if by_options:
         return by_options
+    lettered = lettered_gold(gold)
+    if lettered:
+        by_letter = _grade_lettered(answer, gold, *lettered)
+        return by_letter or _grade_free_form(answer, lettered[1], timeout, ordered)
     letters = gold_letters(gold)
     by_letter = _grade_letters(answer, gold, letters) if letters else None
     return by_letter or _grade_free_form(answer, gold, timeout, ordered)
@@ -138,13 +188,19 @@ def equivalent(answer: Any, gold: Any, *, timeout: float | None = TIME_LIMIT, or
     return grade(answer, gold, timeout=timeout, ordered=ordered).status is Status.CORRECT
 
 
+def names_option(gold: str) -> bool:
+    """Return whether a gold answer is an option's letter, with or without its text."""
+    gold = stated_gold(gold)
+    return bool(gold_letters(gold) or lettered_gold(gold))
+
+
 def _no_answer(gold: str, choices: Sequence[str]) -> Verdict:
     """Return the verdict on a missing answer: wrong, or none if the gold answer cannot be scored."""
     if not choices:
         try:
-            read_gold(gold)
+            read_gold(stated_gold(gold))
         except Unreadable as error:
-            return Verdict(None, Status.UNPARSABLE_GOLD, None, f"the gold answer cannot be scored: {error}")
+            return _unscorable(None, error)
     return Verdict(0.0, Status.NO_ANSWER, None, "no answer was found in the completion")
 
 
@@ -171,7 +227,7 @@ def verify(
         TypeError: a completion, gold answer or option of another type; see ``rewards.inputs``.
     """
     completion, gold, choices = as_completion(completion), as_gold(gold), as_choices(choices)
-    answer = extract_answer(completion)
+    answer = extract_answer(completion, lettered=bool(choices) or names_option(gold))
     return grade(answer, gold, choices, timeout, ordered) if answer else _no_answer(gold, choices)
 
 

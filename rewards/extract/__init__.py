@@ -13,8 +13,10 @@ they stand and never as 2; "Wait, no, it is 3" replaces what was stated before.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
+from rewards.extract.letters import asserted, mentions, unwrapped
 from rewards.extract.marked import EMPTY_BOX, Found, boxed, hashes, in_json, tagged
 from rewards.extract.money import escape_money
 from rewards.extract.sentences import (
@@ -75,12 +77,29 @@ def _inside(content: str) -> str | None:
     return bare(distil(found.text if found else content))
 
 
-def _find(text: str) -> tuple[Found, str] | None:
+def named_option(text: str) -> Found | None:
+    """Return the last of the last three sentences if it asserts an option's letter."""
+    sentences = [piece.strip() for piece in _SENTENCE_END.split(text[-600:]) if piece.strip(" *_")]
+    for sentence in reversed(sentences[-3:]):
+        if len(sentence) <= _OPTION_SENTENCE and asserted(mentions(unwrapped(sentence))):
+            return Found(sentence, len(text))
+    return None
+
+
+# The stop after an option's letter, "A. 12 cm", ends no sentence.
+_SENTENCE_END = re.compile(r"\n|[。！？]|(?<!\b[A-J])[.!?](?=\s)")
+_OPTION_SENTENCE = 200
+_WEAK = "in a last line of its own"
+
+
+def _find(text: str, lettered: bool = False) -> tuple[Found, str] | None:
     tag = tagged(text)
     if tag is not None:
         answer = _inside(tag.text)
         return (Found(answer, tag.end), "in the last <answer> tag") if answer else None
     for place, find in _FINDERS.items():
+        if lettered and place == _WEAK and (named := named_option(text)):
+            return named, "the option that the last sentences name"
         found = find(text)
         answer = bare(found.text) if found else None
         if found and answer:
@@ -88,35 +107,42 @@ def _find(text: str) -> tuple[Found, str] | None:
     return None
 
 
-def _amended(text: str, end: int) -> tuple[str, str] | None | bool:
+def _amended(text: str, end: int, lettered: bool) -> tuple[str, str] | None | bool:
     """Return the answer that replaces the one before ``end``, None if that is only denied, False if it stands."""
     taken_back = retraction(text, end)
     if taken_back is None:
         return False
     position, denied = taken_back
     rest = text[position:].strip(" ,.;:!—–-\n")
-    found = _find(rest) if rest else None
+    found = _find(rest, lettered) if rest else None
     if found:
         return found[0].text, "stated after taking another answer back"
     return None if denied else False
 
 
-def locate_answer(completion: str) -> tuple[str, str] | None:
+def locate_answer(completion: str, lettered: bool = False) -> tuple[str, str] | None:
     """Return the final answer of a completion and a description of its place, or None if there is none.
 
     Only the last 20,000 characters after the thinking are read.
+
+    Args:
+        completion: the model's complete text.
+        lettered: whether the answer is an option's letter; a letter in the last sentences then counts.
     """
     text = escape_money(EMPTY_BOX.sub("", own_turn(completion))).strip()
-    found = _find(text)
+    found = _find(text, lettered)
     if found is None:
         return None
-    amended = _amended(text, found[0].end)
+    amended = _amended(text, found[0].end, lettered)
     if isinstance(amended, bool):
         return found[0].text, found[1]
     return amended
 
 
-def extract_answer(completion: str) -> str | None:
-    """Return the final answer of a completion as its author wrote it, or None if there is none."""
-    located = locate_answer(completion)
+def extract_answer(completion: str, lettered: bool = False) -> str | None:
+    """Return the final answer of a completion as its author wrote it, or None if there is none.
+
+    ``lettered`` says that the answer is an option's letter, which then counts in the last sentences, too.
+    """
+    located = locate_answer(completion, lettered)
     return located[0] if located else None

@@ -82,7 +82,7 @@ _RETRACTION_HINT = re.compile(
     r"sorry|apolog|mistake|error|wrong|incorrect|not right|not correct|\bno\b|back|不对|更正|我错|等等",
     re.IGNORECASE,
 )
-_OPERATOR_BEFORE = re.compile(r"[+*/^×÷·<>≠≤≥_]\s*$|\w\s-\s?$|\d\s*:\s*$")
+_OPERATOR_BEFORE = re.compile(r"[+*/^×÷·<>≠≤≥_]\s*$|\w\s-\s?$|\d\s*:\s*$|\bout\s+of\s+$")
 _OPERATOR_AFTER = re.compile(
     r"\s*[+*/^×÷·](?!\*)\s*[\w\\($]|\s-\s[\w\\($]|\s*:\s*\d|\s+out\s+of\b|\s*(?:-|–|to|through|~)\s*\d|\s*[<>≤≥]"
     r"|\s+and\s+(?:a\s+|one\s+|two\s+|three\s+)?(?:half|third|quarter)",

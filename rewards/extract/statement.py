@@ -15,7 +15,7 @@ NUMBER = re.compile(
 SENTENCE_END = re.compile(r"\n|[。\uff01\uff1f]|[.!?](?=\s|$)(?<!\d\.\d)")
 _REASON = re.compile(r"[ ,;]{1,3}\b(?:because|since|as\s+(?:it|they|we|the)\b|due\s+to|which\s+means|given\s+that)\b.*", re.I | re.S)
 _LEAD = re.compile(
-    r"(?:so|thus|then|therefore|hence|well|ok(?:ay)?|答|即|也就是|应该?|一共|共|约|大约)[,，:：]?\s*"
+    r"(?:(?:so|thus|then|therefore|hence|well|ok(?:ay)?)\b(?!_)|答|即|也就是|应该?|一共|共|约|大约)[,，:：]?\s*"
     r"|(?:it|this|that)(?:['’]s|\s+(?:is|equals|must\s+be|should\s+be|has\s+to\s+be|would\s+be))\s*:?\s+"
     r"|there\s+(?:are|is)\s+|we\s+(?:get|have|obtain|find)\s+(?:that\s+)?"
     r"|(?:(?:most\s+)?(?:approximately|about|around|roughly|exactly|precisely|simply|just|only|clearly|certainly|"

@@ -52,6 +52,12 @@ def _contradicts(beside: str, index: int, options: list[str]) -> bool:
     return beside[0].isdigit() and _differs(beside, options[index])
 
 
+def contradicts_its_letter(text: str, letter: str, option: str) -> bool:
+    """Return whether ``text`` gives the letter a value that is not its option's: "A. 15 cm" for "A. 12 cm"."""
+    named = [one for one in mentions(unwrapped(text)) if one.letter == letter]
+    return any(_contradicts(beside, 0, [option]) for one in named for beside in (one.before, one.after))
+
+
 def _differs(text: str, option: str) -> bool:
     try:
         return decide_cheaply(text, option) is False

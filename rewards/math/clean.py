@@ -80,6 +80,7 @@ _FUNCTIONS = "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|lg|exp|max|min
 
 # Two backslashes end a row of a matrix; elsewhere they are a doubly escaped command, as left over from JSON.
 _ROW_END = "\x1e"
+_QUAD = re.compile(r"\\q?quad(?!ity)")
 _RELATED = re.compile(r"[<>=]|\\(?:le|ge|ne)(?![a-zA-Z])")
 
 
@@ -94,6 +95,14 @@ def _periodic(match: re.Match[str]) -> str:
     start, period, more = match.groups()
     seen = 1 + len(more) // len(period)
     return rf"{start}\overline{{{period}}}" if seen > 2 or len(period) > 1 else match.group()
+
+
+def _separated(text: str) -> str:
+    r"""Write equations or inequalities that ``\quad`` separates one per line."""
+    pieces = _QUAD.split(text)
+    if "\\begin" in text or not all(_RELATED.search(piece) for piece in pieces):
+        return text
+    return "\n".join(pieces)
 
 
 def _system(match: re.Match[str]) -> str:
@@ -159,7 +168,8 @@ _MACROS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"\\begin\s*\{(?:[bpvBV]?matrix|cases)\}|\\begin\s*\{array\}\s*\{[lcr|\s]*\}", r"\\begin "),
     (r"\\end\s*\{(?:[bpvBV]?matrix|cases|array)\}", r"\\end "),
     (r"\\%", "%"),
-    (r"(?:\*\*|__|`)", ""),
+    (r"(?<![\w)\]}*])\*\*(?=\S)([^*\n]{1,200})\*\*(?![\w(*])", r"\1"),
+    (r"^\s*\*\*(?!\*)|(?<!\*)\*\*\s*$|__|`", ""),
 ]
 _DOUBLE_ESCAPED = re.compile(r"\\\\(?=[A-Za-z{}()\[\]])")
 _COMPILED = [(re.compile(pattern), replacement) for pattern, replacement in _MACROS]
@@ -191,6 +201,7 @@ def clean(text: str) -> str:
         text = unicodedata.normalize("NFKC", text).translate(_TABLE)
     if "\\\\" in text and "\\begin" not in text:
         text = _DOUBLE_ESCAPED.sub(r"\\", text)
+    text = _separated(text) if "quad" in text else text
     text = text.replace("\\\\", _ROW_END)
     for pattern, replacement in _COMPILED:
         text = pattern.sub(replacement, text)

@@ -14,12 +14,15 @@ from fractions import Fraction
 from typing import Protocol
 
 from rewards.math.bounds import Unreadable
+from rewards.math.chains import definition, is_false, values
 from rewards.math.clock import as_ratio, same_time
+from rewards.math.dates import same_date
 from rewards.math.intervals import Interval, as_intervals, ascending, union_of_intervals
 from rewards.math.numeric import close_to, surely_differ
 from rewards.math.parser import parse
 from rewards.math.quantities import letter_unit
 from rewards.math.read import AnswerItem, ParsedAnswer
+from rewards.math.regions import region
 from rewards.math.tree import Node, canonical, exact_value, number, symbol, symbols, walk
 from rewards.math.units import DEGREES, RADIANS, Conversion, conversions, is_percent
 
@@ -135,31 +138,6 @@ def same_intervals(a: tuple[Interval, ...], b: tuple[Interval, ...], backend: Sy
     return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
 
 
-def definition(tree: Node) -> tuple[Node, Node] | None:
-    """Return (name, value) of ``x = 3``, ``(p, q) = (3, 2)``, ``AC = 4 + 1 = 5 ≈ 4.9``; else None.
-
-    The value is the last member that does not approximate an earlier one. In a chain of numbers, ``3·2 = 6``,
-    the first member is the name.
-    """
-    names = tree.name.split() if tree.op == "rel" else []
-    if not names or not set(names) <= {"=", "~"}:
-        return None
-    last = names.index("~") if "~" in names[1:] and names[0] == "=" else len(names)
-    name, value = tree.args[0], tree.args[last]
-    if not symbols(tree):
-        return name, value
-    if not is_name(name) or symbols(name) & symbols(value):
-        return None
-    return (name, value) if name.op == "sym" or not symbols(value) else None
-
-
-def is_name(node: Node) -> bool:
-    """Return whether this can name a value: a letter, ``AC``, ``(p, q)``, or a ratio or length of names."""
-    if node.op in ("*", "bracket", "/", ":"):
-        return all(is_name(arg) for arg in node.args)
-    return node.op == "sym" or (node.op == "abs" and node.args[0].op == "*" and is_name(node.args[0]))
-
-
 def _same_relation(answer: Node, gold: Node, backend: SymbolicBackend) -> bool:
     first, second = ascending(answer), ascending(gold)
     known, wanted = definition(first), definition(second)
@@ -206,6 +184,10 @@ def same_tree(answer: Node, gold: Node, backend: SymbolicBackend) -> bool:
     if answer == gold:
         return True
     ops = (answer.op, gold.op)
+    if "date" in ops:
+        return same_date(answer, gold)
+    if "range" in ops:
+        return ops[0] == ops[1] and same_sequence(answer.args, gold.args, backend)
     if gold.op == "clock":
         defined = definition(answer)
         return same_time(defined[1] if defined else answer, gold)
@@ -231,10 +213,12 @@ def _same_structure(answer: Node, gold: Node, backend: SymbolicBackend) -> bool:
     if answer.op == gold.op:
         return answer.name == gold.name and same_sequence(answer.args, gold.args, backend)
     for one, other, swapped in ((answer, gold, False), (gold, answer, True)):
-        defined = definition(one)
-        if defined and other.op != "rel":
-            value = defined[1]
-            return same_tree(other, value, backend) if swapped else same_tree(value, other, backend)
+        given = values(one) if other.op != "rel" else []
+        if given:
+            return any(
+                same_tree(other, value, backend) if swapped else same_tree(value, other, backend)
+                for value in given
+            )
     rows = _as_row(answer), _as_row(gold)
     if rows[0] and rows[1]:
         return same_sequence(rows[0], rows[1], backend)
@@ -312,7 +296,7 @@ def same_item(answer: AnswerItem, gold: AnswerItem, backend: SymbolicBackend) ->
         return answer.tree is gold.tree and answer.text == gold.text
     answer = _expressed_in(answer, gold)
     gold = _expressed_in(gold, answer)
-    if answer.tree is None or gold.tree is None:
+    if answer.tree is None or gold.tree is None or is_false(answer.tree):
         return False
     for change in conversions(answer.unit, gold.unit):
         if same_tree(_converted(answer.tree, change), gold.tree, backend):
@@ -361,6 +345,9 @@ def _in_gold_order(answer: ParsedAnswer, gold: ParsedAnswer) -> ParsedAnswer:
 def _same_parsed(answer: ParsedAnswer, gold: ParsedAnswer, backend: SymbolicBackend) -> bool:
     if len(answer.items) != len(gold.items) and _same_solutions(answer, gold, backend):
         return True
+    regions = _regions(answer, gold)
+    if regions:
+        return same_intervals(*regions, backend)
     if not (answer.ordered and gold.ordered):
         return _same_unordered(answer, gold, backend)
     counts = len(answer.items), len(gold.items)
@@ -373,6 +360,26 @@ def _same_parsed(answer: ParsedAnswer, gold: ParsedAnswer, backend: SymbolicBack
     if single is None or single.op not in ("set", "bracket") or not _elements(answer) or not _elements(gold):
         return False
     return (same_set if single.op == "set" else same_sequence)(_elements(answer), _elements(gold), backend)
+
+
+def _regions(answer: ParsedAnswer, gold: ParsedAnswer) -> tuple[tuple[Interval, ...], tuple[Interval, ...]] | None:
+    """Return both sides as sets of real numbers, if one of them gives several conditions or intervals."""
+    if len(answer.items) == len(gold.items) == 1:
+        return None
+    first, second = _region(answer, gold), _region(gold, answer)
+    return (first, second) if first and second else None
+
+
+def _region(parsed: ParsedAnswer, other: ParsedAnswer) -> tuple[Interval, ...] | None:
+    trees = [item.tree for item in parsed.items if item.tree is not None]
+    if len(trees) < len(parsed.items) or any(item.unit for item in parsed.items):
+        return None
+    if len(trees) == 1:
+        return as_intervals(trees[0])
+    single = other.items[0].tree if len(other.items) == 1 else None
+    if single is not None and single.op == "cup" and all(tree.op in ("bracket", "cup") for tree in trees):
+        return union_of_intervals(trees)
+    return region(trees, parsed.joined)
 
 
 def _same_coordinates(answer: ParsedAnswer, gold: ParsedAnswer, backend: SymbolicBackend) -> bool:

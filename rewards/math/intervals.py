@@ -156,3 +156,28 @@ def as_intervals(tree: Node) -> tuple[Interval, ...] | None:
 def union_of_intervals(trees: list[Node]) -> tuple[Interval, ...] | None:
     """Return the union of several sets as intervals, or None if one is no set of real numbers."""
     return as_intervals(Node("cup", tuple(trees))) if trees else None
+
+
+def intersection(a: tuple[Interval, ...], b: tuple[Interval, ...]) -> tuple[Interval, ...]:
+    """Return the common part of two lists of disjoint intervals, from left to right."""
+    common = []
+    for x in a:
+        for y in b:
+            low, low_closed = max(((x.low, x.closed[0]), (y.low, y.closed[0])), key=_low_key)
+            high, high_closed = min(((x.high, x.closed[1]), (y.high, y.closed[1])), key=_high_key)
+            one = Interval(low, high, (low_closed, high_closed), x.name or y.name)
+            if _low(one) < _high(one) or (_low(one) == _high(one) and low_closed and high_closed):
+                common.append(one)
+    return tuple(common)
+
+
+def _position(end: Node) -> float:
+    return _low(Interval(end, end, (True, True)))
+
+
+def _low_key(end: tuple[Node, bool]) -> tuple[float, bool]:
+    return _position(end[0]), not end[1]
+
+
+def _high_key(end: tuple[Node, bool]) -> tuple[float, bool]:
+    return _position(end[0]), end[1]

@@ -7,9 +7,17 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from rewards.math.bounds import Refused, Unreadable, check_length
+from rewards.math.chains import definition, is_name
 from rewards.math.clean import clean, plain_text
 from rewards.math.clock import read_clock
+from rewards.math.dates import read_date, read_range
 from rewards.math.parser import parse
+from rewards.math.phrases import (
+    is_name_in_words,
+    unread_mathematics,
+    without_description,
+    without_quantifier,
+)
 from rewards.math.quantities import split_unit
 from rewards.math.split import ItemTexts, joined_by_and, split_items
 from rewards.math.sums import drop_inner_units
@@ -61,6 +69,9 @@ def read_item(text: str) -> AnswerItem:
     clock = read_clock(text)
     if clock:
         return AnswerItem(plain, clock)
+    spanned = read_range(text.replace("$", " ").strip()) if text[:1].isdigit() or text[:4] == "from" else None
+    if spanned:
+        return AnswerItem(plain, spanned)
     quantity = split_unit(_drop_point_name(_MIXED.sub(r"\1\\frac{\2}{\3}", text)))
     if quantity is None:
         return AnswerItem(plain)
@@ -77,17 +88,24 @@ def read_item(text: str) -> AnswerItem:
 
 
 def _last_member(text: str, plain: str, unit: Unit | None) -> AnswerItem:
-    """Return the value of an equation whose left side cannot be parsed: "Area of the square = 12"."""
-    name, equals, value = text.rpartition("=")
-    if not (equals and name.strip()) or name.rstrip()[-1:] in "<>!":
+    """Return the value of an equation whose left side is a name in words: "Area of the square = 12"."""
+    name, equals, value = text.partition("=")
+    if not equals or not is_name_in_words(name):
         return AnswerItem(plain)
     try:
         tree = parse(drop_inner_units(value, unit))
     except Unreadable:
         return AnswerItem(plain)
-    if symbols(tree) or tree.op == "rel":
+    if symbols(tree) or (tree.op == "rel" and not definition(tree)):
         return AnswerItem(plain)
     return _operator_as_unit(AnswerItem(plain, tree, unit))
+
+
+def unread_part(gold: ParsedAnswer, text: str) -> str | None:
+    """Return the part of a gold answer that is mathematics but was read as words, or None."""
+    if all(item.tree is not None for item in gold.items):
+        return None
+    return unread_mathematics(clean(text))
 
 
 _FLIPPED = {">": "<", ">=": "<="}
@@ -185,10 +203,18 @@ _LABELS_OR_DECIMAL = re.compile(r"\d\.\d\.")
 
 @dataclass(frozen=True)
 class ParsedAnswer:
-    """A parsed answer. ``alternatives`` are other interpretations, each equally right."""
+    """A parsed answer.
+
+    Attributes:
+        items: its items.
+        ordered: False if they are a set, such as solutions.
+        joined: "or", "and" or "pm" (the two values of a ±) if one of these joins them, else "".
+        alternatives: other interpretations, each equally right.
+    """
 
     items: tuple[AnswerItem, ...]
     ordered: bool = True
+    joined: str = ""
     alternatives: tuple[ParsedAnswer, ...] = ()
 
 
@@ -204,20 +230,38 @@ def _split_spaced_formulas(split: ItemTexts) -> ItemTexts:
 
 
 def _parse_answer(text: str) -> ParsedAnswer:
+    date = read_date(text)
+    if date:
+        return ParsedAnswer((AnswerItem(plain_text(text), date),))
     builder = _SET_BUILDER.fullmatch(text)
-    text = builder.group(2) if builder else text
+    text = builder.group(2) if builder else without_quantifier(without_description(text))
     split = _split_spaced_formulas(split_items(text))
-    items = tuple(read_item(piece) for piece in split.texts)
+    items = tuple(one for piece in split.texts for one in _components(read_item(piece)))
     if not items:
         raise Unreadable("nothing in it")
     both = expand_plus_minus(items)
     if both:
-        return ParsedAnswer(both, ordered=False)
-    if joined_by_and(text):
+        return ParsedAnswer(both, ordered=False, joined="pm")
+    conjoined = joined_by_and(text)
+    if conjoined:
         items = merge_bounds(items)
+    joined = "and" if conjoined else "" if split.ordered else "or"
     if is_solution_set(items):
-        return ParsedAnswer(tuple(drop_subscript(item) for item in items), ordered=False)
-    return ParsedAnswer(items, split.ordered)
+        return ParsedAnswer(tuple(drop_subscript(item) for item in items), ordered=False, joined=joined)
+    return ParsedAnswer(items, split.ordered, joined)
+
+
+def _components(item: AnswerItem) -> tuple[AnswerItem, ...]:
+    """Return ``(p, q) = (2, 3)`` as ``p = 2`` and ``q = 3``; other items unchanged."""
+    tree = item.tree
+    if tree is None or tree.op != "rel" or tree.name != "=" or any(side.op != "bracket" for side in tree.args):
+        return (item,)
+    names, values = tree.args[0].args, tree.args[1].args
+    if len(names) != len(values) or any(name.op != "sym" for name in names):
+        return (item,)
+    return tuple(
+        AnswerItem("", Node("rel", (name, value), name="=")) for name, value in zip(names, values, strict=True)
+    )
 
 
 # "2,74" and "1 000" may be one number or two.
@@ -228,7 +272,8 @@ _PROGRAM = re.compile(r"([-+]?\d{1,20}(?:\.\d{0,20})?)[eE]([-+]?\d{1,3})")
 _SPOKEN_RATIO = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s+to\s+(\d{1,9}(?:\.\d{1,9})?)")
 
 
-def _other_notations(text: str) -> tuple[ParsedAnswer, ...]:
+def _other_notations(text: str, places: int = 1) -> tuple[ParsedAnswer, ...]:
+    """Return other readings of a text; a decimal comma needs ``places`` digits after it, as "2,5" is a list."""
     text = text.replace("$", " ").strip()
     program = _PROGRAM.fullmatch(text)
     if program:
@@ -238,7 +283,8 @@ def _other_notations(text: str) -> tuple[ParsedAnswer, ...]:
     if ratio:
         return (ParsedAnswer((read_item(":".join(ratio.groups())),)),)
     comma = _COMMA_DECIMAL.fullmatch(text)
-    if comma and (len(comma.group(2)) != 3 or comma.group(1).lstrip("+-") == "0"):
+    decimals = len(comma.group(2)) if comma else 0
+    if comma and decimals >= places and (decimals != 3 or comma.group(1).lstrip("+-") == "0"):
         return (ParsedAnswer((read_item(f"{comma.group(1)}.{comma.group(2)}"),)),)
     if " and " in text and (whole := split_unit(text)) and whole.tree is not None:
         return (ParsedAnswer((AnswerItem(plain_text(text), whole.tree, whole.unit),)),)
@@ -255,15 +301,13 @@ def read_answer(text: str) -> ParsedAnswer:
     return replace(_parse_answer(cleaned), alternatives=_other_notations(cleaned))
 
 
-def _is_relation_of_several_names(item: AnswerItem) -> bool:
-    """Return whether an item is a relation between several names; "or" between such means any one."""
+def _is_geometric(item: AnswerItem) -> bool:
+    """Return whether an item relates figures ("∠B = ∠AED"); of such conditions, joined by "or", any will do."""
     tree = item.tree
-    return tree is not None and tree.op == "rel" and not _is_solution(tree)
-
-
-def _is_solution(tree: Node) -> bool:
-    names = {n.name for n in walk(tree) if n.op == "sym"} - {"e", "i", "pi", "oo"}
-    return len(names) <= 1
+    if tree is None or tree.op != "rel":
+        return False
+    names = [node.name for node in walk(tree) if node.op == "sym"]
+    return all(is_name(side) for side in tree.args) and any(name[:1].isupper() or " " in name for name in names)
 
 
 def _check_short(parsed: ParsedAnswer) -> ParsedAnswer:
@@ -282,9 +326,10 @@ def _parse_gold(text: str) -> ParsedAnswer:
     if _LABELS_OR_DECIMAL.fullmatch(text):
         others.append(text[:-1])
     alternatives = tuple(_check_short(_parse_answer(other)) for other in others)
-    if not main.ordered and (any_one or all(_is_relation_of_several_names(item) for item in main.items)):
+    any_one = any_one or (main.joined == "or" and all(_is_geometric(item) for item in main.items))
+    if not main.ordered and any_one:
         alternatives += tuple(ParsedAnswer((item,)) for item in main.items)
-    return replace(main, alternatives=alternatives + _other_notations(text))
+    return replace(main, alternatives=alternatives + _other_notations(text, places=2))
 
 
 @lru_cache(maxsize=4096)
