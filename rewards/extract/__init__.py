@@ -20,6 +20,7 @@ from rewards.extract.letters import asserted, mentions, unwrapped
 from rewards.extract.marked import EMPTY_BOX, Found, boxed, hashes, in_json, tagged
 from rewards.extract.money import escape_money
 from rewards.extract.sentences import (
+    before_remark,
     closing,
     concluded,
     declined,
@@ -80,8 +81,9 @@ def _inside(content: str) -> str | None:
 def named_option(text: str) -> Found | None:
     """Return the last of the last three sentences if it asserts an option's letter."""
     sentences = [piece.strip() for piece in _SENTENCE_END.split(text[-600:]) if piece.strip(" *_")]
-    for sentence in reversed(sentences[-3:]):
-        if len(sentence) <= _OPTION_SENTENCE and asserted(mentions(unwrapped(sentence))):
+    for i, sentence in enumerate(reversed(sentences[-3:])):
+        about_options = i == 0 or re.search(r"option|answer|choice|choose|select", sentence, re.IGNORECASE)
+        if about_options and len(sentence) <= _OPTION_SENTENCE and asserted(mentions(unwrapped(sentence))):
             return Found(sentence, len(text))
     return None
 
@@ -89,6 +91,7 @@ def named_option(text: str) -> Found | None:
 # The stop after an option's letter, "A. 12 cm", ends no sentence.
 _SENTENCE_END = re.compile(r"\n|[。！？]|(?<!\b[A-J])[.!?](?=\s)")
 _OPTION_SENTENCE = 200
+_MAX_LINES = 60
 _WEAK = "in a last line of its own"
 
 
@@ -104,7 +107,8 @@ def _find(text: str, lettered: bool = False) -> tuple[Found, str] | None:
         answer = bare(found.text) if found else None
         if found and answer:
             return Found(answer, found.end), place
-    return None
+    rest = before_remark(text)
+    return _find(rest, lettered) if rest and text.count("\n") <= _MAX_LINES else None
 
 
 def _amended(text: str, end: int, lettered: bool) -> tuple[str, str] | None | bool:

@@ -15,7 +15,7 @@ from rewards.math.clean import clean
 
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}|\$")
 _MENTION = re.compile(
-    r"(?<![A-Za-z0-9\\'’_^+*=<>¬.-])(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-J])(?![A-Za-z0-9'’(^_]|\s*[=^+*<>]))[)\].:]{0,3}"
+    r"(?<![A-Za-z0-9\\'’_^+*=<>¬.∠△-])(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-J])(?![A-Za-z0-9'’(^_]|\s*[=^+*<>]))[)\].:]{0,3}"
 )
 _LONE = re.compile(
     r"(?:option|choice|answer|选项?|選項?)?\s*[(\[]?\s*([A-Za-z])\s*[)\].:,!]{0,3}", re.IGNORECASE

@@ -30,7 +30,7 @@ _PHRASE_HINT = re.compile(r"answer|result|correct|option|choice|fill|choose|pick
 _LATER = re.compile(r"\b(?:final|correct|the)\s+answer\s*(?:is|:)|答案(?:是|为|[:\uff1a])", re.IGNORECASE)
 _CONCLUSION = re.compile(
     r"(?:^|(?<=[.\n。!?$:]))[ \t]{0,4}"
-    r"(?:therefore|thus|hence|so|final answer|in total|in conclusion|所以|因此|故|答(?!案))[,\uff0c:\uff1a]?\s*",
+    r"(?:(?:therefore|thus|hence|so|final answer|in total|in conclusion)\b|所以|因此|故|答(?!案))[,\uff0c:\uff1a]?\s*",
     re.IGNORECASE,
 )
 _FENCED = re.compile(r"```\w{0,20}\n([^`\n]+)\n```")
@@ -57,7 +57,8 @@ def _statement(text: str, start: int) -> tuple[str, int]:
         return display.group(), display.end()
     end = SENTENCE_END.search(text, begin)
     stop = end.start() if end else len(text)
-    return text[begin:stop], stop
+    statement = text[begin:stop]
+    return ("**" + statement if statement.count("**") % 2 else statement), stop
 
 
 def phrased(text: str) -> Found | None:
@@ -87,10 +88,13 @@ def concluded(text: str) -> Found | None:
         return None
     said = predicate(sentence)
     if stands_against(said or sentence):
-        return Found((said or sentence).strip(), end) if len(sentence) <= 2 * _SHORT else None
+        last = len(sentence) <= 2 * _SHORT and not re.search(r"\d", text[end:])
+        return Found((said or sentence).strip(), end) if last else None
     number = one_number(sentence)
     if number:
         return Found(number, end)
+    if "=" in sentence and re.search(r"[\u4e00-\u9fff]", sentence):
+        return closing(sentence)
     stated = _undelimited(distil(sentence))
     short = len(stated) <= _SHORT and (_VALUE_LIKE.search(stated) or len(stated.split()) <= 2)
     return Found(stated, end) if short and (said or stated != sentence.strip() or _BARE_LINE.fullmatch(stated)) else None
@@ -122,12 +126,32 @@ def last_formula(text: str) -> Found | None:
     matches = list(MATH.finditer(text)) if "$" in text or "\\" in text else []
     if not matches:
         return None
+    if _is_phrase_with_formula(text):
+        return Found(text, len(text))
     content = next(group for group in matches[-1].groups() if group)
     before = SENTENCE_END.split(text[: matches[-1].start()])[-1]
     after, _ = _statement(text, matches[-1].end())
     if refuses(before + after) or (stands_against(before) and not re.search(r"[,;]", before)):
         return Found((before + matches[-1].group() + after).strip(), matches[-1].end())
     return Found(content, matches[-1].end())
+
+
+def _is_phrase_with_formula(text: str) -> bool:
+    """Return whether a text is a short phrase such as "odd $n$", whose words belong to the answer."""
+    words = re.findall(r"[A-Za-z]{2,}", MATH.sub(" ", text)) if len(text) <= _SHORT and "\n" not in text else []
+    return 0 < len(words) <= 3 and not any(word.lower() in _CONNECTING for word in words)
+
+
+_CONNECTING = frozenset(
+    "so thus hence therefore then is are be equals get gets have has obtain find found answer result value solution "
+    "and or the we it this that gives yields final with from by".split()
+)
+
+
+def before_remark(text: str) -> str | None:
+    """Return the text without a last line that holds no value, such as "This solves the problem."; or None."""
+    rest, _, line = text.rstrip().rpartition("\n")
+    return rest.rstrip() if rest.strip() and not re.search(r"[\d$\\=]|\b[A-J]\b", line) else None
 
 
 def last_bold(text: str) -> Found | None:
@@ -142,6 +166,9 @@ def closing(text: str) -> Found | None:
     match = _CLOSING.search(line)
     if not match or not re.search(r"\w", match.group(1)):
         return None
+    if re.search(r"[\u4e00-\u9fff]", match.group(1)) and not stands_against(match.group(1)):
+        number = one_number(match.group(1))
+        return Found(number, len(text)) if number else Found(match.group(1), len(text))
     if stands_against(line):
         number = None if stands_against(match.group(1)) else NUMBER.search(line, match.start(1))
         return Found(match.group(1), len(text)) if number and asserts(number) else None

@@ -66,7 +66,8 @@ _DENIAL = (
     r"on\s+second\s+thoughts?|correction\b|scratch\s+that|strike\s+that|disregard\s+that|"
     r"(?:oops|sorry|apolog(?:y|ies))\b|i\s+(?:made|have\s+made)\s+(?:a|an)\s+(?:mistake|error)|i\s+was\s+wrong|i\s+take\s+(?:that|it)\s+back|"
     r"(?:that|this|it|which)(?:['’]s|\s+is|\s+was)\s+(?:wrong|incorrect|not\s+(?:right|correct)|a\s+mistake)|"
-    r"(?:wait|hold\s+on|hmm|actually|well|oh)\W{0,4}\s*no\b|no\s*[,.!—–-]+\s*(?:wait|it|that|this|the|actually|i)\b|"
+    r"(?:wait|hold\s+on|hmm|actually|well|oh)\W{0,4}\s*no\b|no\s*[,.!—–-]+\s*(?:wait|it(?:['’]s|\s+is)|that(?:['’]s|\s+is)|this\s+is|actually|"
+    r"the\s+(?:correct\s+|right\s+|final\s+)?answer|i\s)|"
     r"不对|更正|我错了|等等"
 )
 _AMENDMENT = (

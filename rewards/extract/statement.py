@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 
+from rewards.math.number_words import numbers_in
 from rewards.extract.stance import asserts, compares, denied_before, denies, doubts, refuses
 
 _LONG = 300
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}|[\u4e00-\u9fff]")
 NUMBER = re.compile(
     r"(?<![\w:])\d{1,2}:[0-5]\d(?::[0-5]\d)?(?![\w:])(?:\s?[ap]\.?m\b)?|"
-    r"(?<![\w.,\\^/])-?\d[\d,]*(?:\.\d+)?(?:\s*[%€£¥°]|\s?[cmdk]?m[²³]?(?![A-Za-z]))?(?![\w/])|(?<!\w)-?\.\d+"
+    r"(?<![A-Za-z0-9_.,\\^/])-?\d[\d,]*(?:\.\d+)?(?:\s*[%€£¥°]|\s?[cmdk]?m[²³]?(?![A-Za-z]))?(?![A-Za-z0-9_/])"
+    r"|(?<![A-Za-z0-9_])-?\.\d+"
 )
 SENTENCE_END = re.compile(r"\n|[。\uff01\uff1f]|[.!?](?=\s|$)(?<!\d\.\d)")
 _REASON = re.compile(r"[ ,;]{1,3}\b(?:because|since|as\s+(?:it|they|we|the)\b|due\s+to|which\s+means|given\s+that)\b.*", re.I | re.S)
@@ -19,7 +21,7 @@ _LEAD = re.compile(
     r"|(?:it|this|that)(?:['’]s|\s+(?:is|equals|must\s+be|should\s+be|has\s+to\s+be|would\s+be))\s*:?\s+"
     r"|there\s+(?:are|is)\s+|we\s+(?:get|have|obtain|find)\s+(?:that\s+)?"
     r"|(?:(?:most\s+)?(?:approximately|about|around|roughly|exactly|precisely|simply|just|only|clearly|certainly|"
-    r"definitely|surely|likely|probably|actually|indeed|equal\s+to|given\s+by|for\s+sure|a\s+total\s+of|the\s+number|"
+    r"definitely|surely|still|likely|probably|actually|indeed|equal\s+to|given\s+by|for\s+sure|a\s+total\s+of|the\s+number|"
     r"the\s+value))\s+",
     re.IGNORECASE,
 )
@@ -34,15 +36,22 @@ _SUBJECT_IS = re.compile(rf"^({_SUBJECT}.*){_VERB}(?!not\b)(.+)$", re.DOTALL)
 _SENTENCE = re.compile(r"[A-Z][\w'’]+\s|[AI]\s+[a-z]|(?:the|there|we|it|he|she|they|this|that|so|an?)\s")
 _COMMANDS = re.compile(r"\\(?:begin|end)\s*\{[a-z]*\*?\}|\\[a-zA-Z]+")
 _SYMBOL = re.compile(r"[\d$\\=<>^_+*/|(){}\[\]]")
+_WITH = re.compile(r"(\S+)\s+(?:with|which|where)\s+[A-Za-z].*", re.DOTALL)
 _YES_NO = re.compile(r"(yes|no|true|false)\b\s*[,.;:，。—–-]+\s*(.+)", re.IGNORECASE | re.DOTALL)
-_QUOTED = re.compile(r"[\"“”«»‹›<>'`*_\s]*(.*?)[\"“”«»‹›<>'`*_\s]*", re.DOTALL)
+_BOLD = re.compile(r"\*\*([^*\n]+)(?:\*\*|$)")
+_VALUE = re.compile(r"[\d$\\]|^\W*[A-J]\b")
 
 
 def bare(text: str | None) -> str | None:
     """Return the text without surrounding space, emphasis and quotes, or None if nothing is left."""
     if not text:
         return None
-    stripped = text.strip().replace('\\"', '"').strip('*_`"').strip()
+    stripped = text.strip().replace('\\"', '"').strip('_`"').strip()
+    if stripped.count("**") != 1:
+        stripped = stripped.strip("*").strip()
+    elif stripped.endswith("**") or stripped.startswith("**"):
+        inner = stripped.strip("*").strip()
+        stripped = inner if "**" not in inner else stripped
     if stripped.startswith("<<") and ">>" in stripped:
         stripped = stripped[2:].replace(">>", " ").strip()
     return stripped or None
@@ -81,10 +90,13 @@ def predicate(sentence: str) -> str | None:
 
 def _first_clause(text: str) -> str:
     """Return the text before a comma, if what follows is a remark without values: "72, so he earns that"."""
+    with_remark = _WITH.fullmatch(text)
+    if with_remark and not stands_against(text):
+        return with_remark.group(1)
     head, comma, rest = text.partition(", ")
     if not comma or not head.strip() or _words(rest) < 2 or _SYMBOL.search(rest) or stands_against(rest):
         return text
-    if re.search(r"\b(?:and|or)\b|\b[A-J]\b|,", rest) or (_words(head) > 3 and not one_number(head)):
+    if re.search(r"\b(?:and|or)\b|\b[A-J]\b", rest) or numbers_in(rest) or (_words(head) > 3 and not one_number(head)):
         return text
     return head if re.search(r"\d|[$\\]", head) else text
 
@@ -99,6 +111,9 @@ def distil(statement: str) -> str:
         return answered.group(1)
     text = _REASON.sub("", text) or text
     for _ in range(4):
+        bold = _BOLD.findall(text)
+        if len(bold) == 1 and _VALUE.search(bold[0]) and not stands_against(text):
+            return bare(bold[0]) or text
         said = predicate(_first_clause(text))
         if said is None and stands_against(text):
             return text

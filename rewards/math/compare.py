@@ -296,12 +296,21 @@ def same_item(answer: AnswerItem, gold: AnswerItem, backend: SymbolicBackend) ->
         return answer.tree is gold.tree and answer.text == gold.text
     answer = _expressed_in(answer, gold)
     gold = _expressed_in(gold, answer)
-    if answer.tree is None or gold.tree is None or is_false(answer.tree):
+    if answer.tree is None or gold.tree is None or is_false(_with_last_unit(answer)):
         return False
     for change in conversions(answer.unit, gold.unit):
         if same_tree(_converted(answer.tree, change), gold.tree, backend):
             return True
     return _same_percentage(answer, gold, backend)
+
+
+def _with_last_unit(item: AnswerItem) -> Node:
+    """Return the tree of "15% + 41% = 56%" with the sign of its last member, which was read as its unit."""
+    tree = item.tree
+    assert tree is not None
+    op = "%" if is_percent(item.unit) else "deg" if item.unit == DEGREES else ""
+    inside = op and tree.op == "rel" and any(node.op == op for node in walk(tree))
+    return replace(tree, args=(*tree.args[:-1], Node(op, (tree.args[-1],)))) if inside else tree
 
 
 def _same_percentage(answer: AnswerItem, gold: AnswerItem, backend: SymbolicBackend) -> bool:
