@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from rewards.math.bounds import Unreadable
 from rewards.math.choices import find_options, gold_letters
-from rewards.math.quantities import PERCENT, Unit
 from rewards.math.read import AnswerItem, ParsedAnswer, read_gold
 from rewards.math.tree import Node, exact_value, symbols
+from rewards.math.units import Unit, is_percent
 
 OPTION = "option"
 LETTER = "option letter"
@@ -84,7 +84,7 @@ def item_kind(item: AnswerItem) -> str:
 
 
 def _unit_kind(unit: Unit) -> str:
-    if unit == PERCENT:
+    if is_percent(unit):
         return "percentage"
     return "number of things" if unit.measure is None else "quantity with unit"
 

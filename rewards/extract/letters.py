@@ -36,6 +36,10 @@ _DENIED_AFTER = re.compile(
     r"|[\s,.:)\]–—-]*(?:isn|aren|wasn|can|doesn|don|won|wouldn|couldn)['’]t\b",
     re.IGNORECASE,
 )
+_NEAR = 60
+# Beside a letter: "A or 12 cm", a value on the next line, "12 cm, A" without a word between them.
+_ALTERNATIVE = re.compile(r"^\W*\bor\b\s*[^(\sA-J]|^\s*;;\s*-?[\d\\]", re.IGNORECASE)
+_VALUE_BEFORE = re.compile(r"^\s*-?[\d\\][^A-Za-z]*(?:;;\s*)?$")
 _REASON = re.compile(r"[ ,;]{1,3}\b(?:because|since)\b.*", re.IGNORECASE | re.DOTALL)
 
 
@@ -57,8 +61,9 @@ class Mention:
 
 
 def unwrapped(text: str) -> str:
-    r"""Return cleaned text without ``$``, ``\text`` and braces, with single spaces."""
+    r"""Return cleaned text without ``$``, ``\text`` and braces, with single spaces; ``;;`` stands for a new line."""
     text = _TEXT.sub(lambda match: f" {match.group(1) or ''} ", clean(text[:MAX_CHARS]))
+    text = re.sub(r"\s*\n\s*", " ;; ", text.strip())
     return re.sub(r"\s+", " ", text.replace("{", "").replace("}", "")).strip()
 
 
@@ -96,7 +101,7 @@ def mentions(text: str) -> list[Mention]:
     for i, match in enumerate(found):
         gap = text[found[i - 1].end() if i else 0 : match.start()]
         tail = text[match.end() : found[i + 1].start() if i + 1 < len(found) else len(text)]
-        before, after = _clause_before(gap), _clause_after(tail)
+        before, after = _clause_before(gap.removesuffix(", ")), _clause_after(tail)
         out.append(Mention(_letter(match), _stance(gap, before, after, tail, out), before.strip(), after.strip()))
     return out
 
@@ -109,7 +114,9 @@ def _stance(gap: str, before: str, after: str, tail: str, earlier: list[Mention]
     joined = bool(earlier) and _JOINER.fullmatch(gap) is not None
     if joined and earlier[-1].stance != "asserted":
         return earlier[-1].stance
-    if doubts(before) or doubts(after) or tail.startswith("?") or re.search(r"\bif\b", before, re.IGNORECASE):
+    if doubts(before) or doubts(tail[:_NEAR]) or _ALTERNATIVE.search(tail[:_NEAR]) or _VALUE_BEFORE.search(before):
+        return "doubted"
+    if tail.startswith("?") or re.search(r"\bif\b", before, re.IGNORECASE):
         return "doubted"
     if denied_before(before if not joined else "") or _excepted(before) or _DENIED_AFTER.match(after or tail):
         return "denied"

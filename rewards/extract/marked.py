@@ -2,6 +2,7 @@ r"""Answers in a place that the completion marks: ``<answer>``, ``\boxed{…}``,
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from typing import NamedTuple
@@ -17,6 +18,7 @@ _JOINT = re.compile(
     r"(?:[\s$,;.()\\\[\]+]|\\q?quad|\\text\s*\{[^{}]{0,30}\b(?:and|or)\s*\}"
     r"|(?:[a-z]{1,12}\s+)?\b(?:and|or)\b|[和或]|[a-zA-Z](?:_\w|_\{\w+\})?\s*=)*"
 )
+_OR = re.compile(r"\bor\b|或", re.IGNORECASE)
 _TAGS = (
     (re.compile(r"<answer>", re.IGNORECASE), re.compile(r"</answer>", re.IGNORECASE)),
     (re.compile(r"<\|begin_of_box\|>"), re.compile(r"<\|end_of_box\|>")),
@@ -88,8 +90,9 @@ def boxed(text: str) -> Found | None:
     first = len(boxes) - 1
     while first > 0 and _joined(text[boxes[first - 1][1] : boxes[first][0]]):
         first -= 1
-    contents = [_innermost(content) for _, _, content in boxes[first:]]
-    return Found(", ".join(dict.fromkeys(contents)), boxes[-1][1])
+    contents = dict.fromkeys(_innermost(content) for _, _, content in boxes[first:])
+    gaps = " ".join(text[a[1] : b[0]] for a, b in itertools.pairwise(boxes[first:]))
+    return Found((" or " if _OR.search(gaps) else ", ").join(contents), boxes[-1][1])
 
 
 def _innermost(content: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from rewards.extract.marked import Found
-from rewards.extract.stance import asserts, refuses
+from rewards.extract.stance import asserts, denied_before, refuses
 from rewards.extract.statement import (
     NUMBER,
     SENTENCE_END,
@@ -66,6 +66,9 @@ def phrased(text: str) -> Found | None:
     matches = list(_PHRASES.finditer(text)) if _PHRASE_HINT.search(text) else []
     for match in reversed(matches[-3:]):
         statement, end = _statement(text, match.end())
+        before = SENTENCE_END.split(text[max(0, match.start() - 160) : match.start()])[-1]
+        if denied_before(before):
+            return Found((before + match.group() + statement).strip(), end)
         stated = distil(statement)
         if stated and (len(stated) <= _SHORT or _VALUE_LIKE.search(stated)):
             return Found(stated, end)

@@ -38,6 +38,7 @@ _COMMANDS = re.compile(r"\\(?:begin|end)\s*\{[a-z]*\*?\}|\\[a-zA-Z]+")
 _SYMBOL = re.compile(r"[\d$\\=<>^_+*/|(){}\[\]]")
 _WITH = re.compile(r"(\S+)\s+(?:with|which|where)\s+[A-Za-z].*", re.DOTALL)
 _YES_NO = re.compile(r"(yes|no|true|false)\b\s*[,.;:，。—–-]+\s*(.+)", re.IGNORECASE | re.DOTALL)
+_TURNING = re.compile(r"\b(?:yes|no|not|or|true|false|but)\b|\d", re.IGNORECASE)
 _BOLD = re.compile(r"\*\*([^*\n]+)(?:\*\*|$)")
 _VALUE = re.compile(r"[\d$\\]|^\W*[A-J]\b")
 
@@ -107,7 +108,7 @@ def distil(statement: str) -> str:
     if len(text) > _LONG or not _words(text):
         return text
     answered = _YES_NO.fullmatch(text)
-    if answered and not re.search(r"\b(?:yes|no|not|or|true|false|but)\b", answered.group(2), re.IGNORECASE):
+    if answered and not (_TURNING.search(answered.group(2)) or stands_against(answered.group(2))):
         return answered.group(1)
     text = _REASON.sub("", text) or text
     for _ in range(4):

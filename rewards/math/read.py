@@ -248,7 +248,19 @@ def _parse_answer(text: str) -> ParsedAnswer:
     joined = "and" if conjoined else "" if split.ordered else "or"
     if is_solution_set(items):
         return ParsedAnswer(tuple(drop_subscript(item) for item in items), ordered=False, joined=joined)
+    if _are_solutions(items):
+        return ParsedAnswer(items, ordered=False, joined=joined)
     return ParsedAnswer(items, split.ordered, joined)
+
+
+def _are_solutions(items: tuple[AnswerItem, ...]) -> bool:
+    """Return whether a list holds three or more points, or points of three or more numbers, without names.
+
+    Such lists are the solutions of a system, in any order; two points of the plane may be those of A and B.
+    """
+    sizes = {len(item.tree.args) if item.tree is not None and item.tree.op == "bracket" else 0 for item in items}
+    named = any(re.match(r"[a-z]'?\s*\(", item.text) for item in items)
+    return len(items) > 1 and len(sizes) == 1 and 0 not in sizes and not named and (len(items) > 2 or max(sizes) > 2)
 
 
 def _components(item: AnswerItem) -> tuple[AnswerItem, ...]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from fractions import Fraction
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -99,24 +97,9 @@ BOUNDS = (
 
 UNITS = ("cm", "kg", "s", "m/s", "dollars", "%", "°", "liters", "people")
 SCALES = ("million", "thousand", "hundred", "dozen", "thirds", "tenths", "billion")
-# What is still paid; each fails here once it is not, and is then struck off.
-STILL_PAID = {
-    "The answer cannot be %s.", "So it can't be %s.", "不是%s", "答案不是%s。",
-    "It is wrong that the answer is %s.", "Therefore, it is never %s.",
-    "The answer is %s. Wait, no, it is %o.", "The answer is %s. Actually, it is %o.",
-    "The answer is %s.\nOn second thought, %o.", "The answer is %s. No, that is wrong.",
-    "So there are fewer than %s.", "Hence at least %s.", "Thus the result exceeds %s.", "So n > %s.", "kg",
-    "s", "dollars", "°", "liters", "people", "million", "thousand", "hundred", "dozen", "thirds", "tenths",
-    "billion",
-}  # fmt: skip
 
 
-def each(texts: Iterable[str]) -> list[Any]:
-    paid_today = pytest.mark.xfail(strict=True, reason="still paid")
-    return [pytest.param(text, marks=paid_today) if text in STILL_PAID else text for text in texts]
-
-
-@pytest.mark.parametrize("template", each((*NEGATIONS, *RETRACTIONS, *ALTERNATIVES)))
+@pytest.mark.parametrize("template", (*NEGATIONS, *RETRACTIONS, *ALTERNATIVES))
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(st.one_of(integers.map(str), letters, words, fractions.map(str)))
 def test_a_denial_a_retraction_or_an_alternative_is_never_right(template: str, gold: str) -> None:
@@ -124,14 +107,14 @@ def test_a_denial_a_retraction_or_an_alternative_is_never_right(template: str, g
     assert not paid(template.replace("%s", gold).replace("%o", other), gold)
 
 
-@pytest.mark.parametrize("template", each(BOUNDS))
+@pytest.mark.parametrize("template", BOUNDS)
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(integers)
 def test_a_bound_is_never_the_value(template: str, gold: int) -> None:
     assert not paid(template.replace("%s", str(gold)), str(gold))
 
 
-@pytest.mark.parametrize("unit", each(UNITS))
+@pytest.mark.parametrize("unit", UNITS)
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(positive, st.sampled_from(UNITS))
 def test_a_number_in_another_unit_is_never_right(unit: str, gold: int, other: str) -> None:
@@ -141,7 +124,7 @@ def test_a_number_in_another_unit_is_never_right(unit: str, gold: int, other: st
         assert not paid(rf"\boxed{{{gold}\text{{ {other}}}}}", f"{gold} {unit}")
 
 
-@pytest.mark.parametrize("word", each(SCALES))
+@pytest.mark.parametrize("word", SCALES)
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(positive)
 def test_a_scale_word_changes_the_value(word: str, gold: int) -> None:
