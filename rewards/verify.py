@@ -14,6 +14,7 @@ from rewards.math.choices import (
     find_options,
     gold_letters,
     letters_in,
+    names_letters,
     option_letters,
 )
 from rewards.math.clean import clean
@@ -49,7 +50,7 @@ def _grade_options(answer: str, gold: str, choices: Sequence[str], timeout: floa
             gold,
             f" (option {option_letters(picked)}, gold {option_letters(wanted)})",
         )
-    if len(wanted) == 1:
+    if len(wanted) == 1 and not names_letters(answer, len(choices)):
         (index,) = wanted
         by_value = _grade_free_form(answer, choices[index], timeout)
         if by_value.score is not None:

@@ -14,6 +14,7 @@ from rewards.math.bounds import MAX_CHARS
 from rewards.math.clean import clean
 
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}|\$")
+_ARROW = re.compile(r"\\(?:to|rightarrow|implies|Rightarrow)(?![a-zA-Z])")
 _MENTION = re.compile(
     r"(?<![A-Za-z0-9\\'’_^+*=<>¬.∠△-])(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-J])(?![A-Za-z0-9'’(^_]|\s*[=^+*<>]))[)\].:]{0,3}"
 )
@@ -22,7 +23,7 @@ _LONE = re.compile(
 )
 _RUN = re.compile(r"[A-J]{2,10}")
 _LABELLED = re.compile(r"\b(?:option|choice|answer|is|be|select|pick|choose)\s*:?\s*$|[选選]\s*$", re.IGNORECASE)
-_COMMAND_BEFORE = re.compile(r"\\[a-z]+\s*$")
+_COMMAND_BEFORE = re.compile(r"\\[a-z]+\s*\{?\s*$")
 # A capital A before these words is the letter; before other lower-case words it is the article.
 _AFTER_LETTER = re.compile(
     r"\s+(?:is|are|was|and|or|because|since|as|but|so|then|here|if|would|seems|must|should|can|cannot|may|maybe|"
@@ -32,9 +33,12 @@ _JOINER = re.compile(r"[\s,;/|&+]*(?:\b(?:and|or|nor|both|either)\b|[和与或�
 _CLAUSE = re.compile(r"[.;!?\n。；]|,\s|，|\b(?:but|because|since|while|whereas|although|rather|instead)\b", re.IGNORECASE)
 _DENIED_AFTER = re.compile(
     r"[\s,.:)\]–—-]*(?:(?:is|are|was|were|can|would|does|do|could|has|seems?)\s*(?:be\s+)?(?:definitely|clearly|also|both|all|surely)?\s*)?"
-    r"(?:not\b|n['’]t\b|no\b|wrong|incorrect|false|invalid|never|cannot|eliminated|ruled|excluded|out\b|不|错|錯)"
+    r"(?:not\b|n['’]t\b|no\b|wrong|incorrect|false|invalid|never|cannot|eliminated|ruled|excluded|out\b|[✗✘❌]|不|错|錯)"
     r"|[\s,.:)\]–—-]*(?:isn|aren|wasn|can|doesn|don|won|wouldn|couldn)['’]t\b",
     re.IGNORECASE,
+)
+_DENIED_END = re.compile(
+    r"\b(?:is|are|was|were|would\s+be)\s+(?:not|never|wrong|incorrect|false|impossible|excluded)\b[^.;]*$|[✗✘❌]", re.IGNORECASE
 )
 _NEAR = 60
 # Beside a letter: "A or 12 cm", a value on the next line, "12 cm, A" without a word between them.
@@ -63,8 +67,10 @@ class Mention:
 def unwrapped(text: str) -> str:
     r"""Return cleaned text without ``$``, ``\text`` and braces, with single spaces; ``;;`` stands for a new line."""
     text = _TEXT.sub(lambda match: f" {match.group(1) or ''} ", clean(text[:MAX_CHARS]))
-    text = re.sub(r"\s*\n\s*", " ;; ", text.strip())
-    return re.sub(r"\s+", " ", text.replace("{", "").replace("}", "")).strip()
+    text = re.sub(r"\s*\n\s*", " ;; ", _ARROW.sub("→ ", text.strip()))
+    if "\\" not in text:
+        text = text.replace("{", "").replace("}", "")
+    return re.sub(r"\s+", " ", text).strip()
 
 
 def _is_letter(match: re.Match[str]) -> bool:
@@ -116,9 +122,11 @@ def _stance(gap: str, before: str, after: str, tail: str, earlier: list[Mention]
         return earlier[-1].stance
     if doubts(before) or doubts(tail[:_NEAR]) or _ALTERNATIVE.search(tail[:_NEAR]) or _VALUE_BEFORE.search(before):
         return "doubted"
+    if re.match(r"\W*\b(?:if|unless)\b", tail, re.IGNORECASE):
+        return "doubted"
     if tail.startswith("?") or re.search(r"\bif\b", before, re.IGNORECASE):
         return "doubted"
-    if denied_before(before if not joined else "") or _excepted(before) or _DENIED_AFTER.match(after or tail):
+    if denied_before(before if not joined else "") or _excepted(gap) or _DENIED_AFTER.match(after or tail) or _DENIED_END.search(after):
         return "denied"
     return "asserted"
 

@@ -24,6 +24,10 @@ _TAGS = (
     (re.compile(r"<\|begin_of_box\|>"), re.compile(r"<\|end_of_box\|>")),
 )
 _JSON_KEY = re.compile(r'"(?:final[_ ]?)?answer"\s*:\s*', re.IGNORECASE)
+_OTHER_KEYS = re.compile(
+    r'"[^"\n]{0,20}(?:altern|other|second|reject|candidate|backup|answers?_?[2-9b-z]|fallback|maybe|wrong)[^"\n]{0,20}"\s*:',
+    re.IGNORECASE,
+)
 _JSON_TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _HASHES = re.compile(r"^####\s?([^\n]+)$", re.MULTILINE)
 
@@ -114,12 +118,15 @@ def hashes(text: str) -> Found | None:
 def in_json(text: str) -> Found | None:
     """Return the value of the last key "answer" of a JSON object that ends the text, or None.
 
-    LaTeX in a JSON string often lacks its doubled backslashes; it is then read up to the closing quote.
+    LaTeX in a JSON string often lacks its doubled backslashes; it is then read up to the closing quote. An
+    object that gives another answer beside it is returned whole.
     """
     tail = text[-_MAX_JSON:]
     keys = list(_JSON_KEY.finditer(tail)) if '"' in tail and tail.rstrip("` \n").endswith("}") else []
     if not keys:
         return None
+    if _OTHER_KEYS.search(tail):
+        return Found(tail[tail.rfind("{") :], len(text))
     start = keys[-1].end()
     try:
         value, _ = json.JSONDecoder().raw_decode(tail, start)

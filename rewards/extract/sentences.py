@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from rewards.extract.marked import Found
-from rewards.extract.stance import asserts, denied_before, refuses
+from rewards.extract.stance import asserts, denied_after, refuses, unasserted_before
 from rewards.extract.statement import (
     NUMBER,
     SENTENCE_END,
@@ -67,8 +67,8 @@ def phrased(text: str) -> Found | None:
     for match in reversed(matches[-3:]):
         statement, end = _statement(text, match.end())
         before = SENTENCE_END.split(text[max(0, match.start() - 160) : match.start()])[-1]
-        if denied_before(before):
-            return Found((before + match.group() + statement).strip(), end)
+        if unasserted_before(before) or text[end : end + 1] == "?":
+            return Found((before + match.group() + statement).strip() + text[end : end + 1], end)
         stated = distil(statement)
         if stated and (len(stated) <= _SHORT or _VALUE_LIKE.search(stated)):
             return Found(stated, end)
@@ -134,6 +134,12 @@ def last_formula(text: str) -> Found | None:
     content = next(group for group in matches[-1].groups() if group)
     before = SENTENCE_END.split(text[: matches[-1].start()])[-1]
     after, _ = _statement(text, matches[-1].end())
+    line = text.rpartition("\n")[2]
+    if len(MATH.findall(line)) > 1 and not re.search(r"\w", MATH.sub("", line)):
+        return Found(line, len(text))
+    unclear = denied_after(after) or unasserted_before(before) or re.search(r"\bor\b", after) or after.endswith("?")
+    if unclear or text[matches[-1].end() :].lstrip().startswith("?") or _OR_BEFORE_FORMULA.search(before):
+        return Found((before + matches[-1].group() + after).strip(), len(text))
     if refuses(before + after) or (stands_against(before) and not re.search(r"[,;]", before)):
         return Found((before + matches[-1].group() + after).strip(), matches[-1].end())
     return Found(content, matches[-1].end())
@@ -145,6 +151,7 @@ def _is_phrase_with_formula(text: str) -> bool:
     return 0 < len(words) <= 3 and not any(word.lower() in _CONNECTING for word in words)
 
 
+_OR_BEFORE_FORMULA = re.compile(r"\bor\s+\W*$", re.IGNORECASE)
 _CONNECTING = frozenset(
     "so thus hence therefore then is are be equals get gets have has obtain find found answer result value solution "
     "and or the we it this that gives yields final with from by".split()

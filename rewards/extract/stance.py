@@ -10,7 +10,7 @@ import re
 
 _NEGATION = re.compile(
     r"\b(?:not|never|cannot|neither|nor|without|except|excluding|excludes|unlike|incorrect|wrong|false|invalid|"
-    r"impossible|refute[sd]?|rules? out|ruled out|eliminate[sd]?|no longer|other than|rather than|instead of|"
+    r"impossible|opposite|contrary|non|nobody|whether|refute[sd]?|rules? out|ruled out|eliminate[sd]?|no longer|other than|rather than|instead of|"
     r"anything but|far from|ain't|[a-z]{2,6}n['’]t)\b|\\n(?:e|eq|ot)(?![a-zA-Z])|≠|!="
     r"|不是|不等于|并非|绝非|不可能|不能|不对|不為|不为|不選|不选|错误|錯誤|排除|没有|除了|而非",
     re.IGNORECASE,
@@ -48,6 +48,12 @@ _REFERENCE = re.compile(
 _DOUBT = re.compile(
     r"\b(?:maybe|perhaps|possibly|might|could\s+be|may\s+be|either|guess(?:ing)?|not\s+sure|unsure|"
     r"uncertain|otherwise|if\s+not)\b|可能|也许|或者?|大概|要么|否则",
+    re.IGNORECASE,
+)
+_OPEN = re.compile(r"\b(?:if|whether|nobody|no\s+one|who\s+knows|unclear|unknown)\b[^,;]*$|^\s*(?:is|are|was|could|can|does)\b", re.IGNORECASE)
+_DENIED_AFTER = re.compile(
+    r"[\s$)*]*(?:is|are|was|were|would\s+be|cannot|can['’]t|isn['’]t|does|doesn['’]t|seems?)\b\s*(?:be\s+|clearly\s+|definitely\s+|obviously\s+)?"
+    r"(?:(?:not|never|wrong|incorrect|false|impossible|invalid|excluded|ruled)\b|(?<=n['’]t\s)|(?<=cannot\s))|\s*[✗✘❌]|\s*(?:不对|错|錯|不是)",
     re.IGNORECASE,
 )
 _OR_BEFORE = re.compile(r"\bor\s+(?:\w+\s+)?[$(]?$", re.IGNORECASE)
@@ -135,6 +141,16 @@ def denied_before(before: str) -> bool:
     return not (value and _ASSERTED.search(between, value.end()))
 
 
+def unasserted_before(before: str) -> bool:
+    """Return whether what follows ``before`` in its sentence is denied or left open: "nobody knows if"."""
+    return denied_before(before) or refuses(before) or _OPEN.search(before) is not None
+
+
+def denied_after(after: str) -> bool:
+    """Return whether what precedes ``after`` in its sentence is denied: "is incorrect", "cannot be right"."""
+    return _DENIED_AFTER.match(after) is not None
+
+
 def asserts(number: re.Match[str]) -> bool:
     """Return whether the sentence in which ``number`` was found states it as a value.
 
@@ -143,6 +159,8 @@ def asserts(number: re.Match[str]) -> bool:
     """
     before, after = number.string[: number.start()], number.string[number.end() :]
     if _OPERATOR_BEFORE.search(before) or _OPERATOR_AFTER.match(after):
+        return False
+    if denied_after(after) or after.lstrip().startswith("?"):
         return False
     if _REFERENCE.search(before[-40:]) or _OPERATION.search(before[-60:]) or _COMPARED_AFTER.match(after):
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from rewards.math.numeric import evaluate
-from rewards.math.tree import Node, exact_value, symbols
+from rewards.math.tree import Node, exact_value, symbols, walk
 
 _ROUNDING = 0.5
 _ROUGH = 0.01
@@ -59,8 +59,14 @@ def is_false(tree: Node) -> bool:
     names = tree.name.split() if tree.op == "rel" else []
     if not names or not set(names) <= {"=", "~", "!=", "<", "<=", ">", ">="}:
         return False
+    if any(_divides_by_zero(arg) for arg in tree.args if not symbols(arg)):
+        return True
     pairs = zip(itertools.pairwise(tree.args), names, strict=True)
     return any(_fails(a, b, name) for (a, b), name in pairs if not (symbols(a) or symbols(b)))
+
+
+def _divides_by_zero(tree: Node) -> bool:
+    return any(node.op == "/" and exact_value(node.args[1]) == 0 for node in walk(tree))
 
 
 def _fails(a: Node, b: Node, name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rewards.extract.letters import Mention, asserted, letters_in, mentions, unwrapped
 from rewards.extract.stance import denies, doubts
@@ -17,7 +18,9 @@ _PREFIX = re.compile(r"^\s*[(\[]?([A-Z])\s*[)\].:]\s*")
 _SEVERAL_GOLD = re.compile(r"[(\[]?[A-H](?:\s*[,;\s]\s*[A-H])+[)\]]?|[A-H]{3,8}")
 _LONE_GOLD = re.compile(r"[(\[]?\s*([A-J])\s*[)\]]?\s*\.?")
 _LABEL = re.compile(r"[\s:.,;)\]→>=–—-]+")
-_WORDS = re.compile(r"[^\W\d_]{3,}")
+_WORDS = re.compile(r"[^\W\d_\\]{3,}")
+_SYMBOLS = re.compile(r"[\d\\^=<>+*/|]")
+_YES_NO = frozenset(["yes", "no", "true", "false"])
 _SHORT = 80
 
 
@@ -67,16 +70,26 @@ def _differs(text: str, option: str) -> bool:
 
 def _by_letters(text: str, options: list[str]) -> frozenset[int] | None:
     """Return the options that the text's letters name, none if they contradict it; None without letters."""
-    letters = letters_in(text)
+    lone = letters_in(text)
+    named = [_with_own_text(one, options) for one in mentions(unwrapped(text))]
+    letters = asserted(named) if named else lone
     if not letters:
-        return frozenset() if any(one.stance != "asserted" for one in mentions(unwrapped(text))) else None
+        return frozenset() if any(one.stance != "asserted" for one in named) else None
     indices = frozenset(ord(letter) - 65 for letter in letters)
     if max(indices) >= len(options):
         return None
-    named = _restated(mentions(unwrapped(text)), options)
-    if any(_contradicts(beside, ord(one.letter) - 65, options) for one in named for beside in (one.before, one.after)):
-        return frozenset()
+    for one in _restated(named, options):
+        if any(_contradicts(beside, ord(one.letter) - 65, options) for beside in (one.before, one.after)):
+            return frozenset()
     return indices
+
+
+def _with_own_text(one: Mention, options: list[str]) -> Mention:
+    """Return a mention as asserted if its option's text follows, which may look like a denial: "(B) No"."""
+    index = ord(one.letter) - 65
+    if one.stance != "denied" or index >= len(options) or not _is_option(one.after.strip(" :.,*"), options[index]):
+        return one
+    return replace(one, stance="asserted")
 
 
 def _restated(named: list[Mention], options: list[str]) -> list[Mention]:
@@ -95,15 +108,21 @@ def _denied_by_its_own_text(text: str, options: list[str]) -> frozenset[int] | N
 def _by_words(plain: str, options: list[str]) -> frozenset[int]:
     """Return the options whose words stand in a sentence that neither denies nor doubts them."""
     words = [plain_text(option) for option in options]
-    found = [i for i, word in enumerate(words) if _WORDS.search(word) and _stands_in(word, plain)]
+    readable = [word in _YES_NO or (_WORDS.search(word) is not None and not _SYMBOLS.search(word)) for word in words]
+    found = [i for i, word in enumerate(words) if readable[i] and _stands_in(word, plain)]
     found = [i for i in found if not any(words[i] != words[j] and words[i] in words[j] for j in found)]
     return frozenset(found) if len(found) != 1 or not (denies(plain) or doubts(plain)) else frozenset()
 
 
 def _stands_in(word: str, plain: str) -> bool:
-    if word in ("yes", "no", "true", "false"):
-        return re.match(rf"{word}\b", plain) is not None
-    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", plain) is not None
+    if word in _YES_NO:
+        return re.search(rf"(?:^|[,;.:/→()~*{{]|\b(?:and|or|mean|is|wait|but|yes|no|true|false)\b)\W*{word}\b(?!\s+[a-z])", plain) is not None
+    return re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", plain) is not None
+
+
+def names_letters(text: str, count: int) -> bool:
+    """Return whether a text names letters of ``count`` options, in whatever way."""
+    return any(ord(one.letter) - 65 < count for one in mentions(unwrapped(text)))
 
 
 def find_options(text: str, choices: Sequence[str]) -> frozenset[int]:

@@ -80,6 +80,8 @@ _FUNCTIONS = "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|lg|exp|max|min
 
 # Two backslashes end a row of a matrix; elsewhere they are a doubly escaped command, as left over from JSON.
 _ROW_END = "\x1e"
+# Direction overrides show "12" as "21": what is read is not what is seen, so the text stays unreadable.
+_REVERSED = "\ufffd"
 _QUAD = re.compile(r"\\q?quad(?!ity)")
 _RELATED = re.compile(r"[<>=]|\\(?:le|ge|ne)(?![a-zA-Z])")
 
@@ -188,6 +190,8 @@ def _scripts(text: str) -> str:
 
 def _printable(text: str) -> str:
     """Drop control, bidi and zero-width characters, which can hide one answer behind another."""
+    if "\u202d" in text or "\u202e" in text:
+        text = text.replace("\u202d", _REVERSED).replace("\u202e", _REVERSED)
     return "".join(c for c in text if c in "\n\t " or unicodedata.category(c) not in ("Cc", "Cf", "Co", "Cn"))
 
 

@@ -15,7 +15,7 @@ import re
 from rewards.math.tree import Node, exact_value, number
 
 _TIME = re.compile(
-    r"(?:[a-z ]{1,40}\b(?:shows?|reads?|is|says?|at)\s+)?"
+    r"(?:(?:(?:the|this|a|my)\s+)?(?:clock|watch|time|it|display)?\s*(?:shows?|reads?|is|says?|at)\s+)?"
     r"(\d{1,2})\s*:\s*([0-5]\d)(?:\s*:\s*([0-5]\d))?\s*(?:([ap])\.?\s*m\.?)?(?:\s*o'?clock)?",
     re.IGNORECASE,
 )
@@ -79,7 +79,8 @@ def same_time(a: Node, b: Node) -> bool:
     if first is None or second is None or first[1:] != second[1:]:
         return False
     if "/" in (a.op, b.op):
-        return first == second and not a.name and not b.name and math.gcd(*first) == 1
+        lowest = math.gcd(*first) == 1 and first[1] != 0
+        return first == second and not a.name and not b.name and lowest
     if not a.name and not b.name:
         return first[0] == second[0]
     if a.name and b.name:

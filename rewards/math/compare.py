@@ -400,11 +400,18 @@ def _same_coordinates(answer: ParsedAnswer, gold: ParsedAnswer, backend: Symboli
     return grouped and bool(first and second) and same_sequence(first, second, backend)
 
 
+def _union(parsed: ParsedAnswer) -> tuple[Interval, ...] | None:
+    """Return the union of an answer's sets of numbers, or None; several points are no intervals."""
+    trees = [item.tree for item in parsed.items if item.tree is not None]
+    points = len(trees) > 1 and not parsed.joined and all(tree.op == "bracket" for tree in trees)
+    return None if points or len(trees) < len(parsed.items) else union_of_intervals(trees)
+
+
 def _same_unordered(answer: ParsedAnswer, gold: ParsedAnswer, backend: SymbolicBackend) -> bool:
     """Compare solution sets: unions of intervals, or values in any order."""
-    unions = [union_of_intervals([p.tree for p in r.items if p.tree is not None]) for r in (answer, gold)]
-    if unions[0] and unions[1]:
-        return same_intervals(unions[0], unions[1], backend)
+    first_union, second_union = _union(answer), _union(gold)
+    if first_union and second_union:
+        return same_intervals(first_union, second_union, backend)
     same_count = len(answer.items) == len(gold.items)
     if same_count and match_one_to_one(answer.items, gold.items, lambda a, g: same_item(a, g, backend)):
         return True
