@@ -128,9 +128,12 @@ def _bracket(gold: Gold) -> Iterator[Attack]:
             yield Attack(kind, rf"\boxed{{{opening}{ends[0]},{ends[1]}{closing}}}", f"at an end, {why}")
 
 
+_LONG = 200  # a worked solution; its last part may be its answer
+
+
 def _parts(gold: Gold) -> Iterator[Attack]:
     first, last = gold.items[0].strip(), gold.items[-1].strip()
-    if first == last:
+    if first == last or len(gold.bare) > _LONG:
         return
     yield Attack("partial", f"<answer>{gold.items[0]}</answer>", "the first of several parts")
     yield Attack("partial", f"<answer>{gold.items[-1]}</answer>", "the last of several parts")

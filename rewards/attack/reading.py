@@ -47,7 +47,7 @@ def bare_text(answer: str) -> str:
             text = inner.strip()
     if text.startswith("\\(") and text.endswith("\\)"):
         text = text[2:-2].strip()
-    boxed = re.fullmatch(r"\\boxed\{([^{}]*)\}", text)
+    boxed = re.fullmatch(r"\\boxed\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}", text)
     text = boxed.group(1).strip() if boxed else text
     return text[:-1].rstrip() if text.endswith(".") and not re.search(r"\d\.\d", text) else text
 

@@ -14,7 +14,7 @@ from rewards.math.bounds import MAX_CHARS
 from rewards.math.clean import clean
 
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}|\$")
-_ARROW = re.compile(r"\\(?:to|rightarrow|implies|Rightarrow)(?![a-zA-Z])")
+_ARROW = re.compile(r"\\(?:to|rightarrow|implies|Rightarrow)(?![a-zA-Z])(?=\s*[(\[]?[A-J]\b)")
 _MENTION = re.compile(
     r"(?<![A-Za-z0-9\\'’_^+*=<>¬.∠△-])(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-J])(?![A-Za-z0-9'’(^_]|\s*[=^+*<>]))[)\].:]{0,3}"
 )
@@ -40,6 +40,7 @@ _DENIED_AFTER = re.compile(
 _DENIED_END = re.compile(
     r"\b(?:is|are|was|were|would\s+be)\s+(?:not|never|wrong|incorrect|false|impossible|excluded)\b[^.;]*$|[✗✘❌]", re.IGNORECASE
 )
+_WRONG_END = re.compile(r"\b(?:is|are)\s+(?:wrong|incorrect|false)\W*$", re.IGNORECASE)
 _NEAR = 60
 # Beside a letter: "A or 12 cm", a value on the next line, "12 cm, A" without a word between them.
 _ALTERNATIVE = re.compile(r"^\W*\bor\b\s*[^(\sA-J]|^\s*;;\s*-?[\d\\]", re.IGNORECASE)
@@ -56,12 +57,14 @@ class Mention:
         stance: ``asserted``, ``denied`` or ``doubted``.
         before: the text of its clause before it.
         after: the text of its clause after it, up to the next letter.
+        tail: the whole text after it, up to the next letter.
     """
 
     letter: str
     stance: str
     before: str
     after: str
+    tail: str = ""
 
 
 def unwrapped(text: str) -> str:
@@ -108,7 +111,7 @@ def mentions(text: str) -> list[Mention]:
         gap = text[found[i - 1].end() if i else 0 : match.start()]
         tail = text[match.end() : found[i + 1].start() if i + 1 < len(found) else len(text)]
         before, after = _clause_before(gap.removesuffix(", ")), _clause_after(tail)
-        out.append(Mention(_letter(match), _stance(gap, before, after, tail, out), before.strip(), after.strip()))
+        out.append(Mention(_letter(match), _stance(gap, before, after, tail, out), before.strip(), after.strip(), tail.strip()))
     return out
 
 
@@ -126,7 +129,7 @@ def _stance(gap: str, before: str, after: str, tail: str, earlier: list[Mention]
         return "doubted"
     if tail.startswith("?") or re.search(r"\bif\b", before, re.IGNORECASE):
         return "doubted"
-    if denied_before(before if not joined else "") or _excepted(gap) or _DENIED_AFTER.match(after or tail) or _DENIED_END.search(after):
+    if denied_before(before if not joined else "") or _excepted(gap) or _DENIED_AFTER.match(after or tail) or _DENIED_END.search(after) or _WRONG_END.search(tail):
         return "denied"
     return "asserted"
 

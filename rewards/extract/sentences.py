@@ -26,6 +26,7 @@ _PHRASES = re.compile(
     r"|^[#* \t]{0,8}(?:final\s)?answer[*: \t]{0,8}\n\s{0,4}",
     re.IGNORECASE | re.MULTILINE,
 )
+_NUMBERED = re.compile(r"\banswer\s*\(?1\)?\s*:.*\banswer\s*\(?2\)?\s*:", re.IGNORECASE | re.DOTALL)
 _PHRASE_HINT = re.compile(r"answer|result|correct|option|choice|fill|choose|pick|select|go with|答案|结果|結果|选|選|填", re.IGNORECASE)
 _LATER = re.compile(r"\b(?:final|correct|the)\s+answer\s*(?:is|:)|答案(?:是|为|[:\uff1a])", re.IGNORECASE)
 _CONCLUSION = re.compile(
@@ -64,6 +65,8 @@ def _statement(text: str, start: int) -> tuple[str, int]:
 def phrased(text: str) -> Found | None:
     """Return what the last phrase such as "the answer is" states; a retracting sentence may follow it."""
     matches = list(_PHRASES.finditer(text)) if _PHRASE_HINT.search(text) else []
+    if _NUMBERED.search(text):
+        return Found(text, len(text)) if len(text) <= 5 * _SHORT else None
     for match in reversed(matches[-3:]):
         statement, end = _statement(text, match.end())
         before = SENTENCE_END.split(text[max(0, match.start() - 160) : match.start()])[-1]
@@ -135,11 +138,12 @@ def last_formula(text: str) -> Found | None:
     before = SENTENCE_END.split(text[: matches[-1].start()])[-1]
     after, _ = _statement(text, matches[-1].end())
     line = text.rpartition("\n")[2]
-    if len(MATH.findall(line)) > 1 and not re.search(r"\w", MATH.sub("", line)):
+    formulas = len(MATH.findall(line))
+    if formulas > 1 and _is_list(MATH.sub(" ", line), formulas):
         return Found(line, len(text))
     unclear = denied_after(after) or unasserted_before(before) or re.search(r"\bor\b", after) or after.endswith("?")
     if unclear or text[matches[-1].end() :].lstrip().startswith("?") or _OR_BEFORE_FORMULA.search(before):
-        return Found((before + matches[-1].group() + after).strip(), len(text))
+        return Found((before + text[matches[-1].start() :])[: 5 * _SHORT].strip(), len(text))
     if refuses(before + after) or (stands_against(before) and not re.search(r"[,;]", before)):
         return Found((before + matches[-1].group() + after).strip(), matches[-1].end())
     return Found(content, matches[-1].end())
@@ -149,6 +153,13 @@ def _is_phrase_with_formula(text: str) -> bool:
     """Return whether a text is a short phrase such as "odd $n$", whose words belong to the answer."""
     words = re.findall(r"[A-Za-z]{2,}", MATH.sub(" ", text)) if len(text) <= _SHORT and "\n" not in text else []
     return 0 < len(words) <= 3 and not any(word.lower() in _CONNECTING for word in words)
+
+
+def _is_list(outside: str, formulas: int) -> bool:
+    """Return whether the text between formulas only lists them: "(A) $1:3$ (B) $1:4$", "$1$ $2$ another value"."""
+    words = re.findall(r"[A-Za-z]{2,}", outside)
+    few = len(words) <= 2 or (formulas > 2 and len(words) <= 15)
+    return "=" not in outside and few and not any(word.lower() in _CONNECTING - {"and", "or", "the"} for word in words)
 
 
 _OR_BEFORE_FORMULA = re.compile(r"\bor\s+\W*$", re.IGNORECASE)

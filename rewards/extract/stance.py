@@ -11,7 +11,7 @@ import re
 _NEGATION = re.compile(
     r"\b(?:not|never|cannot|neither|nor|without|except|excluding|excludes|unlike|incorrect|wrong|false|invalid|"
     r"impossible|opposite|contrary|non|nobody|whether|refute[sd]?|rules? out|ruled out|eliminate[sd]?|no longer|other than|rather than|instead of|"
-    r"anything but|far from|ain't|[a-z]{2,6}n['’]t)\b|\\n(?:e|eq|ot)(?![a-zA-Z])|≠|!="
+    r"anything but|far from|ain't|[a-z]{2,6}n['’]t)\b|\\(?:ne|neq|not|neg|lnot)(?![a-zA-Z])|[≠¬]|!="
     r"|不是|不等于|并非|绝非|不可能|不能|不对|不為|不为|不選|不选|错误|錯誤|排除|没有|除了|而非",
     re.IGNORECASE,
 )
@@ -47,7 +47,7 @@ _REFERENCE = re.compile(
 )
 _DOUBT = re.compile(
     r"\b(?:maybe|perhaps|possibly|might|could\s+be|may\s+be|either|guess(?:ing)?|not\s+sure|unsure|"
-    r"uncertain|otherwise|if\s+not)\b|可能|也许|或者?|大概|要么|否则",
+    r"uncertain|otherwise|unless|if\s+not)\b|可能|也许|或者?|大概|要么|否则",
     re.IGNORECASE,
 )
 _OPEN = re.compile(r"\b(?:if|whether|nobody|no\s+one|who\s+knows|unclear|unknown)\b[^,;]*$|^\s*(?:is|are|was|could|can|does)\b", re.IGNORECASE)
@@ -79,7 +79,7 @@ _DENIAL = (
 _AMENDMENT = (
     r"(?:wait|hold\s+on|hmm|actually|rather|or\s+rather|i\s+mean|i\s+meant|in\s+fact|let\s+me\s+correct)\b\W{0,4}\s*"
     r"(?:i\s+think\s+)?(?:that\s+|the\s+(?:final\s+|correct\s+|right\s+|real\s+)?answer\s+|it\s*|this\s+|answer\s+)?"
-    r"(?:(?:['’]s|is|was|should\s+be|must\s+be|would\s+be|equals)\s+(?!correct|right|indeed|consistent|true|what)|(?=[-\d$\\(]))"
+    r"(?:(?:['’]s|is|was|should\s+be|must\s+be|would\s+be|equals)\s+(?!correct|right|indeed|consistent|true\s+that|what)|(?=[-\d$\\(]))"
 )
 _RETRACTION = re.compile(
     rf"(?:^|(?<=[\s.,;:!?(。！—–-]))(?:(?P<denial>{_DENIAL})|(?P<amendment>{_AMENDMENT}))", re.IGNORECASE

@@ -17,7 +17,8 @@ __all__ = ["find_options", "gold_letters", "letters_in", "option_letters"]
 _PREFIX = re.compile(r"^\s*[(\[]?([A-Z])\s*[)\].:]\s*")
 _SEVERAL_GOLD = re.compile(r"[(\[]?[A-H](?:\s*[,;\s]\s*[A-H])+[)\]]?|[A-H]{3,8}")
 _LONE_GOLD = re.compile(r"[(\[]?\s*([A-J])\s*[)\]]?\s*\.?")
-_LABEL = re.compile(r"[\s:.,;)\]→>=–—-]+")
+_AROUND = " ()[]*\"'`,.:;→–—-"
+_JOINERS = re.compile(r"\b(?:and|or|either|both|any|one|of|the|a|an|all|is|are|answer)\b|[\W_]+")
 _WORDS = re.compile(r"[^\W\d_\\]{3,}")
 _SYMBOLS = re.compile(r"[\d\\^=<>+*/|]")
 _YES_NO = frozenset(["yes", "no", "true", "false"])
@@ -27,9 +28,10 @@ _SHORT = 80
 def _option_texts(choices: Sequence[str]) -> list[str]:
     """Return the options without their prefixes "A." if all of them have one."""
     marks = [_PREFIX.match(choice) for choice in choices]
-    if all(mark and mark.group(1) == chr(65 + i) for i, mark in enumerate(marks)):
-        return [choice[mark.end() :] if mark else choice for mark, choice in zip(marks, choices, strict=True)]
-    return list(choices)
+    if not all(mark and mark.group(1) == chr(65 + i) for i, mark in enumerate(marks)):
+        return list(choices)
+    texts = [choice[mark.end() :].strip() if mark else choice for mark, choice in zip(marks, choices, strict=True)]
+    return texts if all(texts) else [chr(65 + i) for i in range(len(choices))]
 
 
 def _equal_value(text: str, option: str) -> bool:
@@ -45,12 +47,18 @@ def _is_option(text: str, option: str) -> bool:
 
 def _contradicts(beside: str, index: int, options: list[str]) -> bool:
     """Return whether the text beside a letter is another option, or a value that is not the letter's option."""
-    beside = _LABEL.sub("", beside, count=1) if _LABEL.match(beside) else beside
-    beside = beside.strip(" ()[]*\"'`,.:;→-")
-    if not beside or len(beside) > _SHORT or _is_option(beside, options[index]):
+    beside = beside.strip(_AROUND)
+    if not beside or len(beside) > _SHORT:
         return False
-    others = [option for i, option in enumerate(options) if i != index]
-    if any(_is_option(beside, other) for other in others):
+    texts = [plain_text(option).strip(_AROUND) for option in options]
+    plain = plain_text(beside).strip(_AROUND)
+    if plain == texts[index]:
+        return False
+    if plain in texts:
+        return True
+    if _equal_value(beside, options[index]):
+        return False
+    if any(_equal_value(beside, option) for i, option in enumerate(options) if i != index):
         return True
     return beside[0].isdigit() and _differs(beside, options[index])
 
@@ -79,7 +87,7 @@ def _by_letters(text: str, options: list[str]) -> frozenset[int] | None:
     if max(indices) >= len(options):
         return None
     for one in _restated(named, options):
-        if any(_contradicts(beside, ord(one.letter) - 65, options) for beside in (one.before, one.after)):
+        if any(_contradicts(beside, ord(one.letter) - 65, options) for beside in (one.before, one.after, one.tail)):
             return frozenset()
     return indices
 
@@ -102,22 +110,55 @@ def _denied_by_its_own_text(text: str, options: list[str]) -> frozenset[int] | N
     index = ord(match.group(1)) - 65 if match else len(options)
     if not match or index >= len(options):
         return None
-    return frozenset([index]) if _is_option(unwrapped(text)[match.end() :], options[index]) else None
+    rest = unwrapped(text)[match.end() :]
+    own = _is_option(rest, options[index]) and not _contradicts(rest, index, options)
+    return frozenset([index]) if own else None
 
 
 def _by_words(plain: str, options: list[str]) -> frozenset[int]:
     """Return the options whose words stand in a sentence that neither denies nor doubts them."""
     words = [plain_text(option) for option in options]
-    readable = [word in _YES_NO or (_WORDS.search(word) is not None and not _SYMBOLS.search(word)) for word in words]
-    found = [i for i, word in enumerate(words) if readable[i] and _stands_in(word, plain)]
+    readable = [
+        word in _YES_NO or (_WORDS.search(word) is not None and not _SYMBOLS.search(word)) for word in words
+    ]
+    found = [i for i, word in enumerate(words) if readable[i] and _opens(word, plain)]
     found = [i for i in found if not any(words[i] != words[j] and words[i] in words[j] for j in found)]
+    if not found or plain.startswith("{") or plain.endswith("?"):
+        return frozenset()
+    others = [i for i, word in enumerate(words) if len(word) > 1 and i not in found and _stands_in(word, plain)]
+    found += [i for i in others if not any(words[i] in words[j] for j in found)]
     return frozenset(found) if len(found) != 1 or not (denies(plain) or doubts(plain)) else frozenset()
 
 
-def _stands_in(word: str, plain: str) -> bool:
+def _opens(word: str, plain: str) -> bool:
+    """Return whether an option's words stand in a text; "yes" and "no" only at the start of a clause."""
     if word in _YES_NO:
-        return re.search(rf"(?:^|[,;.:/→()~*{{]|\b(?:and|or|mean|is|wait|but|yes|no|true|false)\b)\W*{word}\b(?!\s+[a-z])", plain) is not None
-    return re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", plain) is not None
+        start = r"(?:^|[,;.:/→()~*]|\\to|\b(?:and|or|mean|is|wait|but|of|yes|no|true|false)\b)\W*"
+        return re.search(start + _whole_word(word), plain) is not None
+    return _stands_in(word, plain)
+
+
+def _stands_in(word: str, plain: str) -> bool:
+    return re.search(_whole_word(word), plain) is not None
+
+
+def _whole_word(word: str) -> str:
+    """Return the pattern of an option's words; "no red cars" is no "no"."""
+    more = r"(?!\s+(?!yes\b|no\b|true\b|false\b|and\b|or\b|but\b)[a-z])" if word in _YES_NO else ""
+    return rf"(?<![\w/-]){re.escape(word)}(?![\w/-]){more}" if word not in _YES_NO else rf"(?<![\w-]){word}(?![\w-]){more}"
+
+
+def _listed(plain: str, options: list[str]) -> frozenset[int]:
+    """Return the options of a text that does nothing but list two or more of them, else nothing."""
+    found, rest = set(), plain
+    for i in sorted(range(len(options)), key=lambda i: -len(options[i])):
+        word = plain_text(options[i])
+        pattern = rf"(?<!\w){re.escape(word)}(?!\w)"
+        if word and re.search(pattern, rest):
+            found.add(i)
+            rest = re.sub(pattern, " ", rest, count=1)
+    listed = len(found) > 1 and not _JOINERS.sub("", re.sub(r"\([a-j]\)|\b[a-j][.):]", " ", rest))
+    return frozenset(found) if listed else frozenset()
 
 
 def names_letters(text: str, count: int) -> bool:
@@ -136,6 +177,9 @@ def find_options(text: str, choices: Sequence[str]) -> frozenset[int]:
     same = [i for i, option in enumerate(options) if plain_text(option) == plain]
     if same:
         return frozenset(same[:1])
+    listed = _listed(plain, options)
+    if listed:
+        return listed
     own = _denied_by_its_own_text(text, options)
     if own:
         return own

@@ -218,4 +218,4 @@ def plain_text(text: str) -> str:
     text = re.sub(rf"\\text\s*{_GROUP}", r" \1 ", text)
     text = re.sub(r"\b(?:the|a|an)\s+(?=\w{2})", "", text)
     text = re.sub(r"\s+", " ", text).strip()
-    return re.sub(r"\s*[.!,;:]+$", "", text)
+    return re.sub(r"(?:(?<![\d)])\s*!|\s*[.,;:])+$", "", text)

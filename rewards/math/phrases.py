@@ -35,7 +35,7 @@ def without_description(text: str) -> str:
 
     "It is the plane $2x+3y-z=0$." is ``2x+3y-z=0``; "max at $x=0$" stays, as its words carry meaning.
     """
-    if not _WORD.search(text):
+    if not _WORD.search(text) or "?" in text:
         return text
     if "$" in text:
         words = _WORD.findall(_FORMULA.sub(" ", re.sub(r"\\text\s*\{|\\[A-Za-z]+", " ", text)))

@@ -96,9 +96,15 @@ class _Reader:
     def _factor(self) -> Fraction:
         if self.peek() in ("minus", "negative"):
             self.position += 1
-            return -self._factor()
+            value = self._factor()
+            # "negative -1" and "minus two squared" say two things.
+            if value < 0 or self.words[self.position - 1] in _POWERS:
+                raise _Unclear
+            return -value
         value = self._part()
         if self.peek() in _POWERS:
+            if value < 0:
+                raise _Unclear
             value **= _POWERS[self.peek()]
             self.position += 1
         return value
@@ -214,6 +220,10 @@ class _Reader:
         return value + Fraction(int(digits), 10 ** len(digits))
 
 
+# Unclear: one more sign, or the square of a number with its sign.
+_TWO_SIGNS = re.compile(r"(?:negative|minus)\s*-|-\s*\d[\d.,]*\s+(?:squared|cubed)", re.IGNORECASE)
+
+
 def read_spoken(text: str) -> tuple[Fraction, str] | None:
     """Return the number that a text states in words at its start, and the text after it; else None.
 
@@ -221,7 +231,7 @@ def read_spoken(text: str) -> tuple[Fraction, str] | None:
     words are not clear.
     """
     sign, rest = (-1, text[1:]) if text[:1] == "-" else (1, text)
-    if len(rest) > _MAX_CHARS:
+    if len(rest) > _MAX_CHARS or _TWO_SIGNS.match(text):
         return None
     matches = list(_WORD.finditer(rest))
     words = [_singular(match.group().casefold()) for match in matches[:_LIMIT]]

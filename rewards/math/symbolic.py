@@ -11,6 +11,7 @@ from typing import Any
 
 import sympy
 
+from rewards.math import precise
 from rewards.math.bounds import Unreadable
 from rewards.math.tree import Node, exact_value, walk
 
@@ -102,35 +103,68 @@ def _small(expression: Any) -> bool:
 
 @lru_cache(maxsize=256)
 def _difference(a: Node, b: Node) -> Any:
-    return to_sympy(a) - to_sympy(b)
+    difference = to_sympy(a) - to_sympy(b)
+    if difference.has(sympy.nan, sympy.zoo, sympy.oo, -sympy.oo):
+        raise Unreadable("an expression without a finite value")
+    return difference
+
+
+def _minus(a: Node, b: Node) -> Node:
+    return Node("+", (a, Node("neg", (b,))))
 
 
 def equal(a: Node, b: Node) -> bool:
-    """Return whether two expressions are the same function of their symbols."""
-    return is_zero(_difference(a, b))
+    """Return whether two expressions are the same function of their symbols.
+
+    By their values (``rewards.math.precise``); by sympy only where these cannot be computed.
+    """
+    try:
+        return precise.same_function(a, b)
+    except precise.Unsupported:
+        return is_zero(_difference(a, b))
 
 
 def same_equation(a: tuple[Node, Node], b: tuple[Node, Node]) -> bool:
     """Return whether two equations are equivalent: their differences are constant multiples of each other.
 
-    Denominators are cleared first, so ``y = 2/x`` and ``xy = 2`` are one equation.
+    Denominators are cleared first, so ``y = 2/x`` and ``xy = 2`` are one equation. An identity equals only an
+    identity with the same sides; an equation that is defined nowhere equals none.
     """
-    first, second = (sympy.fraction(sympy.together(_difference(*sides)))[0] for sides in (a, b))
-    if first == 0 or second == 0:
-        return bool(first == second)
-    if first.free_symbols != second.free_symbols:
+    try:
+        factor = precise.ratio(_minus(*a), _minus(*b))
+    except precise.Unsupported:
+        return _same_numerators(a, b)
+    if factor is None:
         return False
-    ratio = sympy.simplify(first / second)
-    return bool(not ratio.free_symbols and ratio != 0)
+    if factor == "zero":
+        return _same_sides(a, b) or _same_sides(a, b[::-1])
+    if factor != "varies":
+        return True
+    divided = any(node.op in ("/", "^", ":") for side in (*a, *b) for node in walk(side))
+    return divided and _same_numerators(a, b)
+
+
+def _same_sides(a: tuple[Node, Node], b: tuple[Node, Node]) -> bool:
+    """Return whether the sides of two identities are equal one to one, and sums where the others are sums."""
+    return all(equal(x, y) and (x.op == "+") == (y.op == "+") for x, y in zip(a, b, strict=True))
+
+
+def _same_numerators(a: tuple[Node, Node], b: tuple[Node, Node]) -> bool:
+    first, second = (sympy.fraction(sympy.together(_difference(*sides)))[0] for sides in (a, b))
+    if not (first.free_symbols and first.free_symbols == second.free_symbols):
+        return False
+    if sympy.expand(first) == 0 or sympy.expand(second) == 0:
+        return False
+    quotient = sympy.simplify(first / second)
+    return bool(not quotient.free_symbols and quotient.is_finite and quotient.is_nonzero)
 
 
 def same_inequality(a: tuple[Node, Node], b: tuple[Node, Node]) -> bool:
     """Return whether the differences of both pairs of sides are positive multiples of each other."""
-    first, second = _difference(*a), _difference(*b)
-    if second == 0:
-        return bool(first == 0)
-    ratio = sympy.simplify(first / second)
-    return bool(not ratio.free_symbols and ratio.is_positive)
+    factor = precise.ratio(_minus(*a), _minus(*b))
+    if factor in (None, "varies", "zero"):
+        return False
+    return bool(factor.imag == 0 and factor.real > 0)
 
 
 def solves(equation: tuple[Node, Node], name: str, values: Sequence[Node]) -> bool:
@@ -138,7 +172,10 @@ def solves(equation: tuple[Node, Node], name: str, values: Sequence[Node]) -> bo
     numerator = sympy.fraction(sympy.together(_difference(*equation)))[0]
     unknown = sympy.Symbol(name, positive=True)
     free = sympy.Symbol(name, real=True)
-    polynomial = sympy.Poly(numerator.subs(unknown, free), free)
+    try:
+        polynomial = sympy.Poly(numerator.subs(unknown, free), free)
+    except sympy.PolynomialError:
+        return False
     roots = sympy.roots(polynomial)
     if sum(roots.values()) != polynomial.degree():
         return False
