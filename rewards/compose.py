@@ -10,7 +10,7 @@ from typing import Any, Literal
 from rewards.messages import nearest
 from rewards.registry import BoundRule, get_rule
 from rewards.verdict import RuleError, Status, Verdict
-from rewards.workers.pool import map_in_threads
+from rewards.workers.pool import PoolError, map_in_threads, shared_pool
 from rewards.workers.rule_processes import RuleFailed, RuleProcesses, RuleTimeout
 from rewards.workers.rule_worker import describe, trace_of
 
@@ -188,6 +188,8 @@ class RewardSum:
     def _apply_rule(self, component: Component, completion: str, example: Any) -> Verdict:
         try:
             return self._callers[component.key](completion, example)
+        except PoolError:  # a broken installation: every completion would fail the same way
+            raise
         except (Exception, SystemExit) as error:
             if isinstance(error, RuleFailed):  # described in the rule's own process
                 what, trace = str(error), error.trace
@@ -219,6 +221,8 @@ class RewardSum:
         """Score completions against their examples, in order. Raises ``ValueError`` if the numbers differ."""
         if len(completions) != len(examples):
             raise ValueError(f"{len(completions)} completions but {len(examples)} examples")
+        if any(component.rule == "accuracy" for component in self.components.values()):
+            shared_pool().warm_up()
         for caller in self._callers.values():
             if isinstance(caller, RuleProcesses):
                 caller.begin()

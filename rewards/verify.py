@@ -261,6 +261,7 @@ def verify_many(
         )
         for i, (completion, gold, texts) in enumerate(zip(completions, golds, options, strict=True))
     ]
+    shared_pool().warm_up()
     return map_in_threads(
         lambda row: verify(row[0], row[1], choices=row[2], timeout=timeout, ordered=ordered), rows
     )

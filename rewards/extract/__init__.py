@@ -107,8 +107,9 @@ def _find(text: str, lettered: bool = False) -> tuple[Found, str] | None:
         answer = bare(found.text) if found else None
         if found and answer:
             return Found(answer, found.end), place
-    rest = before_remark(text)
-    return _find(rest, lettered) if rest and text.count("\n") <= _MAX_LINES else None
+    rest = before_remark(text) if text.count("\n") <= _MAX_LINES else None
+    earlier = _find(rest, lettered) if rest else None
+    return earlier if earlier and re.search(r"[\d$\\=]|\b[A-J]\b", earlier[0].text) else None
 
 
 def _amended(text: str, end: int, lettered: bool) -> tuple[str, str] | None | bool:

@@ -70,7 +70,7 @@ def decide_fully(answer: str, gold: str, ordered: bool = True) -> bool:
     sides = read_answer(answer), read_gold(gold, ordered)
     try:
         return same_answer(*sides, _Sympy())
-    except MemoryError:
+    except (MemoryError, ImportError):
         raise
     except Exception as error:
         raise Incomparable(f"{type(error).__name__}: {error}"[:200]) from error

@@ -24,6 +24,7 @@ _CONDITION = re.compile(
     r"\b(?:when|if|for|at|where|while|iff|unless|because|since|with|on|not|no|isn't|aren't|never|than|or|and)\b", re.IGNORECASE
 )
 _NAME = re.compile(r"[A-Za-z][A-Za-z\s'()-]*")
+_FORMULA_NAME = re.compile(r"[A-Za-z\\{}_/' ]+")
 _QUANTIFIED = re.compile(
     r"[,;\s]*(?:\\text\s*\{\s*)?,?\s*\b(?:for\s+(?:all|every|any|each)|where\s+[a-zA-Z]\s+is\s+an?y?\b)[^=<>]*$"
 )
@@ -48,7 +49,8 @@ def without_description(text: str) -> str:
     if match and match.end() < len(text):
         words = _WORD.findall(match.group())
         if all(word.lower() in _DESCRIBING or (word in ("a", "A") and len(words) > 1) for word in words):
-            return text[match.end() :]
+            rest = text[match.end() :]
+            return rest if re.search(r"[\d=\\]", rest) else text
     return text
 
 
@@ -69,7 +71,11 @@ def without_quantifier(text: str) -> str:
 def is_name_in_words(name: str) -> bool:
     """Return whether the left side of an equation is a name in words: "Area of the square", not "max at x"."""
     name = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", name).replace("$", " ").strip()
-    if not _NAME.fullmatch(name) or _CONDITION.search(name):
+    if _CONDITION.search(name):
+        return False
+    if _FORMULA_NAME.fullmatch(name) and not re.search(r"[a-z]{2,}", re.sub(r"\\[A-Za-z]+|\{[^{}]*\}", "", name)):
+        return True
+    if not _NAME.fullmatch(name):
         return False
     return not any(len(word) == 1 and word.islower() and word != "a" for word in _WORD.findall(name))
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from rewards.math.decide import Incomparable
+from rewards.verdict import RuleError
 from rewards.workers.worker import MEMORY
 
 Item = TypeVar("Item")
@@ -51,7 +52,7 @@ _ATTEMPTS = 2
 _ROOT = str(Path(__file__).resolve().parents[2])
 
 
-class PoolError(RuntimeError):
+class PoolError(RuleError):
     """The worker processes cannot be started or fail; a fault of the installation, not of an answer."""
 
 
@@ -134,15 +135,23 @@ class _Worker(LineProcess):
         """Block until sympy is loaded. Raises ``PoolError`` if that fails, ``EOFError`` if it was killed."""
         if self.ready:
             return
+        reply: dict[str, object] = {}
         try:
-            self.ready = bool(self.line(time.monotonic() + _START_LIMIT))
+            line = self.line(time.monotonic() + _START_LIMIT)
+            reply = json.loads(line) if line else {}
         except EOFError:
             if self.process.wait() < 0:
                 raise
-        if not self.ready:
+        if "broken" in reply:
+            raise PoolError(
+                f"sympy does not work in {sys.executable}, so that no answer that needs it can be scored: "
+                f"{reply['broken']}; reinstall it: {sys.executable} -m pip install --force-reinstall sympy mpmath"
+            )
+        if not reply.get("ready"):
             raise PoolError(
                 "a rewards worker did not start; run `python -c 'import rewards.math.symbolic'` to see why"
             )
+        self.ready = True
 
     def ask(self, request: dict[str, object], limit: float) -> dict[str, object] | None:
         """Return the reply to a request, None after ``limit`` s. Raises ``EOFError`` if the process died."""
@@ -239,6 +248,13 @@ class Pool:
             else:
                 self._discard(worker)
         return _result_of(reply, limit)
+
+    def warm_up(self) -> None:
+        """Start a worker and a spare one now, without waiting, so that the first comparison finds them ready."""
+        with self._lock:
+            self._drop_dead()
+            while len(self._all) < min(2, self.size + 1):
+                self._idle.append(self._start())
 
     def close(self) -> None:
         """Kill every worker. The pool can be used again afterwards."""

@@ -42,6 +42,30 @@ def compare(request: dict[str, object]) -> dict[str, object]:
         return {"error": f"{type(error).__name__}: {error}"[:300]}
 
 
+# One comparison by values, one that sympy has to decide. They also load what sympy imports at first use, so
+# that it counts for neither the limit of memory nor of time.
+_TESTS = ((r"\sin 2x+x/(x+1)", r"2\sin x\cos x+1-1/(x+1)"), ("(n+1)!", "(n+1)n!"))
+
+
+def self_test() -> str | None:
+    """Return why sympy does not work in this process, or None if it does.
+
+    An exception of sympy on an answer is a property of the answer; on these it is one of the installation,
+    which would otherwise score every such answer as wrong.
+    """
+    try:
+        import sympy
+
+        from rewards.math.decide import decide_fully
+
+        for answer, gold in _TESTS:
+            if not decide_fully(answer, gold):
+                return f"sympy {sympy.__version__} does not find {answer} equal to {gold}"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"[:300]
+    return None
+
+
 def serve(requests: TextIO, replies: TextIO) -> None:
     """Reply to each request line until the input ends."""
     for line in requests:
@@ -58,9 +82,9 @@ def main(memory: int = MEMORY) -> None:
     """Load sympy, report readiness, and serve. Only replies are written to the pipe."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    # Loads what sympy imports at first use, so that it counts for neither the limit of memory nor of time.
-    compare({"answer": r"\sin 2x+x/(x+1)", "gold": r"2\sin x\cos x+1-1/(x+1)"})
+    broken = self_test()
     _confine(memory)
-    replies.write('"ready"\n')
+    replies.write(json.dumps({"broken": broken} if broken else {"ready": True}) + "\n")
     replies.flush()
-    serve(sys.stdin, replies)
+    if not broken:
+        serve(sys.stdin, replies)

@@ -25,7 +25,7 @@ FOUND = [
     ("We get $x=1$ and then $y=2$.", "y=2"),
     (r"hence \(3\pi\)", r"3\pi"),
     ("We add and obtain **73** in the end", "73"),
-    ("The picture that shows the area is (C).", "(C)."),
+    ("The picture that shows the area is (C).", "(C)"),
     ("42", "42"),
 ]
 NOTHING = [

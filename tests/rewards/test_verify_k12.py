@@ -31,7 +31,7 @@ def _against(answer: str, gold: str) -> Verdict:
 def test_a_gold_is_accepted_as_itself_or_cannot_be_scored(golds: list[str]) -> None:
     statuses = [_against(gold, gold).status for gold in golds]
     assert set(statuses) == {Status.CORRECT, Status.UNPARSABLE_GOLD}
-    assert statuses.count(Status.CORRECT) >= 480
+    assert statuses.count(Status.CORRECT) >= 488
 
 
 def test_a_gold_is_hardly_ever_accepted_as_another(golds: list[str]) -> None:
