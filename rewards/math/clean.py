@@ -75,7 +75,7 @@ _TABLE = str.maketrans(
 )
 # A braced group, with at most one more level of braces in it.
 _GROUP = r"\{((?:[^{}]|\{[^{}]*\})*)\}"
-_FUNCTIONS = "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|lg|exp|max|min"
+_FUNCTIONS = "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|lg|exp|max|min|gcd|lcm"
 
 
 # Two backslashes end a row of a matrix; elsewhere they are a doubly escaped command, as left over from JSON.
@@ -155,6 +155,7 @@ _MACROS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"\\(?:vartriangle|Delta(?=\s*[A-Z]{3}))(?![a-zA-Z])", r"\\triangle "),
     (r"\\(?:backsim|thicksim)(?![a-zA-Z])", r"\\sim "),
     (r"\\(?:varnothing|O|empty)(?![a-zA-Z])", r"\\emptyset "),
+    (r"\\[lcvd]?dots(?![a-zA-Z])", r"\\ldots "),
     (r"\\varphi(?![a-zA-Z])", r"\\phi "),
     (r"\\var(epsilon|theta|rho|sigma|kappa)(?![a-zA-Z])", r"\\\1 "),
     (r"\\(?:mid|vert|lvert|rvert)(?![a-zA-Z])", "|"),
@@ -167,6 +168,9 @@ _MACROS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
         r"(?:\\\{\s*)?\\begin\s*\{(?:cases|aligned|array\}\s*\{[lcr])\}([^&]*?)\\end\s*\{(?:cases|aligned|array)\}",
         _system,
     ),
+    (r"\\begin\s*\{[vV]matrix\}", r"\\determinant\\begin "),
+    (r"(?<=&)\s*(?:\\text\s*\{\s*,?\s*(?:if|for|when)\s*\}|(?:if|for|when)\b)\s*", " "),
+    (r"(?<=&)\s*(?:\\text\s*\{\s*(?:otherwise|else)\.?\s*\}|(?:otherwise|else)\b)", r" \\otherwise "),
     (r"\\begin\s*\{(?:[bpvBV]?matrix|cases)\}|\\begin\s*\{array\}\s*\{[lcr|\s]*\}", r"\\begin "),
     (r"\\end\s*\{(?:[bpvBV]?matrix|cases|array)\}", r"\\end "),
     (r"\\%", "%"),

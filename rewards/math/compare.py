@@ -213,6 +213,9 @@ def _same_structure(answer: Node, gold: Node, backend: SymbolicBackend) -> bool:
     if answer.op == gold.op:
         return answer.name == gold.name and same_sequence(answer.args, gold.args, backend)
     for one, other, swapped in ((answer, gold, False), (gold, answer, True)):
+        inner = _inner(one, other)
+        if inner is not None:
+            return same_tree(other, inner, backend) if swapped else same_tree(inner, other, backend)
         given = values(one) if other.op != "rel" else []
         if given:
             return any(
@@ -225,6 +228,14 @@ def _same_structure(answer: Node, gold: Node, backend: SymbolicBackend) -> bool:
     if "{}" in (answer.name, gold.name) and {answer.op, gold.op} == {"set", "bracket"}:
         return same_sequence(answer.args, gold.args, backend)  # braces that LaTeX does not print
     return False
+
+
+def _inner(one: Node, other: Node) -> Node | None:
+    """Return 1 of ``{1}`` beside a value, and the set of ``x ∈ {1, 2}`` beside a set; else None."""
+    if one.op == "set" and len(one.args) == 1 and other.op not in _STRUCTURES:
+        return one.args[0]
+    member = one.op == "rel" and one.name == "in" and one.args[1].op == "set"
+    return one.args[1] if member and other.op == "set" else None
 
 
 def _as_row(node: Node) -> tuple[Node, ...]:

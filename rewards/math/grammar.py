@@ -145,11 +145,21 @@ class AtomParser(Cursor):
             if name[:2] in ("C_", "A_", "P_") and name[2:].isdigit() and self.next.text == "^":
                 self.take()
                 return self.combination(name, self.script())
-        if name in ("f", "g", "h") and self.next.text == "(":
+        if name in ("f", "g", "h") and self._inverse_mark():
+            name = f"{name}^-1"
+        if name[:1] in ("f", "g", "h") and name[1:] in ("", "^-1") and self.next.text == "(":
             argument = self.atom()
             inner = _as_text(argument)
             return symbol(f"{name}{inner}" if argument.op == "bracket" else f"{name}({inner})")
         return symbol(name)
+
+    def _inverse_mark(self) -> bool:
+        """Consume the exponent of an inverse function, ``^{-1}`` before a bracket; return whether it was there."""
+        for marks in (("^", "{", "-", "1", "}", "("), ("^", "-", "1", "(")):
+            if tuple(self.peek(i).text for i in range(len(marks))) == marks:
+                self.position += len(marks) - 1
+                return True
+        return False
 
     def combination(self, name: str, k: Node) -> Node:
         """Return the node of ``C_5^2`` or ``A_5^2``, the school notation of combinations and arrangements."""
@@ -220,6 +230,9 @@ class AtomParser(Cursor):
             r"\angle": self._angle,
             r"\triangle": lambda: symbol("triangle " + "".join(self._points())),
             r"\begin": self._matrix,
+            r"\determinant": self._determinant,
+            r"\otherwise": lambda: symbol("otherwise"),
+            r"\top": lambda: symbol("T"),
             r"\sum": lambda: self._series("sum"),
             r"\prod": lambda: self._series("prod"),
         }
@@ -265,7 +278,9 @@ class AtomParser(Cursor):
     def _matrix(self) -> Node:
         rows, row = [], [self.relation()]
         while not self.accept(r"\end"):
-            if self.accept(r"\\"):
+            if self.next.text in (",", ";") and self.peek(1).text in ("&", r"\\", r"\end"):
+                self.take()
+            elif self.accept(r"\\"):
                 rows.append(row)
                 row = [] if self.next.text == r"\end" else [self.relation()]
             else:
@@ -273,6 +288,10 @@ class AtomParser(Cursor):
                 row.append(self.relation())
         rows += [row] if row else []
         return self.node("matrix", *(self.node("bracket", *cells, name="()") for cells in rows))
+
+    def _determinant(self) -> Node:
+        self.expect(r"\begin")
+        return _expanded([list(row.args) for row in self._matrix().args])
 
     def _function(self, name: str) -> Node:
         base = self.script() if name == "log" and self.accept("_") else None
@@ -290,9 +309,29 @@ class AtomParser(Cursor):
         bases = {"ln": symbol("e"), "lg": number(10), "log": base or number(10)}
         if name in bases:
             return self.node("log", argument, bases[name])
+        if name in ("gcd", "lcm"):
+            return self.node(name, *(argument.args if argument.op in ("set", "bracket") else (argument,)))
         if name in ("max", "min") and argument.op in ("set", "bracket"):
             return self.node(name, *argument.args)
         return self.node(name, argument)
+
+
+_MAX_DETERMINANT = 4
+
+
+def _expanded(rows: list[list[Node]]) -> Node:
+    """Return the determinant of a square matrix by expansion along its first row."""
+    size = len(rows)
+    if size > _MAX_DETERMINANT or any(len(row) != size for row in rows):
+        raise Refused(f"a determinant that is not square, or of more than {_MAX_DETERMINANT} rows")
+    if size == 1:
+        return rows[0][0]
+    terms = []
+    for j, cell in enumerate(rows[0]):
+        minor = _expanded([row[:j] + row[j + 1 :] for row in rows[1:]])
+        term = Node("*", (cell, minor))
+        terms.append(Node("neg", (term,)) if j % 2 else term)
+    return Node("+", tuple(terms))
 
 
 def _is_matrix(opener: str, items: list[Node]) -> bool:

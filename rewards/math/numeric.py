@@ -79,6 +79,8 @@ def _real_odd_root(base: Value, top: int, bottom: int) -> Value:
 
 def _evaluate_power(node: Node, point: Mapping[str, complex]) -> Value:
     base, exponent = (_evaluate(arg, point) for arg in node.args)
+    # A negated number has the imaginary part -0.0, on whose other side the root has the other sign.
+    base = Value(complex(base.z.real, base.z.imag + 0.0), base.error)
     ratio = exact_value(node.args[1])
     if node.op == "root":
         ratio, exponent = (1 / ratio if ratio else None), _quotient(Value(1, 0.0), exponent)

@@ -11,6 +11,7 @@ from rewards.math.chains import definition, is_name
 from rewards.math.clean import clean, plain_text
 from rewards.math.clock import read_clock
 from rewards.math.dates import read_date, read_range
+from rewards.math.notations import special
 from rewards.math.parser import parse
 from rewards.math.phrases import (
     is_name_in_words,
@@ -64,8 +65,12 @@ def _drop_point_name(text: str) -> str:
 
 def read_item(text: str) -> AnswerItem:
     """Parse one item; text that is not mathematics becomes words. Raises ``Refused``."""
+    dots = special(text, "") if text.strip() in ("...", "\\ldots") else None
     text = _trimmed(text)
     plain = plain_text(text)
+    notation = dots or special(text, plain)
+    if notation:
+        return AnswerItem(plain, notation)
     clock = read_clock(text)
     if clock:
         return AnswerItem(plain, clock)

@@ -61,8 +61,11 @@ def _numbered(text: str) -> list[str] | None:
 def split_top_level(text: str, separators: str) -> list[str]:
     """Split at the separator characters that are outside of all brackets."""
     pieces, depth, start = [], 0, 0
+    nested = "\\begin" in text
     for i, c in enumerate(text):
-        if c in "([{":
+        if nested and c == "\\" and (text.startswith("\\begin", i) or text.startswith("\\end", i)):
+            depth = depth + 1 if text[i + 1] == "b" else max(0, depth - 1)
+        elif c in "([{":
             depth += 1
         elif c in ")]}":
             depth = max(0, depth - 1)
@@ -96,9 +99,16 @@ def _item_texts(text: str) -> list[str]:
     return [word for p in stripped if p for word in _spaced_numbers(p)]
 
 
+def _with_numbers(text: str) -> str:
+    """Write the labels (a), (b) … of parts as (1), (2) …"""
+    if not text.startswith("(a)") or "(b)" not in text:
+        return text
+    return re.sub(r"\(([a-h])\)(?=\s)", lambda match: f"({ord(match.group(1)) - 96})", text)
+
+
 def split_items(text: str) -> ItemTexts:
     """Return the items of a cleaned answer, in order. Raises ``Refused`` if there are too many."""
-    text = join_thousands(strip_delimiters(text)).strip()
+    text = _with_numbers(join_thousands(strip_delimiters(text)).strip())
     choices = [c.strip(" ,\n") for c in _OR.split(text)] if "\n" not in text and ";" not in text else [text]
     ordered = len(choices) == 1 or not all(choices)
     texts = tuple(piece for choice in ([text] if ordered else choices) for piece in _item_texts(choice))

@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 from rewards.math.bounds import MAX_DIGITS, Refused, Unreadable
 
-_FUNCTION_NAMES = "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln lg log exp max min sqrt abs"
+_FUNCTION_NAMES = (
+    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln lg log exp max min sqrt abs gcd lcm"
+)
 FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
 _WORDS = FUNCTIONS | {"pi", "infty", "theta", "alpha", "beta", "gamma", "omega", "phi", "lambda", "mu"}
 _SHORT_WORD_LIST = "no up on in at of to by is it or if so we he an as be go do"
@@ -61,13 +63,36 @@ def _consecutive(word: str) -> bool:
     return all(ord(b) - ord(a) == 1 for a, b in itertools.pairwise(word))
 
 
-def _letters(word: str) -> list[Token]:
+# Of the short words, those that are hardly ever factors; a product spells them only in a group or exponent.
+_MOSTLY_WORDS = frozenset("no up on in of to is if or so we he go do".split())
+_BEFORE_FACTOR = frozenset("+-*/^=(<>{[|,_&")
+_AFTER_FACTOR = frozenset("+-*/^=)<>}]|,_!&")
+
+
+def _in_formula(text: str, start: int, end: int, word: str) -> bool:
+    """Return whether a run of letters stands among operators, as ``at`` in ``v_0+at`` and ``as`` in ``2as``.
+
+    A run that a space separates from a number or another run is a word: "5 is", "2 at x".
+    """
+    before, after = text[:start], text[end:]
+    left, right = before.rstrip()[-1:], after.lstrip()[:1]
+    if not (left or right):
+        return False
+    if word in _MOSTLY_WORDS and left not in ("{", "(", "^"):
+        return False
+    command = re.search(r"\\[a-zA-Z]+\s*$", before[-16:]) is not None
+    close = (left.isdigit() or left in (")", "}", "]")) and not before[-1:].isspace()
+    return (not left or left in _BEFORE_FACTOR or command or close) and (not right or right in _AFTER_FACTOR or right == "\\")
+
+
+def _letters(word: str, in_formula: bool) -> list[Token]:
     """Return a run of letters as a function, a Greek name or a product. Raises ``Unreadable`` for a word."""
     if word in _WORDS:
         kind = "func" if word in FUNCTIONS else "cmd"
         return [Token(kind, word if kind == "func" else f"\\{word}")]
-    wordlike = len(word) > 2 and not word.isupper() and not _consecutive(word)
-    if wordlike or word.lower() in _SHORT_WORDS or len(word) > 6:
+    product = word.isupper() or _consecutive(word) or (len(word) <= 4 and in_formula and not set(word.lower()) & set("aeiou"))
+    short = word.lower() in _SHORT_WORDS
+    if (len(word) > 2 and not product) or (short and not in_formula) or len(word) > 6:
         raise Unreadable(f"the word {word[:30]!r}")
     return [Token("sym", letter) for letter in word]
 
@@ -91,7 +116,8 @@ def tokenize(text: str) -> list[Token]:
             token, position = _repeating(text, position, _number(found))
             tokens.append(token)
         elif kind == "word":
-            tokens.extend(_letters(found))
+            start = position - len(found)
+            tokens.extend(_letters(found, _in_formula(text, start, position, found)))
         else:
             tokens.append(_command(found) if kind == "cmd" else Token(kind, found))
     return tokens

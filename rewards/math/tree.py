@@ -110,6 +110,10 @@ def _apply(op: str, args: list[Fraction]) -> Fraction | None:
         return math.prod(args, start=Fraction(1))
     if op in ("/", ":") and len(args) == 2:
         return a / args[1] if args[1] else None
+    if op in ("gcd", "lcm"):
+        whole = [int(arg) for arg in args if arg.denominator == 1]
+        function = math.gcd if op == "gcd" else math.lcm
+        return Fraction(function(*whole)) if len(whole) == len(args) else None
     operations: dict[str, Callable[[], Fraction | None]] = {
         "neg": lambda: -a,
         "%": lambda: a / 100,
