@@ -112,7 +112,7 @@ def _find(text: str, lettered: bool = False) -> tuple[Found, str] | None:
     return earlier if earlier and re.search(r"[\d$\\=]|\b[A-J]\b", earlier[0].text) else None
 
 
-def _amended(text: str, end: int, lettered: bool) -> tuple[str, str] | None | bool:
+def _amended(text: str, end: int, lettered: bool) -> tuple[str, str] | bool | None:
     """Return the answer that replaces the one before ``end``, None if that is only denied, False if it stands."""
     taken_back = retraction(text, end)
     if taken_back is None:

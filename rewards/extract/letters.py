@@ -22,15 +22,21 @@ _LONE = re.compile(
     r"(?:option|choice|answer|选项?|選項?)?\s*[(\[]?\s*([A-Za-z])\s*[)\].:,!]{0,3}", re.IGNORECASE
 )
 _RUN = re.compile(r"[A-J]{2,10}")
-_LABELLED = re.compile(r"\b(?:option|choice|answer|is|be|select|pick|choose)\s*:?\s*$|[选選]\s*$", re.IGNORECASE)
+_LABELLED = re.compile(
+    r"\b(?:option|choice|answer|is|be|select|pick|choose)\s*:?\s*$|[选選]\s*$", re.IGNORECASE
+)
 _COMMAND_BEFORE = re.compile(r"\\[a-z]+\s*\{?\s*$")
 # A capital A before these words is the letter; before other lower-case words it is the article.
 _AFTER_LETTER = re.compile(
     r"\s+(?:is|are|was|and|or|because|since|as|but|so|then|here|if|would|seems|must|should|can|cannot|may|maybe|"
     r"perhaps|for|with|which|not|isn['’]t|looks|appears|has|wins)\b"
 )
-_JOINER = re.compile(r"[\s,;/|&+]*(?:\b(?:and|or|nor|both|either)\b|[和与或及、])?[\s,;/|&+(\[]*", re.IGNORECASE)
-_CLAUSE = re.compile(r"[.;!?\n。；]|,\s|，|\b(?:but|because|since|while|whereas|although|rather|instead)\b", re.IGNORECASE)
+_JOINER = re.compile(
+    r"[\s,;/|&+]*(?:\b(?:and|or|nor|both|either)\b|[和与或及、])?[\s,;/|&+(\[]*", re.IGNORECASE
+)
+_CLAUSE = re.compile(
+    r"[.;!?\n。；]|,\s|，|\b(?:but|because|since|while|whereas|although|rather|instead)\b", re.IGNORECASE
+)
 _DENIED_AFTER = re.compile(
     r"[\s,.:)\]–—-]*(?:(?:is|are|was|were|can|would|does|do|could|has|seems?)\s*(?:be\s+)?(?:definitely|clearly|also|both|all|surely)?\s*)?"
     r"(?:not\b|n['’]t\b|no\b|wrong|incorrect|false|invalid|never|cannot|eliminated|ruled|excluded|out\b|[✗✘❌]|不|错|錯)"
@@ -38,7 +44,8 @@ _DENIED_AFTER = re.compile(
     re.IGNORECASE,
 )
 _DENIED_END = re.compile(
-    r"\b(?:is|are|was|were|would\s+be)\s+(?:not|never|wrong|incorrect|false|impossible|excluded)\b[^.;]*$|[✗✘❌]", re.IGNORECASE
+    r"\b(?:is|are|was|were|would\s+be)\s+(?:not|never|wrong|incorrect|false|impossible|excluded)\b[^.;]*$|[✗✘❌]",
+    re.IGNORECASE,
 )
 _WRONG_END = re.compile(r"\b(?:is|are)\s+(?:wrong|incorrect|false)\W*$", re.IGNORECASE)
 _NEAR = 60
@@ -111,7 +118,15 @@ def mentions(text: str) -> list[Mention]:
         gap = text[found[i - 1].end() if i else 0 : match.start()]
         tail = text[match.end() : found[i + 1].start() if i + 1 < len(found) else len(text)]
         before, after = _clause_before(gap.removesuffix(", ")), _clause_after(tail)
-        out.append(Mention(_letter(match), _stance(gap, before, after, tail, out), before.strip(), after.strip(), tail.strip()))
+        out.append(
+            Mention(
+                _letter(match),
+                _stance(gap, before, after, tail, out),
+                before.strip(),
+                after.strip(),
+                tail.strip(),
+            )
+        )
     return out
 
 
@@ -123,19 +138,33 @@ def _stance(gap: str, before: str, after: str, tail: str, earlier: list[Mention]
     joined = bool(earlier) and _JOINER.fullmatch(gap) is not None
     if joined and earlier[-1].stance != "asserted":
         return earlier[-1].stance
-    if doubts(before) or doubts(tail[:_NEAR]) or _ALTERNATIVE.search(tail[:_NEAR]) or _VALUE_BEFORE.search(before):
+    if (
+        doubts(before)
+        or doubts(tail[:_NEAR])
+        or _ALTERNATIVE.search(tail[:_NEAR])
+        or _VALUE_BEFORE.search(before)
+    ):
         return "doubted"
     if re.match(r"\W*\b(?:if|unless)\b", tail, re.IGNORECASE):
         return "doubted"
     if tail.startswith("?") or re.search(r"\bif\b", before, re.IGNORECASE):
         return "doubted"
-    if denied_before(before if not joined else "") or _excepted(gap) or _DENIED_AFTER.match(after or tail) or _DENIED_END.search(after) or _WRONG_END.search(tail):
+    if (
+        denied_before(before if not joined else "")
+        or _excepted(gap)
+        or _DENIED_AFTER.match(after or tail)
+        or _DENIED_END.search(after)
+        or _WRONG_END.search(tail)
+    ):
         return "denied"
     return "asserted"
 
 
 def _excepted(before: str) -> bool:
-    return re.search(r"\b(?:any|none|all|everything|anything|except|but|one)\s+(?:of|but|except)\s*$", before) is not None
+    return (
+        re.search(r"\b(?:any|none|all|everything|anything|except|but|one)\s+(?:of|but|except)\s*$", before)
+        is not None
+    )
 
 
 def letters_in(text: str) -> frozenset[str]:
@@ -155,5 +184,7 @@ def letters_in(text: str) -> frozenset[str]:
 def asserted(named: list[Mention]) -> frozenset[str]:
     """Return the letters that are asserted, none if one is doubted or both asserted and denied."""
     letters = frozenset(one.letter for one in named if one.stance == "asserted")
-    unclear = any(one.stance == "doubted" or (one.stance == "denied" and one.letter in letters) for one in named)
+    unclear = any(
+        one.stance == "doubted" or (one.stance == "denied" and one.letter in letters) for one in named
+    )
     return frozenset() if unclear else letters

@@ -27,7 +27,10 @@ _PHRASES = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _NUMBERED = re.compile(r"\banswer\s*\(?1\)?\s*:.*\banswer\s*\(?2\)?\s*:", re.IGNORECASE | re.DOTALL)
-_PHRASE_HINT = re.compile(r"answer|result|correct|option|choice|fill|choose|pick|select|go with|答案|结果|結果|选|選|填", re.IGNORECASE)
+_PHRASE_HINT = re.compile(
+    r"answer|result|correct|option|choice|fill|choose|pick|select|go with|答案|结果|結果|选|選|填",
+    re.IGNORECASE,
+)
 _LATER = re.compile(r"\b(?:final|correct|the)\s+answer\s*(?:is|:)|答案(?:是|为|[:\uff1a])", re.IGNORECASE)
 _CONCLUSION = re.compile(
     r"(?:^|(?<=[.\n。!?$:]))[ \t]{0,4}"
@@ -103,7 +106,11 @@ def concluded(text: str) -> Found | None:
         return closing(sentence)
     stated = _undelimited(distil(sentence))
     short = len(stated) <= _SHORT and (_VALUE_LIKE.search(stated) or len(stated.split()) <= 2)
-    return Found(stated, end) if short and (said or stated != sentence.strip() or _BARE_LINE.fullmatch(stated)) else None
+    return (
+        Found(stated, end)
+        if short and (said or stated != sentence.strip() or _BARE_LINE.fullmatch(stated))
+        else None
+    )
 
 
 def _undelimited(text: str) -> str:
@@ -141,7 +148,9 @@ def last_formula(text: str) -> Found | None:
     formulas = len(MATH.findall(line))
     if formulas > 1 and _is_list(MATH.sub(" ", line), formulas):
         return Found(line, len(text))
-    unclear = denied_after(after) or unasserted_before(before) or re.search(r"\bor\b", after) or after.endswith("?")
+    unclear = (
+        denied_after(after) or unasserted_before(before) or re.search(r"\bor\b", after) or after.endswith("?")
+    )
     if unclear or text[matches[-1].end() :].lstrip().startswith("?") or _OR_BEFORE_FORMULA.search(before):
         return Found((before + text[matches[-1].start() :])[: 5 * _SHORT].strip(), len(text))
     if refuses(before + after) or (stands_against(before) and not re.search(r"[,;]", before)):
@@ -151,7 +160,9 @@ def last_formula(text: str) -> Found | None:
 
 def _is_phrase_with_formula(text: str) -> bool:
     """Return whether a text is a short phrase such as "odd $n$", whose words belong to the answer."""
-    words = re.findall(r"[A-Za-z]{2,}", MATH.sub(" ", text)) if len(text) <= _SHORT and "\n" not in text else []
+    words = (
+        re.findall(r"[A-Za-z]{2,}", MATH.sub(" ", text)) if len(text) <= _SHORT and "\n" not in text else []
+    )
     return 0 < len(words) <= 3 and not any(word.lower() in _CONNECTING for word in words)
 
 
@@ -159,13 +170,50 @@ def _is_list(outside: str, formulas: int) -> bool:
     """Return whether the text between formulas only lists them: "(A) $1:3$ (B) $1:4$", "$1$ $2$ another value"."""
     words = re.findall(r"[A-Za-z]{2,}", outside)
     few = len(words) <= 2 or (formulas > 2 and len(words) <= 15)
-    return "=" not in outside and few and not any(word.lower() in _CONNECTING - {"and", "or", "the"} for word in words)
+    return (
+        "=" not in outside
+        and few
+        and not any(word.lower() in _CONNECTING - {"and", "or", "the"} for word in words)
+    )
 
 
 _OR_BEFORE_FORMULA = re.compile(r"\bor\s+\W*$", re.IGNORECASE)
 _CONNECTING = frozenset(
-    "so thus hence therefore then is are be equals get gets have has obtain find found answer result value solution "
-    "and or the we it this that gives yields final with from by".split()
+    [
+        "so",
+        "thus",
+        "hence",
+        "therefore",
+        "then",
+        "is",
+        "are",
+        "be",
+        "equals",
+        "get",
+        "gets",
+        "have",
+        "has",
+        "obtain",
+        "find",
+        "found",
+        "answer",
+        "result",
+        "value",
+        "solution",
+        "and",
+        "or",
+        "the",
+        "we",
+        "it",
+        "this",
+        "that",
+        "gives",
+        "yields",
+        "final",
+        "with",
+        "from",
+        "by",
+    ]
 )
 
 

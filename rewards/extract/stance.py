@@ -50,7 +50,10 @@ _DOUBT = re.compile(
     r"uncertain|otherwise|unless|if\s+not)\b|可能|也许|或者?|大概|要么|否则",
     re.IGNORECASE,
 )
-_OPEN = re.compile(r"\b(?:if|whether|nobody|no\s+one|who\s+knows|unclear|unknown)\b[^,;]*$|^\s*(?:is|are|was|could|can|does)\b", re.IGNORECASE)
+_OPEN = re.compile(
+    r"\b(?:if|whether|nobody|no\s+one|who\s+knows|unclear|unknown)\b[^,;]*$|^\s*(?:is|are|was|could|can|does)\b",
+    re.IGNORECASE,
+)
 _DENIED_AFTER = re.compile(
     r"[\s$)*]*(?:is|are|was|were|would\s+be|cannot|can['’]t|isn['’]t|does|doesn['’]t|seems?)\b\s*(?:be\s+|clearly\s+|definitely\s+|obviously\s+)?"
     r"(?:(?:not|never|wrong|incorrect|false|impossible|invalid|excluded|ruled)\b|(?<=n['’]t\s)|(?<=cannot\s))|\s*[✗✘❌]|\s*(?:不对|错|錯|不是)",
@@ -59,7 +62,9 @@ _DENIED_AFTER = re.compile(
 _OR_BEFORE = re.compile(r"\bor\s+(?:\w+\s+)?[$(]?$", re.IGNORECASE)
 _OR_AFTER = re.compile(r"^[^.;\n]{0,25}\bor\b", re.IGNORECASE)
 # A clause that ends the scope of a negation before it: "there is no picture, so it is".
-_NEW_CLAUSE = re.compile(r"[,;:，；]\s|\b(?:but|so|therefore|thus|hence|rather|instead)\b|而是", re.IGNORECASE)
+_NEW_CLAUSE = re.compile(
+    r"[,;:，；]\s|\b(?:but|so|therefore|thus|hence|rather|instead)\b|而是", re.IGNORECASE
+)
 _REFUSAL = re.compile(
     r"\b(?:can(?:not|'t|’t| not)|could\s*n[o'’]t|unable\s+to|impossible\s+to|not\s+possible\s+to|no\s+way\s+to)\s+"
     r"(?:be\s+)?(?:accurately\s+|reliably\s+|exactly\s+|definitively\s+)?(?:determine|tell|answer|find|solve|say|compute|calculate|help|know|"
@@ -164,7 +169,12 @@ def asserts(number: re.Match[str]) -> bool:
         return False
     if _REFERENCE.search(before[-40:]) or _OPERATION.search(before[-60:]) or _COMPARED_AFTER.match(after):
         return False
-    if _OR_BEFORE.search(before[-30:]) or _OR_AFTER.match(after) or doubts(before[-80:]) or doubts(after[:80]):
+    if (
+        _OR_BEFORE.search(before[-30:])
+        or _OR_AFTER.match(after)
+        or doubts(before[-80:])
+        or doubts(after[:80])
+    ):
         return False
     return not (denied_before(before[-160:]) or compared_before(before[-60:]) or refuses(number.string))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from rewards.math.number_words import numbers_in
 from rewards.extract.stance import asserts, compares, denied_before, denies, doubts, refuses
+from rewards.math.number_words import numbers_in
 
 _LONG = 300
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}|[\u4e00-\u9fff]")
@@ -15,7 +15,10 @@ NUMBER = re.compile(
     r"|(?<![A-Za-z0-9_])-?\.\d+"
 )
 SENTENCE_END = re.compile(r"\n|[。\uff01\uff1f]|[.!?](?=\s|$)(?<!\d\.\d)")
-_REASON = re.compile(r"[ ,;]{1,3}\b(?:because|since|as\s+(?:it|they|we|the)\b|due\s+to|which\s+means|given\s+that)\b.*", re.I | re.S)
+_REASON = re.compile(
+    r"[ ,;]{1,3}\b(?:because|since|as\s+(?:it|they|we|the)\b|due\s+to|which\s+means|given\s+that)\b.*",
+    re.I | re.S,
+)
 _LEAD = re.compile(
     r"(?:(?:so|thus|then|therefore|hence|well|ok(?:ay)?)\b(?!_)|答|即|也就是|应该?|一共|共|约|大约)[,，:：]?\s*"
     r"|(?:it|this|that)(?:['’]s|\s+(?:is|equals|must\s+be|should\s+be|has\s+to\s+be|would\s+be))\s*:?\s+"
@@ -38,6 +41,9 @@ _COMMANDS = re.compile(r"\\(?:begin|end)\s*\{[a-z]*\*?\}|\\[a-zA-Z]+")
 _SYMBOL = re.compile(r"[\d$\\=<>^_+*/|(){}\[\]]")
 _WITH = re.compile(r"(\S+)\s+(?:with|which|where)\s+[A-Za-z].*", re.DOTALL)
 _YES_NO = re.compile(r"(yes|no|true|false)\b\s*[,.;:，。—–-]+\s*(.+)", re.IGNORECASE | re.DOTALL)
+_DATE = re.compile(
+    r"\b(?:january|february|march|april|may|june|july|august|september|october|november|december)\b", re.I
+)
 _TURNING = re.compile(r"\b(?:yes|no|not|or|true|false|but)\b|\d", re.IGNORECASE)
 _BOLD = re.compile(r"\*\*([^*\n]+)(?:\*\*|$)")
 _VALUE = re.compile(r"[\d$\\]|^\W*[A-J]\b")
@@ -60,7 +66,7 @@ def bare(text: str | None) -> str | None:
 
 def one_number(sentence: str) -> str | None:
     """Return the only number of a sentence without formulas that asserts it, else None."""
-    if re.search(r"\\(?![$%])|[=<>≤≥→]", sentence):
+    if re.search(r"\\(?![$%])|[=<>≤≥→]", sentence) or _DATE.search(sentence):
         return None
     numbers = list(NUMBER.finditer(sentence))
     return numbers[0][0] if len(numbers) == 1 and asserts(numbers[0]) else None
@@ -97,7 +103,11 @@ def _first_clause(text: str) -> str:
     head, comma, rest = text.partition(", ")
     if not comma or not head.strip() or _words(rest) < 2 or _SYMBOL.search(rest) or stands_against(rest):
         return text
-    if re.search(r"\b(?:and|or)\b|\b[A-J]\b", rest) or numbers_in(rest) or (_words(head) > 3 and not one_number(head)):
+    if (
+        re.search(r"\b(?:and|or)\b|\b[A-J]\b", rest)
+        or numbers_in(rest)
+        or (_words(head) > 3 and not one_number(head))
+    ):
         return text
     return head if re.search(r"\d|[$\\]", head) else text
 

@@ -30,7 +30,9 @@ def _option_texts(choices: Sequence[str]) -> list[str]:
     marks = [_PREFIX.match(choice) for choice in choices]
     if not all(mark and mark.group(1) == chr(65 + i) for i, mark in enumerate(marks)):
         return list(choices)
-    texts = [choice[mark.end() :].strip() if mark else choice for mark, choice in zip(marks, choices, strict=True)]
+    texts = [
+        choice[mark.end() :].strip() if mark else choice for mark, choice in zip(marks, choices, strict=True)
+    ]
     return texts if all(texts) else [chr(65 + i) for i in range(len(choices))]
 
 
@@ -87,7 +89,10 @@ def _by_letters(text: str, options: list[str]) -> frozenset[int] | None:
     if max(indices) >= len(options):
         return None
     for one in _restated(named, options):
-        if any(_contradicts(beside, ord(one.letter) - 65, options) for beside in (one.before, one.after, one.tail)):
+        if any(
+            _contradicts(beside, ord(one.letter) - 65, options)
+            for beside in (one.before, one.after, one.tail)
+        ):
             return frozenset()
     return indices
 
@@ -95,7 +100,11 @@ def _by_letters(text: str, options: list[str]) -> frozenset[int] | None:
 def _with_own_text(one: Mention, options: list[str]) -> Mention:
     """Return a mention as asserted if its option's text follows, which may look like a denial: "(B) No"."""
     index = ord(one.letter) - 65
-    if one.stance != "denied" or index >= len(options) or not _is_option(one.after.strip(" :.,*"), options[index]):
+    if (
+        one.stance != "denied"
+        or index >= len(options)
+        or not _is_option(one.after.strip(" :.,*"), options[index])
+    ):
         return one
     return replace(one, stance="asserted")
 
@@ -125,7 +134,9 @@ def _by_words(plain: str, options: list[str]) -> frozenset[int]:
     found = [i for i in found if not any(words[i] != words[j] and words[i] in words[j] for j in found)]
     if not found or plain.startswith("{") or plain.endswith("?"):
         return frozenset()
-    others = [i for i, word in enumerate(words) if len(word) > 1 and i not in found and _stands_in(word, plain)]
+    others = [
+        i for i, word in enumerate(words) if len(word) > 1 and i not in found and _stands_in(word, plain)
+    ]
     found += [i for i in others if not any(words[i] in words[j] for j in found)]
     return frozenset(found) if len(found) != 1 or not (denies(plain) or doubts(plain)) else frozenset()
 
@@ -145,7 +156,11 @@ def _stands_in(word: str, plain: str) -> bool:
 def _whole_word(word: str) -> str:
     """Return the pattern of an option's words; "no red cars" is no "no"."""
     more = r"(?!\s+(?!yes\b|no\b|true\b|false\b|and\b|or\b|but\b)[a-z])" if word in _YES_NO else ""
-    return rf"(?<![\w/-]){re.escape(word)}(?![\w/-]){more}" if word not in _YES_NO else rf"(?<![\w-]){word}(?![\w-]){more}"
+    return (
+        rf"(?<![\w/-]){re.escape(word)}(?![\w/-]){more}"
+        if word not in _YES_NO
+        else rf"(?<![\w-]){word}(?![\w-]){more}"
+    )
 
 
 def _listed(plain: str, options: list[str]) -> frozenset[int]:

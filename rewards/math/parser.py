@@ -230,7 +230,9 @@ class _Parser(AtomParser):
             return self._minutes(self.node("deg", base))
         power = self._starred() or self.script()
         if power == symbol("T") and (base.op == "matrix" or (base.op == "bracket" and base.name == "()")):
-            return base if base.op == "bracket" else _matrix([list(r) for r in zip(*_rows(base), strict=True)])
+            return (
+                base if base.op == "bracket" else _matrix([list(r) for r in zip(*_rows(base), strict=True)])
+            )
         if base.op == "sym" and self.next.text == "_":
             self.take()
             base = symbol(f"{base.name}_{self.subscript()}")

@@ -8,20 +8,115 @@ from rewards.math.bounds import Unreadable
 from rewards.math.parser import parse
 
 _DESCRIBING = frozenset(
-    "it is are was be the this that these those an of with equation equations plane planes circle circles line "
-    "lines sphere function functions graph curve parabola hyperbola ellipse point points value values answer "
-    "answers solution solutions set interval expression formula number result matrix vector sequence probability "
-    "area volume length perimeter circumference radius diameter distance angle measure slope ratio polynomial "
-    "inverse derivative limit total we get have obtain has given by approximately about exactly so then therefore hence "
-    "thus equals equal must will its coordinates coordinate center centre vertex intersection general particular "
-    "approx roughly around only just simply altogether".split()
+    [
+        "it",
+        "is",
+        "are",
+        "was",
+        "be",
+        "the",
+        "this",
+        "that",
+        "these",
+        "those",
+        "an",
+        "of",
+        "with",
+        "equation",
+        "equations",
+        "plane",
+        "planes",
+        "circle",
+        "circles",
+        "line",
+        "lines",
+        "sphere",
+        "function",
+        "functions",
+        "graph",
+        "curve",
+        "parabola",
+        "hyperbola",
+        "ellipse",
+        "point",
+        "points",
+        "value",
+        "values",
+        "answer",
+        "answers",
+        "solution",
+        "solutions",
+        "set",
+        "interval",
+        "expression",
+        "formula",
+        "number",
+        "result",
+        "matrix",
+        "vector",
+        "sequence",
+        "probability",
+        "area",
+        "volume",
+        "length",
+        "perimeter",
+        "circumference",
+        "radius",
+        "diameter",
+        "distance",
+        "angle",
+        "measure",
+        "slope",
+        "ratio",
+        "polynomial",
+        "inverse",
+        "derivative",
+        "limit",
+        "total",
+        "we",
+        "get",
+        "have",
+        "obtain",
+        "has",
+        "given",
+        "by",
+        "approximately",
+        "about",
+        "exactly",
+        "so",
+        "then",
+        "therefore",
+        "hence",
+        "thus",
+        "equals",
+        "equal",
+        "must",
+        "will",
+        "its",
+        "coordinates",
+        "coordinate",
+        "center",
+        "centre",
+        "vertex",
+        "intersection",
+        "general",
+        "particular",
+        "approx",
+        "roughly",
+        "around",
+        "only",
+        "just",
+        "simply",
+        "altogether",
+    ]
 )
 _WORD = re.compile(r"[A-Za-z]+")
 _FORMULA = re.compile(r"\$\$?[^$]*\$\$?")
 _LEADING = re.compile(r"(?:[A-Za-z]+\s+|[A-Za-z]+:\s*)+")
 # Words that make an equation a condition instead of a value: "converges when x", "max at x".
 _CONDITION = re.compile(
-    r"\b(?:when|if|for|at|where|while|iff|unless|because|since|with|on|not|no|isn't|aren't|never|than|or|and)\b", re.IGNORECASE
+    r"\b(?:when|if|for|at|where|while|iff|unless|because|since|with|on|not|no|isn't|aren't|never|than|or|and)\b",
+    re.IGNORECASE,
 )
 _NAME = re.compile(r"[A-Za-z][A-Za-z\s'()-]*")
 _FORMULA_NAME = re.compile(r"[A-Za-z\\{}_/' ]+")
@@ -40,11 +135,15 @@ def without_description(text: str) -> str:
         return text
     if "$" in text:
         words = _WORD.findall(_FORMULA.sub(" ", re.sub(r"\\text\s*\{|\\[A-Za-z]+", " ", text)))
-        if not words or not all(word.lower() in _DESCRIBING or word.lower() in ("and", "or", "a") for word in words):
+        if not words or not all(
+            word.lower() in _DESCRIBING or word.lower() in ("and", "or", "a") for word in words
+        ):
             return text
         if all(word.lower() in ("and", "or") for word in words):
             return text
-        return _FORMULA_OR_WORDS.sub(lambda match: match.group(1) or _joining(match.group(2)), text).strip(" .")
+        return _FORMULA_OR_WORDS.sub(lambda match: match.group(1) or _joining(match.group(2)), text).strip(
+            " ."
+        )
     match = _LEADING.match(text)
     if match and match.end() < len(text):
         words = _WORD.findall(match.group())
@@ -73,7 +172,9 @@ def is_name_in_words(name: str) -> bool:
     name = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", name).replace("$", " ").strip()
     if _CONDITION.search(name):
         return False
-    if _FORMULA_NAME.fullmatch(name) and not re.search(r"[a-z]{2,}", re.sub(r"\\[A-Za-z]+|\{[^{}]*\}", "", name)):
+    if _FORMULA_NAME.fullmatch(name) and not re.search(
+        r"[a-z]{2,}", re.sub(r"\\[A-Za-z]+|\{[^{}]*\}", "", name)
+    ):
         return True
     if not _NAME.fullmatch(name):
         return False

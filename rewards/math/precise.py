@@ -230,7 +230,9 @@ def _same_constant(a: Node, b: Node) -> bool:
 
 def _agree_constants(a: Any, b: Any, digits: int) -> bool:
     scale = max(abs(a), abs(b))
-    return bool(abs(a - b) <= scale * mpmath.mpf(10) ** -digits) or (scale < mpmath.mpf(10) ** -digits and a == b)
+    return bool(abs(a - b) <= scale * mpmath.mpf(10) ** -digits) or (
+        scale < mpmath.mpf(10) ** -digits and a == b
+    )
 
 
 def ratio(a: Node, b: Node) -> Any | str | None:

@@ -263,21 +263,35 @@ def _are_solutions(items: tuple[AnswerItem, ...]) -> bool:
 
     Such lists are the solutions of a system, in any order; two points of the plane may be those of A and B.
     """
-    sizes = {len(item.tree.args) if item.tree is not None and item.tree.op == "bracket" else 0 for item in items}
+    sizes = {
+        len(item.tree.args) if item.tree is not None and item.tree.op == "bracket" else 0 for item in items
+    }
     named = any(re.match(r"[a-z]'?\s*\(", item.text) for item in items)
-    return len(items) > 1 and len(sizes) == 1 and 0 not in sizes and not named and (len(items) > 2 or max(sizes) > 2)
+    return (
+        len(items) > 1
+        and len(sizes) == 1
+        and 0 not in sizes
+        and not named
+        and (len(items) > 2 or max(sizes) > 2)
+    )
 
 
 def _components(item: AnswerItem) -> tuple[AnswerItem, ...]:
     """Return ``(p, q) = (2, 3)`` as ``p = 2`` and ``q = 3``; other items unchanged."""
     tree = item.tree
-    if tree is None or tree.op != "rel" or tree.name != "=" or any(side.op != "bracket" for side in tree.args):
+    if (
+        tree is None
+        or tree.op != "rel"
+        or tree.name != "="
+        or any(side.op != "bracket" for side in tree.args)
+    ):
         return (item,)
     names, values = tree.args[0].args, tree.args[1].args
     if len(names) != len(values) or any(name.op != "sym" for name in names):
         return (item,)
     return tuple(
-        AnswerItem("", Node("rel", (name, value), name="=")) for name, value in zip(names, values, strict=True)
+        AnswerItem("", Node("rel", (name, value), name="="))
+        for name, value in zip(names, values, strict=True)
     )
 
 
@@ -324,7 +338,9 @@ def _is_geometric(item: AnswerItem) -> bool:
     if tree is None or tree.op != "rel":
         return False
     names = [node.name for node in walk(tree) if node.op == "sym"]
-    return all(is_name(side) for side in tree.args) and any(name[:1].isupper() or " " in name for name in names)
+    return all(is_name(side) for side in tree.args) and any(
+        name[:1].isupper() or " " in name for name in names
+    )
 
 
 def _check_short(parsed: ParsedAnswer) -> ParsedAnswer:

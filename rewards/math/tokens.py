@@ -64,7 +64,9 @@ def _consecutive(word: str) -> bool:
 
 
 # Of the short words, those that are hardly ever factors; a product spells them only in a group or exponent.
-_MOSTLY_WORDS = frozenset("no up on in of to is if or so we he go do".split())
+_MOSTLY_WORDS = frozenset(
+    ["no", "up", "on", "in", "of", "to", "is", "if", "or", "so", "we", "he", "go", "do"]
+)
 _BEFORE_FACTOR = frozenset("+-*/^=(<>{[|,_&")
 _AFTER_FACTOR = frozenset("+-*/^=)<>}]|,_!&")
 
@@ -82,7 +84,9 @@ def _in_formula(text: str, start: int, end: int, word: str) -> bool:
         return False
     command = re.search(r"\\[a-zA-Z]+\s*$", before[-16:]) is not None
     close = (left.isdigit() or left in (")", "}", "]")) and not before[-1:].isspace()
-    return (not left or left in _BEFORE_FACTOR or command or close) and (not right or right in _AFTER_FACTOR or right == "\\")
+    return (not left or left in _BEFORE_FACTOR or command or close) and (
+        not right or right in _AFTER_FACTOR or right == "\\"
+    )
 
 
 def _letters(word: str, in_formula: bool) -> list[Token]:
@@ -90,7 +94,11 @@ def _letters(word: str, in_formula: bool) -> list[Token]:
     if word in _WORDS:
         kind = "func" if word in FUNCTIONS else "cmd"
         return [Token(kind, word if kind == "func" else f"\\{word}")]
-    product = word.isupper() or _consecutive(word) or (len(word) <= 4 and in_formula and not set(word.lower()) & set("aeiou"))
+    product = (
+        word.isupper()
+        or _consecutive(word)
+        or (len(word) <= 4 and in_formula and not set(word.lower()) & set("aeiou"))
+    )
     short = word.lower() in _SHORT_WORDS
     if (len(word) > 2 and not product) or (short and not in_formula) or len(word) > 6:
         raise Unreadable(f"the word {word[:30]!r}")

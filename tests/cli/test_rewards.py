@@ -198,7 +198,7 @@ def test_audit_counts_what_can_be_scored_by_kind(audit: Callable[..., tuple[dict
 def test_audit_calls_no_gold_verifiable_that_can_only_be_read_as_words(
     audit: Callable[..., tuple[dict[str, Any], str]],
 ) -> None:
-    written, _ = audit([r"$$\ce{C_{2013}H_{4028}}$$", "parallel"])
+    written, _ = audit([r"$$\mathcal{X}\unknown{4}$$", "parallel"])
     assert [one["verifiable"] for one in written["kinds"]] == [0, 1]
     assert [one["status"] for one in written["not_verifiable"]] == ["unparsable_gold"]
 
