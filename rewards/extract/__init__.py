@@ -113,7 +113,7 @@ def _find(text: str, lettered: bool = False) -> tuple[Found, str] | None:
 
 
 def _amended(text: str, end: int, lettered: bool) -> tuple[str, str] | bool | None:
-    """Return the answer that replaces the one before ``end``, None if that is only denied, False if it stands."""
+    """Return what replaces the answer before ``end``, None if that is only denied, False if it stands."""
     taken_back = retraction(text, end)
     if taken_back is None:
         return False

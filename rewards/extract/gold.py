@@ -1,4 +1,4 @@
-r"""The answer within a gold column as data sets have it: ``#### 42``, ``\boxed{…}``, a solution, "The answer is"."""
+r"""The answer within a gold column as data sets have it: ``#### 42``, ``\boxed{…}``, a worked solution."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Option letters that a text names: which it asserts, and with which text beside them.
 
-"(B)", "B. 12 cm", "I would go with B", "not (A), rather (C)" name one option; "A or B" names two; "it is not A"
-and "maybe A" name none.
+"(B)", "B. 12 cm", "I would go with B", "not (A), rather (C)" name one option; "A or B" names two; "it is
+not A" and "maybe A" name none.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Mention:
 
 
 def unwrapped(text: str) -> str:
-    r"""Return cleaned text without ``$``, ``\text`` and braces, with single spaces; ``;;`` stands for a new line."""
+    r"""Return cleaned text without ``$``, ``\text`` and braces, with single spaces; ``;;`` is a new line."""
     text = _TEXT.sub(lambda match: f" {match.group(1) or ''} ", clean(text[:MAX_CHARS]))
     text = re.sub(r"\s*\n\s*", " ;; ", _ARROW.sub("→ ", text.strip()))
     if "\\" not in text:
@@ -110,7 +110,7 @@ def _clause_after(text: str) -> str:
 
 
 def mentions(text: str) -> list[Mention]:
-    """Return the option letters that ``text`` (of ``unwrapped``) names, in order, with what it says of each."""
+    """Return the option letters that ``text`` (of ``unwrapped``) names, with what it says of each."""
     text = _REASON.sub("", text) or text
     found = [match for match in _MENTION.finditer(text) if _is_letter(match)]
     out: list[Mention] = []

@@ -19,7 +19,8 @@ from rewards.extract.statement import (
 _SHORT = 60
 _PHRASES = re.compile(
     r"(?:final\s+answer|correct\s+answer|answer|result|correct\s+(?:option|choice))\s*"
-    r"(?:\*\*)?\s*(?:(?:is|are|would be|should be|must be|equals)\s*(?:therefore|thus)?\s*[:\uff1a]?|[:\uff1a])"
+    r"(?:\*\*)?\s*(?:(?:is|are|would be|should be|must be|equals)\s*(?:therefore|thus)?\s*[:\uff1a]?"
+    r"|[:\uff1a])"
     r"\s*(?:\*\*)?"
     r"|(?:答案|结果|結果|选项|選項)\s*(?:应该?|應該?)?\s*(?:是|为|為|[:\uff1a])\s*|[故应應]?(?:填|[选選][择擇]?|答案[为為])\s*[:\uff1a]?\s*(?=[(（A-H\d\\$-])|fill\s+in\s*:?"
     r"|\b(?:I|we)\s+(?:would\s+)?(?:choose|pick|select|go\s+with)\s?[:\uff1a]?\s?(?=\(?[A-H]{1,8}\)?(?![A-Za-z]))"
@@ -34,7 +35,8 @@ _PHRASE_HINT = re.compile(
 _LATER = re.compile(r"\b(?:final|correct|the)\s+answer\s*(?:is|:)|答案(?:是|为|[:\uff1a])", re.IGNORECASE)
 _CONCLUSION = re.compile(
     r"(?:^|(?<=[.\n。!?$:]))[ \t]{0,4}"
-    r"(?:(?:therefore|thus|hence|so|final answer|in total|in conclusion)\b|所以|因此|故|答(?!案))[,\uff0c:\uff1a]?\s*",
+    r"(?:(?:therefore|thus|hence|so|final answer|in total|in conclusion)\b|所以|因此|故|答(?!案))"
+    r"[,\uff0c:\uff1a]?\s*",
     re.IGNORECASE,
 )
 _FENCED = re.compile(r"```\w{0,20}\n([^`\n]+)\n```")
@@ -167,7 +169,7 @@ def _is_phrase_with_formula(text: str) -> bool:
 
 
 def _is_list(outside: str, formulas: int) -> bool:
-    """Return whether the text between formulas only lists them: "(A) $1:3$ (B) $1:4$", "$1$ $2$ another value"."""
+    """Return whether the text between formulas only lists them: "(A) $1:3$ (B) $1:4$"."""
     words = re.findall(r"[A-Za-z]{2,}", outside)
     few = len(words) <= 2 or (formulas > 2 and len(words) <= 15)
     return (
@@ -178,47 +180,15 @@ def _is_list(outside: str, formulas: int) -> bool:
 
 
 _OR_BEFORE_FORMULA = re.compile(r"\bor\s+\W*$", re.IGNORECASE)
-_CONNECTING = frozenset(
-    [
-        "so",
-        "thus",
-        "hence",
-        "therefore",
-        "then",
-        "is",
-        "are",
-        "be",
-        "equals",
-        "get",
-        "gets",
-        "have",
-        "has",
-        "obtain",
-        "find",
-        "found",
-        "answer",
-        "result",
-        "value",
-        "solution",
-        "and",
-        "or",
-        "the",
-        "we",
-        "it",
-        "this",
-        "that",
-        "gives",
-        "yields",
-        "final",
-        "with",
-        "from",
-        "by",
-    ]
+_CONNECTING_LIST = (
+    "so thus hence therefore then is are be equals get gets have has obtain find found answer result "
+    "value solution and or the we it this that gives yields final with from by"
 )
+_CONNECTING = frozenset(_CONNECTING_LIST.split())
 
 
 def before_remark(text: str) -> str | None:
-    """Return the text without a last line that holds no value, such as "This solves the problem."; or None."""
+    """Return the text without a last line that holds no value ("This solves the problem."), or None."""
     rest, _, line = text.rstrip().rpartition("\n")
     return rest.rstrip() if rest.strip() and not re.search(r"[\d$\\=]|\b[A-J]\b", line) else None
 
@@ -236,8 +206,8 @@ def closing(text: str) -> Found | None:
     if not match or not re.search(r"\w", match.group(1)):
         return None
     if re.search(r"[\u4e00-\u9fff]", match.group(1)) and not stands_against(match.group(1)):
-        number = one_number(match.group(1))
-        return Found(number, len(text)) if number else Found(match.group(1), len(text))
+        counted = one_number(match.group(1))
+        return Found(counted or match.group(1), len(text))
     if stands_against(line):
         number = None if stands_against(match.group(1)) else NUMBER.search(line, match.start(1))
         return Found(match.group(1), len(text)) if number and asserts(number) else None

@@ -10,7 +10,9 @@ import re
 
 _NEGATION = re.compile(
     r"\b(?:not|never|cannot|neither|nor|without|except|excluding|excludes|unlike|incorrect|wrong|false|invalid|"
-    r"impossible|opposite|contrary|non|nobody|whether|refute[sd]?|rules? out|ruled out|eliminate[sd]?|no longer|other than|rather than|instead of|"
+    r"impossible|opposite|contrary|non|nobody|whether|refute[sd]?|"
+    r"rules? out|ruled out|eliminate[sd]?|no longer|"
+    r"other than|rather than|instead of|"
     r"anything but|far from|ain't|[a-z]{2,6}n['’]t)\b|\\(?:ne|neq|not|neg|lnot)(?![a-zA-Z])|[≠¬]|!="
     r"|不是|不等于|并非|绝非|不可能|不能|不对|不為|不为|不選|不选|错误|錯誤|排除|没有|除了|而非",
     re.IGNORECASE,
@@ -66,7 +68,8 @@ _NEW_CLAUSE = re.compile(
     r"[,;:，；]\s|\b(?:but|so|therefore|thus|hence|rather|instead)\b|而是", re.IGNORECASE
 )
 _REFUSAL = re.compile(
-    r"\b(?:can(?:not|'t|’t| not)|could\s*n[o'’]t|unable\s+to|impossible\s+to|not\s+possible\s+to|no\s+way\s+to)\s+"
+    r"\b(?:can(?:not|'t|’t| not)|could\s*n[o'’]t|unable\s+to|impossible\s+to|not\s+possible\s+to|"
+    r"no\s+way\s+to)\s+"
     r"(?:be\s+)?(?:accurately\s+|reliably\s+|exactly\s+|definitively\s+)?(?:determine|tell|answer|find|solve|say|compute|calculate|help|know|"
     r"identif|see|view|process|provide|conclude|evaluate)"
     r"|\b(?:insufficient|not\s+enough)\s+(?:information|data)|\bi\s+(?:do\s*n[o'’]t|do\s+not)\s+know\b"

@@ -113,7 +113,7 @@ def _first_clause(text: str) -> str:
 
 
 def distil(statement: str) -> str:
-    """Return what a statement says, without its subject, reason and remarks; itself if it asserts no value."""
+    """Return what a statement says, without subject, reason and remarks; itself if it asserts no value."""
     text = bare(statement) or ""
     if len(text) > _LONG or not _words(text) or (len(text) > _LONG // 2 and ". " in text):
         return text

@@ -8,7 +8,8 @@ _TAIL = 20_000
 _TURN = re.compile(r"<\|(?:im_start|im_end|endoftext|eot_id|end|assistant|user)\|>(?:assistant\b)?|</s>")
 # Polite sentences that end the replies of chat models.
 _REMARK = re.compile(
-    r"(?:^|(?<=[.!?。！]\s)|\n)\s{0,4}(?:i hope (?:this|that|it|you)|(?:please )?let me know|is there anything|"
+    r"(?:^|(?<=[.!?。！]\s)|\n)\s{0,4}(?:i hope (?:this|that|it|you)|(?:please )?let me know|"
+    r"is there anything|"
     r"do you (?:want|have any)|would you like|feel free|hope (?:this|that) helps|if you have any|"
     r"can i help|希望(?:这|對|对)|如果(?:你|您)(?:还|還)?有)[^\n]{0,200}\Z",
     re.IGNORECASE,

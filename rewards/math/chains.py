@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from fractions import Fraction
 
 from rewards.math.numeric import evaluate
 from rewards.math.tree import Node, exact_value, symbols, walk
 
-_ROUNDING = 0.5
-_ROUGH = 0.01
+_REAL = 1e-9
+_SAFETY = 64
+_ROUGH = Fraction(1, 100)
 
 
 def is_name(node: Node) -> bool:
@@ -72,28 +74,26 @@ def _divides_by_zero(tree: Node) -> bool:
 def _fails(a: Node, b: Node, name: str) -> bool:
     first, second = exact_value(a), exact_value(b)
     if first is not None and second is not None:
-        difference, slack = float(first - second), 0.0
-        size = max(abs(first), abs(second))
+        difference, slack, size = first - second, Fraction(0), max(abs(first), abs(second))
     else:
         left, right = evaluate(a, {}), evaluate(b, {})
-        if left is None or right is None or abs(left.z.imag) + abs(right.z.imag) > 1e-9:
+        if left is None or right is None or abs(left.z.imag) + abs(right.z.imag) > _REAL:
             return False
-        difference, slack = left.z.real - right.z.real, 64 * (left.error + right.error)
-        size = max(abs(left.z), abs(right.z))
-    if name == "~":
-        return abs(difference) > _tolerance(a, b, float(size)) + slack
-    decimals = max(a.decimals, b.decimals)
-    # "= 0.33" after 1/3 is a rounding that people write with "=".
-    rounding = _ROUNDING * 10.0**-decimals * 1.0001 if decimals >= 1 else 0.0
-    if name == "=":
-        return abs(difference) > slack + rounding
+        difference = Fraction(left.z.real) - Fraction(right.z.real)
+        slack = Fraction(_SAFETY * (left.error + right.error))
+        size = Fraction(max(abs(left.z), abs(right.z)))
+    if name in ("=", "~"):
+        # "= 0.33" after 1/3 is a rounding that people write with "=".
+        rough = size * _ROUGH if name == "~" else Fraction(0)
+        return abs(difference) > max(_rounding(a, b), rough) + slack
     if name == "!=":
         return abs(difference) <= slack
-    if name in ("<", "<="):
-        return difference > slack or (name == "<" and difference == 0 and slack == 0.0)
-    return difference < -slack or (name == ">" and difference == 0 and slack == 0.0)
+    if name.startswith(">"):
+        difference = -difference
+    return difference > slack or (len(name) == 1 and difference == slack == 0)
 
 
-def _tolerance(a: Node, b: Node, size: float) -> float:
-    decimals = max(a.decimals, b.decimals, 0)
-    return max(_ROUNDING * 10.0**-decimals * 1.0001 if decimals else 0.0, _ROUGH * size)
+def _rounding(a: Node, b: Node) -> Fraction:
+    """Return half a unit of the last of the more decimals of two numbers; 0 without decimals."""
+    decimals = max(a.decimals, b.decimals)
+    return Fraction(1, 2 * 10**decimals) if decimals >= 1 else Fraction(0)

@@ -48,7 +48,7 @@ def _is_option(text: str, option: str) -> bool:
 
 
 def _contradicts(beside: str, index: int, options: list[str]) -> bool:
-    """Return whether the text beside a letter is another option, or a value that is not the letter's option."""
+    """Return whether the text beside a letter is another option, or a value that is not the letter's."""
     beside = beside.strip(_AROUND)
     if not beside or len(beside) > _SHORT:
         return False
@@ -66,7 +66,7 @@ def _contradicts(beside: str, index: int, options: list[str]) -> bool:
 
 
 def contradicts_its_letter(text: str, letter: str, option: str) -> bool:
-    """Return whether ``text`` gives the letter a value that is not its option's: "A. 15 cm" for "A. 12 cm"."""
+    """Return whether ``text`` gives the letter another value than its option: "A. 15 cm" for "A. 12 cm"."""
     named = [one for one in mentions(unwrapped(text)) if one.letter == letter]
     return any(_contradicts(beside, 0, [option]) for one in named for beside in (one.before, one.after))
 

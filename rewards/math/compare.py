@@ -22,7 +22,7 @@ from rewards.math.tree import Node, canonical, exact_value, symbols
 
 _SYMMETRIC = frozenset(["=", "perp", "parallel", "!="])
 _DEFINED = frozenset(["y", "f(x)", "g(x)", "h(x)"])
-_MIN_DECIMALS, _MIN_DIGITS, _EXACT_DIGITS, _LONG_DIGITS = 2, 3, 5, 10
+_MIN_DECIMALS, _MIN_DIGITS, _EXACT_DIGITS, _LONG_DIGITS = 2, 3, 5, 11
 
 
 class Undecided(Exception):
@@ -71,7 +71,7 @@ def rounds_to(answer: Node, gold: Node, value: Fraction, wanted: Fraction) -> bo
 
 
 def _rounds_from(answer: Node, gold: Node, value: Fraction, wanted: Fraction | None) -> bool:
-    """Return whether a decimal of ten or more digits is the rounding of an exact gold: 1.41421356237 of √2."""
+    """Return whether a decimal of more than ten digits is the rounding of an exact gold, such as √2."""
     places = _decimals(answer)
     if places < 1 or len(str(abs(value.numerator * 10**places // value.denominator))) < _LONG_DIGITS:
         return False
@@ -81,7 +81,7 @@ def _rounds_from(answer: Node, gold: Node, value: Fraction, wanted: Fraction | N
 
 
 def same_expression(answer: Node, gold: Node, backend: SymbolicBackend) -> bool:
-    """Return whether two expressions are equal, a decimal also to an exact value of which it is the rounding."""
+    """Return whether two expressions are equal, a long decimal also to an exact value that it rounds."""
     value, wanted = exact_value(answer), exact_value(gold)
     if value is not None and wanted is not None:
         return (

@@ -154,7 +154,7 @@ class AtomParser(Cursor):
         return symbol(name)
 
     def _inverse_mark(self) -> bool:
-        """Consume the exponent of an inverse function, ``^{-1}`` before a bracket; return whether it was there."""
+        """Consume the exponent of an inverse function, ``^{-1}`` before a bracket, if it is there."""
         for marks in (("^", "{", "-", "1", "}", "("), ("^", "-", "1", "(")):
             if tuple(self.peek(i).text for i in range(len(marks))) == marks:
                 self.position += len(marks) - 1

@@ -133,7 +133,7 @@ _DOTS = re.compile(r"\\ldots|\.{3}")
 
 
 def in_base(text: str) -> Node | None:
-    """Return the number of ``101_2``, ``(4210)_{7}``, ``FF_{16}``; None unless the digits are valid in the base."""
+    """Return the number of ``101_2``, ``(4210)_{7}``, ``FF_{16}``; None unless the digits are valid."""
     match = _BASED.fullmatch(text.strip(" $"))
     if not match:
         return None
@@ -149,7 +149,7 @@ def in_base(text: str) -> Node | None:
 
 
 def chemical(text: str) -> Node | None:
-    """Return a chemical formula as one name, however its counts are set: H2O, ``H_2O``, ``\\ce{H2O}``; or None.
+    r"""Return a chemical formula as one name, however it is set: H2O, ``H_2O``, ``\ce{H2O}``; or None.
 
     At least two elements, or one with a charge, and a count or charge or two letters somewhere.
     """

@@ -1,4 +1,4 @@
-"""Words around formulas: those that only describe ("the circle x² + y² = 4"), and those that carry meaning."""
+"""Words around formulas: those that describe ("the circle x² + y² = 4"), and those that carry meaning."""
 
 from __future__ import annotations
 
@@ -7,109 +7,17 @@ import re
 from rewards.math.bounds import Unreadable
 from rewards.math.parser import parse
 
-_DESCRIBING = frozenset(
-    [
-        "it",
-        "is",
-        "are",
-        "was",
-        "be",
-        "the",
-        "this",
-        "that",
-        "these",
-        "those",
-        "an",
-        "of",
-        "with",
-        "equation",
-        "equations",
-        "plane",
-        "planes",
-        "circle",
-        "circles",
-        "line",
-        "lines",
-        "sphere",
-        "function",
-        "functions",
-        "graph",
-        "curve",
-        "parabola",
-        "hyperbola",
-        "ellipse",
-        "point",
-        "points",
-        "value",
-        "values",
-        "answer",
-        "answers",
-        "solution",
-        "solutions",
-        "set",
-        "interval",
-        "expression",
-        "formula",
-        "number",
-        "result",
-        "matrix",
-        "vector",
-        "sequence",
-        "probability",
-        "area",
-        "volume",
-        "length",
-        "perimeter",
-        "circumference",
-        "radius",
-        "diameter",
-        "distance",
-        "angle",
-        "measure",
-        "slope",
-        "ratio",
-        "polynomial",
-        "inverse",
-        "derivative",
-        "limit",
-        "total",
-        "we",
-        "get",
-        "have",
-        "obtain",
-        "has",
-        "given",
-        "by",
-        "approximately",
-        "about",
-        "exactly",
-        "so",
-        "then",
-        "therefore",
-        "hence",
-        "thus",
-        "equals",
-        "equal",
-        "must",
-        "will",
-        "its",
-        "coordinates",
-        "coordinate",
-        "center",
-        "centre",
-        "vertex",
-        "intersection",
-        "general",
-        "particular",
-        "approx",
-        "roughly",
-        "around",
-        "only",
-        "just",
-        "simply",
-        "altogether",
-    ]
+_DESCRIBING_LIST = (
+    "it is are was be the this that these those an of with equation equations plane planes circle circles "
+    "line lines sphere function functions graph curve parabola hyperbola ellipse point points value "
+    "values answer answers solution solutions set interval expression formula number result matrix vector "
+    "sequence probability area volume length perimeter circumference radius diameter distance angle "
+    "measure slope ratio polynomial inverse derivative limit total we get have obtain has given by "
+    "approximately about exactly so then therefore hence thus equals equal must will its coordinates "
+    "coordinate center centre vertex intersection general particular approx roughly around only just "
+    "simply altogether"
 )
+_DESCRIBING = frozenset(_DESCRIBING_LIST.split())
 _WORD = re.compile(r"[A-Za-z]+")
 _FORMULA = re.compile(r"\$\$?[^$]*\$\$?")
 _LEADING = re.compile(r"(?:[A-Za-z]+\s+|[A-Za-z]+:\s*)+")
@@ -168,7 +76,7 @@ def without_quantifier(text: str) -> str:
 
 
 def is_name_in_words(name: str) -> bool:
-    """Return whether the left side of an equation is a name in words: "Area of the square", not "max at x"."""
+    """Return whether the left side of an equation is a name in words, as is "Area", not "max at x"."""
     name = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", name).replace("$", " ").strip()
     if _CONDITION.search(name):
         return False
@@ -194,7 +102,8 @@ def unread_mathematics(text: str) -> str | None:
         except Unreadable:
             return content
     rest = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", _FORMULA.sub(" ", text))
-    return rest.strip() if _LATEX.search(rest) and not _WORDS_AND_EQUATION.fullmatch(rest.strip()) else None
+    left: str = rest.strip()
+    return left if _LATEX.search(left) and not _WORDS_AND_EQUATION.fullmatch(left) else None
 
 
 _TEXT_ONLY = re.compile(r"(?:\\text\s*\{[^{}]*\}|[\s,.])+")

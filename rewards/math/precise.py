@@ -36,7 +36,7 @@ class Unsupported(Unreadable):
 
 
 def _tiny(z: Any) -> bool:
-    return abs(z) < mpmath.mpf(10) ** (-(mpmath.mp.dps * 2 // 3))
+    return bool(abs(z) < mpmath.mpf(10) ** (-(mpmath.mp.dps * 2 // 3)))
 
 
 def _divide(a: Any, b: Any) -> Any:

@@ -304,7 +304,7 @@ _SPOKEN_RATIO = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s+to\s+(\d{1,9}(?:\.\d{1,9}
 
 
 def _other_notations(text: str, places: int = 1) -> tuple[ParsedAnswer, ...]:
-    """Return other readings of a text; a decimal comma needs ``places`` digits after it, as "2,5" is a list."""
+    """Return other readings of a text; a decimal comma needs ``places`` digits, as "2,5" is a list."""
     text = text.replace("$", " ").strip()
     program = _PROGRAM.fullmatch(text)
     if program:
@@ -333,7 +333,7 @@ def read_answer(text: str) -> ParsedAnswer:
 
 
 def _is_geometric(item: AnswerItem) -> bool:
-    """Return whether an item relates figures ("∠B = ∠AED"); of such conditions, joined by "or", any will do."""
+    """Return whether an item relates figures ("∠B = ∠AED"); of such, joined by "or", any will do."""
     tree = item.tree
     if tree is None or tree.op != "rel":
         return False

@@ -24,7 +24,7 @@ def _spread(trees: list[Node]) -> list[Node]:
 
 
 def region(trees: list[Node], joined: str) -> tuple[Interval, ...] | None:
-    """Return the set of numbers that conditions on one variable describe, or None if they are not of that kind.
+    """Return the set of numbers that conditions on one variable describe, or None for other trees.
 
     Conditions that "or" joins unite. Those that "and", a comma or ± joins intersect; after a comma they unite
     if their intersection is empty: ``x < 1, x > 3``.

@@ -100,7 +100,7 @@ def _item_texts(text: str) -> list[str]:
 
 
 def _with_numbers(text: str) -> str:
-    """Write the labels (a), (b) … of parts as (1), (2) …"""
+    """Write the labels (a), (b) of parts as (1), (2)."""
     if not text.startswith("(a)") or "(b)" not in text:
         return text
     return re.sub(r"\(([a-h])\)(?=\s)", lambda match: f"({ord(match.group(1)) - 96})", text)

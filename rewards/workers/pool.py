@@ -145,7 +145,7 @@ class _Worker(LineProcess):
         if "broken" in reply:
             raise PoolError(
                 f"sympy does not work in {sys.executable}, so that no answer that needs it can be scored: "
-                f"{reply['broken']}; reinstall it: {sys.executable} -m pip install --force-reinstall sympy mpmath"
+                f"{reply['broken']}; reinstall it: {sys.executable} -m pip install --force-reinstall sympy"
             )
         if not reply.get("ready"):
             raise PoolError(
@@ -250,7 +250,7 @@ class Pool:
         return _result_of(reply, limit)
 
     def warm_up(self) -> None:
-        """Start a worker and a spare one now, without waiting, so that the first comparison finds them ready."""
+        """Start a worker and a spare one without waiting, so that the first comparison finds them ready."""
         with self._lock:
             self._drop_dead()
             while len(self._all) < min(2, self.size + 1):

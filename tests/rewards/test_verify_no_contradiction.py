@@ -99,7 +99,7 @@ UNITS = ("cm", "kg", "s", "m/s", "dollars", "%", "°", "liters", "people")
 SCALES = ("million", "thousand", "hundred", "dozen", "thirds", "tenths", "billion")
 
 
-@pytest.mark.parametrize("template", (*NEGATIONS, *RETRACTIONS, *ALTERNATIVES))
+@pytest.mark.parametrize("template", [*NEGATIONS, *RETRACTIONS, *ALTERNATIVES])
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(st.one_of(integers.map(str), letters, words, fractions.map(str)))
 def test_a_denial_a_retraction_or_an_alternative_is_never_right(template: str, gold: str) -> None:
