@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from rewards.extract.marked import Found
-from rewards.extract.stance import asserts, denied_after, refuses, unasserted_before
+from rewards.extract.stance import asserts, denied_after, denied_before, refuses, unasserted_before
 from rewards.extract.statement import (
     NUMBER,
     SENTENCE_END,
@@ -205,6 +205,8 @@ def closing(text: str) -> Found | None:
     match = _CLOSING.search(line)
     if not match or not re.search(r"\w", match.group(1)):
         return None
+    if denied_before(line[: match.start(1)]):
+        return Found(line, len(text)) if len(line) <= 2 * _SHORT else None
     if re.search(r"[\u4e00-\u9fff]", match.group(1)) and not stands_against(match.group(1)):
         counted = one_number(match.group(1))
         return Found(counted or match.group(1), len(text))

@@ -61,6 +61,7 @@ _DENIED_AFTER = re.compile(
     r"(?:(?:not|never|wrong|incorrect|false|impossible|invalid|excluded|ruled)\b|(?<=n['’]t\s)|(?<=cannot\s))|\s*[✗✘❌]|\s*(?:不对|错|錯|不是)",
     re.IGNORECASE,
 )
+_WRONG_SOON = re.compile(r"[^.;,\n]{0,30}\b(?:is|are)\s+(?:wrong|incorrect|false)\b", re.IGNORECASE)
 _OR_BEFORE = re.compile(r"\bor\s+(?:\w+\s+)?[$(]?$", re.IGNORECASE)
 _OR_AFTER = re.compile(r"^[^.;\n]{0,25}\bor\b", re.IGNORECASE)
 # A clause that ends the scope of a negation before it: "there is no picture, so it is".
@@ -168,7 +169,7 @@ def asserts(number: re.Match[str]) -> bool:
     before, after = number.string[: number.start()], number.string[number.end() :]
     if _OPERATOR_BEFORE.search(before) or _OPERATOR_AFTER.match(after):
         return False
-    if denied_after(after) or after.lstrip().startswith("?"):
+    if denied_after(after) or _WRONG_SOON.match(after) or number.string.rstrip().endswith("?"):
         return False
     if _REFERENCE.search(before[-40:]) or _OPERATION.search(before[-60:]) or _COMPARED_AFTER.match(after):
         return False

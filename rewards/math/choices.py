@@ -17,6 +17,7 @@ __all__ = ["find_options", "gold_letters", "letters_in", "option_letters"]
 _PREFIX = re.compile(r"^\s*[(\[]?([A-Z])\s*[)\].:]\s*")
 _SEVERAL_GOLD = re.compile(r"[(\[]?[A-H](?:\s*[,;\s]\s*[A-H])+[)\]]?|[A-H]{3,8}")
 _LONE_GOLD = re.compile(r"[(\[]?\s*([A-J])\s*[)\]]?\s*\.?")
+_WRONG = re.compile(r"\b(?:wrong|incorrect|false)\W*$|[✗✘❌]", re.IGNORECASE)
 _AROUND = " ()[]*\"'`,.:;→–—-"
 _JOINERS = re.compile(r"\b(?:and|or|either|both|any|one|of|the|a|an|all|is|are|answer)\b|[\W_]+")
 _WORDS = re.compile(r"[^\W\d_\\]{3,}")
@@ -130,14 +131,17 @@ def _by_words(plain: str, options: list[str]) -> frozenset[int]:
     readable = [
         word in _YES_NO or (_WORDS.search(word) is not None and not _SYMBOLS.search(word)) for word in words
     ]
-    found = [i for i, word in enumerate(words) if readable[i] and _opens(word, plain)]
-    found = [i for i in found if not any(words[i] != words[j] and words[i] in words[j] for j in found)]
+    found, rest = [], plain
+    # Longer options first: "nonlinear function" is not also "linear function".
+    for i in sorted(range(len(words)), key=lambda i: -len(words[i])):
+        if readable[i] and _opens(words[i], rest):
+            found.append(i)
+            rest = re.sub(_whole_word(words[i]), " , ", rest) if words[i] not in _YES_NO else rest
     if not found or plain.startswith("{") or plain.endswith("?"):
         return frozenset()
-    others = [
-        i for i, word in enumerate(words) if len(word) > 1 and i not in found and _stands_in(word, plain)
+    found += [
+        i for i, word in enumerate(words) if len(word) > 1 and i not in found and _stands_in(word, rest)
     ]
-    found += [i for i in others if not any(words[i] in words[j] for j in found)]
     return frozenset(found) if len(found) != 1 or not (denies(plain) or doubts(plain)) else frozenset()
 
 

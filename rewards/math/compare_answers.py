@@ -12,9 +12,8 @@ from rewards.math.compare import (
     same_set,
 )
 from rewards.math.compare_items import same_item
-from rewards.math.intervals import Interval, as_intervals, union_of_intervals
+from rewards.math.intervals import Interval, as_intervals, region, union_of_intervals
 from rewards.math.read import AnswerItem, ParsedAnswer
-from rewards.math.regions import region
 from rewards.math.tree import Node, symbols
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from rewards.extract.stance import denies
 from rewards.math.bounds import Unreadable
 from rewards.math.parser import parse
 
@@ -39,7 +40,7 @@ def without_description(text: str) -> str:
 
     "It is the plane $2x+3y-z=0$." is ``2x+3y-z=0``; "max at $x=0$" stays, as its words carry meaning.
     """
-    if not _WORD.search(text) or "?" in text:
+    if not _WORD.search(text) or "?" in text or denies(text):
         return text
     if "$" in text:
         words = _WORD.findall(_FORMULA.sub(" ", re.sub(r"\\text\s*\{|\\[A-Za-z]+", " ", text)))
@@ -78,7 +79,7 @@ def without_quantifier(text: str) -> str:
 def is_name_in_words(name: str) -> bool:
     """Return whether the left side of an equation is a name in words, as is "Area", not "max at x"."""
     name = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", name).replace("$", " ").strip()
-    if _CONDITION.search(name):
+    if _CONDITION.search(name) or denies(name) or re.search(r"\s[a-z]$", name):
         return False
     if _FORMULA_NAME.fullmatch(name) and not re.search(
         r"[a-z]{2,}", re.sub(r"\\[A-Za-z]+|\{[^{}]*\}", "", name)
@@ -95,7 +96,7 @@ def unread_mathematics(text: str) -> str | None:
     Its formulas between ``$`` are parsed one by one; what is left may hold no LaTeX and no operators.
     """
     for formula in _FORMULA.findall(text):
-        content = formula.strip("$ ")
+        content = str(formula).strip("$ ")
         try:
             if content and not _TEXT_ONLY.fullmatch(content):
                 parse(content)

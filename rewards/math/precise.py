@@ -199,12 +199,20 @@ def _agree(a: Any, b: Any, digits: int) -> bool:
     return bool(abs(a - b) <= scale * mpmath.mpf(10) ** -digits)
 
 
+def _names(a: Node, b: Node) -> tuple[str, ...]:
+    """Return the variables of two expressions. Raises ``Unsupported`` for infinity, which has no value."""
+    names = symbols(a) | symbols(b)
+    if "oo" in names:
+        raise Unsupported("infinity inside an expression")
+    return tuple(sorted(names))
+
+
 def same_function(a: Node, b: Node) -> bool:
     """Return whether two expressions have the same value wherever both are defined, at enough points.
 
     Raises ``Unsupported`` for operations that cannot be evaluated.
     """
-    names = tuple(sorted(symbols(a) | symbols(b)))
+    names = _names(a, b)
     if not names:
         return _same_constant(a, b)
     with mpmath.workdps(_DIGITS):
@@ -242,7 +250,7 @@ def ratio(a: Node, b: Node) -> Any | str | None:
         The number, "zero" if both vanish identically, "varies" if there is no such constant (also where one
         of them is constant or vanishes), None if they are defined together at too few points.
     """
-    names = tuple(sorted(symbols(a) | symbols(b)))
+    names = _names(a, b)
     with mpmath.workdps(_DIGITS):
         pairs = [(value(a, point), value(b, point)) for point in (_points(names) if names else ({},))]
         known = [(x, y) for x, y in pairs if x is not None and y is not None]
