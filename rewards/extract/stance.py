@@ -62,6 +62,11 @@ _DENIED_AFTER = re.compile(
     re.IGNORECASE,
 )
 _WRONG_SOON = re.compile(r"[^.;,\n]{0,30}\b(?:is|are)\s+(?:wrong|incorrect|false)\b", re.IGNORECASE)
+_SUBJECT_WORDS = 5
+_IS_LAST = re.compile(r"\b(?:is|are)\W*$")
+_THINKING = re.compile(
+    r"\b(?:that|think|believe|say|mean|sure|true|correct|right|likely|case)\b", re.IGNORECASE
+)
 _OR_BEFORE = re.compile(r"\bor\s+(?:\w+\s+)?[$(]?$", re.IGNORECASE)
 _OR_AFTER = re.compile(r"^[^.;\n]{0,25}\bor\b", re.IGNORECASE)
 # A clause that ends the scope of a negation before it: "there is no picture, so it is".
@@ -144,10 +149,16 @@ def denied_before(before: str) -> bool:
     if not negations:
         return False
     between = before[negations[-1].end() :]
-    if _NEW_CLAUSE.search(between):
+    if _NEW_CLAUSE.search(between) or _negates_its_subject(between):
         return False
     value = re.search(r"\d|\([A-Z]\)|\b[A-J]\b", between)
     return not (value and _ASSERTED.search(between, value.end()))
+
+
+def _negates_its_subject(between: str) -> bool:
+    """Return whether a negation belongs to the subject: "the one that could NOT be folded into a cube is"."""
+    long = len(between.split()) >= _SUBJECT_WORDS and _IS_LAST.search(between) is not None
+    return long and not _THINKING.search(between)
 
 
 def unasserted_before(before: str) -> bool:

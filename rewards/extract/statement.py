@@ -16,7 +16,8 @@ NUMBER = re.compile(
 )
 SENTENCE_END = re.compile(r"\n|[。\uff01\uff1f]|[.!?](?=\s|$)(?<!\d\.\d)")
 _REASON = re.compile(
-    r"[ ,;]{1,3}\b(?:because|since|as\s+(?:it|they|we|the)\b|due\s+to|which\s+means|given\s+that)\b.*",
+    r"[ ,;]{1,3}\b(?:because|since|as\s+(?:it|they|we|the|this|that|these|those|there|each|only|an?)\b|"
+    r"due\s+to|which\s+means|given\s+that)\b.*",
     re.I | re.S,
 )
 _LEAD = re.compile(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from rewards.extract.letters import Mention, asserted, letters_in, mentions, unwrapped
 from rewards.extract.stance import denies, doubts
@@ -149,12 +150,12 @@ def _opens(word: str, plain: str) -> bool:
     """Return whether an option's words stand in a text; "yes" and "no" only at the start of a clause."""
     if word in _YES_NO:
         start = r"(?:^|[,;.:/→()~*]|\\to|\b(?:and|or|mean|is|wait|but|of|yes|no|true|false)\b)\W*"
-        return re.search(start + _whole_word(word), plain) is not None
+        return word in plain and re.search(start + _whole_word(word), plain) is not None
     return _stands_in(word, plain)
 
 
 def _stands_in(word: str, plain: str) -> bool:
-    return re.search(_whole_word(word), plain) is not None
+    return word in plain and re.search(_whole_word(word), plain) is not None
 
 
 def _whole_word(word: str) -> str:
@@ -173,7 +174,7 @@ def _listed(plain: str, options: list[str]) -> frozenset[int]:
     for i in sorted(range(len(options)), key=lambda i: -len(options[i])):
         word = plain_text(options[i])
         pattern = rf"(?<!\w){re.escape(word)}(?!\w)"
-        if word and re.search(pattern, rest):
+        if word and word in rest and re.search(pattern, rest):
             found.add(i)
             rest = re.sub(pattern, " ", rest, count=1)
     listed = len(found) > 1 and not _JOINERS.sub("", re.sub(r"\([a-j]\)|\b[a-j][.):]", " ", rest))
@@ -191,6 +192,11 @@ def find_options(text: str, choices: Sequence[str]) -> frozenset[int]:
     An option's words take precedence over its letter, as options may be letters themselves. A letter with
     another option's text, or with a value that is not its own, names none.
     """
+    return _find_options(text, tuple(choices))
+
+
+@lru_cache(maxsize=4096)
+def _find_options(text: str, choices: tuple[str, ...]) -> frozenset[int]:
     options = _option_texts(choices)
     plain = plain_text(text[:MAX_CHARS])
     same = [i for i, option in enumerate(options) if plain_text(option) == plain]

@@ -199,7 +199,7 @@ def _printable(text: str) -> str:
     return "".join(c for c in text if c in "\n\t " or unicodedata.category(c) not in ("Cc", "Cf", "Co", "Cn"))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def clean(text: str) -> str:
     """Return ``text`` in the normal spelling that the other modules expect; ``$`` delimiters are kept."""
     if text.isascii() and text.isalnum():
@@ -216,10 +216,17 @@ def clean(text: str) -> str:
     return text.replace(_ROW_END, "\\\\ ").strip()
 
 
+_TEXT_COMMAND = re.compile(rf"\\text\s*{_GROUP}")
+_ARTICLE = re.compile(r"\b(?:the|a|an)\s+(?=\w{2})")
+_SPACES = re.compile(r"\s+")
+# An exclamation mark after a number is a factorial.
+_STOPS = re.compile(r"(?:(?<![\d)])\s*!|\s*[.,;:])+$")
+
+
+@lru_cache(maxsize=4096)
 def plain_text(text: str) -> str:
     """Return the text for comparison of words: lower case, without ``$``, articles, quotes and end stops."""
     text = clean(text).replace("$", " ").replace('"', "").casefold()
-    text = re.sub(rf"\\text\s*{_GROUP}", r" \1 ", text)
-    text = re.sub(r"\b(?:the|a|an)\s+(?=\w{2})", "", text)
-    text = re.sub(r"\s+", " ", text).strip()
-    return re.sub(r"(?:(?<![\d)])\s*!|\s*[.,;:])+$", "", text)
+    text = _TEXT_COMMAND.sub(r" \1 ", text) if "\\text" in text else text
+    text = _SPACES.sub(" ", _ARTICLE.sub("", text)).strip()
+    return _STOPS.sub("", text)
