@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from rewards.math.amounts.units import Unit, is_percent
 from rewards.math.bounds import Unreadable
 from rewards.math.choices import find_options, gold_letters
 from rewards.math.read import AnswerItem, ParsedAnswer, read_gold
 from rewards.math.tree import Node, exact_value, symbols
-from rewards.math.units import Unit, is_percent
 
 OPTION = "option"
 LETTER = "option letter"

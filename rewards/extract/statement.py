@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from rewards.extract.stance import asserts, compares, denied_before, denies, doubts, refuses
-from rewards.math.number_words import numbers_in
+from rewards.math.amounts.number_words import numbers_in
 
 _LONG = 300
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}|[\u4e00-\u9fff]")

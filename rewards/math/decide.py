@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rewards.math.compare import Undecided
-from rewards.math.compare_answers import same_answer
+from rewards.math.comparison.answers import same_answer
+from rewards.math.comparison.trees import Undecided
 from rewards.math.read import read_answer, read_gold
 from rewards.math.tree import Node
 

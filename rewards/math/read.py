@@ -6,11 +6,14 @@ import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from rewards.math.amounts.clock import read_clock
+from rewards.math.amounts.dates import read_date, read_range
+from rewards.math.amounts.quantities import split_unit
+from rewards.math.amounts.sums import drop_inner_units
+from rewards.math.amounts.units import DEGREES, PERCENT, Unit
 from rewards.math.bounds import Refused, Unreadable, check_length
-from rewards.math.chains import definition, is_name
 from rewards.math.clean import clean, plain_text
-from rewards.math.clock import read_clock
-from rewards.math.dates import read_date, read_range
+from rewards.math.comparison.chains import definition, is_name
 from rewards.math.notations import special
 from rewards.math.parser import parse
 from rewards.math.phrases import (
@@ -19,11 +22,8 @@ from rewards.math.phrases import (
     without_description,
     without_quantifier,
 )
-from rewards.math.quantities import split_unit
 from rewards.math.split import ItemTexts, joined_by_and, split_items
-from rewards.math.sums import drop_inner_units
 from rewards.math.tree import Node, symbol, symbols, walk
-from rewards.math.units import DEGREES, PERCENT, Unit
 
 _MIXED = re.compile(r"^(-?\d+)\s+(\d+)/(\d+)(?=\D|$)")
 

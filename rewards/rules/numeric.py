@@ -7,13 +7,13 @@ from fractions import Fraction
 from typing import Any
 
 from rewards.example import ExampleLike
+from rewards.math.amounts.number_words import numbers_in
+from rewards.math.amounts.unit_text import find_unit
+from rewards.math.amounts.units import Unit, convert, is_percent, units_conflict
 from rewards.math.bounds import Unreadable
-from rewards.math.number_words import numbers_in
 from rewards.math.numeric import evaluate
 from rewards.math.read import AnswerItem, read_answer
 from rewards.math.tree import Node, exact_value
-from rewards.math.unit_text import find_unit
-from rewards.math.units import Unit, convert, is_percent, units_conflict
 from rewards.registry import rule
 from rewards.rules.common import Count, NonNegative, Section, partial_credit, score_against_gold
 from rewards.verdict import Verdict

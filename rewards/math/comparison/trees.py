@@ -4,7 +4,7 @@ Structures (tuples, sets, relations) are compared first, then expressions in
 ``same_expression``: exact arithmetic, identical trees, certain difference in floating point, and last sympy
 through the caller's ``backend``. The parent process passes one that raises ``Undecided``, a worker process
 one that calls sympy. Both run the same code, so a verdict does not depend on the process. Items with units
-are compared in ``rewards.math.compare_items``, whole answers in ``rewards.math.compare_answers``.
+are compared in ``rewards.math.comparison.items``, whole answers in ``rewards.math.comparison.answers``.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Protocol
 
-from rewards.math.chains import definition, values
-from rewards.math.clock import as_ratio, same_time
-from rewards.math.dates import same_date
-from rewards.math.intervals import Interval, as_intervals, ascending
+from rewards.math.amounts.clock import as_ratio, same_time
+from rewards.math.amounts.dates import same_date
+from rewards.math.comparison.chains import definition, values
+from rewards.math.comparison.intervals import Interval, as_intervals, ascending
 from rewards.math.numeric import close_to, surely_differ
 from rewards.math.tree import Node, canonical, exact_value, symbols
 

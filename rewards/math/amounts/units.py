@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from rewards.math.unit_table import (
+from rewards.math.amounts.unit_table import (
     BASES,
     CHINESE,
     DEFINITIONS,

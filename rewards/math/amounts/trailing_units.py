@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from rewards.math.counted import read_han, read_phrase
+from rewards.math.amounts.counted import read_han, read_phrase
+from rewards.math.amounts.unit_text import find_unit
+from rewards.math.amounts.units import Unit
 from rewards.math.tokens import FUNCTIONS
 from rewards.math.tree import Node
-from rewards.math.unit_text import find_unit
-from rewards.math.units import Unit
 
 _MAX_TAIL, _MAX_STARTS = 80, 8
 # A number without symbols: 5, -1,234.5, 3/4, 1 1/2, 6.02 × 10^{23}.

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from rewards.math.counted import read_phrase
-from rewards.math.han_numbers import read_han_number
-from rewards.math.money import without_money
-from rewards.math.spoken import read_spoken
-from rewards.math.sums import read_product, read_sum
-from rewards.math.trailing_units import PLAIN, SPACED_LETTERS, Quantity, after_expression, after_plain
+from rewards.math.amounts.counted import read_phrase
+from rewards.math.amounts.han_numbers import read_han_number
+from rewards.math.amounts.money import without_money
+from rewards.math.amounts.spoken import read_spoken
+from rewards.math.amounts.sums import read_product, read_sum
+from rewards.math.amounts.trailing_units import PLAIN, SPACED_LETTERS, Quantity, after_expression, after_plain
+from rewards.math.amounts.unit_text import find_unit
+from rewards.math.amounts.units import Unit
 from rewards.math.tree import Node, number
-from rewards.math.unit_text import find_unit
-from rewards.math.units import Unit
 
 _HAS_UNIT = re.compile(r"[A-Za-z°%‰'€£¥₹₩₽₱₪฿₫₦¢ΩÅ\u4e00-\u9fff]")
 _HAN = re.compile(r"[\u4e00-\u9fff]")

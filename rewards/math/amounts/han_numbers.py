@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from rewards.math.counted import read_han
-from rewards.math.number_words import chinese_number
-from rewards.math.unit_text import find_unit
-from rewards.math.units import PERCENT, Unit
+from rewards.math.amounts.counted import read_han
+from rewards.math.amounts.number_words import chinese_number
+from rewards.math.amounts.unit_text import find_unit
+from rewards.math.amounts.units import PERCENT, Unit
 
 _HAN_DIGITS = "零〇一二两三四五六七八九"
 _DIGIT = {char: i for i, char in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}

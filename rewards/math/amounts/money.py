@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from rewards.math.trailing_units import PLAIN
-from rewards.math.unit_text import find_unit
-from rewards.math.units import Unit
+from rewards.math.amounts.trailing_units import PLAIN
+from rewards.math.amounts.unit_text import find_unit
+from rewards.math.amounts.units import Unit
 
 _BEFORE = re.compile(
     r"^\s*(?:(US|USD|EUR|GBP|CNY|RMB|JPY|INR|Rs\.?|[₹₩₽₱₪฿₫₦€£¥])\s*(?=\d)|\\\$\s*(?=\d))", re.IGNORECASE

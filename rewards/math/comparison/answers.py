@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from rewards.math.chains import definition
-from rewards.math.compare import (
+from rewards.math.comparison.chains import definition
+from rewards.math.comparison.intervals import Interval, as_intervals, region, union_of_intervals
+from rewards.math.comparison.items import same_item
+from rewards.math.comparison.trees import (
     SymbolicBackend,
     Undecided,
     match_one_to_one,
@@ -11,8 +13,6 @@ from rewards.math.compare import (
     same_sequence,
     same_set,
 )
-from rewards.math.compare_items import same_item
-from rewards.math.intervals import Interval, as_intervals, region, union_of_intervals
 from rewards.math.read import AnswerItem, ParsedAnswer
 from rewards.math.tree import Node, symbols
 

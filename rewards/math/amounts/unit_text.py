@@ -6,7 +6,7 @@ import itertools
 import re
 from functools import lru_cache
 
-from rewards.math.units import Unit, named_unit, product
+from rewards.math.amounts.units import Unit, named_unit, product
 
 _MAX_CHARS, _MAX_FACTORS, _MAX_MEANINGS = 80, 8, 4
 _SPELLINGS = [

@@ -3,8 +3,8 @@
 import pytest
 
 from rewards import verify
-from rewards.math.unit_text import find_unit
-from rewards.math.units import conversions
+from rewards.math.amounts.unit_text import find_unit
+from rewards.math.amounts.units import conversions
 
 # (answer, gold): the same quantity.
 SAME = [

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from rewards.math.amounts.quantities import letter_unit
+from rewards.math.amounts.units import DEGREES, RADIANS, Conversion, conversions, is_percent
 from rewards.math.bounds import Unreadable
-from rewards.math.chains import definition, is_false
-from rewards.math.compare import SymbolicBackend, same_expression, same_tree
+from rewards.math.comparison.chains import definition, is_false
+from rewards.math.comparison.trees import SymbolicBackend, same_expression, same_tree
 from rewards.math.parser import parse
-from rewards.math.quantities import letter_unit
 from rewards.math.read import AnswerItem
 from rewards.math.tree import Node, number, symbol, symbols, walk
-from rewards.math.units import DEGREES, RADIANS, Conversion, conversions, is_percent
 
 
 def _converted(tree: Node, change: Conversion) -> Node:

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from rewards import verify
-from rewards.math.quantities import split_unit
+from rewards.math.amounts.quantities import split_unit
 
 # (answer, gold, score)
 SUMS = [

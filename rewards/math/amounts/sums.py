@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from rewards.math.amounts.unit_text import combined, find_unit
+from rewards.math.amounts.units import DEGREES, Unit, conversions
 from rewards.math.tree import Node
-from rewards.math.unit_text import combined, find_unit
-from rewards.math.units import DEGREES, Unit, conversions
 
 _MAX_TERMS = 6
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from rewards.math.spoken import PARTS, SCALES, VALUES
-from rewards.math.unit_text import combined, find_unit, plain_spelling
-from rewards.math.units import Unit
+from rewards.math.amounts.spoken import PARTS, SCALES, VALUES
+from rewards.math.amounts.unit_text import combined, find_unit, plain_spelling
+from rewards.math.amounts.units import Unit
 
 # Words of arithmetic, of comparison, of doubt and of denial. With one of them, a text is more than a number
 # and what it counts.

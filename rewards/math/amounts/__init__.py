@@ -1,0 +1,1 @@
+"""Amounts: numbers in words, units and quantities, money, times of day, dates."""

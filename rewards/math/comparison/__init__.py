@@ -1,0 +1,1 @@
+"""Comparison of parsed answers: trees, items, lists, sets of numbers."""
