@@ -226,7 +226,9 @@ def whole(text: str) -> Found | None:
     fenced = _FENCED.fullmatch(text)
     if fenced:
         return Found(fenced.group(1), len(text))
-    return Found(text, len(text)) if len(text) <= _SHORT and "\n" not in text else None
+    if len(text) > _SHORT or "\n" in text:
+        return None
+    return Found(distil(text) if re.match(r"(?:yes|no)\b", text, re.IGNORECASE) else text, len(text))
 
 
 def declined(text: str) -> Found | None:

@@ -21,6 +21,7 @@ _REASON = re.compile(
     re.I | re.S,
 )
 _LEAD = re.compile(
+    r"\\text\s*\{\s*(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\s*:?\s*\}\s*:?|"
     r"(?:(?:so|thus|then|therefore|hence|well|ok(?:ay)?)\b(?!_)|答|即|也就是|应该?|一共|共|约|大约)[,，:：]?\s*"
     r"|(?:it|this|that)(?:['’]s|\s+(?:is|equals|must\s+be|should\s+be|has\s+to\s+be|would\s+be))\s*:?\s+"
     r"|there\s+(?:are|is)\s+|we\s+(?:get|have|obtain|find)\s+(?:that\s+)?"
@@ -40,10 +41,16 @@ _SUBJECT_IS = re.compile(rf"^({_SUBJECT}.*){_VERB}(?!not\b)(.+)$", re.DOTALL)
 _SENTENCE = re.compile(r"[A-Z][\w'’]+\s|[AI]\s+[a-z]|(?:the|there|we|it|he|she|they|this|that|so|an?)\s")
 _COMMANDS = re.compile(r"\\(?:begin|end)\s*\{[a-z]*\*?\}|\\[a-zA-Z]+")
 _SYMBOL = re.compile(r"[\d$\\=<>^_+*/|(){}\[\]]")
-_WITH = re.compile(r"(\S+)\s+(?:with|which|where)\s+[A-Za-z].*", re.DOTALL)
+_WITH = re.compile(r"([^\s,]+),?\s+(?:with|which|where)\s+[A-Za-z].*", re.DOTALL)
 _YES_NO = re.compile(r"(yes|no|true|false)\b\s*[,.;:，。—–-]+\s*(.+)", re.IGNORECASE | re.DOTALL)
 _DATE = re.compile(
     r"\b(?:january|february|march|april|may|june|july|august|september|october|november|december)\b", re.I
+)
+# "3 (not 4)", "not 4; it is 3": the denied value is another one.
+_INSTEAD = re.compile(
+    r"([^()]{1,60}?)\s*\((?:and\s+)?not\s+[^()]{1,30}\)\.?"
+    r"|not\s+[^;,.()]{1,30}[;,]\s*(?:but|(?:it|that)(?:['’]s|\s+is)|rather)\s+([^;,]{1,60})",
+    re.IGNORECASE,
 )
 _TURNING = re.compile(r"\b(?:yes|no|not|or|true|false|but)\b|\d", re.IGNORECASE)
 _BOLD = re.compile(r"\*\*([^*\n]+)(?:\*\*|$)")
@@ -99,7 +106,7 @@ def predicate(sentence: str) -> str | None:
 def _first_clause(text: str) -> str:
     """Return the text before a comma, if what follows is a remark without values: "72, so he earns that"."""
     with_remark = _WITH.fullmatch(text)
-    if with_remark and not stands_against(text):
+    if with_remark and not (denies(text) or doubts(text) or refuses(text)):
         return with_remark.group(1)
     head, comma, rest = text.partition(", ")
     if not comma or not head.strip() or _words(rest) < 2 or _SYMBOL.search(rest) or stands_against(rest):
@@ -113,23 +120,33 @@ def _first_clause(text: str) -> str:
     return head if re.search(r"\d|[$\\]", head) else text
 
 
+def _agrees(answer: str, remark: str) -> bool:
+    """Return whether the remark after "yes" or "no" leaves the answer as it is; "not" agrees with "no"."""
+    remark = re.sub(r"\b(?:are|is|do|does)?\s*not\b|n['’]t\b", " ", remark) if answer == "no" else remark
+    return not (_TURNING.search(remark) or stands_against(remark))
+
+
 def distil(statement: str) -> str:
     """Return what a statement says, without subject, reason and remarks; itself if it asserts no value."""
     text = bare(statement) or ""
     if len(text) > _LONG or not _words(text) or (len(text) > _LONG // 2 and ". " in text):
         return text
+    instead = _INSTEAD.fullmatch(text)
+    if instead:
+        return distil(instead.group(1) or instead.group(2))
     answered = _YES_NO.fullmatch(text)
-    if answered and not (_TURNING.search(answered.group(2)) or stands_against(answered.group(2))):
+    if answered and _agrees(answered.group(1).lower(), answered.group(2)):
         return answered.group(1)
     text = _REASON.sub("", text) or text
     for _ in range(4):
         bold = _BOLD.findall(text)
         if len(bold) == 1 and _VALUE.search(bold[0]) and not stands_against(text):
             return bare(bold[0]) or text
-        said = predicate(_first_clause(text))
-        if said is None and stands_against(text):
+        clause = _first_clause(text)
+        said = predicate(clause)
+        if said is None and stands_against(clause):
             return text
-        shorter = _CLOSE.sub("", said or _first_clause(text))
+        shorter = _CLOSE.sub("", said or clause)
         lead = _LEAD.match(shorter)
         shorter = shorter[lead.end() :] if lead and shorter[lead.end() :].strip() else shorter
         shorter = bare(shorter) or text

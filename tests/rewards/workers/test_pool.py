@@ -9,13 +9,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from rewards.workers.pool import OutOfTime, Pool, shared_pool
+from rewards.workers.pool import OutOfTime, Pool, PoolError, shared_pool
 
 # The factorial leaves the comparison to sympy, which expands the powers.
 HARD = ("n!(x+y+z+w+1)^{90}(x+1)", "n!((x+y+z+w+1)^{90}x+(x+y+z+w+1)^{90})")
+ROOT = Path(__file__).parents[3]
 EASY = (r"\sin 2x", r"2\sin x\cos x")
 
 
@@ -183,3 +185,25 @@ def _ended(child: int, deadline: float) -> bool:
             return False
         time.sleep(0.01)
     return True
+
+
+def test_a_sympy_that_is_broken_stops_the_scoring_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sympy.py").write_text("raise ImportError('half installed')")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    broken = Pool(size=1)
+    try:
+        with pytest.raises(PoolError, match=r"sympy does not work in .*half installed.*reinstall"):
+            broken.equal(*EASY, limit=5)
+    finally:
+        broken.close()
+
+
+def test_importing_the_package_starts_no_worker_and_warming_up_starts_two() -> None:
+    code = (
+        "import rewards; from rewards.workers.pool import shared_pool as p; "
+        "a = len(p()._all); p().warm_up(); print(a, len(p()._all))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert out.stdout.split() == ["0", "2"]
