@@ -27,6 +27,7 @@ _SIGNS: tuple[Callable[[int], bool], ...] = (
 )
 _SAFETY = 64.0
 _TINY = 1e-280
+_KNOWN_DIGITS = 9
 
 
 class Value(NamedTuple):
@@ -213,6 +214,6 @@ def close_to(tree: Node, wanted: Fraction, places: int) -> bool:
     if value is None or abs(value.z.imag) > _SAFETY * value.error:
         return False
     slack = Fraction(_SAFETY * value.error)  # a fraction, as the gold may be too large for a float
-    if slack * 4 * 10**places > 1:
-        return False  # near a pole: the bound would hold any number
+    if slack > abs(wanted) / 10**_KNOWN_DIGITS:
+        return False  # near a pole, where the bound would hold any number
     return abs(Fraction(value.z.real) - wanted) <= Fraction(1, 2 * 10**places) + slack

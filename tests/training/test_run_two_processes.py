@@ -21,8 +21,10 @@ CUTS = ("rollout.temperature=1.3", "rollout.top_k=60", "rollout.min_p=0.05")
 
 
 def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    # Two processes add the same float32 numbers in another order, which changes a gradient norm of 9 by 1e-6
+    # of its size on some processors.
     for one, other in zip(found, expected, strict=True):
-        assert one == pytest.approx(other, rel=0, abs=1e-5)
+        assert one == pytest.approx(other, rel=5e-6, abs=1e-5)
 
 
 @pytest.mark.slow
