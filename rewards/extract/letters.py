@@ -52,6 +52,7 @@ _NEAR = 60
 # Beside a letter: "A or 12 cm", a value on the next line, "12 cm, A" without a word between them.
 _ALTERNATIVE = re.compile(r"^\W*\bor\b\s*[^(\sA-J]|^\s*;;\s*-?[\d\\]", re.IGNORECASE)
 _VALUE_BEFORE = re.compile(r"^\s*-?[\d\\][^A-Za-z]*(?:;;\s*)?$")
+_NOT_NEXT = re.compile(r"\W*(?:and\s+|but\s+)?(?:not|never)\s*", re.IGNORECASE)
 _REASON = re.compile(r"[ ,;]{1,3}\b(?:because|since)\b.*", re.IGNORECASE | re.DOTALL)
 
 
@@ -117,6 +118,8 @@ def mentions(text: str) -> list[Mention]:
     for i, match in enumerate(found):
         gap = text[found[i - 1].end() if i else 0 : match.start()]
         tail = text[match.end() : found[i + 1].start() if i + 1 < len(found) else len(text)]
+        if i + 1 < len(found) and _NOT_NEXT.fullmatch(tail):
+            tail = ""  # the negation is of the next letter: "A, not C"
         before, after = _clause_before(gap.removesuffix(", ")), _clause_after(tail)
         out.append(
             Mention(

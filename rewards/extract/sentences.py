@@ -39,6 +39,7 @@ _CONCLUSION = re.compile(
     r"[,\uff0c:\uff1a]?\s*",
     re.IGNORECASE,
 )
+_OUT_OF = re.compile(r"\d+\s+out\s+of\s+\d+")
 _FENCED = re.compile(r"```\w{0,20}\n([^`\n]+)\n```")
 MATH = re.compile(
     r"\$\$((?:\\\$|[^$])+)\$\$|(?<!\\)\$((?:\\\$|[^$\n])+)(?<!\\)\$"
@@ -97,6 +98,8 @@ def concluded(text: str) -> Found | None:
     sentence, end = _statement(text, matches[-1].end())
     if not sentence.strip() or MATH.search(text, end) or (text[end:].strip() and len(text) - end > 400):
         return None
+    if _OUT_OF.fullmatch(sentence.strip()):
+        return Found(sentence, end)
     said = predicate(sentence)
     if stands_against(said or sentence):
         last = len(sentence) <= 2 * _SHORT and not re.search(r"\d", text[end:])

@@ -129,6 +129,7 @@ _REALS = frozenset(
     ]
 )
 _SUBJECT = re.compile(r"^(?:there (?:is|are) |[a-z] (?:is|can be|=) |\w = )")
+_OUT_OF = re.compile(r"(\d{1,9})\s+out\s+of\s+(\d{1,9})")
 _DOTS = re.compile(r"\\ldots|\.{3}")
 
 
@@ -187,6 +188,9 @@ def special(text: str, plain: str) -> Node | None:
     """Return the tree of an item in one of the notations of this module, or None."""
     if _DOTS.fullmatch(text.strip(" $")):
         return symbol("dots")
+    share = _OUT_OF.fullmatch(plain) if "out" in plain else None
+    if share:
+        return Node("/", (number(int(share.group(1))), number(int(share.group(2)))))
     if "_" in text and (based := in_base(text)):
         return based
     if text[:1] in ("\\", "$") or text[:1].isupper():

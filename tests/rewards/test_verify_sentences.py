@@ -7,6 +7,11 @@ import pytest
 from rewards import verify
 
 STATED = [
+    ("7/9", "Hence 7 out of 9."),
+    ("A", "My choice is A, not C."),
+    ("50", "The profit is $150 - $100 = $50."),
+    ("8", "所以他一共有8个。"),
+    ("4", "The answer is 3. Sorry, I meant 4."),
     ("10 m/s", "\\boxed{10}"),
     ("12", "The answer is 12 because 3*4=12."),
     ("12", "So the answer is 12, which is less than 15."),
@@ -69,6 +74,8 @@ STATED = [
     ("C", "C) 18 cm"),
 ]
 NOT_STATED = [
+    ("8", "Hence, 5 out of 8."),
+    ("A", "not A, but C"),
     ("10", "The answer is at most... so 10."),
     ("2", "The number of even primes is not 2."),
     ("2", "Nobody knows if the answer is 2."),
