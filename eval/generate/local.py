@@ -100,7 +100,7 @@ class LocalGenerator:
 
     def _vllm(self) -> RolloutEngine:
         from mm_cpgd.rollout.vllm import VllmEngine
-        from mm_cpgd.rollout.vllm_backends import open_colocated
+        from mm_cpgd.rollout.vllm.colocated import open_colocated
 
         config = self.config
         limits = {"min_pixels": config.min_pixels, "max_pixels": config.max_pixels}

@@ -89,18 +89,40 @@ class VllmConfig(Section):
         "colocated", description="in the training process, or as a server on other GPUs"
     )
     url: str = Field("http://localhost:8000", description="address of the server")
+    urls: list[str] = Field(
+        default_factory=list, description="addresses of several servers that share the prompts; empty: url"
+    )
+    weights: Literal["nccl", "folder"] = Field(
+        "nccl", description="weights reach a server over NCCL, or as files in a folder that both can read"
+    )
+    weights_folder: Path | None = Field(None, description="that folder; null: in the run folder")
     weights_port: PositiveInt = Field(51216, description="main process's port for sending weights")
-    wait: PositiveFloat = Field(240.0, description="seconds to wait for the server to start")
-    requests: PositiveInt = Field(64, description="concurrent requests to the server, per process")
+    wait: PositiveFloat = Field(
+        240.0, description="seconds to wait for a server: at the start, and when none is left"
+    )
+    requests: PositiveInt = Field(64, description="concurrent requests to a server, per process")
+    tensor_parallel: PositiveInt = Field(
+        1, description="colocated: GPUs, and processes of the run, that share one vLLM"
+    )
     memory_share: float = Field(0.3, gt=0, lt=1, description="colocated: share of the GPU's memory for vLLM")
     max_model_len: PositiveInt | None = Field(
         None, description="tokens of prompt and completion together; null: the model's limit"
     )
     sleep: bool = Field(False, description="colocated: release GPU memory during updates")
     options: dict[str, Any] = Field(default_factory=dict, description="further arguments of vllm.LLM")
-    importance_cap: PositiveFloat | None = Field(
-        None, description="weight tokens by π_old / π_vLLM, truncated at this value; null: no weights"
+    adapters: Literal["merged", "adapter"] = Field(
+        "merged", description="with policy.lora: send merged weights, or the adapters alone"
     )
+    max_difference: PositiveFloat | None = Field(
+        None,
+        description="bound of the difference between the log-probabilities of vLLM and of the trainer, in "
+        "nats, beyond which the run ends; null: by the number format",
+    )
+    correction: Literal["off", "truncate_tokens", "truncate_sequences", "mask_tokens", "mask_sequences"] = (
+        Field("off", description="what is done about the ratio π_old / π_vLLM of tokens or completions")
+    )
+    importance_cap: PositiveFloat = Field(2.0, description="correction: largest weight or unmasked ratio")
+    importance_floor: NonNegativeFloat = Field(0.5, description="correction: smallest unmasked ratio")
 
 
 class RolloutConfig(Section):
@@ -127,6 +149,13 @@ class RolloutConfig(Section):
     batch_prompts: PositiveInt = Field(32, description="prompts decoded together, per process")
     shared_prefix: bool = Field(
         True, description="run each prompt once for all its completions, in sampling and training"
+    )
+    ahead: NonNegativeInt = Field(
+        0, description="sample up to this many rollout batches before the updates on earlier ones are done"
+    )
+    swap_midway: bool = Field(
+        False,
+        description="with ahead: completions in progress go on under new weights, instead of first ending",
     )
     prefetch: bool | None = Field(
         None,
@@ -232,11 +261,29 @@ class EvaluationConfig(Section):
     max_new_tokens: PositiveInt | None = Field(None, description="null: as in rollout")
 
 
+class DistributedConfig(Section):
+    """Weights over several processes (``docs/scale.md``)."""
+
+    strategy: Literal["auto", "ddp", "fsdp2", "deepspeed"] = Field(
+        "auto",
+        description="complete weights on every process (ddp), or shards (fsdp2); auto: as accelerate launch "
+        "says, else ddp",
+    )
+    cpu_offload: bool = Field(False, description="fsdp2: keep shards and optimizer state in CPU memory")
+    reshard_after_forward: bool = Field(
+        True, description="fsdp2: free a layer's gathered weights between forward and backward pass"
+    )
+    timeout: PositiveFloat = Field(
+        1800.0, description="seconds after which a process gives up waiting for the others"
+    )
+
+
 class CheckpointConfig(Section):
     """Checkpoints: how often, and how many are kept."""
 
     every: NonNegativeInt = Field(20, description="iterations between checkpoints; 0: only at the end")
     keep: PositiveInt = Field(2, description="number of newest checkpoints that are kept")
+    background: bool = Field(False, description="with sharded weights: write while training goes on")
 
 
 class GuardConfig(Section):
@@ -287,6 +334,7 @@ class RunConfig(Section):
     sft: SftConfig = Field(default_factory=SftConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    distributed: DistributedConfig = Field(default_factory=DistributedConfig)
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
     guard: GuardConfig = Field(default_factory=GuardConfig)
 

@@ -35,21 +35,24 @@ FREE = frozenset(
     | _of("training", "max_grad_norm max_skipped_steps micro_batch_tokens logprob_chunk threads")
     | _of("sft", "epochs steps")
     | _of("evaluation", "every before after batch_prompts max_new_tokens")
-    | _of("checkpoint", "every keep")
+    | _of("checkpoint", "every keep background")
+    | _of("distributed", "strategy cpu_offload reshard_after_forward timeout")
     | _of("tracking", "tools project rollouts_every rollouts_images")
     | _of(
         "guard", "action max_rollbacks step_factor target_drift alpha_factor settle copy_every copies ignore"
     )
     | _of("data", "max_prompt_tokens max_bad_share max_image_pixels check_images")
     | _of("rollout", "batch_prompts shared_prefix prefetch")
-    | _of("rollout.vllm", "mode url weights_port wait requests memory_share max_model_len sleep")
+    | _of("rollout.vllm", "mode url urls weights weights_folder weights_port wait requests tensor_parallel")
+    | _of("rollout.vllm", "memory_share max_model_len sleep adapters max_difference")
     | _of("policy", "gradient_checkpointing attention trust_remote_code")
 )
 # Completions, rewards and objective: possible, but from here on it is another experiment.
 NOTED = frozenset(
     {"rewards"}
     | _of("rollout", "engine prompts completions max_new_tokens temperature top_p top_k min_p cuts")
-    | _of("rollout.vllm", "options importance_cap")
+    | _of("rollout", "ahead swap_midway")
+    | _of("rollout.vllm", "options correction importance_cap importance_floor")
     | _of("algorithm", "recipe advantage surrogate regularizers token_weights aggregation selection shaping")
     | _of("algorithm", "prompts")
     | _of("training", "inner_epochs mini_batch_prompts mixed_precision")

@@ -54,7 +54,8 @@ def build_engine(config: RunConfig, accelerator: Accelerator, policy: Policy) ->
     if config.rollout.engine == "local":
         return build_local_engine(config, policy)
     from mm_cpgd.rollout.vllm import VllmEngine
-    from mm_cpgd.rollout.vllm_backends import open_colocated, open_server
+    from mm_cpgd.rollout.vllm.colocated import open_colocated
+    from mm_cpgd.rollout.vllm.server import open_server
 
     chosen, loaded = config.rollout.vllm, config.policy
     if chosen.mode == "server":
@@ -262,7 +263,7 @@ def _build_learner(
 def _sampling_options(rollout: RolloutConfig, sampling: Sampling) -> dict[str, Any]:
     """Return the learner's options by which it trains on the distribution that was sampled from."""
     on_vllm = rollout.engine == "vllm"
-    cap = rollout.vllm.importance_cap if on_vllm else None
+    cap = rollout.vllm.importance_cap if on_vllm and rollout.vllm.correction != "off" else None
     if sampling.has_cuts and rollout.cuts == "reweight" and cap is None:
         cap = math.inf  # of the policy's own samples no weight exceeds 1
     recompute = on_vllm and sampling.has_cuts and rollout.cuts == "renormalise"

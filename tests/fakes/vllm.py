@@ -14,8 +14,9 @@ from PIL import Image
 
 from mm_cpgd.policy import Policy
 from mm_cpgd.rollout import Sampling
-from mm_cpgd.rollout import vllm_backends as backends
 from mm_cpgd.rollout.vllm import VllmEngine
+from mm_cpgd.rollout.vllm.colocated import ColocatedBackend
+from mm_cpgd.rollout.vllm.server import ServerBackend
 
 SAMPLING = Sampling(max_new_tokens=6, temperature=0.7, top_p=0.9, top_k=5, min_p=0.1)
 
@@ -171,7 +172,7 @@ class FakeClient:
 
 def colocated(policy: Policy, sleep: bool = False) -> tuple[VllmEngine, FakeLLM]:
     llm = FakeLLM(policy)
-    return VllmEngine(policy, backends.ColocatedBackend(llm, SimpleNamespace, sleep)), llm
+    return VllmEngine(policy, ColocatedBackend(llm, SimpleNamespace, sleep)), llm
 
 
 def served(policy: Policy, rank: int = 0) -> tuple[VllmEngine, FakeClient]:
@@ -181,4 +182,4 @@ def served(policy: Policy, rank: int = 0) -> tuple[VllmEngine, FakeClient]:
         device=torch.device("cpu"),
         wait_for_everyone=lambda: client.__dict__["calls"].append("wait"),
     )
-    return VllmEngine(policy, backends.ServerBackend(client, accelerator, requests=4)), client
+    return VllmEngine(policy, ServerBackend(client, accelerator, requests=4)), client

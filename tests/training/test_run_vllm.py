@@ -128,8 +128,9 @@ def test_the_correction_weights_the_tokens_that_another_policy_sampled(
 ) -> None:
     monkeypatch.setattr(twin, "deaf", True)
     norms = []
-    for cap in ("null", "1.0e-6"):
-        overrides = ["training.iterations=1", "rollout.engine=vllm", f"rollout.vllm.importance_cap={cap}"]
+    for kind, cap in (("off", 2.0), ("truncate_tokens", 1e-6)):
+        overrides = ["training.iterations=1", "rollout.engine=vllm", f"rollout.vllm.correction={kind}"]
+        overrides.append(f"rollout.vllm.importance_cap={cap:.7f}")
         run(yaml, [*SMALL, *overrides], overwrite=True)
         norms.append(read_rows(tmp_path / "run")[-1]["optimizer/grad_norm"])
     # With a cap of a millionth every token weighs a millionth; what the drift term adds comes at later steps.

@@ -193,8 +193,7 @@ def test_a_missing_model_is_a_user_error() -> None:
 def test_vllm_is_the_trainers_engine_with_the_image_limits_of_the_policy(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mm_cpgd.rollout import vllm_backends
-    from mm_cpgd.rollout.vllm import VllmEngine
+    from mm_cpgd.rollout.vllm import VllmEngine, colocated
 
     opened: list[tuple[str, dict[str, Any]]] = []
 
@@ -202,7 +201,7 @@ def test_vllm_is_the_trainers_engine_with_the_image_limits_of_the_policy(
         opened.append((model, options))
         return "backend"
 
-    monkeypatch.setattr(vllm_backends, "open_colocated", open_colocated)
+    monkeypatch.setattr(colocated, "open_colocated", open_colocated)
     made = LocalGenerator(str(tiny_folder), engine="vllm", max_pixels=4000, device="cpu")
     assert made.identity["engine"] == "vllm"
     assert isinstance(made.engine, VllmEngine)

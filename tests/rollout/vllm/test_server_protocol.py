@@ -19,7 +19,7 @@ from mm_cpgd.errors import RunEnded
 from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.rollout import Sampling
 from mm_cpgd.rollout.vllm import VllmEngine
-from mm_cpgd.rollout.vllm_backends import ServerBackend
+from mm_cpgd.rollout.vllm.server import ServerBackend
 
 
 class Session:

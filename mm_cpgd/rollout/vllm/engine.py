@@ -1,65 +1,25 @@
 """Rollout engine on vLLM: it gets the same conversations, and the policy's weights after every update.
 
-The backend (``vllm_backends``) determines whether vLLM runs in this process or as a server.
+The backend determines whether vLLM runs in this process (``colocated``) or as a server (``server``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from PIL import Image
-from torch import Tensor
 
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy.batch import EncodedPrompt
 from mm_cpgd.policy.distribution import Sampling
-from mm_cpgd.policy.lora import merged_weights
 from mm_cpgd.policy.policy import Policy
 from mm_cpgd.rollout.engine import Completion, Group
-
-if TYPE_CHECKING:
-    from mm_cpgd.policy import Policy
-
+from mm_cpgd.rollout.vllm.backend import VllmBackend, VllmCompletion
+from mm_cpgd.rollout.vllm.weights import named_weights
 
 # The strongest logit bias that vLLM accepts: it multiplies the odds of a token by e⁻¹⁰⁰.
 _FORBIDDEN_BIAS = -100.0
-
-
-@dataclass(frozen=True)
-class VllmCompletion:
-    """One completion as vLLM returns it.
-
-    Attributes:
-        prompt_ids: the prompt as vLLM tokenized it, image tokens included.
-        token_ids: tokens of the completion, the end token included.
-        logprobs: log-probabilities of these tokens in the distribution that they were drawn from: after
-            biases, temperature, top-k, top-p and min-p (vLLM's ``processed_logprobs``).
-    """
-
-    prompt_ids: Sequence[int]
-    token_ids: Sequence[int]
-    logprobs: Sequence[float | None]
-
-
-class VllmBackend(Protocol):
-    """A vLLM instance, in this process or behind a server."""
-
-    def image_content(self, image: Image.Image) -> dict[str, Any]:
-        """Return the content item of a message for an image."""
-        ...
-
-    def chat(
-        self, conversations: Sequence[list[dict[str, Any]]], seeds: Sequence[int], options: Mapping[str, Any]
-    ) -> list[VllmCompletion]:
-        """Sample one completion per conversation, each with its own seed, with vLLM's sampling options."""
-        ...
-
-    def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Replace the weights and clear caches of the old ones."""
-        ...
 
 
 class VllmEngine:
@@ -153,31 +113,3 @@ def _check_prompt(prompt: EncodedPrompt, sampled: VllmCompletion) -> None:
         f"{len(own):,}, first difference at token {first:,}; give it the same chat template and image limits "
         "(policy.min_pixels and max_pixels; for a server --mm-processor-kwargs)"
     )
-
-
-def named_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
-    """Yield name and weight of every parameter, tied ones once; with adapters merged copies on the CPU.
-
-    Raises:
-        UserError: the weights are sharded, so that no process has a complete one.
-    """
-    if policy.adapter is None:
-        for name, parameter in policy.model.named_parameters():
-            _check_not_sharded(name, parameter)
-            yield name, parameter.detach()
-        return
-    merged = merged_weights(policy.model)
-    for name, parameter in policy.model.named_parameters():
-        if ".lora_" not in name:
-            _check_not_sharded(name, parameter)
-            plain = name.replace(".base_layer.", ".")
-            yield plain, merged[plain]
-
-
-def _check_not_sharded(name: str, parameter: Any) -> None:
-    # FSDP2 keeps a DTensor, DeepSpeed ZeRO-3 an empty tensor with an id.
-    if hasattr(parameter, "full_tensor") or hasattr(parameter, "ds_id"):
-        raise UserError(
-            f"rollout.engine=vllm cannot send {name}, which is sharded over processes (FSDP or DeepSpeed "
-            "ZeRO-3); train with DDP"
-        )

@@ -14,7 +14,8 @@ from accelerate import Accelerator
 from mm_cpgd.errors import RunEnded, UserError
 from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.rollout import Sampling
-from mm_cpgd.rollout import vllm_backends as backends
+from mm_cpgd.rollout.vllm.colocated import open_colocated
+from mm_cpgd.rollout.vllm.server import open_server
 from tests.fakes.vllm import SAMPLING, colocated, served
 
 
@@ -126,8 +127,8 @@ def test_a_server_that_fails_ends_the_run_with_a_message(
 @pytest.mark.parametrize(
     "start",
     [
-        lambda: backends.open_colocated("some/model"),
-        lambda: backends.open_server("http://localhost:1", Accelerator(), wait=0.0),
+        lambda: open_colocated("some/model"),
+        lambda: open_server("http://localhost:1", Accelerator(), wait=0.0),
     ],
 )
 def test_without_vllm_the_message_names_the_extra(start: Callable[[], Any], monkeypatch: Any) -> None:
@@ -148,7 +149,7 @@ def test_vllm_is_started_with_prefix_caching_and_processed_logprobs(
 ) -> None:
     started: dict[str, Any] = {}
     fake_vllm(monkeypatch, lambda **settings: started.update(settings))
-    backends.open_colocated(
+    open_colocated(
         "some/model", processes=2, image_limits={"max_pixels": 9}, options={"dtype": "bfloat16", "seed": 5}
     )
     expected = {
@@ -169,4 +170,4 @@ def test_a_vllm_that_does_not_start_is_reported(monkeypatch: pytest.MonkeyPatch)
 
     fake_vllm(monkeypatch, start)
     with pytest.raises(UserError, match="no room for the cache"):
-        backends.open_colocated("some/model")
+        open_colocated("some/model")

@@ -11,7 +11,8 @@ from mm_cpgd.config.schema import LoraConfig, PolicyConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import EncodedPrompt, Policy, load_policy
 from mm_cpgd.rollout import Completion, LocalEngine
-from mm_cpgd.rollout.vllm import VllmEngine, named_weights
+from mm_cpgd.rollout.vllm import VllmEngine
+from mm_cpgd.rollout.vllm.weights import named_weights
 from tests.fakes.vllm import SAMPLING, colocated, served
 
 

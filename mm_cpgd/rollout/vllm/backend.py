@@ -1,0 +1,49 @@
+"""Interface of a vLLM instance, in this process or behind a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from PIL import Image
+from torch import Tensor
+
+MISSING = (
+    "rollout.engine=vllm needs vLLM: pip install 'mm-cpgd[vllm]' (Linux with a GPU), or set "
+    "rollout.engine=local"
+)
+
+
+@dataclass(frozen=True)
+class VllmCompletion:
+    """One completion as vLLM returns it.
+
+    Attributes:
+        prompt_ids: the prompt as vLLM tokenized it, image tokens included.
+        token_ids: tokens of the completion, the end token included.
+        logprobs: log-probabilities of these tokens in the distribution that they were drawn from: after
+            biases, temperature, top-k, top-p and min-p (vLLM's ``processed_logprobs``).
+    """
+
+    prompt_ids: Sequence[int]
+    token_ids: Sequence[int]
+    logprobs: Sequence[float | None]
+
+
+class VllmBackend(Protocol):
+    """A vLLM instance, in this process or behind a server."""
+
+    def image_content(self, image: Image.Image) -> dict[str, Any]:
+        """Return the content item of a message for an image."""
+        ...
+
+    def chat(
+        self, conversations: Sequence[list[dict[str, Any]]], seeds: Sequence[int], options: Mapping[str, Any]
+    ) -> list[VllmCompletion]:
+        """Sample one completion per conversation, each with its own seed, with vLLM's sampling options."""
+        ...
+
+    def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Replace the weights and clear caches of the old ones."""
+        ...
