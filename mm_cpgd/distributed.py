@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -13,22 +15,24 @@ from accelerate import Accelerator
 from accelerate.utils import (
     DistributedDataParallelKwargs,
     DistributedType,
+    InitProcessGroupKwargs,
     broadcast_object_list,
+    gather_object,
     is_tensorboard_available,
     is_wandb_available,
 )
 
-from mm_cpgd.config.schema import RunConfig
+from mm_cpgd.config.schema import DistributedConfig, RunConfig
 from mm_cpgd.errors import USER_ERRORS, UserError
 
 Result = TypeVar("Result")
-# Variables by which `accelerate launch` and its config files ask for something else than DDP.
-SHARDING = {
+# Variables by which `accelerate launch` and its config files ask for something else than DDP and FSDP.
+UNSUPPORTED = {
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
-    "ACCELERATE_USE_FSDP": "FSDP",
-    "ACCELERATE_USE_MEGATRON_LM": "MEGATRON_LM",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "accelerate's parallelism_config",
 }
+FSDP = "ACCELERATE_USE_FSDP"
 # Folder in the run folder that TensorBoard and Weights & Biases write to.
 TRACKING = "tracking"
 
@@ -51,13 +55,34 @@ def on_main(accelerator: Accelerator, work: Callable[[], Result]) -> Result:
     return cast(Result, result)
 
 
-def start_accelerator(config: RunConfig) -> Accelerator:
+def together(accelerator: Accelerator, work: Callable[[], Result]) -> Result:
+    """Run ``work`` on all processes; a user error of one is raised on all, that of the lowest rank.
+
+    Otherwise the others would wait for one that has ended. Work that waits for the others itself has to fail
+    on all of them.
+    """
+    result: Any = None
+    problem: Exception | None = None
+    try:
+        result = work()
+    except USER_ERRORS as error:
+        problem = error
+    problems = [one for one in gather_object([problem]) if one is not None]
+    if problems:
+        raise problems[0]
+    return cast(Result, result)
+
+
+def start_accelerator(config: RunConfig, strategy: Strategy) -> Accelerator:
     """Seed all random generators and set up device, precision and trackers.
 
+    Args:
+        config: the run's config.
+        strategy: as ``choose_strategy`` returned it.
+
     Raises:
-        UserError: a requested tracker is not installed, or ``check_launch`` refuses the environment.
+        UserError: a requested tracker is not installed, or there is no device of a supported kind.
     """
-    check_launch(os.environ)
     random.seed(config.seed)
     np.random.seed(config.seed % 2**32)
     torch.manual_seed(config.seed)
@@ -65,33 +90,66 @@ def start_accelerator(config: RunConfig) -> Accelerator:
         torch.set_num_threads(config.training.threads)
     # Denormal numbers cost a CPU hundreds of cycles each and mean nothing here.
     torch.set_flush_denormal(True)
-    return Accelerator(
+    # Weights are sharded by the policy itself, and not by accelerate.
+    os.environ.pop(FSDP, None)
+    accelerator = Accelerator(
         mixed_precision=_precision(config.training.mixed_precision),
         log_with=_installed(config.tracking.tools) or None,
         project_dir=str(config.folder / TRACKING),
-        # Rows without an image leave a trained vision tower without gradient.
         kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=not config.policy.freeze_vision)
+            # Rows without an image leave a trained vision tower without gradient.
+            DistributedDataParallelKwargs(find_unused_parameters=not config.policy.freeze_vision),
+            _process_group(config.distributed.timeout, sharded=strategy.sharded),
         ],
     )
+    if accelerator.distributed_type is DistributedType.XLA:
+        raise UserError("TPUs (XLA) are not supported; use GPUs or CPUs")
+    return accelerator
 
 
-def check_launch(environment: Mapping[str, str]) -> None:
-    """Refuse settings of accelerate that would not be carried out; called before accelerate reads them.
+def _process_group(timeout: float, *, sharded: bool) -> InitProcessGroupKwargs:
+    seconds = timedelta(seconds=timeout)
+    if sharded and torch.cuda.is_available():
+        # Shards in CPU memory, and checkpoints in the background, are sent over gloo.
+        return InitProcessGroupKwargs(backend="cuda:nccl,cpu:gloo", timeout=seconds)
+    return InitProcessGroupKwargs(timeout=seconds)
 
-    On a CPU or with one process accelerate ignores most of them silently, and others end in a traceback.
+
+@dataclass(frozen=True)
+class Strategy:
+    """How weights, gradients and optimizer state lie on the processes.
+
+    Attributes:
+        sharded: in shards (FSDP2), else complete on every process (DDP).
+        cpu_offload: keep shards in CPU memory.
+        reshard_after_forward: free gathered weights between forward and backward pass.
+        checkpoint_layers: accelerate's config asks for activation checkpointing.
+    """
+
+    sharded: bool = False
+    cpu_offload: bool = False
+    reshard_after_forward: bool = True
+    checkpoint_layers: bool = False
+
+
+def choose_strategy(config: DistributedConfig, environment: Mapping[str, str]) -> Strategy:
+    """Return the strategy that the run's config and `accelerate launch` ask for.
+
+    Called before accelerate reads the environment: on a CPU or with one process it ignores most of these
+    settings silently, and others end in a traceback.
 
     Args:
+        config: the config's distributed section.
         environment: the environment variables, as ``accelerate launch`` sets them.
 
     Raises:
-        UserError: sharding, or gradient accumulation.
+        UserError: something that is not supported, gradient accumulation, or the two contradict each other.
     """
-    for name, kind in SHARDING.items():
+    for name, kind in UNSUPPORTED.items():
         if _is_set(environment.get(name, "")):
-            stage = environment.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "")
-            has_stage = kind == "DeepSpeed" and stage.isdecimal()
-            raise _sharding_error(kind, int(stage) if has_stage else None, f" ({name}={environment[name]})")
+            raise _unsupported(kind, f" ({name}={environment[name]})")
+    if config.strategy == "deepspeed":
+        raise _unsupported("DeepSpeed", " (distributed.strategy=deepspeed)")
     steps = environment.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
     if steps != "1":
         raise UserError(
@@ -99,6 +157,56 @@ def check_launch(environment: Mapping[str, str]) -> None:
             "accelerate config's gradient_accumulation_steps to 1: training.mini_batch_prompts sizes "
             "an optimizer step, training.micro_batch_tokens a forward pass"
         )
+    if _is_set(environment.get(FSDP, "")):
+        return _launched_strategy(config, environment)
+    if config.strategy != "fsdp2":
+        return Strategy()
+    return Strategy(True, config.cpu_offload, config.reshard_after_forward)
+
+
+def _launched_strategy(config: DistributedConfig, environment: Mapping[str, str]) -> Strategy:
+    """Return the strategy of an `accelerate launch` with FSDP."""
+    if config.strategy == "ddp":
+        raise UserError(
+            f"distributed.strategy=ddp contradicts accelerate's config, which asks for FSDP ({FSDP}="
+            f"{environment[FSDP]}); set one of them to the other's value"
+        )
+    if environment.get("FSDP_VERSION", "1") != "2":
+        raise UserError(
+            "accelerate's config asks for the first version of FSDP; set its fsdp_version to 2, or set "
+            "distributed.strategy=fsdp2 and launch without FSDP"
+        )
+    found = {}
+    for key, name in (
+        ("cpu_offload", "FSDP_OFFLOAD_PARAMS"),
+        ("reshard_after_forward", "FSDP_RESHARD_AFTER_FORWARD"),
+    ):
+        found[key] = own = getattr(config, key)
+        if (launched := environment.get(name)) is None:
+            continue
+        found[key] = _is_set(launched)
+        if key in config.model_fields_set and found[key] != own:
+            raise UserError(
+                f"distributed.{key}={str(own).lower()} contradicts accelerate's config ({name}={launched}); "
+                "set one of them to the other's value"
+            )
+    return Strategy(
+        True, **found, checkpoint_layers=_is_set(environment.get("FSDP_ACTIVATION_CHECKPOINTING", ""))
+    )
+
+
+def _unsupported(kind: str, setting: str) -> UserError:
+    reason = "is not supported"
+    if kind == "DeepSpeed":
+        reason = (
+            "is not supported: its engine takes a step after every micro-batch, and clips and skips by "
+            "settings of its own"
+        )
+    return UserError(
+        f"{kind} {reason}{setting}; distributed.strategy=fsdp2 shards weights, gradients and optimizer state "
+        "as ZeRO-3 does, and with distributed.reshard_after_forward=false gathers weights once per step as "
+        "ZeRO-2 does (docs/scale.md)"
+    )
 
 
 def ignored_precision(environment: Mapping[str, str]) -> str | None:
@@ -109,44 +217,6 @@ def ignored_precision(environment: Mapping[str, str]) -> str | None:
     return (
         f"ACCELERATE_MIXED_PRECISION={precision} is left out: training.mixed_precision of the run's config "
         "decides, and has bf16 and no"
-    )
-
-
-def check_whole_weights(accelerator: Accelerator) -> None:
-    """Refuse weights, gradients or optimizer state that are sharded over processes.
-
-    Raises:
-        UserError: FSDP, Megatron, DeepSpeed, or a TPU.
-    """
-    kind = accelerator.distributed_type
-    if kind is DistributedType.DEEPSPEED:
-        plugin = getattr(accelerator.state, "deepspeed_plugin", None)
-        raise _sharding_error("DeepSpeed", getattr(plugin, "zero_stage", None))
-    if kind in (DistributedType.FSDP, DistributedType.MEGATRON_LM):
-        raise _sharding_error(kind.value, None)
-    if kind is DistributedType.XLA:
-        raise UserError("TPUs (XLA) are not supported; use GPUs or CPUs")
-
-
-def _sharding_error(kind: str, stage: int | None, setting: str = "") -> UserError:
-    """Return the error for DeepSpeed at this ZeRO stage, None if unknown, or another kind of sharding."""
-    name = kind if stage is None else f"{kind} ZeRO-{stage}"
-    if kind == "DeepSpeed" and stage != 3:
-        # Its engine wants a data loader, steps on its own count of micro-batches and clips by its own config.
-        reason = (
-            "is not supported: it would step after every micro-batch, and neither clip the gradient nor skip "
-            "steps that are not finite as the config says"
-        )
-    else:
-        # A forward pass per token gathers the weights from all processes; one with shorter completions
-        # would leave the others waiting forever.
-        reason = (
-            "shards the weights over processes, and neither can completions be sampled from a shard nor "
-            "final/ be written"
-        )
-    return UserError(
-        f"{name} {reason}{setting}; use DDP (accelerate launch --multi_gpu, on CPUs torchrun), with "
-        "policy.lora to save memory"
     )
 
 

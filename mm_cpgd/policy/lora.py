@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy.families import vision_modules
+from mm_cpgd.sharding.tensors import full_value
 
 
 def add_lora(model: Any, rank: int, alpha: int, targets: Sequence[str] | str) -> Any:
@@ -56,16 +57,59 @@ def merged_weights(model: nn.Module) -> dict[str, Tensor]:
     }
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
-            weights[f"{name}.weight"] = _merged(module)
+            weights[f"{name}.weight"] = _merged(module).cpu()
     return weights
+
+
+def named_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield name and whole value of every weight, one at a time, with adapters merged in.
+
+    Names are those of the plain model; a weight that several modules share comes once. Sharded weights are
+    gathered as they are asked for, so all processes have to go through this in step.
+    """
+    adapted = _adapted_layers(model)
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            continue
+        layer = adapted.get(name)
+        value = full_value(parameter) if layer is None else _merged(layer)
+        yield name.replace(".base_layer.", "."), value
+
+
+def named_sizes(model: nn.Module) -> list[tuple[str, int]]:
+    """Return name and bytes of what ``named_weights`` yields, in the same order."""
+    return [
+        (name.replace(".base_layer.", "."), parameter.numel() * parameter.element_size())
+        for name, parameter in model.named_parameters()
+        if ".lora_" not in name
+    ]
+
+
+def _adapted_layers(model: nn.Module) -> dict[str, Any]:
+    """Return the layers with adapters by the name of their base weight."""
+    try:
+        from peft.tuners.lora import LoraLayer
+    except ImportError:
+        return {}
+    return {
+        f"{name}.base_layer.weight": module
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLayer)
+    }
 
 
 @torch.no_grad()
 def _merged(layer: Any) -> Tensor:
-    base = layer.get_base_layer().weight
-    delta = sum(layer.get_delta_weight(name).float() for name in layer.active_adapters)
+    base = full_value(layer.get_base_layer().weight)
+    delta = sum(_delta(layer, name) for name in layer.active_adapters)
     # Added in float32: a small delta would be lost if it were rounded to bfloat16 before the addition.
-    return (base.float() + delta).to(base.dtype).cpu()
+    return (base.float() + delta).to(base.dtype)
+
+
+def _delta(layer: Any, name: str) -> Tensor:
+    """Return what an adapter adds to the weight of a linear layer."""
+    down, up = full_value(layer.lora_A[name].weight), full_value(layer.lora_B[name].weight)
+    return (up @ down * layer.scaling[name]).float()
 
 
 def _linear_layers(model: Any) -> list[str]:

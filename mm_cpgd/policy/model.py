@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import textwrap
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import torch
 from huggingface_hub import constants, get_session, snapshot_download
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.errors import UserError
@@ -58,6 +59,8 @@ def load_policy(
     *,
     shared_prefix: bool = True,
     samples: bool = True,
+    weights: bool = True,
+    as_stored: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> Policy:
     """Load model and processor by hub name, folder or ``embedded:…``, in evaluation mode.
@@ -67,6 +70,8 @@ def load_policy(
         logprob_chunk: tokens whose logits exist at a time.
         shared_prefix: whether completions share their prompt's forward pass, if the family supports it.
         samples: whether completions are sampled with the model itself, and not by vLLM.
+        weights: whether to load the weights; without them the model has meta tensors.
+        as_stored: keep the weights in the number format of their files, until they are sharded.
         say: called with one line if the family does not.
 
     Raises:
@@ -80,7 +85,7 @@ def load_policy(
         )
     source = _ModelSource(config)
     processor = source.processor(samples)
-    model = source.model()
+    model = source.model(as_stored) if weights else source.empty_model()
     _remove_dropout(model)
     project_patches_as_matrices(model)
     if config.freeze_vision:
@@ -142,12 +147,29 @@ class _ModelSource:
         check_template(self.config.model, encoder, image_token_id(kind))
         return processor
 
-    def model(self) -> Any:
-        """Load the model, all of it, in the number format that it is trained in."""
+    def empty_model(self) -> Any:
+        """Return the model of meta tensors, as the main process of a run with sharded weights fills it."""
+        kind = self._load(AutoConfig)
+        with torch.device("meta"):
+            model = AutoModelForImageTextToText.from_config(
+                kind,
+                attn_implementation=self.config.attention,
+                trust_remote_code=self.config.trust_remote_code,
+            )
+        with contextlib.suppress(OSError):  # a model without the file has what its config says
+            model.generation_config = GenerationConfig.from_pretrained(self.name, **self._revision())
+        check_parts(self.config.model, model)
+        return model
+
+    def _revision(self) -> dict[str, Any]:
+        return {"revision": self.options["revision"]} if "revision" in self.options else {}
+
+    def model(self, as_stored: bool = False) -> Any:
+        """Load the model, all of it, in the number format of training or, if wanted, of its files."""
         with without_loading_report() as reports:
             model, info = self._load(
                 AutoModelForImageTextToText,
-                dtype=_dtype(self.config),
+                dtype="auto" if as_stored else training_dtype(self.config),
                 attn_implementation=self.config.attention,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # refused below, by name
@@ -235,7 +257,7 @@ def _hub_reachable() -> bool:
     return True
 
 
-def _dtype(config: PolicyConfig) -> torch.dtype | str:
+def training_dtype(config: PolicyConfig) -> torch.dtype | str:
     """Return the number format of the weights; autocast decides the format of matrix products."""
     if config.dtype != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]

@@ -17,9 +17,11 @@ from mm_cpgd.policy.families import base_model, control_token_ids
 from mm_cpgd.policy.logprobs import allowed_logits, token_logprobs
 from mm_cpgd.policy.lora import merged_weights
 from mm_cpgd.policy.prompts import PromptEncoder
+from mm_cpgd.policy.saving import save_gathered
 from mm_cpgd.policy.shared_prefix.forward import hidden_states
 from mm_cpgd.policy.shared_prefix.packing import pack, unique_prompts
 from mm_cpgd.policy.vision import VisionFeatureCache
+from mm_cpgd.sharding.tensors import is_sharded
 
 
 class Policy(nn.Module):
@@ -202,7 +204,10 @@ class Policy(nn.Module):
         return hidden[indices], rows, columns
 
     def keep_reference(self) -> None:
-        """Keep the current policy as reference: a frozen copy; with adapters, the model without them."""
+        """Keep the current policy as reference: a frozen copy; with adapters, the model without them.
+
+        Of sharded weights ``shard_policy`` keeps one.
+        """
         if self.adapter is None:
             frozen = copy.deepcopy(self.model).eval().requires_grad_(False)
             self.__dict__["reference"] = frozen
@@ -215,6 +220,8 @@ class Policy(nn.Module):
                 yield self
         elif self.reference is None:
             raise RuntimeError("keep_reference() was not called")
+        elif isinstance(self.reference, Policy):
+            yield self.reference
         else:
             reference = Policy(
                 self.reference.to(self.device),
@@ -228,8 +235,20 @@ class Policy(nn.Module):
                 reference.vision_cache = self.vision_cache
             yield reference
 
-    def save(self, folder: Path) -> None:
-        """Write a ``from_pretrained`` folder with the adapters merged in; the live policy does not change."""
+    def save(self, folder: Path, *, write: bool = True) -> None:
+        """Write a ``from_pretrained`` folder with the adapters merged in; the live policy does not change.
+
+        Args:
+            folder: created if absent.
+            write: whether this process writes; sharded weights are gathered on all processes.
+        """
+        if any(is_sharded(parameter) for parameter in self.model.parameters()):
+            save_gathered(self.model, folder, write=write)
+            if write:
+                self.processor.save_pretrained(folder)
+            return
+        if not write:
+            return
         weights = None if self.adapter is None else merged_weights(self.model)
         self.model.save_pretrained(folder, state_dict=weights)
         self.processor.save_pretrained(folder)

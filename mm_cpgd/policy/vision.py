@@ -11,6 +11,7 @@ from torch.nn.functional import linear
 
 from mm_cpgd.policy.batch import EncodedPrompt, concatenate_vision
 from mm_cpgd.policy.families import image_features, vision_modules
+from mm_cpgd.sharding.tensors import is_sharded
 
 # Most patches of one pass through a frozen tower; larger batches are no faster.
 MAX_PATCHES = 16384
@@ -69,6 +70,21 @@ class VisionFeatureCache:
             ],
             1,
         )
+
+    @property
+    def runs_always(self) -> bool:
+        """Whether the tower has to run in every forward pass: all processes gather its shards together."""
+        return not self.frozen and any(is_sharded(parameter) for parameter in self.parameters)
+
+    def blank_features(self) -> Tensor:
+        """Return the features of a blank image of the smallest size, with the tower's gradient."""
+        config = self.model.config.vision_config
+        side = getattr(config, "spatial_merge_size", 2)
+        channels = getattr(config, "in_channels", None) or getattr(config, "in_chans", 3)
+        values = channels * config.temporal_patch_size * config.patch_size**2
+        patches = torch.zeros(side * side, values, device=self.parameters[0].device)
+        grid = torch.tensor([[1, side, side]], device=patches.device)
+        return image_features(self.model, {"pixel_values": patches, "image_grid_thw": grid})
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[EncodedPrompt]) -> None:

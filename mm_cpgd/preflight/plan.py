@@ -14,7 +14,7 @@ from rich.text import Text
 from data import DataError, Example, Quarantined
 from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.config.schema import RunConfig, SourceConfig, TrainingConfig
-from mm_cpgd.distributed import check_launch
+from mm_cpgd.distributed import choose_strategy
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import PromptEncoder, load_processor
 from mm_cpgd.preflight.data import first_bad_rows, read_all_rows
@@ -49,7 +49,7 @@ def print_plan(config: RunConfig, console: Console, *, with_processor: bool) -> 
     Raises:
         UserError, DataError: errors that would also end the run before its first step.
     """
-    check_launch(os.environ)
+    choose_strategy(config.distributed, os.environ)
     objective = build_run_objective(config)
     build_rewards(config)
     _check_schedule(config.training)

@@ -52,5 +52,9 @@ class RolloutEngine(Protocol):
         ...
 
     def load_weights(self, policy: Policy) -> None:
-        """Use the policy's current weights from now on."""
+        """Use the policy's current weights from now on; called on all processes."""
+        ...
+
+    def release(self) -> None:
+        """Free what only sampling needs, until the next ``load_weights``."""
         ...

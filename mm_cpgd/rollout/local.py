@@ -36,6 +36,9 @@ class LocalEngine:
         """Sample from this policy; nothing is copied."""
         self.policy = policy
 
+    def release(self) -> None:
+        """Nothing to free: the weights are the policy's."""
+
     @torch.no_grad()
     def generate(
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, seeds: Sequence[Sequence[int]]

@@ -19,15 +19,21 @@ from torch import Tensor
 
 from data import Example
 from mm_cpgd.config.schema import RunConfig, SourceConfig
-from mm_cpgd.distributed import start_accelerator
+from mm_cpgd.distributed import Strategy, start_accelerator
 from mm_cpgd.errors import USER_ERRORS, RunEnded
 from mm_cpgd.interrupt import ShouldStop
 from mm_cpgd.policy import EncodedPrompt, Policy, PromptEncoder, load_policy
 from mm_cpgd.study.grid import Trial, config_of
 from mm_cpgd.study.results import StudyRun, code_fingerprint, key_of, write_run
 from mm_cpgd.tracking import Progress, read_metrics
+from mm_cpgd.training.placement import PlacedPolicy
 from mm_cpgd.training.rows import load_rows
-from mm_cpgd.training.setup import build_engine, build_trainer, held_out_evaluator
+from mm_cpgd.training.setup import (
+    build_engine,
+    build_run_objective,
+    build_trainer,
+    held_out_evaluator,
+)
 from mm_cpgd.training.trainer import Evaluator
 
 Job = tuple[Trial, Path, Sequence[str]]
@@ -94,9 +100,11 @@ class TrialRunner:
 
     def _train(self, config: RunConfig) -> str | None:
         """Return None, or why the run diverged."""
-        accelerator = start_accelerator(config)
+        accelerator = start_accelerator(config, Strategy())
         policy = self._policy(config).to(accelerator.device)
-        engine = build_engine(config, accelerator, policy)
+        if build_run_objective(config).needs_reference:
+            policy.keep_reference()
+        engine = build_engine(config, accelerator, PlacedPolicy(policy))
         evaluator = None
         if config.data.eval:
             held_out = self._read(config, config.data.eval, policy)

@@ -124,6 +124,7 @@ class Collector:
         while len(batches) < self.objective.max_rounds and kept < self.config.prompts:
             batches.append(self.rollout(iteration, len(batches), should_stop))
             kept += int(self.keep(batches[-1].stats).sum())
+        self.engine.release()
         stats = RolloutStats(torch.cat([batch.stats.values for batch in batches]))
         lost = self._gather_lost(stats)
         keep = self.keep(stats)

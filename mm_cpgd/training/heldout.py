@@ -88,6 +88,7 @@ class HeldOut:
         for start in range(0, -(-len(self.examples) // workers), self.batch_prompts):
             check(should_stop)
             scored_examples += self._batch(mine[start : start + self.batch_prompts])
+        self.engine.release()
         gathered: list[ScoredExample] = gather_object(scored_examples)
         lost: list[str] = gather_object(self._lost)
         for line in [line for line in lost if line not in self._reported]:

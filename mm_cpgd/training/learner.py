@@ -16,6 +16,7 @@ from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.config.schema import TrainingConfig
 from mm_cpgd.policy import Policy
 from mm_cpgd.policy.distribution import KeptTokens, Sampling
+from mm_cpgd.policy.shards import reshard
 from mm_cpgd.training.experience import Experience
 from mm_cpgd.training.optimizer import OptimizerStep
 
@@ -208,6 +209,7 @@ class Learner:
                 if len(rows):
                     values[:, rows] = 0.0
                     values[:, rows, : found.shape[2]] = found.cpu()
+        reshard(policy)
         return values[0], values[1]
 
     def _kept_tokens(self, experience: Experience, sampling: Sampling) -> KeptTokens:
@@ -220,6 +222,7 @@ class Learner:
                     kept = self.policy.kept_tokens(batch.prompts, batch.tokens, batch.mask, sampling)
                 for place, row in enumerate(rows.tolist()):
                     found[row] = kept.select(torch.tensor([place]), kept.counts.shape[1])
+        reshard(self.policy)
         return KeptTokens.stack([one for one in found if one is not None])
 
 

@@ -16,6 +16,13 @@ from mm_cpgd.errors import UserError
 from mm_cpgd.policy import Policy
 from mm_cpgd.policy.families import vision_modules
 from mm_cpgd.policy.support import check_head
+from mm_cpgd.sharding.tensors import (
+    clip_gradients,
+    is_sharded,
+    local_value,
+    sample_values,
+    sum_over_processes,
+)
 
 # Settings from which the learning rates follow, and those that set their course over the run's steps.
 RATES = {"training.learning_rate", "training.vision_learning_rate"}
@@ -67,8 +74,8 @@ class ChangedWeights:
     def before(self) -> None:
         """Note the weights; called with the gradients of the step."""
         self._moving = [parameter for parameter in self.parameters if parameter.grad is not None]
-        self._before = _sample([parameter.detach() for parameter in self._moving])
-        self._gradients = _sample([parameter.grad for parameter in self._moving])
+        self._before = _sample(self._moving, self._moving)
+        self._gradients = _sample([parameter.grad for parameter in self._moving], self._moving)
 
     def after(self) -> float:
         """Return the share of those with a gradient that the step changed, in thousandths; 0 if none has one.
@@ -76,18 +83,23 @@ class ChangedWeights:
         Whether a single weight at the limit moves depends on rounding, as of sums over processes.
         """
         moves = self._gradients != 0
-        changed = (_sample([parameter.detach() for parameter in self._moving]) != self._before) & moves
-        count, moving = torch.stack([changed.sum(), moves.sum()]).tolist()
+        changed = (_sample(self._moving, self._moving) != self._before) & moves
+        counts = torch.stack([changed.sum(), moves.sum()])
+        count, moving = sum_over_processes(counts, self.parameters).tolist()
         return round(count / moving, 3) if moving else 0.0
 
 
-def _sample(tensors: Sequence[Any]) -> Tensor:
-    """Return up to ``SAMPLED_WEIGHTS`` evenly spaced values of each tensor, one after the other (n,)."""
+def _sample(tensors: Sequence[Any], parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Return what this process holds of evenly spaced values of each tensor, one after the other (n,).
+
+    Args:
+        tensors: weights or gradients; of each up to ``SAMPLED_WEIGHTS`` values are taken, over all processes.
+        parameters: the parameters that they belong to.
+    """
     if not tensors:
         return torch.zeros(0)
-    strides = (max(1, -(-values.numel() // SAMPLED_WEIGHTS)) for values in tensors)
-    pairs = zip(tensors, strides, strict=True)
-    return torch.cat([values.flatten()[::stride] for values, stride in pairs])
+    pairs = zip(tensors, parameters, strict=True)
+    return torch.cat([sample_values(local_value(one), own, SAMPLED_WEIGHTS) for one, own in pairs])
 
 
 class OptimizerStep:
@@ -127,7 +139,7 @@ class OptimizerStep:
         Raises:
             Diverged: ``max_skipped`` steps in a row were not finite.
         """
-        norm = float(self.accelerator.clip_grad_norm_(self.parameters, self.max_grad_norm))
+        norm = self._clip()
         finite = math.isfinite(norm) and math.isfinite(loss)
         rate = float(self.optimizer.param_groups[0]["lr"])
         changed = 0.0
@@ -150,6 +162,12 @@ class OptimizerStep:
             "optimizer/skipped": float(not finite),
             "optimizer/weights_changed": changed,
         }
+
+    def _clip(self) -> float:
+        """Clip the gradient; return its norm before."""
+        if any(is_sharded(parameter) for parameter in self.parameters):
+            return clip_gradients(self.parameters, self.max_grad_norm)
+        return float(self.accelerator.clip_grad_norm_(self.parameters, self.max_grad_norm))
 
     def settings(self) -> list[dict[str, Any]]:
         """Return what the config says of each parameter group; of a step that has loaded no state yet."""

@@ -20,6 +20,7 @@ from data import Example
 from mm_cpgd.config.schema import RunConfig
 from mm_cpgd.config.yaml import shorten
 from mm_cpgd.errors import UserError
+from mm_cpgd.sharding.tensors import full_value
 
 
 def _of(section: str, keys: str) -> set[str]:
@@ -200,12 +201,12 @@ def _row_digest(example: Example) -> int:
 
 @torch.no_grad()
 def _model_digest(model: nn.Module) -> str:
-    """Return a digest of names, shapes and evenly spaced values of all weights."""
+    """Return a digest of names, shapes and evenly spaced values of all weights, gathered if sharded."""
     digest = hashlib.blake2b(digest_size=16)
     for name, value in model.named_parameters():
         if ".lora_" in name:  # initialised at random
             continue
-        flat = value.detach().flatten()
+        flat = full_value(value).flatten()
         sample = flat[:: max(1, flat.numel() // SAMPLED)][:SAMPLED].float().cpu()
         digest.update(f"{name}{tuple(value.shape)}".encode() + sample.numpy().tobytes())
     return digest.hexdigest()

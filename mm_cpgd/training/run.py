@@ -15,16 +15,19 @@ from data import Example, ExampleSet, shared_rows
 from mm_cpgd.config.loading import save_config
 from mm_cpgd.config.schema import RunConfig, SourceConfig
 from mm_cpgd.distributed import (
-    check_whole_weights,
+    Strategy,
+    choose_strategy,
     ignored_precision,
     on_main,
     start_accelerator,
     start_trackers,
+    together,
 )
 from mm_cpgd.errors import RunEnded
-from mm_cpgd.policy import Policy, load_policy
+from mm_cpgd.policy import Policy
 from mm_cpgd.report.page import write_report
 from mm_cpgd.tracking import Progress, read_metrics
+from mm_cpgd.training.placement import PlacedPolicy, place_policy
 from mm_cpgd.training.resume import Changes
 from mm_cpgd.training.rows import load_rows
 from mm_cpgd.training.run_folder import (
@@ -77,31 +80,32 @@ def fine_tune(
 
 def _run(config: RunConfig, existing: ExistingRun, console: Console, *, sft: bool) -> dict[str, Any]:
     build_rewards(config)  # an unknown rule, before anything is loaded
-    accelerator = start_accelerator(config)
-    check_whole_weights(accelerator)
+    strategy = choose_strategy(config.distributed, os.environ)
+    accelerator = start_accelerator(config, strategy)
     console.quiet = not accelerator.is_main_process
     if line := ignored_precision(os.environ):
         _warner(console)(line)
     lock = RunLock(config.folder)
     try:
         on_main(accelerator, lambda: prepare_run_folder(config.folder, existing, lock))
-        return _run_in_folder(config, existing, accelerator, console, sft=sft)
+        return _run_in_folder(config, existing, accelerator, strategy, console, sft=sft)
     finally:
         lock.release()
 
 
 def _run_in_folder(
-    config: RunConfig, existing: ExistingRun, accelerator: Accelerator, console: Console, *, sft: bool
+    config: RunConfig,
+    existing: ExistingRun,
+    accelerator: Accelerator,
+    strategy: Strategy,
+    console: Console,
+    *,
+    sft: bool,
 ) -> dict[str, Any]:
     """Run from start to end in a folder that is ours."""
-    policy = load_policy(
-        config.policy,
-        config.training.logprob_chunk,
-        shared_prefix=config.rollout.shared_prefix,
-        samples=config.rollout.engine == "local",
-        say=console.print,
-    ).to(accelerator.device)
-    trainer = _build(config, accelerator, policy, console, sft)
+    reference = not sft and build_run_objective(config).needs_reference
+    placed = place_policy(config, accelerator, strategy, reference=reference, say=console.print)
+    trainer = _build(config, accelerator, placed, console, sft)
     changes = trainer.resume(_warner(console)) if existing.resume else None
     if changes is not None:
         _say_changes(changes, trainer, console)
@@ -116,7 +120,8 @@ def _run_in_folder(
     except RunEnded:
         accelerator.end_training()
         raise
-    summary = on_main(accelerator, lambda: _write_results(config, policy, trainer))
+    together(accelerator, lambda: _write_policy(config, accelerator, placed.policy))
+    summary = on_main(accelerator, lambda: _write_results(config, trainer))
     accelerator.end_training()
     if not trainer.has_stepped:
         raise RunEnded(_why_no_step(config.folder))
@@ -159,13 +164,14 @@ def _say_changes(changes: Changes, trainer: Trainer, console: Console) -> None:
 def _build(
     config: RunConfig,
     accelerator: Accelerator,
-    policy: Policy,
+    placed: PlacedPolicy,
     console: Console,
     sft: bool,
 ) -> Trainer:
     """Load the rows and put the trainer together."""
+    policy = placed.policy
     rows = _load(config, config.data.train, accelerator, policy, console, "training", sft)
-    engine = build_engine(config, accelerator, policy)
+    engine = build_engine(config, accelerator, placed)
     evaluator = None
     if config.data.eval:
         held_out = _load(config, config.data.eval, accelerator, policy, console, "held-out", False)
@@ -234,10 +240,17 @@ def _carry_out(accelerator: Accelerator, trainer: Trainer, console: Console) -> 
         trainer.source.close()
 
 
-def _write_results(config: RunConfig, policy: Policy, trainer: Trainer) -> dict[str, Any]:
-    """Write policy, summary and report."""
+def _write_policy(config: RunConfig, accelerator: Accelerator, policy: Policy) -> None:
+    """Write ``final/``; sharded weights are gathered on all processes, and written by the main one."""
+    if accelerator.is_main_process:
+        write_final(config.folder, policy.save)
+    else:
+        policy.save(config.folder, write=False)
+
+
+def _write_results(config: RunConfig, trainer: Trainer) -> dict[str, Any]:
+    """Write summary and report."""
     state = trainer.state
-    write_final(config.folder, policy.save)
     best = {"iteration": state.best_iteration, "accuracy": state.best_accuracy}
     summary = write_summary(config.folder, trainer.iterations, best)
     write_report(config.folder)

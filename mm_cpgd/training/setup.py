@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 
 from data import Example, PromptSampler, ScoredPromptSampler
 from mm_cpgd.algorithms.objective import Objective, build_objective
@@ -19,11 +18,13 @@ from mm_cpgd.guard.rollback import RollbackController, Snapshots
 from mm_cpgd.guard.signals import select_signals
 from mm_cpgd.interrupt import ShouldStop
 from mm_cpgd.policy import Policy
-from mm_cpgd.rollout import LocalEngine, RolloutEngine, Sampling
+from mm_cpgd.rollout import GatheredEngine, LocalEngine, RolloutEngine, Sampling
+from mm_cpgd.sharding.tensors import is_sharded
 from mm_cpgd.training.collector import Collector
 from mm_cpgd.training.heldout import HeldOut
 from mm_cpgd.training.learner import METRIC_NAMES, Learner
 from mm_cpgd.training.optimizer import OptimizerStep, build_optimizer, build_schedule
+from mm_cpgd.training.placement import PlacedPolicy
 from mm_cpgd.training.resume import identify
 from mm_cpgd.training.sft import SFT_METRIC_NAMES, SftSource, sft_objective
 from mm_cpgd.training.state import TrainingState
@@ -45,14 +46,15 @@ def build_run_objective(config: RunConfig) -> Objective:
     )
 
 
-def build_engine(config: RunConfig, accelerator: Accelerator, policy: Policy) -> RolloutEngine:
+def build_engine(config: RunConfig, accelerator: Accelerator, placed: PlacedPolicy) -> RolloutEngine:
     """Return the configured sampling engine.
 
     Raises:
         UserError: vLLM is not installed or cannot be reached.
     """
     if config.rollout.engine == "local":
-        return build_local_engine(config, policy)
+        return build_local_engine(config, placed)
+    policy = placed.policy
     from mm_cpgd.rollout.vllm import VllmEngine
     from mm_cpgd.rollout.vllm.colocated import open_colocated
     from mm_cpgd.rollout.vllm.server import open_server
@@ -83,10 +85,12 @@ def build_engine(config: RunConfig, accelerator: Accelerator, policy: Policy) ->
     return VllmEngine(policy, colocated)
 
 
-def build_local_engine(config: RunConfig, policy: Policy) -> RolloutEngine:
+def build_local_engine(config: RunConfig, placed: PlacedPolicy) -> RolloutEngine:
     """Return the engine that samples with the policy itself."""
-    rollout = config.rollout
-    return LocalEngine(policy, rollout.batch_prompts, report_kept=rollout.cuts == "renormalise")
+    rollout, report_kept = config.rollout, config.rollout.cuts == "renormalise"
+    if placed.gathered:
+        return GatheredEngine(placed.gathered, rollout.batch_prompts, report_kept=report_kept)
+    return LocalEngine(placed.policy, rollout.batch_prompts, report_kept=report_kept)
 
 
 def held_out_evaluator(
@@ -163,8 +167,6 @@ def build_trainer(
         seed=config.seed,
         prefetch_until=schedule.iterations if _prefetches(config, accelerator) else 0,
     )
-    if objective.needs_reference:
-        policy.keep_reference()
     steps = schedule.iterations * schedule.steps_per_iteration
     identity = identify(config, examples, policy.model)
     learner = _build_learner(
@@ -243,7 +245,7 @@ def _build_learner(
     training = config.training
     optimizer = build_optimizer(policy, training)
     schedule = build_schedule(optimizer, training, optimizer_steps)
-    wrapped, prepared = accelerator.prepare(policy, optimizer)
+    wrapped, prepared = _prepare(accelerator, policy, optimizer)
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     return Learner(
         training,
@@ -274,7 +276,12 @@ def _sampling_options(rollout: RolloutConfig, sampling: Sampling) -> dict[str, A
     }
 
 
-_SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+def _prepare(accelerator: Accelerator, policy: Policy, optimizer: Any) -> tuple[Any, Any]:
+    """Return policy and optimizer as accelerate prepares them; sharded weights need no DDP around them."""
+    if any(is_sharded(parameter) for parameter in policy.parameters()):
+        return policy, accelerator.prepare(optimizer)
+    wrapped, prepared = accelerator.prepare(policy, optimizer)
+    return wrapped, prepared
 
 
 def check_guard(guard: GuardConfig, objective: Objective) -> None:
@@ -295,16 +302,10 @@ def build_rollback(config: RunConfig, accelerator: Accelerator, learner: Learner
     """Return the guard of a run and its snapshots, ready for the first iteration.
 
     Raises:
-        UserError: as ``check_guard``, or weights are sharded, so that no complete snapshots can be taken.
+        UserError: as ``check_guard``.
     """
     wanted = config.guard
     check_guard(wanted, learner.objective)
-    if wanted.action == "rollback" and accelerator.distributed_type in _SHARDED:
-        raise UserError(
-            "guard.action=rollback needs complete snapshots, and "
-            f"{accelerator.distributed_type.value} shards the weights; choose guard.action=stop, "
-            "and resume from a checkpoint with a smaller step"
-        )
     guard = Guard(wanted, completions=config.rollout.completions)
     folder = config.folder / "guard" if wanted.copies == "disk" else None
     return RollbackController(accelerator, guard, Snapshots(accelerator, folder), learner)

@@ -44,6 +44,9 @@ def hidden_states(
     embedded = language.embed_tokens(input_ids.unsqueeze(0))
     features = vision_cache.features(prompts)
     image_tokens = None
+    if features is None and vision_cache.runs_always:
+        # Without influence, but with the same gathering of weights as on processes that have images.
+        embedded = embedded + 0.0 * vision_cache.blank_features().sum()
     if features is not None:
         image_tokens = batch.input_ids[: layout.prefix_tokens] == model.config.image_token_id
         image_tokens = image_tokens.nonzero().squeeze(1).to(device, non_blocking=True)

@@ -43,6 +43,9 @@ class VllmEngine:
         self.policy = policy
         self.backend.load(named_weights(policy))
 
+    def release(self) -> None:
+        """Nothing to free: vLLM has weights of its own."""
+
     def generate(
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, seeds: Sequence[Sequence[int]]
     ) -> list[Group]:

@@ -1,0 +1,114 @@
+"""Sharded weights written as ordinary model files; no process ever holds more than one file of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers.core_model_loading import revert_weight_conversion
+
+from mm_cpgd.policy.lora import named_sizes, named_weights
+
+# Largest size of a file, in bytes, unless a single layer exceeds it; that of transformers' save_pretrained.
+FILE_BYTES = 5_000_000_000
+INDEX = "model.safetensors.index.json"
+LAYER = re.compile(r"^.*?\.\d+(?=\.)")
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """Names of the weights in a file."""
+
+    names: tuple[str, ...]
+
+
+def plan_files(sizes: Sequence[tuple[str, int]], limit: int = FILE_BYTES) -> list[PlannedFile]:
+    """Divide weights into files, in order.
+
+    A layer is never divided: names on disk may stand for several tensors of a layer together.
+
+    Args:
+        sizes: name and bytes of each weight.
+        limit: largest size of a file in bytes.
+    """
+    files: list[list[str]] = []
+    used = 0
+    for names, size in _layers(sizes):
+        if not files or used + size > limit:
+            files.append([])
+            used = 0
+        files[-1] += names
+        used += size
+    return [PlannedFile(tuple(names)) for names in files]
+
+
+def _layers(sizes: Sequence[tuple[str, int]]) -> Iterator[tuple[list[str], int]]:
+    """Yield the names of each layer, or of a single weight outside of all layers, and their bytes."""
+    groups: dict[str, list[tuple[str, int]]] = {}
+    for name, size in sizes:
+        layer = LAYER.match(name)
+        groups.setdefault(layer[0] if layer else name, []).append((name, size))
+    for group in groups.values():
+        yield [name for name, _ in group], sum(size for _, size in group)
+
+
+def save_gathered(model: Any, folder: Path, *, write: bool, limit: int = FILE_BYTES) -> None:
+    """Gather the weights file by file and write them under the names that ``from_pretrained`` expects.
+
+    Called on all processes. If a file cannot be written, the gathering goes on to its end, as the other
+    processes wait for it, before the error is raised.
+
+    Args:
+        model: with sharded weights; adapters are merged.
+        folder: created if absent.
+        write: whether this process writes; the others take part in the gathering.
+        limit: largest size of a file in bytes.
+
+    Raises:
+        OSError: a file cannot be written; only where ``write`` is set.
+    """
+    files = plan_files(named_sizes(model), limit)
+    weights = named_weights(model)
+    problem: Exception | None = None
+    places: dict[str, str] = {}
+    total = 0
+    if write:
+        folder.mkdir(parents=True, exist_ok=True)
+    for number, planned in enumerate(files, 1):
+        tensors: dict[str, Tensor] = {}
+        for _ in planned.names:
+            name, value = next(weights)
+            if write and problem is None:
+                tensors[name] = value.to("cpu", copy=True).contiguous()
+            del value
+        if not write or problem is not None:
+            continue
+        name = f"model-{number:05}-of-{len(files):05}.safetensors"
+        try:
+            stored = revert_weight_conversion(model, tensors)
+            save_file(stored, folder / name, metadata={"format": "pt"})
+        except (OSError, SafetensorError) as error:
+            problem = error
+            continue
+        places |= dict.fromkeys(stored, name)
+        total += sum(value.nbytes for value in stored.values())
+    if problem is not None:
+        raise problem
+    if write:
+        index = {"metadata": {"total_size": total}, "weight_map": places}
+        (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        _save_config(model, folder)
+
+
+def _save_config(model: Any, folder: Path) -> None:
+    model.config.dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
