@@ -4,8 +4,9 @@ A checkpoint is written into a hidden folder beside its destination, flushed to 
 manifest with every file's size and SHA-256, and renamed. If the process is killed before the rename, earlier
 checkpoints are unchanged; later damage to a file is detected by the manifest.
 
-Only one process of a run may save. The caller decides what the files contain; ``serialization.save_state``
-stores optimizer, scheduler and random states without pickle.
+Only one process of a run may save; the others may write files into the hidden folder meanwhile. The caller
+decides what the files contain; ``serialization.save_state`` stores optimizer, scheduler and random states
+without pickle.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import re
 import shutil
 import socket
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -48,21 +49,50 @@ def save_checkpoint(
         CheckpointError: the disk is full or writing fails; nothing of the new checkpoint remains, and earlier
             ones are unchanged. Any other exception of ``write`` propagates, with the same guarantee.
     """
+    return finish_checkpoint(begin_checkpoint(folder, step), step, write, keep, protect)
+
+
+def begin_checkpoint(folder: Path, step: int) -> Path:
+    """Return a new hidden folder for the files of ``folder/step-N``.
+
+    Raises:
+        CheckpointError: as ``save_checkpoint``.
+    """
     target = folder / f"step-{step}"
-    with _disk_errors(f"checkpoint {target} was not saved, earlier ones are unchanged"):
+    with not_saved(target):
         folder.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder)
         temporary = _temporary_path(target)
         temporary.mkdir()
+    return temporary
+
+
+def finish_checkpoint(
+    temporary: Path, step: int, write: Callable[[Path], None], keep: int, protect: Collection[int] = ()
+) -> Path:
+    """Complete the checkpoint in ``temporary``, and move it into place; otherwise as ``save_checkpoint``."""
+    folder = temporary.parent
+    target = folder / f"step-{step}"
+    with not_saved(target):
         try:
             write(temporary)
             _write_manifest(temporary, step)
             _move_into_place(temporary, target)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            abandon_checkpoint(temporary)
     with _disk_errors(f"checkpoint {target} was saved, but old ones were not removed"):
         _prune(folder, step, keep, protect)
     return target
+
+
+def abandon_checkpoint(temporary: Path) -> None:
+    """Remove what ``begin_checkpoint`` has begun."""
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def not_saved(target: Path) -> AbstractContextManager[None]:
+    """Turn disk errors into a ``CheckpointError`` that says that ``target`` was not saved."""
+    return _disk_errors(f"checkpoint {target} was not saved, earlier ones are unchanged")
 
 
 def newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Path | None:

@@ -13,8 +13,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from mm_cpgd.checkpoint.serialization import load_state, save_state
-from mm_cpgd.distributed import on_main
+from mm_cpgd.distributed import on_main, together
 from mm_cpgd.guard.guard import Guard, Review
+from mm_cpgd.sharding.tensors import local_value, with_layout
 from mm_cpgd.tracking.files import writing
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class RollbackController:
         if not self._is_active or self.snapshots.trusted is not None:
             return
         self._take_snapshot(iteration)
-        size = 6 * sum(value.numel() * value.element_size() for value in self._trained().values())
+        size = 6 * sum(local_value(value).nbytes for value in self._trained().values())
         folder = self.snapshots.folder
         place = "memory per process" if folder is None else f"disk in {folder}"
         say(
@@ -179,7 +180,10 @@ Content = dict[str, Any]
 
 
 def copy_state(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> Content:
-    """Copy weights and moments to the CPU: with AdamW three times the trained weights' bytes."""
+    """Copy weights and moments to the CPU: with AdamW three times the trained weights' bytes.
+
+    Of sharded weights, this process's parts.
+    """
     moments = {
         name: {key: _to_cpu(value) for key, value in optimizer.state[parameter].items()}
         for name, parameter in parameters.items()
@@ -194,7 +198,7 @@ def restore_state(
 ) -> None:
     """Undo all changes since ``copy_state``; learning rates are left unchanged."""
     for name, parameter in parameters.items():
-        parameter.copy_(content["weights"][name])
+        local_value(parameter).copy_(content["weights"][name])
         saved = content["moments"].get(name)
         if saved is None:
             optimizer.state.pop(parameter, None)
@@ -205,7 +209,7 @@ def restore_state(
 
 
 def _to_cpu(value: Any) -> Any:
-    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
+    return local_value(value).to("cpu", copy=True) if isinstance(value, Tensor) else value
 
 
 def _restored(saved: Any, present: Any, parameter: nn.Parameter) -> Any:
@@ -213,8 +217,12 @@ def _restored(saved: Any, present: Any, parameter: nn.Parameter) -> Any:
     if not isinstance(saved, Tensor):
         return saved
     if isinstance(present, Tensor):
-        return present.copy_(saved)
-    return saved.to(parameter.device if saved.shape == parameter.shape else "cpu", copy=True)
+        local_value(present).copy_(saved)
+        return present
+    part = local_value(parameter)
+    if saved.shape != part.shape:
+        return saved.to("cpu", copy=True)
+    return with_layout(saved.to(part.device, copy=True), parameter)
 
 
 @dataclass(frozen=True)
@@ -238,11 +246,13 @@ class Snapshots:
     Args:
         accelerator: the run's accelerator.
         folder: folder of snapshots on disk; None keeps them in memory, on every process.
+        sharded: whether the content is this process's part, so that every process has a file of its own.
     """
 
-    def __init__(self, accelerator: Accelerator, folder: Path | None) -> None:
+    def __init__(self, accelerator: Accelerator, folder: Path | None, *, sharded: bool = False) -> None:
         self.accelerator = accelerator
         self.folder = folder
+        self.sharded = sharded
         self.trusted: Snapshot | None = None
         self.candidate: Snapshot | None = None
 
@@ -298,16 +308,22 @@ class Snapshots:
     def _stored(self, iteration: int, content: Content) -> Content | Path:
         if self.folder is None:
             return content
-        file = self.folder / f"after-{iteration}.safetensors"
-        on_main(self.accelerator, lambda: _write(file, content))
+        file = self.folder / f"after-{iteration}{self._suffix}"
+        run = together if self.sharded else on_main
+        run(self.accelerator, lambda: _write(file, content))
         return file
+
+    @property
+    def _suffix(self) -> str:
+        own = f".part-{self.accelerator.process_index}" if self.sharded else ""
+        return f"{own}.safetensors"
 
     def _remove_unused_files(self) -> None:
         """Remove the files of snapshots that were dropped."""
-        if self.folder is None or not self.accelerator.is_main_process:
+        if self.folder is None or not (self.sharded or self.accelerator.is_main_process):
             return
         kept = {snapshot.content for snapshot in (self.trusted, self.candidate) if snapshot}
-        for file in self.folder.glob("after-*.safetensors"):
+        for file in self.folder.glob(f"after-*{self._suffix}"):
             if file not in kept:
                 file.unlink()
 

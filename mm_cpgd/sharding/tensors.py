@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
 
@@ -87,3 +88,42 @@ def replace_tensors(module: nn.Module, new: Mapping[int, Any]) -> None:
             for name, value in held.items():
                 if value is not None and id(value) in new:
                     held[name] = new[id(value)]
+
+
+def part_of(whole: Tensor, parameter: Tensor) -> Tensor:
+    """Return this process's part of a whole tensor of a parameter's shape; of a plain parameter all of it."""
+    if not isinstance(parameter, DTensor):
+        return whole
+    start = offset_of(parameter)
+    return whole[start : start + len(local_value(parameter))]
+
+
+def with_layout(part: Tensor, parameter: Tensor) -> Tensor:
+    """Return a tensor that is sharded as a parameter is, from this process's part of it.
+
+    The part may be on another device than the parameter; it stays there. For a plain parameter the part is
+    the tensor.
+    """
+    if not isinstance(parameter, DTensor):
+        return part
+    mesh = _mesh(part.device.type, parameter.device_mesh)
+    return DTensor.from_local(
+        part,
+        mesh,
+        parameter.placements,
+        run_check=False,
+        shape=parameter.shape,
+        stride=parameter.stride(),
+    )
+
+
+def _mesh(kind: str, mesh: DeviceMesh) -> DeviceMesh:
+    """Return the mesh itself, or that of the same processes on another kind of device."""
+    if kind == mesh.device_type:
+        return mesh
+    if kind not in _MESHES:
+        _MESHES[kind] = init_device_mesh(kind, (mesh.size(),))
+    return _MESHES[kind]
+
+
+_MESHES: dict[str, DeviceMesh] = {}

@@ -308,4 +308,5 @@ def build_rollback(config: RunConfig, accelerator: Accelerator, learner: Learner
     check_guard(wanted, learner.objective)
     guard = Guard(wanted, completions=config.rollout.completions)
     folder = config.folder / "guard" if wanted.copies == "disk" else None
-    return RollbackController(accelerator, guard, Snapshots(accelerator, folder), learner)
+    sharded = any(is_sharded(parameter) for parameter in learner.policy.parameters())
+    return RollbackController(accelerator, guard, Snapshots(accelerator, folder, sharded=sharded), learner)

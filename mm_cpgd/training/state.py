@@ -10,7 +10,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -30,9 +30,20 @@ from mm_cpgd.checkpoint.serialization import (
 )
 from mm_cpgd.guard.rollback import RollbackController
 from mm_cpgd.policy import EncodedPrompt
+from mm_cpgd.sharding.tensors import is_sharded
 from mm_cpgd.training.experience import Experience
 from mm_cpgd.training.optimizer import OptimizerStep
 from mm_cpgd.training.resume import Changes, RunIdentity, compare
+from mm_cpgd.training.shard_state import (
+    check_names,
+    has_shards,
+    load_tensors,
+    optimizer_settings,
+    restore_snapshots,
+    take_snapshots,
+    tensors_of,
+    weight_shapes,
+)
 
 # Frozen weights are not saved: they are loaded again from policy.model.
 OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
@@ -128,14 +139,35 @@ class TrainingState:
             self.best_accuracy, self.best_iteration = accuracy, iteration
         return is_best
 
+    @property
+    def sharded(self) -> bool:
+        """Whether each process holds a part of the weights."""
+        return any(is_sharded(value) for value in self._trained().values())
+
+    def shards(self) -> dict[str, Tensor] | None:
+        """Return this process's parts of the trained state by name; None if weights are whole."""
+        if not self.sharded:
+            return None
+        guard = self.rollback.state_dict() if self.rollback else None
+        return tensors_of(self._trained(), self._optimizer) | take_snapshots(guard, self._trained())[1]
+
     def writer(self) -> Callable[[Path], None]:
-        """Collect the state of all processes; return a function that writes it, for the main process."""
-        weights = self._weights()
+        """Collect the state of all processes; return a function that writes it, for the main process.
+
+        Of sharded weights it writes what ``shards`` leaves.
+        """
+        sharded = self.sharded
+        weights = {} if sharded else self._weights()
         optimizer = None
         # Before the first step there is no state, and torch's function would take a step to create it.
-        if self._optimizer.state:
+        if self._optimizer.state and not sharded:
             optimizer = get_optimizer_state_dict(self.model, self._optimizer, options=OPTIONS)
         processes = gather_object([self._own_state()])
+        guard = self.rollback.state_dict() if self.rollback else None
+        settings = None
+        if sharded:
+            guard = take_snapshots(guard, self._trained())[0]
+            settings = optimizer_settings(self._trained(), self._optimizer)
         shared = {
             "begun": self.begun,
             "iteration": self.iteration,
@@ -144,13 +176,15 @@ class TrainingState:
             "scheduler": self.step.scheduler.state_dict(),
             "skipped_in_a_row": self.step.skipped_in_a_row,
             "best": [self.best_accuracy, self.best_iteration],
-            "guard": self.rollback.state_dict() if self.rollback else None,
+            "guard": guard,
+            "optimizer": settings,
             "identity": self.identity and self.identity.state(),
         }
 
         def write(folder: Path) -> None:
-            save_file(weights, folder / "weights.safetensors")
-            save_state(folder / "optimizer.safetensors", optimizer)
+            if not sharded:
+                save_file(weights, folder / "weights.safetensors")
+                save_state(folder / "optimizer.safetensors", optimizer)
             save_state(folder / "run.safetensors", {"shared": shared, "processes": processes})
 
         return write
@@ -170,14 +204,12 @@ class TrainingState:
                 f"{place} was saved during an iteration by {len(processes)} processes; resume it "
                 f"with as many, not {self.accelerator.num_processes}"
             )
-        options = StateDictOptions(full_state_dict=True, ignore_frozen_params=True, strict=False)
-        weights: dict[str, Any] = load_file(place / "weights.safetensors")
-        self._check_fit(place, weights)
-        set_model_state_dict(self.model, weights, options=options)
-        optimizer = load_state(place / "optimizer.safetensors")
         fresh = self.step.settings()
-        if optimizer is not None:
-            set_optimizer_state_dict(self.model, self._optimizer, optimizer, options=options)
+        if has_shards(place):
+            check_names(place, weight_shapes(place), self._trained())
+            load_tensors(place, shared["optimizer"], self._trained(), self._optimizer)
+        else:
+            self._load_whole(place)
         self.step.scheduler.load_state_dict(shared["scheduler"])
         self.step.apply(fresh, changes.settings)
         self.step.skipped_in_a_row = shared["skipped_in_a_row"]
@@ -191,12 +223,22 @@ class TrainingState:
         if len(processes) == self.accelerator.num_processes:
             self._load_own_state(processes[self.accelerator.process_index])
         if self.rollback and shared.get("guard"):
-            self.rollback.load_state_dict(shared["guard"])
+            self.rollback.load_state_dict(restore_snapshots(place, shared["guard"], self._trained()))
         if self.pending and changes.noted:
             self.warn("the iteration in progress is sampled again, by the new settings")
             self.pending = None
         self.saved = True
         return changes
+
+    def _load_whole(self, place: Path) -> None:
+        """Restore weights and optimizer from files that hold whole tensors."""
+        options = StateDictOptions(full_state_dict=True, ignore_frozen_params=True, strict=False)
+        weights: dict[str, Any] = load_file(place / "weights.safetensors")
+        check_names(place, {name: value.shape for name, value in weights.items()}, self._trained())
+        set_model_state_dict(self.model, weights, options=options)
+        optimizer = load_state(place / "optimizer.safetensors")
+        if optimizer is not None:
+            set_optimizer_state_dict(self.model, self._optimizer, optimizer, options=options)
 
     @property
     def _optimizer(self) -> Any:
@@ -238,16 +280,3 @@ class TrainingState:
                 return
             experience = Experience.from_state(saved["experience"], prompts)
             self.pending = Pending(experience, saved["metrics"], saved["steps"])
-
-    def _check_fit(self, place: Path, weights: Mapping[str, Any]) -> None:
-        expected = self._trained()
-        wrong = [
-            name
-            for name in {*expected, *weights}
-            if name not in expected or name not in weights or expected[name].shape != weights[name].shape
-        ]
-        if wrong:
-            raise CheckpointError(
-                f"{place} holds other weights than this run trains, for instance {min(wrong)}; resume with "
-                "the policy section that the run was started with, or choose another output folder"
-            )

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from accelerate import Accelerator
 
-from mm_cpgd.checkpoint.folder import newest_checkpoint, save_checkpoint
+from mm_cpgd.checkpoint.folder import newest_checkpoint
 from mm_cpgd.config.schema import RunConfig
 from mm_cpgd.distributed import on_main
 from mm_cpgd.errors import RunEnded
@@ -20,6 +20,7 @@ from mm_cpgd.training.experience import Collected, ExperienceSource, RowsLost
 from mm_cpgd.training.learner import Learner, average
 from mm_cpgd.training.optimizer import Diverged
 from mm_cpgd.training.resume import Changes
+from mm_cpgd.training.saver import CheckpointSaver
 from mm_cpgd.training.state import TrainingState
 from rewards import RuleError
 
@@ -65,6 +66,12 @@ class Trainer:
         self.rollouts = RolloutLog(
             self.folder / "rollouts", tracking.rollouts_every, tracking.rollouts_images
         )
+        self.saver = CheckpointSaver(
+            accelerator,
+            self.folder / "checkpoints",
+            config.checkpoint.keep,
+            background=config.checkpoint.background,
+        )
         self.rollback = state.rollback
         self._collected: Collected | None = None
         self._say: Callable[[str], None] = lambda text: None
@@ -91,13 +98,12 @@ class Trainer:
                 self._end_diverged(diverged)
             except RuleError:
                 # The iterations since the last checkpoint are worth keeping; the rule can be fixed.
-                if self.state.iteration and not self.state.saved:
-                    self.save()
+                if self.state.iteration:
+                    self._save_now()
                 raise
             except RowsLost as lost:
                 self._stop_without_rows(lost)
-        if not self.state.saved:
-            self.save()
+        self._save_now()
         on_main(self.accelerator, self.rollouts.flush)
         if self.rollback:
             self.rollback.finish()
@@ -129,15 +135,15 @@ class Trainer:
         Raises:
             CheckpointError: on all processes, if the main process cannot write it; earlier checkpoints stay.
         """
-        write, number = self.state.writer(), self.state.number
-        protect = [self.state.best_iteration] if self.state.best_iteration is not None else []
-        folder = self.folder / "checkpoints"
         on_main(self.accelerator, self.rollouts.flush)
-        on_main(
-            self.accelerator,
-            lambda: save_checkpoint(folder, number, write, self.config.checkpoint.keep, protect),
-        )
+        self.saver.save(self.state)
         self.state.saved = True
+
+    def _save_now(self) -> None:
+        """Write a checkpoint of the current state unless there is one, and wait until it is complete."""
+        if not self.state.saved:
+            self.save()
+        self.saver.wait()
 
     def _begin(self, progress: Progress, should_stop: ShouldStop) -> None:
         """Evaluate the policy before training; its row of metrics has iteration 0."""
@@ -256,7 +262,7 @@ class Trainer:
         self.rollouts.truncate_after(self.state.number)
 
     def _stop(self, stop: StopRequest) -> NoReturn:
-        self.save()
+        self._save_now()
         raise RunEnded(
             f"stopped after iteration {self.state.iteration}; the checkpoint is in "
             f"{self.folder / 'checkpoints'}; run the same command with --resume to continue",
@@ -264,8 +270,7 @@ class Trainer:
         )
 
     def _stop_without_rows(self, lost: RowsLost) -> NoReturn:
-        if not self.state.saved:
-            self.save()
+        self._save_now()
         raise RunEnded(
             f"iteration {self.state.iteration + 1}: {lost}; the checkpoint is in "
             f"{self.folder / 'checkpoints'}; bring the files back and run the same command with --resume"
@@ -273,8 +278,7 @@ class Trainer:
 
     def _stop_on_alarm(self, review: Review) -> NoReturn:
         """End the run with a checkpoint of its current state; the message states the reason."""
-        if not self.state.saved:
-            self.save()
+        self._save_now()
         raise RunEnded(
             f"{review.lines[0]}; the run is stopped; its checkpoint is in {self.folder / 'checkpoints'}"
         )
