@@ -34,7 +34,7 @@ from mm_cpgd.sharding.tensors import is_sharded
 from mm_cpgd.training.experience import Experience
 from mm_cpgd.training.optimizer import OptimizerStep
 from mm_cpgd.training.resume import Changes, RunIdentity, compare
-from mm_cpgd.training.shard_state import (
+from mm_cpgd.training.saving.shards import (
     check_names,
     has_shards,
     load_tensors,

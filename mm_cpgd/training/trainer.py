@@ -20,7 +20,7 @@ from mm_cpgd.training.experience import Collected, ExperienceSource, RowsLost
 from mm_cpgd.training.learner import Learner, average
 from mm_cpgd.training.optimizer import Diverged
 from mm_cpgd.training.resume import Changes
-from mm_cpgd.training.saver import CheckpointSaver
+from mm_cpgd.training.saving.saver import CheckpointSaver
 from mm_cpgd.training.state import TrainingState
 from rewards import RuleError
 

@@ -63,13 +63,20 @@ def in_two_processes(
     yaml: Path, overrides: Sequence[str] = (), sabotage: Sabotage | None = None, **options: bool
 ) -> list[int]:
     """Run on two processes, set up as torchrun does; return their exit codes."""
+    return in_processes(2, yaml, overrides, sabotage, **options)
+
+
+def in_processes(
+    count: int, yaml: Path, overrides: Sequence[str] = (), sabotage: Sabotage | None = None, **options: bool
+) -> list[int]:
+    """Run on several processes, set up as torchrun does; return their exit codes."""
     from torch.distributed.elastic.utils.distributed import get_free_port
 
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(get_free_port())}
+    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(get_free_port())}
     return _all_ended(
         [
             _child(yaml, overrides, sabotage, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, options)
-            for rank in range(2)
+            for rank in range(count)
         ]
     )
 
@@ -167,9 +174,9 @@ def die_in_checkpoint() -> None:
 
 def die_before_the_first_checkpoint() -> None:
     """After the first iteration was logged."""
-    from mm_cpgd.training import trainer
+    from mm_cpgd.training.saving import saver
 
-    at_call(trainer, "save_checkpoint", 1, die)
+    at_call(saver, "save_checkpoint", 1, die)
 
 
 def fail_to_save() -> None:
