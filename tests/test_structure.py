@@ -23,7 +23,7 @@ LAYERS = (
     ("guard", "rollout", "report"),
     ("policy",),
     ("algorithms",),
-    ("checkpoint", "tracking", "distributed", "interrupt", "sharding"),
+    ("checkpoint", "tracking", "distributed", "interrupt"),
     ("config",),
     ("errors", "statistics"),
     ("import_guard",),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mm_cpgd.checkpoint.serialization import load_state, save_state
 from mm_cpgd.distributed import on_main, together
 from mm_cpgd.guard.guard import Guard, Review
-from mm_cpgd.sharding.tensors import local_value, with_layout
+from mm_cpgd.policy.sharding.tensors import local_value, with_layout
 from mm_cpgd.tracking.files import writing
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from mm_cpgd.policy.families import base_model, control_token_ids
 from mm_cpgd.policy.logprobs import allowed_logits, token_logprobs
 from mm_cpgd.policy.lora import merged_weights
 from mm_cpgd.policy.prompts import PromptEncoder
-from mm_cpgd.policy.saving import save_gathered
+from mm_cpgd.policy.sharding.saving import save_gathered
+from mm_cpgd.policy.sharding.tensors import is_sharded
 from mm_cpgd.policy.shared_prefix.forward import hidden_states
 from mm_cpgd.policy.shared_prefix.packing import pack, unique_prompts
 from mm_cpgd.policy.vision import VisionFeatureCache
-from mm_cpgd.sharding.tensors import is_sharded
 
 
 class Policy(nn.Module):

@@ -16,7 +16,7 @@ from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.config.schema import TrainingConfig
 from mm_cpgd.policy import Policy
 from mm_cpgd.policy.distribution import KeptTokens, Sampling
-from mm_cpgd.policy.shards import reshard
+from mm_cpgd.policy.sharding.fsdp2 import reshard
 from mm_cpgd.training.experience import Experience
 from mm_cpgd.training.optimizer import OptimizerStep
 

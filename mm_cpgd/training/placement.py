@@ -12,7 +12,7 @@ from mm_cpgd.config.schema import RunConfig
 from mm_cpgd.distributed import Strategy, together
 from mm_cpgd.policy import Policy, load_policy
 from mm_cpgd.policy.model import training_dtype
-from mm_cpgd.policy.shards import GatheredPolicy, ShardSettings, shard_policy
+from mm_cpgd.policy.sharding.fsdp2 import GatheredPolicy, ShardSettings, shard_policy
 
 
 @dataclass(frozen=True)

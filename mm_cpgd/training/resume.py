@@ -20,7 +20,7 @@ from data import Example
 from mm_cpgd.config.schema import RunConfig
 from mm_cpgd.config.yaml import shorten
 from mm_cpgd.errors import UserError
-from mm_cpgd.sharding.tensors import full_value
+from mm_cpgd.policy.sharding.tensors import full_value
 
 
 def _of(section: str, keys: str) -> set[str]:

@@ -18,8 +18,8 @@ from mm_cpgd.guard.rollback import RollbackController, Snapshots
 from mm_cpgd.guard.signals import select_signals
 from mm_cpgd.interrupt import ShouldStop
 from mm_cpgd.policy import Policy
+from mm_cpgd.policy.sharding.tensors import is_sharded
 from mm_cpgd.rollout import GatheredEngine, LocalEngine, RolloutEngine, Sampling
-from mm_cpgd.sharding.tensors import is_sharded
 from mm_cpgd.training.collector import Collector
 from mm_cpgd.training.heldout import HeldOut
 from mm_cpgd.training.learner import METRIC_NAMES, Learner

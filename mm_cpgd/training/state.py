@@ -30,7 +30,7 @@ from mm_cpgd.checkpoint.serialization import (
 )
 from mm_cpgd.guard.rollback import RollbackController
 from mm_cpgd.policy import EncodedPrompt
-from mm_cpgd.sharding.tensors import is_sharded
+from mm_cpgd.policy.sharding.tensors import is_sharded
 from mm_cpgd.training.experience import Experience
 from mm_cpgd.training.optimizer import OptimizerStep
 from mm_cpgd.training.resume import Changes, RunIdentity, compare

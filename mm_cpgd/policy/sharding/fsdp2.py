@@ -31,8 +31,8 @@ from torch.utils.checkpoint import checkpoint
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy.families import base_model, vision_modules
 from mm_cpgd.policy.policy import Policy
+from mm_cpgd.policy.sharding.tensors import full_value, is_sharded, local_value, offset_of, replace_tensors
 from mm_cpgd.policy.vision import VisionFeatureCache
-from mm_cpgd.sharding.tensors import full_value, is_sharded, local_value, offset_of, replace_tensors
 
 META = torch.device("meta")
 
