@@ -62,16 +62,41 @@ def in_child(
 def in_two_processes(
     yaml: Path, overrides: Sequence[str] = (), sabotage: Sabotage | None = None, **options: bool
 ) -> list[int]:
-    """Run on two processes, set up as torchrun does; return their exit codes."""
+    """Run on two processes, set up as torchrun does, without its agent; return their exit codes."""
+    return in_processes([overrides, overrides], yaml, sabotage, **options)
+
+
+def in_processes(
+    overrides: Sequence[Sequence[str]], yaml: Path, sabotage: Sabotage | None = None, **options: bool
+) -> list[int]:
+    """Run on as many processes as there are lists of overrides, one for each."""
     from torch.distributed.elastic.utils.distributed import get_free_port
 
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(get_free_port())}
+    shared = {
+        "WORLD_SIZE": str(len(overrides)),
+        "LOCAL_WORLD_SIZE": str(len(overrides)),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(get_free_port()),
+    }
     return _all_ended(
         [
-            _child(yaml, overrides, sabotage, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, options)
-            for rank in range(2)
+            _child(yaml, own, sabotage, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, options)
+            for rank, own in enumerate(overrides)
         ]
     )
+
+
+class OnRank:
+    """Sabotage of one process of several; picklable."""
+
+    def __init__(self, rank: int, sabotage: Sabotage) -> None:
+        self.rank = rank
+        self.sabotage = sabotage
+
+    def __call__(self) -> None:
+        """Carry it out if this is the process."""
+        if os.environ.get("RANK") == str(self.rank):
+            self.sabotage()
 
 
 def _child(
@@ -163,6 +188,20 @@ def die_in_checkpoint() -> None:
     from mm_cpgd.training import state as saving
 
     at_call(saving, "save_state", 3, die)
+
+
+def die_before_writing() -> None:
+    """While the state for the second checkpoint is collected from all processes."""
+    from mm_cpgd.training.state import TrainingState
+
+    at_call(TrainingState, "writer", 2, die)
+
+
+def die_in_evaluation() -> None:
+    """In the evaluation after the second iteration, after one of its batches."""
+    from mm_cpgd.training.heldout import HeldOut
+
+    at_call(HeldOut, "__call__", 2, die)
 
 
 def die_before_the_first_checkpoint() -> None:
