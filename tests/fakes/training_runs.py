@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -195,6 +197,24 @@ def die_before_writing() -> None:
     from mm_cpgd.training.state import TrainingState
 
     at_call(TrainingState, "writer", 2, die)
+
+
+def die_in_shards() -> None:
+    """While this process's part of the second checkpoint is written."""
+    from mm_cpgd.training import saver
+
+    original, calls = saver.write_shards, 0
+
+    def replacement(*args: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            threading.Timer(0.01, die).start()
+        original(*args)
+        if calls == 2:
+            time.sleep(5)
+
+    saver.write_shards = replacement
 
 
 def die_in_evaluation() -> None:
