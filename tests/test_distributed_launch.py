@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def test_a_rank_that_is_killed_ends_both_agents(tmp_path: Path) -> None:
     options = ["train", "quickstart", *SHORT, f"output={tmp_path / 'run'}", "training.iterations=1000"]
     agents = [launch(node, port, options, tmp_path) for node in range(2)]
     try:
-        wait_for(tmp_path / "run" / "rollouts" / "iteration-1.jsonl", 120)
+        wait_for(tmp_path / "run" / "metrics.jsonl", 150)
         worker = int(Path(f"/proc/{agents[1].pid}/task/{agents[1].pid}/children").read_text().split()[0])
         os.kill(worker, 9)
         assert all(agent.wait(60) != 0 for agent in agents)
@@ -86,8 +87,6 @@ def test_a_rank_that_is_killed_ends_both_agents(tmp_path: Path) -> None:
 
 
 def wait_for(file: Path, seconds: float) -> None:
-    import time
-
     end = time.monotonic() + seconds
     while not file.exists():
         assert time.monotonic() < end, f"{file} does not appear"

@@ -160,7 +160,7 @@ def _exchange(facts: Mapping[str, Any] | None, problem: Exception | None, timeou
     except (DistError, ConnectionError, OSError) as error:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise UserError(
-            f"process {rank} on {report.host} cannot reach the others at {place} (MASTER_ADDR, MASTER_PORT) "
+            f"process {rank} on {report.host} has not met all others at {place} (MASTER_ADDR, MASTER_PORT) "
             f"within {timeout:g} s (distributed.timeout): {_first_line(error)}"
         ) from error
     return message

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed import HashStore
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 from mm_cpgd.config.loading import load_config
 from mm_cpgd.errors import UserError
-from mm_cpgd.training.processes.start import Report, check_device, is_launched, start_together, verdict
+from mm_cpgd.training.processes.start import (
+    Report,
+    _judge,
+    check_device,
+    is_launched,
+    start_together,
+    verdict,
+)
 from tests.fakes import training_runs as jobs
 from tests.fakes.training_runs import OnRank
 
@@ -46,7 +56,7 @@ def test_a_difference_is_told_with_both_values() -> None:
     found = verdict([report(0, seed=1, device="GPU"), report(1, seed=1, device="CPU")])
     assert found is not None
     assert "process 1 on gpu-1 is about to run something else than process 0 on gpu-0" in found
-    assert "device is CPU instead of GPU" in found
+    assert "device is 'CPU' instead of 'GPU'" in found
 
 
 def test_of_many_differences_some_are_told_and_the_others_counted() -> None:
@@ -125,31 +135,23 @@ def test_another_version_of_the_rules_on_one_process_ends_both(yaml: Path, tmp_p
     assert "the content of /rules.py is '1' instead of '0'" in (tmp_path / "stderr-0").read_text()
 
 
-def test_a_process_that_does_not_come_is_named(
-    yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_process_that_does_not_report_is_named() -> None:
+    board = HashStore()
+    for rank in (0, 2):
+        board.set(f"report/{rank}", json.dumps(dataclasses.asdict(report(rank))))
+    message = _judge(board, 3, 0.2)
+    assert message is not None
+    assert message.startswith("process 1 of 3 did not start within 0.2 s (distributed.timeout)")
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_process_that_waits_in_vain_says_for_how_long(
+    yaml: Path, monkeypatch: pytest.MonkeyPatch, rank: str
 ) -> None:
-    from torch.distributed.elastic.utils.distributed import get_free_port
-
-    for name, value in {**LAUNCH, "RANK": "0", "MASTER_PORT": str(get_free_port())}.items():
+    for name, value in {**LAUNCH, "RANK": rank, "MASTER_PORT": str(get_free_port())}.items():
         monkeypatch.setenv(name, value)
-    # The verdict would be served to late readers for a minute.
-    monkeypatch.setattr("mm_cpgd.training.processes.start.PATIENCE", 0.2)
-    with pytest.raises(UserError, match=r"^process 1 of 2 did not start within 1 s \(distributed\.timeout\)"):
+    with pytest.raises(UserError, match=rf"^process {rank} on .* has not met .* 127\.0\.0\.1:\d+ .* 1 s"):
         start_together(load_config(yaml, ["distributed.timeout=1"]), "train", lambda: None)
-
-
-def test_a_main_process_that_cannot_be_reached_is_told(yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from torch.distributed.elastic.utils.distributed import get_free_port
-
-    for name, value in {**LAUNCH, "MASTER_PORT": str(get_free_port())}.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(
-        UserError, match=r"^process 1 on .* cannot reach the others at 127\.0\.0\.1:\d+ .* 1 s"
-    ):
-        start_together(load_config(yaml, ["distributed.timeout=1"]), "train", lambda: None)
-
-
-Sleepers = Callable[[], None]
 
 
 def load_slowly() -> None:

@@ -18,7 +18,7 @@ def _on_cpu(on_cpu: None) -> None:
     pass
 
 
-def wait_long(call: int = 4) -> None:
+def wait_long() -> None:
     """Let the main process be in a rollout of an hour, the other die meanwhile."""
     import os
 
@@ -27,7 +27,7 @@ def wait_long(call: int = 4) -> None:
 
     watch.GRACE = 1.0
     action = jobs.die if os.environ["RANK"] == "1" else lambda: time.sleep(3600)
-    jobs.at_call(LocalEngine, "generate", call, action)
+    jobs.at_call(LocalEngine, "generate", 2, action)
 
 
 def test_a_process_in_a_long_rollout_ends_soon_after_its_partner(yaml: Path, tmp_path: Path) -> None:
@@ -48,11 +48,12 @@ def wait_long_on_the_other() -> None:
 
     watch.GRACE = 1.0
     action = jobs.die if os.environ["RANK"] == "0" else lambda: time.sleep(3600)
-    jobs.at_call(LocalEngine, "generate", 4, action)
+    jobs.at_call(LocalEngine, "generate", 2, action)
 
 
 def test_the_others_are_told_of_each_other_by_the_main_process(yaml: Path, tmp_path: Path) -> None:
-    codes = jobs.in_processes([["data.eval=null"]] * 3, yaml, OnRank(2, fail))
+    options = ["data.eval=null", "rollout.prompts=6", "training.mini_batch_prompts=3"]
+    codes = jobs.in_processes([options] * 3, yaml, OnRank(2, fail))
     assert codes[:2] == [1, 1]
     assert codes[2] not in (0, 2)
     assert "mm-cpgd: process 2 on " in (tmp_path / "stderr-0").read_text()
