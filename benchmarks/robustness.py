@@ -161,7 +161,7 @@ def kills(folder: Path, count: int, seed: int) -> int:
 
 
 def ranks(folder: Path, count: int, seed: int, processes: int, strategy: str) -> int:
-    """Kill one of several processes ``count`` times, over ranks and phases; return how often it went wrong."""
+    """Kill one of several processes ``count`` times, in all phases; return how often it went wrong."""
     (folder / "config.yaml").write_text(CONFIG, encoding="utf-8")
     codes = [run.wait() for run in start_ranks(folder, processes, strategy)]
     if any(codes):
@@ -181,8 +181,8 @@ def ranks(folder: Path, count: int, seed: int, processes: int, strategy: str) ->
         wrong += bool(problems)
         verdict = "; ".join(problems) or "equal"
         print(
-            f"{number + 1} of {count}: process {rank} killed {delay:.2f} s into {phase} {call}: the others ended "
-            f"after {seconds:.1f} s; {verdict}",
+            f"{number + 1} of {count}: process {rank} killed {delay:.2f} s into {phase} {call}: "
+            f"the others ended after {seconds:.1f} s; {verdict}",
             flush=True,
         )
     return wrong
@@ -191,7 +191,7 @@ def ranks(folder: Path, count: int, seed: int, processes: int, strategy: str) ->
 def _killed(
     folder: Path, processes: int, strategy: str, phase: str, rank: int, call: int, delay: float
 ) -> tuple[list[str], float]:
-    """Run until a process is killed; return what was wrong with the others' end, and the seconds to it."""
+    """Run until a process is killed; return what went wrong with the others, and the seconds to their end."""
     where = {"KILLED_RANK": rank, "KILLED_PHASE": phase, "KILLED_CALL": call, "KILLED_DELAY": delay}
     runs = start_ranks(folder, processes, strategy, **{name: str(value) for name, value in where.items()})
     runs[rank].wait()

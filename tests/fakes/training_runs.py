@@ -89,15 +89,15 @@ def in_processes(
 
 
 class OnRank:
-    """Sabotage of one process of several; picklable."""
+    """Sabotage of some processes of several; picklable."""
 
-    def __init__(self, rank: int, sabotage: Sabotage) -> None:
-        self.rank = rank
+    def __init__(self, rank: int, sabotage: Sabotage, *more: int) -> None:
+        self.ranks = {str(one) for one in (rank, *more)}
         self.sabotage = sabotage
 
     def __call__(self) -> None:
-        """Carry it out if this is the process."""
-        if os.environ.get("RANK") == str(self.rank):
+        """Carry it out if this is one of the processes."""
+        if os.environ.get("RANK") in self.ranks:
             self.sabotage()
 
 

@@ -180,3 +180,26 @@ def test_a_process_that_is_slower_than_the_timeout_ends_both_with_one_message(
     said = (tmp_path / "stderr-0").read_text()
     assert "waited 8 s (distributed.timeout) for another process" in said
     assert "Traceback" not in said + (tmp_path / "stderr-1").read_text()
+
+
+def lose_the_model() -> None:
+    from mm_cpgd.errors import UserError
+    from mm_cpgd.training import placement
+
+    def none(*args: Any, **options: Any) -> Any:
+        raise UserError("/models/policy is no folder")
+
+    placement.load_policy = none
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [[0], [1], [0, 1]])
+def test_a_model_that_is_missing_on_some_machine_ends_both_processes(
+    yaml: Path, tmp_path: Path, ranks: list[int]
+) -> None:
+    begun = time.monotonic()
+    assert jobs.in_two_processes(yaml, (), OnRank(ranks[0], lose_the_model, *ranks)) == [2, 2]
+    assert time.monotonic() - begun < 60
+    said = (tmp_path / "stderr-0").read_text()
+    assert "/models/policy is no folder" in said
+    assert "Traceback" not in said + (tmp_path / "stderr-1").read_text()
