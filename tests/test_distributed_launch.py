@@ -81,7 +81,8 @@ def test_a_rank_that_is_killed_ends_both_agents(tmp_path: Path) -> None:
         assert all(agent.wait(60) != 0 for agent in agents)
     finally:
         for agent in agents:
-            agent.kill()
+            agent.terminate()  # a killed agent would leave its process behind
+            agent.wait(60)
     said = (tmp_path / "out-0").read_text()
     assert "run the same command with --resume" in said
 

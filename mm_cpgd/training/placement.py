@@ -67,8 +67,8 @@ def place_policy(
             say=say,
         )
 
-    # The first process of a machine downloads. Not by accelerate's local_main_process_first: after an error of
-    # the first one, the others would wait for it.
+    # The first process of a machine downloads. Not by accelerate's local_main_process_first, in which the
+    # others wait for one that has failed.
     first = accelerator.is_local_main_process
     early = together(accelerator, lambda: load() if first else None)
     policy = together(accelerator, lambda: load() if early is None else early)
