@@ -61,7 +61,7 @@ def test_any_number_of_processes_reads_what_others_wrote(
 
 def test_a_missing_tensor_and_a_damaged_file_are_one_message(tmp_path: Path) -> None:
     on_processes(2, write, tmp_path / "files", 10**9)
-    with pytest.raises(CheckpointError, match="cannot be read.*use another checkpoint"):
+    with pytest.raises(CheckpointError, match=r"cannot be read.*use another checkpoint"):
         read_shards(tmp_path / "files", {"weights.other": torch.zeros(2)}, together=False)
     (file, *_) = (tmp_path / "files").glob("*.safetensors")
     file.write_bytes(file.read_bytes()[:40])
