@@ -40,6 +40,7 @@ from mm_cpgd.training.run_folder import (
 )
 from mm_cpgd.training.run_lock import RunLock
 from mm_cpgd.training.setup import (
+    build_correction,
     build_engine,
     build_rewards,
     build_run_objective,
@@ -68,6 +69,7 @@ def train(
         RunEnded: the run was interrupted by a signal, diverged, or was stopped by the guard.
     """
     check_guard(config.guard, build_run_objective(config))  # before anything is loaded
+    build_correction(config.rollout)
     return _run(config, ExistingRun(resume, overwrite), console or Console(stderr=True), sft=False)
 
 
