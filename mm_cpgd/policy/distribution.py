@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 class Sampling:
     """Sampling options; temperature 0 means greedy decoding.
 
-    ``min_p_first`` is the order of vLLM: top-p is then of the tokens that min-p left.
+    ``min_p_first``: min-p comes before the other cuts, as in vLLM, and not after them.
     """
 
     max_new_tokens: int
@@ -40,9 +40,9 @@ def sampling_logits(logits: Tensor, sampling: Sampling) -> Tensor:
 
     Args:
         logits: (N, V) float32; forbidden tokens already set to -inf.
-        sampling: applied in the order temperature, top-k, top-p, min-p, each on the probabilities that the
-            previous one left; with ``min_p_first`` min-p before top-k. Top-k keeps all tokens that tie with
-            the k-th; top-p keeps the token that crosses the threshold; min-p is relative to the most probable
+        sampling: applied in the order temperature, top-k, top-p, min-p, or temperature, min-p, top-k, top-p,
+            each on the probabilities that the previous one left. Top-k keeps all tokens that tie with the
+            k-th; top-p keeps the token that crosses the threshold; min-p is relative to the most probable
             token. Temperature 0: unchanged.
     """
     if sampling.temperature not in (0, 1):
@@ -70,22 +70,8 @@ def _cut(probabilities: Tensor, sampling: Sampling) -> Tensor:
 
 
 def _above_floor(probabilities: Tensor, min_p: float) -> Tensor:
-    return probabilities.where(probabilities >= min_p * probabilities.amax(-1, keepdim=True), 0.0)
-
-
-def kept_mass(logits: Tensor, own: Tensor, sampling: Sampling) -> Tensor:
-    """Return ln of the probability (N,) that the cuts leave, own tokens included.
-
-    Args:
-        logits: (N, V) float32; forbidden tokens already set to -inf.
-        own: (N,) the token that was drawn at each position; the engine rounds differently, and has kept it.
-        sampling: its temperature and cuts.
-    """
-    left = sampling_logits(logits, sampling)
-    scaled = logits / (sampling.temperature or 1.0)
-    own = own.unsqueeze(1)
-    left = left.scatter(1, own, scaled.gather(1, own))
-    return left.logsumexp(-1) - scaled.logsumexp(-1)
+    floor = min_p * probabilities.amax(-1, keepdim=True)
+    return probabilities.where(probabilities >= floor, 0.0)
 
 
 @dataclass(frozen=True)
@@ -153,3 +139,18 @@ def kept_mask(counts: Tensor, ids: Tensor, vocabulary: int) -> Tensor:
     rows = torch.arange(len(counts), device=counts.device).repeat_interleave(counts.long())
     mask[rows, ids.long()] = True
     return mask
+
+
+def kept_mass(logits: Tensor, own: Tensor, sampling: Sampling) -> Tensor:
+    """Return ln of the probability (N,) that the cuts leave, own tokens included.
+
+    Args:
+        logits: (N, V) float32; forbidden tokens already set to -inf.
+        own: (N,) the token that was drawn at each position; the engine rounds differently, and has kept it.
+        sampling: its temperature and cuts.
+    """
+    left = sampling_logits(logits, sampling)
+    scaled = logits / (sampling.temperature or 1.0)
+    own = own.unsqueeze(1)
+    left = left.scatter(1, own, scaled.gather(1, own))
+    return left.logsumexp(-1) - scaled.logsumexp(-1)

@@ -87,14 +87,11 @@ class ParityGate:
     Args:
         bound: largest trimmed mean of the absolute differences, nats.
         source: where the bound comes from, for the message.
-        first_only: whether only the run's first batch is known to be sampled by the weights that it is
-            compared with (``rollout.ahead``).
     """
 
-    def __init__(self, bound: float, source: str, *, first_only: bool = False) -> None:
+    def __init__(self, bound: float, source: str) -> None:
         self.bound = bound
         self.source = source
-        self.first_only = first_only
         self._before: float | None = None
 
     def check(self, found: Differences, iteration: int) -> None:
@@ -103,7 +100,7 @@ class ParityGate:
         Raises:
             EngineMismatch: it is beyond; the message says what to check.
         """
-        if not found.tokens or (self.first_only and iteration > 1):
+        if not found.tokens:
             return
         if not found.trimmed <= self.bound:
             raise EngineMismatch(self._message(found, iteration))

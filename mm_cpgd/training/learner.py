@@ -212,7 +212,8 @@ class Learner:
         """Return the differences between the log-probabilities of engine and old policy, over all processes.
 
         By now all of the old policy's are known: those of the first mini-batch from its loss, at which the
-        policy still was the old one, and those of the others from before.
+        policy still was the old one, and those of the others from before. Samples of earlier weights come
+        without the engine's: the policy that could be compared with them is gone.
         """
         if self.parity is None or experience.sampled_logprobs is None:
             return {}

@@ -302,10 +302,8 @@ def build_parity(
     rollout: RolloutConfig, accelerator: Accelerator, policy: Policy, engine: RolloutEngine
 ) -> ParityGate:
     """Return the gate that compares the engine's log-probabilities with the trainer's."""
-    first_only = rollout.ahead > 0
     if rollout.vllm.max_difference:
-        wanted = rollout.vllm.max_difference
-        return ParityGate(wanted, "rollout.vllm.max_difference", first_only=first_only)
+        return ParityGate(rollout.vllm.max_difference, "rollout.vllm.max_difference")
     formats = {value.dtype for value in policy.parameters()}
     if accelerator.mixed_precision == "bf16":
         formats.add(torch.bfloat16)
@@ -313,7 +311,7 @@ def build_parity(
     formats.add(getattr(engine, "dtype", None) or torch.bfloat16)
     bound, coarsest = largest_difference(formats)
     name = str(coarsest).removeprefix("torch.")
-    return ParityGate(bound, f"default of {name}, the coarsest format of the two", first_only=first_only)
+    return ParityGate(bound, f"default of {name}, the coarsest format of the two")
 
 
 def _prepare(accelerator: Accelerator, policy: Policy, optimizer: Any) -> tuple[Any, Any]:

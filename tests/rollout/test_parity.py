@@ -93,13 +93,6 @@ def test_the_message_names_what_to_check() -> None:
         assert word in str(caught.value)
 
 
-def test_with_samples_from_ahead_only_the_first_batch_is_compared() -> None:
-    gate = ParityGate(1e-5, "given", first_only=True)
-    gate.check(compare_logprobs(difference(1.0)), 2)
-    with pytest.raises(EngineMismatch):
-        gate.check(compare_logprobs(difference(1.0)), 1)
-
-
 @pytest.mark.parametrize(
     ("formats", "expected"),
     [

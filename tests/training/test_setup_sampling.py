@@ -16,8 +16,8 @@ from mm_cpgd.rollout import Sampling
 from mm_cpgd.training.setup import _sampling_options, build_correction, build_parity
 
 
-def rollout(engine: str = "vllm", cuts: str = "renormalise", ahead: int = 0, **vllm: Any) -> RolloutConfig:
-    return RolloutConfig.model_validate({"engine": engine, "cuts": cuts, "ahead": ahead, "vllm": vllm})
+def rollout(engine: str = "vllm", cuts: str = "renormalise", **vllm: Any) -> RolloutConfig:
+    return RolloutConfig.model_validate({"engine": engine, "cuts": cuts, "vllm": vllm})
 
 
 @pytest.mark.parametrize(
@@ -87,5 +87,5 @@ def test_the_coarsest_format_of_both_sides_sets_the_bound(
     accelerator: Any = SimpleNamespace(mixed_precision=precision)
     vllm: Any = SimpleNamespace(dtype=engine)
     assert build_parity(rollout(), accelerator, policy, vllm).bound == bound
-    given = build_parity(rollout(max_difference=0.3, ahead=1), accelerator, policy, vllm)
-    assert (given.bound, given.source, given.first_only) == (0.3, "rollout.vllm.max_difference", True)
+    given = build_parity(rollout(max_difference=0.3), accelerator, policy, vllm)
+    assert (given.bound, given.source) == (0.3, "rollout.vllm.max_difference")
