@@ -29,16 +29,18 @@ rollout:
   vllm:
     mode: colocated
     max_model_len: 512
-    options: {{dtype: {dtype}, enforce_eager: true, enable_chunked_prefill: false, max_num_batched_tokens: 65536}}
+    options:
+      dtype: {dtype}
+      enforce_eager: true
+      enable_chunked_prefill: false
+      max_num_batched_tokens: 65536
 rewards: [{{rule: accuracy}}]
 algorithm: {{recipe: cpgd}}
 training: {{iterations: 1, mini_batch_prompts: 4, learning_rate: 1.0e-5, threads: 1, mixed_precision: "no"}}
 """
 SAMPLINGS = [
     [],
-    ["rollout.temperature=1.7", "rollout.top_p=0.8"],
     ["rollout.temperature=0.7", "rollout.top_k=5"],
-    ["rollout.temperature=1.5", "rollout.top_p=0.9", "rollout.min_p=0.1"],
     ["rollout.temperature=1.5", "rollout.top_p=0.9", "rollout.min_p=0.1", "rollout.cuts=reweight"],
 ]
 
@@ -96,7 +98,7 @@ def test_bfloat16_beside_a_float32_trainer_needs_the_larger_bound(
     assert 1e-4 < row["rollout/logprob_difference_trimmed"] < 1e-2
 
 
-@pytest.mark.parametrize("kind", ["truncate_tokens", "truncate_sequences", "mask_tokens", "mask_sequences"])
+@pytest.mark.parametrize("kind", ["truncate_sequences", "mask_tokens"])
 def test_corrections_of_rounding_leave_almost_every_token(
     config: Callable[[str], Path], tmp_path: Path, read_rows: Rows, kind: str
 ) -> None:
