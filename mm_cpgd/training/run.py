@@ -41,6 +41,7 @@ from mm_cpgd.training.run_folder import (
     write_summary,
 )
 from mm_cpgd.training.setup import (
+    build_correction,
     build_engine,
     build_rewards,
     build_run_objective,
@@ -108,6 +109,7 @@ def _check_before_start(config: RunConfig, sft: bool) -> None:
     build_rewards(config)
     if not sft:
         check_guard(config.guard, build_run_objective(config))
+        build_correction(config.rollout)
     choose_strategy(config.distributed, os.environ)
 
 

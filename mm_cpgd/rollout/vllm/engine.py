@@ -38,6 +38,11 @@ class VllmEngine:
         self.policy = policy
         self.backend = backend
 
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Number format in which vLLM computes; None where it does not say, as of a server."""
+        return getattr(self.backend, "dtype", None)
+
     def load_weights(self, policy: Policy) -> None:
         """Send the policy's weights to vLLM."""
         self.policy = policy
