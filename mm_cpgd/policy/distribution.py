@@ -41,8 +41,9 @@ def sampling_logits(logits: Tensor, sampling: Sampling) -> Tensor:
     Args:
         logits: (N, V) float32; forbidden tokens already set to -inf.
         sampling: applied in the order temperature, top-k, top-p, min-p, or temperature, min-p, top-k, top-p,
-            each on the probabilities that the previous one left. Top-k keeps all tokens that tie with the k-th; top-p keeps the token that
-            crosses the threshold; min-p is relative to the most probable token. Temperature 0: unchanged.
+            each on the probabilities that the previous one left. Top-k keeps all tokens that tie with the
+            k-th; top-p keeps the token that crosses the threshold; min-p is relative to the most probable
+            token. Temperature 0: unchanged.
     """
     if sampling.temperature not in (0, 1):
         logits = logits / sampling.temperature

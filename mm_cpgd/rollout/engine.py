@@ -45,7 +45,7 @@ class RolloutEngine(Protocol):
     def generate(
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, seeds: Sequence[Sequence[int]]
     ) -> list[Group]:
-        """Sample ``len(seeds[p])`` completions of each prompt p, or none if its image cannot be read any more.
+        """Sample ``len(seeds[p])`` completions of each prompt p, or none if its image has vanished.
 
         Called on all processes equally often, also without prompts: several may share an engine.
         The seed of a completion determines its tokens, independent of the rest of the batch.

@@ -272,7 +272,7 @@ class Collector:
     def _without_lost(
         self, indices: Sequence[int], prompts: Sequence[EncodedPrompt | None], groups: Sequence[Group]
     ) -> list[EncodedPrompt | None]:
-        """Return the prompts without those whose image the engine could not open any more; note their rows."""
+        """Return the prompts without those whose image the engine could not open; note their rows."""
         for index, prompt, group in zip(indices, prompts, groups, strict=True):
             if prompt is not None and not group:
                 self._lost.append(lost_line(self.examples[index], "its image cannot be opened any more"))

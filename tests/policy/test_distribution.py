@@ -240,3 +240,11 @@ def test_gaps_in_the_tokenizer_are_forbidden_too(
     monkeypatch.setattr(tiny_policy, "_unused_ids", None)
     monkeypatch.setattr(type(tiny_policy.tokenizer), "get_vocab", lambda self: left)
     assert gap in tiny_policy.forbidden_ids
+
+
+def test_min_p_before_top_p_leaves_less_for_top_p_to_divide() -> None:
+    logits = torch.tensor([[0.5, 0.3, 0.12, 0.08]]).log()
+    # Top-p keeps a token as long as those before it have less than 0.85: 0.8 of 1, but 0.8 / 0.92 = 0.87.
+    for first, left in ((False, 3), (True, 2)):
+        kept = sampling_logits(logits, Sampling(1, top_p=0.85, min_p=0.2, min_p_first=first))
+        assert kept.isfinite().tolist() == [[True] * left + [False] * (4 - left)]

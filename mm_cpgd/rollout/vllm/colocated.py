@@ -67,7 +67,9 @@ class ColocatedBackend:
         requests, own = self.group.gather(list(zip(conversations, seeds, strict=True)))
         if not requests:
             return []
-        params = [self.make_params(**options, seed=seed, logprobs=0, detokenize=False) for _, seed in requests]
+        params = [
+            self.make_params(**options, seed=seed, logprobs=0, detokenize=False) for _, seed in requests
+        ]
         self._wake("weights", "kv_cache")
         # The trainer's autocast must not apply to vLLM.
         with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
@@ -161,7 +163,7 @@ def _pack_tied(model: Any) -> None:
             if parameter is not None and parameter.numel():
                 owners.setdefault(parameter.data_ptr(), []).append(module)
     for module in {module for sharing in owners.values() if len(sharing) > 1 for module in sharing}:
-        method = getattr(module, "quant_method", None)
+        method: Any = getattr(module, "quant_method", None)
         # Quantizing what is quantized already would be wrong; packing plain weights again is not.
         if type(method).__name__.startswith("Unquantized"):
             method.process_weights_after_loading(module)
@@ -252,10 +254,12 @@ def open_colocated(
         settings["distributed_executor_backend"] = "external_launcher"
     group = open_group(tensor_parallel, processes)
     settings["tensor_parallel_size"] = group.size
-    make_adapter = None
+    make_adapter: Any = None
     if adapter_rank is not None:
+        from vllm.lora.request import LoRARequest
+
         settings |= _adapter_settings(adapter_rank)
-        from vllm.lora.request import LoRARequest as make_adapter
+        make_adapter = LoRARequest
     keep = torch.distributed.is_initialized()
     try:
         llm = LLM(**{**settings, **(options or {})})

@@ -35,9 +35,7 @@ class VllmEngine:
         adapters: the backend once more, if it is to get the policy's adapters and not all weights.
     """
 
-    def __init__(
-        self, policy: Policy, backend: VllmBackend, adapters: AdapterBackend | None = None
-    ) -> None:
+    def __init__(self, policy: Policy, backend: VllmBackend, adapters: AdapterBackend | None = None) -> None:
         self.policy = policy
         self.backend = backend
         self.adapters = adapters

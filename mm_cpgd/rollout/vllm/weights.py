@@ -55,8 +55,8 @@ def adapter_files(policy: Policy) -> AdapterFiles:
     if policy.adapter is None:
         raise ValueError("the policy has no adapters")
     config = policy.adapter.peft_config["default"]
-    tensors = {
-        f"base_model.model.{name.replace(_ADAPTER, '.')}": full_value(parameter).to("cpu", copy=True)
+    values = {
+        name.replace(_ADAPTER, "."): full_value(parameter).to("cpu", copy=True)
         for name, parameter in policy.model.named_parameters()
         if ".lora_" in name
     }
@@ -64,7 +64,8 @@ def adapter_files(policy: Policy) -> AdapterFiles:
         "peft_type": "LORA",
         "r": config.r,
         "lora_alpha": config.lora_alpha,
-        "target_modules": sorted({name.split(".lora_")[0].rpartition(".")[2] for name in tensors}),
+        # In full: the vision tower may have layers of the same name.
+        "target_modules": sorted({name.split(".lora_")[0] for name in values}),
         "bias": "none",
     }
-    return AdapterFiles(settings, tensors)
+    return AdapterFiles(settings, {f"base_model.model.{name}": value for name, value in values.items()})
