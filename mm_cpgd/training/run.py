@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -125,18 +126,11 @@ def _run_in_folder(
     """Run from start to end in a folder that is ours."""
     reference = not sft and build_run_objective(config).needs_reference
     placed = place_policy(config, accelerator, strategy, reference=reference, say=console.print)
-    trainer = _build(config, accelerator, placed, console, sft)
-    changes = trainer.resume(_warner(console)) if existing.resume else None
-    if changes is not None:
-        _say_changes(changes, trainer, console)
-    history = on_main(
-        accelerator, lambda: history_of(config.folder / CONFIG, trainer.state.iteration, changes)
-    )
-    # From here on the folder holds a run; a start that fails earlier can be repeated as it is.
-    on_main(accelerator, lambda: save_config(config, config.folder / CONFIG, history))
-    start_trackers(config, accelerator)
     try:
-        _carry_out(accelerator, trainer, console)
+        # The engine is closed while the process groups that it may use still exist.
+        with ExitStack() as opened:
+            trainer = _build(config, accelerator, placed, console, sft, opened)
+            _train(config, existing, accelerator, trainer, console)
     except RunEnded:
         accelerator.end_training()
         raise
@@ -146,6 +140,26 @@ def _run_in_folder(
     if not trainer.has_stepped:
         raise RunEnded(_why_no_step(config.folder))
     return summary
+
+
+def _train(
+    config: RunConfig,
+    existing: ExistingRun,
+    accelerator: Accelerator,
+    trainer: Trainer,
+    console: Console,
+) -> None:
+    """Train from the newest checkpoint on, or from the start."""
+    changes = trainer.resume(_warner(console)) if existing.resume else None
+    if changes is not None:
+        _say_changes(changes, trainer, console)
+    history = on_main(
+        accelerator, lambda: history_of(config.folder / CONFIG, trainer.state.iteration, changes)
+    )
+    # From here on the folder holds a run; a start that fails earlier can be repeated as it is.
+    on_main(accelerator, lambda: save_config(config, config.folder / CONFIG, history))
+    start_trackers(config, accelerator)
+    _carry_out(accelerator, trainer, console)
 
 
 def _why_no_step(folder: Path) -> str:
@@ -187,11 +201,13 @@ def _build(
     placed: PlacedPolicy,
     console: Console,
     sft: bool,
+    opened: ExitStack,
 ) -> Trainer:
-    """Load the rows and put the trainer together."""
+    """Load the rows and put the trainer together; ``opened`` closes the engine."""
     policy = placed.policy
     rows = _load(config, config.data.train, accelerator, policy, console, "training", sft)
     engine = build_engine(config, accelerator, placed)
+    opened.callback(engine.close)
     evaluator = None
     if config.data.eval:
         held_out = _load(config, config.data.eval, accelerator, policy, console, "held-out", False)

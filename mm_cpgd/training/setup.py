@@ -72,9 +72,11 @@ def build_engine(config: RunConfig, accelerator: Accelerator, placed: PlacedPoli
         )
         return VllmEngine(policy, server)
     limits = {"min_pixels": loaded.min_pixels, "max_pixels": loaded.max_pixels}
+    only_adapters = loaded.lora is not None and chosen.adapters == "adapter"
     colocated = open_colocated(
         policy.model.name_or_path,
         processes=accelerator.num_processes,
+        tensor_parallel=chosen.tensor_parallel,
         seed=config.seed,
         memory_share=chosen.memory_share,
         max_model_len=chosen.max_model_len,
@@ -82,9 +84,10 @@ def build_engine(config: RunConfig, accelerator: Accelerator, placed: PlacedPoli
         trust_remote_code=loaded.trust_remote_code,
         revision=loaded.revision,
         image_limits={name: value for name, value in limits.items() if value},
+        adapter_rank=loaded.lora.rank if loaded.lora and only_adapters else None,
         options=chosen.options,
     )
-    return VllmEngine(policy, colocated)
+    return VllmEngine(policy, colocated, colocated if only_adapters else None)
 
 
 def build_local_engine(config: RunConfig, placed: PlacedPolicy) -> RolloutEngine:

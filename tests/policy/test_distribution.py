@@ -269,3 +269,11 @@ def test_in_vllms_order_top_p_is_of_what_min_p_left() -> None:
     # Of all tokens 0.5 + 0.3 is below 0.82, of the three that min-p leaves (0.95) it is 0.842.
     assert kept_of(sampling_logits(logits, both))[1].tolist() == [0, 1, 2]
     assert kept_of(sampling_logits(logits, replace(both, min_p_first=True)))[1].tolist() == [0, 1]
+
+
+def test_min_p_before_top_p_leaves_less_for_top_p_to_divide() -> None:
+    logits = torch.tensor([[0.5, 0.3, 0.12, 0.08]]).log()
+    # Top-p keeps a token as long as those before it have less than 0.85: 0.8 of 1, but 0.8 / 0.92 = 0.87.
+    for first, left in ((False, 3), (True, 2)):
+        kept = sampling_logits(logits, Sampling(1, top_p=0.85, min_p=0.2, min_p_first=first))
+        assert kept.isfinite().tolist() == [[True] * left + [False] * (4 - left)]

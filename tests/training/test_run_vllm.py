@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -17,10 +16,14 @@ from mm_cpgd.checkpoint.folder import newest_checkpoint
 from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.errors import RunEnded, UserError
 from mm_cpgd.interrupt import Interrupted
-from mm_cpgd.policy import load_policy
+from mm_cpgd.policy import Policy, load_policy
 from mm_cpgd.rollout import LocalEngine, Sampling
+from mm_cpgd.rollout.vllm import VllmEngine
+from mm_cpgd.training import run as training
+from mm_cpgd.training.collector import Collector
 from mm_cpgd.training.trainer import Trainer
 from tests.fakes.training_runs import run
+from tests.fakes.vllm import Engine, install_vllm
 
 Rows = Callable[[Path], list[dict[str, Any]]]
 SMALL = [
@@ -40,6 +43,7 @@ class Twin:
     deaf = False
     deaf_after = 1 << 30
     dtype = torch.float32
+    ended: ClassVar[list[str]] = []
 
     def __init__(self, **settings: Any) -> None:
         self.policy = load_policy(PolicyConfig(model=settings["model"], dtype="float32"))
@@ -49,19 +53,25 @@ class Twin:
         with torch.no_grad():  # until it is sent the policy's weights, its completions are another model's
             for parameter in self.policy.parameters():
                 parameter.mul_(1.5)
+        self.llm_engine = Engine([])
+        self.llm_engine.engine_core.shutdown = lambda: self.ended.append("vLLM")
 
-    def load_weights(self, weights: Any) -> None:
+    def reload_weights(self, weights_iterator: Any) -> None:
+        weights = dict(weights_iterator)
         self.sent += 1
         if not self.deaf and self.sent <= self.deaf_after:
-            self.policy.model.load_state_dict(dict(weights), strict=False)
+            self.policy.model.load_state_dict(weights, strict=False)
+
+    def collective_rpc(self, method: Any, kwargs: Any = None) -> list[Any]:
+        return [method(self) if callable(method) else getattr(self, method)(**kwargs)]
 
     def apply_model(self, func: Callable[[Any], Any]) -> list[Any]:
-        return [func(self)]
+        return [func(self.policy.model)]
 
     def reset_prefix_cache(self) -> bool:
         return True
 
-    def chat(self, messages: Any, sampling_params: Any, use_tqdm: bool) -> list[Any]:
+    def chat(self, messages: Any, sampling_params: Any, use_tqdm: bool, lora_request: Any) -> list[Any]:
         return [self._answer(*pair) for pair in zip(messages, sampling_params, strict=True)]
 
     def _answer(self, conversation: list[dict[str, Any]], params: Any) -> Any:
@@ -83,13 +93,11 @@ class Twin:
 
 @pytest.fixture
 def twin(monkeypatch: pytest.MonkeyPatch) -> type[Twin]:
-    module = types.ModuleType("vllm")
-    vars(module).update(LLM=Twin, SamplingParams=SimpleNamespace)
-    monkeypatch.setitem(sys.modules, "vllm", module)
-    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    install_vllm(monkeypatch, Twin)
     monkeypatch.setattr(Twin, "deaf", False)
     monkeypatch.setattr(Twin, "deaf_after", 1 << 30)
     monkeypatch.setattr(Twin, "dtype", torch.float32)
+    monkeypatch.setattr(Twin, "ended", [])
     return Twin
 
 
@@ -232,3 +240,59 @@ def test_a_missing_vllm_is_reported_with_its_extra(yaml: Path, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UserError, match=r"mm-cpgd\[vllm\]"):
         run(yaml, [*SMALL, "rollout.engine=vllm"])
+
+
+def test_vllm_is_ended_before_the_policy_is_written(
+    yaml: Path, twin: type[Twin], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Policy.save
+    monkeypatch.setattr(
+        Policy, "save", lambda *args, **options: (twin.ended.append("saved"), write(*args, **options))[1]
+    )
+    run(yaml, [*SMALL, "training.iterations=1", "checkpoint.every=0", "rollout.engine=vllm"])
+    assert twin.ended[:2] == ["vLLM", "saved"]
+
+
+@pytest.mark.parametrize("place", [(Collector, "collect"), (training, "build_trainer")])
+@pytest.mark.parametrize("error", [UserError, RunEnded])
+def test_vllm_is_ended_when_a_run_fails(
+    yaml: Path, twin: type[Twin], monkeypatch: pytest.MonkeyPatch, place: Any, error: type[Exception]
+) -> None:
+    def fail(*args: Any, **options: Any) -> Any:
+        raise error("as it happens")
+
+    monkeypatch.setattr(*place, fail)
+    with pytest.raises(error, match="as it happens"):
+        run(yaml, [*SMALL, "rollout.engine=vllm"])
+    assert twin.ended == ["vLLM"]
+
+
+def test_a_row_whose_image_vanishes_before_vllm_opens_it_is_left_out(
+    yaml: Path, tmp_path: Path, twin: type[Twin], read_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    converse = VllmEngine._conversation
+    calls = iter(range(1000))
+
+    def without_first(self: VllmEngine, prompt: Any) -> Any:
+        return None if next(calls) == 0 else converse(self, prompt)
+
+    monkeypatch.setattr(VllmEngine, "_conversation", without_first)
+    _, printed = run(yaml, [*SMALL, "rollout.engine=vllm"])
+    assert [row["data/lost"] for row in read_rows(tmp_path / "run")] == [1.0, 0.0]
+    assert printed.count("is left out: its image cannot be opened any more") == 1
+
+
+def test_a_held_out_row_whose_image_vanishes_is_not_counted(
+    yaml: Path, tmp_path: Path, twin: type[Twin], read_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    converse = VllmEngine._conversation
+    calls = iter(range(1000))
+
+    def without_first(self: VllmEngine, prompt: Any) -> Any:
+        return None if next(calls) == 0 else converse(self, prompt)
+
+    monkeypatch.setattr(VllmEngine, "_conversation", without_first)
+    evaluated = [one for one in SMALL if not one.startswith("data.eval")]
+    run(yaml, [*evaluated, "rollout.engine=vllm"])
+    before, *_ = read_rows(tmp_path / "run")
+    assert (before["eval/lost"], before["eval/n"]) == (1.0, 3.0)
