@@ -27,6 +27,7 @@ from mm_cpgd.errors import RunEnded
 from mm_cpgd.policy import Policy
 from mm_cpgd.report.page import write_report
 from mm_cpgd.tracking import Progress, read_metrics
+from mm_cpgd.training.ahead.source import check_ahead
 from mm_cpgd.training.placement import PlacedPolicy, place_policy
 from mm_cpgd.training.resume import Changes
 from mm_cpgd.training.rows import load_rows
@@ -67,7 +68,9 @@ def train(
         UserError: the config, the data, the model or the run folder cannot be used.
         RunEnded: the run was interrupted by a signal, diverged, or was stopped by the guard.
     """
-    check_guard(config.guard, build_run_objective(config))  # before anything is loaded
+    objective = build_run_objective(config)
+    check_guard(config.guard, objective)  # before anything is loaded
+    check_ahead(config.rollout, objective)
     return _run(config, ExistingRun(resume, overwrite), console or Console(stderr=True), sft=False)
 
 

@@ -21,9 +21,9 @@ from mm_cpgd.errors import RunEnded
 from mm_cpgd.interrupt import Interrupted
 from mm_cpgd.policy import EncodedPrompt, PromptEncoder
 from mm_cpgd.rollout import Completion, Group, Sampling
+from mm_cpgd.training.ahead.prefetch import PromptPrefetcher
 from mm_cpgd.training.collector import Collector
 from mm_cpgd.training.optimizer import OptimizerStep
-from mm_cpgd.training.prefetch import PromptPrefetcher
 from mm_cpgd.training.setup import _prefetches
 from rewards import Component, RewardSum, RuleError
 from rewards.registry import rule
