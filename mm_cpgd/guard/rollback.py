@@ -130,7 +130,7 @@ class RollbackController:
             self.snapshots.load_state_dict(state["snapshots"])
 
     def _update_snapshots(self, iteration: int, review: Review, staleness: int) -> None:
-        """Promote or discard the candidate once its policy has sampled an iteration; take another when due."""
+        """Promote or discard the candidate once its policy has sampled; take another when due."""
         if not review.healthy:
             self.snapshots.discard()
             return

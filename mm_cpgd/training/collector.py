@@ -189,8 +189,8 @@ class Collector:
     ) -> Sampled:
         """Sample and score this process's share of the prompts drawn.
 
-        Neither this nor what it calls waits for other processes, ``should_stop`` aside, so that it may run in a
-        thread; one call at a time.
+        Neither this nor what it calls waits for other processes, ``should_stop`` aside, so that it may run in
+        a thread; one call at a time.
         """
         self.rewards.failures.clear()
         indices = self._own(drawn)

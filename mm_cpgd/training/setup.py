@@ -195,7 +195,7 @@ def build_trainer(
 def build_source(
     rollout: RolloutConfig, collector: Collector, learner: Learner, iterations: int
 ) -> tuple[ExperienceSource, Callable[[ShouldStop], None]]:
-    """Return the first half of the step, and a function that waits until its engine and tokenizer are free."""
+    """Return the first half of the step, and a function that waits until its engine is free."""
     if not rollout.ahead:
         return collector, lambda should_stop: collector.prefetcher.wait()
 

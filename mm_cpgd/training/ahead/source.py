@@ -150,6 +150,7 @@ def _obstacles(rollout: RolloutConfig, objective: Objective) -> dict[str, bool]:
     """Return for each reason not to sample in the background whether it is given."""
     prepared = ", ".join(part.name for part in objective.prepared_parts)
     chosen = rollout.vllm
+    cuts = rollout.top_p < 1 or rollout.top_k > 0 or rollout.min_p > 0
     colocated = chosen.mode == "colocated"
     return {
         "algorithm.selection: dynamic_sampling, which samples again by the scores of all processes": (
@@ -158,15 +159,13 @@ def _obstacles(rollout: RolloutConfig, objective: Objective) -> dict[str, bool]:
         "algorithm.prompts, which draws prompts by the scores of the batch before": (
             objective.prompts is not None
         ),
-        f"{prepared}, which needs the entropy of the policy that sampled: vLLM does not report it, and that "
-        "policy's weights are gone when the batch arrives": bool(prepared),
-        "rollout.top_p, top_k and min_p: vLLM does not report which tokens its cuts left, and the weights that "
-        "would tell are gone when the batch arrives": rollout.top_p < 1
-        or rollout.top_k > 0
-        or rollout.min_p > 0,
+        f"{prepared}, which needs the entropy of the policy that sampled: vLLM does not report it, and the "
+        "weights are gone when the batch arrives": bool(prepared),
+        "rollout.top_p, top_k and min_p: vLLM does not report which tokens its cuts left, and the weights "
+        "that would tell are gone when the batch arrives": cuts,
         "rollout.vllm.sleep, which frees vLLM's memory for the update, in which it now samples": (
             colocated and chosen.sleep
         ),
-        "rollout.vllm.tensor_parallel in the training processes: their collective operations and those of the "
+        "rollout.vllm.tensor_parallel in the training processes: its collective operations and those of the "
         "update would run at the same time": colocated and chosen.tensor_parallel > 1,
     }

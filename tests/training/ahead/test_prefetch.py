@@ -100,6 +100,9 @@ class Engine:
     def load_weights(self, policy: Any) -> None:
         pass
 
+    def release(self) -> None:
+        pass
+
     def generate(
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, seeds: Sequence[Sequence[int]]
     ) -> list[Group]:
@@ -273,7 +276,7 @@ def test_without_a_setting_only_a_run_with_an_accelerator_prefetches(
 ) -> None:
     config, accelerator = Machine(), Machine()
     config.rollout = config  # type: ignore[attr-defined]
-    config.prefetch = chosen  # type: ignore[attr-defined]
+    config.prefetch, config.ahead = chosen, 0  # type: ignore[attr-defined]
     accelerator.device = torch.device(device)
     assert _prefetches(config, accelerator) is expected  # type: ignore[arg-type]
 
