@@ -163,14 +163,10 @@ def test_a_rollback_drops_what_the_rolled_back_weights_sampled(
     monkeypatch: pytest.MonkeyPatch,
     expected_prompts: list[list[str]],
 ) -> None:
-    review = RollbackController.review
-
-    def roll_back_once(self: RollbackController, iteration: int, *arguments: Any) -> Review:
-        found = review(self, iteration, *arguments)
+    def roll_back_once(self: RollbackController, iteration: int, *_: Any) -> Review:
         if iteration == 1:
             self._roll_back(0.5)
-            return Review(roll_back=True)
-        return found
+        return Review(roll_back=iteration == 1)
 
     monkeypatch.setattr(RollbackController, "review", roll_back_once)
     trainer_jobs.run(yaml, [*AHEAD, NO_EVALUATION, "guard.action=rollback"])
