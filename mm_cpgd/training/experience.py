@@ -212,6 +212,10 @@ class ExperienceSource(Protocol):
         """Encode the prompts of a checkpoint's experience again."""
         ...
 
+    def discard(self) -> None:
+        """Drop what was sampled for later iterations: the weights that sampled it are gone. Does not wait."""
+        ...
+
     def close(self) -> None:
         """End background threads."""
         ...

@@ -125,8 +125,14 @@ class Learner:
             named = {self.metric_names[name]: total[name] for name in total if name in self.metric_names}
             yield named | self.step(total["loss"]) | parity
 
-    def prepare(self, experience: Experience, iteration: int) -> None:
-        """Compute what the update keeps fixed: kept tokens, old and reference log-probabilities, parts."""
+    def prepare(self, experience: Experience, iteration: int, *, ahead: bool = False) -> None:
+        """Compute what the update keeps fixed: kept tokens, old and reference log-probabilities, parts.
+
+        Args:
+            experience: this process's experience.
+            iteration: the iteration that learns from it.
+            ahead: whether the policy, which has sampled it, will change before that.
+        """
         if self.policy.shared_prefix and self.policy.vision_cache.frozen:
             with self.accelerator.autocast():
                 self.policy.vision_cache.encode(experience.prompts)
@@ -142,9 +148,9 @@ class Learner:
             experience.prepared = prepare_parts(
                 self.objective, experience, old_entropy, self.accelerator, seed
             )
-        if experience.old_logprobs is None and (len(order) > 1 or self.parity):
+        if experience.old_logprobs is None and (len(order) > 1 or self.parity or ahead):
             # At the first step the policy is still the old one: that step's values serve as the old ones.
-            others = [index for index in everything if index != order[0]]
+            others = [index for index in everything if ahead or index != order[0]]
             experience.old_logprobs = self._evaluate(experience, self.wrapped, others)[0]
         if experience.reference_logprobs is None and self.objective.needs_reference:
             with self.policy.as_reference() as reference:

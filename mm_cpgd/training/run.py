@@ -28,6 +28,7 @@ from mm_cpgd.errors import RunEnded
 from mm_cpgd.policy import Policy
 from mm_cpgd.report.page import write_report
 from mm_cpgd.tracking import Progress, read_metrics
+from mm_cpgd.training.ahead.source import check_ahead
 from mm_cpgd.training.placement import PlacedPolicy, place_policy
 from mm_cpgd.training.processes import ProcessWatch, check_rows, check_run_folder, start_together
 from mm_cpgd.training.processes.run_lock import RunLock
@@ -109,7 +110,9 @@ def _check_before_start(config: RunConfig, sft: bool) -> None:
     """Raise the user errors that need nothing loaded: an unknown rule, an impossible guard or launch."""
     build_rewards(config)
     if not sft:
-        check_guard(config.guard, build_run_objective(config))
+        objective = build_run_objective(config)
+        check_guard(config.guard, objective)
+        check_ahead(config.rollout, objective)
         build_correction(config.rollout)
     choose_strategy(config.distributed, os.environ)
 

@@ -22,7 +22,11 @@ from mm_cpgd.policy import Policy
 from mm_cpgd.policy.sharding.tensors import is_sharded
 from mm_cpgd.rollout import GatheredEngine, LocalEngine, RolloutEngine, Sampling
 from mm_cpgd.rollout.parity import ParityGate, largest_difference
+from mm_cpgd.training.ahead.in_turn import BatchesInTurn
+from mm_cpgd.training.ahead.overlapped import OverlappedBatches
+from mm_cpgd.training.ahead.source import AheadSource
 from mm_cpgd.training.collector import Collector
+from mm_cpgd.training.experience import Experience, ExperienceSource
 from mm_cpgd.training.heldout import HeldOut
 from mm_cpgd.training.learner import METRIC_NAMES, Learner
 from mm_cpgd.training.optimizer import OptimizerStep, build_optimizer, build_schedule
@@ -189,8 +193,27 @@ def build_trainer(
         rollback,
         identity=identity,
     )
-    after_prefetch = evaluator and _after(collector.prefetcher.wait, evaluator)
-    return Trainer(config, accelerator, collector, learner, state, after_prefetch, schedule.iterations)
+    source, settle = build_source(config.rollout, collector, learner, schedule.iterations)
+    settled = evaluator and _after(settle, evaluator)
+    return Trainer(config, accelerator, source, learner, state, settled, schedule.iterations)
+
+
+def build_source(
+    rollout: RolloutConfig, collector: Collector, learner: Learner, iterations: int
+) -> tuple[ExperienceSource, Callable[[ShouldStop], None]]:
+    """Return the first half of the step, and a function that waits until its engine is free."""
+    if not rollout.ahead:
+        return collector, lambda should_stop: collector.prefetcher.wait()
+
+    def prepare(experience: Experience, iteration: int) -> None:
+        learner.policy.train()  # as in the update
+        learner.prepare(experience, iteration, ahead=True)
+        learner.policy.eval()
+
+    in_turn = rollout.engine == "local"
+    batches = BatchesInTurn(collector, prepare) if in_turn else OverlappedBatches(collector)
+    source = AheadSource(collector, batches, rollout.ahead, iterations)
+    return source, source.settle
 
 
 def build_sft_trainer(
@@ -222,16 +245,18 @@ def build_sft_trainer(
 
 
 def _prefetches(config: RunConfig, accelerator: Accelerator) -> bool:
+    if config.rollout.ahead:  # prompts are encoded with their batch
+        return False
     # On a CPU the update itself keeps all cores busy.
     chosen = config.rollout.prefetch
     return accelerator.device.type != "cpu" if chosen is None else chosen
 
 
-def _after(wait: Callable[[], None], evaluator: Evaluator) -> Evaluator:
-    """Return the evaluator, started after ``wait``: prefetching and evaluation use the same tokenizer."""
+def _after(settle: Callable[[ShouldStop], None], evaluator: Evaluator) -> Evaluator:
+    """Return the evaluator, started after ``settle``: evaluation uses the same engine and tokenizer."""
 
     def evaluate(should_stop: ShouldStop) -> dict[str, float]:
-        wait()
+        settle(should_stop)
         return evaluator(should_stop)
 
     return evaluate

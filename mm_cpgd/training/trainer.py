@@ -183,6 +183,8 @@ class Trainer:
         if self._evaluation_is_due(number):
             metrics |= self._evaluate(progress, should_stop)
         review = self._review(number, metrics, progress)
+        if review.roll_back:
+            self.source.discard()
         # After a rollback the evaluated weights no longer exist.
         accuracy = float("nan") if review.roll_back else metrics.get("eval/accuracy", float("nan"))
         is_best = self.state.note_accuracy(number, accuracy)
@@ -277,6 +279,7 @@ class Trainer:
         self.rollouts.truncate_after(self.state.number)
 
     def _stop(self, stop: StopRequest) -> NoReturn:
+        self.source.discard()
         self._save_now()
         raise RunEnded(
             f"stopped after iteration {self.state.iteration}; the checkpoint is in "

@@ -77,10 +77,10 @@ class Engine:
         self.seeds: dict[int, list[int]] = {}
         self.calls: list[int] = []
 
-    def release(self) -> None:
+    def load_weights(self, policy: Any) -> None:
         pass
 
-    def load_weights(self, policy: Any) -> None:
+    def release(self) -> None:
         pass
 
     def generate(
