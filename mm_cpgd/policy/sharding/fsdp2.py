@@ -138,7 +138,8 @@ def _shard(policy: Policy, settings: ShardSettings, device: torch.device) -> Non
     precision = MixedPrecisionPolicy(
         param_dtype=settings.compute_dtype, reduce_dtype=torch.float32 if settings.compute_dtype else None
     )
-    offload = CPUOffloadPolicy() if settings.cpu_offload else OffloadPolicy()
+    # Pinned memory is for copies to a GPU.
+    offload = CPUOffloadPolicy(pin_memory=device.type != "cpu") if settings.cpu_offload else OffloadPolicy()
     make: Any = partial(fully_shard, mesh=mesh, mp_policy=precision, offload_policy=offload)
     model, tower = policy.model, vision_modules(policy.model)
     whole = [*model.buffers()]
