@@ -94,9 +94,6 @@ class Engine:
     def __init__(self, before: Callable[[int], None], answers: Sequence[str] = ("a", "bb")) -> None:
         self.before, self.answers, self.batches = before, answers, 0
 
-    def release(self) -> None:
-        pass
-
     def load_weights(self, policy: Any) -> None:
         pass
 
