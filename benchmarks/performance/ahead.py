@@ -2,9 +2,9 @@
 
     python -m benchmarks.performance.ahead
 
-The engine is a second copy of the policy that samples in the training process and then waits for ``--engine``
-seconds, as for a server on other GPUs; every optimizer step waits for ``--update`` seconds. The waiting leaves
-the processor free, so that the result does not depend on the number of cores.
+The engine is a second copy of the policy that samples in the training process and then waits for
+``--engine`` seconds, as for a server on other GPUs; every optimizer step waits for ``--update`` seconds. The
+waiting leaves the processor free, so that the result does not depend on the number of cores.
 """
 
 from __future__ import annotations

@@ -152,8 +152,8 @@ class RolloutConfig(Section):
     )
     ahead: NonNegativeInt = Field(
         0,
-        description="sample up to this many rollout batches before the updates on earlier ones are done; with "
-        "vLLM in the background, with the local engine in turn",
+        description="sample up to this many rollout batches before the updates on earlier ones are done: vLLM "
+        "during these, the local engine before",
     )
     swap_midway: bool = Field(
         False,
