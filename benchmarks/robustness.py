@@ -2,10 +2,15 @@
 
     python -m benchmarks.robustness kills --count 36    # each resumed run equals the uninterrupted one
     python -m benchmarks.robustness flips               # each flipped byte in a checkpoint is noticed
+    python -m benchmarks.robustness ranks --count 20 --strategy fsdp2    # one process of several is killed
 
 A kill is a SIGKILL at a random moment of a small run, which is then resumed to its end. Metrics (without
 times), final weights and held-out numbers must equal those of the uninterrupted run in every digit. Exit
 status 1 if one does not.
+
+``ranks`` starts several processes without an agent that would end them, and kills one of them in a rollout,
+an update, a checkpoint or an evaluation. Besides, every other process must end within a minute, by itself,
+with exit status 1 and no traceback, and no incomplete checkpoint may be left.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -40,22 +46,82 @@ checkpoint: {every: 1, keep: 2}
 TIMES = ("seconds/", "tokens/per_second")
 
 
-def start(folder: Path, *options: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "mm_cpgd", "train", "config.yaml", *options]
+# Phases of a run: where a process is killed, and the largest delay after its start in seconds.
+PHASES = {
+    "rollout": ("mm_cpgd.rollout:LocalEngine.generate", 0.3),
+    "update": ("mm_cpgd.training.optimizer:OptimizerStep.__call__", 0.3),
+    "checkpoint": ("mm_cpgd.training.trainer:Trainer.save", 0.15),
+    "evaluation": ("mm_cpgd.training.heldout:HeldOut.__call__", 0.3),
+}
+# Seconds within which the others have to end.
+SOON = 60.0
+
+
+def start(
+    folder: Path, *options: str, module: str = "mm_cpgd", output: Path | None = None, **more: str
+) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", module, "train", "config.yaml", *options]
     root = str(Path(__file__).resolve().parents[1])
     environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    with (output or Path(os.devnull)).open("wb") as stream:
+        return subprocess.Popen(
+            command, cwd=folder, env=environment | more, stdout=subprocess.DEVNULL, stderr=stream
+        )
 
 
-def results(folder: Path) -> tuple[list[dict[str, Any]], bytes]:
+def start_ranks(folder: Path, processes: int, strategy: str, **more: str) -> list[subprocess.Popen[bytes]]:
+    """Start the run on several processes; ``stderr-R`` holds what process R says."""
+    from torch.distributed.elastic.utils.distributed import get_free_port
+
+    shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(get_free_port())}
+    return [
+        start(
+            folder,
+            "--resume",
+            f"distributed.strategy={strategy}",
+            module="benchmarks.robustness" if more else "mm_cpgd",
+            output=folder / f"stderr-{rank}",
+            **{**shared, "LOCAL_WORLD_SIZE": str(processes), "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            **more,
+        )
+        for rank in range(processes)
+    ]
+
+
+def train_and_die() -> None:
+    """Train, and in the process and the phase that the environment names, be killed."""
+    import importlib
+    import threading
+
+    from mm_cpgd.cli.main import main as command
+
+    if os.environ["RANK"] == os.environ["KILLED_RANK"]:
+        place, _ = PHASES[os.environ["KILLED_PHASE"]]
+        module, _, path = place.partition(":")
+        owner_name, _, name = path.partition(".")
+        owner = getattr(importlib.import_module(module), owner_name)
+        original, left = getattr(owner, name), int(os.environ["KILLED_CALL"])
+
+        def replacement(*args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                delay = float(os.environ["KILLED_DELAY"])
+                threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            return original(*args, **kwargs)
+
+        setattr(owner, name, replacement)
+    command()
+
+
+def results(folder: Path) -> tuple[list[dict[str, Any]], list[bytes]]:
     """Return the metrics without times, and the final weights."""
     lines = (folder / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [
         {key: value for key, value in json.loads(line).items() if not key.startswith(TIMES)} for line in lines
     ]
-    return rows, (folder / "run" / "final" / "model.safetensors").read_bytes()
+    weights = sorted((folder / "run" / "final").glob("model*.safetensors"))
+    return rows, [file.read_bytes() for file in weights]
 
 
 def straight(folder: Path) -> float:
@@ -94,6 +160,63 @@ def kills(folder: Path, count: int, seed: int) -> int:
     return different
 
 
+def ranks(folder: Path, count: int, seed: int, processes: int, strategy: str) -> int:
+    """Kill one of several processes ``count`` times, in all phases; return how often it went wrong."""
+    (folder / "config.yaml").write_text(CONFIG, encoding="utf-8")
+    codes = [run.wait() for run in start_ranks(folder, processes, strategy)]
+    if any(codes):
+        raise SystemExit((folder / "stderr-0").read_text())
+    expected = results(folder)
+    rng, wrong = random.Random(seed), 0
+    for number in range(count):
+        phase, rank = list(PHASES)[number % len(PHASES)], number // len(PHASES) % processes
+        call, delay = rng.randint(1, 3), rng.uniform(0, PHASES[phase][1])
+        shutil.rmtree(folder / "run")
+        problems, seconds = _killed(folder, processes, strategy, phase, rank, call, delay)
+        codes = [run.wait() for run in start_ranks(folder, processes, strategy)]
+        if any(codes):
+            problems.append(f"resuming ended with {codes}")
+        elif results(folder) != expected:
+            problems.append("the resumed run differs")
+        wrong += bool(problems)
+        verdict = "; ".join(problems) or "equal"
+        print(
+            f"{number + 1} of {count}: process {rank} killed {delay:.2f} s into {phase} {call}: "
+            f"the others ended after {seconds:.1f} s; {verdict}",
+            flush=True,
+        )
+    return wrong
+
+
+def _killed(
+    folder: Path, processes: int, strategy: str, phase: str, rank: int, call: int, delay: float
+) -> tuple[list[str], float]:
+    """Run until a process is killed; return what went wrong with the others, and the seconds to their end."""
+    where = {"KILLED_RANK": rank, "KILLED_PHASE": phase, "KILLED_CALL": call, "KILLED_DELAY": delay}
+    runs = start_ranks(folder, processes, strategy, **{name: str(value) for name, value in where.items()})
+    runs[rank].wait()
+    begun, problems = time.monotonic(), []
+    others = [run for run in runs if run is not runs[rank]]
+    for run in others:
+        try:
+            run.wait(max(0.1, SOON - (time.monotonic() - begun)))
+        except subprocess.TimeoutExpired:
+            problems.append("a process did not end")
+            run.kill()
+            run.wait()
+    seconds = time.monotonic() - begun
+    if runs[rank].returncode != -signal.SIGKILL or {run.returncode for run in others} != {1}:
+        problems.append(f"exit codes {[run.returncode for run in runs]}")
+    said = [(folder / f"stderr-{other}").read_text() for other in range(processes) if other != rank]
+    if any("Traceback" in text for text in said):
+        problems.append("a traceback")
+    if not any("run the same command with --resume" in text for text in said):
+        problems.append("no message")
+    checkpoints = (folder / "run" / "checkpoints").glob("step-*")
+    damaged = [place.name for place in checkpoints if find_damage(place)]
+    return problems + [f"{name} is damaged" for name in damaged], seconds
+
+
 def flips(folder: Path, seed: int) -> int:
     """Flip a byte in each file of each checkpoint; return how many flips are not noticed."""
     straight(folder)
@@ -114,20 +237,26 @@ def flips(folder: Path, seed: int) -> int:
 def main() -> None:
     """Parse the arguments, carry out one campaign, and exit with 1 if something was not right."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("campaign", choices=("kills", "flips"))
+    parser.add_argument("campaign", choices=("kills", "flips", "ranks"))
     parser.add_argument("--count", type=int, default=8, help="runs that are killed")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=2, help="of ranks: processes of a run")
+    parser.add_argument("--strategy", choices=("ddp", "fsdp2"), default="ddp", help="of ranks")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        wrong = (
-            kills(folder, chosen.count, chosen.seed)
-            if chosen.campaign == "kills"
-            else flips(folder, chosen.seed)
-        )
+        if chosen.campaign == "kills":
+            wrong = kills(folder, chosen.count, chosen.seed)
+        elif chosen.campaign == "ranks":
+            wrong = ranks(folder, chosen.count, chosen.seed, chosen.processes, chosen.strategy)
+        else:
+            wrong = flips(folder, chosen.seed)
     print(f"{wrong} wrong")
     sys.exit(bool(wrong))
 
 
 if __name__ == "__main__":
-    main()
+    if "KILLED_RANK" in os.environ:
+        train_and_die()
+    else:
+        main()

@@ -159,7 +159,10 @@ class LocalGenerator:
             yield from self._sample_halves(asked, sampling, error)
             return
         for own, group in zip(jobs, groups, strict=True):
-            yield from ((job, _generation(one)) for job, one in zip(own, group, strict=True))
+            if group:
+                yield from ((job, _generation(one)) for job, one in zip(own, group, strict=True))
+            else:
+                yield from ((job, Failure("its image cannot be opened any more")) for job in own)
 
     def _sample_halves(
         self, asked: Sequence[_Batched], sampling: Sampling, error: Exception

@@ -17,13 +17,17 @@ from torch.nn.utils.rnn import pad_sequence
 
 @dataclass(frozen=True)
 class Sampling:
-    """Sampling options; temperature 0 means greedy decoding."""
+    """Sampling options; temperature 0 means greedy decoding.
+
+    ``min_p_first``: min-p comes before the other cuts, as in vLLM, and not after them.
+    """
 
     max_new_tokens: int
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+    min_p_first: bool = False
 
     @property
     def has_cuts(self) -> bool:
@@ -36,9 +40,10 @@ def sampling_logits(logits: Tensor, sampling: Sampling) -> Tensor:
 
     Args:
         logits: (N, V) float32; forbidden tokens already set to -inf.
-        sampling: applied in the order temperature, top-k, top-p, min-p, each on the probabilities that the
-            previous one left. Top-k keeps all tokens that tie with the k-th; top-p keeps the token that
-            crosses the threshold; min-p is relative to the most probable token. Temperature 0: unchanged.
+        sampling: applied in the order temperature, top-k, top-p, min-p, or temperature, min-p, top-k, top-p,
+            each on the probabilities that the previous one left. Top-k keeps all tokens that tie with the
+            k-th; top-p keeps the token that crosses the threshold; min-p is relative to the most probable
+            token. Temperature 0: unchanged.
     """
     if sampling.temperature not in (0, 1):
         logits = logits / sampling.temperature
@@ -49,6 +54,8 @@ def sampling_logits(logits: Tensor, sampling: Sampling) -> Tensor:
 
 def _cut(probabilities: Tensor, sampling: Sampling) -> Tensor:
     """Set the probabilities excluded by top-k, top-p and min-p to zero; the result is not normalised."""
+    if sampling.min_p and sampling.min_p_first:
+        probabilities = _above_floor(probabilities, sampling.min_p)
     if sampling.top_k:
         kth = probabilities.topk(min(sampling.top_k, probabilities.shape[-1])).values[:, -1:]
         probabilities = probabilities.where(probabilities >= kth, 0.0)
@@ -57,10 +64,14 @@ def _cut(probabilities: Tensor, sampling: Sampling) -> Tensor:
         before = ordered.cumsum(-1) - ordered
         outside = before >= sampling.top_p * ordered.sum(-1, keepdim=True)
         probabilities = probabilities.masked_fill(torch.zeros_like(outside).scatter(-1, index, outside), 0.0)
-    if sampling.min_p:
-        floor = sampling.min_p * probabilities.amax(-1, keepdim=True)
-        probabilities = probabilities.where(probabilities >= floor, 0.0)
+    if sampling.min_p and not sampling.min_p_first:
+        probabilities = _above_floor(probabilities, sampling.min_p)
     return probabilities
+
+
+def _above_floor(probabilities: Tensor, min_p: float) -> Tensor:
+    floor = min_p * probabilities.amax(-1, keepdim=True)
+    return probabilities.where(probabilities >= floor, 0.0)
 
 
 @dataclass(frozen=True)
@@ -128,3 +139,18 @@ def kept_mask(counts: Tensor, ids: Tensor, vocabulary: int) -> Tensor:
     rows = torch.arange(len(counts), device=counts.device).repeat_interleave(counts.long())
     mask[rows, ids.long()] = True
     return mask
+
+
+def kept_mass(logits: Tensor, own: Tensor, sampling: Sampling) -> Tensor:
+    """Return ln of the probability (N,) that the cuts leave, own tokens included.
+
+    Args:
+        logits: (N, V) float32; forbidden tokens already set to -inf.
+        own: (N,) the token that was drawn at each position; the engine rounds differently, and has kept it.
+        sampling: its temperature and cuts.
+    """
+    left = sampling_logits(logits, sampling)
+    scaled = logits / (sampling.temperature or 1.0)
+    own = own.unsqueeze(1)
+    left = left.scatter(1, own, scaled.gather(1, own))
+    return left.logsumexp(-1) - scaled.logsumexp(-1)

@@ -45,8 +45,9 @@ class RolloutEngine(Protocol):
     def generate(
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, seeds: Sequence[Sequence[int]]
     ) -> list[Group]:
-        """Sample ``len(seeds[p])`` completions of each prompt p.
+        """Sample ``len(seeds[p])`` completions of each prompt p, or none if its image has vanished.
 
+        Called on all processes equally often, also without prompts: several may share an engine.
         The seed of a completion determines its tokens, independent of the rest of the batch.
         """
         ...
@@ -57,4 +58,8 @@ class RolloutEngine(Protocol):
 
     def release(self) -> None:
         """Free what only sampling needs, until the next ``load_weights``."""
+        ...
+
+    def close(self) -> None:
+        """End what the engine has started; nothing can be sampled afterwards."""
         ...

@@ -39,6 +39,9 @@ class LocalEngine:
     def release(self) -> None:
         """Nothing to free: the weights are the policy's."""
 
+    def close(self) -> None:
+        """Nothing to end."""
+
     @torch.no_grad()
     def generate(
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, seeds: Sequence[Sequence[int]]

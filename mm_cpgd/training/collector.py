@@ -20,7 +20,12 @@ from mm_cpgd.interrupt import ShouldStop, check, never
 from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.rollout import Group, KeptTokens, RolloutEngine, Sampling
 from mm_cpgd.tracking import PromptRollout, ScoredCompletion, ScoredComponent
-from mm_cpgd.training.ahead.prefetch import PromptPrefetcher, background_thread, encode_rows
+from mm_cpgd.training.ahead.prefetch import (
+    PromptPrefetcher,
+    background_thread,
+    encode_rows,
+    lost_line,
+)
 from mm_cpgd.training.experience import Collected, Experience, RowsLost, pad_tokens, plan_mini_batches
 from mm_cpgd.training.rollout_stats import RolloutStats, check_rules, gather_diversity, gather_stats
 from rewards import RewardSum, Status, Verdict
@@ -116,7 +121,12 @@ class Collector:
         self.seed = seed
         self.prefetch_until = prefetch_until
         self.sampling = Sampling(
-            rollout.max_new_tokens, rollout.temperature, rollout.top_p, rollout.top_k, rollout.min_p
+            rollout.max_new_tokens,
+            rollout.temperature,
+            rollout.top_p,
+            rollout.top_k,
+            rollout.min_p,
+            min_p_first=rollout.engine == "vllm",
         )
         self.prefetcher = PromptPrefetcher(lambda index: self.reencode([index])[0])
 
@@ -286,6 +296,8 @@ class Collector:
                     prompts += encoded
                     lost += gone
                 new = self._generate(prompts[batch], seeds[batch])
+                prompts[batch], gone = self._without_lost(indices[batch], prompts[batch], new)
+                lost += gone
                 groups += new
                 scores.append(thread.submit(self._score, indices[batch], new))
             ended = time.perf_counter()
@@ -298,11 +310,20 @@ class Collector:
         """Return the completions of each prompt, none for a lost row."""
         present = [prompt for prompt in prompts if prompt is not None]
         own = [of_prompt for prompt, of_prompt in zip(prompts, seeds, strict=True) if prompt is not None]
-        if not present:
-            return [[] for _ in prompts]
         with self.accelerator.autocast():
             groups = iter(self.engine.generate(present, self.sampling, own))
         return [[] if prompt is None else next(groups) for prompt in prompts]
+
+    def _without_lost(
+        self, indices: Sequence[int], prompts: Sequence[EncodedPrompt | None], groups: Sequence[Group]
+    ) -> tuple[list[EncodedPrompt | None], list[str]]:
+        """Return the prompts without those whose image the engine could not open, and lines about these."""
+        lost = [
+            lost_line(self.examples[index], "its image cannot be opened any more")
+            for index, prompt, group in zip(indices, prompts, groups, strict=True)
+            if prompt is not None and not group
+        ]
+        return [prompt if group else None for prompt, group in zip(prompts, groups, strict=True)], lost
 
     def _score(self, indices: Sequence[int], groups: Sequence[Group]) -> list[list[Scored]]:
         texts = [completion.text for group in groups for completion in group]

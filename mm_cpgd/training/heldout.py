@@ -14,7 +14,7 @@ from data import Example
 from mm_cpgd.interrupt import ShouldStop, check, never
 from mm_cpgd.policy import Policy
 from mm_cpgd.rollout import RolloutEngine, Sampling
-from mm_cpgd.training.ahead.prefetch import encode_rows
+from mm_cpgd.training.ahead.prefetch import encode_rows, lost_line
 from mm_cpgd.training.rollout_stats import check_rules
 from rewards import RewardSum
 
@@ -106,10 +106,15 @@ class HeldOut:
         self._lost += lost
         prompts = [prompt for prompt in encoded if prompt is not None]
         examples = [one for one, prompt in zip(examples, encoded, strict=True) if prompt is not None]
-        if not prompts:
-            return []
         with self.accelerator.autocast():
             groups = self.engine.generate(prompts, self.sampling, [[0]] * len(prompts))
+        self._lost += [
+            lost_line(one, "its image cannot be opened any more")
+            for one, group in zip(examples, groups, strict=True)
+            if not group
+        ]
+        examples = [one for one, group in zip(examples, groups, strict=True) if group]
+        groups = [group for group in groups if group]
         completions = [group[0] for group in groups]
         scored = self.rewards.score([completion.text for completion in completions], examples)
         return [

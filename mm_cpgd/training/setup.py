@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 
 from data import Example, PromptSampler, ScoredPromptSampler
+from mm_cpgd.algorithms.corrections import SEQUENCE_BOUNDS, TOKEN_BOUNDS, Correction
 from mm_cpgd.algorithms.objective import Objective, build_objective
 from mm_cpgd.config.schema import GuardConfig, RolloutConfig, RunConfig
 from mm_cpgd.errors import UserError
@@ -20,6 +21,7 @@ from mm_cpgd.interrupt import ShouldStop
 from mm_cpgd.policy import Policy
 from mm_cpgd.policy.sharding.tensors import is_sharded
 from mm_cpgd.rollout import GatheredEngine, LocalEngine, RolloutEngine, Sampling
+from mm_cpgd.rollout.parity import ParityGate, largest_difference
 from mm_cpgd.training.ahead.in_turn import BatchesInTurn
 from mm_cpgd.training.ahead.overlapped import OverlappedBatches
 from mm_cpgd.training.ahead.source import AheadSource
@@ -74,9 +76,11 @@ def build_engine(config: RunConfig, accelerator: Accelerator, placed: PlacedPoli
         )
         return VllmEngine(policy, server)
     limits = {"min_pixels": loaded.min_pixels, "max_pixels": loaded.max_pixels}
+    only_adapters = loaded.lora is not None and chosen.adapters == "adapter"
     colocated = open_colocated(
         policy.model.name_or_path,
         processes=accelerator.num_processes,
+        tensor_parallel=chosen.tensor_parallel,
         seed=config.seed,
         memory_share=chosen.memory_share,
         max_model_len=chosen.max_model_len,
@@ -84,9 +88,10 @@ def build_engine(config: RunConfig, accelerator: Accelerator, placed: PlacedPoli
         trust_remote_code=loaded.trust_remote_code,
         revision=loaded.revision,
         image_limits={name: value for name, value in limits.items() if value},
+        adapter_rank=loaded.lora.rank if loaded.lora and only_adapters else None,
         options=chosen.options,
     )
-    return VllmEngine(policy, colocated)
+    return VllmEngine(policy, colocated, colocated if only_adapters else None)
 
 
 def build_local_engine(config: RunConfig, placed: PlacedPolicy) -> RolloutEngine:
@@ -173,9 +178,10 @@ def build_trainer(
     )
     steps = schedule.iterations * schedule.steps_per_iteration
     identity = identify(config, examples, policy.model)
-    learner = _build_learner(
-        config, accelerator, policy, objective, steps, METRIC_NAMES, sampling=collector.sampling
-    )
+    options = _sampling_options(config.rollout, collector.sampling)
+    if config.rollout.engine != "local":
+        options["parity"] = build_parity(config.rollout, accelerator, policy, engine)
+    learner = _build_learner(config, accelerator, policy, objective, steps, METRIC_NAMES, **options)
     rollback = build_rollback(config, accelerator, learner)
     state = TrainingState(
         accelerator,
@@ -263,10 +269,9 @@ def _build_learner(
     objective: Objective,
     optimizer_steps: int,
     metric_names: Mapping[str, str],
-    *,
-    sampling: Sampling | None = None,
+    **options: Any,
 ) -> Learner:
-    """Return the learner; ``sampling`` is that of the rollouts, None where none are trained on."""
+    """Return the learner; ``options`` are those of ``Learner`` that are about rollouts."""
     training = config.training
     optimizer = build_optimizer(policy, training)
     schedule = build_schedule(optimizer, training, optimizer_steps)
@@ -283,22 +288,58 @@ def _build_learner(
         ),
         seed=config.seed,
         metric_names=metric_names,
-        **(_sampling_options(config.rollout, sampling) if sampling else {}),
+        **options,
     )
 
 
 def _sampling_options(rollout: RolloutConfig, sampling: Sampling) -> dict[str, Any]:
     """Return the learner's options by which it trains on the distribution that was sampled from."""
-    on_vllm = rollout.engine == "vllm"
-    cap = rollout.vllm.importance_cap if on_vllm and rollout.vllm.correction != "off" else None
-    if sampling.has_cuts and rollout.cuts == "reweight" and cap is None:
-        cap = math.inf  # of the policy's own samples no weight exceeds 1
-    recompute = on_vllm and sampling.has_cuts and rollout.cuts == "renormalise"
-    return {
-        "importance_cap": cap,
-        "temperature": sampling.temperature,
-        "unreported_cuts": sampling if recompute else None,
-    }
+    correction = build_correction(rollout)
+    reweights = sampling.has_cuts and rollout.cuts == "reweight"
+    if reweights and correction is None:
+        correction = Correction()  # of the policy's own samples no weight exceeds 1
+    options: dict[str, Any] = {"correction": correction, "temperature": sampling.temperature}
+    if rollout.engine == "vllm" and sampling.has_cuts:
+        name = "reweighted_cuts" if reweights else "unreported_cuts"
+        options[name] = replace(sampling, min_p_first=True)
+    return options
+
+
+def build_correction(rollout: RolloutConfig) -> Correction | None:
+    """Return the configured correction of another engine's samples, None where there is none.
+
+    Raises:
+        UserError: its bounds leave no ratio.
+    """
+    chosen = rollout.vllm
+    if rollout.engine != "vllm" or chosen.correction == "off":
+        return None
+    what, unit = chosen.correction.split("_")
+    low, high = SEQUENCE_BOUNDS if unit == "sequences" else TOKEN_BOUNDS
+    floor = low if chosen.importance_floor is None else chosen.importance_floor
+    cap = high if chosen.importance_cap is None else chosen.importance_cap
+    if what == "mask" and floor >= cap:
+        raise UserError(
+            f"rollout.vllm.importance_floor={floor:g} must be below importance_cap={cap:g}: "
+            f"correction={chosen.correction} masks every ratio π_old / π_vLLM that is not between them"
+        )
+    return Correction(unit == "sequences", what == "mask", cap, floor)
+
+
+def build_parity(
+    rollout: RolloutConfig, accelerator: Accelerator, policy: Policy, engine: RolloutEngine
+) -> ParityGate:
+    """Return the gate that compares the engine's log-probabilities with the trainer's."""
+    if rollout.vllm.max_difference:
+        return ParityGate(rollout.vllm.max_difference, "rollout.vllm.max_difference")
+    formats = {value.dtype for value in policy.parameters()}
+    if accelerator.mixed_precision == "bf16":
+        formats.add(torch.bfloat16)
+    # A server does not say; most serve bfloat16.
+    formats.add(getattr(engine, "dtype", None) or torch.bfloat16)
+    bound, coarsest = largest_difference(formats)
+    name = str(coarsest).removeprefix("torch.")
+    return ParityGate(bound, f"default of {name}, the coarsest format of the two")
 
 
 def _prepare(accelerator: Accelerator, policy: Policy, optimizer: Any) -> tuple[Any, Any]:

@@ -132,6 +132,11 @@ class TrainingState:
         self.sampler.load_state_dict(draws["sampler"])
         set_random_states(draws["random"])
 
+    def undo_collection(self, draws: Mapping[str, Any], saved: bool) -> None:
+        """Restore the state of before a collection that is complete; ``saved`` as it was then."""
+        self.undo_draws(draws)
+        self.pending, self.saved = None, saved
+
     def note_accuracy(self, iteration: int, accuracy: float) -> bool:
         """Record an iteration's held-out accuracy; return whether it is the best so far."""
         is_best = accuracy > (float("-inf") if self.best_accuracy is None else self.best_accuracy)

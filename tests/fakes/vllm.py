@@ -5,32 +5,61 @@ from __future__ import annotations
 import base64
 import inspect
 import io
+import json
+import sys
+import types
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from mm_cpgd.policy import Policy
 from mm_cpgd.rollout import Sampling
 from mm_cpgd.rollout.vllm import VllmEngine
 from mm_cpgd.rollout.vllm.colocated import ColocatedBackend
+from mm_cpgd.rollout.vllm.group import SharingGroup
 from mm_cpgd.rollout.vllm.server import ServerBackend
 
 SAMPLING = Sampling(max_new_tokens=6, temperature=0.7, top_p=0.9, top_k=5, min_p=0.1)
 
 
-class Model:
-    """The model in a fake vLLM: its tokens encode prompt and seed, and it keeps the weights it received."""
+class Packing:
+    """Fake of the method by which vLLM packs a layer's plain weights into a copy."""
+
+    def process_weights_after_loading(self, layer: Any) -> None:
+        layer.packed = layer.weight.detach().clone()
+
+
+class UnquantizedPacking(Packing):
+    """As vLLM's classes are called that leave the weights themselves as they are."""
+
+
+class Model(torch.nn.Module):
+    """The model in a fake vLLM: its tokens encode prompt and seed, and it keeps the weights it received.
+
+    Its head has the weight of its embedding, and both are packed once after loading.
+    """
 
     def __init__(self, policy: Policy) -> None:
-        self.policy = policy
+        super().__init__()
+        self.__dict__["policy"] = policy
+        self.embedding, self.head = torch.nn.Embedding(4, 2), torch.nn.Linear(2, 4, bias=False)
+        self.head.weight = self.embedding.weight
+        for layer in (self.embedding, self.head):
+            layer.quant_method = UnquantizedPacking()
+            layer.quant_method.process_weights_after_loading(layer)
         self.weights: dict[str, torch.Tensor] = {}
         self.spoil: Callable[[list[int]], list[int]] = lambda ids: ids
 
     def load_weights(self, weights: Any) -> set[str]:
         self.weights = {name: value.clone() for name, value in weights}
+        with torch.no_grad():
+            self.embedding.weight.add_(1.0)
         return set(self.weights)
 
     def answer(
@@ -67,6 +96,53 @@ def image_in(part: dict[str, Any]) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(data)))
 
 
+class Worker:
+    """Fake of vLLM's worker; a reload packs the layers that a weight has been loaded for."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def reload_weights(self, weights_iterator: Any) -> None:
+        self.model.load_weights(weights_iterator)
+        self.model.embedding.quant_method.process_weights_after_loading(self.model.embedding)
+
+
+class OldWorker:
+    """Fake of the worker of a vLLM that cannot reload weights."""
+
+
+class Engine:
+    """The methods of ``vllm.v1.engine.llm_engine.LLMEngine`` that the backend uses."""
+
+    def __init__(self, calls: list[Any]) -> None:
+        self.calls = calls
+        self.engine_core = SimpleNamespace(shutdown=lambda: calls.append("shutdown"))
+        self.adapters: dict[int, dict[str, torch.Tensor]] = {}
+        self.adapter_settings: dict[str, Any] = {}
+
+    def reset_mm_cache(self) -> None:
+        self.calls.append("reset_mm_cache")
+
+    def reset_encoder_cache(self) -> None:
+        self.calls.append("reset_encoder_cache")
+
+    def add_lora(self, lora_request: Any) -> bool:
+        folder = Path(lora_request.lora_path)
+        self.calls.append("add_lora")
+        self.adapter_settings = json.loads((folder / "adapter_config.json").read_text())
+        self.adapters[lora_request.lora_int_id] = load_file(folder / "adapter_model.safetensors")
+        return True
+
+    def remove_lora(self, lora_id: int) -> bool:
+        self.calls.append("remove_lora")
+        return self.adapters.pop(lora_id, None) is not None
+
+
+def make_adapter(lora_name: str, lora_int_id: int, lora_path: str) -> SimpleNamespace:
+    """Fake of ``vllm.lora.request.LoRARequest``."""
+    return SimpleNamespace(lora_name=lora_name, lora_int_id=lora_int_id, lora_path=lora_path)
+
+
 class FakeLLM:
     """The methods of ``vllm.LLM`` that the backend uses, with their signatures."""
 
@@ -74,6 +150,9 @@ class FakeLLM:
         self.model = Model(policy)
         self.calls: list[Any] = []
         self.params: list[SimpleNamespace] = []
+        self.worker: Any = Worker(self.model)
+        self.llm_engine = Engine(self.calls)
+        self.adapter: Any = None
 
     def chat(
         self,
@@ -91,6 +170,7 @@ class FakeLLM:
     ) -> list[Any]:
         self.calls.append("chat")
         self.params += sampling_params
+        self.adapter = lora_request
         return [self._output(*pair) for pair in zip(messages, sampling_params, strict=True)]
 
     def _output(self, conversation: list[dict[str, Any]], params: Any) -> Any:
@@ -106,6 +186,14 @@ class FakeLLM:
         self.calls.append("apply_model")
         return [func(self.model)]
 
+    def collective_rpc(
+        self, method: Any, timeout: float | None = None, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> list[Any]:
+        if callable(method):
+            return [method(self.worker, *args, **(kwargs or {}))]
+        self.calls.append(method)
+        return [getattr(self.worker, method)(*args, **(kwargs or {}))]
+
     def reset_prefix_cache(self, reset_running_requests: bool = False) -> bool:
         self.calls.append("reset_prefix_cache")
         return True
@@ -115,6 +203,22 @@ class FakeLLM:
 
     def wake_up(self, tags: list[str] | None = None) -> None:
         self.calls.append(("wake_up", tags))
+
+
+def install_vllm(monkeypatch: pytest.MonkeyPatch, llm: Callable[..., Any], *, cpu: bool = False) -> None:
+    """Let ``import vllm`` give a fake whose ``LLM`` is this one, as a build for GPUs or for CPUs."""
+    platform = SimpleNamespace(is_cpu=lambda: cpu)
+    contents: dict[str, dict[str, Any]] = {
+        "vllm": {"LLM": llm, "SamplingParams": SimpleNamespace},
+        "vllm.platforms": {"current_platform": platform},
+        "vllm.lora": {},
+        "vllm.lora.request": {"LoRARequest": make_adapter},
+    }
+    for name, content in contents.items():
+        module = types.ModuleType(name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 
 
 class FakeClient:
@@ -170,9 +274,12 @@ class FakeClient:
         pass
 
 
-def colocated(policy: Policy, sleep: bool = False) -> tuple[VllmEngine, FakeLLM]:
+def colocated(
+    policy: Policy, sleep: bool = False, adapters: bool = False, group: SharingGroup | None = None
+) -> tuple[VllmEngine, FakeLLM]:
     llm = FakeLLM(policy)
-    return VllmEngine(policy, ColocatedBackend(llm, SimpleNamespace, sleep)), llm
+    backend = ColocatedBackend(llm, SimpleNamespace, sleep, group, make_adapter if adapters else None)
+    return VllmEngine(policy, backend, backend if adapters else None), llm
 
 
 def served(policy: Policy, rank: int = 0) -> tuple[VllmEngine, FakeClient]:

@@ -77,9 +77,6 @@ class Engine:
         self.seeds: dict[int, list[int]] = {}
         self.calls: list[int] = []
 
-    def release(self) -> None:
-        pass
-
     def load_weights(self, policy: Any) -> None:
         pass
 

@@ -152,6 +152,7 @@ def _shard(policy: Policy, settings: ShardSettings, device: torch.device) -> Non
     ignored = {parameter for parameter in model.parameters() if not parameter.is_meta}
     make(policy, reshard_after_forward=False, ignored_params=ignored)
     register_fsdp_forward_method(policy, "kept_tokens")
+    register_fsdp_forward_method(policy, "kept_mass")
     _allocate_shards(policy, torch.device("cpu") if settings.cpu_offload else device)
     policy.vision_cache = VisionFeatureCache(model)
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from mm_cpgd.rollout.vllm.weights import AdapterFiles
 
 MISSING = (
     "rollout.engine=vllm needs vLLM: pip install 'mm-cpgd[vllm]' (Linux with a GPU), or set "
@@ -45,5 +48,21 @@ class VllmBackend(Protocol):
         ...
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Replace the weights and clear caches of the old ones."""
+        """Replace the weights and clear everything that was computed with the old ones.
+
+        Args:
+            weights: as ``named_weights`` yields them; to be gone through to the end.
+        """
+        ...
+
+    def close(self) -> None:
+        """End what was started; nothing can be sampled afterwards."""
+        ...
+
+
+class AdapterBackend(VllmBackend, Protocol):
+    """A vLLM instance that holds the base weights and takes adapters on them."""
+
+    def load_adapter(self, files: AdapterFiles) -> None:
+        """Replace the adapters and clear everything that was computed with the old ones."""
         ...

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from mm_cpgd.errors import UserError
+from mm_cpgd.errors import DataError, UserError
 from mm_cpgd.policy.batch import EncodedPrompt
 from mm_cpgd.policy.distribution import Sampling
 from mm_cpgd.policy.policy import Policy
 from mm_cpgd.rollout.engine import Completion, Group
-from mm_cpgd.rollout.vllm.backend import VllmBackend, VllmCompletion
-from mm_cpgd.rollout.vllm.weights import named_weights
+from mm_cpgd.rollout.vllm.backend import AdapterBackend, VllmBackend, VllmCompletion
+from mm_cpgd.rollout.vllm.weights import adapter_files, named_weights
 
 # The strongest logit bias that vLLM accepts: it multiplies the odds of a token by e⁻¹⁰⁰.
 _FORBIDDEN_BIAS = -100.0
@@ -32,50 +32,76 @@ class VllmEngine:
     Args:
         policy: provides end tokens, forbidden tokens and the tokenizer.
         backend: does the sampling.
+        adapters: the backend once more, if it is to get the policy's adapters and not all weights.
     """
 
-    def __init__(self, policy: Policy, backend: VllmBackend) -> None:
+    def __init__(self, policy: Policy, backend: VllmBackend, adapters: AdapterBackend | None = None) -> None:
         self.policy = policy
         self.backend = backend
+        self.adapters = adapters
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Number format in which vLLM computes; None where it does not say, as of a server."""
+        return getattr(self.backend, "dtype", None)
 
     def load_weights(self, policy: Policy) -> None:
-        """Send the policy's weights to vLLM."""
+        """Send the policy's weights to vLLM, or its adapters alone; called on all processes."""
         self.policy = policy
-        self.backend.load(named_weights(policy))
+        if self.adapters:
+            self.adapters.load_adapter(adapter_files(policy))
+        else:
+            self.backend.load(named_weights(policy))
 
     def release(self) -> None:
         """Nothing to free: vLLM has weights of its own."""
 
+    def close(self) -> None:
+        """End vLLM if it runs in this process."""
+        self.backend.close()
+
     def generate(
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, seeds: Sequence[Sequence[int]]
     ) -> list[Group]:
-        """See ``RolloutEngine.generate``.
+        """See ``RolloutEngine.generate``; a prompt gets no completions if its image has vanished.
 
         Raises:
             UserError: vLLM tokenizes a prompt differently from the policy.
         """
         if len(seeds) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts, but seeds for {len(seeds)}")
-        owners = [p for p, group in enumerate(seeds) for _ in group]
         conversations = [self._conversation(prompt) for prompt in prompts]
-        flat = [seed for group in seeds for seed in group]
-        sampled = self.backend.chat([conversations[p] for p in owners], flat, self._options(sampling))
+        requests = [
+            (owner, conversation, seed)
+            for owner, (conversation, group) in enumerate(zip(conversations, seeds, strict=True))
+            for seed in group
+            if conversation is not None
+        ]
+        owners = [owner for owner, _, _ in requests]
+        sampled = self.backend.chat(
+            [conversation for _, conversation, _ in requests],
+            [seed for _, _, seed in requests],
+            self._options(sampling),
+        )
         groups: list[Group] = [[] for _ in prompts]
         for owner, completion in zip(owners, sampled, strict=True):
             _check_prompt(prompts[owner], completion)
             groups[owner].append(self._completion(completion))
         return groups
 
-    def _conversation(self, prompt: EncodedPrompt) -> list[dict[str, Any]]:
-        """Return the prompt's messages with the images inserted."""
+    def _conversation(self, prompt: EncodedPrompt) -> list[dict[str, Any]] | None:
+        """Return the prompt's messages with the images inserted; None if one cannot be opened any more."""
         if prompt.conversation is None:
             raise ValueError(
                 "a prompt without its conversation cannot be sent to vLLM; encode it with PromptEncoder"
             )
-        images = iter(prompt.conversation.images)
+        try:
+            images = iter([reference.open() for reference in prompt.conversation.images])
+        except DataError:
+            return None
 
         def with_image(item: dict[str, Any]) -> dict[str, Any]:
-            return self.backend.image_content(next(images).open()) if item["type"] == "image" else item
+            return self.backend.image_content(next(images)) if item["type"] == "image" else item
 
         return [
             {**message, "content": [with_image(item) for item in message["content"]]}

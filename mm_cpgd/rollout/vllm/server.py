@@ -92,6 +92,9 @@ class ServerBackend:
             )
         self._mode_checked = True
 
+    def close(self) -> None:
+        """Leave the server as it is."""
+
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """See ``VllmBackend.load``; returns on all processes once the server has the weights.
 

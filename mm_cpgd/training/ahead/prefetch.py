@@ -30,8 +30,13 @@ def encode_rows(
             ValueError,
         ) as error:  # gone or damaged, or another image that the processor refuses
             prompts.append(None)
-            lost.append(f"row {example.id!r} ({example.source}) is left out: {error}")
+            lost.append(lost_line(example, error))
     return prompts, lost
+
+
+def lost_line(example: Example, reason: object) -> str:
+    """Return the line about a row that is left out."""
+    return f"row {example.id!r} ({example.source}) is left out: {reason}"
 
 
 @contextmanager

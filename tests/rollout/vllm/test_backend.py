@@ -1,11 +1,9 @@
-"""vLLM backends on fakes with vLLM's interfaces: sampling options, sleep, weights and failures."""
+"""vLLM backends on fakes with vLLM's interfaces: what a server gets, and failures of either kind."""
 
 from __future__ import annotations
 
 import sys
-import types
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,26 +14,7 @@ from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.rollout import Sampling
 from mm_cpgd.rollout.vllm.colocated import open_colocated
 from mm_cpgd.rollout.vllm.server import open_server
-from tests.fakes.vllm import SAMPLING, colocated, served
-
-
-def test_sampling_in_process_uses_the_option_names_of_vllm(
-    tiny_policy: Policy, vllm_prompts: list[EncodedPrompt]
-) -> None:
-    engine, llm = colocated(tiny_policy)
-    engine.generate(vllm_prompts[1:], SAMPLING, [[11]])
-    assert vars(llm.params[0]) == {
-        "temperature": 0.7,
-        "top_p": 0.9,
-        "top_k": 5,
-        "min_p": 0.1,
-        "max_tokens": 6,
-        "stop_token_ids": tiny_policy.end_ids,
-        "logit_bias": dict.fromkeys(tiny_policy.forbidden_ids, -100.0),
-        "seed": 11,
-        "logprobs": 0,
-        "detokenize": False,
-    }
+from tests.fakes.vllm import SAMPLING, served
 
 
 def test_sampling_on_a_server_uses_the_option_names_of_its_client(
@@ -64,34 +43,6 @@ def test_a_server_with_raw_logprobs_is_refused_where_they_are_of_another_distrib
     for options in ({"temperature": 0.7}, {"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}):
         with pytest.raises(UserError, match="--logprobs-mode processed_logprobs"):
             engine.generate(vllm_prompts[1:], Sampling(6, **options), [[11]])  # type: ignore[arg-type]
-
-
-def test_a_sleeping_vllm_is_woken_for_weights_and_then_for_its_cache(
-    tiny_policy: Policy, vllm_prompts: list[EncodedPrompt]
-) -> None:
-    engine, llm = colocated(tiny_policy, sleep=True)
-    engine.load_weights(tiny_policy)
-    engine.generate(vllm_prompts[1:], SAMPLING, [[1]])
-    engine.generate(vllm_prompts[1:], SAMPLING, [[1]])
-    assert llm.calls == [
-        ("sleep", 1),
-        ("wake_up", ["weights"]),
-        "apply_model",
-        "reset_prefix_cache",
-        ("wake_up", ["kv_cache"]),
-        "chat",
-        ("sleep", 1),
-        ("wake_up", ["weights", "kv_cache"]),
-        "chat",
-        ("sleep", 1),
-    ]
-
-
-def test_without_sleep_mode_vllm_never_sleeps(tiny_policy: Policy, vllm_prompts: list[EncodedPrompt]) -> None:
-    engine, llm = colocated(tiny_policy)
-    engine.load_weights(tiny_policy)
-    engine.generate(vllm_prompts[1:], SAMPLING, [[1]])
-    assert llm.calls == ["apply_model", "reset_prefix_cache", "chat"]
 
 
 def test_a_server_is_connected_once_and_all_processes_wait_for_the_weights(tiny_policy: Policy) -> None:
@@ -135,39 +86,3 @@ def test_without_vllm_the_message_names_the_extra(start: Callable[[], Any], monk
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UserError, match=r"pip install 'mm-cpgd\[vllm\]'"):
         start()
-
-
-def fake_vllm(monkeypatch: pytest.MonkeyPatch, start: Callable[..., Any]) -> None:
-    module = types.ModuleType("vllm")
-    vars(module).update(LLM=start, SamplingParams=SimpleNamespace)
-    monkeypatch.setitem(sys.modules, "vllm", module)
-    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-
-
-def test_vllm_is_started_with_prefix_caching_and_processed_logprobs(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    started: dict[str, Any] = {}
-    fake_vllm(monkeypatch, lambda **settings: started.update(settings))
-    open_colocated(
-        "some/model", processes=2, image_limits={"max_pixels": 9}, options={"dtype": "bfloat16", "seed": 5}
-    )
-    expected = {
-        "model": "some/model",
-        "enable_prefix_caching": True,
-        "logprobs_mode": "processed_logprobs",
-        "mm_processor_kwargs": {"max_pixels": 9},
-        "distributed_executor_backend": "external_launcher",
-        "dtype": "bfloat16",
-        "seed": 5,
-    }
-    assert expected.items() <= started.items()
-
-
-def test_a_vllm_that_does_not_start_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(**settings: Any) -> Any:
-        raise ValueError("no room for the cache")
-
-    fake_vllm(monkeypatch, start)
-    with pytest.raises(UserError, match="no room for the cache"):
-        open_colocated("some/model")

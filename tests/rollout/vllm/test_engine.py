@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
-from mm_cpgd.config.schema import LoraConfig, PolicyConfig
-from mm_cpgd.errors import UserError
+from data import Example, ImageRef
+from mm_cpgd.config.schema import PolicyConfig
+from mm_cpgd.errors import DataError, UserError
 from mm_cpgd.policy import EncodedPrompt, Policy, load_policy
 from mm_cpgd.rollout import Completion, LocalEngine
 from mm_cpgd.rollout.vllm import VllmEngine
-from mm_cpgd.rollout.vllm.weights import named_weights
 from tests.fakes.vllm import SAMPLING, colocated, served
 
 
@@ -83,6 +85,20 @@ def test_weights_arrive_complete_and_the_prefix_cache_is_reset(
     assert "reset_prefix_cache" in engine[1].calls
 
 
+def test_a_prompt_whose_image_has_vanished_gets_no_completions(
+    engine: tuple[VllmEngine, Any], vllm_prompts: list[EncodedPrompt], tiny_policy: Policy
+) -> None:
+    def gone() -> Any:
+        raise DataError("no such file")
+
+    there = Example("1", "<image>?", "3", images=(ImageRef("a file", lambda: Image.new("RGB", (56, 56))),))
+    prompt = tiny_policy.encoder.encode(there)
+    conversation = replace(prompt.conversation, images=(ImageRef("a file", gone),))
+    lost = replace(prompt, conversation=conversation)
+    groups = engine[0].generate([lost, vllm_prompts[1]], SAMPLING, [[2, 3], [2, 3]])
+    assert [len(group) for group in groups] == [0, 2]
+
+
 def test_an_update_is_sent_by_the_next_load(engine: tuple[VllmEngine, Any], tiny_folder: Any) -> None:
     policy = load_policy(PolicyConfig(model=str(tiny_folder)))
     engine[0].load_weights(policy)
@@ -100,23 +116,3 @@ def test_every_completion_has_the_seed_that_was_given(
     engine, llm = colocated(tiny_policy)
     engine.generate(vllm_prompts, SAMPLING, [[3, 1], [4, 1]])
     assert [params.seed for params in llm.params] == [3, 1, 4, 1]
-
-
-def test_adapters_are_merged_into_the_sent_weights(tiny_folder: Any) -> None:
-    policy = load_policy(PolicyConfig(model=str(tiny_folder), lora=LoraConfig(rank=2)))
-    plain = dict(load_policy(PolicyConfig(model=str(tiny_folder))).model.named_parameters())
-    for name, parameter in policy.model.named_parameters():
-        if ".lora_B." in name:
-            torch.nn.init.ones_(parameter)
-    sent = dict(named_weights(policy))
-    assert sent.keys() == plain.keys()
-    changed = {name for name in sent if not torch.equal(sent[name], plain[name])}
-    assert changed
-    assert all("language_model" in name for name in changed)
-
-
-def test_sharded_weights_are_rejected(tiny_policy: Policy, monkeypatch: Any) -> None:
-    parameter = next(iter(tiny_policy.model.parameters()))
-    monkeypatch.setattr(parameter, "ds_id", 0, raising=False)
-    with pytest.raises(UserError, match="sharded over processes"):
-        list(named_weights(tiny_policy))

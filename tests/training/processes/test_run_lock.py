@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from mm_cpgd.errors import UserError
-from mm_cpgd.training import run_lock
-from mm_cpgd.training.run_lock import EXPIRY, LOCK, RunLock
+from mm_cpgd.training.processes import run_lock
+from mm_cpgd.training.processes.run_lock import EXPIRY, LOCK, RunLock
 from tests.fakes import training_runs as trainer_jobs
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from mm_cpgd.training.run_lock import RunLock
+from mm_cpgd.training.processes.run_lock import RunLock
 RunLock(Path(sys.argv[1])).acquire()
 print("held", flush=True)
 time.sleep(60)
