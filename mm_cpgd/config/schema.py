@@ -157,8 +157,8 @@ class RolloutConfig(Section):
     )
     ahead: NonNegativeInt = Field(
         0,
-        description="sample up to this many rollout batches before the updates on earlier ones are done: vLLM "
-        "during these, the local engine before",
+        description="sample up to this many rollout batches before the updates on earlier ones are done: "
+        "vLLM during these, the local engine before",
     )
     swap_midway: bool = Field(
         False,
