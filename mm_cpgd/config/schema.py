@@ -156,11 +156,13 @@ class RolloutConfig(Section):
         True, description="run each prompt once for all its completions, in sampling and training"
     )
     ahead: NonNegativeInt = Field(
-        0, description="sample up to this many rollout batches before the updates on earlier ones are done"
+        0,
+        description="sample up to this many rollout batches before the updates on earlier ones are done: "
+        "vLLM during these, the local engine before",
     )
     swap_midway: bool = Field(
         False,
-        description="with ahead: completions in progress go on under new weights, instead of first ending",
+        description="with ahead: completions in progress go on under new weights; true is refused",
     )
     prefetch: bool | None = Field(
         None,

@@ -166,7 +166,7 @@ class Collector:
         experience = self.experience(batches, stats.lengths, usable, advantages)
         metrics = self._metrics(batches, stats, keep, time.perf_counter() - started)
         if iteration < self.prefetch_until:
-            self.prefetcher.begin(self._own(self.sampler.peek(self.config.prompts)))
+            self.prefetcher.begin(self.own(self.sampler.peek(self.config.prompts)))
         pairs = [pair for batch in batches for pair in zip(batch.indices, batch.groups, strict=True)]
         examples = [self.examples[index] for index, group in pairs if group]
         records = self._records(batches, advantages.masked_fill(~usable, torch.nan))
@@ -203,10 +203,10 @@ class Collector:
         a thread; one call at a time.
         """
         self.rewards.failures.clear()
-        indices = self._own(drawn)
+        indices = self.own(drawn)
         seeds = [
             [_seed(self.seed, iteration, number, slot, k) for k in range(self.config.completions)]
-            for slot in self._own(range(self.config.prompts))
+            for slot in self.own(range(self.config.prompts))
         ]
         prompts, groups, scored, lost, seconds = self._sample(indices, seeds, should_stop)
         return Sampled(indices, prompts, groups, scored, lost, dict(self.rewards.failures), seconds)
@@ -252,7 +252,7 @@ class Collector:
         used = slot.unique().tolist() or [s for s, prompt in enumerate(prompts) if prompt][:1]
         return Experience(
             examples=[indices[s] for s in used],
-            prompts=[prompt for s in used if (prompt := prompts[s])] or [self._stand_in()],
+            prompts=[prompt for s in used if (prompt := prompts[s])] or [self.stand_in()],
             prompt_of=torch.searchsorted(torch.tensor(used), slot),
             tokens=tokens,
             mask=mask,
@@ -335,7 +335,7 @@ class Collector:
             [next(flat) for _ in group] if group else [nothing] * self.config.completions for group in groups
         ]
 
-    def _stand_in(self) -> EncodedPrompt:
+    def stand_in(self) -> EncodedPrompt:
         """Return a prompt for a process that has lost all its rows; no completion of it is trained on."""
         return self.policy.encoder.encode(Example("", "", ""))
 
@@ -355,7 +355,7 @@ class Collector:
             "seconds/rollout": seconds - seconds_of_rewards,
         }
 
-    def _own(self, slots: Sequence[int]) -> list[int]:
+    def own(self, slots: Sequence[int]) -> list[int]:
         """Return this process's share of one value per prompt of a rollout batch."""
         return list(slots[self.accelerator.process_index :: self.accelerator.num_processes])
 

@@ -214,12 +214,22 @@ class Learner:
         )
         return loss, metrics | weighting
 
+    def probe(self, experience: Experience, iteration: int) -> dict[str, float]:
+        """Compare samples, not to be learned from, of the weights that the engine was just sent.
+
+        Raises:
+            EngineMismatch: the engine sampled from another policy.
+        """
+        everything = range(len(experience.lengths))
+        experience.old_logprobs = self._evaluate(experience, self.wrapped, everything)[0]
+        return self._compare(experience, iteration)
+
     def _compare(self, experience: Experience, iteration: int) -> dict[str, float]:
         """Return the differences between the log-probabilities of engine and old policy, over all processes.
 
         By now all of the old policy's are known: those of the first mini-batch from its loss, at which the
         policy still was the old one, and those of the others from before. Samples of earlier weights come
-        without the engine's: the policy that could be compared with them is gone.
+        without the engine's: the policy that could be compared with them is gone. ``probe`` was in time.
         """
         if self.parity is None or experience.sampled_logprobs is None:
             return {}

@@ -211,7 +211,7 @@ def build_source(
         learner.policy.eval()
 
     in_turn = rollout.engine == "local"
-    batches = BatchesInTurn(collector, prepare) if in_turn else OverlappedBatches(collector)
+    batches = BatchesInTurn(collector, prepare) if in_turn else OverlappedBatches(collector, learner.probe)
     source = AheadSource(collector, batches, rollout.ahead, iterations)
     return source, source.settle
 

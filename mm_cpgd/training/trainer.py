@@ -208,6 +208,8 @@ class Trainer:
     def _collect(self, number: int, should_stop: ShouldStop) -> None:
         """Collect the iteration's experience; if interrupted, the draws are undone."""
         draws, saved = self.state.draws(), self.state.saved
+        self._undo_collection = lambda: self.state.undo_collection(draws, saved)
+        self._collected = None
         self.learner.policy.eval()
         try:
             collected = self.source.collect(number, should_stop)
@@ -218,7 +220,6 @@ class Trainer:
             self._say(line)
         if len(collected.lost) > SHOWN_LOST:
             self._say(f"… and {len(collected.lost) - SHOWN_LOST:,} more rows")
-        self._undo_collection = lambda: self.state.undo_collection(draws, saved)
         self.state.begin(collected.experience, collected.metrics)
         self._collected = collected
         self._write_rollouts(force=False)

@@ -159,8 +159,8 @@ def _obstacles(rollout: RolloutConfig, objective: Objective) -> dict[str, bool]:
         "algorithm.prompts, which draws prompts by the scores of the batch before": (
             objective.prompts is not None
         ),
-        f"{prepared}, which needs the entropy of the policy that sampled: vLLM does not report it, and the "
-        "weights are gone when the batch arrives": bool(prepared),
+        f"{prepared}, which needs a forward pass of the policy that sampled: its weights are gone when the "
+        "batch arrives": bool(prepared),
         "rollout.top_p, top_k and min_p: vLLM does not report which tokens its cuts left, and the weights "
         "that would tell are gone when the batch arrives": cuts,
         "rollout.vllm.sleep, which frees vLLM's memory for the update, in which it now samples": (

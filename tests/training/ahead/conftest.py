@@ -14,7 +14,7 @@ from tests.fakes.overlap import CopyEngine, use_copy_engine
 @pytest.fixture
 def copy_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[CopyEngine]]:
     """Let runs with ``AS_VLLM`` use a ``CopyEngine``; afterwards no thread of it may be left."""
-    for name in ("before", "seconds"):
+    for name in ("before", "seconds", "deaf_after"):
         monkeypatch.setattr(CopyEngine, name, CopyEngine.__dict__[name])  # undone at the end
     monkeypatch.setattr(run, "build_engine", run.build_engine)
     use_copy_engine()

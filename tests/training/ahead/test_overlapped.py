@@ -76,9 +76,10 @@ def test_held_out_evaluation_waits_for_the_batch_and_uses_the_present_weights(
 ) -> None:
     copy_engine.seconds = 0.2
     trainer_jobs.run(yaml, [*AHEAD, "evaluation.every=1", "evaluation.batch_prompts=2"])
-    # Evaluations before training and after each of three iterations, and the first iteration's batch.
+    # Evaluations before training and after each of three iterations, the first iteration's batch, and what is
+    # compared before the other two begin.
     here = [is_current for name, is_current in copy_engine.newest.calls if name == "MainThread"]
-    assert here == [True] * (4 * 2 + 2)
+    assert here == [True] * (4 * 2 + 2 + 2)
 
 
 def test_an_iteration_takes_the_longer_of_sampling_and_update_and_not_their_sum(
@@ -171,6 +172,30 @@ def test_a_rollback_drops_what_the_rolled_back_weights_sampled(
     monkeypatch.setattr(RollbackController, "review", roll_back_once)
     trainer_jobs.run(yaml, [*AHEAD, NO_EVALUATION, "guard.action=rollback"])
     assert ages(read_rows(tmp_path / "run")) == [0, 0, 1]
+    assert prompts(tmp_path / "run") == expected_prompts
+
+
+def test_weights_that_do_not_arrive_end_the_run_before_anything_is_learned_from_their_samples(
+    yaml: Path,
+    tmp_path: Path,
+    copy_engine: Engine,
+    read_rows: Rows,
+    expected_prompts: list[list[str]],
+) -> None:
+    options = [*AHEAD, NO_EVALUATION, "rollout.vllm.max_difference=1e-4"]
+    copy_engine.deaf_after = 2  # those of iteration 1's batch, and of the one that begins with its update
+    with pytest.raises(
+        RunEnded, match=r"iteration 2: the log-probabilities of vLLM and of the trainer differ"
+    ):
+        trainer_jobs.run(yaml, options)
+    (row,) = read_rows(tmp_path / "run")
+    assert row["rollout/logprob_difference_max"] < 1e-4
+    assert {one.name for one in (tmp_path / "run" / "checkpoints").iterdir()} == {"step-1"}
+    copy_engine.deaf_after = 1_000
+    trainer_jobs.run(yaml, options, resume=True)
+    rows = read_rows(tmp_path / "run")
+    assert ages(rows) == [0, 0, 1]
+    assert all(row["rollout/logprob_difference_max"] < 1e-4 for row in rows)
     assert prompts(tmp_path / "run") == expected_prompts
 
 

@@ -143,7 +143,7 @@ REFUSED: list[tuple[RolloutConfig, dict[str, Any], str]] = [
     (vllm(vllm={"sleep": False, "tensor_parallel": 2}), {}, "collective operations"),
     (vllm(), {"selection": [PartConfig(name="dynamic_sampling")]}, "dynamic_sampling"),
     (vllm(), {"prompts": PartConfig(name="variance_aware")}, "algorithm.prompts"),
-    (vllm(), {"token_weights": [PartConfig(name="forking_tokens")]}, "forking_tokens, which needs"),
+    (vllm(), {"token_weights": [PartConfig(name="forking_tokens")]}, "forking_tokens, which needs a forward"),
 ]  # fmt: skip
 
 
