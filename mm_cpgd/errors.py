@@ -17,3 +17,7 @@ class RunEnded(Exception):
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class EngineFailed(RunEnded):
+    """A sampling engine that has ended and could not be waited for; what was learned can still be saved."""

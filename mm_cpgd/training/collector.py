@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -15,6 +16,7 @@ from torch import Tensor
 from data import Example, PromptSampler, ScoredPromptSampler
 from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.config.schema import RolloutConfig
+from mm_cpgd.distributed import Parts, together
 from mm_cpgd.errors import UserError
 from mm_cpgd.interrupt import ShouldStop, check, never
 from mm_cpgd.policy import EncodedPrompt, Policy
@@ -120,6 +122,7 @@ class Collector:
             Interrupted: between two batches; the caller has to undo the draws of prompts.
             RuleError: a rule failed on every completion; likewise.
             RowsLost: the images of all rows have vanished; likewise.
+            EngineFailed: the sampling engine has ended; likewise.
         """
         started = time.perf_counter()
         self.prefetcher.wait()
@@ -161,7 +164,9 @@ class Collector:
             [_seed(self.seed, iteration, number, slot, k) for k in range(self.config.completions)]
             for slot in self._own(range(self.config.prompts))
         ]
-        prompts, groups, scored, seconds = self._sample(indices, seeds, should_stop)
+        prompts, groups, scored, seconds = together(
+            self.accelerator, lambda: self._sample(indices, seeds, should_stop)
+        )
         stats = gather_stats(self.accelerator, groups, scored)
         check_rules(self.accelerator, self.rewards, stats.silent_rules(list(self.rewards.rules)))
         if self.objective.prompts and isinstance(self.sampler, ScoredPromptSampler):
@@ -240,6 +245,7 @@ class Collector:
         """
         prompts: list[EncodedPrompt | None] = [*(self.prefetcher.take(indices) or [])]
         groups: list[Group] = []
+        parts = Parts()
         with background_thread("scores") as thread:
             scores = []
             for start in range(0, len(indices), self.config.batch_prompts):
@@ -251,10 +257,14 @@ class Collector:
                     )
                     prompts += encoded
                     self._lost += lost
-                new = self._generate(prompts[batch], seeds[batch])
+                # After an error the others still meet this process before each batch.
+                present = prompts[batch] if parts.problem is None else [None] * len(prompts[batch])
+                nothing: list[Group] = [[] for _ in present]
+                new = parts.run(partial(self._generate, present, seeds[batch]), nothing)
                 prompts[batch] = self._without_lost(indices[batch], prompts[batch], new)
                 groups += new
                 scores.append(thread.submit(self._score, indices[batch], new))
+            parts.end()
             ended = time.perf_counter()
             scored = [group for chunk in scores for group in chunk.result()]
         return prompts, groups, scored, time.perf_counter() - ended

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from mm_cpgd.checkpoint.folder import newest_checkpoint
 from mm_cpgd.config.schema import RunConfig
 from mm_cpgd.distributed import on_main
-from mm_cpgd.errors import RunEnded
+from mm_cpgd.errors import EngineFailed, RunEnded
 from mm_cpgd.guard.guard import Review
 from mm_cpgd.guard.rollback import DIVERGED
 from mm_cpgd.interrupt import Interrupted, ShouldStop, StopRequest, check
@@ -80,8 +80,8 @@ class Trainer:
         """Train to the last iteration.
 
         Raises:
-            RunEnded: interrupted by a signal or stopped by the guard (after a checkpoint), or too many steps
-                in a row were not finite.
+            RunEnded: interrupted by a signal, stopped by the guard or left by its sampling engine (after a
+                checkpoint), or too many steps in a row were not finite.
         """
         self._say = progress.print_message
         with StopRequest(self.accelerator) as stop:
@@ -103,6 +103,8 @@ class Trainer:
                 raise
             except RowsLost as lost:
                 self._stop_without_rows(lost)
+            except EngineFailed as failed:
+                self._stop_without_engine(failed)
         self._save_now()
         on_main(self.accelerator, self.rollouts.flush)
         if self.rollback:
@@ -195,7 +197,7 @@ class Trainer:
         self.learner.policy.eval()
         try:
             collected = self.source.collect(number, should_stop)
-        except (Interrupted, RuleError, RowsLost):
+        except (Interrupted, RuleError, RowsLost, EngineFailed):
             self.state.undo_draws(draws)
             raise
         for line in collected.lost[:SHOWN_LOST]:
@@ -262,6 +264,7 @@ class Trainer:
         self.rollouts.truncate_after(self.state.number)
 
     def _stop(self, stop: StopRequest) -> NoReturn:
+        stop.wanted()  # one process alone may know of the signal
         self._save_now()
         raise RunEnded(
             f"stopped after iteration {self.state.iteration}; the checkpoint is in "
@@ -274,6 +277,13 @@ class Trainer:
         raise RunEnded(
             f"iteration {self.state.iteration + 1}: {lost}; the checkpoint is in "
             f"{self.folder / 'checkpoints'}; bring the files back and run the same command with --resume"
+        )
+
+    def _stop_without_engine(self, failed: EngineFailed) -> NoReturn:
+        self._save_now()
+        raise RunEnded(
+            f"iteration {self.state.iteration + 1}: {failed}; the checkpoint is in "
+            f"{self.folder / 'checkpoints'}; set the engine right and run the same command with --resume"
         )
 
     def _stop_on_alarm(self, review: Review) -> NoReturn:
