@@ -62,6 +62,9 @@ class Dispatch:
         conversations: one for each completion; those of one prompt are the same object, in sequence.
         seeds: one for each completion.
         options: vLLM's sampling options.
+
+    Raises:
+        ValueError: the servers have not got any weights yet.
     """
 
     def __init__(
@@ -71,6 +74,8 @@ class Dispatch:
         seeds: Sequence[int],
         options: Mapping[str, Any],
     ) -> None:
+        if not pool.version:
+            raise ValueError("vLLM servers get weights before prompts")
         self.pool = pool
         self.options = options
         jobs = [Job(place, *pair) for place, pair in enumerate(zip(conversations, seeds, strict=True))]
