@@ -29,3 +29,7 @@ class ProcessLost(RunEnded):
     def __init__(self, message: str, *, everywhere: bool) -> None:
         super().__init__(message)
         self.everywhere = everywhere
+
+
+class EngineFailed(RunEnded):
+    """A sampling engine that has ended and could not be waited for; what was learned can still be saved."""

@@ -95,10 +95,17 @@ class VllmConfig(Section):
     weights: Literal["nccl", "folder"] = Field(
         "nccl", description="weights reach a server over NCCL, or as files in a folder that both can read"
     )
-    weights_folder: Path | None = Field(None, description="that folder; null: in the run folder")
-    weights_port: PositiveInt = Field(51216, description="main process's port for sending weights")
+    weights_folder: Path | None = Field(
+        None, description="that folder, for this run alone, at the same path for servers; null: RUN/weights"
+    )
+    weights_port: PositiveInt = Field(
+        51216, description="main process's port for sending weights to the first server; the next ones follow"
+    )
     wait: PositiveFloat = Field(
-        240.0, description="seconds to wait for a server: at the start, and when none is left"
+        240.0, description="seconds to wait for servers: at the start, and when none is left"
+    )
+    timeout: PositiveFloat = Field(
+        1800.0, description="seconds after which a server without an answer to a request has failed"
     )
     requests: PositiveInt = Field(64, description="concurrent requests to a server, per process")
     tensor_parallel: PositiveInt = Field(

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -15,6 +16,7 @@ from torch import Tensor
 from data import Example, PromptSampler, ScoredPromptSampler
 from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.config.schema import RolloutConfig
+from mm_cpgd.distributed import Parts, together
 from mm_cpgd.errors import UserError
 from mm_cpgd.interrupt import ShouldStop, check, never
 from mm_cpgd.policy import EncodedPrompt, Policy
@@ -144,6 +146,7 @@ class Collector:
             Interrupted: between two batches; the caller has to undo the draws of prompts.
             RuleError: a rule failed on every completion; likewise.
             RowsLost: the images of all rows have vanished; likewise.
+            EngineFailed: the sampling engine has ended; likewise.
         """
         started = time.perf_counter()
         if sampled is None:
@@ -184,7 +187,8 @@ class Collector:
             sampled: the completions, if there are some already.
         """
         drawn = self.sampler.take(self.config.prompts)
-        sampled = sampled or self.sample(drawn, iteration, number, should_stop)
+        if sampled is None:
+            sampled = together(self.accelerator, lambda: self.sample(drawn, iteration, number, should_stop))
         stats = gather_stats(self.accelerator, sampled.groups, sampled.scored)
         check_rules(self.accelerator, sampled.failures, stats.silent_rules(list(self.rewards.rules)))
         if self.objective.prompts and isinstance(self.sampler, ScoredPromptSampler):
@@ -284,6 +288,7 @@ class Collector:
         prompts: list[EncodedPrompt | None] = [*(self.prefetcher.take(indices) or [])]
         groups: list[Group] = []
         lost: list[str] = []
+        parts = Parts()
         with background_thread("scores") as thread:
             scores = []
             for start in range(0, len(indices), self.config.batch_prompts):
@@ -295,11 +300,15 @@ class Collector:
                     )
                     prompts += encoded
                     lost += gone
-                new = self._generate(prompts[batch], seeds[batch])
+                # After an error the others still meet this process before each batch.
+                present = prompts[batch] if parts.problem is None else [None] * len(prompts[batch])
+                nothing: list[Group] = [[] for _ in present]
+                new = parts.run(partial(self._generate, present, seeds[batch]), nothing)
                 prompts[batch], gone = self._without_lost(indices[batch], prompts[batch], new)
                 lost += gone
                 groups += new
                 scores.append(thread.submit(self._score, indices[batch], new))
+            parts.end()
             ended = time.perf_counter()
             scored = [group for chunk in scores for group in chunk.result()]
         return prompts, groups, scored, lost, time.perf_counter() - ended

@@ -209,7 +209,7 @@ def _build(
     """Load the rows and put the trainer together; ``opened`` closes the engine."""
     policy = placed.policy
     rows = _load(config, config.data.train, accelerator, policy, console, "training", sft)
-    engine = build_engine(config, accelerator, placed)
+    engine = build_engine(config, accelerator, placed, lambda line: console.print(line, markup=False))
     opened.callback(engine.close)
     evaluator = None
     if config.data.eval:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
@@ -37,6 +37,10 @@ from mm_cpgd.training.state import TrainingState
 from mm_cpgd.training.trainer import Evaluator, Trainer
 from rewards import Component, RewardSum
 
+if TYPE_CHECKING:
+    from mm_cpgd.rollout.vllm.pool import WeightTransport
+    from mm_cpgd.rollout.vllm.server import ServerBackend
+
 
 def build_rewards(config: RunConfig) -> RewardSum:
     """Return the weighted sum of the config's reward rules."""
@@ -52,8 +56,13 @@ def build_run_objective(config: RunConfig) -> Objective:
     )
 
 
-def build_engine(config: RunConfig, accelerator: Accelerator, placed: PlacedPolicy) -> RolloutEngine:
-    """Return the configured sampling engine.
+def build_engine(
+    config: RunConfig,
+    accelerator: Accelerator,
+    placed: PlacedPolicy,
+    say: Callable[[str], None] = lambda text: None,
+) -> RolloutEngine:
+    """Return the configured sampling engine; ``say`` prints a line about a server that fails.
 
     Raises:
         UserError: vLLM is not installed or cannot be reached.
@@ -63,18 +72,10 @@ def build_engine(config: RunConfig, accelerator: Accelerator, placed: PlacedPoli
     policy = placed.policy
     from mm_cpgd.rollout.vllm import VllmEngine
     from mm_cpgd.rollout.vllm.colocated import open_colocated
-    from mm_cpgd.rollout.vllm.server import open_server
 
     chosen, loaded = config.rollout.vllm, config.policy
     if chosen.mode == "server":
-        server = open_server(
-            chosen.url,
-            accelerator,
-            weights_port=chosen.weights_port,
-            wait=chosen.wait,
-            requests=chosen.requests,
-        )
-        return VllmEngine(policy, server)
+        return VllmEngine(policy, build_servers(config, accelerator, policy, say))
     limits = {"min_pixels": loaded.min_pixels, "max_pixels": loaded.max_pixels}
     only_adapters = loaded.lora is not None and chosen.adapters == "adapter"
     colocated = open_colocated(
@@ -92,6 +93,42 @@ def build_engine(config: RunConfig, accelerator: Accelerator, placed: PlacedPoli
         options=chosen.options,
     )
     return VllmEngine(policy, colocated, colocated if only_adapters else None)
+
+
+def build_servers(
+    config: RunConfig, accelerator: Accelerator, policy: Policy, say: Callable[[str], None]
+) -> ServerBackend:
+    """Return the connection to the configured vLLM servers.
+
+    Raises:
+        UserError: none responds, or the adapters shall be sent alone.
+    """
+    from mm_cpgd.rollout.vllm.nccl import NcclTransfer
+    from mm_cpgd.rollout.vllm.pool import Limits
+    from mm_cpgd.rollout.vllm.server import open_servers
+    from mm_cpgd.rollout.vllm.weights_folder import WeightsFolder, tied_names
+
+    chosen = config.rollout.vllm
+    if config.policy.lora is not None and chosen.adapters == "adapter":
+        raise UserError(
+            "rollout.vllm.adapters=adapter needs rollout.vllm.mode=colocated; servers get merged weights: "
+            "set rollout.vllm.adapters=merged"
+        )
+
+    def open_transport(urls: Sequence[str], dtype: torch.dtype | None) -> WeightTransport:
+        if chosen.weights == "nccl":
+            return NcclTransfer(urls, chosen.weights_port, accelerator.device)
+        folder = chosen.weights_folder or config.folder / "weights"
+        return WeightsFolder(folder, tied_names(policy.model), dtype)
+
+    return open_servers(
+        chosen.urls or [chosen.url],
+        open_transport,
+        accelerator,
+        Limits(chosen.requests, chosen.wait),
+        timeout=chosen.timeout,
+        say=say,
+    )
 
 
 def build_local_engine(config: RunConfig, placed: PlacedPolicy) -> RolloutEngine:

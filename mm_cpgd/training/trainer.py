@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from mm_cpgd.checkpoint.folder import newest_checkpoint
 from mm_cpgd.config.schema import RunConfig
 from mm_cpgd.distributed import on_main
-from mm_cpgd.errors import RunEnded
+from mm_cpgd.errors import EngineFailed, RunEnded
 from mm_cpgd.guard.guard import Review
 from mm_cpgd.guard.rollback import DIVERGED
 from mm_cpgd.interrupt import Interrupted, ShouldStop, StopRequest, check
@@ -82,8 +82,8 @@ class Trainer:
         """Train to the last iteration.
 
         Raises:
-            RunEnded: interrupted by a signal, stopped by the guard or because the engine sampled from another
-                policy (after a checkpoint), or too many steps in a row were not finite.
+            RunEnded: interrupted by a signal, stopped by the guard, by samples of another policy or by the
+                end of the sampling engine (after a checkpoint), or too many steps in a row were not finite.
         """
         self._say = progress.print_message
         with StopRequest(self.accelerator) as stop:
@@ -107,6 +107,8 @@ class Trainer:
                 raise
             except RowsLost as lost:
                 self._stop_without_rows(lost)
+            except EngineFailed as failed:
+                self._stop_without_engine(failed)
         self._save_now()
         on_main(self.accelerator, self.rollouts.flush)
         if self.rollback:
@@ -213,7 +215,7 @@ class Trainer:
         self.learner.policy.eval()
         try:
             collected = self.source.collect(number, should_stop)
-        except (Interrupted, RuleError, RowsLost):
+        except (Interrupted, RuleError, RowsLost, EngineFailed):
             self.state.undo_draws(draws)
             raise
         for line in collected.lost[:SHOWN_LOST]:
@@ -280,6 +282,7 @@ class Trainer:
         self.rollouts.truncate_after(self.state.number)
 
     def _stop(self, stop: StopRequest) -> NoReturn:
+        stop.wanted()  # one process alone may know of the signal
         self.source.discard()
         self._save_now()
         raise RunEnded(
@@ -306,6 +309,13 @@ class Trainer:
             f"iteration {number}: {mismatch}; the checkpoint is in {self.folder / 'checkpoints'}; once the "
             "cause is found, run the same command with --resume, which samples the iteration again"
         ) from None
+
+    def _stop_without_engine(self, failed: EngineFailed) -> NoReturn:
+        self._save_now()
+        raise RunEnded(
+            f"iteration {self.state.iteration + 1}: {failed}; the checkpoint is in "
+            f"{self.folder / 'checkpoints'}; set the engine right and run the same command with --resume"
+        )
 
     def _stop_on_alarm(self, review: Review) -> NoReturn:
         """End the run with a checkpoint of its current state; the message states the reason."""
