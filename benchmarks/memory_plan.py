@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 MIB = 2**20
 PHASES = ("rollout", "update")
+COLUMNS = ("rollout", "loss", "layers", "step")
 # Larger blocks come from the system one by one, and go back when they are freed.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "2"}
 RUN = """\
@@ -136,7 +137,7 @@ def phases_of(items: Sequence[MemoryItem]) -> dict[str, int]:
     from mm_cpgd.preflight.memory import total_of
 
     total = total_of(items)
-    return {"rollout": total.rollout, "update": max(total.update, total.step)}
+    return {"rollout": total.rollout, "update": max(total.loss, total.layers, total.step)}
 
 
 def measure(file: Path, overrides: Sequence[str], processes: int, folder: Path) -> list[dict[str, int]]:
@@ -231,7 +232,7 @@ def report(size: ModelSize, items: Sequence[MemoryItem], peaks: Sequence[dict[st
     """Print the plan's items, and plan against measurement in each phase."""
     print(f"{size.total / 1e6:.1f} M weights, {size.trained / 1e6:.1f} M trained; MiB:")
     for item in items:
-        print(f"  {item.name:32}{item.rollout / MIB:9.1f}{item.update / MIB:9.1f}{item.step / MIB:9.1f}")
+        print(f"  {item.name:32}" + "".join(f"{getattr(item, phase) / MIB:9.1f}" for phase in COLUMNS))
     for phase, count in phases_of(items).items():
         most = max(peak[phase] for peak in peaks)
         print(f"{phase:8} planned {count / MIB:8.1f}  measured {most / MIB:8.1f}  {count / most - 1:+.1%}")

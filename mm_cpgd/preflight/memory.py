@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mm_cpgd.config.schema import RunConfig
-from mm_cpgd.preflight.memory_item import MemoryItem
-from mm_cpgd.preflight.memory_rollout import engine_items, local_rollout_items
+from mm_cpgd.preflight.memory_item import PHASES, MemoryItem
+from mm_cpgd.preflight.memory_rollout import engine_items
 from mm_cpgd.preflight.memory_state import state_items
 from mm_cpgd.preflight.memory_update import update_items
 from mm_cpgd.preflight.model_size import ModelSize
@@ -30,19 +30,14 @@ def estimate_memory(
         reference: whether the objective needs a reference policy.
     """
     items = [
-        *state_items(size, setting, reference),
+        *state_items(config, size, setting, prompt_tokens, reference=reference),
         *update_items(config, size, setting, prompt_tokens),
-        *engine_items(config, size, setting),
-        *local_rollout_items(config, size, setting, prompt_tokens),
+        *engine_items(config, size, setting, prompt_tokens),
     ]
-    return [item for item in items if item.rollout or item.update or item.step]
+    return [item for item in items if item.peak]
 
 
 def total_of(items: Sequence[MemoryItem]) -> MemoryItem:
     """Return the sum of all items."""
-    return MemoryItem(
-        "total",
-        sum(item.rollout for item in items),
-        sum(item.update for item in items),
-        sum(item.step for item in items),
-    )
+    sums = {phase: sum(getattr(item, phase) for item in items) for phase in PHASES}
+    return MemoryItem("total", **sums)

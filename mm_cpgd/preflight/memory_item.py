@@ -7,7 +7,8 @@ from dataclasses import dataclass
 # Phases as columns of the plan, and in words.
 PHASES = {
     "rollout": "while sampling",
-    "update": "in the forward and backward pass of a micro-batch",
+    "loss": "when log-probabilities and their gradient are computed, all activations still there",
+    "layers": "in the backward pass through the layers",
     "step": "at the end of the backward pass and in the optimizer step",
 }
 
@@ -19,21 +20,23 @@ class MemoryItem:
     Attributes:
         name: of what.
         rollout: while sampling.
-        update: in the forward and backward pass, at its peak.
+        loss: when the forward pass is complete and the loss's gradient is computed, chunk by chunk.
+        layers: in the backward pass, in the layer that comes first.
         step: when the last gradients are summed and the optimizer steps.
         how: how they are computed.
     """
 
     name: str
     rollout: int = 0
-    update: int = 0
+    loss: int = 0
+    layers: int = 0
     step: int = 0
     how: str = ""
 
     @property
     def peak(self) -> int:
         """The largest of the phases."""
-        return max(self.rollout, self.update, self.step)
+        return max(getattr(self, phase) for phase in PHASES)
 
     @property
     def peak_phase(self) -> str:
@@ -43,4 +46,4 @@ class MemoryItem:
 
 def always(name: str, count: int, how: str) -> MemoryItem:
     """Return an item that is there in all phases."""
-    return MemoryItem(name, count, count, count, how)
+    return MemoryItem(name, **dict.fromkeys(PHASES, count), how=how)

@@ -16,13 +16,22 @@ DOUBLE = 8
 DTYPES = {"float32": FLOAT, "float": FLOAT, "bfloat16": HALF, "float16": HALF, "half": HALF}
 
 
-def engine_items(config: RunConfig, size: ModelSize, setting: Setting) -> list[MemoryItem]:
-    """Return the weights that are sampled from, and vLLM's part of the GPU."""
+def engine_items(
+    config: RunConfig, size: ModelSize, setting: Setting, prompt_tokens: int
+) -> list[MemoryItem]:
+    """Return the weights that are sampled from, and what sampling takes beside them."""
+    largest = size.largest * setting.weight
     if config.rollout.engine == "local":
-        copy = gathered_copy_bytes(size, setting) if setting.sharded else 0
-        return [MemoryItem("rollout: gathered weights", copy, how="the whole policy, until the rollout ends")]
-    sent = size.largest * setting.weight if setting.sharded or size.adapters else 0
-    items = [MemoryItem("rollout: weights for vLLM", sent, how="the largest tensor, whole or merged")]
+        sampling = _local_items(config, size, setting, prompt_tokens)
+        if not setting.sharded:
+            return sampling
+        copy = gathered_copy_bytes(size, setting)
+        # The last tensor is gathered before anything is sampled.
+        beside = max(0, largest - sum(item.rollout for item in sampling))
+        gathered = MemoryItem("gathered copy", copy + beside, how="to sample from, until the rollout ends")
+        return [gathered, *sampling]
+    sent = largest if setting.sharded or size.adapters else 0
+    items = [MemoryItem("weights for vLLM", sent, how="the largest tensor, whole or merged")]
     if config.rollout.vllm.mode == "colocated":
         items.append(_colocated(config, setting))
     return items
@@ -41,13 +50,11 @@ def vllm_cache_bytes(config: RunConfig, size: ModelSize, prompt_tokens: int) -> 
     return -(-tokens * size.text.layers * 2 * size.text.keys * HALF // _tensor_parallel(config))
 
 
-def local_rollout_items(
+def _local_items(
     config: RunConfig, size: ModelSize, setting: Setting, prompt_tokens: int
 ) -> list[MemoryItem]:
     """Return what sampling by the policy itself needs beside the weights: for rollouts or for evaluation."""
     rollout = config.rollout
-    if rollout.engine != "local":
-        return []
     share = -(-rollout.prompts // setting.machines.processes)
     cases = [("rollout", min(rollout.batch_prompts, share), rollout.completions, rollout.max_new_tokens)]
     evaluation = config.evaluation
@@ -117,7 +124,7 @@ def _colocated(config: RunConfig, setting: Setting) -> MemoryItem:
     # What is sampled ahead is sampled during updates.
     stays = share if not chosen.sleep or config.rollout.ahead else 0
     how = f"{chosen.memory_share:.0%} of the GPU" + ("" if stays else ", released during updates")
-    return MemoryItem("vLLM", share, stays, stays, how)
+    return MemoryItem("vLLM", share, stays, stays, stays, how)
 
 
 def _tensor_parallel(config: RunConfig) -> int:

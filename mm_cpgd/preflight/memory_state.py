@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from mm_cpgd.config.schema import RunConfig
 from mm_cpgd.preflight.memory_item import MemoryItem, always
+from mm_cpgd.preflight.micro_batch import checkpoints_layers, micro_batches
 from mm_cpgd.preflight.model_size import ROOT, ModelSize, Weight
 from mm_cpgd.preflight.setting import FLOAT, HALF, Setting
 
@@ -16,18 +18,19 @@ GATHERED_LAYERS = 2
 TENSOR_VALUES = 2
 
 
-def state_items(size: ModelSize, setting: Setting, reference: bool) -> list[MemoryItem]:
-    """Return what stays on the GPU from the first step to the last, and what sharding adds for a while."""
+def state_items(
+    config: RunConfig, size: ModelSize, setting: Setting, prompt_tokens: int, *, reference: bool
+) -> list[MemoryItem]:
+    """Return what stays on the GPU from the first step to the last, and what its layout adds for a while."""
     items = [_weights(size, setting)]
     if setting.sharded:
         items += [_gathered(size, setting), _undivided_gradients(size, setting)]
     else:
-        items += _whole_items(size, setting)
-    if not setting.strategy.cpu_offload or not setting.sharded:
-        gradients = gradient_bytes(size, setting)
-        each = f"{_gradient(size, setting)} bytes per trained parameter"
+        items += _whole_items(config, size, setting)
+    if not setting.offloaded:
+        several = micro_batches(config, setting, prompt_tokens) > 1
         items += [
-            MemoryItem("gradients", 0, gradients, gradients, f"{each}{_divided(setting)}"),
+            _gradients(size, setting, several=several),
             always("optimizer state", moment_bytes(size, setting), f"AdamW: two moments{_divided(setting)}"),
         ]
     items.append(_last_values(size, setting))
@@ -68,7 +71,7 @@ def _weights(size: ModelSize, setting: Setting) -> MemoryItem:
     whole = size.vision * setting.weight if size.whole_vision() else 0
     if not setting.sharded:
         return always("weights", shard_bytes(size, setting) + whole, each)
-    if setting.strategy.cpu_offload:
+    if setting.offloaded:
         return always("weights", whole, "the frozen vision tower; shards are in CPU memory")
     tower = "; the frozen vision tower is whole" if whole else ""
     return always("weights", shard_bytes(size, setting) + whole, f"{each}{_divided(setting)}{tower}")
@@ -77,13 +80,21 @@ def _weights(size: ModelSize, setting: Setting) -> MemoryItem:
 def _gathered(size: ModelSize, setting: Setting) -> MemoryItem:
     """Return the weights that are gathered for the forward and backward pass."""
     units = _units(_divisible(size), lambda one: one.count * _gathered_bytes(one, setting))
-    root = units.pop(ROOT, 0)
-    if setting.strategy.reshard_after_forward:
-        layers = GATHERED_LAYERS * max(units.values(), default=0)
-        how = "embeddings, head, and two layers"
-    else:
-        layers, how = sum(units.values()), "all, until their backward pass"
-    return MemoryItem("gathered weights", 0, root + layers, 0, f"{how}, {setting.compute} bytes each")
+    root, name = units.pop(ROOT, 0), "gathered weights"
+    if not setting.strategy.reshard_after_forward:
+        every = root + sum(units.values())
+        return MemoryItem(name, loss=every, layers=every, how="all, until their backward pass")
+    layers = GATHERED_LAYERS * max(units.values(), default=0)
+    how = f"embeddings, head, two layers; {setting.compute} bytes each"
+    return MemoryItem(name, loss=root, layers=root + layers, how=how)
+
+
+def _gradients(size: ModelSize, setting: Setting, *, several: bool) -> MemoryItem:
+    """Return the gradients; with one micro-batch they grow as activations vanish, and never add to them."""
+    count = gradient_bytes(size, setting)
+    before = count if several else 0
+    how = f"{_gradient(size, setting)} bytes per trained parameter{_divided(setting)}"
+    return MemoryItem("gradients", loss=before, layers=before, step=count, how=how)
 
 
 def _undivided_gradients(size: ModelSize, setting: Setting) -> MemoryItem:
@@ -91,7 +102,7 @@ def _undivided_gradients(size: ModelSize, setting: Setting) -> MemoryItem:
     units = _undivided(size, setting)
     units.pop(ROOT, 0)
     return MemoryItem(
-        "gradients of a layer", 0, max(units.values(), default=0), 0, "before processes sum them"
+        "gradients of a layer", layers=max(units.values(), default=0), how="before processes sum them"
     )
 
 
@@ -105,13 +116,18 @@ def _undivided(size: ModelSize, setting: Setting) -> Counter[str]:
     return _units((one for one in _divisible(size) if one.trained), both)
 
 
-def _whole_items(size: ModelSize, setting: Setting) -> list[MemoryItem]:
+def _whole_items(config: RunConfig, size: ModelSize, setting: Setting) -> list[MemoryItem]:
     """Return what only processes with whole weights have."""
-    casts = setting.half and _gradient(size, setting) == FLOAT
-    copies = HALF * size.trained if casts else 0
+    casts: Counter[str] = Counter()
+    if setting.half and _gradient(size, setting) == FLOAT:
+        casts = _units((one for one in size.weights if one.trained), lambda one: HALF * one.count)
+    every = sum(casts.values())
+    layer = max((count for unit, count in casts.items() if unit != ROOT), default=0)
+    layers = layer if checkpoints_layers(config, setting) else every
     buckets = gradient_bytes(size, setting) if setting.machines.processes > 1 else 0
+    how = "mixed precision casts trained weights"
     return [
-        MemoryItem("bf16 copies of weights", copies, copies, 0, "mixed precision casts trained weights"),
+        MemoryItem("bf16 copies of weights", every, every, layers, how=how),
         always("buckets of gradients", buckets, "DDP sums them over processes"),
     ]
 
@@ -119,19 +135,19 @@ def _whole_items(size: ModelSize, setting: Setting) -> list[MemoryItem]:
 def _last_values(size: ModelSize, setting: Setting) -> MemoryItem:
     """Return what exists when activations are gone: the last gradients' sum, and later AdamW's own values."""
     trained = [one.part(setting.parts) * _bytes(one, setting) for one in size.weights if one.trained]
+    tensor = TENSOR_VALUES * max(trained, default=0)
+    name, how = "last values", "AdamW's, of one tensor"
     if setting.sharded:
-        on_cpu = setting.strategy.cpu_offload
-        values = 0 if on_cpu else TENSOR_VALUES * max(trained, default=0)
-        last = max(values, _undivided(size, setting)[ROOT])
-        return MemoryItem("last values", 0, 0, last, "gradients of embeddings and head before their sum")
+        last = max(0 if setting.offloaded else tensor, _undivided(size, setting)[ROOT])
+        return MemoryItem(name, step=last, how="gradients of embeddings and head before their sum")
     if setting.machines.on_gpu:
-        return MemoryItem("last values", 0, 0, sum(trained), "AdamW's denominators")
-    return MemoryItem("last values", 0, 0, TENSOR_VALUES * max(trained, default=0), "AdamW's, of one tensor")
+        return MemoryItem(name, step=sum(trained), how="AdamW's denominators")
+    return MemoryItem(name, step=tensor, how=how)
 
 
 def _reference(size: ModelSize, setting: Setting) -> MemoryItem:
     tower = size.vision * setting.weight
-    if setting.sharded and setting.strategy.cpu_offload:
+    if setting.offloaded:
         return always("reference policy", tower, "its vision tower; shards are in CPU memory")
     how = f"a frozen copy{_divided(setting)}"
     return always("reference policy", reference_shard_bytes(size, setting) + tower, how)

@@ -1,16 +1,16 @@
-"""Memory of a micro-batch: activations, logits of a chunk, and gradients on their way."""
+"""Memory of a micro-batch: activations, logits of a chunk, and the gradients that pass through."""
 
 from __future__ import annotations
 
 from mm_cpgd.config.schema import RunConfig
 from mm_cpgd.preflight.memory_item import MemoryItem
+from mm_cpgd.preflight.micro_batch import checkpoints_layers, micro_batch_tokens, micro_batches
 from mm_cpgd.preflight.model_size import Blocks, ModelSize
-from mm_cpgd.preflight.setting import FLOAT, Setting
-from mm_cpgd.training.setup import step_schedule
+from mm_cpgd.preflight.setting import FLOAT, HALF, Setting
 
-# Logits of a chunk exist once in the precision of the computation, and in float32 as log-probabilities,
-# their copy or factor, their exponentials and their gradient.
-LOGIT_COPIES = 4
+# Of a chunk, in float32: log-probabilities, a copy of them, and their exponentials, while the entropy is
+# computed; and log-probabilities, their gradient and that of the logits in the backward pass.
+LOGIT_COPIES = 3
 # An image token of the Qwen family represents 2 x 2 patches.
 PATCHES_PER_TOKEN = 4
 
@@ -20,48 +20,58 @@ def update_items(
 ) -> list[MemoryItem]:
     """Return what a forward and backward pass needs beside weights and gradients."""
     tokens = micro_batch_tokens(config, setting, prompt_tokens)
-    checkpointing = config.policy.gradient_checkpointing or setting.strategy.checkpoint_layers
-    activations = tokens * saved_bytes(size.text, setting, checkpointing, adapters=bool(size.adapters))
-    if not size.whole_vision():
-        activations += tokens * PATCHES_PER_TOKEN * saved_bytes(size.tower, setting, checkpointing)
-    kept = "layer inputs and one layer" if checkpointing else "all layers"
     chunk = min(config.training.logprob_chunk, tokens)
-    logits = chunk * size.vocabulary * (setting.compute + LOGIT_COPIES * FLOAT)
+    several = micro_batches(config, setting, prompt_tokens) > 1
     return [
-        MemoryItem("activations of a micro-batch", 0, activations, 0, f"{tokens:,} tokens, {kept}"),
-        MemoryItem("logits of a chunk", 0, logits, 0, f"{chunk:,} tokens × {size.vocabulary:,}"),
-        _head_gradient(size, setting, chunks=-(-tokens // chunk)),
+        _activations(config, size, setting, tokens),
+        _logits(size, setting, chunk, chunks=-(-tokens // chunk), several=several),
     ]
 
 
-def micro_batch_tokens(config: RunConfig, setting: Setting, prompt_tokens: int) -> int:
-    """Return the tokens of a process's largest forward pass."""
-    rollout = config.rollout
-    row = prompt_tokens + rollout.max_new_tokens
-    mini = min(step_schedule(config).mini_batch_prompts, rollout.prompts)
-    prompts = -(-mini // setting.machines.processes)
-    own = rollout.completions * rollout.max_new_tokens
-    own += prompt_tokens if rollout.shared_prefix else rollout.completions * prompt_tokens
-    # A row longer than the budget runs alone.
-    return max(min(config.training.micro_batch_tokens, prompts * own), row)
-
-
-def saved_bytes(blocks: Blocks, setting: Setting, checkpointing: bool, *, adapters: bool = False) -> int:
-    """Return the bytes that a token keeps for the backward pass."""
-    compute, stream = setting.compute, setting.stream
+def layer_bytes(blocks: Blocks, setting: Setting, *, adapters: bool = False) -> int:
+    """Return the bytes that a token keeps of one layer for the backward pass."""
     # Two norms keep their input and its normalised form, in float32 or as stored, and the input of the next
     # linear layer; attention keeps queries, keys, values and its output; a gated MLP keeps gate, activated
     # gate, up projection and product.
-    norms = 2 * blocks.hidden * (FLOAT + stream + compute)
-    layer = norms + compute * (4 * blocks.hidden + 4 * blocks.intermediate)
-    if adapters:
-        layer += compute * 3 * blocks.hidden  # each adapter casts the shared input separately
-    return blocks.layers * stream * blocks.hidden + layer if checkpointing else blocks.layers * layer
+    norms = 2 * blocks.hidden * (FLOAT + setting.stream + setting.compute)
+    # Each adapter casts the shared input separately.
+    hidden = 7 if adapters else 4
+    return norms + setting.compute * (hidden * blocks.hidden + 4 * blocks.intermediate)
 
 
-def _head_gradient(size: ModelSize, setting: Setting, chunks: int) -> MemoryItem:
-    """Return the gradient of the head: the sum over chunks so far, and that of the present chunk."""
-    if not size.trains_head:
-        return MemoryItem("gradient of the head")
-    count = min(2, chunks) * size.head * setting.compute
-    return MemoryItem("gradient of the head", 0, count, 0, "its sum over chunks, and that of one chunk")
+def _activations(config: RunConfig, size: ModelSize, setting: Setting, tokens: int) -> MemoryItem:
+    stacks = [(size.text, tokens, bool(size.adapters))]
+    if not size.whole_vision():
+        stacks.append((size.tower, tokens * PATCHES_PER_TOKEN, False))
+    checkpointing = checkpoints_layers(config, setting)
+    kept, passing = 0, 0
+    for blocks, count, adapters in stacks:
+        layer = count * layer_bytes(blocks, setting, adapters=adapters)
+        inputs = count * setting.stream * blocks.hidden
+        kept += blocks.layers * (inputs if checkpointing else layer)
+        # Gradients of a layer's hidden states, and of the MLP's two factors.
+        gradients = 2 * inputs + 2 * count * setting.compute * blocks.intermediate
+        passing = max(passing, gradients + (layer if checkpointing else 0))
+    how = "layer inputs and one layer" if checkpointing else "all layers"
+    return MemoryItem("activations", loss=kept, layers=kept + passing, how=f"{tokens:,} tokens, {how}")
+
+
+def _logits(size: ModelSize, setting: Setting, chunk: int, *, chunks: int, several: bool) -> MemoryItem:
+    """Return the logits of a chunk, and the head's gradient: a chunk's is added to the sum of others."""
+    values, compute = chunk * size.vocabulary, setting.compute
+    # Autocast casts the head for every chunk, and its gradient back.
+    cast = HALF if setting.half and not setting.sharded and setting.weight == FLOAT else 0
+    gradient = 0
+    if size.trains_head:
+        gradient = size.head * (setting.weight if cast else compute)
+    before = gradient if chunks > 1 else 0
+    forward = values * (compute + LOGIT_COPIES * FLOAT)
+    backward = values * LOGIT_COPIES * FLOAT + before + cast * size.head
+    product = values * compute + before + gradient + 2 * cast * size.head
+    left = gradient if setting.sharded or not several else 0
+    return MemoryItem(
+        "logits of a chunk",
+        loss=max(forward, backward, product),
+        layers=left,
+        how=f"{chunk:,} tokens × {size.vocabulary:,}, with the head's gradient",
+    )

@@ -63,6 +63,11 @@ class Setting:
         return self.strategy.sharded and self.machines.processes > 1
 
     @property
+    def offloaded(self) -> bool:
+        """Whether shards, gradients and optimizer state are in CPU memory."""
+        return self.sharded and self.strategy.cpu_offload
+
+    @property
     def parts(self) -> int:
         """Number of processes that a sharded tensor is divided among."""
         return self.machines.processes if self.sharded else 1

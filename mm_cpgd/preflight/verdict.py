@@ -122,9 +122,11 @@ def _vllm_obstacles(case: Case, text_of: Callable[[int], str]) -> Iterator[str]:
 def _advice(case: Case, peak: int, text_of: Callable[[int], str]) -> Iterator[str]:
     """Yield what would lower the peak, the largest gain first."""
     found = [(changed.peak(), text) for text, changed in _changes(case)]
-    for lower, text in sorted(found):
-        if lower < peak * (1 - WORTHWHILE):
-            yield f"  with {text}: {text_of(lower)}"
+    useful = [(lower, text) for lower, text in sorted(found) if lower < peak * (1 - WORTHWHILE)]
+    for lower, text in useful:
+        yield f"  with {text}: {text_of(lower)}"
+    if not useful:
+        yield "  no single setting lowers it: several phases or parts are as large"
 
 
 def _changes(case: Case) -> Iterator[tuple[str, Case]]:
