@@ -22,7 +22,7 @@ from mm_cpgd.cli.guard import guard_command
 from mm_cpgd.cli.rewards import rewards_app
 from mm_cpgd.cli.score import compare_command, score_command
 from mm_cpgd.cli.study import study_app
-from mm_cpgd.errors import USER_ERRORS, ProcessLost, RunEnded
+from mm_cpgd.errors import USER_ERRORS, ProcessLost, RunEnded, UserError
 
 if TYPE_CHECKING:
     from mm_cpgd.config.schema import RunConfig
@@ -65,17 +65,38 @@ def train(
     processor: Annotated[
         bool, typer.Option(help="with --dry-run: load the processor to count prompt tokens")
     ] = True,
+    processes: Annotated[
+        int | None, typer.Option(help="with --dry-run: processes of the planned run, one on each GPU")
+    ] = None,
+    nodes: Annotated[int | None, typer.Option(help="with --dry-run: machines of the planned run")] = None,
+    gpu_memory: Annotated[
+        str | None, typer.Option(help="with --dry-run: memory of each GPU, such as 80GiB")
+    ] = None,
+    model_config: Annotated[
+        Path | None,
+        typer.Option(help="with --dry-run: the model's config.json, where policy.model cannot be reached"),
+    ] = None,
 ) -> None:
     """Train a vision-language model by reinforcement learning.
 
     Example: `mm-cpgd train configs/k12.yaml training.iterations=3 training.learning_rate=1e-5`
     """
+    only_planned = {
+        "--processes": processes,
+        "--nodes": nodes,
+        "--gpu-memory": gpu_memory,
+        "--model-config": model_config,
+    }
     loaded = _load(config, overrides, launched=not dry_run)
     if dry_run:
         from mm_cpgd.preflight.plan import print_plan
+        from mm_cpgd.preflight.setting import plan_machines
 
-        print_plan(loaded, Console(), with_processor=processor)
+        machines = plan_machines(os.environ, processes, nodes, gpu_memory)
+        print_plan(loaded, Console(), with_processor=processor, machines=machines, model_config=model_config)
         return
+    if unused := [name for name, value in only_planned.items() if value is not None]:
+        raise UserError(f"{', '.join(unused)}: only with --dry-run; a run takes what it is launched on")
     from mm_cpgd.training.run import train as run
 
     _finish(loaded, run(loaded, resume=resume, overwrite=overwrite))
