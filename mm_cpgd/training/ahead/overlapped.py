@@ -11,8 +11,9 @@ from typing import NoReturn
 import torch
 from accelerate.utils import gather_object
 
-from mm_cpgd.errors import USER_ERRORS, RunEnded
-from mm_cpgd.interrupt import ShouldStop, check
+from mm_cpgd.distributed import SHARED_ERRORS, together
+from mm_cpgd.errors import RunEnded
+from mm_cpgd.interrupt import Interrupted, ShouldStop, check
 from mm_cpgd.training.ahead.prefetch import encode_rows
 from mm_cpgd.training.collector import Collector, Sampled
 from mm_cpgd.training.experience import Collected, Experience, pad_tokens
@@ -70,7 +71,8 @@ class OverlappedBatches:
         collector, size = self.collector, self.collector.config.prompts
         collector.engine.load_weights(collector.policy)
         drawn = collector.sampler.peek(size * len(iterations))
-        self._differences = self.compare(probe(collector, drawn[:size]), iterations[0])
+        samples = together(self.accelerator, lambda: probe(collector, drawn[:size]))
+        self._differences = self.compare(samples, iterations[0])
         self._thread, self._dropped = ThreadPoolExecutor(1, thread_name_prefix="ahead"), threading.Event()
         for place, iteration in enumerate(iterations):
             prompts = drawn[place * size : (place + 1) * size]
@@ -84,7 +86,7 @@ class OverlappedBatches:
         """See ``Batches.take``: π_old are the engine's own log-probabilities.
 
         Raises:
-            RunEnded, UserError: on all processes, if sampling has failed on one.
+            EngineFailed, UserError, RuleError: on all processes, if sampling has failed on one.
         """
         future = self._held[iteration]
         if self._wait([future], should_stop) == FAILED:
@@ -131,8 +133,10 @@ class OverlappedBatches:
         while True:
             left = wait(futures, timeout=POLL).not_done
             check(should_stop)
-            failed = any(one.done() and one.exception() for one in futures)
-            mine = FAILED if failed else RUNNING if left else DONE
+            errors = [error for one in futures if one.done() and (error := one.exception())]
+            # This process was asked to stop since: soon all processes know.
+            stopped = [error for error in errors if isinstance(error, Interrupted)]
+            mine = FAILED if len(errors) > len(stopped) else RUNNING if left or stopped else DONE
             everywhere = self.accelerator.gather(torch.tensor([mine], device=self.accelerator.device))
             if (everywhere == FAILED).any():
                 return FAILED
@@ -142,7 +146,7 @@ class OverlappedBatches:
     def _fail(self, future: Future[Sampled]) -> NoReturn:
         """Raise the error of sampling on all processes: a bug on its own, with its traceback."""
         error = future.exception() if future.done() else None
-        expected = isinstance(error, (*USER_ERRORS, RunEnded))
+        expected = isinstance(error, SHARED_ERRORS)
         told = error if error is None or expected else RunEnded(f"sampling failed: {error!r}")
         found = [one for one in gather_object([told]) if one is not None]
         self.discard()
