@@ -68,7 +68,7 @@ def seconds_per_iteration(ahead: int, engine: float, update: float, iterations: 
         time.sleep(update)
         return step(self, loss)
 
-    def build(config: Any, accelerator: Any, placed: Any) -> WaitingEngine:
+    def build(config: Any, accelerator: Any, placed: Any, *_: Any) -> WaitingEngine:
         return WaitingEngine(placed.policy, engine)
 
     with tempfile.TemporaryDirectory() as folder:

@@ -77,7 +77,7 @@ def use_copy_engine() -> None:
     """Let runs with ``AS_VLLM`` use a ``CopyEngine``."""
     from mm_cpgd.training import run
 
-    def build(config: Any, accelerator: Any, placed: Any) -> CopyEngine:
+    def build(config: Any, accelerator: Any, placed: Any, *_: Any) -> CopyEngine:
         return CopyEngine(placed.policy)
 
     run.build_engine = build
