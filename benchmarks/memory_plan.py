@@ -7,8 +7,8 @@ and compares the peak of each process's resident memory while sampling and while
     python -m benchmarks.memory_plan --strategy fsdp2 --processes 2 training.mixed_precision=bf16
 
 Resident memory follows what is allocated because the allocator is told to take every larger block from the
-system and to give it back at once. Counted is what a process uses beyond its memory before the policy is
-loaded.
+system and to give it back at once. Counted is what a process uses beyond the same run of a policy of hardly
+any weights: libraries, buffers of the communication, rows and images are the same there.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ output: {output}
 data:
   train: {{path: "generated:shapes", limit: 16}}
   max_prompt_tokens: 256
-rollout: {{prompts: {prompts}, completions: 8, max_new_tokens: 24, batch_prompts: 4}}
+rollout: {{prompts: 4, completions: 8, max_new_tokens: 24, batch_prompts: 4}}
 rewards: [{{rule: "{folder}/rules.py:ones"}}]
 algorithm: {{recipe: cpgd}}
 training:
@@ -69,6 +69,30 @@ class Shape:
     vocabulary: int = 32768
     vision_hidden: int = 384
     vision_layers: int = 8
+
+
+# Of a policy that takes no memory: what remains is the memory of the process itself.
+EMPTY = Shape(64, 64, 1, 1024, 48, 1)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model, the items of its plan, and the measured peaks by phase in bytes."""
+
+    size: ModelSize
+    items: list[MemoryItem]
+    measured: dict[str, int]
+
+    @property
+    def plan(self) -> dict[str, int]:
+        """The plan's peaks: an update is loss, layers and optimizer step."""
+        sums = {column: sum(getattr(item, column) for item in self.items) for column in COLUMNS}
+        rollout = sums.pop("rollout")
+        return {"rollout": rollout, "update": max(sums.values())}
+
+    def error(self, phase: str) -> float:
+        """Return the plan's relative error."""
+        return self.plan[phase] / self.measured[phase] - 1
 
 
 def build_policy(folder: Path, shape: Shape) -> Path:
@@ -102,14 +126,48 @@ def build_policy(folder: Path, shape: Shape) -> Path:
     return folder
 
 
-def write_run(folder: Path, shape: Shape, prompts: int) -> Path:
+def write_run(folder: Path, shape: Shape) -> Path:
     """Write policy, reward and config of the measured run into a folder; return the config's path."""
     policy = build_policy(folder / "policy", shape)
     (folder / "rules.py").write_text(RULES, encoding="utf-8")
     file = folder / "run.yaml"
-    text = RUN.format(model=policy, output=folder / "run", folder=folder, prompts=prompts)
-    file.write_text(text, encoding="utf-8")
+    file.write_text(RUN.format(model=policy, output=folder / "run", folder=folder), encoding="utf-8")
     return file
+
+
+def measure(file: Path, overrides: Sequence[str], processes: int) -> dict[str, int]:
+    """Run the config in processes of their own; return the largest peak by phase, in bytes.
+
+    Raises:
+        RuntimeError: the run fails.
+    """
+    launch = ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
+    command = [sys.executable, "-m", *(launch if processes > 1 else []), "benchmarks.memory_plan"]
+    environment = {**os.environ, **ALLOCATOR, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(
+        [*command, "--worker", str(file), *overrides], env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(done.stdout[-4000:] + done.stderr[-8000:])
+    files = [file.with_name(f"peaks-{rank}.json") for rank in range(processes)]
+    peaks = [json.loads(one.read_text(encoding="utf-8")) for one in files]
+    return {phase: max(peak[phase] for peak in peaks) for phase in PHASES}
+
+
+def compare(folder: Path, shape: Shape, overrides: Sequence[str], processes: int) -> Comparison:
+    """Plan and run a policy of this shape, and run the empty one.
+
+    Args:
+        folder: receives policies, configs and run folders.
+        shape: of the policy.
+        overrides: of the measured run's config.
+        processes: number of processes.
+    """
+    file, nothing = write_run(folder / "policy", shape), write_run(folder / "empty", EMPTY)
+    size, items = planned(file, overrides, processes)
+    without = measure(nothing, overrides, processes)
+    peaks = measure(file, overrides, processes)
+    return Comparison(size, items, {phase: peaks[phase] - without[phase] for phase in PHASES})
 
 
 def planned(file: Path, overrides: Sequence[str], processes: int) -> tuple[ModelSize, list[MemoryItem]]:
@@ -132,54 +190,18 @@ def planned(file: Path, overrides: Sequence[str], processes: int) -> tuple[Model
     return size, estimate_memory(config, size, setting, longest, reference=reference)
 
 
-def phases_of(items: Sequence[MemoryItem]) -> dict[str, int]:
-    """Return the plan's peak of each measured phase: the update ends with the optimizer step."""
-    from mm_cpgd.preflight.memory import total_of
-
-    total = total_of(items)
-    return {"rollout": total.rollout, "update": max(total.loss, total.layers, total.step)}
-
-
-def measure(file: Path, overrides: Sequence[str], processes: int, folder: Path) -> list[dict[str, int]]:
-    """Run the config in processes of their own; return each one's peaks by phase, in bytes.
-
-    Raises:
-        RuntimeError: the run fails.
-    """
-    launch = ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
-    command = [sys.executable, "-m", *(launch if processes > 1 else []), "benchmarks.memory_plan"]
-    worker = ["--worker", str(file), "--folder", str(folder), *overrides]
-    environment = {**os.environ, **ALLOCATOR, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run([*command, *worker], env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(done.stdout[-4000:] + done.stderr[-8000:])
-    return [json.loads((folder / f"peaks-{rank}.json").read_text()) for rank in range(processes)]
-
-
-def work(file: Path, overrides: Sequence[str], folder: Path) -> None:
-    """Train, and write this process's peaks by phase."""
-    import peft  # noqa: F401  (loaded before the memory is counted)
-
+def work(file: Path, overrides: Sequence[str]) -> None:
+    """Train, and write this process's peaks by phase beside the config."""
     from mm_cpgd.config.loading import load_config
-    from mm_cpgd.training import run
+    from mm_cpgd.training.run import train
     from mm_cpgd.training.trainer import Trainer
 
-    peaks: dict[str, int] = dict.fromkeys(PHASES, 0)
-    before: list[int] = []
-    place = run.place_policy
-
-    def placed(*arguments: Any, **options: Any) -> Any:
-        gc.collect()
-        before.append(resident("VmRSS"))
-        return place(*arguments, **options)
-
-    run.place_policy = placed
+    peaks = dict.fromkeys(PHASES, 0)
     Trainer._collect = noted(Trainer._collect, "rollout", peaks)  # type: ignore[method-assign]
     Trainer._update = noted(Trainer._update, "update", peaks)  # type: ignore[method-assign]
-    run.train(load_config(file, overrides), overwrite=True)
+    train(load_config(file, overrides), overwrite=True)
     rank = os.environ.get("RANK", "0")
-    found = {phase: peak - before[0] for phase, peak in peaks.items()}
-    (folder / f"peaks-{rank}.json").write_text(json.dumps(found), encoding="utf-8")
+    file.with_name(f"peaks-{rank}.json").write_text(json.dumps(peaks), encoding="utf-8")
 
 
 def noted(method: Callable[..., Any], phase: str, peaks: dict[str, int]) -> Callable[..., Any]:
@@ -213,29 +235,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--strategy", choices=("ddp", "fsdp2"), default="ddp")
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--prompts", type=int, default=4)
-    parser.add_argument("--worker", type=Path)
-    parser.add_argument("--folder", type=Path)
-    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--worker", type=Path, help="run this config and note its peaks")
+    parser.add_argument("overrides", nargs="*", help="of the run's config: section.key=value …")
     arguments = parser.parse_args()
     if arguments.worker:
-        work(arguments.worker, arguments.overrides, arguments.folder)
+        work(arguments.worker, arguments.overrides)
         return
+    overrides = [f"distributed.strategy={arguments.strategy}", *arguments.overrides]
     with tempfile.TemporaryDirectory() as folder:
-        file = write_run(Path(folder), Shape(), arguments.prompts)
-        overrides = [f"distributed.strategy={arguments.strategy}", *arguments.overrides]
-        size, items = planned(file, overrides, arguments.processes)
-        report(size, items, measure(file, overrides, arguments.processes, Path(folder)))
+        report(compare(Path(folder), Shape(), overrides, arguments.processes))
 
 
-def report(size: ModelSize, items: Sequence[MemoryItem], peaks: Sequence[dict[str, int]]) -> None:
+def report(found: Comparison) -> None:
     """Print the plan's items, and plan against measurement in each phase."""
+    size = found.size
     print(f"{size.total / 1e6:.1f} M weights, {size.trained / 1e6:.1f} M trained; MiB:")
-    for item in items:
-        print(f"  {item.name:32}" + "".join(f"{getattr(item, phase) / MIB:9.1f}" for phase in COLUMNS))
-    for phase, count in phases_of(items).items():
-        most = max(peak[phase] for peak in peaks)
-        print(f"{phase:8} planned {count / MIB:8.1f}  measured {most / MIB:8.1f}  {count / most - 1:+.1%}")
+    for item in found.items:
+        values = (getattr(item, column) / MIB for column in COLUMNS)
+        print(f"  {item.name:32}" + "".join(f"{value:9.1f}" for value in values))
+    for phase in PHASES:
+        plan, peak = found.plan[phase], found.measured[phase]
+        error = found.error(phase)
+        print(f"{phase:8} planned {plan / MIB:8.1f}  measured {peak / MIB:8.1f}  {error:+.1%}", flush=True)
 
 
 if __name__ == "__main__":

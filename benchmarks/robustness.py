@@ -16,7 +16,9 @@ with exit status 1 and no traceback, and no incomplete checkpoint may be left.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -24,7 +26,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,61 +61,78 @@ PHASES = {
 SOON = 60.0
 
 
-def start(
-    folder: Path, *options: str, module: str = "mm_cpgd", output: Path | None = None, **more: str
-) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", module, "train", "config.yaml", *options]
+def start(folder: Path, *options: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "mm_cpgd", "train", "config.yaml", *options]
     root = str(Path(__file__).resolve().parents[1])
     environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    with (output or Path(os.devnull)).open("wb") as stream:
-        return subprocess.Popen(
-            command, cwd=folder, env=environment | more, stdout=subprocess.DEVNULL, stderr=stream
-        )
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
 
-def start_ranks(folder: Path, processes: int, strategy: str, **more: str) -> list[subprocess.Popen[bytes]]:
-    """Start the run on several processes; ``stderr-R`` holds what process R says."""
+@dataclass(frozen=True)
+class Kill:
+    """Which process is killed, in which call of a phase, and how many seconds after its start."""
+
+    rank: int
+    phase: str
+    call: int
+    delay: float
+
+
+def start_ranks(folder: Path, processes: int, strategy: str, kill: Kill | None = None) -> list[Any]:
+    """Start or resume the run on several processes; ``stderr-R`` holds what process R says."""
     from torch.distributed.elastic.utils.distributed import get_free_port
 
-    shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(get_free_port())}
-    return [
-        start(
-            folder,
-            "--resume",
-            f"distributed.strategy={strategy}",
-            module="benchmarks.robustness" if more else "mm_cpgd",
-            output=folder / f"stderr-{rank}",
-            **{**shared, "LOCAL_WORLD_SIZE": str(processes), "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            **more,
-        )
+    os.environ |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "WORLD_SIZE": str(processes)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(get_free_port())}
+    # A server that has imported everything, whose children start at once.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mm_cpgd.training.run", "mm_cpgd.cli.main", "eval"])
+    shared = {name: os.environ[name] for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
+    runs = [
+        context.Process(target=_train, args=(folder, rank, strategy, shared, kill))
         for rank in range(processes)
     ]
+    for run in runs:
+        run.start()
+    return runs
 
 
-def train_and_die() -> None:
-    """Train, and in the process and the phase that the environment names, be killed."""
-    import importlib
-    import threading
-
+def _train(folder: Path, rank: int, strategy: str, shared: dict[str, str], kill: Kill | None) -> None:
     from mm_cpgd.cli.main import main as command
 
-    if os.environ["RANK"] == os.environ["KILLED_RANK"]:
-        place, _ = PHASES[os.environ["KILLED_PHASE"]]
-        module, _, path = place.partition(":")
-        owner_name, _, name = path.partition(".")
-        owner = getattr(importlib.import_module(module), owner_name)
-        original, left = getattr(owner, name), int(os.environ["KILLED_CALL"])
-
-        def replacement(*args: Any, **kwargs: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                delay = float(os.environ["KILLED_DELAY"])
-                threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
-            return original(*args, **kwargs)
-
-        setattr(owner, name, replacement)
+    os.chdir(folder)
+    os.environ |= {
+        **shared,
+        "LOCAL_WORLD_SIZE": shared["WORLD_SIZE"],
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+    }
+    with Path(f"stderr-{rank}").open("wb") as stream, Path(os.devnull).open("wb") as nothing:
+        os.dup2(stream.fileno(), sys.stderr.fileno())
+        os.dup2(nothing.fileno(), sys.stdout.fileno())
+    if kill is not None and kill.rank == rank:
+        _arrange(kill)
+    sys.argv = ["mm-cpgd", "train", "config.yaml", "--resume", f"distributed.strategy={strategy}"]
     command()
+
+
+def _arrange(kill: Kill) -> None:
+    """Let this process be killed in the phase."""
+    module, _, path = PHASES[kill.phase][0].partition(":")
+    owner_name, _, name = path.partition(".")
+    owner = getattr(importlib.import_module(module), owner_name)
+    original, left = getattr(owner, name), kill.call
+
+    def replacement(*args: Any, **kwargs: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            threading.Timer(kill.delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return original(*args, **kwargs)
+
+    setattr(owner, name, replacement)
 
 
 def results(folder: Path) -> tuple[list[dict[str, Any]], list[bytes]]:
@@ -163,58 +184,59 @@ def kills(folder: Path, count: int, seed: int) -> int:
 def ranks(folder: Path, count: int, seed: int, processes: int, strategy: str) -> int:
     """Kill one of several processes ``count`` times, in all phases; return how often it went wrong."""
     (folder / "config.yaml").write_text(CONFIG, encoding="utf-8")
-    codes = [run.wait() for run in start_ranks(folder, processes, strategy)]
+    codes = _ends(start_ranks(folder, processes, strategy))
     if any(codes):
         raise SystemExit((folder / "stderr-0").read_text())
     expected = results(folder)
     rng, wrong = random.Random(seed), 0
     for number in range(count):
-        phase, rank = list(PHASES)[number % len(PHASES)], number // len(PHASES) % processes
-        call, delay = rng.randint(1, 3), rng.uniform(0, PHASES[phase][1])
+        phase = list(PHASES)[number % len(PHASES)]
+        rank = number // len(PHASES) % processes
+        kill = Kill(rank, phase, rng.randint(1, 3), rng.uniform(0, PHASES[phase][1]))
         shutil.rmtree(folder / "run")
-        problems, seconds = _killed(folder, processes, strategy, phase, rank, call, delay)
-        codes = [run.wait() for run in start_ranks(folder, processes, strategy)]
+        problems, seconds = _killed(folder, processes, strategy, kill)
+        codes = _ends(start_ranks(folder, processes, strategy))
         if any(codes):
             problems.append(f"resuming ended with {codes}")
         elif results(folder) != expected:
             problems.append("the resumed run differs")
         wrong += bool(problems)
-        verdict = "; ".join(problems) or "equal"
         print(
-            f"{number + 1} of {count}: process {rank} killed {delay:.2f} s into {phase} {call}: "
-            f"the others ended after {seconds:.1f} s; {verdict}",
+            f"{number + 1} of {count}: process {rank} killed {kill.delay:.2f} s into {phase} {kill.call}: "
+            f"the others ended after {seconds:.1f} s; {'; '.join(problems) or 'equal'}",
             flush=True,
         )
     return wrong
 
 
-def _killed(
-    folder: Path, processes: int, strategy: str, phase: str, rank: int, call: int, delay: float
-) -> tuple[list[str], float]:
+def _ends(runs: list[Any]) -> list[int]:
+    """Return the exit codes of processes that end."""
+    for run in runs:
+        run.join()
+    return [run.exitcode for run in runs]
+
+
+def _killed(folder: Path, processes: int, strategy: str, kill: Kill) -> tuple[list[str], float]:
     """Run until a process is killed; return what went wrong with the others, and the seconds to their end."""
-    where = {"KILLED_RANK": rank, "KILLED_PHASE": phase, "KILLED_CALL": call, "KILLED_DELAY": delay}
-    runs = start_ranks(folder, processes, strategy, **{name: str(value) for name, value in where.items()})
-    runs[rank].wait()
+    runs = start_ranks(folder, processes, strategy, kill)
+    runs[kill.rank].join()
     begun, problems = time.monotonic(), []
-    others = [run for run in runs if run is not runs[rank]]
+    others = [run for run in runs if run is not runs[kill.rank]]
     for run in others:
-        try:
-            run.wait(max(0.1, SOON - (time.monotonic() - begun)))
-        except subprocess.TimeoutExpired:
+        run.join(max(0.1, SOON - (time.monotonic() - begun)))
+        if run.exitcode is None:
             problems.append("a process did not end")
             run.kill()
-            run.wait()
-    seconds = time.monotonic() - begun
-    if runs[rank].returncode != -signal.SIGKILL or {run.returncode for run in others} != {1}:
-        problems.append(f"exit codes {[run.returncode for run in runs]}")
-    said = [(folder / f"stderr-{other}").read_text() for other in range(processes) if other != rank]
+    seconds, codes = time.monotonic() - begun, _ends(runs)
+    if codes != [-signal.SIGKILL if rank == kill.rank else 1 for rank in range(processes)]:
+        problems.append(f"exit codes {codes}")
+    said = [(folder / f"stderr-{rank}").read_text() for rank in range(processes) if rank != kill.rank]
     if any("Traceback" in text for text in said):
         problems.append("a traceback")
     if not any("run the same command with --resume" in text for text in said):
         problems.append("no message")
     checkpoints = (folder / "run" / "checkpoints").glob("step-*")
-    damaged = [place.name for place in checkpoints if find_damage(place)]
-    return problems + [f"{name} is damaged" for name in damaged], seconds
+    return problems + [f"{place.name} is damaged" for place in checkpoints if find_damage(place)], seconds
 
 
 def flips(folder: Path, seed: int) -> int:
@@ -256,7 +278,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if "KILLED_RANK" in os.environ:
-        train_and_die()
-    else:
-        main()
+    main()

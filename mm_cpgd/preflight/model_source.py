@@ -6,10 +6,13 @@ No weights are read. Of the hub only ``config.json`` and the processor's small f
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from transformers import AutoConfig
 
@@ -94,6 +97,23 @@ def has_processor(policy: PolicyConfig) -> bool:
         try_to_load_from_cache(policy.model, name, revision=policy.revision) for name in PROCESSOR_FILES
     )
     return any(isinstance(found, str) for found in cached)
+
+
+def is_out_of_reach(path: str) -> bool:
+    """Return whether a source of rows is a hub dataset while the hub cannot be reached."""
+    is_name = path.count("/") == 1 and ":" not in path and not Path(path).suffix
+    return is_name and not Path(path).exists() and not hub_reachable()
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Keep the hub's clients from using the network within the block."""
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
 
 
 def without_hub_code(policy: PolicyConfig) -> PolicyConfig:

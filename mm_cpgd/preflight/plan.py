@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from data import DataError, Example, Quarantined
+from data import DataError, Example, ExampleSet, Quarantined
 from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.config.schema import RunConfig, SourceConfig, TrainingConfig
 from mm_cpgd.distributed import choose_strategy
@@ -27,6 +28,8 @@ from mm_cpgd.preflight.model_source import (
     ModelOutOfReach,
     find_config,
     has_processor,
+    is_out_of_reach,
+    offline,
     without_hub_code,
 )
 from mm_cpgd.preflight.setting import Machines, Setting, plan_machines, plan_setting
@@ -136,7 +139,15 @@ def _encoder(config: RunConfig) -> tuple[PromptEncoder | None, str]:
 def _rows(
     config: RunConfig, purpose: str, source: SourceConfig, encoder: PromptEncoder | None, console: Console
 ) -> SourceRows:
-    rows = SourceRows(purpose, source, read_all_rows(source, config.data, console))
+    try:
+        # Without a network, the cache is asked alone: the client would try for a minute.
+        with offline() if is_out_of_reach(source.path) else nullcontext():
+            rows = SourceRows(purpose, source, read_all_rows(source, config.data, console))
+    except DataError:
+        if not is_out_of_reach(source.path):
+            raise
+        problem = "not read: the hub cannot be reached, and they are not in the cache"
+        return SourceRows(purpose, source, ExampleSet([], [], 0), problem=problem)
     if encoder is not None:
         _measure_prompts(rows, encoder, config.data.max_prompt_tokens, console)
     return rows
@@ -171,6 +182,8 @@ def _raise_if_unusable(config: RunConfig, sets: Sequence[SourceRows]) -> None:
     """Raise ``DataError`` if too many rows are unusable for the run to start."""
     for rows in sets:
         bad, total = len(rows.found.quarantined), rows.found.total
+        if rows.problem:
+            continue
         if not rows.found.examples or bad > config.data.max_bad_share * total:
             raise DataError(
                 f"the run would not start: {bad:,} of {total:,} {rows.purpose} rows cannot be used "

@@ -35,6 +35,7 @@ class SourceRows:
         longest_id: id of the row with the longest prompt.
         longest: its length.
         too_long: number of rows above the limit.
+        problem: why no rows were read; empty if they were.
     """
 
     purpose: str
@@ -44,6 +45,7 @@ class SourceRows:
     longest_id: str = ""
     longest: int = -1
     too_long: int = 0
+    problem: str = ""
 
     def record_length(self, example: str, length: int | None, limit: int) -> None:
         """Record the length of a prompt in tokens; None if it could not be counted."""
@@ -88,6 +90,9 @@ def data_lines(config: RunConfig, sets: Sequence[SourceRows], why_uncounted: str
     for rows in sets:
         source, found = rows.source, rows.found
         yield rows.purpose, " ".join(filter(None, (source.path, source.name, source.split)))
+        if rows.problem:
+            yield "  rows", rows.problem
+            continue
         used, bad = len(found.examples), len(found.quarantined)
         yield "  rows", f"{used:,} used, {bad:,} unusable, {found.total:,} in all"
         yield from ((f"    {kind}", count) for kind, count in reasons_table(found))

@@ -301,6 +301,7 @@ class Trainer:
     def _stop_on_mismatch(self, mismatch: EngineMismatch) -> NoReturn:
         """End the run with a checkpoint of the state before the samples, which are drawn again later."""
         self._write_rollouts(force=True)
+        self.source.discard()
         number = self.state.iteration + 1
         assert self._undo_collection is not None
         self._undo_collection()

@@ -13,16 +13,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mm_cpgd.policy import Policy
+from data import Example, ImageRef
+from mm_cpgd.config.schema import PolicyConfig
+from mm_cpgd.policy import Policy, load_policy
+from mm_cpgd.rollout import LocalEngine, Sampling
 from mm_cpgd.rollout.vllm import VllmEngine
 from mm_cpgd.rollout.vllm.pool import Limits
 from mm_cpgd.rollout.vllm.server import ServerBackend, open_servers
 from mm_cpgd.rollout.vllm.weights_folder import WeightsFolder
-from tests.fakes.vllm import Model
+from tests.fakes.vllm import Model, image_in
 
 Weights = dict[str, Tensor]
 # Conversation, request and weights to tokens of the prompt, tokens and their log-probabilities.
@@ -254,3 +258,39 @@ def served(policy: Policy) -> tuple[VllmEngine, PolicyServer]:
     engine.load_weights(policy)
     server.calls.clear()
     return engine, server
+
+
+class SamplingServer(FakeServer):
+    """A server that samples by the local engine from weights of its own, and starts with wrong ones."""
+
+    def __init__(self, folder: Path) -> None:
+        self.policy = load_policy(PolicyConfig(model=str(folder), dtype="float32"))
+        self.engine = LocalEngine(self.policy)
+        self._sampling = threading.Lock()
+        super().__init__(self._sample)
+
+    def start(self) -> None:
+        super().start()
+        with torch.no_grad():
+            for parameter in self.policy.parameters():
+                parameter.mul_(1.5)
+
+    def _reload(self, folder: Path) -> tuple[int, Any]:
+        outcome = super()._reload(folder)
+        with self._sampling:
+            self.policy.model.load_state_dict(self.weights, strict=False)
+        return outcome
+
+    def _sample(
+        self, conversation: list[dict[str, Any]], body: dict[str, Any], weights: Weights
+    ) -> tuple[list[int], list[int], list[float]]:
+        parts = conversation[-1]["content"]
+        images = [image_in(part) for part in parts if part["type"] == "image_url"]
+        text = "".join(part["text"] for part in parts if part["type"] == "text")
+        refs = tuple(ImageRef("sent", lambda image=image: image) for image in images)  # type: ignore[misc]
+        names = ("max_tokens", "temperature", "top_p", "top_k", "min_p")
+        with self._sampling:
+            prompt = self.policy.encoder.encode(Example("1", text, "", images=refs))
+            sampling = Sampling(*(body[name] for name in names))
+            drawn = self.engine.generate([prompt], sampling, [[body["seed"]]])[0][0]
+        return prompt.input_ids.tolist(), drawn.tokens.tolist(), drawn.logprobs.tolist()

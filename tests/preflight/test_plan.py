@@ -133,6 +133,15 @@ def test_a_model_out_of_reach_leaves_only_its_own_numbers_unknown(
     assert "not counted (" in text
 
 
+def test_rows_out_of_reach_are_left_out_and_the_plan_is_made_at_the_limit(
+    configured: Callable[..., RunConfig], tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_source, "hub_reachable", lambda: False)
+    text = planned(configured(tiny_folder, "data.train.path=nobody/no-such-rows"))
+    assert "not read: the hub cannot be reached, and they are not in the cache" in text
+    assert "Peak about" in text
+
+
 def test_a_folder_with_a_config_alone_is_planned_at_the_limit_of_prompt_tokens(
     configured: Callable[..., RunConfig], tiny_folder: Path, tmp_path: Path
 ) -> None:
@@ -154,14 +163,13 @@ def test_a_processor_that_is_there_and_broken_ends_the_plan(
 
 def test_the_published_setting_fits_on_eight_gpus_and_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_source, "hub_reachable", lambda: False)
-    rows = ["data.train.path=generated:all", "data.train.limit=3", "data.eval=null"]
-    text = planned(load_config("qwen2_5_vl_7b_cpgd", rows), machines=Machines(8, 1, 80 * 2**30, True))
+    text = planned(load_config("qwen2_5_vl_7b_cpgd"), machines=Machines(8, 1, 80 * 2**30, True))
     assert "8.29 B, vision tower 676.55 M of them" in text
     assert "the dimensions that come with mm-cpgd" in text
     assert "8 processes, fsdp2: weights, gradients and optimizer state in shards" in text
     assert "Fits: " in text
-    whole = [*rows, "distributed.strategy=ddp"]
-    text = planned(load_config("qwen2_5_vl_7b_cpgd", whole), machines=Machines(8, 1, 80 * 2**30, True))
+    whole = load_config("qwen2_5_vl_7b_cpgd", ["distributed.strategy=ddp"])
+    text = planned(whole, machines=Machines(8, 1, 80 * 2**30, True))
     assert "Does not fit: " in text
     assert "with distributed.strategy=fsdp2: " in text
 
@@ -177,8 +185,7 @@ def test_the_other_published_sizes_fit_where_their_configs_say(
     monkeypatch: pytest.MonkeyPatch, name: str, machines: Machines
 ) -> None:
     monkeypatch.setattr(model_source, "hub_reachable", lambda: False)
-    rows = ["data.train.path=generated:all", "data.train.limit=3", "data.eval=null"]
-    assert "Fits: " in planned(load_config(name, rows), machines=machines)
+    assert "Fits: " in planned(load_config(name), machines=machines)
 
 
 def test_a_server_of_vllm_is_told_what_it_needs(

@@ -116,7 +116,8 @@ class Dispatch:
         """Give prompts to servers that have room, and send what waits there."""
         room = self.pool.limits.requests
         while self.prompts and (free := [one for one in self._alive() if self._desk(one).load < room]):
-            self._desk(min(free, key=lambda one: self._desk(one).load)).waiting.extend(self.prompts.popleft())
+            chosen = self.pool.choose(free, lambda one: self._desk(one).load)
+            self._desk(chosen).waiting.extend(self.prompts.popleft())
         for server in self._alive():
             desk = self._desk(server)
             while desk.waiting and desk.open < room:

@@ -67,6 +67,7 @@ class Server:
         since: how often it was left out; answers to requests from before do not count.
         look_at: when it is asked again, in seconds of ``time.monotonic``.
         looks: how often it was asked in vain since it was left out.
+        given: number of the last prompt that it got, over all servers.
     """
 
     client: VllmClient
@@ -76,6 +77,7 @@ class Server:
     since: int = 0
     look_at: float = 0.0
     looks: int = 0
+    given: int = 0
 
     @property
     def url(self) -> str:
@@ -208,6 +210,12 @@ class ServerPool:
         server.client.inspect()
         self.check(server)
         return self.transport.send(server.client, version)
+
+    def choose(self, servers: Sequence[Server], load: Callable[[Server], int]) -> Server:
+        """Return the one of these servers that gets the next prompt: of those with the least load in turn."""
+        chosen = min(servers, key=lambda server: (load(server), server.given))
+        chosen.given = 1 + max(server.given for server in self.servers)
+        return chosen
 
     def close(self) -> None:
         """End all requests."""

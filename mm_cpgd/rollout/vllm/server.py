@@ -163,6 +163,9 @@ def open_servers(
     for server, known in zip(servers, found, strict=True):
         server.client.model, server.client.dtype, server.client.logprobs_mode = known
     transport = open_transport([server.url for server in servers], _coarsest(servers))
+    # Every process begins with another server.
+    for place, server in enumerate(servers):
+        server.given = (place - accelerator.process_index) % len(servers)
     return ServerBackend(ServerPool(servers, transport, limits, say), accelerator)
 
 
