@@ -23,7 +23,7 @@ test: setup
 
 # Runs whole trainings and evaluations on a real vLLM, its build for CPUs, in an environment of its own.
 test-vllm: $(VLLM_VENV)/.installed
-	OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1 $(VLLM_BIN)/python -m pytest tests/vllm
+	OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1 $(VLLM_BIN)/python -m pytest tests/vllm -o timeout=900
 
 $(VLLM_VENV)/.installed: pyproject.toml tests/vllm/requirements.py
 	test -x $(VLLM_BIN)/python || $(PYTHON) -m venv $(VLLM_VENV)

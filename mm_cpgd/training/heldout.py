@@ -16,7 +16,7 @@ from mm_cpgd.distributed import Parts, together
 from mm_cpgd.interrupt import ShouldStop, check, never
 from mm_cpgd.policy import Policy
 from mm_cpgd.rollout import RolloutEngine, Sampling
-from mm_cpgd.training.prefetch import encode_rows, lost_line
+from mm_cpgd.training.ahead.prefetch import encode_rows, lost_line
 from mm_cpgd.training.rollout_stats import check_rules
 from rewards import RewardSum
 
@@ -102,7 +102,7 @@ class HeldOut:
         self._reported, self._lost = {*self._reported, *lost}, []
         rules = list(self.rewards.rules)
         silent = [rule for rule in rules if all(one.scores[rule] is None for one in gathered)]
-        check_rules(self.accelerator, self.rewards, silent)
+        check_rules(self.accelerator, self.rewards.failures, silent)
         metrics = summarise(gathered, list(self.rewards.rules))
         counted = {"eval/lost": float(len(lost))} if lost else {}
         return {f"eval/{name}": value for name, value in metrics.items()} | counted

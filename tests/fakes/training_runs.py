@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -62,16 +64,48 @@ def in_child(
 def in_two_processes(
     yaml: Path, overrides: Sequence[str] = (), sabotage: Sabotage | None = None, **options: bool
 ) -> list[int]:
-    """Run on two processes, set up as torchrun does; return their exit codes."""
+    """Run on two processes, set up as torchrun does, without its agent; return their exit codes."""
+    return in_processes(2, yaml, overrides, sabotage, **options)
+
+
+def in_processes(
+    count: int, yaml: Path, overrides: Sequence[str] = (), sabotage: Sabotage | None = None, **options: bool
+) -> list[int]:
+    """Run on several processes; otherwise as ``in_two_processes``."""
+    return in_each_process([overrides] * count, yaml, sabotage, **options)
+
+
+def in_each_process(
+    overrides: Sequence[Sequence[str]], yaml: Path, sabotage: Sabotage | None = None, **options: bool
+) -> list[int]:
+    """Run on as many processes as there are lists of overrides, one for each."""
     from torch.distributed.elastic.utils.distributed import get_free_port
 
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(get_free_port())}
+    shared = {
+        "WORLD_SIZE": str(len(overrides)),
+        "LOCAL_WORLD_SIZE": str(len(overrides)),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(get_free_port()),
+    }
     return _all_ended(
         [
-            _child(yaml, overrides, sabotage, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, options)
-            for rank in range(2)
+            _child(yaml, own, sabotage, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, options)
+            for rank, own in enumerate(overrides)
         ]
     )
+
+
+class OnRank:
+    """Sabotage of some processes of several; picklable."""
+
+    def __init__(self, rank: int, sabotage: Sabotage, *more: int) -> None:
+        self.ranks = {str(one) for one in (rank, *more)}
+        self.sabotage = sabotage
+
+    def __call__(self) -> None:
+        """Carry it out if this is one of the processes."""
+        if os.environ.get("RANK") in self.ranks:
+            self.sabotage()
 
 
 def _child(
@@ -165,11 +199,43 @@ def die_in_checkpoint() -> None:
     at_call(saving, "save_state", 3, die)
 
 
+def die_before_writing() -> None:
+    """While the state for the second checkpoint is collected from all processes."""
+    from mm_cpgd.training.state import TrainingState
+
+    at_call(TrainingState, "writer", 2, die)
+
+
+def die_in_shards() -> None:
+    """While this process's part of the second checkpoint is written."""
+    from mm_cpgd.training.saving import saver
+
+    original, calls = saver.write_shards, 0
+
+    def replacement(*args: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            threading.Timer(0.01, die).start()
+        original(*args)
+        if calls == 2:
+            time.sleep(5)
+
+    saver.write_shards = replacement
+
+
+def die_in_evaluation() -> None:
+    """In the evaluation after the second iteration, after one of its batches."""
+    from mm_cpgd.training.heldout import HeldOut
+
+    at_call(HeldOut, "__call__", 2, die)
+
+
 def die_before_the_first_checkpoint() -> None:
     """After the first iteration was logged."""
-    from mm_cpgd.training import trainer
+    from mm_cpgd.training.saving import saver
 
-    at_call(trainer, "save_checkpoint", 1, die)
+    at_call(saver, "save_checkpoint", 1, die)
 
 
 def fail_to_save() -> None:

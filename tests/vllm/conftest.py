@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,31 +93,32 @@ def start(command: Sequence[str], log: Path, variables: Mapping[str, str]) -> su
 def finish(process: subprocess.Popen[bytes], log: Path, mark: str, status: int = 0) -> str:
     """Wait for the end; check exit status, output and that no process is left; return the output."""
     try:
-        code = process.wait(280)
+        code = process.wait(600)
+        output = log.read_text(errors="replace")
+        assert code == status, output[-3000:]
+        assert "Traceback" not in output, output[-3000:]
+        assert left_behind(mark) == []
     finally:
-        if process.poll() is None:
-            process.kill()
-    output = log.read_text(errors="replace")
-    assert code == status, output[-3000:]
-    assert "Traceback" not in output, output[-3000:]
-    assert left_behind(mark) == []
+        for pid in marked(mark):
+            os.kill(pid, signal.SIGKILL)
     return output
 
 
 def left_behind(mark: str) -> list[str]:
-    """Return the processes of a run that live on ten seconds after its end."""
+    """Return the command lines of a run's processes that live on ten seconds after its end."""
     deadline = time.monotonic() + 10
     while (found := marked(mark)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    return found
+    return list(found.values())
 
 
-def marked(mark: str) -> list[str]:
-    found = []
+def marked(mark: str) -> dict[int, str]:
+    """Return id and command line of every process that has inherited the mark of a run."""
+    found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if mark.encode() in (folder / "environ").read_bytes():
-                found.append((folder / "cmdline").read_text().replace("\0", " "))
+                found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
         except OSError:  # it has ended, or is another user's
             continue
     return found
@@ -126,25 +129,30 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-@pytest.fixture
-def yaml(tmp_path: Path) -> Path:
-    """A config whose run repeats twelve pictures; its run folder is ``run`` beside it."""
-    file = tmp_path / "run.yaml"
-    file.write_text(CONFIG.format(folder=tmp_path))
+def write_config(folder: Path) -> Path:
+    """Write a config whose run repeats twelve pictures; its run folder will be ``run`` beside it."""
+    file = folder / "run.yaml"
+    file.write_text(CONFIG.format(folder=folder))
     return file
 
 
-@pytest.fixture
-def train(yaml: Path) -> Train:
+def train_in(folder: Path, *overrides: str, processes: int = 1, status: int = 0) -> Ended:
     """Train by the command line, on one or several processes; return what came of it."""
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    command = [*launch[: 4 if processes > 1 else 0], "-m", "mm_cpgd", "train", str(write_config(folder))]
+    variables, log, run = environment(), folder / "log", folder / "run"
+    process = start([*command, *overrides, "--overwrite"], log, variables)
+    output = finish(process, log, variables[MARK], status)
+    return Ended(output, read_rows(run) if (run / "metrics.jsonl").exists() else [])
 
-    def call(*overrides: str, processes: int = 1, status: int = 0) -> Ended:
-        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command = [*launch[: 4 if processes > 1 else 0], "-m", "mm_cpgd", "train", str(yaml), *overrides]
-        command += ["--overwrite"]
-        variables, log = environment(), yaml.with_name("log")
-        output = finish(start(command, log, variables), log, variables[MARK], status)
-        folder = yaml.with_name("run")
-        return Ended(output, read_rows(folder) if (folder / "metrics.jsonl").exists() else [])
 
-    return call
+@pytest.fixture
+def yaml(tmp_path: Path) -> Path:
+    """The config of ``write_config``."""
+    return write_config(tmp_path)
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Train:
+    """Train in a folder of the test."""
+    return partial(train_in, tmp_path)

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import pytest
 
-from tests.vllm.conftest import BOUND, Ended, Train
+from tests.vllm.conftest import BOUND, Ended, Train, train_in
 
 pytest.importorskip("vllm", reason="needs a real vLLM: make test-vllm")
 
 KEYS = ("reward/mean", "optimizer/grad_norm", "completion/length_mean")
 
 
-@pytest.fixture
-def alone(train: Train) -> Ended:
-    return train("training.iterations=3")
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    """The run of one process."""
+    return train_in(tmp_path_factory.mktemp("alone"), "training.iterations=3")
 
 
-def test_sharded_or_sharing_trainers_make_the_run_of_one(train: Train, alone: Ended) -> None:
-    kinds = {
-        "sharded": ["distributed.strategy=fsdp2"],
-        "sharing": ["rollout.vllm.tensor_parallel=2"],
-        "sharded adapters": ["distributed.strategy=fsdp2", "policy.lora={rank: 4}"],
-    }
-    sharded = train(*kinds["sharded"], "training.iterations=3", processes=2)
-    sharing = train(*kinds["sharing"], "training.iterations=3", processes=2)
-    for ended in (sharded, sharing):
-        assert max(ended.differences) <= BOUND
-        for key in KEYS:
-            expected = [row[key] for row in alone.rows]
-            assert [row[key] for row in ended.rows] == pytest.approx(expected, rel=1e-3)
+@pytest.mark.parametrize(
+    "kind",
+    [[], ["distributed.strategy=fsdp2"], ["rollout.vllm.tensor_parallel=2"]],
+    ids=["whole", "sharded", "sharing"],
+)
+def test_two_trainers_make_the_run_of_one(train: Train, alone: Ended, kind: list[str]) -> None:
+    ended = train("training.iterations=3", *kind, processes=2)
+    assert max(ended.differences) <= BOUND
+    for key in KEYS:
+        expected = [row[key] for row in alone.rows]
+        assert [row[key] for row in ended.rows] == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("adapters", ["merged", "adapter"])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mm_cpgd.checkpoint.serialization import CheckpointError
 from mm_cpgd.checkpoint.shards import read_shards, shapes_in
-from mm_cpgd.sharding.tensors import is_sharded, local_value, part_of, with_layout
+from mm_cpgd.policy.sharding.tensors import is_sharded, local_value, part_of, with_layout
 
 Content = dict[str, Any]
 FOLDER = "shards"

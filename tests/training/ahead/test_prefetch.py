@@ -21,9 +21,9 @@ from mm_cpgd.errors import RunEnded
 from mm_cpgd.interrupt import Interrupted
 from mm_cpgd.policy import EncodedPrompt, PromptEncoder
 from mm_cpgd.rollout import Completion, Group, Sampling
+from mm_cpgd.training.ahead.prefetch import PromptPrefetcher
 from mm_cpgd.training.collector import Collector
 from mm_cpgd.training.optimizer import OptimizerStep
-from mm_cpgd.training.prefetch import PromptPrefetcher
 from mm_cpgd.training.setup import _prefetches
 from rewards import Component, RewardSum, RuleError
 from rewards.registry import rule
@@ -95,6 +95,9 @@ class Engine:
         self.before, self.answers, self.batches = before, answers, 0
 
     def load_weights(self, policy: Any) -> None:
+        pass
+
+    def release(self) -> None:
         pass
 
     def generate(
@@ -270,7 +273,7 @@ def test_without_a_setting_only_a_run_with_an_accelerator_prefetches(
 ) -> None:
     config, accelerator = Machine(), Machine()
     config.rollout = config  # type: ignore[attr-defined]
-    config.prefetch = chosen  # type: ignore[attr-defined]
+    config.prefetch, config.ahead = chosen, 0  # type: ignore[attr-defined]
     accelerator.device = torch.device(device)
     assert _prefetches(config, accelerator) is expected  # type: ignore[arg-type]
 

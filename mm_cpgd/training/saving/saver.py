@@ -21,8 +21,8 @@ from mm_cpgd.checkpoint.folder import (
 )
 from mm_cpgd.checkpoint.shards import write_shards
 from mm_cpgd.distributed import on_main, together
-from mm_cpgd.sharding.tensors import local_value, with_layout
-from mm_cpgd.training.shard_state import FOLDER
+from mm_cpgd.policy.sharding.tensors import local_value, with_layout
+from mm_cpgd.training.saving.shards import FOLDER
 from mm_cpgd.training.state import TrainingState
 
 

@@ -2,7 +2,8 @@
 
 A lock is a file ``run.lock`` that names its holder. It is made by a hard link, which is atomic on network
 file systems too, and the holder renews its time while it lives. A lock is taken over if its holder is known
-to be gone: its process on this host has ended, or another host has not renewed it for a long time.
+to be gone: its process on this host has ended, its SLURM job has been started again, or another host has not
+renewed it for a long time.
 """
 
 from __future__ import annotations
@@ -98,8 +99,15 @@ def _holder() -> dict[str, Any]:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "process": _process_id(os.getpid()),
+        "job": _job(),
         "since": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     }
+
+
+def _job() -> list[str] | None:
+    """Return the number of this SLURM job and how often it was put back into the queue; None elsewhere."""
+    number = os.environ.get("SLURM_JOB_ID")
+    return None if number is None else [number, os.environ.get("SLURM_RESTART_COUNT", "0")]
 
 
 def _process_id(pid: int) -> str | None:
@@ -117,6 +125,9 @@ def _is_gone(holder: dict[str, Any], age: float) -> bool:
     """Return whether a lock's holder has ended, as far as that can be known from here."""
     if age > EXPIRY:
         return True
+    job, own = holder.get("job"), _job()
+    if own and isinstance(job, list) and job[:1] == own[:1] and job != own:
+        return True  # an earlier start of this very job, perhaps on a machine that has failed
     process = holder.get("process")
     if holder.get("host") != socket.gethostname() or not isinstance(process, str):
         return False

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from mm_cpgd.errors import UserError
-from mm_cpgd.training import run_lock
-from mm_cpgd.training.run_lock import EXPIRY, LOCK, RunLock
+from mm_cpgd.training.processes import run_lock
+from mm_cpgd.training.processes.run_lock import EXPIRY, LOCK, RunLock
 from tests.fakes import training_runs as trainer_jobs
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from mm_cpgd.training.run_lock import RunLock
+from mm_cpgd.training.processes.run_lock import RunLock
 RunLock(Path(sys.argv[1])).acquire()
 print("held", flush=True)
 time.sleep(60)
@@ -78,6 +78,19 @@ def test_a_holder_on_another_host_counts_until_it_stops_renewing(tmp_path: Path)
     os.utime(file, (past, past))
     RunLock(tmp_path).acquire()
     assert json.loads(file.read_text())["pid"] == os.getpid()
+
+
+def test_a_job_that_slurm_has_started_again_takes_the_lock_of_its_earlier_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    for other in (None, ["41", "0"], ["42", "1"]):
+        written(tmp_path, host="node-7", job=other)
+        with pytest.raises(UserError, match="on node-7"):
+            RunLock(tmp_path).acquire()
+    written(tmp_path, host="node-7", job=["42", "0"])
+    RunLock(tmp_path).acquire()
 
 
 def test_a_holder_in_another_container_is_not_looked_up_by_its_number(tmp_path: Path) -> None:

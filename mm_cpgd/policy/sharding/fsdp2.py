@@ -31,8 +31,8 @@ from torch.utils.checkpoint import checkpoint
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy.families import base_model, vision_modules
 from mm_cpgd.policy.policy import Policy
+from mm_cpgd.policy.sharding.tensors import full_value, is_sharded, local_value, offset_of, replace_tensors
 from mm_cpgd.policy.vision import VisionFeatureCache
-from mm_cpgd.sharding.tensors import full_value, is_sharded, local_value, offset_of, replace_tensors
 
 META = torch.device("meta")
 
@@ -138,7 +138,8 @@ def _shard(policy: Policy, settings: ShardSettings, device: torch.device) -> Non
     precision = MixedPrecisionPolicy(
         param_dtype=settings.compute_dtype, reduce_dtype=torch.float32 if settings.compute_dtype else None
     )
-    offload = CPUOffloadPolicy() if settings.cpu_offload else OffloadPolicy()
+    # Pinned memory is for copies to a GPU.
+    offload = CPUOffloadPolicy(pin_memory=device.type != "cpu") if settings.cpu_offload else OffloadPolicy()
     make: Any = partial(fully_shard, mesh=mesh, mp_policy=precision, offload_policy=offload)
     model, tower = policy.model, vision_modules(policy.model)
     whole = [*model.buffers()]
@@ -152,6 +153,7 @@ def _shard(policy: Policy, settings: ShardSettings, device: torch.device) -> Non
     ignored = {parameter for parameter in model.parameters() if not parameter.is_meta}
     make(policy, reshard_after_forward=False, ignored_params=ignored)
     register_fsdp_forward_method(policy, "kept_tokens")
+    register_fsdp_forward_method(policy, "kept_mass")
     _allocate_shards(policy, torch.device("cpu") if settings.cpu_offload else device)
     policy.vision_cache = VisionFeatureCache(model)
 
