@@ -177,3 +177,25 @@ def test_a_run_that_is_asked_to_stop_does_not_wait_for_its_requests(
     assert time.monotonic() - started < 45
     assert list((tmp_path / "run" / "checkpoints").iterdir())
     assert "run the same command with --resume to continue" in (tmp_path / "stderr-0").read_text()
+
+
+@pytest.mark.parametrize(("ahead", "expected"), [(1, [0, 1, 1, 1]), (2, [0, 1, 2, 1])])
+def test_a_run_that_samples_ahead_survives_the_death_of_a_server(
+    yaml: Path, tmp_path: Path, read_rows: Rows, servers: Two, ahead: int, expected: list[int]
+) -> None:
+    at_request(servers[0], 8, servers[0].kill)
+    run(yaml, [*served(*servers), f"rollout.ahead={ahead}", "training.iterations=4"])
+    assert [row["rollout/staleness"] for row in read_rows(tmp_path / "run")] == expected
+
+
+def test_a_run_that_samples_ahead_ends_with_a_checkpoint_when_no_server_is_left(
+    yaml: Path, tmp_path: Path, read_rows: Rows, servers: Two
+) -> None:
+    at_request(servers[0], 12 + 12 + 4, servers[0].kill)
+    overrides = [*served(servers[0], wait=0.5), "rollout.ahead=1"]
+    with pytest.raises(RunEnded, match=r"no vLLM server has answered.*checkpoint is in.*--resume"):
+        run(yaml, overrides)
+    servers[0].before = lambda name: None
+    servers[0].start()
+    run(yaml, overrides, resume=True)
+    assert [row["iteration"] for row in read_rows(tmp_path / "run")] == [1, 2, 3]

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from mm_cpgd import interrupt
 from mm_cpgd.errors import EngineFailed
 from mm_cpgd.interrupt import Interrupted
 from mm_cpgd.rollout.vllm.pool import Limits
@@ -272,7 +271,3 @@ def test_an_interrupted_process_ends_its_requests_at_once(
         sample(backend)
     assert time.monotonic() - started < 3
     assert not [one for one in threading.enumerate() if one.name.startswith("vllm_")]
-
-
-def test_only_a_caught_signal_interrupts() -> None:
-    assert not interrupt.requested()
