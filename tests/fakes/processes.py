@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +28,10 @@ def on_processes(count: int, work: Callable[..., Any], *arguments: Any) -> list[
     ]
     for process in processes:
         process.start()
-    found = dict(queue.get(timeout=120) for _ in processes)
+    found = {}
+    for _ in processes:
+        rank, result = queue.get(timeout=120)
+        found[rank] = pickle.loads(result)
     for process in processes:
         process.join(60)
     problems = [value for value in found.values() if isinstance(value, BaseException)]
@@ -43,8 +47,9 @@ def _work(
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", rank=rank, world_size=count)
     try:
-        queue.put((rank, work(*arguments)))
+        # As bytes: tensors would be passed by shared memory, which ends with this process.
+        queue.put((rank, pickle.dumps(work(*arguments))))
     except BaseException as error:
-        queue.put((rank, error))
+        queue.put((rank, pickle.dumps(error)))
     finally:
         torch.distributed.destroy_process_group()

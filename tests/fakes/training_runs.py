@@ -14,6 +14,8 @@ from typing import Any
 from unittest.mock import patch
 
 Sabotage = Callable[[], None]
+# Variables that fixtures set.
+ENVIRONMENT = ("ACCELERATE_USE_CPU", "TOKENIZERS_PARALLELISM")
 
 
 def run(
@@ -120,7 +122,11 @@ def _child(
     context.set_forkserver_preload(
         ["mm_cpgd.training.run", "mm_cpgd.cli.main", "eval", "tests.fakes.training_runs"]
     )
-    process = context.Process(target=_work, args=(yaml, overrides, sabotage, environment, options))
+    # The server has the environment of when it was started, perhaps by a test without these.
+    current = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+    process = context.Process(
+        target=_work, args=(yaml, overrides, sabotage, {**current, **environment}, options)
+    )
     process.start()
     return process
 

@@ -109,7 +109,7 @@ def test_a_config_that_one_process_cannot_read_ends_both(yaml: Path, tmp_path: P
     overrides: list[list[str]] = [[], []]
     overrides[rank] = ["training.iterations=none"]
     begun = time.monotonic()
-    assert jobs.in_processes(overrides, yaml) == [2, 2]
+    assert jobs.in_each_process(overrides, yaml) == [2, 2]
     assert time.monotonic() - begun < 40
     said = (tmp_path / "stderr-0").read_text()
     assert f"mm-cpgd: process {rank} on " in said
