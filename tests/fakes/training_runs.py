@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import threading
@@ -152,14 +153,22 @@ def _work(
         main()
 
 
+# Seconds for a whole run, and for the other processes after one has failed.
+WHOLE, SOON = 240.0, 60.0
+
+
 def _all_ended(processes: Sequence[Any]) -> list[int]:
-    for process in processes:
-        process.join(120)
-    hanging = [process for process in processes if process.exitcode is None]
-    for process in hanging:
+    """Return the exit codes; after the first failure, the others have to end soon."""
+    end, running = time.monotonic() + WHOLE, list(processes)
+    while running and time.monotonic() < end:
+        multiprocessing.connection.wait([process.sentinel for process in running], end - time.monotonic())
+        running = [process for process in running if process.exitcode is None]
+        if any(process.exitcode for process in processes):
+            end = min(end, time.monotonic() + SOON)
+    for process in running:
         process.kill()
         process.join()
-    assert not hanging, "a process hangs"
+    assert not running, "a process hangs"
     return [process.exitcode for process in processes]
 
 

@@ -108,9 +108,7 @@ def test_a_missing_gpu_of_one_process_ends_both_with_its_message(yaml: Path, tmp
 def test_a_config_that_one_process_cannot_read_ends_both(yaml: Path, tmp_path: Path, rank: int) -> None:
     overrides: list[list[str]] = [[], []]
     overrides[rank] = ["training.iterations=none"]
-    begun = time.monotonic()
     assert jobs.in_each_process(overrides, yaml) == [2, 2]
-    assert time.monotonic() - begun < 40
     said = (tmp_path / "stderr-0").read_text()
     assert f"mm-cpgd: process {rank} on " in said
     assert "training.iterations" in said
@@ -197,9 +195,7 @@ def lose_the_model() -> None:
 def test_a_model_that_is_missing_on_some_machine_ends_both_processes(
     yaml: Path, tmp_path: Path, ranks: list[int]
 ) -> None:
-    begun = time.monotonic()
     assert jobs.in_two_processes(yaml, (), OnRank(ranks[0], lose_the_model, *ranks)) == [2, 2]
-    assert time.monotonic() - begun < 60
     said = (tmp_path / "stderr-0").read_text()
     assert "/models/policy is no folder" in said
     assert "Traceback" not in said + (tmp_path / "stderr-1").read_text()
