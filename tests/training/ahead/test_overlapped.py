@@ -119,16 +119,17 @@ class WaitingCollector:
         pass
 
 
-@pytest.mark.parametrize("ahead", [1, 2])
-@pytest.mark.parametrize(("sampling", "update"), [(0.5, 0.5), (0.6, 0.3), (0.3, 0.6)])
+@pytest.mark.parametrize(
+    ("ahead", "sampling", "update"), [(1, 0.8, 0.8), (2, 0.8, 0.8), (1, 0.8, 0.4), (1, 0.4, 0.8)]
+)
 def test_an_iteration_takes_the_longer_of_sampling_and_update_and_not_their_sum(
     monkeypatch: pytest.MonkeyPatch, ahead: int, sampling: float, update: float
 ) -> None:
     monkeypatch.setattr(overlapped, "probe", lambda *_: None)
     made: Any = WaitingCollector(sampling)
-    source = AheadSource(made, OverlappedBatches(made, lambda *_: {}), ahead, iterations=9)
+    source = AheadSource(made, OverlappedBatches(made, lambda *_: {}), ahead, iterations=8)
     ends = []
-    for iteration in range(1, 9):
+    for iteration in range(1, 8):
         source.collect(iteration)
         time.sleep(update)
         ends.append(time.perf_counter())
@@ -136,8 +137,8 @@ def test_an_iteration_takes_the_longer_of_sampling_and_update_and_not_their_sum(
     # Of two iterations each: with two batches begun together, one waits for both. The median: a busy machine
     # delays some of them.
     seconds = median((end - start) / 2 for start, end in zip(ends, ends[2:], strict=False))
-    assert seconds < 0.8 * (sampling + update)
-    assert seconds > 0.75 * max(sampling, update)
+    assert seconds < 0.85 * (sampling + update)
+    assert seconds > 0.9 * max(sampling, update)
 
 
 @pytest.mark.parametrize("call", [2, 6, 10])
