@@ -11,6 +11,7 @@ from mm_cpgd.preflight.model_size import Blocks, ModelSize
 from mm_cpgd.preflight.setting import FLOAT, HALF, Setting
 from mm_cpgd.rollout.decoding import CACHE_BLOCK
 from mm_cpgd.rollout.local import MAX_FINISHED_SHARE
+from mm_cpgd.rollout.vllm.weights_folder import FILE_BYTES
 
 DOUBLE = 8
 DTYPES = {"float32": FLOAT, "float": FLOAT, "bfloat16": HALF, "float16": HALF, "half": HALF}
@@ -30,11 +31,20 @@ def engine_items(
         beside = max(0, largest - sum(item.rollout for item in sampling))
         gathered = MemoryItem("gathered copy", copy + beside, how="to sample from, until the rollout ends")
         return [gathered, *sampling]
-    sent = largest if setting.sharded or size.adapters else 0
-    items = [MemoryItem("weights for vLLM", sent, how="the largest tensor, whole or merged")]
+    items = [MemoryItem("weights for vLLM", _sent_bytes(config, size, setting), how="on their way to it")]
     if config.rollout.vllm.mode == "colocated":
         items.append(_colocated(config, setting))
     return items
+
+
+def _sent_bytes(config: RunConfig, size: ModelSize, setting: Setting) -> int:
+    """Return the bytes of weights on their way: the largest tensor, whole or merged, and a bucket of them."""
+    vllm = config.rollout.vllm
+    if size.adapters and vllm.mode == "colocated" and vllm.adapters == "adapter":
+        return 0
+    tensor = size.largest * setting.weight if setting.sharded or size.adapters else 0
+    over_nccl = vllm.mode == "server" and vllm.weights == "nccl"
+    return tensor + (min(FILE_BYTES, size.total * setting.weight) if over_nccl else 0)
 
 
 def vllm_weight_bytes(config: RunConfig, size: ModelSize) -> int:

@@ -80,11 +80,13 @@ def test_a_sleeping_vllm_stays_awake_while_it_samples_ahead(configured: Configur
     assert items(config, toy, setting)["vLLM"].loss == 300
 
 
-def test_shards_go_to_a_server_tensor_by_tensor_and_nothing_else_is_kept_here(
-    configured: Configured, toy: ModelSize
+@pytest.mark.parametrize(("weights", "sent"), [("folder", 400 * 4), ("nccl", 400 * 4 + 1240 * 4)])
+def test_shards_go_to_a_server_by_tensors_and_buckets_and_nothing_else_is_kept_here(
+    configured: Configured, toy: ModelSize, weights: str, sent: int
 ) -> None:
-    found = items(configured("toy", VLLM, "rollout.vllm.mode=server"), toy, FSDP2)
-    assert {name: item.rollout for name, item in found.items()} == {"weights for vLLM": 400 * 4}
+    config = configured("toy", VLLM, "rollout.vllm.mode=server", f"rollout.vllm.weights={weights}")
+    found = items(config, toy, FSDP2)
+    assert {name: item.rollout for name, item in found.items()} == {"weights for vLLM": sent}
 
 
 def test_tensor_parallel_processes_divide_weights_and_cache(configured: Configured, toy: ModelSize) -> None:

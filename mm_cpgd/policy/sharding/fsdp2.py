@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -151,7 +151,9 @@ def _shard(policy: Policy, settings: ShardSettings, device: torch.device) -> Non
         _checkpoint_inside(unit)
         make(unit, reshard_after_forward=settings.reshard_after_forward)
     ignored = {parameter for parameter in model.parameters() if not parameter.is_meta}
-    make(policy, reshard_after_forward=False, ignored_params=ignored)
+    # Casting the policy's inputs would copy the prompts, and rows share a prompt by being the same object.
+    uncast = replace(precision, cast_forward_inputs=False)
+    make(policy, reshard_after_forward=False, ignored_params=ignored, mp_policy=uncast)
     register_fsdp_forward_method(policy, "kept_tokens")
     register_fsdp_forward_method(policy, "kept_mass")
     _allocate_shards(policy, torch.device("cpu") if settings.cpu_offload else device)
