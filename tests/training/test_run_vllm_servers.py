@@ -199,3 +199,12 @@ def test_a_run_that_samples_ahead_ends_with_a_checkpoint_when_no_server_is_left(
     servers[0].start()
     run(yaml, overrides, resume=True)
     assert [row["iteration"] for row in read_rows(tmp_path / "run")] == [1, 2, 3]
+
+
+def test_sharded_weights_reach_the_servers_whole(
+    yaml: Path, tmp_path: Path, read_rows: Rows, here: list[dict[str, Any]], servers: Two
+) -> None:
+    overrides = [*served(*servers), "output=" + str(tmp_path / "two"), "distributed.strategy=fsdp2"]
+    assert in_two_processes(yaml, overrides) == [0, 0]
+    same_run(read_rows(tmp_path / "two"), here)
+    assert all(server.asked for server in servers)
