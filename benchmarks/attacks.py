@@ -358,7 +358,7 @@ def _load(folder: Path) -> None:
     from mm_cpgd.config.schema import PolicyConfig
     from mm_cpgd.policy import load_policy
     from mm_cpgd.policy.model import load_processor
-    from mm_cpgd.preflight.memory import measure_model
+    from mm_cpgd.preflight.model_size import measure_model
 
     config = PolicyConfig(model=str(folder))
     for load in (load_processor, load_policy, measure_model):

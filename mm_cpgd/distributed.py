@@ -23,7 +23,8 @@ from accelerate.utils import (
 )
 
 from mm_cpgd.config.schema import DistributedConfig, RunConfig
-from mm_cpgd.errors import USER_ERRORS, UserError
+from mm_cpgd.errors import USER_ERRORS, RunEnded, UserError
+from mm_cpgd.interrupt import Interrupted
 
 Result = TypeVar("Result")
 # Variables by which `accelerate launch` and its config files ask for something else than DDP and FSDP.
@@ -33,6 +34,8 @@ UNSUPPORTED = {
     "ACCELERATE_USE_PARALLELISM_CONFIG": "accelerate's parallelism_config",
 }
 FSDP = "ACCELERATE_USE_FSDP"
+# Errors of one process that are raised on all: what a user can fix, and what ends a run in good order.
+SHARED_ERRORS = (*USER_ERRORS, RunEnded, Interrupted)
 # Folder in the run folder that TensorBoard and Weights & Biases write to.
 TRACKING = "tracking"
 
@@ -40,14 +43,14 @@ TRACKING = "tracking"
 def on_main(accelerator: Accelerator, work: Callable[[], Result]) -> Result:
     """Run ``work`` on the main process alone and return its result, which must be picklable, on all.
 
-    A user error is raised on all processes; otherwise the others would wait for one that has ended.
+    One of ``SHARED_ERRORS`` is raised on all; otherwise the others would wait for one that has ended.
     """
     result: Any = None
     problem: Exception | None = None
     if accelerator.is_main_process:
         try:
             result = work()
-        except USER_ERRORS as error:
+        except SHARED_ERRORS as error:
             problem = error
     result, problem = broadcast_object_list([result, problem])
     if problem is not None:
@@ -56,21 +59,45 @@ def on_main(accelerator: Accelerator, work: Callable[[], Result]) -> Result:
 
 
 def together(accelerator: Accelerator, work: Callable[[], Result]) -> Result:
-    """Run ``work`` on all processes; a user error of one is raised on all, that of the lowest rank.
+    """Run ``work`` on all processes; one of ``SHARED_ERRORS`` is raised on all, that of the lowest rank.
 
     Otherwise the others would wait for one that has ended. Work that waits for the others itself has to fail
-    on all of them.
+    on all of them (see ``Parts``).
     """
     result: Any = None
     problem: Exception | None = None
     try:
         result = work()
-    except USER_ERRORS as error:
+    except SHARED_ERRORS as error:
         problem = error
     problems = [one for one in gather_object([problem]) if one is not None]
     if problems:
         raise problems[0]
     return cast(Result, result)
+
+
+class Parts:
+    """Work of one process in several parts, between which it meets the others.
+
+    Attributes:
+        problem: the first error among ``SHARED_ERRORS``, kept until all parts are over.
+    """
+
+    def __init__(self) -> None:
+        self.problem: Exception | None = None
+
+    def run(self, work: Callable[[], Result], otherwise: Result) -> Result:
+        """Return the result of a part; ``otherwise`` if it fails."""
+        try:
+            return work()
+        except SHARED_ERRORS as error:
+            self.problem = self.problem or error
+            return otherwise
+
+    def end(self) -> None:
+        """Raise the error, if there was one."""
+        if self.problem is not None:
+            raise self.problem
 
 
 def start_accelerator(config: RunConfig, strategy: Strategy) -> Accelerator:

@@ -31,6 +31,15 @@ def check(should_stop: ShouldStop) -> None:
         raise Interrupted
 
 
+def requested() -> bool:
+    """Return whether this process was signalled; another than ``StopRequest.wanted`` no matter of all.
+
+    For what waits long without the other processes; whoever ends for it raises ``Interrupted``, which has to
+    be raised on all of them (``distributed.together``).
+    """
+    return any(one.signal for one in _ACTIVE)
+
+
 # Seconds that a second Ctrl-C leaves for an orderly end; then the process ends whatever it is doing.
 GRACE = 2.0
 
@@ -55,6 +64,7 @@ class StopRequest:
         self._ended = threading.Event()
 
     def __enter__(self) -> StopRequest:
+        _ACTIVE.append(self)
         # Handlers can only be set in the main thread; in others the caller handles signals.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -68,6 +78,7 @@ class StopRequest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        _ACTIVE.remove(self)
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         if self._wakeup >= 0:
@@ -87,6 +98,10 @@ class StopRequest:
         if self.signal == number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
+
+
+# Those whose block is being carried out.
+_ACTIVE: list[StopRequest] = []
 
 
 def _watch(receiver: int, ended: threading.Event) -> None:

@@ -7,73 +7,26 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from accelerate.utils import DistributedType
 
-from mm_cpgd.distributed import check_launch, check_whole_weights, ignored_precision
+from mm_cpgd.config.schema import DistributedConfig
+from mm_cpgd.distributed import Strategy, choose_strategy, ignored_precision
 from mm_cpgd.errors import UserError
 
-
-def launched(kind: DistributedType, zero_stage: int | None = None) -> Any:
-    plugin = None if zero_stage is None else SimpleNamespace(zero_stage=zero_stage)
-    return SimpleNamespace(distributed_type=kind, state=SimpleNamespace(deepspeed_plugin=plugin))
-
-
-@pytest.mark.parametrize(
-    ("accelerator", "name"),
-    [
-        (launched(DistributedType.FSDP), "FSDP"),
-        (launched(DistributedType.MEGATRON_LM), "MEGATRON_LM"),
-        (launched(DistributedType.DEEPSPEED, 3), "DeepSpeed ZeRO-3"),
-    ],
-)
-def test_sharded_weights_are_refused_with_the_alternative(accelerator: Any, name: str) -> None:
-    with pytest.raises(UserError, match=f"^{name} shards.*use DDP"):
-        check_whole_weights(accelerator)
-
-
-@pytest.mark.parametrize("stage", [0, 1, 2])
-def test_deepspeed_is_refused_at_every_stage(stage: int) -> None:
-    with pytest.raises(UserError, match=f"^DeepSpeed ZeRO-{stage} is not supported.*use DDP"):
-        check_whole_weights(launched(DistributedType.DEEPSPEED, stage))
-
-
-def test_a_tpu_is_refused() -> None:
-    with pytest.raises(UserError, match="TPU"):
-        check_whole_weights(launched(DistributedType.XLA))
-
-
-@pytest.mark.parametrize(
-    "accelerator",
-    [
-        launched(DistributedType.NO),
-        launched(DistributedType.MULTI_GPU),
-        launched(DistributedType.MULTI_CPU),
-    ],
-)
-def test_whole_weights_pass(accelerator: Any) -> None:
-    check_whole_weights(accelerator)
+PLAIN = DistributedConfig()
+SHARDED = DistributedConfig(strategy="fsdp2")
+FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 
 
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"ACCELERATE_USE_FSDP": "true", "ACCELERATE_USE_CPU": "true"}, "^FSDP shards.*use DDP"),
-        ({"ACCELERATE_USE_FSDP": "1"}, "^FSDP shards"),
-        ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "^MEGATRON_LM shards"),
-        ({"ACCELERATE_USE_PARALLELISM_CONFIG": "True"}, "parallelism_config shards"),
-        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "^DeepSpeed is not supported.*use DDP"),
-        (
-            {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"},
-            "^DeepSpeed ZeRO-2 is not supported",
-        ),
-        (
-            {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"},
-            "^DeepSpeed ZeRO-3 shards",
-        ),
+        ({"ACCELERATE_USE_FSDP": "true", "ACCELERATE_USE_CPU": "true"}, "fsdp_version to 2"),
+        ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "^Megatron-LM is not supported.*strategy=fsdp2"),
+        ({"ACCELERATE_USE_PARALLELISM_CONFIG": "True"}, "parallelism_config is not supported"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "^DeepSpeed is not supported.*as ZeRO-3 does"),
         ({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, "gradient_accumulation_steps to 1"),
         ({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "auto"}, "gradient_accumulation_steps to 1"),
     ],
@@ -82,7 +35,7 @@ def test_settings_that_would_be_ignored_or_fail_are_refused(
     environment: dict[str, str], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        check_launch(environment)
+        choose_strategy(PLAIN, environment)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +48,48 @@ def test_settings_that_would_be_ignored_or_fail_are_refused(
     ],
 )
 def test_the_environment_of_a_plain_launch_passes(environment: dict[str, str]) -> None:
-    check_launch(environment)
+    assert choose_strategy(PLAIN, environment) == Strategy()
+
+
+def test_a_config_asks_for_shards() -> None:
+    config = DistributedConfig(strategy="fsdp2", cpu_offload=True, reshard_after_forward=False)
+    assert choose_strategy(config, {}) == Strategy(True, cpu_offload=True, reshard_after_forward=False)
+
+
+def test_deepspeed_in_the_config_is_refused_with_the_alternative() -> None:
+    with pytest.raises(UserError, match=r"^DeepSpeed is not supported.*strategy=fsdp2"):
+        choose_strategy(DistributedConfig(strategy="deepspeed"), {})
+
+
+@pytest.mark.parametrize("config", [PLAIN, SHARDED])
+def test_the_fsdp_of_a_launch_is_carried_out(config: DistributedConfig) -> None:
+    launched = {
+        **FSDP2,
+        "FSDP_OFFLOAD_PARAMS": "true",
+        "FSDP_RESHARD_AFTER_FORWARD": "false",
+        "FSDP_ACTIVATION_CHECKPOINTING": "true",
+    }
+    assert choose_strategy(config, launched) == Strategy(True, True, False, checkpoint_layers=True)
+    assert choose_strategy(config, FSDP2) == Strategy(True)
+
+
+@pytest.mark.parametrize(
+    ("config", "launched", "message"),
+    [
+        ({"strategy": "ddp"}, {}, "strategy=ddp contradicts"),
+        ({"cpu_offload": True}, {"FSDP_OFFLOAD_PARAMS": "false"}, "cpu_offload=true contradicts"),
+        (
+            {"reshard_after_forward": True},
+            {"FSDP_RESHARD_AFTER_FORWARD": "false"},
+            "reshard_after_forward=true contradicts",
+        ),
+    ],
+)
+def test_a_config_that_contradicts_the_launch_is_one_message(
+    config: dict[str, Any], launched: dict[str, str], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        choose_strategy(DistributedConfig(**config), FSDP2 | launched)
 
 
 @pytest.mark.parametrize("command", ["train", "sft"])
@@ -113,14 +107,14 @@ def test_a_run_under_them_ends_with_one_message(
         check=False,
     )
     assert done.returncode == 2, done.stderr
-    assert "use DDP" in done.stderr
+    assert "distributed.strategy=fsdp2" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
 
 
 def test_a_precision_that_is_not_carried_out_is_said() -> None:
     for wanted in ("fp16", "FP8"):
-        check_launch({"ACCELERATE_MIXED_PRECISION": wanted})
+        choose_strategy(PLAIN, {"ACCELERATE_MIXED_PRECISION": wanted})
         line = ignored_precision({"ACCELERATE_MIXED_PRECISION": wanted})
         assert line is not None
         assert f"{wanted} is left out: training.mixed_precision" in line

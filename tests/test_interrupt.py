@@ -11,7 +11,7 @@ import torch
 
 from mm_cpgd.checkpoint.serialization import CheckpointError
 from mm_cpgd.distributed import on_main
-from mm_cpgd.interrupt import Interrupted, StopRequest, check
+from mm_cpgd.interrupt import Interrupted, StopRequest, check, requested
 
 
 class Processes:
@@ -40,6 +40,15 @@ def test_a_signal_is_noted_and_does_not_interrupt(number: int) -> None:
         os.kill(os.getpid(), number)
         assert stop.wanted()
     assert stop.signal == number
+
+
+def test_a_process_knows_of_its_own_signal_while_it_is_caught() -> None:
+    assert not requested()
+    with request():
+        assert not requested()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert requested()
+    assert not requested()
 
 
 def test_a_second_ctrl_c_stops_at_once() -> None:

@@ -173,6 +173,7 @@ class Objective:
         reference_logprobs: Tensor | None = None,
         entropy: Tensor | None = None,
         prepared: Mapping[str, Tensor] | None = None,
+        taking_part: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the contribution of these rows to the mini-batch's loss, to be minimised.
 
@@ -190,12 +191,17 @@ class Objective:
             entropy: (n, T), nats, of the policy's token distributions; with gradient if
                 ``needs_entropy_gradient``, else only logged.
             prepared: results of ``prepare``, (n, T) for these rows; required if there are ``prepared_parts``.
+            taking_part: (n, T) bool, False at tokens that leave the loss: surrogate and regularizers of the
+                token have no part in it and no gradient reaches it. The weights of the others stay what they
+                are, and so do the metrics. None: all take part.
 
         Returns:
             The scalar loss, and metrics without gradient: to be summed over micro-batches and processes,
             except ``max/…`` and ``min/…``, of which the extreme is to be taken.
         """
         prepared = prepared or {}
+        if taking_part is not None:
+            logprobs = torch.where(taking_part, logprobs, logprobs.detach())
         self._check(mask, reference_logprobs, entropy, prepared)
         available = part_inputs(
             logprobs, old_logprobs, advantages, mask, lengths, reference_logprobs, entropy
@@ -206,6 +212,8 @@ class Objective:
         terms, clipped = self._surrogate(available, prepared)
         penalty = self._penalty(available, prepared)
         weights = self.aggregation(available)
+        if taking_part is not None:
+            penalty, terms = (torch.where(taking_part, values, zero) for values in (penalty, terms))
         loss = (weights * (penalty - terms)).sum()
         metrics = token_metrics(available, clipped)
         metrics["penalty"] = (weights * penalty).detach().sum()

@@ -22,7 +22,7 @@ from mm_cpgd.cli.guard import guard_command
 from mm_cpgd.cli.rewards import rewards_app
 from mm_cpgd.cli.score import compare_command, score_command
 from mm_cpgd.cli.study import study_app
-from mm_cpgd.errors import USER_ERRORS, RunEnded
+from mm_cpgd.errors import USER_ERRORS, ProcessLost, RunEnded, UserError
 
 if TYPE_CHECKING:
     from mm_cpgd.config.schema import RunConfig
@@ -65,19 +65,38 @@ def train(
     processor: Annotated[
         bool, typer.Option(help="with --dry-run: load the processor to count prompt tokens")
     ] = True,
+    processes: Annotated[
+        int | None, typer.Option(help="with --dry-run: processes of the planned run, one on each GPU")
+    ] = None,
+    nodes: Annotated[int | None, typer.Option(help="with --dry-run: machines of the planned run")] = None,
+    gpu_memory: Annotated[
+        str | None, typer.Option(help="with --dry-run: memory of each GPU, such as 80GiB")
+    ] = None,
+    model_config: Annotated[
+        Path | None,
+        typer.Option(help="with --dry-run: the model's config.json, where policy.model cannot be reached"),
+    ] = None,
 ) -> None:
     """Train a vision-language model by reinforcement learning.
 
     Example: `mm-cpgd train configs/k12.yaml training.iterations=3 training.learning_rate=1e-5`
     """
-    from mm_cpgd.config.loading import load_config
-
-    loaded = load_config(config, overrides or [])
+    only_planned = {
+        "--processes": processes,
+        "--nodes": nodes,
+        "--gpu-memory": gpu_memory,
+        "--model-config": model_config,
+    }
+    loaded = _load(config, overrides, launched=not dry_run)
     if dry_run:
         from mm_cpgd.preflight.plan import print_plan
+        from mm_cpgd.preflight.setting import plan_machines
 
-        print_plan(loaded, Console(), with_processor=processor)
+        machines = plan_machines(os.environ, processes, nodes, gpu_memory)
+        print_plan(loaded, Console(), with_processor=processor, machines=machines, model_config=model_config)
         return
+    if unused := [name for name, value in only_planned.items() if value is not None]:
+        raise UserError(f"{', '.join(unused)}: only with --dry-run; a run takes what it is launched on")
     from mm_cpgd.training.run import train as run
 
     _finish(loaded, run(loaded, resume=resume, overwrite=overwrite))
@@ -91,10 +110,9 @@ def sft(
 
     Example: `mm-cpgd sft configs/tabmwp_sft.yaml sft.steps=20`
     """
-    from mm_cpgd.config.loading import load_config
     from mm_cpgd.training.run import fine_tune
 
-    loaded = load_config(config, overrides or [])
+    loaded = _load(config, overrides)
     _finish(loaded, fine_tune(loaded, resume=resume, overwrite=overwrite))
 
 
@@ -108,10 +126,9 @@ def quickstart(
 
     Example: `mm-cpgd quickstart --seed 2`
     """
-    from mm_cpgd.config.loading import load_config
     from mm_cpgd.training.run import train as run
 
-    loaded = load_config("quickstart", [f"seed={seed}", *(overrides or [])])
+    loaded = _load("quickstart", [f"seed={seed}", *(overrides or [])])
     _finish(loaded, run(loaded, resume=resume, overwrite=not resume))
 
 
@@ -172,6 +189,20 @@ def tiny_build(
     print(build_embedded_policy(output, assets, overrides or [], Console(stderr=True)))
 
 
+def _load(config: Path | str, overrides: list[str] | None, *, launched: bool = True) -> RunConfig:
+    """Return the config; if a process of a launch cannot read it, the others end with it."""
+    from mm_cpgd.config.loading import load_config
+
+    try:
+        return load_config(config, overrides or [])
+    except USER_ERRORS as error:
+        if launched and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            from mm_cpgd.training.processes import fail_start
+
+            fail_start(error)
+        raise
+
+
 def main() -> None:
     """Run the command; a user error is one message and exit status 2, a stopped run its own status."""
     _be_quiet()
@@ -184,16 +215,23 @@ def _run(command: Callable[[], Any]) -> None:
     except USER_ERRORS as error:
         _say(f"mm-cpgd: {error}")
         sys.exit(2)
+    except ProcessLost as lost:
+        _say(f"mm-cpgd: {lost}", everywhere=lost.everywhere)
+        _end_at_once(lost.exit_code)
     except RunEnded as ended:
         _say(f"mm-cpgd: {ended}")
         sys.exit(ended.exit_code)
     except SystemExit as error:
         if _was_interrupted(error):
-            # At a usual end Python waits for its threads, in one of which a rule may hang.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(128 + signal.SIGINT)  # child processes end with their pipes
+            _end_at_once(128 + signal.SIGINT)
         raise
+
+
+def _end_at_once(status: int) -> None:
+    """End without what Python waits for: threads in which a rule hangs, groups whose processes are gone."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # child processes end with their pipes
 
 
 def _was_interrupted(error: BaseException | None) -> bool:
@@ -205,9 +243,9 @@ def _was_interrupted(error: BaseException | None) -> bool:
     return False
 
 
-def _say(message: str) -> None:
-    """Print to standard error, on the first of several processes only."""
-    if int(os.environ.get("RANK", "0")) == 0:
+def _say(message: str, *, everywhere: bool = False) -> None:
+    """Print to standard error, on the first of several processes only unless ``everywhere``."""
+    if everywhere or int(os.environ.get("RANK", "0")) == 0:
         print(message, file=sys.stderr)
 
 

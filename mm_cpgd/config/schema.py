@@ -95,10 +95,17 @@ class VllmConfig(Section):
     weights: Literal["nccl", "folder"] = Field(
         "nccl", description="weights reach a server over NCCL, or as files in a folder that both can read"
     )
-    weights_folder: Path | None = Field(None, description="that folder; null: in the run folder")
-    weights_port: PositiveInt = Field(51216, description="main process's port for sending weights")
+    weights_folder: Path | None = Field(
+        None, description="that folder, for this run alone, at the same path for servers; null: RUN/weights"
+    )
+    weights_port: PositiveInt = Field(
+        51216, description="main process's port for sending weights to the first server; the next ones follow"
+    )
     wait: PositiveFloat = Field(
-        240.0, description="seconds to wait for a server: at the start, and when none is left"
+        240.0, description="seconds to wait for servers: at the start, and when none is left"
+    )
+    timeout: PositiveFloat = Field(
+        1800.0, description="seconds after which a server without an answer to a request has failed"
     )
     requests: PositiveInt = Field(64, description="concurrent requests to a server, per process")
     tensor_parallel: PositiveInt = Field(
@@ -115,14 +122,19 @@ class VllmConfig(Section):
     )
     max_difference: PositiveFloat | None = Field(
         None,
-        description="bound of the difference between the log-probabilities of vLLM and of the trainer, in "
-        "nats, beyond which the run ends; null: by the number format",
+        description="bound of the mean difference, in nats, between the log-probabilities of vLLM and of the "
+        "trainer, the largest hundredth left out, beyond which the run ends; null: by the number format",
     )
     correction: Literal["off", "truncate_tokens", "truncate_sequences", "mask_tokens", "mask_sequences"] = (
         Field("off", description="what is done about the ratio π_old / π_vLLM of tokens or completions")
     )
-    importance_cap: PositiveFloat = Field(2.0, description="correction: largest weight or unmasked ratio")
-    importance_floor: NonNegativeFloat = Field(0.5, description="correction: smallest unmasked ratio")
+    importance_cap: PositiveFloat | None = Field(
+        None,
+        description="correction: largest weight or unmasked ratio; null: 2 for tokens, 1.05 for sequences",
+    )
+    importance_floor: NonNegativeFloat | None = Field(
+        None, description="correction: smallest unmasked ratio; null: 0.5 for tokens, 0.95 for sequences"
+    )
 
 
 class RolloutConfig(Section):
@@ -151,11 +163,13 @@ class RolloutConfig(Section):
         True, description="run each prompt once for all its completions, in sampling and training"
     )
     ahead: NonNegativeInt = Field(
-        0, description="sample up to this many rollout batches before the updates on earlier ones are done"
+        0,
+        description="sample up to this many rollout batches before the updates on earlier ones are done: "
+        "vLLM during these, the local engine before",
     )
     swap_midway: bool = Field(
         False,
-        description="with ahead: completions in progress go on under new weights, instead of first ending",
+        description="with ahead: completions in progress go on under new weights; true is refused",
     )
     prefetch: bool | None = Field(
         None,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mm_cpgd.checkpoint.serialization import load_state, save_state
 from mm_cpgd.distributed import on_main, together
 from mm_cpgd.guard.guard import Guard, Review
-from mm_cpgd.sharding.tensors import local_value, with_layout
+from mm_cpgd.policy.sharding.tensors import local_value, with_layout
 from mm_cpgd.tracking.files import writing
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class RollbackController:
         if review.roll_back:
             self._roll_back(review.step_factor)
         elif self._is_active:
-            self._update_snapshots(iteration, review)
+            self._update_snapshots(iteration, review, int(metrics.get("rollout/staleness", 0)))
         seconds = {"seconds/guard": time.perf_counter() - started}
         return replace(review, metrics={**review.metrics, **seconds})
 
@@ -129,11 +129,14 @@ class RollbackController:
         if self._is_active:
             self.snapshots.load_state_dict(state["snapshots"])
 
-    def _update_snapshots(self, iteration: int, review: Review) -> None:
-        """Promote or discard the candidate, whose policy sampled this iteration; take another when due."""
+    def _update_snapshots(self, iteration: int, review: Review, staleness: int) -> None:
+        """Promote or discard the candidate once its policy has sampled; take another when due."""
         if not review.healthy:
             self.snapshots.discard()
             return
+        candidate = self.snapshots.candidate
+        if candidate and candidate.iteration + staleness >= iteration:
+            return  # an older policy has sampled this iteration
         self.snapshots.promote()
         trusted = self.snapshots.trusted
         if trusted is None or iteration - trusted.iteration >= self.guard.config.copy_every:

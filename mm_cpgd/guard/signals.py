@@ -87,6 +87,10 @@ SIGNALS: tuple[CollapseSignal, ...] = (
     CollapseSignal("truncated", Above("completion/truncated", 0.3, over=3),
         "completions are cut before they end", "raise rollout.max_new_tokens or add overlong_penalty",
         reward_fall=1.5),
+    CollapseSignal("engine_drift", Rises("rollout/logprob_difference_mean", 5.0, least=1e-4),
+        "vLLM misses new weights or part of them, or the policy moves to where rounding counts",
+        "compare vLLM's weights with the policy's and lower rollout.vllm.max_difference, or set "
+        "rollout.vllm.correction"),
     CollapseSignal("no_signal", Above("groups/no_signal", 0.8, over=4),
         "all completions of most prompts fail", "use easier prompts or a lower learning rate",
         reward_fall=1.5),

@@ -75,14 +75,20 @@ class Falls:
 
 @dataclass(frozen=True)
 class Rises:
-    """The geometric mean of the last ``over`` values is ``factor`` times the lowest of the recent past."""
+    """The geometric mean of the last ``over`` values is ``factor`` times the lowest of the recent past.
+
+    Attributes:
+        least: the mean must reach this much, too; below it a rise means nothing.
+    """
 
     metric: str
     factor: float
     over: int = 2
+    least: float = 0.0
 
     def __str__(self) -> str:
-        return f"{self.metric} ≥ {self.factor:g} × its lowest, {_mean_of(self.over)}"
+        least = f" and ≥ {self.least:g}" if self.least else ""
+        return f"{self.metric} ≥ {self.factor:g} × its lowest{least}, {_mean_of(self.over)}"
 
     def __call__(self, history: History) -> Finding | None:
         """Test the newest row."""
@@ -92,7 +98,8 @@ class Rises:
             return None
         now, lowest = fmean(last), min(fmean(window) for window in _windows(before, self.over))
         text = f"{self.metric} {math.exp(now):.3g}, was {math.exp(lowest):.3g} recently"
-        return Finding((now - lowest) / math.log(self.factor), text)
+        strength = (now - lowest) / math.log(self.factor)
+        return Finding(min(strength, math.exp(now) / self.least) if self.least else strength, text)
 
 
 @dataclass(frozen=True)

@@ -139,3 +139,18 @@ def kept_mask(counts: Tensor, ids: Tensor, vocabulary: int) -> Tensor:
     rows = torch.arange(len(counts), device=counts.device).repeat_interleave(counts.long())
     mask[rows, ids.long()] = True
     return mask
+
+
+def kept_mass(logits: Tensor, own: Tensor, sampling: Sampling) -> Tensor:
+    """Return ln of the probability (N,) that the cuts leave, own tokens included.
+
+    Args:
+        logits: (N, V) float32; forbidden tokens already set to -inf.
+        own: (N,) the token that was drawn at each position; the engine rounds differently, and has kept it.
+        sampling: its temperature and cuts.
+    """
+    left = sampling_logits(logits, sampling)
+    scaled = logits / (sampling.temperature or 1.0)
+    own = own.unsqueeze(1)
+    left = left.scatter(1, own, scaled.gather(1, own))
+    return left.logsumexp(-1) - scaled.logsumexp(-1)

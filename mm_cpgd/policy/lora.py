@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy.families import vision_modules
-from mm_cpgd.sharding.tensors import full_value
+from mm_cpgd.policy.sharding.tensors import full_value
 
 
 def add_lora(model: Any, rank: int, alpha: int, targets: Sequence[str] | str) -> Any:

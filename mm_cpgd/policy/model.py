@@ -117,8 +117,8 @@ class _ModelSource:
     def __init__(self, config: PolicyConfig) -> None:
         self.config = config
         self.options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
-        folder = _local_folder(config.model)
-        if folder is None and not _hub_reachable():
+        folder = local_folder(config.model)
+        if folder is None and not hub_reachable():
             # Fails immediately, where the hub client would retry for half a minute per file.
             folder = _cached_snapshot(config.model, config.revision)
         if folder is None:
@@ -216,7 +216,7 @@ def _is_lfs_pointer(path: Path) -> bool:
         return False
 
 
-def _local_folder(model: str) -> Path | None:
+def local_folder(model: str) -> Path | None:
     """Return the local folder that ``model`` names, None for a hub name."""
     folder = EMBEDDED.get(model) or _expand_user(model)
     if folder.is_dir():
@@ -248,7 +248,7 @@ def _cached_snapshot(model: str, revision: str | None) -> Path:
         ) from error
 
 
-def _hub_reachable() -> bool:
+def hub_reachable() -> bool:
     """Return whether the hub can be reached; False without a request in offline mode."""
     try:
         get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)

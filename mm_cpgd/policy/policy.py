@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from mm_cpgd.policy.batch import EncodedPrompt, collate_rows
-from mm_cpgd.policy.distribution import KeptTokens, Sampling, kept_of, sampling_logits
+from mm_cpgd.policy.distribution import KeptTokens, Sampling, kept_mass, kept_of, sampling_logits
 from mm_cpgd.policy.families import base_model, control_token_ids
 from mm_cpgd.policy.logprobs import allowed_logits, token_logprobs
 from mm_cpgd.policy.lora import merged_weights
 from mm_cpgd.policy.prompts import PromptEncoder
-from mm_cpgd.policy.saving import save_gathered
+from mm_cpgd.policy.sharding.saving import save_gathered
+from mm_cpgd.policy.sharding.tensors import is_sharded
 from mm_cpgd.policy.shared_prefix.forward import hidden_states
 from mm_cpgd.policy.shared_prefix.packing import pack, unique_prompts
 from mm_cpgd.policy.vision import VisionFeatureCache
-from mm_cpgd.sharding.tensors import is_sharded
 
 
 class Policy(nn.Module):
@@ -166,6 +166,23 @@ class Policy(nn.Module):
             found.append(kept_of(logits.scatter(1, own, 0.0)))
         counts, ids = (torch.cat(values).cpu() for values in zip(*found, strict=True))
         return KeptTokens.at_positions(mask.shape, rows.cpu(), columns.cpu(), counts, ids)
+
+    @torch.no_grad()
+    def kept_mass(
+        self, prompts: Sequence[EncodedPrompt], completions: Tensor, mask: Tensor, sampling: Sampling
+    ) -> Tensor:
+        """Return ln of the probability (n, T) that the cuts leave at each position; as ``kept_tokens``."""
+        hidden, rows, columns = self._hidden_states(prompts, completions, mask)
+        head = self.model.get_output_embeddings()
+        tokens = completions[rows, columns].to(self.device)
+        pieces = zip(hidden.split(self.logprob_chunk), tokens.split(self.logprob_chunk), strict=True)
+        found = [
+            kept_mass(allowed_logits(head(states).float(), forbidden=self.forbidden), own, sampling)
+            for states, own in pieces
+        ]
+        table = torch.zeros(mask.shape)
+        table[rows.cpu(), columns.cpu()] = torch.cat(found).cpu()
+        return table
 
     def _hidden_states(
         self, prompts: Sequence[EncodedPrompt], completions: Tensor, mask: Tensor

@@ -11,7 +11,7 @@ from torch.nn.functional import linear
 
 from mm_cpgd.policy.batch import EncodedPrompt, concatenate_vision
 from mm_cpgd.policy.families import image_features, vision_modules
-from mm_cpgd.sharding.tensors import is_sharded
+from mm_cpgd.policy.sharding.tensors import is_sharded
 
 # Most patches of one pass through a frozen tower; larger batches are no faster.
 MAX_PATCHES = 16384

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,12 +12,15 @@ from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.config.schema import RolloutConfig, RunConfig, SourceConfig
 from mm_cpgd.policy import PromptEncoder
 from mm_cpgd.preflight.data import quantiles, reasons_table
-from mm_cpgd.preflight.memory import ModelSize, uses_bfloat16
+from mm_cpgd.preflight.model_size import ModelSize
+from mm_cpgd.preflight.setting import Setting
 from mm_cpgd.training.setup import step_schedule
 from rewards import list_rules
 
 # Characters of the first prompt that are printed.
 PRINTED_PROMPT = 800
+# Number formats of weights by bytes.
+NUMBERS = {4: "float32", 2: "bfloat16"}
 Lines = Iterable[tuple[str, str]]
 
 
@@ -33,6 +35,7 @@ class SourceRows:
         longest_id: id of the row with the longest prompt.
         longest: its length.
         too_long: number of rows above the limit.
+        problem: why no rows were read; empty if they were.
     """
 
     purpose: str
@@ -42,6 +45,7 @@ class SourceRows:
     longest_id: str = ""
     longest: int = -1
     too_long: int = 0
+    problem: str = ""
 
     def record_length(self, example: str, length: int | None, limit: int) -> None:
         """Record the length of a prompt in tokens; None if it could not be counted."""
@@ -53,13 +57,21 @@ class SourceRows:
         self.too_long += length > limit
 
 
-def model_lines(config: RunConfig, size: ModelSize | None) -> Lines:
-    """Yield the model, its parameters and which of them are trained."""
+def model_lines(config: RunConfig, size: ModelSize | None, setting: Setting | None, problem: str) -> Lines:
+    """Yield the model, where its dimensions come from, its parameters and which of them are trained.
+
+    Args:
+        config: the run's config.
+        size: size of the model; None: not known.
+        setting: number formats; None with an unknown size.
+        problem: why the size is not known.
+    """
     policy = config.policy
     yield "model", policy.model + (f" at {policy.revision}" if policy.revision else "")
     if size is None:
-        yield "parameters", "unknown: the model is neither a local folder nor in the hub's cache"
+        yield "parameters", f"unknown: {problem}"
     else:
+        yield "dimensions from", size.source
         yield "architecture", size.kind
         yield "parameters", f"{_count(size.total)}, vision tower {_count(size.vision)} of them"
         yield "trained", f"{_count(size.trained)} ({size.trained / (size.total + size.adapters):.2%})"
@@ -67,17 +79,20 @@ def model_lines(config: RunConfig, size: ModelSize | None) -> Lines:
     yield "vision tower", frozen
     if policy.lora:
         yield "LoRA", f"rank {policy.lora.rank}, alpha {policy.lora.alpha}, on {policy.lora.targets}"
-    stored = {4: "float32", 2: "bfloat16"}.get(size.weight_bytes, "?") if size else policy.dtype
-    computed = "bfloat16" if uses_bfloat16(config.training.mixed_precision) else stored
+    stored = NUMBERS.get(setting.weight, "?") if setting else policy.dtype
+    computed = "bfloat16" if setting and setting.half else stored
     yield "precision", f"weights {stored}, computed in {computed}"
 
 
-def data_lines(config: RunConfig, sets: Sequence[SourceRows]) -> Lines:
+def data_lines(config: RunConfig, sets: Sequence[SourceRows], why_uncounted: str) -> Lines:
     """Yield numbers of rows, unusable rows and prompt lengths of each source."""
     limit = config.data.max_prompt_tokens
     for rows in sets:
         source, found = rows.source, rows.found
         yield rows.purpose, " ".join(filter(None, (source.path, source.name, source.split)))
+        if rows.problem:
+            yield "  rows", rows.problem
+            continue
         used, bad = len(found.examples), len(found.quarantined)
         yield "  rows", f"{used:,} used, {bad:,} unusable, {found.total:,} in all"
         yield from ((f"    {kind}", count) for kind, count in reasons_table(found))
@@ -85,7 +100,7 @@ def data_lines(config: RunConfig, sets: Sequence[SourceRows]) -> Lines:
             yield "  prompt tokens", quantiles(rows.lengths)
             yield "  longest", f"row {rows.longest_id}; {rows.too_long:,} rows above the limit of {limit:,}"
     if not any(rows.lengths for rows in sets):
-        yield "prompt tokens", f"not counted (no processor); the limit is {limit:,}"
+        yield "prompt tokens", f"not counted ({why_uncounted}); the limit is {limit:,}"
 
 
 def prompt_lines(encoder: PromptEncoder | None, rows: SourceRows) -> Lines:
@@ -106,10 +121,9 @@ def _cuts(rollout: RolloutConfig) -> str:
     return ", ".join(["", *cuts, over[rollout.cuts]]) if cuts else ""
 
 
-def step_lines(config: RunConfig, objective: Objective) -> Lines:
+def step_lines(config: RunConfig, objective: Objective, processes: int) -> Lines:
     """Yield prompts, completions and optimizer steps."""
     rollout, training, schedule = config.rollout, config.training, step_schedule(config)
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
     completions = rollout.prompts * rollout.completions
     each = "" if processes == 1 else f", {completions // processes:,} on each of {processes} processes"
     yield (

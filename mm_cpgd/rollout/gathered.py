@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mm_cpgd.policy.policy import Policy
-from mm_cpgd.policy.shards import GatheredPolicy
+from mm_cpgd.policy.sharding.fsdp2 import GatheredPolicy
 from mm_cpgd.rollout.local import LocalEngine
 
 

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -15,28 +16,35 @@ from torch import Tensor
 from data import Example, PromptSampler, ScoredPromptSampler
 from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.config.schema import RolloutConfig
+from mm_cpgd.distributed import Parts, together
 from mm_cpgd.errors import UserError
 from mm_cpgd.interrupt import ShouldStop, check, never
 from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.rollout import Group, KeptTokens, RolloutEngine, Sampling
 from mm_cpgd.tracking import PromptRollout, ScoredCompletion, ScoredComponent
+from mm_cpgd.training.ahead.prefetch import (
+    PromptPrefetcher,
+    background_thread,
+    encode_rows,
+    lost_line,
+)
 from mm_cpgd.training.experience import Collected, Experience, RowsLost, pad_tokens, plan_mini_batches
-from mm_cpgd.training.prefetch import PromptPrefetcher, background_thread, encode_rows, lost_line
 from mm_cpgd.training.rollout_stats import RolloutStats, check_rules, gather_diversity, gather_stats
 from rewards import RewardSum, Status, Verdict
 from rewards.compose import Scored
 
 
 @dataclass(frozen=True)
-class Rollouts:
-    """One rollout batch: the prompts of this process, and the statistics of all processes.
+class Sampled:
+    """What a process samples of a rollout batch, without a word to the others.
 
     Attributes:
         indices: dataset index of each prompt.
         prompts: the encoded prompts; None for a row whose image has vanished.
         groups: the G completions of each prompt; none for such a row.
         scored: the scores of each group, in the same order; G times None for such a row.
-        stats: statistics of the whole batch, (P, G) over all processes.
+        lost: a line for each row whose image has vanished.
+        failures: of each rule that has failed, its newest error and traceback.
         seconds_of_rewards: time spent waiting for scores after the last completion.
     """
 
@@ -44,8 +52,20 @@ class Rollouts:
     prompts: list[EncodedPrompt | None]
     groups: list[Group]
     scored: list[list[Scored]]
-    stats: RolloutStats
+    lost: list[str]
+    failures: dict[str, str]
     seconds_of_rewards: float
+
+
+@dataclass(frozen=True)
+class Rollouts(Sampled):
+    """One rollout batch: the prompts of this process, and the statistics of all processes.
+
+    Attributes:
+        stats: statistics of the whole batch, (P, G) over all processes.
+    """
+
+    stats: RolloutStats
 
 
 class Collector:
@@ -110,28 +130,37 @@ class Collector:
             rollout.min_p,
             min_p_first=rollout.engine == "vllm",
         )
-        self._lost: list[str] = []
         self.prefetcher = PromptPrefetcher(lambda index: self.reencode([index])[0])
 
-    def collect(self, iteration: int, should_stop: ShouldStop = never) -> Collected:
+    def collect(
+        self, iteration: int, should_stop: ShouldStop = never, sampled: Sampled | None = None
+    ) -> Collected:
         """Return one iteration's experience, by the list in ``docs/algorithms.md`` ("The step").
+
+        Args:
+            iteration: the running iteration, from 1.
+            should_stop: called between two batches of prompts.
+            sampled: the iteration's only rollout batch, if it was sampled before.
 
         Raises:
             Interrupted: between two batches; the caller has to undo the draws of prompts.
             RuleError: a rule failed on every completion; likewise.
             RowsLost: the images of all rows have vanished; likewise.
+            EngineFailed: the sampling engine has ended; likewise.
         """
         started = time.perf_counter()
-        self.prefetcher.wait()
-        self.engine.load_weights(self.policy)
+        if sampled is None:
+            self.prefetcher.wait()
+            self.engine.load_weights(self.policy)
         batches: list[Rollouts] = []
         kept = 0
         while len(batches) < self.objective.max_rounds and kept < self.config.prompts:
-            batches.append(self.rollout(iteration, len(batches), should_stop))
+            batches.append(self.rollout(iteration, len(batches), should_stop, sampled))
             kept += int(self.keep(batches[-1].stats).sum())
-        self.engine.release()
+        if sampled is None:
+            self.engine.release()
         stats = RolloutStats(torch.cat([batch.stats.values for batch in batches]))
-        lost = self._gather_lost(stats)
+        lost = _gather_lost(stats, batches)
         keep = self.keep(stats)
         rewards = self.objective.shape(stats.rewards, stats.lengths)
         learned = self._within_budget(keep)
@@ -140,36 +169,51 @@ class Collector:
         experience = self.experience(batches, stats.lengths, usable, advantages)
         metrics = self._metrics(batches, stats, keep, time.perf_counter() - started)
         if iteration < self.prefetch_until:
-            self.prefetcher.begin(self._own(self.sampler.peek(self.config.prompts)))
+            self.prefetcher.begin(self.own(self.sampler.peek(self.config.prompts)))
         pairs = [pair for batch in batches for pair in zip(batch.indices, batch.groups, strict=True)]
         examples = [self.examples[index] for index, group in pairs if group]
         records = self._records(batches, advantages.masked_fill(~usable, torch.nan))
         return Collected(experience, metrics, records, examples, lost)
 
-    def rollout(self, iteration: int, number: int, should_stop: ShouldStop) -> Rollouts:
+    def rollout(
+        self, iteration: int, number: int, should_stop: ShouldStop, sampled: Sampled | None = None
+    ) -> Rollouts:
         """Draw P prompts, sample and score G completions of each, and gather the statistics.
 
         Args:
             iteration: the running iteration, from 1.
             number: index of this rollout batch in the iteration, from 0.
             should_stop: called between two batches of prompts.
+            sampled: the completions, if there are some already.
         """
-        self.rewards.failures.clear()
         drawn = self.sampler.take(self.config.prompts)
-        indices = self._own(drawn)
-        seeds = [
-            [_seed(self.seed, iteration, number, slot, k) for k in range(self.config.completions)]
-            for slot in self._own(range(self.config.prompts))
-        ]
-        prompts, groups, scored, seconds = self._sample(indices, seeds, should_stop)
-        stats = gather_stats(self.accelerator, groups, scored)
-        check_rules(self.accelerator, self.rewards, stats.silent_rules(list(self.rewards.rules)))
+        if sampled is None:
+            sampled = together(self.accelerator, lambda: self.sample(drawn, iteration, number, should_stop))
+        stats = gather_stats(self.accelerator, sampled.groups, sampled.scored)
+        check_rules(self.accelerator, sampled.failures, stats.silent_rules(list(self.rewards.rules)))
         if self.objective.prompts and isinstance(self.sampler, ScoredPromptSampler):
-            diversity = gather_diversity(self.accelerator, groups)
+            diversity = gather_diversity(self.accelerator, sampled.groups)
             self.sampler.update_scores(
                 drawn, self.objective.prompt_scores(stats.accuracy, diversity).tolist()
             )
-        return Rollouts(indices, prompts, groups, scored, stats, seconds)
+        return Rollouts(**vars(sampled), stats=stats)
+
+    def sample(
+        self, drawn: Sequence[int], iteration: int, number: int = 0, should_stop: ShouldStop = never
+    ) -> Sampled:
+        """Sample and score this process's share of the prompts drawn.
+
+        Neither this nor what it calls waits for other processes, ``should_stop`` aside, so that it may run in
+        a thread; one call at a time.
+        """
+        self.rewards.failures.clear()
+        indices = self.own(drawn)
+        seeds = [
+            [_seed(self.seed, iteration, number, slot, k) for k in range(self.config.completions)]
+            for slot in self.own(range(self.config.prompts))
+        ]
+        prompts, groups, scored, lost, seconds = self._sample(indices, seeds, should_stop)
+        return Sampled(indices, prompts, groups, scored, lost, dict(self.rewards.failures), seconds)
 
     def keep(self, stats: RolloutStats) -> Tensor:
         """Return (P,) bool: prompts that the objective selects and of which something could be scored."""
@@ -212,7 +256,7 @@ class Collector:
         used = slot.unique().tolist() or [s for s, prompt in enumerate(prompts) if prompt][:1]
         return Experience(
             examples=[indices[s] for s in used],
-            prompts=[prompt for s in used if (prompt := prompts[s])] or [self._stand_in()],
+            prompts=[prompt for s in used if (prompt := prompts[s])] or [self.stand_in()],
             prompt_of=torch.searchsorted(torch.tensor(used), slot),
             tokens=tokens,
             mask=mask,
@@ -227,37 +271,47 @@ class Collector:
         """Encode the prompts of these examples."""
         return [self.policy.encoder.encode(self.examples[index]) for index in indices]
 
+    def discard(self) -> None:
+        """Nothing to drop: nothing is sampled before the iteration that learns from it."""
+
     def close(self) -> None:
         """End the background thread."""
         self.prefetcher.drop()
 
     def _sample(
         self, indices: Sequence[int], seeds: Sequence[Sequence[int]], should_stop: ShouldStop
-    ) -> tuple[list[EncodedPrompt | None], list[Group], list[list[Scored]], float]:
-        """Return prompts, groups, scores, and the seconds spent waiting for scores.
+    ) -> tuple[list[EncodedPrompt | None], list[Group], list[list[Scored]], list[str], float]:
+        """Return prompts, groups, scores, lines about lost rows, and the seconds spent waiting for scores.
 
         The completions of a batch of prompts are scored in a second thread while the next are sampled.
         """
         prompts: list[EncodedPrompt | None] = [*(self.prefetcher.take(indices) or [])]
         groups: list[Group] = []
+        lost: list[str] = []
+        parts = Parts()
         with background_thread("scores") as thread:
             scores = []
             for start in range(0, len(indices), self.config.batch_prompts):
                 check(should_stop)
                 batch = slice(start, start + self.config.batch_prompts)
                 if len(prompts) == start:
-                    encoded, lost = encode_rows(
+                    encoded, gone = encode_rows(
                         self.policy.encoder, [self.examples[index] for index in indices[batch]]
                     )
                     prompts += encoded
-                    self._lost += lost
-                new = self._generate(prompts[batch], seeds[batch])
-                prompts[batch] = self._without_lost(indices[batch], prompts[batch], new)
+                    lost += gone
+                # After an error the others still meet this process before each batch.
+                present = prompts[batch] if parts.problem is None else [None] * len(prompts[batch])
+                nothing: list[Group] = [[] for _ in present]
+                new = parts.run(partial(self._generate, present, seeds[batch]), nothing)
+                prompts[batch], gone = self._without_lost(indices[batch], prompts[batch], new)
+                lost += gone
                 groups += new
                 scores.append(thread.submit(self._score, indices[batch], new))
+            parts.end()
             ended = time.perf_counter()
             scored = [group for chunk in scores for group in chunk.result()]
-        return prompts, groups, scored, time.perf_counter() - ended
+        return prompts, groups, scored, lost, time.perf_counter() - ended
 
     def _generate(
         self, prompts: Sequence[EncodedPrompt | None], seeds: Sequence[Sequence[int]]
@@ -271,12 +325,14 @@ class Collector:
 
     def _without_lost(
         self, indices: Sequence[int], prompts: Sequence[EncodedPrompt | None], groups: Sequence[Group]
-    ) -> list[EncodedPrompt | None]:
-        """Return the prompts without those whose image the engine could not open; note their rows."""
-        for index, prompt, group in zip(indices, prompts, groups, strict=True):
-            if prompt is not None and not group:
-                self._lost.append(lost_line(self.examples[index], "its image cannot be opened any more"))
-        return [prompt if group else None for prompt, group in zip(prompts, groups, strict=True)]
+    ) -> tuple[list[EncodedPrompt | None], list[str]]:
+        """Return the prompts without those whose image the engine could not open, and lines about these."""
+        lost = [
+            lost_line(self.examples[index], "its image cannot be opened any more")
+            for index, prompt, group in zip(indices, prompts, groups, strict=True)
+            if prompt is not None and not group
+        ]
+        return [prompt if group else None for prompt, group in zip(prompts, groups, strict=True)], lost
 
     def _score(self, indices: Sequence[int], groups: Sequence[Group]) -> list[list[Scored]]:
         texts = [completion.text for group in groups for completion in group]
@@ -288,17 +344,7 @@ class Collector:
             [next(flat) for _ in group] if group else [nothing] * self.config.completions for group in groups
         ]
 
-    def _gather_lost(self, stats: RolloutStats) -> list[str]:
-        """Return a line for each lost row of all processes. Raises ``RowsLost`` if none is left."""
-        if not stats.lost.any():
-            return []
-        lost: list[str] = gather_object(self._lost)
-        self._lost = []
-        if stats.lost.all():
-            raise RowsLost(f"none of the {len(stats.lost):,} rows of this iteration can be read: {lost[0]}")
-        return lost
-
-    def _stand_in(self) -> EncodedPrompt:
+    def stand_in(self) -> EncodedPrompt:
         """Return a prompt for a process that has lost all its rows; no completion of it is trained on."""
         return self.policy.encoder.encode(Example("", "", ""))
 
@@ -318,7 +364,7 @@ class Collector:
             "seconds/rollout": seconds - seconds_of_rewards,
         }
 
-    def _own(self, slots: Sequence[int]) -> list[int]:
+    def own(self, slots: Sequence[int]) -> list[int]:
         """Return this process's share of one value per prompt of a rollout batch."""
         return list(slots[self.accelerator.process_index :: self.accelerator.num_processes])
 
@@ -338,6 +384,16 @@ class Collector:
             for index, group, scores, own in quadruples
             if group
         ]
+
+
+def _gather_lost(stats: RolloutStats, batches: Sequence[Rollouts]) -> list[str]:
+    """Return a line for each lost row of all processes. Raises ``RowsLost`` if none is left."""
+    if not stats.lost.any():
+        return []
+    lost: list[str] = gather_object([line for batch in batches for line in batch.lost])
+    if stats.lost.all():
+        raise RowsLost(f"none of the {len(stats.lost):,} rows of this iteration can be read: {lost[0]}")
+    return lost
 
 
 def _record(

@@ -29,6 +29,7 @@ class MicroBatch:
         old_logprobs: (n, T), or None as in ``Experience``.
         reference_logprobs: (n, T), or None.
         sampled_logprobs: (n, T), or None.
+        kept_mass: (n, T), or None.
         kept: of n rows and T positions, or None.
         prepared: (n, T) for each part of the objective that needs whole mini-batches, or None.
     """
@@ -40,6 +41,7 @@ class MicroBatch:
     old_logprobs: Tensor | None
     reference_logprobs: Tensor | None
     sampled_logprobs: Tensor | None = None
+    kept_mass: Tensor | None = None
     kept: KeptTokens | None = None
     prepared: dict[str, Tensor] | None = None
 
@@ -62,6 +64,8 @@ class Experience:
         reference_logprobs: (n, T), None without a reference policy.
         sampled_logprobs: (n, T) as reported by an engine whose distribution is not π_old to the last digit:
             numerics of its own, or cuts that π_old is not normalised over; None elsewhere.
+        kept_mass: (n, T) ln of the probability that the cuts left under π_old, where π_old is over all tokens
+            and another engine's ``sampled_logprobs`` are over the kept ones; None elsewhere.
         kept: the tokens that the sampler's cuts left, over which all log-probabilities are normalised; None:
             all tokens.
         prepared: values that parts of the objective computed from whole mini-batches, (n, T) each, or None.
@@ -78,6 +82,7 @@ class Experience:
     old_logprobs: Tensor | None = None
     reference_logprobs: Tensor | None = None
     sampled_logprobs: Tensor | None = None
+    kept_mass: Tensor | None = None
     kept: KeptTokens | None = None
     prepared: dict[str, Tensor] | None = None
 
@@ -125,6 +130,7 @@ class Experience:
             old_logprobs=None if self.old_logprobs is None else cut(self.old_logprobs),
             reference_logprobs=None if self.reference_logprobs is None else cut(self.reference_logprobs),
             sampled_logprobs=None if self.sampled_logprobs is None else cut(self.sampled_logprobs),
+            kept_mass=None if self.kept_mass is None else cut(self.kept_mass),
             kept=self.kept and self.kept.select(rows, width),
             prepared=self.prepared and {part: cut(values) for part, values in self.prepared.items()},
         )
@@ -134,6 +140,16 @@ class Experience:
         if self.old_logprobs is not None:
             self.old_logprobs[rows] = 0.0
             self.old_logprobs[rows, : values.shape[1]] = values.float().cpu()
+
+    def gaps(self) -> Tensor:
+        """Return π_old's minus the engine's log-probability of each own token (k,), over the same tokens.
+
+        Tokens that π_old has no number for are left out: nothing can be learned from them either.
+        """
+        assert self.old_logprobs is not None
+        assert self.sampled_logprobs is not None
+        sampled = self.sampled_logprobs if self.kept_mass is None else self.sampled_logprobs + self.kept_mass
+        return (self.old_logprobs - sampled)[self.mask & ~self.old_logprobs.isnan()]
 
     def _stand_in(self) -> MicroBatch:
         nothing = torch.zeros(1, 1)
@@ -145,6 +161,7 @@ class Experience:
             old_logprobs=None if self.old_logprobs is None else nothing,
             reference_logprobs=None if self.reference_logprobs is None else nothing,
             sampled_logprobs=None if self.sampled_logprobs is None else nothing,
+            kept_mass=None if self.kept_mass is None else nothing,
             kept=self.kept and KeptTokens(nothing.int(), torch.zeros(0, dtype=torch.int32)),
             prepared=self.prepared and dict.fromkeys(self.prepared, nothing),
         )
@@ -193,6 +210,10 @@ class ExperienceSource(Protocol):
 
     def reencode(self, indices: Sequence[int]) -> list[EncodedPrompt]:
         """Encode the prompts of a checkpoint's experience again."""
+        ...
+
+    def discard(self) -> None:
+        """Drop what was sampled for later iterations: the weights that sampled it are gone. Does not wait."""
         ...
 
     def close(self) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from data import Example
+from mm_cpgd.distributed import Parts, together
 from mm_cpgd.interrupt import ShouldStop, check, never
 from mm_cpgd.policy import Policy
 from mm_cpgd.rollout import RolloutEngine, Sampling
-from mm_cpgd.training.prefetch import encode_rows, lost_line
+from mm_cpgd.training.ahead.prefetch import encode_rows, lost_line
 from mm_cpgd.training.rollout_stats import check_rules
 from rewards import RewardSum
 
@@ -77,17 +79,21 @@ class HeldOut:
         """Return the metrics of ``summarise`` under the prefix ``eval/``.
 
         Raises:
-            Interrupted: ``should_stop`` was true between two batches.
+            Interrupted: ``should_stop`` was true between two batches, or the engine was interrupted.
+            EngineFailed: the sampling engine has ended.
         """
         self.engine.load_weights(self.policy)
         self.rewards.failures.clear()
         workers = self.accelerator.num_processes
         mine = self.examples[self.accelerator.process_index :: workers]
         scored_examples: list[ScoredExample] = []
-        # Equally often on all processes: the decision to stop is collective.
+        parts = Parts()
+        # Equally often on all processes, also after an error: the decision to stop is collective.
         for start in range(0, -(-len(self.examples) // workers), self.batch_prompts):
             check(should_stop)
-            scored_examples += self._batch(mine[start : start + self.batch_prompts])
+            batch = mine[start : start + self.batch_prompts] if parts.problem is None else []
+            scored_examples += parts.run(partial(self._batch, batch), [])
+        together(self.accelerator, parts.end)
         self.engine.release()
         gathered: list[ScoredExample] = gather_object(scored_examples)
         lost: list[str] = gather_object(self._lost)
@@ -96,7 +102,7 @@ class HeldOut:
         self._reported, self._lost = {*self._reported, *lost}, []
         rules = list(self.rewards.rules)
         silent = [rule for rule in rules if all(one.scores[rule] is None for one in gathered)]
-        check_rules(self.accelerator, self.rewards, silent)
+        check_rules(self.accelerator, self.rewards.failures, silent)
         metrics = summarise(gathered, list(self.rewards.rules))
         counted = {"eval/lost": float(len(lost))} if lost else {}
         return {f"eval/{name}": value for name, value in metrics.items()} | counted

@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from math import log
 from statistics import fmean
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from mm_cpgd.algorithms.corrections import Correction, importance_weights, weight_metrics
 from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.config.schema import TrainingConfig
 from mm_cpgd.policy import Policy
 from mm_cpgd.policy.distribution import KeptTokens, Sampling
-from mm_cpgd.policy.shards import reshard
+from mm_cpgd.policy.sharding.fsdp2 import reshard
+from mm_cpgd.rollout.parity import EngineMismatch, ParityGate, compare_logprobs
 from mm_cpgd.training.experience import Experience
 from mm_cpgd.training.optimizer import OptimizerStep
 
@@ -32,8 +33,9 @@ METRIC_NAMES = {
     "kl": "policy/reference_kl",
     "max/ratio": "policy/ratio_max",
     "min/ratio": "policy/ratio_min",
-    "logprob_difference": "rollout/logprob_difference_mean",
-    "max/logprob_difference": "rollout/logprob_difference_max",
+    "weight": "rollout/weight_mean",
+    "weight_clipped": "rollout/weight_clipped",
+    "weight_masked": "rollout/weight_masked",
 }
 
 
@@ -49,10 +51,13 @@ class Learner:
         step: takes one optimizer step.
         seed: seed of the mini-batches' order.
         metric_names: metrics of the objective that are logged, and under which names.
-        importance_cap: cap of the token weights π_old / π_sampled; None: tokens are not weighted.
+        correction: weights by the ratio π_old / π_sampled; None: no weights.
+        parity: compares the log-probabilities of an engine that is not the policy with the old policy's,
+            before the first step on a rollout batch; None: there is nothing to compare.
         temperature: of sampling; divides the logits of the policy, the old and the reference policy.
         unreported_cuts: sampling options of an engine that does not report the tokens that its cuts left, if
             the log-probabilities are to be normalised over these.
+        reweighted_cuts: those of such an engine, if they are to be over all tokens.
     """
 
     def __init__(
@@ -66,9 +71,11 @@ class Learner:
         *,
         seed: int,
         metric_names: Mapping[str, str] = METRIC_NAMES,
-        importance_cap: float | None = None,
+        correction: Correction | None = None,
+        parity: ParityGate | None = None,
         temperature: float = 1.0,
         unreported_cuts: Sampling | None = None,
+        reweighted_cuts: Sampling | None = None,
     ) -> None:
         self.config = training
         self.accelerator = accelerator
@@ -78,9 +85,11 @@ class Learner:
         self.step = step
         self.seed = seed
         self.metric_names = metric_names
-        self.importance_cap = importance_cap
+        self.correction = correction
+        self.parity = parity
         self.temperature = temperature
         self.unreported_cuts = unreported_cuts
+        self.reweighted_cuts = reweighted_cuts
 
     def update(self, experience: Experience, iteration: int, done: int = 0) -> Iterator[dict[str, float]]:
         """Take the iteration's optimizer steps, by the list in ``docs/algorithms.md`` ("The step").
@@ -95,9 +104,11 @@ class Learner:
 
         Raises:
             Diverged: too many steps in a row were not finite.
+            EngineMismatch: the engine sampled from another policy; before the first step.
         """
         self.prepare(experience, iteration)
-        for mini_batch in self._order(len(experience.lengths), iteration)[done:]:
+        order = self._order(len(experience.lengths), iteration)
+        for number, mini_batch in enumerate(order[done:], done):
             lengths = experience.lengths[mini_batch]
             micro_batches = self._micro_batches(experience, mini_batch)
             sums: list[dict[str, Tensor]] = []
@@ -109,12 +120,19 @@ class Learner:
                     self.accelerator.backward(loss * self.accelerator.num_processes)
                 sums.append({"loss": loss.detach(), **metrics})
             total = combine(sums, self.accelerator)
+            parity = self._compare(experience, iteration) if number == 0 else {}
             self.objective.observe(total)
             named = {self.metric_names[name]: total[name] for name in total if name in self.metric_names}
-            yield named | self.step(total["loss"])
+            yield named | self.step(total["loss"]) | parity
 
-    def prepare(self, experience: Experience, iteration: int) -> None:
-        """Compute what the update keeps fixed: kept tokens, old and reference log-probabilities, parts."""
+    def prepare(self, experience: Experience, iteration: int, *, ahead: bool = False) -> None:
+        """Compute what the update keeps fixed: kept tokens, old and reference log-probabilities, parts.
+
+        Args:
+            experience: this process's experience.
+            iteration: the iteration that learns from it.
+            ahead: whether the policy, which has sampled it, will change before that.
+        """
         if self.policy.shared_prefix and self.policy.vision_cache.frozen:
             with self.accelerator.autocast():
                 self.policy.vision_cache.encode(experience.prompts)
@@ -122,15 +140,17 @@ class Learner:
         everything = range(len(experience.lengths))
         if experience.kept is None and self.unreported_cuts:
             experience.kept = self._kept_tokens(experience, self.unreported_cuts)
+        if experience.kept_mass is None and self.reweighted_cuts:
+            experience.kept_mass = self._kept_mass(experience, self.reweighted_cuts)
         if experience.prepared is None and self.objective.prepared_parts:
             experience.old_logprobs, old_entropy = self._evaluate(experience, self.wrapped, everything)
             seed = f"{self.seed}/{iteration}"
             experience.prepared = prepare_parts(
                 self.objective, experience, old_entropy, self.accelerator, seed
             )
-        if experience.old_logprobs is None and len(order) > 1:
+        if experience.old_logprobs is None and (len(order) > 1 or self.parity or ahead):
             # At the first step the policy is still the old one: that step's values serve as the old ones.
-            others = [index for index in everything if index != order[0]]
+            others = [index for index in everything if ahead or index != order[0]]
             experience.old_logprobs = self._evaluate(experience, self.wrapped, others)[0]
         if experience.reference_logprobs is None and self.objective.needs_reference:
             with self.policy.as_reference() as reference:
@@ -171,13 +191,16 @@ class Learner:
             old = None
         old = logprobs.detach() if old is None else old.to(device)
         mask, advantages = batch.mask.to(device), batch.advantages.to(device)
-        mismatch: dict[str, Tensor] = {}
-        if batch.sampled_logprobs is not None:
-            sampled = batch.sampled_logprobs.to(device)
-            mismatch = logprob_difference(old, sampled, mask, lengths)
-            if self.importance_cap is not None:
-                weights = truncated_weights(old, sampled, mask, self.importance_cap)
-                advantages = advantages.unsqueeze(1) * weights
+        weighting: dict[str, Tensor] = {}
+        taking_part = None
+        if batch.sampled_logprobs is not None and self.correction is not None:
+            mass = None if batch.kept_mass is None else batch.kept_mass.to(device)
+            weights = importance_weights(
+                old, batch.sampled_logprobs.to(device), mask, self.correction, kept_mass=mass
+            )
+            weighting = weight_metrics(weights, mask, lengths, self.correction)
+            advantages = advantages.unsqueeze(1) * weights.values
+            taking_part = weights.taking_part if self.correction.masks else None
         loss, metrics = self.objective.loss(
             logprobs,
             old,
@@ -187,8 +210,37 @@ class Learner:
             reference_logprobs=None if reference is None else reference.to(device),
             entropy=entropy,
             prepared=batch.prepared and {name: values.to(device) for name, values in batch.prepared.items()},
+            taking_part=taking_part,
         )
-        return loss, metrics | mismatch
+        return loss, metrics | weighting
+
+    def probe(self, experience: Experience, iteration: int) -> dict[str, float]:
+        """Compare samples, not to be learned from, of the weights that the engine was just sent.
+
+        Raises:
+            EngineMismatch: the engine sampled from another policy.
+        """
+        everything = range(len(experience.lengths))
+        experience.old_logprobs = self._evaluate(experience, self.wrapped, everything)[0]
+        return self._compare(experience, iteration)
+
+    def _compare(self, experience: Experience, iteration: int) -> dict[str, float]:
+        """Return the differences between the log-probabilities of engine and old policy, over all processes.
+
+        By now all of the old policy's are known: those of the first mini-batch from its loss, at which the
+        policy still was the old one, and those of the others from before. Samples of earlier weights come
+        without the engine's: the policy that could be compared with them is gone. ``probe`` was in time.
+        """
+        if self.parity is None or experience.sampled_logprobs is None:
+            return {}
+        gaps, _ = gather_columns(experience.gaps().unsqueeze(0), self.accelerator)
+        found = compare_logprobs(gaps[0])
+        try:
+            self.parity.check(found, iteration)
+        except EngineMismatch:
+            self.step.optimizer.zero_grad(set_to_none=True)
+            raise
+        return found.metrics
 
     @torch.no_grad()
     def _evaluate(
@@ -225,6 +277,19 @@ class Learner:
         reshard(self.policy)
         return KeptTokens.stack([one for one in found if one is not None])
 
+    def _kept_mass(self, experience: Experience, sampling: Sampling) -> Tensor:
+        """Return ln of the probability (n, T) that the cuts leave of the old policy, likewise."""
+        values = torch.zeros(experience.tokens.shape)
+        for mini_batch in range(len(experience.lengths)):
+            for rows in self._micro_batches(experience, mini_batch):
+                batch = experience.select(rows)
+                with self.accelerator.autocast():
+                    found = self.policy.kept_mass(batch.prompts, batch.tokens, batch.mask, sampling)
+                if len(rows):
+                    values[rows, : found.shape[1]] = found
+        reshard(self.policy)
+        return values
+
 
 def combine(sums: Sequence[Mapping[str, Tensor]], accelerator: Accelerator) -> dict[str, float]:
     """Return metrics summed over micro-batches and processes; extremes for ``max/…`` and ``min/…``."""
@@ -239,50 +304,21 @@ def combine(sums: Sequence[Mapping[str, Tensor]], accelerator: Accelerator) -> d
 
 
 def average(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return means over an iteration's optimizer steps; extremes of the ratio, the sum of skipped steps."""
+    """Return means over an iteration's optimizer steps; extremes of the ratio, the sum of skipped steps.
+
+    What only the first step has is of the whole iteration.
+    """
     if not steps:
         return {"optimizer/skipped": 0.0}
     reduce: dict[str, Callable[[list[float]], float]]
     reduce = {
         "policy/ratio_max": max,
         "policy/ratio_min": min,
-        "rollout/logprob_difference_max": max,
         "optimizer/skipped": sum,
     }
-    return {name: reduce.get(name, fmean)([step[name] for step in steps]) for name in steps[0]}
-
-
-@torch.no_grad()
-def logprob_difference(old: Tensor, sampled: Tensor, mask: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-    """Return the share of these rows in the mini-batch's mean |old - sampled| per token, and the maximum.
-
-    Both sides are log-probabilities of the same tokens in the sampling distribution of the same weights. They
-    differ by rounding, kernels and batching; a large difference means that the samples come from another
-    policy.
-
-    Args:
-        old: (n, T) of the old policy, computed by the trainer.
-        sampled: (n, T) reported by the sampling engine.
-        mask: (n, T) True where a token is the completion's own.
-        lengths: (M,) completion lengths of the whole mini-batch.
-    """
-    gap = (old - sampled).abs().masked_fill(~mask, 0.0)
     return {
-        "logprob_difference": gap.sum() / lengths.sum().clamp(min=1).to(gap.device),
-        "max/logprob_difference": gap.amax(),
+        name: reduce.get(name, fmean)([step[name] for step in steps if name in step]) for name in steps[0]
     }
-
-
-@torch.no_grad()
-def truncated_weights(old: Tensor, sampled: Tensor, mask: Tensor, cap: float) -> Tensor:
-    """Return min(π_old / π_sampled, cap) for each token, (n, T): truncated importance sampling.
-
-    Source: Ionides 2008 (Journal of Computational and Graphical Statistics 17); for rollout engines Yao et
-    al. 2025, "Your efficient RL framework secretly brings you off-policy RL training". 1 where the mask is
-    False or the engine reported no number.
-    """
-    ratio = (old - sampled).clamp(max=log(cap)).exp()
-    return ratio.where(mask & ~ratio.isnan(), torch.ones_like(ratio))
 
 
 def prepare_parts(

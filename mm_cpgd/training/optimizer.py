@@ -15,14 +15,14 @@ from mm_cpgd.config.schema import TrainingConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import Policy
 from mm_cpgd.policy.families import vision_modules
-from mm_cpgd.policy.support import check_head
-from mm_cpgd.sharding.tensors import (
+from mm_cpgd.policy.sharding.tensors import (
     clip_gradients,
     is_sharded,
     local_value,
     sample_values,
     sum_over_processes,
 )
+from mm_cpgd.policy.support import check_head
 
 # Settings from which the learning rates follow, and those that set their course over the run's steps.
 RATES = {"training.learning_rate", "training.vision_learning_rate"}

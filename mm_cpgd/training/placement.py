@@ -12,7 +12,7 @@ from mm_cpgd.config.schema import RunConfig
 from mm_cpgd.distributed import Strategy, together
 from mm_cpgd.policy import Policy, load_policy
 from mm_cpgd.policy.model import training_dtype
-from mm_cpgd.policy.shards import GatheredPolicy, ShardSettings, shard_policy
+from mm_cpgd.policy.sharding.fsdp2 import GatheredPolicy, ShardSettings, shard_policy
 
 
 @dataclass(frozen=True)
@@ -56,19 +56,22 @@ def place_policy(
         loaded = loaded.model_copy(update={"gradient_checkpointing": True})
 
     def load() -> Policy:
-        # The first process of a machine downloads; with shards, only the main one needs the weights.
-        with accelerator.local_main_process_first():
-            return load_policy(
-                loaded,
-                config.training.logprob_chunk,
-                shared_prefix=config.rollout.shared_prefix,
-                samples=config.rollout.engine == "local",
-                weights=not sharded or accelerator.is_main_process,
-                as_stored=sharded,
-                say=say,
-            )
+        return load_policy(
+            loaded,
+            config.training.logprob_chunk,
+            shared_prefix=config.rollout.shared_prefix,
+            samples=config.rollout.engine == "local",
+            # With shards, only the main process needs the weights.
+            weights=not sharded or accelerator.is_main_process,
+            as_stored=sharded,
+            say=say,
+        )
 
-    policy = together(accelerator, load)
+    # The first process of a machine downloads. Not by accelerate's local_main_process_first, in which the
+    # others wait for one that has failed.
+    first = accelerator.is_local_main_process
+    early = together(accelerator, lambda: load() if first else None)
+    policy = together(accelerator, lambda: load() if early is None else early)
     if not sharded:
         policy = policy.to(accelerator.device)
         if reference:

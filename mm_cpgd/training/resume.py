@@ -20,7 +20,7 @@ from data import Example
 from mm_cpgd.config.schema import RunConfig
 from mm_cpgd.config.yaml import shorten
 from mm_cpgd.errors import UserError
-from mm_cpgd.sharding.tensors import full_value
+from mm_cpgd.policy.sharding.tensors import full_value
 
 
 def _of(section: str, keys: str) -> set[str]:
@@ -44,8 +44,8 @@ FREE = frozenset(
     )
     | _of("data", "max_prompt_tokens max_bad_share max_image_pixels check_images")
     | _of("rollout", "batch_prompts shared_prefix prefetch")
-    | _of("rollout.vllm", "mode url urls weights weights_folder weights_port wait requests tensor_parallel")
-    | _of("rollout.vllm", "memory_share max_model_len sleep adapters max_difference")
+    | _of("rollout.vllm", "mode url urls weights weights_folder weights_port wait timeout requests")
+    | _of("rollout.vllm", "tensor_parallel memory_share max_model_len sleep adapters max_difference")
     | _of("policy", "gradient_checkpointing attention trust_remote_code")
 )
 # Completions, rewards and objective: possible, but from here on it is another experiment.
@@ -112,10 +112,14 @@ def identify(
     config: RunConfig, examples: Sequence[Example], model: nn.Module, *, sft: bool = False
 ) -> RunIdentity:
     """Return the identity of a run; ``model`` holds the weights that it starts from."""
-    digests = [_row_digest(example) for example in examples]
-    rows = torch.tensor(digests, dtype=torch.int64)
+    rows = row_digests(examples)
     settings = {**settings_of(config), COMMAND: "sft" if sft else "train"}
-    return RunIdentity(settings, rows, _model_digest(model), _file_digests(config))
+    return RunIdentity(settings, rows, _model_digest(model), file_digests(config))
+
+
+def row_digests(examples: Sequence[Example]) -> Tensor:
+    """Return a digest (R,) int64 of each row's content; an image counts by its name in the row."""
+    return torch.tensor([_row_digest(example) for example in examples], dtype=torch.int64)
 
 
 def settings_of(config: RunConfig) -> dict[str, Any]:
@@ -185,7 +189,7 @@ def _other_run(reason: str, differences: Sequence[str]) -> UserError:
 
 
 def _row_digest(example: Example) -> int:
-    """Return 63 bits of a row's content; an image counts by its name in the row."""
+    """Return 63 bits of a row's content."""
     content = [
         example.id,
         example.question,
@@ -212,7 +216,7 @@ def _model_digest(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _file_digests(config: RunConfig) -> dict[str, str]:
+def file_digests(config: RunConfig) -> dict[str, str]:
     """Return a digest of each file that the config names as ``path/to/file.py:function``."""
     algorithm = config.algorithm
     parts = [algorithm.advantage, algorithm.surrogate, algorithm.aggregation, algorithm.prompts]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mm_cpgd.algorithms.selection import distinct_share, has_signal
 from mm_cpgd.rollout import Completion, Group
-from rewards import RewardSum, RuleError, Status
+from rewards import RuleError, Status
 from rewards.compose import Scored
 
 FAILED = (Status.ERROR, Status.TIMEOUT)
@@ -76,12 +76,12 @@ class RolloutStats:
         }
 
 
-def check_rules(accelerator: Accelerator, rewards: RewardSum, silent: Sequence[str]) -> None:
+def check_rules(accelerator: Accelerator, failures: Mapping[str, str], silent: Sequence[str]) -> None:
     """End the run if a rule failed wherever it was called: nothing could be learned, or learned rightly.
 
     Args:
         accelerator: the run's accelerator.
-        rewards: the rules, with the failures of this process.
+        failures: of each rule that has failed on this process, its newest error and traceback.
         silent: rules without any score, the same on all processes.
 
     Raises:
@@ -89,9 +89,9 @@ def check_rules(accelerator: Accelerator, rewards: RewardSum, silent: Sequence[s
     """
     if not silent:
         return
-    failures: list[dict[str, str]] = gather_object([dict(rewards.failures)])
+    everywhere: list[dict[str, str]] = gather_object([dict(failures)])
     for rule in silent:
-        found = next((one[rule] for one in failures if rule in one), None)
+        found = next((one[rule] for one in everywhere if rule in one), None)
         if found is not None:
             raise RuleError(
                 f"reward {rule!r} scored no completion, because its rule failed on all of them; fix the rule "

@@ -28,7 +28,10 @@ from mm_cpgd.errors import RunEnded
 from mm_cpgd.policy import Policy
 from mm_cpgd.report.page import write_report
 from mm_cpgd.tracking import Progress, read_metrics
+from mm_cpgd.training.ahead.source import check_ahead
 from mm_cpgd.training.placement import PlacedPolicy, place_policy
+from mm_cpgd.training.processes import ProcessWatch, check_rows, check_run_folder, start_together
+from mm_cpgd.training.processes.run_lock import RunLock
 from mm_cpgd.training.resume import Changes
 from mm_cpgd.training.rows import load_rows
 from mm_cpgd.training.run_folder import (
@@ -39,8 +42,8 @@ from mm_cpgd.training.run_folder import (
     write_final,
     write_summary,
 )
-from mm_cpgd.training.run_lock import RunLock
 from mm_cpgd.training.setup import (
+    build_correction,
     build_engine,
     build_rewards,
     build_run_objective,
@@ -66,9 +69,10 @@ def train(
 
     Raises:
         UserError: the config, the data, the model or the run folder cannot be used.
-        RunEnded: the run was interrupted by a signal, diverged, or was stopped by the guard.
+        RunEnded: the run was interrupted by a signal, diverged, was stopped by the guard, or another of its
+            processes has ended (``ProcessLost``). If this process does not get to raise that one, as it
+            waits for a GPU, say, it ends with the same message.
     """
-    check_guard(config.guard, build_run_objective(config))  # before anything is loaded
     return _run(config, ExistingRun(resume, overwrite), console or Console(stderr=True), sft=False)
 
 
@@ -80,7 +84,7 @@ def fine_tune(
 
 
 def _run(config: RunConfig, existing: ExistingRun, console: Console, *, sft: bool) -> dict[str, Any]:
-    build_rewards(config)  # an unknown rule, before anything is loaded
+    start_together(config, _command(existing, sft), lambda: _check_before_start(config, sft))
     strategy = choose_strategy(config.distributed, os.environ)
     accelerator = start_accelerator(config, strategy)
     console.quiet = not accelerator.is_main_process
@@ -88,10 +92,29 @@ def _run(config: RunConfig, existing: ExistingRun, console: Console, *, sft: boo
         _warner(console)(line)
     lock = RunLock(config.folder)
     try:
-        on_main(accelerator, lambda: prepare_run_folder(config.folder, existing, lock))
-        return _run_in_folder(config, existing, accelerator, strategy, console, sft=sft)
+        with ProcessWatch(accelerator, config.distributed.timeout, lock.release, _warner(console)):
+            on_main(accelerator, lambda: prepare_run_folder(config.folder, existing, lock))
+            check_run_folder(accelerator, lock.file)
+            return _run_in_folder(config, existing, accelerator, strategy, console, sft=sft)
     finally:
         lock.release()
+
+
+def _command(existing: ExistingRun, sft: bool) -> str:
+    """Return the command line of this start without its config."""
+    flags = ["--resume"] * existing.resume + ["--overwrite"] * existing.overwrite
+    return " ".join(["sft" if sft else "train", *flags])
+
+
+def _check_before_start(config: RunConfig, sft: bool) -> None:
+    """Raise the user errors that need nothing loaded: an unknown rule, an impossible guard or launch."""
+    build_rewards(config)
+    if not sft:
+        objective = build_run_objective(config)
+        check_guard(config.guard, objective)
+        check_ahead(config.rollout, objective)
+        build_correction(config.rollout)
+    choose_strategy(config.distributed, os.environ)
 
 
 def _run_in_folder(
@@ -186,7 +209,7 @@ def _build(
     """Load the rows and put the trainer together; ``opened`` closes the engine."""
     policy = placed.policy
     rows = _load(config, config.data.train, accelerator, policy, console, "training", sft)
-    engine = build_engine(config, accelerator, placed)
+    engine = build_engine(config, accelerator, placed, lambda line: console.print(line, markup=False))
     opened.callback(engine.close)
     evaluator = None
     if config.data.eval:
@@ -220,7 +243,8 @@ def _load(
     if sft:
         checks.append(solution_check(policy, config.sft.target_template, config.rollout.max_new_tokens))
     quarantine = config.folder / name if accelerator.is_main_process else None
-    rows = load_rows(config, source, policy.encoder, quarantine, checks)
+    rows = together(accelerator, lambda: load_rows(config, source, policy.encoder, quarantine, checks))
+    check_rows(accelerator, what, rows.examples)
     bad = len(rows.quarantined)
     note = f", {bad:,} unusable (see {name})" if bad else ""
     console.print(f"{what}: {len(rows.examples):,} of {rows.total:,} rows{note}")

@@ -20,8 +20,8 @@ from mm_cpgd.distributed import TRACKING
 from mm_cpgd.errors import UserError
 from mm_cpgd.tracking import read_metrics
 from mm_cpgd.tracking.files import finite, write_lines, writing
+from mm_cpgd.training.processes.run_lock import LOCK, RunLock
 from mm_cpgd.training.resume import Changes
-from mm_cpgd.training.run_lock import LOCK, RunLock
 
 CONFIG = "config.yaml"
 # Files that a failed start may leave behind, and everything else that a run writes.

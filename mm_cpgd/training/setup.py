@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+import torch
 from accelerate import Accelerator
 
 from data import Example, PromptSampler, ScoredPromptSampler
+from mm_cpgd.algorithms.corrections import SEQUENCE_BOUNDS, TOKEN_BOUNDS, Correction
 from mm_cpgd.algorithms.objective import Objective, build_objective
 from mm_cpgd.config.schema import GuardConfig, RolloutConfig, RunConfig
 from mm_cpgd.errors import UserError
@@ -18,9 +19,14 @@ from mm_cpgd.guard.rollback import RollbackController, Snapshots
 from mm_cpgd.guard.signals import select_signals
 from mm_cpgd.interrupt import ShouldStop
 from mm_cpgd.policy import Policy
+from mm_cpgd.policy.sharding.tensors import is_sharded
 from mm_cpgd.rollout import GatheredEngine, LocalEngine, RolloutEngine, Sampling
-from mm_cpgd.sharding.tensors import is_sharded
+from mm_cpgd.rollout.parity import ParityGate, largest_difference
+from mm_cpgd.training.ahead.in_turn import BatchesInTurn
+from mm_cpgd.training.ahead.overlapped import OverlappedBatches
+from mm_cpgd.training.ahead.source import AheadSource
 from mm_cpgd.training.collector import Collector
+from mm_cpgd.training.experience import Experience, ExperienceSource
 from mm_cpgd.training.heldout import HeldOut
 from mm_cpgd.training.learner import METRIC_NAMES, Learner
 from mm_cpgd.training.optimizer import OptimizerStep, build_optimizer, build_schedule
@@ -30,6 +36,10 @@ from mm_cpgd.training.sft import SFT_METRIC_NAMES, SftSource, sft_objective
 from mm_cpgd.training.state import TrainingState
 from mm_cpgd.training.trainer import Evaluator, Trainer
 from rewards import Component, RewardSum
+
+if TYPE_CHECKING:
+    from mm_cpgd.rollout.vllm.pool import WeightTransport
+    from mm_cpgd.rollout.vllm.server import ServerBackend
 
 
 def build_rewards(config: RunConfig) -> RewardSum:
@@ -46,8 +56,13 @@ def build_run_objective(config: RunConfig) -> Objective:
     )
 
 
-def build_engine(config: RunConfig, accelerator: Accelerator, placed: PlacedPolicy) -> RolloutEngine:
-    """Return the configured sampling engine.
+def build_engine(
+    config: RunConfig,
+    accelerator: Accelerator,
+    placed: PlacedPolicy,
+    say: Callable[[str], None] = lambda text: None,
+) -> RolloutEngine:
+    """Return the configured sampling engine; ``say`` prints a line about a server that fails.
 
     Raises:
         UserError: vLLM is not installed or cannot be reached.
@@ -57,18 +72,10 @@ def build_engine(config: RunConfig, accelerator: Accelerator, placed: PlacedPoli
     policy = placed.policy
     from mm_cpgd.rollout.vllm import VllmEngine
     from mm_cpgd.rollout.vllm.colocated import open_colocated
-    from mm_cpgd.rollout.vllm.server import open_server
 
     chosen, loaded = config.rollout.vllm, config.policy
     if chosen.mode == "server":
-        server = open_server(
-            chosen.url,
-            accelerator,
-            weights_port=chosen.weights_port,
-            wait=chosen.wait,
-            requests=chosen.requests,
-        )
-        return VllmEngine(policy, server)
+        return VllmEngine(policy, build_servers(config, accelerator, policy, say))
     limits = {"min_pixels": loaded.min_pixels, "max_pixels": loaded.max_pixels}
     only_adapters = loaded.lora is not None and chosen.adapters == "adapter"
     colocated = open_colocated(
@@ -86,6 +93,42 @@ def build_engine(config: RunConfig, accelerator: Accelerator, placed: PlacedPoli
         options=chosen.options,
     )
     return VllmEngine(policy, colocated, colocated if only_adapters else None)
+
+
+def build_servers(
+    config: RunConfig, accelerator: Accelerator, policy: Policy, say: Callable[[str], None]
+) -> ServerBackend:
+    """Return the connection to the configured vLLM servers.
+
+    Raises:
+        UserError: none responds, or the adapters shall be sent alone.
+    """
+    from mm_cpgd.rollout.vllm.nccl import NcclTransfer
+    from mm_cpgd.rollout.vllm.pool import Limits
+    from mm_cpgd.rollout.vllm.server import open_servers
+    from mm_cpgd.rollout.vllm.weights_folder import WeightsFolder, tied_names
+
+    chosen = config.rollout.vllm
+    if config.policy.lora is not None and chosen.adapters == "adapter":
+        raise UserError(
+            "rollout.vllm.adapters=adapter needs rollout.vllm.mode=colocated; servers get merged weights: "
+            "set rollout.vllm.adapters=merged"
+        )
+
+    def open_transport(urls: Sequence[str], dtype: torch.dtype | None) -> WeightTransport:
+        if chosen.weights == "nccl":
+            return NcclTransfer(urls, chosen.weights_port, accelerator.device)
+        folder = chosen.weights_folder or config.folder / "weights"
+        return WeightsFolder(folder, tied_names(policy.model), dtype)
+
+    return open_servers(
+        chosen.urls or [chosen.url],
+        open_transport,
+        accelerator,
+        Limits(chosen.requests, chosen.wait),
+        timeout=chosen.timeout,
+        say=say,
+    )
 
 
 def build_local_engine(config: RunConfig, placed: PlacedPolicy) -> RolloutEngine:
@@ -172,9 +215,10 @@ def build_trainer(
     )
     steps = schedule.iterations * schedule.steps_per_iteration
     identity = identify(config, examples, policy.model)
-    learner = _build_learner(
-        config, accelerator, policy, objective, steps, METRIC_NAMES, sampling=collector.sampling
-    )
+    options = _sampling_options(config.rollout, collector.sampling)
+    if config.rollout.engine != "local":
+        options["parity"] = build_parity(config.rollout, accelerator, policy, engine)
+    learner = _build_learner(config, accelerator, policy, objective, steps, METRIC_NAMES, **options)
     rollback = build_rollback(config, accelerator, learner)
     state = TrainingState(
         accelerator,
@@ -186,8 +230,27 @@ def build_trainer(
         rollback,
         identity=identity,
     )
-    after_prefetch = evaluator and _after(collector.prefetcher.wait, evaluator)
-    return Trainer(config, accelerator, collector, learner, state, after_prefetch, schedule.iterations)
+    source, settle = build_source(config.rollout, collector, learner, schedule.iterations)
+    settled = evaluator and _after(settle, evaluator)
+    return Trainer(config, accelerator, source, learner, state, settled, schedule.iterations)
+
+
+def build_source(
+    rollout: RolloutConfig, collector: Collector, learner: Learner, iterations: int
+) -> tuple[ExperienceSource, Callable[[ShouldStop], None]]:
+    """Return the first half of the step, and a function that waits until its engine is free."""
+    if not rollout.ahead:
+        return collector, lambda should_stop: collector.prefetcher.wait()
+
+    def prepare(experience: Experience, iteration: int) -> None:
+        learner.policy.train()  # as in the update
+        learner.prepare(experience, iteration, ahead=True)
+        learner.policy.eval()
+
+    in_turn = rollout.engine == "local"
+    batches = BatchesInTurn(collector, prepare) if in_turn else OverlappedBatches(collector, learner.probe)
+    source = AheadSource(collector, batches, rollout.ahead, iterations)
+    return source, source.settle
 
 
 def build_sft_trainer(
@@ -219,16 +282,18 @@ def build_sft_trainer(
 
 
 def _prefetches(config: RunConfig, accelerator: Accelerator) -> bool:
+    if config.rollout.ahead:  # prompts are encoded with their batch
+        return False
     # On a CPU the update itself keeps all cores busy.
     chosen = config.rollout.prefetch
     return accelerator.device.type != "cpu" if chosen is None else chosen
 
 
-def _after(wait: Callable[[], None], evaluator: Evaluator) -> Evaluator:
-    """Return the evaluator, started after ``wait``: prefetching and evaluation use the same tokenizer."""
+def _after(settle: Callable[[ShouldStop], None], evaluator: Evaluator) -> Evaluator:
+    """Return the evaluator, started after ``settle``: evaluation uses the same engine and tokenizer."""
 
     def evaluate(should_stop: ShouldStop) -> dict[str, float]:
-        wait()
+        settle(should_stop)
         return evaluator(should_stop)
 
     return evaluate
@@ -241,10 +306,9 @@ def _build_learner(
     objective: Objective,
     optimizer_steps: int,
     metric_names: Mapping[str, str],
-    *,
-    sampling: Sampling | None = None,
+    **options: Any,
 ) -> Learner:
-    """Return the learner; ``sampling`` is that of the rollouts, None where none are trained on."""
+    """Return the learner; ``options`` are those of ``Learner`` that are about rollouts."""
     training = config.training
     optimizer = build_optimizer(policy, training)
     schedule = build_schedule(optimizer, training, optimizer_steps)
@@ -261,22 +325,58 @@ def _build_learner(
         ),
         seed=config.seed,
         metric_names=metric_names,
-        **(_sampling_options(config.rollout, sampling) if sampling else {}),
+        **options,
     )
 
 
 def _sampling_options(rollout: RolloutConfig, sampling: Sampling) -> dict[str, Any]:
     """Return the learner's options by which it trains on the distribution that was sampled from."""
-    on_vllm = rollout.engine == "vllm"
-    cap = rollout.vllm.importance_cap if on_vllm and rollout.vllm.correction != "off" else None
-    if sampling.has_cuts and rollout.cuts == "reweight" and cap is None:
-        cap = math.inf  # of the policy's own samples no weight exceeds 1
-    recompute = on_vllm and sampling.has_cuts and rollout.cuts == "renormalise"
-    return {
-        "importance_cap": cap,
-        "temperature": sampling.temperature,
-        "unreported_cuts": sampling if recompute else None,
-    }
+    correction = build_correction(rollout)
+    reweights = sampling.has_cuts and rollout.cuts == "reweight"
+    if reweights and correction is None:
+        correction = Correction()  # of the policy's own samples no weight exceeds 1
+    options: dict[str, Any] = {"correction": correction, "temperature": sampling.temperature}
+    if rollout.engine == "vllm" and sampling.has_cuts:
+        name = "reweighted_cuts" if reweights else "unreported_cuts"
+        options[name] = replace(sampling, min_p_first=True)
+    return options
+
+
+def build_correction(rollout: RolloutConfig) -> Correction | None:
+    """Return the configured correction of another engine's samples, None where there is none.
+
+    Raises:
+        UserError: its bounds leave no ratio.
+    """
+    chosen = rollout.vllm
+    if rollout.engine != "vllm" or chosen.correction == "off":
+        return None
+    what, unit = chosen.correction.split("_")
+    low, high = SEQUENCE_BOUNDS if unit == "sequences" else TOKEN_BOUNDS
+    floor = low if chosen.importance_floor is None else chosen.importance_floor
+    cap = high if chosen.importance_cap is None else chosen.importance_cap
+    if what == "mask" and floor >= cap:
+        raise UserError(
+            f"rollout.vllm.importance_floor={floor:g} must be below importance_cap={cap:g}: "
+            f"correction={chosen.correction} masks every ratio π_old / π_vLLM that is not between them"
+        )
+    return Correction(unit == "sequences", what == "mask", cap, floor)
+
+
+def build_parity(
+    rollout: RolloutConfig, accelerator: Accelerator, policy: Policy, engine: RolloutEngine
+) -> ParityGate:
+    """Return the gate that compares the engine's log-probabilities with the trainer's."""
+    if rollout.vllm.max_difference:
+        return ParityGate(rollout.vllm.max_difference, "rollout.vllm.max_difference")
+    formats = {value.dtype for value in policy.parameters()}
+    if accelerator.mixed_precision == "bf16":
+        formats.add(torch.bfloat16)
+    # A server does not say; most serve bfloat16.
+    formats.add(getattr(engine, "dtype", None) or torch.bfloat16)
+    bound, coarsest = largest_difference(formats)
+    name = str(coarsest).removeprefix("torch.")
+    return ParityGate(bound, f"default of {name}, the coarsest format of the two")
 
 
 def _prepare(accelerator: Accelerator, policy: Policy, optimizer: Any) -> tuple[Any, Any]:

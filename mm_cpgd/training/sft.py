@@ -15,8 +15,8 @@ from mm_cpgd.config.schema import AlgorithmConfig, PartConfig, SftConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.interrupt import ShouldStop, never
 from mm_cpgd.policy import EncodedPrompt, Policy
+from mm_cpgd.training.ahead.prefetch import encode_rows
 from mm_cpgd.training.experience import Collected, Experience, RowsLost, pad_tokens
-from mm_cpgd.training.prefetch import encode_rows
 
 # Old log-probabilities are set to 0, so ratio and drift mean nothing and are not logged.
 SFT_METRIC_NAMES = {"loss": "sft/loss", "entropy": "policy/entropy"}
@@ -108,6 +108,9 @@ class SftSource:
     def reencode(self, indices: Sequence[int]) -> list[EncodedPrompt]:
         """Encode the prompts of these examples."""
         return [self.policy.encoder.encode(self.examples[index]) for index in indices]
+
+    def discard(self) -> None:
+        """Do nothing: a batch is drawn when it is learned from."""
 
     def close(self) -> None:
         """Do nothing: no thread runs in the background."""

@@ -30,11 +30,11 @@ from mm_cpgd.checkpoint.serialization import (
 )
 from mm_cpgd.guard.rollback import RollbackController
 from mm_cpgd.policy import EncodedPrompt
-from mm_cpgd.sharding.tensors import is_sharded
+from mm_cpgd.policy.sharding.tensors import is_sharded
 from mm_cpgd.training.experience import Experience
 from mm_cpgd.training.optimizer import OptimizerStep
 from mm_cpgd.training.resume import Changes, RunIdentity, compare
-from mm_cpgd.training.shard_state import (
+from mm_cpgd.training.saving.shards import (
     check_names,
     has_shards,
     load_tensors,
@@ -131,6 +131,11 @@ class TrainingState:
         """Restore the state of before a collection that was interrupted."""
         self.sampler.load_state_dict(draws["sampler"])
         set_random_states(draws["random"])
+
+    def undo_collection(self, draws: Mapping[str, Any], saved: bool) -> None:
+        """Restore the state of before a collection that is complete; ``saved`` as it was then."""
+        self.undo_draws(draws)
+        self.pending, self.saved = None, saved
 
     def note_accuracy(self, iteration: int, accuracy: float) -> bool:
         """Record an iteration's held-out accuracy; return whether it is the best so far."""

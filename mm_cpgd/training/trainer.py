@@ -11,16 +11,17 @@ from accelerate import Accelerator
 from mm_cpgd.checkpoint.folder import newest_checkpoint
 from mm_cpgd.config.schema import RunConfig
 from mm_cpgd.distributed import on_main
-from mm_cpgd.errors import RunEnded
+from mm_cpgd.errors import EngineFailed, RunEnded
 from mm_cpgd.guard.guard import Review
 from mm_cpgd.guard.rollback import DIVERGED
 from mm_cpgd.interrupt import Interrupted, ShouldStop, StopRequest, check
+from mm_cpgd.rollout.parity import EngineMismatch
 from mm_cpgd.tracking import MetricsLog, Progress, RolloutLog
 from mm_cpgd.training.experience import Collected, ExperienceSource, RowsLost
 from mm_cpgd.training.learner import Learner, average
 from mm_cpgd.training.optimizer import Diverged
 from mm_cpgd.training.resume import Changes
-from mm_cpgd.training.saver import CheckpointSaver
+from mm_cpgd.training.saving.saver import CheckpointSaver
 from mm_cpgd.training.state import TrainingState
 from rewards import RuleError
 
@@ -74,14 +75,15 @@ class Trainer:
         )
         self.rollback = state.rollback
         self._collected: Collected | None = None
+        self._undo_collection: Callable[[], None] | None = None
         self._say: Callable[[str], None] = lambda text: None
 
     def run(self, progress: Progress) -> None:
         """Train to the last iteration.
 
         Raises:
-            RunEnded: interrupted by a signal or stopped by the guard (after a checkpoint), or too many steps
-                in a row were not finite.
+            RunEnded: interrupted by a signal, stopped by the guard, by samples of another policy or by the
+                end of the sampling engine (after a checkpoint), or too many steps in a row were not finite.
         """
         self._say = progress.print_message
         with StopRequest(self.accelerator) as stop:
@@ -96,6 +98,8 @@ class Trainer:
                 self._stop(stop)
             except Diverged as diverged:
                 self._end_diverged(diverged)
+            except EngineMismatch as mismatch:
+                self._stop_on_mismatch(mismatch)
             except RuleError:
                 # The iterations since the last checkpoint are worth keeping; the rule can be fixed.
                 if self.state.iteration:
@@ -103,6 +107,8 @@ class Trainer:
                 raise
             except RowsLost as lost:
                 self._stop_without_rows(lost)
+            except EngineFailed as failed:
+                self._stop_without_engine(failed)
         self._save_now()
         on_main(self.accelerator, self.rollouts.flush)
         if self.rollback:
@@ -161,7 +167,17 @@ class Trainer:
             self._collect(number, should_stop)
             check(should_stop)
         progress.set_stage("update")
-        metrics = self._update(number, should_stop)
+        try:
+            metrics = self._update(number, should_stop)
+        except EngineMismatch:
+            if self._undo_collection:
+                raise
+            # Samples of an earlier start, at which the engine may have been another one.
+            self._say(
+                "warning: vLLM sampled the iteration in progress from another policy; it is sampled again"
+            )
+            self.state.pending = None
+            return
         if warning := self.learner.step.lost_steps(metrics):
             progress.print_message(warning)
         metrics["seconds/iteration"] = time.perf_counter() - started
@@ -169,6 +185,8 @@ class Trainer:
         if self._evaluation_is_due(number):
             metrics |= self._evaluate(progress, should_stop)
         review = self._review(number, metrics, progress)
+        if review.roll_back:
+            self.source.discard()
         # After a rollback the evaluated weights no longer exist.
         accuracy = float("nan") if review.roll_back else metrics.get("eval/accuracy", float("nan"))
         is_best = self.state.note_accuracy(number, accuracy)
@@ -191,11 +209,13 @@ class Trainer:
 
     def _collect(self, number: int, should_stop: ShouldStop) -> None:
         """Collect the iteration's experience; if interrupted, the draws are undone."""
-        draws = self.state.draws()
+        draws, saved = self.state.draws(), self.state.saved
+        self._undo_collection = lambda: self.state.undo_collection(draws, saved)
+        self._collected = None
         self.learner.policy.eval()
         try:
             collected = self.source.collect(number, should_stop)
-        except (Interrupted, RuleError, RowsLost):
+        except (Interrupted, RuleError, RowsLost, EngineFailed):
             self.state.undo_draws(draws)
             raise
         for line in collected.lost[:SHOWN_LOST]:
@@ -262,6 +282,8 @@ class Trainer:
         self.rollouts.truncate_after(self.state.number)
 
     def _stop(self, stop: StopRequest) -> NoReturn:
+        stop.wanted()  # one process alone may know of the signal
+        self.source.discard()
         self._save_now()
         raise RunEnded(
             f"stopped after iteration {self.state.iteration}; the checkpoint is in "
@@ -274,6 +296,26 @@ class Trainer:
         raise RunEnded(
             f"iteration {self.state.iteration + 1}: {lost}; the checkpoint is in "
             f"{self.folder / 'checkpoints'}; bring the files back and run the same command with --resume"
+        )
+
+    def _stop_on_mismatch(self, mismatch: EngineMismatch) -> NoReturn:
+        """End the run with a checkpoint of the state before the samples, which are drawn again later."""
+        self._write_rollouts(force=True)
+        self.source.discard()
+        number = self.state.iteration + 1
+        assert self._undo_collection is not None
+        self._undo_collection()
+        self._save_now()
+        raise RunEnded(
+            f"iteration {number}: {mismatch}; the checkpoint is in {self.folder / 'checkpoints'}; once the "
+            "cause is found, run the same command with --resume, which samples the iteration again"
+        ) from None
+
+    def _stop_without_engine(self, failed: EngineFailed) -> NoReturn:
+        self._save_now()
+        raise RunEnded(
+            f"iteration {self.state.iteration + 1}: {failed}; the checkpoint is in "
+            f"{self.folder / 'checkpoints'}; set the engine right and run the same command with --resume"
         )
 
     def _stop_on_alarm(self, review: Review) -> NoReturn:

@@ -107,3 +107,27 @@ def test_the_installed_command_says_the_same(yaml: Path) -> None:
     assert done.stderr.startswith("mm-cpgd: ")
     assert "iterations" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "option",
+    [["--processes", "8"], ["--nodes", "2"], ["--gpu-memory", "80GiB"], ["--model-config", "x.json"]],
+)
+def test_what_only_a_plan_is_made_for_is_refused_for_a_run(
+    complain: Complain, yaml: Path, option: list[str]
+) -> None:
+    assert f"{option[0]}: only with --dry-run" in complain("train", str(yaml), *option)
+
+
+def test_a_size_that_is_none_is_one_message(complain: Complain, yaml: Path) -> None:
+    text = complain("train", str(yaml), "--dry-run", "--gpu-memory", "plenty")
+    assert "--gpu-memory 'plenty' is no size; write for instance 80GiB" in text
+
+
+def test_a_plan_is_made_for_the_given_processes_and_memory(yaml: Path) -> None:
+    options = ["distributed.strategy=fsdp2", "--dry-run", "--processes", "2", "--gpu-memory", "1GiB"]
+    command = [sys.executable, "-m", "mm_cpgd", "train", str(yaml), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "2 processes, fsdp2" in done.stdout
+    assert "of 1.0 GiB on each GPU" in " ".join(done.stdout.split())

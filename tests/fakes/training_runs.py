@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,6 +15,8 @@ from typing import Any
 from unittest.mock import patch
 
 Sabotage = Callable[[], None]
+# Variables that fixtures set.
+ENVIRONMENT = ("ACCELERATE_USE_CPU", "TOKENIZERS_PARALLELISM")
 
 
 def run(
@@ -62,16 +67,48 @@ def in_child(
 def in_two_processes(
     yaml: Path, overrides: Sequence[str] = (), sabotage: Sabotage | None = None, **options: bool
 ) -> list[int]:
-    """Run on two processes, set up as torchrun does; return their exit codes."""
+    """Run on two processes, set up as torchrun does, without its agent; return their exit codes."""
+    return in_processes(2, yaml, overrides, sabotage, **options)
+
+
+def in_processes(
+    count: int, yaml: Path, overrides: Sequence[str] = (), sabotage: Sabotage | None = None, **options: bool
+) -> list[int]:
+    """Run on several processes; otherwise as ``in_two_processes``."""
+    return in_each_process([overrides] * count, yaml, sabotage, **options)
+
+
+def in_each_process(
+    overrides: Sequence[Sequence[str]], yaml: Path, sabotage: Sabotage | None = None, **options: bool
+) -> list[int]:
+    """Run on as many processes as there are lists of overrides, one for each."""
     from torch.distributed.elastic.utils.distributed import get_free_port
 
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(get_free_port())}
+    shared = {
+        "WORLD_SIZE": str(len(overrides)),
+        "LOCAL_WORLD_SIZE": str(len(overrides)),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(get_free_port()),
+    }
     return _all_ended(
         [
-            _child(yaml, overrides, sabotage, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, options)
-            for rank in range(2)
+            _child(yaml, own, sabotage, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, options)
+            for rank, own in enumerate(overrides)
         ]
     )
+
+
+class OnRank:
+    """Sabotage of some processes of several; picklable."""
+
+    def __init__(self, rank: int, sabotage: Sabotage, *more: int) -> None:
+        self.ranks = {str(one) for one in (rank, *more)}
+        self.sabotage = sabotage
+
+    def __call__(self) -> None:
+        """Carry it out if this is one of the processes."""
+        if os.environ.get("RANK") in self.ranks:
+            self.sabotage()
 
 
 def _child(
@@ -86,7 +123,11 @@ def _child(
     context.set_forkserver_preload(
         ["mm_cpgd.training.run", "mm_cpgd.cli.main", "eval", "tests.fakes.training_runs"]
     )
-    process = context.Process(target=_work, args=(yaml, overrides, sabotage, environment, options))
+    # The server has the environment of when it was started, perhaps by a test without these.
+    current = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+    process = context.Process(
+        target=_work, args=(yaml, overrides, sabotage, {**current, **environment}, options)
+    )
     process.start()
     return process
 
@@ -112,14 +153,22 @@ def _work(
         main()
 
 
+# Seconds for a whole run, and for the other processes after one has failed.
+WHOLE, SOON = 240.0, 60.0
+
+
 def _all_ended(processes: Sequence[Any]) -> list[int]:
-    for process in processes:
-        process.join(120)
-    hanging = [process for process in processes if process.exitcode is None]
-    for process in hanging:
+    """Return the exit codes; after the first failure, the others have to end soon."""
+    end, running = time.monotonic() + WHOLE, list(processes)
+    while running and time.monotonic() < end:
+        multiprocessing.connection.wait([process.sentinel for process in running], end - time.monotonic())
+        running = [process for process in running if process.exitcode is None]
+        if any(process.exitcode for process in processes):
+            end = min(end, time.monotonic() + SOON)
+    for process in running:
         process.kill()
         process.join()
-    assert not hanging, "a process hangs"
+    assert not running, "a process hangs"
     return [process.exitcode for process in processes]
 
 
@@ -165,11 +214,43 @@ def die_in_checkpoint() -> None:
     at_call(saving, "save_state", 3, die)
 
 
+def die_before_writing() -> None:
+    """While the state for the second checkpoint is collected from all processes."""
+    from mm_cpgd.training.state import TrainingState
+
+    at_call(TrainingState, "writer", 2, die)
+
+
+def die_in_shards() -> None:
+    """While this process's part of the second checkpoint is written."""
+    from mm_cpgd.training.saving import saver
+
+    original, calls = saver.write_shards, 0
+
+    def replacement(*args: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            threading.Timer(0.01, die).start()
+        original(*args)
+        if calls == 2:
+            time.sleep(5)
+
+    saver.write_shards = replacement
+
+
+def die_in_evaluation() -> None:
+    """In the evaluation after the second iteration, after one of its batches."""
+    from mm_cpgd.training.heldout import HeldOut
+
+    at_call(HeldOut, "__call__", 2, die)
+
+
 def die_before_the_first_checkpoint() -> None:
     """After the first iteration was logged."""
-    from mm_cpgd.training import trainer
+    from mm_cpgd.training.saving import saver
 
-    at_call(trainer, "save_checkpoint", 1, die)
+    at_call(saver, "save_checkpoint", 1, die)
 
 
 def fail_to_save() -> None:

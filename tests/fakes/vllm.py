@@ -1,9 +1,8 @@
-"""Fakes of vLLM and of its server's client, with their interfaces; they record what they receive."""
+"""Fakes of vLLM with its interfaces; they record what they receive. ``vllm_server`` has one of its server."""
 
 from __future__ import annotations
 
 import base64
-import inspect
 import io
 import json
 import sys
@@ -23,7 +22,6 @@ from mm_cpgd.rollout import Sampling
 from mm_cpgd.rollout.vllm import VllmEngine
 from mm_cpgd.rollout.vllm.colocated import ColocatedBackend
 from mm_cpgd.rollout.vllm.group import SharingGroup
-from mm_cpgd.rollout.vllm.server import ServerBackend
 
 SAMPLING = Sampling(max_new_tokens=6, temperature=0.7, top_p=0.9, top_k=5, min_p=0.1)
 
@@ -221,72 +219,9 @@ def install_vllm(monkeypatch: pytest.MonkeyPatch, llm: Callable[..., Any], *, cp
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 
 
-class FakeClient:
-    """Fake of TRL's ``VLLMClient``; every call must match the real signature."""
-
-    base_url = "http://gpu:8000"
-    processed = True
-
-    def __init__(self, policy: Policy) -> None:
-        self.model = Model(policy)
-        self.calls: list[Any] = []
-        self.requests: list[dict[str, Any]] = []
-        self.fail: Exception | None = None
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        from trl.generation.vllm_client import VLLMClient
-
-        signature = inspect.signature(getattr(VLLMClient, name))
-
-        def call(*args: Any, **options: Any) -> Any:
-            given = signature.bind(self, *args, **options).arguments
-            self.calls.append(name)
-            if self.fail:
-                raise self.fail
-            return getattr(self, f"_{name}")(given)
-
-        return call
-
-    def _chat(self, given: dict[str, Any]) -> dict[str, Any]:
-        self.requests.append(given)
-        (conversation,) = given["messages"]
-        prompt, tokens, logprobs = self.model.answer(conversation, given["generation_kwargs"]["seed"])
-        if given.get("top_k") == 1 and self.processed:  # of a single kept token the probability is 1
-            logprobs = [0.0] * len(logprobs)
-        return {
-            "prompt_ids": [prompt],
-            "completion_ids": [tokens],
-            "logprobs": [[[value] for value in logprobs]],
-            "logprob_token_ids": [[[token] for token in tokens]],
-        }
-
-    def _init_communicator(self, given: dict[str, Any]) -> None:
-        self.device = given["device"]
-
-    def _update_named_params(self, given: dict[str, Any]) -> None:
-        weights = list(given["named_params"])
-        assert given["metadata"] == [
-            (name, str(value.dtype).removeprefix("torch."), list(value.shape)) for name, value in weights
-        ]
-        self.model.load_weights(weights)
-
-    def _reset_prefix_cache(self, given: dict[str, Any]) -> None:
-        pass
-
-
 def colocated(
     policy: Policy, sleep: bool = False, adapters: bool = False, group: SharingGroup | None = None
 ) -> tuple[VllmEngine, FakeLLM]:
     llm = FakeLLM(policy)
     backend = ColocatedBackend(llm, SimpleNamespace, sleep, group, make_adapter if adapters else None)
     return VllmEngine(policy, backend, backend if adapters else None), llm
-
-
-def served(policy: Policy, rank: int = 0) -> tuple[VllmEngine, FakeClient]:
-    client = FakeClient(policy)
-    accelerator: Any = SimpleNamespace(
-        is_main_process=rank == 0,
-        device=torch.device("cpu"),
-        wait_for_everyone=lambda: client.__dict__["calls"].append("wait"),
-    )
-    return VllmEngine(policy, ServerBackend(client, accelerator, requests=4)), client

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import random
+import re
 
 from mm_cpgd.guard import SIGNALS, replay, watch
 from tests.fakes.guard import Row, rows_of
+from tests.paths import DOCS
 
 
 def names(rows: list[Row]) -> set[str]:
@@ -97,5 +99,34 @@ def noisy_run(seed: int) -> list[Row]:
     )
 
 
+def test_the_page_lists_every_signal_and_marks_those_that_are_acted_upon() -> None:
+    table = (DOCS / "guard.md").read_text(encoding="utf-8").split("## Signals")[1]
+    listed = set(re.findall(r"`([a-z_]+)`(\*?)", "".join(row.split("|")[1] for row in table_rows(table))))
+    assert listed == {(signal.name, "*" * signal.actionable) for signal in SIGNALS}
+
+
+def table_rows(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("| `")]
+
+
 def test_names_of_signals_are_unique() -> None:
     assert len({signal.name for signal in SIGNALS}) == len(SIGNALS)
+
+
+def test_a_growing_difference_to_the_engine_alarms_and_is_not_acted_upon() -> None:
+    # As measured of an engine that kept its first head, at a learning rate of 2e-5.
+    rows = rows_of(rollout_logprob_difference_mean=[1.3e-7, 3.1e-4, 4.9e-4, 5.6e-4])
+    (alarm,) = watch(rows)
+    assert (alarm.signal.name, alarm.signal.actionable) == ("engine_drift", False)
+    bfloat16 = [0.008, 0.01, 0.009, 0.012, 0.02, 0.03, 0.05, 0.06]
+    assert names(rows_of(rollout_logprob_difference_mean=bfloat16)) == {"engine_drift"}
+
+
+def test_a_difference_that_varies_or_means_nothing_raises_no_alarm() -> None:
+    rng = random.Random(0)
+    rounding = [0.01 * math.exp(rng.gauss(0, 0.3)) for _ in range(60)]
+    assert list(replay(rows_of(rollout_logprob_difference_mean=rounding))) == []
+    tiny = [1e-8, 1e-8, 1e-6, 5e-5, 5e-5]
+    assert names(rows_of(rollout_logprob_difference_mean=tiny)) == set()
+    falling = [0.01 * math.exp(-0.1 * i) for i in range(40)]
+    assert list(replay(rows_of(rollout_logprob_difference_mean=falling))) == []

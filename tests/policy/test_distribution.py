@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,14 @@ from transformers import AutoModelForImageTextToText
 from data import Example, ImageRef
 from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.policy import Policy, load_policy, token_logprobs
-from mm_cpgd.policy.distribution import KeptTokens, Sampling, kept_mask, kept_of, sampling_logits
+from mm_cpgd.policy.distribution import (
+    KeptTokens,
+    Sampling,
+    kept_mask,
+    kept_mass,
+    kept_of,
+    sampling_logits,
+)
 from tests.fakes.sampling import flat, sampled
 
 # One cut each, and temperatures; the two-token policy below has two more tokens to lose.
@@ -240,6 +248,27 @@ def test_gaps_in_the_tokenizer_are_forbidden_too(
     monkeypatch.setattr(tiny_policy, "_unused_ids", None)
     monkeypatch.setattr(type(tiny_policy.tokenizer), "get_vocab", lambda self: left)
     assert gap in tiny_policy.forbidden_ids
+
+
+def test_the_kept_mass_is_the_probability_that_the_cuts_leave() -> None:
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.4, 0.3, 0.2, 0.1]]).log()
+    found = kept_mass(logits, torch.tensor([0, 3]), Sampling(1, top_k=2))
+    # The second position's own token was drawn, so the engine kept it.
+    torch.testing.assert_close(found.exp(), torch.tensor([0.8, 0.8]))
+
+
+def test_the_kept_mass_is_of_the_distribution_at_the_temperature() -> None:
+    logits = torch.tensor([[2.0, 1.0, 0.0, -torch.inf]])
+    found = kept_mass(logits, torch.tensor([0]), Sampling(1, temperature=2.0, top_k=1))
+    torch.testing.assert_close(found.exp(), (logits / 2).softmax(-1)[:, 0])
+
+
+def test_in_vllms_order_top_p_is_of_what_min_p_left() -> None:
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    both = Sampling(1, top_p=0.82, min_p=0.25)
+    # Of all tokens 0.5 + 0.3 is below 0.82, of the three that min-p leaves (0.95) it is 0.842.
+    assert kept_of(sampling_logits(logits, both))[1].tolist() == [0, 1, 2]
+    assert kept_of(sampling_logits(logits, replace(both, min_p_first=True)))[1].tolist() == [0, 1]
 
 
 def test_min_p_before_top_p_leaves_less_for_top_p_to_divide() -> None:

@@ -1,4 +1,4 @@
-"""Config of a small run, for all tests of the dry run."""
+"""Config of a small run, and a model of round numbers, for all tests of the dry run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from mm_cpgd.config.loading import load_config
 from mm_cpgd.config.schema import RunConfig
+from mm_cpgd.preflight.model_size import Blocks, ModelSize, Weight
 
 BASE = [
     "data.train.path=generated:clock",
@@ -34,3 +35,12 @@ def configured(tmp_path: Path) -> Callable[..., RunConfig]:
         return load_config(file, [*BASE, *overrides])
 
     return make
+
+
+@pytest.fixture
+def toy() -> ModelSize:
+    """1,240 weights: embeddings and head of 400, three layers of 80, a frozen vision tower of 200."""
+    layers = [Weight((10, 8), f"layer {number}") for number in range(3)]
+    tower = Weight((25, 8), "block 0", vision=True, trained=False)
+    weights = (Weight((50, 8)), *layers, Weight((50, 8)), tower)
+    return ModelSize("Toy", weights, 2, 50, 400, Blocks(3, 8, 16, 4, 2), Blocks(1, 4, 8, 4, 2))

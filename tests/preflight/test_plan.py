@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,15 +13,21 @@ from rich.console import Console
 
 from data import load_examples
 from data.example import DataError
+from mm_cpgd.config.loading import load_config
 from mm_cpgd.config.schema import RunConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import PromptEncoder, load_processor
+from mm_cpgd.preflight import model_source
 from mm_cpgd.preflight.plan import print_plan
+from mm_cpgd.preflight.setting import Machines
 
 
-def planned(config: RunConfig, *, with_processor: bool = True, width: int = 200) -> str:
+def planned(
+    config: RunConfig, *, with_processor: bool = True, width: int = 250, machines: Machines | None = None
+) -> str:
     stream = io.StringIO()
-    print_plan(config, Console(file=stream, width=width), with_processor=with_processor)
+    console = Console(file=stream, width=width)
+    print_plan(config, console, with_processor=with_processor, machines=machines)
     return stream.getvalue()
 
 
@@ -114,13 +121,79 @@ def test_the_plan_fits_into_eighty_columns(tiny_folder: Path, configured: Callab
     assert max(map(len, lines)) <= 80
 
 
-def test_without_the_processor_a_model_out_of_reach_leaves_only_its_own_numbers_unknown(
-    configured: Callable[..., RunConfig],
+@pytest.mark.parametrize("with_processor", [True, False])
+def test_a_model_out_of_reach_leaves_only_its_own_numbers_unknown(
+    configured: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, with_processor: bool
 ) -> None:
-    text = planned(configured("nobody/no-such-model"), with_processor=False)
-    assert "unknown: the model is neither a local folder nor in the hub's cache" in text
+    monkeypatch.setattr(model_source, "hub_reachable", lambda: False)
+    text = planned(configured("nobody/no-such-model"), with_processor=with_processor)
+    assert "unknown: policy.model='nobody/no-such-model' is neither a folder nor in the local cache" in text
+    assert "give --model-config FILE" in text.replace("\n", " ")
     assert "6 used, 0 unusable" in text
-    assert "not counted (no processor)" in text
+    assert "not counted (" in text
+
+
+def test_rows_out_of_reach_are_left_out_and_the_plan_is_made_at_the_limit(
+    configured: Callable[..., RunConfig], tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_source, "hub_reachable", lambda: False)
+    text = planned(configured(tiny_folder, "data.train.path=nobody/no-such-rows"))
+    assert "not read: the hub cannot be reached, and they are not in the cache" in text
+    assert "Peak about" in text
+
+
+def test_a_folder_with_a_config_alone_is_planned_at_the_limit_of_prompt_tokens(
+    configured: Callable[..., RunConfig], tiny_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "config.json").write_bytes((tiny_folder / "config.json").read_bytes())
+    text = planned(configured(tmp_path / "bare"))
+    assert "not counted (the model's processor is not here); the limit is 4,096" in text
+    assert "Peak about" in text
+
+
+def test_a_processor_that_is_there_and_broken_ends_the_plan(
+    configured: Callable[..., RunConfig], tiny_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "broken")
+    (tmp_path / "broken" / "chat_template.jinja").write_text("{{ nothing.at.all }}")
+    with pytest.raises(UserError, match="chat template"):
+        planned(configured(tmp_path / "broken"))
+
+
+def test_the_published_setting_fits_on_eight_gpus_and_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_source, "hub_reachable", lambda: False)
+    text = planned(load_config("qwen2_5_vl_7b_cpgd"), machines=Machines(8, 1, 80 * 2**30, True))
+    assert "8.29 B, vision tower 676.55 M of them" in text
+    assert "the dimensions that come with mm-cpgd" in text
+    assert "8 processes, fsdp2: weights, gradients and optimizer state in shards" in text
+    assert "Fits: " in text
+    whole = load_config("qwen2_5_vl_7b_cpgd", ["distributed.strategy=ddp"])
+    text = planned(whole, machines=Machines(8, 1, 80 * 2**30, True))
+    assert "Does not fit: " in text
+    assert "with distributed.strategy=fsdp2: " in text
+
+
+@pytest.mark.parametrize(
+    ("name", "machines"),
+    [
+        ("qwen2_5_vl_3b_lora_cpgd", Machines(1, 1, 24 * 2**30, True)),
+        ("qwen2_5_vl_32b_cpgd", Machines(32, 4, 80 * 2**30, True)),
+    ],
+)
+def test_the_other_published_sizes_fit_where_their_configs_say(
+    monkeypatch: pytest.MonkeyPatch, name: str, machines: Machines
+) -> None:
+    monkeypatch.setattr(model_source, "hub_reachable", lambda: False)
+    assert "Fits: " in planned(load_config(name), machines=machines)
+
+
+def test_a_server_of_vllm_is_told_what_it_needs(
+    tiny_folder: Path, configured: Callable[..., RunConfig]
+) -> None:
+    config = configured(tiny_folder, "rollout.engine=vllm", "rollout.vllm.mode=server")
+    assert "Each vLLM server needs " in planned(config)
+    assert "Each vLLM server" not in planned(configured(tiny_folder))
 
 
 def test_with_the_processor_a_missing_model_is_one_message(configured: Callable[..., RunConfig]) -> None:

@@ -80,6 +80,9 @@ class Engine:
     def load_weights(self, policy: Any) -> None:
         pass
 
+    def release(self) -> None:
+        pass
+
     def generate(
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, seeds: Sequence[Sequence[int]]
     ) -> list[Group]:

@@ -56,6 +56,9 @@ class Engine:
     def __init__(self) -> None:
         self.calls: list[int] = []
 
+    def release(self) -> None:
+        pass
+
     def load_weights(self, policy: Any) -> None:
         pass
 

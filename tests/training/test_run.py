@@ -42,7 +42,7 @@ def kept_policies(monkeypatch: pytest.MonkeyPatch) -> list[Policy]:
         loaded.append(load_policy(*arguments, **options))
         return loaded[-1]
 
-    monkeypatch.setattr("mm_cpgd.training.run.load_policy", load)
+    monkeypatch.setattr("mm_cpgd.training.placement.load_policy", load)
     return loaded
 
 

@@ -13,6 +13,7 @@ import pytest
 from safetensors.torch import load_file
 
 from mm_cpgd.checkpoint.folder import newest_checkpoint
+from tests.fakes import engines
 from tests.fakes import training_runs as trainer_jobs
 
 Rows = Callable[[Path], list[dict[str, Any]]]
@@ -45,6 +46,36 @@ def test_torchrun_on_two_processes_gives_the_trajectory_of_one(
     # The filter is on, and leaves the processes different numbers of rows.
     assert {row.get("groups/kept") for row in expected} - {None, 1.0}
     assert_same(read_rows(tmp_path / "run"), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "cap"), [("truncate_sequences", 1.05), ("mask_tokens", 1.3)])
+def test_corrections_and_the_comparison_with_the_engine_are_those_of_one_process(
+    yaml: Path, tmp_path: Path, read_rows: Rows, monkeypatch: pytest.MonkeyPatch, kind: str, cap: float
+) -> None:
+    options = [
+        *(FILTER, "data.eval=null", "training.iterations=2", "training.micro_batch_tokens=60"),
+        *("rollout.engine=vllm", f"rollout.vllm.correction={kind}", "rollout.vllm.max_difference=1"),
+        f"rollout.vllm.importance_cap={cap}",
+    ]
+    monkeypatch.setattr("mm_cpgd.training.run.build_engine", None)  # restored at the end
+    engines.shift_logprobs()
+    trainer_jobs.run(yaml, [*options, f"output={tmp_path / 'one'}"])
+    assert trainer_jobs.in_two_processes(yaml, options, engines.shift_logprobs) == [0, 0]
+    expected = read_rows(tmp_path / "one")
+    share = "rollout/weight_masked" if kind == "mask_tokens" else "rollout/weight_clipped"
+    assert all(0 < row[share] < 1 for row in expected)
+    assert all(0.1 < row["rollout/logprob_difference_mean"] < 0.5 for row in expected)
+    assert_same(read_rows(tmp_path / "run"), expected)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_at_an_engine_that_differs(yaml: Path, tmp_path: Path) -> None:
+    options = ["data.eval=null", "rollout.engine=vllm"]
+    assert trainer_jobs.in_two_processes(yaml, options, engines.shift_logprobs) == [1, 1]
+    message = (tmp_path / "stderr-0").read_text()
+    assert "iteration 1: the log-probabilities of vLLM and of the trainer differ" in " ".join(message.split())
+    assert "Traceback" not in message
 
 
 @pytest.mark.slow

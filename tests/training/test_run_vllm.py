@@ -12,13 +12,16 @@ import pytest
 import torch
 
 from data import Example, ImageRef
+from mm_cpgd.checkpoint.folder import newest_checkpoint
 from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.errors import RunEnded, UserError
+from mm_cpgd.interrupt import Interrupted
 from mm_cpgd.policy import Policy, load_policy
 from mm_cpgd.rollout import LocalEngine, Sampling
 from mm_cpgd.rollout.vllm import VllmEngine
 from mm_cpgd.training import run as training
 from mm_cpgd.training.collector import Collector
+from mm_cpgd.training.trainer import Trainer
 from tests.fakes.training_runs import run
 from tests.fakes.vllm import Engine, install_vllm
 
@@ -36,12 +39,17 @@ SMALL = [
 class Twin:
     """A ``vllm.LLM`` that samples by the local engine from weights of its own."""
 
+    # Whether it ignores the weights that it is sent, and from which sending on.
     deaf = False
+    deaf_after = 1 << 30
+    dtype = torch.float32
     ended: ClassVar[list[str]] = []
 
     def __init__(self, **settings: Any) -> None:
         self.policy = load_policy(PolicyConfig(model=settings["model"], dtype="float32"))
         self.engine = LocalEngine(self.policy)
+        self.model_config = SimpleNamespace(dtype=self.dtype)
+        self.sent = 0
         with torch.no_grad():  # until it is sent the policy's weights, its completions are another model's
             for parameter in self.policy.parameters():
                 parameter.mul_(1.5)
@@ -50,7 +58,8 @@ class Twin:
 
     def reload_weights(self, weights_iterator: Any) -> None:
         weights = dict(weights_iterator)
-        if not self.deaf:
+        self.sent += 1
+        if not self.deaf and self.sent <= self.deaf_after:
             self.policy.model.load_state_dict(weights, strict=False)
 
     def collective_rpc(self, method: Any, kwargs: Any = None) -> list[Any]:
@@ -86,6 +95,8 @@ class Twin:
 def twin(monkeypatch: pytest.MonkeyPatch) -> type[Twin]:
     install_vllm(monkeypatch, Twin)
     monkeypatch.setattr(Twin, "deaf", False)
+    monkeypatch.setattr(Twin, "deaf_after", 1 << 30)
+    monkeypatch.setattr(Twin, "dtype", torch.float32)
     monkeypatch.setattr(Twin, "ended", [])
     return Twin
 
@@ -115,34 +126,114 @@ def test_a_run_on_vllm_is_the_run_on_the_local_engine(
     for row, expected in zip(metrics(there), metrics(here), strict=True):
         assert row == pytest.approx(expected, rel=1e-3, abs=1e-6, nan_ok=True)
     gaps = [(row["rollout/logprob_difference_mean"], row["rollout/logprob_difference_max"]) for row in there]
-    reweights = "rollout.cuts=reweight" in sampling
-    # Reweighting is for a difference: that of the tokens which the cuts left out.
-    assert all(mean > 0.01 if reweights else mean <= largest < 1e-4 for mean, largest in gaps)
-    assert any(name.startswith("rollout/") for name in here[-1]) == reweights
+    assert all(mean <= largest < 1e-4 for mean, largest in gaps)
+    # Reweighting is for a difference that is none of the engine: that of the tokens which the cuts left out.
+    name = "rollout/weight_mean"
+    weights = [[row[name] for row in rows if name in row] for rows in (there, here)]
+    assert weights[0] == pytest.approx(weights[1], rel=1e-3)
+    assert all(0 < weight < 0.99 for weight in weights[0])
+    assert bool(weights[0]) == ("rollout.cuts=reweight" in sampling)
     first = here[0] if here[0]["iteration"] else here[1]
     assert 0 < first["policy/entropy"] < 6
 
 
-def test_an_engine_that_does_not_take_the_weights_shows_in_the_difference(
+def test_an_engine_with_other_weights_ends_the_run_in_its_first_batch(
+    yaml: Path, tmp_path: Path, twin: type[Twin], read_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [*SMALL, "rollout.engine=vllm", "evaluation.after=false"]
+    run(yaml, options)
+    expected = read_rows(tmp_path / "run")
+    monkeypatch.setattr(twin, "deaf", True)
+    with pytest.raises(RunEnded, match=r"iteration 1: .*allowed are 1e-05 \(default of float32") as ended:
+        run(yaml, options, overwrite=True)
+    assert ended.value.exit_code == 1
+    assert "--resume" in str(ended.value)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert list((tmp_path / "run" / "rollouts").iterdir())
+    monkeypatch.setattr(twin, "deaf", False)
+    run(yaml, options, resume=True)
+    # The samples are drawn again, and the run is the one that was never stopped.
+    for row, other in zip(metrics(read_rows(tmp_path / "run")), metrics(expected), strict=True):
+        assert row == pytest.approx(other, rel=1e-5, abs=1e-6, nan_ok=True)
+
+
+def test_weights_that_stop_arriving_end_the_run_and_keep_what_was_learned(
+    yaml: Path, tmp_path: Path, twin: type[Twin], read_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(twin, "deaf_after", 1)
+    options = [*SMALL, "rollout.engine=vllm", "training.learning_rate=2.0e-5", "checkpoint.every=0"]
+    with pytest.raises(RunEnded, match=r"iteration 2: .* in the batch before: so it looks when new weights"):
+        run(yaml, options)
+    assert [row["iteration"] for row in read_rows(tmp_path / "run")] == [1]
+    found = newest_checkpoint(tmp_path / "run" / "checkpoints", print)
+    assert found is not None
+    assert found.name.endswith("1")
+
+
+def test_samples_of_an_earlier_start_that_do_not_fit_are_drawn_again(
+    yaml: Path, tmp_path: Path, twin: type[Twin], read_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [*SMALL, "rollout.engine=vllm"]
+    monkeypatch.setattr(twin, "deaf", True)
+    with monkeypatch.context() as patched:
+        # Stopped by a signal between rollout and update, with the wrong samples in the checkpoint.
+        patched.setattr(Trainer, "_update", lambda *_: (_ for _ in ()).throw(Interrupted))
+        with pytest.raises(RunEnded, match="stopped after iteration 0"):
+            run(yaml, options)
+    monkeypatch.setattr(twin, "deaf", False)
+    _, printed = run(yaml, options, resume=True)
+    assert "it is sampled again" in printed
+    assert [row["iteration"] for row in read_rows(tmp_path / "run")] == [1, 2]
+
+
+def test_an_engine_without_numbers_ends_the_run(
+    yaml: Path, twin: type[Twin], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = twin._answer
+
+    def silent(self: Twin, conversation: list[dict[str, Any]], params: Any) -> Any:
+        reply = answer(self, conversation, params)
+        for by_token in reply.outputs[0].logprobs:
+            for entry in by_token.values():
+                entry.logprob = float("nan")
+        return reply
+
+    monkeypatch.setattr(twin, "_answer", silent)
+    with pytest.raises(RunEnded, match=r"100\.0% of them without a number"):
+        run(yaml, [*SMALL, "rollout.engine=vllm"])
+
+
+CORRECTIONS = ["truncate_tokens", "truncate_sequences", "mask_tokens", "mask_sequences"]
+LENIENT = ["training.iterations=1", "rollout.engine=vllm", "rollout.vllm.max_difference=100"]
+
+
+@pytest.mark.parametrize("kind", CORRECTIONS)
+def test_a_correction_reduces_what_samples_of_another_policy_do(
+    yaml: Path, tmp_path: Path, twin: type[Twin], read_rows: Rows, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(twin, "deaf", True)
+    rows = {}
+    for chosen in ("off", kind):
+        run(yaml, [*SMALL, *LENIENT, f"rollout.vllm.correction={chosen}"], overwrite=True)
+        rows[chosen] = read_rows(tmp_path / "run")[-1]
+    assert rows["off"]["rollout/logprob_difference_mean"] > 0.1
+    assert not any(name.startswith("rollout/weight") for name in rows["off"])
+    assert rows[kind]["optimizer/grad_norm"] < rows["off"]["optimizer/grad_norm"]
+    share = rows[kind]["rollout/weight_masked" if kind.startswith("mask") else "rollout/weight_clipped"]
+    assert 0 <= share <= 1
+    assert share > 0 or kind.startswith("truncate")
+
+
+def test_the_cap_bounds_every_weight(
     yaml: Path, tmp_path: Path, twin: type[Twin], read_rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(twin, "deaf", True)
-    run(yaml, [*SMALL, "training.iterations=1", "rollout.engine=vllm"])
-    assert read_rows(tmp_path / "run")[-1]["rollout/logprob_difference_mean"] > 0.01
-
-
-def test_the_correction_weights_the_tokens_that_another_policy_sampled(
-    yaml: Path, tmp_path: Path, twin: type[Twin], read_rows: Rows, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(twin, "deaf", True)
-    norms = []
-    for kind, cap in (("off", 2.0), ("truncate_tokens", 1e-6)):
-        overrides = ["training.iterations=1", "rollout.engine=vllm", f"rollout.vllm.correction={kind}"]
-        overrides.append(f"rollout.vllm.importance_cap={cap:.7f}")
-        run(yaml, [*SMALL, *overrides], overwrite=True)
-        norms.append(read_rows(tmp_path / "run")[-1]["optimizer/grad_norm"])
-    # With a cap of a millionth every token weighs a millionth; what the drift term adds comes at later steps.
-    assert norms[1] < norms[0] * 0.1
+    kind = ["rollout.vllm.correction=truncate_tokens", "rollout.vllm.importance_cap=0.000001"]
+    run(yaml, [*SMALL, *LENIENT, *kind])
+    row = read_rows(tmp_path / "run")[-1]
+    # With a cap of a millionth every token weighs a millionth.
+    assert row["rollout/weight_mean"] == pytest.approx(1e-6, rel=1e-3)
+    assert row["rollout/weight_clipped"] == 1.0
 
 
 def test_a_missing_vllm_is_reported_with_its_extra(yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,12 @@ class ColocatedBackend:
         self._asleep: set[str] = set()
         self._sleep()
 
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Number format of weights and activations, as vLLM chose it."""
+        config = getattr(self.llm, "model_config", None)
+        return getattr(config, "dtype", None)
+
     def image_content(self, image: Image.Image) -> dict[str, Any]:
         """See ``VllmBackend.image_content``."""
         return {"type": "image_pil", "image_pil": image}

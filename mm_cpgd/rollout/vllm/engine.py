@@ -40,6 +40,11 @@ class VllmEngine:
         self.backend = backend
         self.adapters = adapters
 
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Number format in which vLLM computes; None where it does not say, as of a server."""
+        return getattr(self.backend, "dtype", None)
+
     def load_weights(self, policy: Policy) -> None:
         """Send the policy's weights to vLLM, or its adapters alone; called on all processes."""
         self.policy = policy

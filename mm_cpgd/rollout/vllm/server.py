@@ -1,41 +1,58 @@
-"""vLLM as a server on other GPUs.
-
-The server's protocol and the transfer of weights over NCCL are those of ``trl.generation.vllm_client``, which
-follows vLLM's changes.
-"""
+"""vLLM as servers on other GPUs or machines: every process sends requests, the main process the weights."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 
-from mm_cpgd.errors import RunEnded, UserError
-from mm_cpgd.rollout.vllm.backend import MISSING, VllmCompletion
+from mm_cpgd.distributed import on_main
+from mm_cpgd.errors import EngineFailed, UserError
+from mm_cpgd.rollout.vllm.backend import VllmCompletion
+from mm_cpgd.rollout.vllm.client import ServerFailed, VllmClient
+from mm_cpgd.rollout.vllm.dispatch import Dispatch
+from mm_cpgd.rollout.vllm.pool import (
+    START,
+    Limits,
+    Server,
+    ServerPool,
+    WeightTransport,
+    described,
+    everywhere,
+    pause,
+)
+
+Say = Callable[[str], None]
+# How weights get to servers at these addresses, which compute in this number format.
+OpenTransport = Callable[[Sequence[str], torch.dtype | None], WeightTransport]
+# Seconds between two questions whether a server has started.
+STARTING = 2.0
 
 
 class ServerBackend:
-    """A ``vllm serve`` on other GPUs. Every process sends requests; the main process sends the weights.
+    """vLLM servers that share the prompts.
 
     Args:
-        client: a ``trl.generation.vllm_client.VLLMClient``.
+        pool: the servers.
         accelerator: the run's accelerator.
-        requests: concurrent requests of this process.
     """
 
-    def __init__(self, client: Any, accelerator: Accelerator, requests: int = 64) -> None:
-        self.client = client
+    def __init__(self, pool: ServerPool, accelerator: Accelerator) -> None:
+        self.pool = pool
         self.accelerator = accelerator
-        self.requests = requests
-        self._connected = False
-        self._mode_checked = False
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Coarsest number format of the servers; None if one does not say."""
+        return _coarsest(self.pool.servers)
 
     def image_content(self, image: Image.Image) -> dict[str, Any]:
         """See ``VllmBackend.image_content``; PNG, which is lossless."""
@@ -47,119 +64,121 @@ class ServerBackend:
     def chat(
         self, conversations: Sequence[list[dict[str, Any]]], seeds: Sequence[int], options: Mapping[str, Any]
     ) -> list[VllmCompletion]:
-        """See ``VllmBackend.chat``.
+        """See ``VllmBackend.chat``; without a word to the other processes, so that it may run in a thread.
 
         Raises:
-            RunEnded: the server fails.
-            UserError: it returns log-probabilities of another distribution than the one it samples from.
+            EngineFailed: no server answers, or one refuses a request.
+            Interrupted: the process was asked to stop meanwhile.
+            UserError: a server returns log-probabilities of another distribution than it samples from.
         """
-        named = ("temperature", "top_p", "top_k", "min_p", "max_tokens")
-        extra = {name: value for name, value in options.items() if name not in named}
-        # Keys of JSON objects are strings.
-        extra["logit_bias"] = {str(token): bias for token, bias in options["logit_bias"].items()}
+        if _changes_distribution(options):
+            self.pool.processed = True
+            self._check_mode()
+        return Dispatch(self.pool, conversations, seeds, options).run()
 
-        def sample(conversation: list[dict[str, Any]], seed: int) -> VllmCompletion:
-            reply = self.client.chat(
-                [conversation],
-                logprobs=0,
-                generation_kwargs={**extra, "seed": seed},
-                **{name: options[name] for name in named},
-            )
-            logprobs = [of_token[0] for of_token in reply["logprobs"][0]]
-            return VllmCompletion(reply["prompt_ids"][0], reply["completion_ids"][0], logprobs)
-
-        if conversations and not self._mode_checked and _changes_distribution(options):
-            self._check_mode(conversations[0], {**options, "logit_bias": extra["logit_bias"]})
-        with _server_errors(self.client), ThreadPoolExecutor(self.requests) as threads:
-            return list(threads.map(sample, conversations, seeds))
-
-    def _check_mode(self, conversation: list[dict[str, Any]], options: Mapping[str, Any]) -> None:
-        """Raise unless the server returns log-probabilities after temperature and cuts.
-
-        Of a single kept token this is 0; of the same token before the cut it is not.
-        """
-        bias = {"logit_bias": options["logit_bias"], "seed": 0}
-        with _server_errors(self.client):
-            reply = self.client.chat(
-                [conversation], logprobs=0, temperature=1.0, top_k=1, max_tokens=1, generation_kwargs=bias
-            )
-        value = reply["logprobs"][0][0][0]
-        if value is not None and value < -1e-3:
-            raise UserError(
-                f"the vLLM server {self.client.base_url} returns raw log-probabilities, but with this "
-                "rollout.temperature, top_p, top_k or min_p it samples from another distribution; start it "
-                "with --logprobs-mode processed_logprobs"
-            )
-        self._mode_checked = True
-
-    def close(self) -> None:
-        """Leave the server as it is."""
+    def _check_mode(self) -> None:
+        for server in self.pool.servers:
+            try:
+                self.pool.check(server)
+            except ServerFailed as error:
+                raise UserError(f"the vLLM server {server.url} {error}") from error
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """See ``VllmBackend.load``; returns on all processes once the server has the weights.
+        """See ``VllmBackend.load``; returns on all processes once the servers have the weights.
 
         Raises:
-            RunEnded: the server fails.
+            EngineFailed: no server takes them, or they cannot be written.
         """
-        if self.accelerator.is_main_process:
-            with _server_errors(self.client):
-                self._send(list(weights))
-        self.accelerator.wait_for_everyone()
+        self.accelerator.wait_for_everyone()  # a request of another process may still be open
+        problem = self._store(weights)
+        version, stamps = on_main(self.accelerator, lambda: self._publish(problem))
+        if not self.accelerator.is_main_process:
+            self.pool.adopt(version, stamps, {})
 
-    def _send(self, weights: Sequence[tuple[str, Tensor]]) -> None:
-        if not self._connected:
-            self.client.init_communicator(device=self.accelerator.device)
-            self._connected = True
-        metadata = [
-            (name, str(value.dtype).removeprefix("torch."), list(value.shape)) for name, value in weights
-        ]
-        device = self.accelerator.device
-        self.client.update_named_params(metadata, ((name, value.to(device)) for name, value in weights))
-        self.client.reset_prefix_cache()
+    def _store(self, weights: Iterable[tuple[str, Tensor]]) -> Exception | None:
+        """Go through the weights to the end, whatever happens: those of shards are gathered by all."""
+        problem: Exception | None = None
+        stream = iter(weights)
+        if self.accelerator.is_main_process:
+            try:
+                self.pool.transport.store(stream)
+            except (OSError, SafetensorError, UserError) as error:
+                problem = error
+        for _ in stream:
+            pass
+        return problem
+
+    def _publish(self, problem: Exception | None) -> tuple[str, dict[str, str]]:
+        if isinstance(problem, UserError):
+            raise problem
+        if problem is not None:
+            raise EngineFailed(f"the weights for vLLM cannot be written: {problem}")
+        stamps = self.pool.publish()
+        self.pool.transport.clean()
+        return self.pool.version, stamps
+
+    def close(self) -> None:
+        """End open requests, and remove the weights that were written for the servers."""
+        self.pool.close()
+        if self.accelerator.is_main_process:
+            self.pool.transport.remove()
 
 
 def _changes_distribution(options: Mapping[str, Any]) -> bool:
     """Return whether the sampling distribution differs from the model's."""
     cuts = options["top_p"] < 1 or options["top_k"] > 0 or options["min_p"] > 0
-    return options["temperature"] > 0 and (cuts or options["temperature"] != 1)
+    return bool(options["temperature"] > 0 and (cuts or options["temperature"] != 1))
 
 
-@contextmanager
-def _server_errors(client: Any) -> Iterator[None]:
-    """Turn exceptions of the client into ``RunEnded``; the run's checkpoints are not affected."""
-    try:
-        yield
-    except Exception as error:  # the client raises bare ``Exception``
-        raise RunEnded(
-            f"the vLLM server {client.base_url} failed: {str(error)[:500]}; fix the server, then run the "
-            "same command with --resume"
-        ) from error
+def _coarsest(servers: Sequence[Server]) -> torch.dtype | None:
+    found = [getattr(torch, server.client.dtype or "-", None) for server in servers]
+    known = [one for one in found if isinstance(one, torch.dtype)]
+    return max(known, key=lambda one: torch.finfo(one).eps) if len(known) == len(found) else None
 
 
-def open_server(
-    url: str, accelerator: Accelerator, *, weights_port: int = 51216, wait: float = 240.0, requests: int = 64
+def open_servers(
+    urls: Sequence[str],
+    open_transport: OpenTransport,
+    accelerator: Accelerator,
+    limits: Limits,
+    *,
+    timeout: float = 1800.0,
+    say: Say = lambda text: None,
 ) -> ServerBackend:
-    """Connect to a running server.
+    """Connect to servers; called on all processes.
 
     Args:
-        url: the server's address, without ``/v1``.
+        urls: their addresses, without ``/v1``.
+        open_transport: see there.
         accelerator: the run's accelerator.
-        weights_port: port of the main process over which weights are sent.
-        wait: seconds to wait for the server to start.
-        requests: see ``ServerBackend``.
+        limits: ``wait`` is also the time for servers that are still starting.
+        timeout: see ``VllmClient``.
+        say: prints a line about a server that is left out or comes back.
 
     Raises:
-        UserError: vLLM is not installed here (its NCCL transfer is needed), or the server does not respond.
+        UserError: no server responds, or one was started without the routes for weights.
     """
-    try:
-        from trl.generation.vllm_client import VLLMClient
+    servers = [Server(VllmClient(url, timeout)) for url in dict.fromkeys(urls)]
+    found = on_main(accelerator, lambda: _inspect(servers, limits.wait))
+    for server, known in zip(servers, found, strict=True):
+        server.client.model, server.client.dtype, server.client.logprobs_mode = known
+    transport = open_transport([server.url for server in servers], _coarsest(servers))
+    # Every process begins with another server.
+    for place, server in enumerate(servers):
+        server.given = (place - accelerator.process_index) % len(servers)
+    return ServerBackend(ServerPool(servers, transport, limits, say), accelerator)
 
-        client = VLLMClient(base_url=url, group_port=weights_port, connection_timeout=wait)
-    except ImportError as error:
-        raise UserError(MISSING) from error
-    except Exception as error:  # the client also raises bare ``Exception``
-        raise UserError(
-            f"rollout.vllm.url={url!r}: no vLLM server responds there ({str(error)[:300]}); start it as "
-            "described in docs/vllm.md"
-        ) from error
-    return ServerBackend(client, accelerator, requests)
+
+def _inspect(servers: Sequence[Server], seconds: float) -> list[tuple[str, str, str]]:
+    """Wait for all servers; return what they are, nothing of those that have not started by then."""
+    deadline = time.monotonic() + seconds
+    while True:
+        outcomes = everywhere(servers, lambda server: server.client.inspect())
+        failures = {url: one for url, one in outcomes.items() if isinstance(one, ServerFailed)}
+        if not failures or time.monotonic() > deadline:
+            break
+        pause(min(STARTING, seconds))
+    if len(failures) == len(servers):
+        raise UserError(f"no vLLM server responds: {described(failures)}; {START}")
+    clients = [server.client for server in servers]
+    return [(client.model, client.dtype, client.logprobs_mode) for client in clients]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mm_cpgd.policy.lora import named_weights as weights_of_model
 from mm_cpgd.policy.policy import Policy
-from mm_cpgd.sharding.tensors import full_value
+from mm_cpgd.policy.sharding.tensors import full_value
 
 # Name of the only adapter in peft's modules, which files of adapters leave out.
 _ADAPTER = ".default."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,12 +16,17 @@ from mm_cpgd.errors import DataError, UserError
 from mm_cpgd.policy import EncodedPrompt, Policy, load_policy
 from mm_cpgd.rollout import Completion, LocalEngine
 from mm_cpgd.rollout.vllm import VllmEngine
-from tests.fakes.vllm import SAMPLING, colocated, served
+from tests.fakes.vllm import SAMPLING, colocated
+from tests.fakes.vllm_server import served
 
 
 @pytest.fixture(params=[colocated, served])
-def engine(request: pytest.FixtureRequest, tiny_policy: Policy) -> tuple[VllmEngine, Any]:
-    return request.param(tiny_policy)
+def engine(request: pytest.FixtureRequest, tiny_policy: Policy) -> Iterator[tuple[VllmEngine, Any]]:
+    made = request.param(tiny_policy)
+    yield made
+    made[0].close()
+    if request.param is served:
+        made[1].kill()
 
 
 def test_groups_come_in_the_order_of_prompts_and_seeds(

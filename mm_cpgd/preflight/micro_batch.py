@@ -1,0 +1,34 @@
+"""Sizes of forward passes, as the learner divides a mini-batch of longest rows into micro-batches."""
+
+from __future__ import annotations
+
+from mm_cpgd.config.schema import RunConfig
+from mm_cpgd.preflight.setting import Setting
+from mm_cpgd.training.setup import step_schedule
+
+
+def mini_batch_tokens(config: RunConfig, setting: Setting, prompt_tokens: int) -> int:
+    """Return the tokens of a process's share of an optimizer step."""
+    rollout = config.rollout
+    mini = min(step_schedule(config).mini_batch_prompts, rollout.prompts)
+    prompts = -(-mini // setting.machines.processes)
+    copies = 1 if rollout.shared_prefix else rollout.completions
+    return prompts * (copies * prompt_tokens + rollout.completions * rollout.max_new_tokens)
+
+
+def micro_batch_tokens(config: RunConfig, setting: Setting, prompt_tokens: int) -> int:
+    """Return the tokens of a process's largest forward pass; a row longer than the budget runs alone."""
+    everything = mini_batch_tokens(config, setting, prompt_tokens)
+    row = prompt_tokens + config.rollout.max_new_tokens
+    return max(min(config.training.micro_batch_tokens, everything), row)
+
+
+def micro_batches(config: RunConfig, setting: Setting, prompt_tokens: int) -> int:
+    """Return the number of a process's forward passes for an optimizer step, at least."""
+    tokens = micro_batch_tokens(config, setting, prompt_tokens)
+    return -(-mini_batch_tokens(config, setting, prompt_tokens) // tokens)
+
+
+def checkpoints_layers(config: RunConfig, setting: Setting) -> bool:
+    """Return whether layers keep their inputs only, and are computed again in the backward pass."""
+    return config.policy.gradient_checkpointing or setting.strategy.checkpoint_layers

@@ -1,0 +1,21 @@
+"""The planned memory of a small policy against what its run really takes, under each strategy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.memory_plan import PHASES, Shape, compare
+
+SMALL = Shape(256, 1024, 8, 16384, 192, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("strategy", "processes"), [("ddp", 1), ("ddp", 2), ("fsdp2", 2)])
+def test_the_planned_peaks_are_those_of_the_run(tmp_path: Path, strategy: str, processes: int) -> None:
+    found = compare(tmp_path, SMALL, [f"distributed.strategy={strategy}"], processes)
+    assert {phase: found.error(phase) for phase in PHASES} == pytest.approx(
+        dict.fromkeys(PHASES, 0.0), abs=0.15
+    )

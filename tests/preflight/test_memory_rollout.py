@@ -1,0 +1,97 @@
+"""Memory of sampling, against numbers computed by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from mm_cpgd.config.schema import RunConfig
+from mm_cpgd.distributed import Strategy
+from mm_cpgd.preflight.memory_item import MemoryItem
+from mm_cpgd.preflight.memory_rollout import engine_items, vllm_cache_bytes, vllm_weight_bytes
+from mm_cpgd.preflight.model_size import ModelSize
+from mm_cpgd.preflight.setting import Machines, Setting
+
+Configured = Callable[..., RunConfig]
+ONE = Setting(Machines(), Strategy(), 4, half=False)
+FSDP2 = Setting(Machines(4), Strategy(sharded=True), 4, half=False)
+VLLM = "rollout.engine=vllm"
+
+
+def items(config: RunConfig, size: ModelSize, setting: Setting = ONE) -> dict[str, MemoryItem]:
+    return {item.name: item for item in engine_items(config, size, setting, 10)}
+
+
+@pytest.mark.parametrize(("shared", "prompts"), [("true", 4), ("false", 8)])
+def test_the_cache_holds_keys_and_values_of_every_prompt_or_its_copies_and_every_completion(
+    configured: Configured, toy: ModelSize, shared: str, prompts: int
+) -> None:
+    # 4 prompts × 2 completions, 10 tokens and a block of 64, 3 layers, keys and values of width 4, float32.
+    config = configured("toy", f"rollout.shared_prefix={shared}")
+    assert items(config, toy)["rollout: KV cache"].rollout == (prompts * 10 + 8 * 64) * 3 * 2 * 4 * 4
+
+
+def test_processes_share_the_prompts(configured: Configured, toy: ModelSize) -> None:
+    found = items(configured("toy"), toy, replace(ONE, machines=Machines(4)))
+    assert found["rollout: KV cache"].rollout == (10 + 2 * 64) * 3 * 2 * 4 * 4
+
+
+def test_an_evaluation_that_needs_more_than_a_rollout_is_what_counts(
+    configured: Configured, toy: ModelSize
+) -> None:
+    rows = "data.eval={path: 'generated:clock', limit: 100}"
+    found = items(configured("toy", rows, "evaluation.batch_prompts=50"), toy)
+    assert found["evaluation: KV cache"].rollout == (50 * 10 + 50 * 64) * 3 * 2 * 4 * 4
+
+
+@pytest.mark.parametrize(("half", "each"), [(False, 4), (True, 2)])
+def test_shards_are_gathered_for_the_rollout_alone_without_the_tower_that_is_whole_anyway(
+    configured: Configured, toy: ModelSize, half: bool, each: int
+) -> None:
+    copy = items(configured("toy"), toy, replace(FSDP2, half=half))["gathered copy"]
+    assert copy == MemoryItem("gathered copy", 1040 * each, how=copy.how)
+
+
+def test_the_last_tensor_is_gathered_beside_the_others(configured: Configured, toy: ModelSize) -> None:
+    config = configured("toy", "rollout.prompts=1", "rollout.completions=2", "rollout.max_new_tokens=1")
+    large = replace(toy, weights=(*toy.weights, replace(toy.weights[0], shape=(100000, 8))))
+    copy = items(config, large, FSDP2)
+    sampling = sum(item.rollout for name, item in copy.items() if name != "gathered copy")
+    assert copy["gathered copy"].rollout + sampling == 801040 * 4 + 800000 * 4
+
+
+def test_vllm_takes_its_share_of_the_gpu_for_good_or_until_it_sleeps(
+    configured: Configured, toy: ModelSize
+) -> None:
+    setting = replace(ONE, machines=Machines(gpu_memory=1000, on_gpu=True))
+    awake, asleep = (
+        items(configured("toy", VLLM, f"rollout.vllm.sleep={value}"), toy, setting)["vLLM"]
+        for value in ("false", "true")
+    )
+    assert (awake.rollout, awake.loss, awake.layers, awake.step) == (300, 300, 300, 300)
+    assert (asleep.rollout, asleep.loss, asleep.step) == (300, 0, 0)
+
+
+def test_a_sleeping_vllm_stays_awake_while_it_samples_ahead(configured: Configured, toy: ModelSize) -> None:
+    config = configured("toy", VLLM, "rollout.vllm.sleep=true", "rollout.ahead=1")
+    setting = replace(ONE, machines=Machines(gpu_memory=1000, on_gpu=True))
+    assert items(config, toy, setting)["vLLM"].loss == 300
+
+
+@pytest.mark.parametrize(("weights", "sent"), [("folder", 400 * 4), ("nccl", 400 * 4 + 1240 * 4)])
+def test_shards_go_to_a_server_by_tensors_and_buckets_and_nothing_else_is_kept_here(
+    configured: Configured, toy: ModelSize, weights: str, sent: int
+) -> None:
+    config = configured("toy", VLLM, "rollout.vllm.mode=server", f"rollout.vllm.weights={weights}")
+    found = items(config, toy, FSDP2)
+    assert {name: item.rollout for name, item in found.items()} == {"weights for vLLM": sent}
+
+
+def test_tensor_parallel_processes_divide_weights_and_cache(configured: Configured, toy: ModelSize) -> None:
+    one, two = (configured("toy", VLLM, f"rollout.vllm.tensor_parallel={count}") for count in (1, 2))
+    assert (vllm_weight_bytes(one, toy), vllm_weight_bytes(two, toy)) == (2480, 1240)
+    assert vllm_cache_bytes(one, toy, 10) == 15 * 3 * 2 * 4 * 2 == 2 * vllm_cache_bytes(two, toy, 10)
+    float32 = configured("toy", VLLM, "rollout.vllm.options={dtype: float32}")
+    assert vllm_weight_bytes(float32, toy) == 4960
