@@ -38,7 +38,7 @@ def shift_logprobs() -> None:
     """Make every run of this process sample by ``Shifted``."""
     from mm_cpgd.training import run
 
-    def build(config: Any, accelerator: Any, placed: Any) -> Any:
+    def build(config: Any, accelerator: Any, placed: Any, *more: Any) -> Any:
         return Shifted(LocalEngine(placed.policy, config.rollout.batch_prompts))
 
     run.build_engine = build  # type: ignore[assignment]
