@@ -101,7 +101,7 @@ class FakeServer:
         self._server = None
         self._released.set()
         with self._lock:
-            for one in self._sockets:
+            for one in list(self._sockets):
                 with suppress(OSError):
                     one.shutdown(socket.SHUT_RDWR)
 
@@ -193,7 +193,8 @@ def _handler(fake: FakeServer) -> type[BaseHTTPRequestHandler]:
             self.answer(None)
 
         def answer(self, body: Any) -> None:
-            fake._sockets.add(self.connection)
+            with fake._lock:
+                fake._sockets.add(self.connection)
             fake.keys.append(self.headers.get("Authorization"))
             try:
                 status, found = fake.reply(self.path.partition("?")[0].strip("/"), body)
@@ -203,7 +204,8 @@ def _handler(fake: FakeServer) -> type[BaseHTTPRequestHandler]:
                 self.end_headers()
                 self.wfile.write(raw)
             finally:
-                fake._sockets.discard(self.connection)
+                with fake._lock:
+                    fake._sockets.discard(self.connection)
 
         def log_message(self, *args: Any) -> None:
             pass

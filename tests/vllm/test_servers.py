@@ -53,7 +53,7 @@ class Serving:
             )
 
     def wait(self) -> None:
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 270
         while time.monotonic() < deadline:
             assert self.process is not None
             assert self.process.poll() is None, self.log.read_text(errors="replace")[-3000:]

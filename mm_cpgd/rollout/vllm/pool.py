@@ -141,6 +141,8 @@ class ServerPool:
                 return stamps
             if all(one.answered for one in outcomes.values()) or time.monotonic() > deadline:
                 raise EngineFailed(f"no vLLM server takes the weights: {described(failures)}")
+            for server in self.servers:
+                self.leave_out(server, failures[server.url])
             pause(min(self.limits.look, self.limits.wait))
 
     def adopt(self, version: str, stamps: Mapping[str, str], failures: Mapping[str, str]) -> None:

@@ -120,6 +120,7 @@ def test_the_requests_of_a_server_that_is_killed_go_to_the_other(
     servers: Two, connect: Any, said: list[str], number: int
 ) -> None:
     backend = connect(*servers)
+    servers[1].delay = 0.1  # so that the other is asked often enough
     when_asked(servers[0], number, servers[0].kill)
     sample(backend)
     assert len(said) == 1
@@ -146,6 +147,7 @@ def test_a_server_that_does_not_say_how_it_is_is_left_out_before_its_requests_ti
     def fall_silent() -> None:
         servers[0].deaf = servers[0].hangs = True
 
+    servers[1].delay = 0.1
     when_asked(servers[0], 2, fall_silent)
     sample(backend)
     assert "does not answer /health in time" in said[0]

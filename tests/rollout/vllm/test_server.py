@@ -111,11 +111,18 @@ def test_a_server_that_starts_anew_while_it_loads_has_not_got_the_weights(
 
 
 def test_weights_are_waited_for_until_a_server_is_back(servers: Two, tmp_path: Path) -> None:
-    backend = connected(servers[0], folder=tmp_path, limits=Limits(wait=20, look=0.1))
+    said: list[str] = []
+    limits = Limits(wait=20, look=0.1)
+    backend = connected(servers[0], folder=tmp_path, limits=limits, say=said.append)
+    backend.load(ONE)
     servers[0].kill()
     threading.Timer(0.5, servers[0].start).start()
-    backend.load(ONE)
-    assert float(servers[0].weights["w"]) == 1
+    backend.load([("w", torch.tensor(2.0))])
+    assert float(servers[0].weights["w"]) == 2
+    url = servers[0].url
+    assert len(said) == 2
+    assert said[0].startswith(f"warning: the vLLM server {url} cannot be reached")
+    assert said[1] == f"the vLLM server {url} answers again and has the current weights"
 
 
 def test_weights_that_no_server_takes_end_the_run(servers: Two, tmp_path: Path) -> None:
