@@ -27,8 +27,9 @@ def engine_items(
         if not setting.sharded:
             return sampling
         copy = gathered_copy_bytes(size, setting)
-        # The last tensor is gathered before anything is sampled.
-        beside = max(0, largest - sum(item.rollout for item in sampling))
+        # Of the last tensor, before anything is sampled: its value before the cast, and what gloo copies.
+        last = (setting.sent_copies - 1 + (setting.compute != setting.weight)) * largest
+        beside = max(0, last - sum(item.rollout for item in sampling))
         gathered = MemoryItem("gathered copy", copy + beside, how="to sample from, until the rollout ends")
         return [gathered, *sampling]
     items = [MemoryItem("weights for vLLM", _sent_bytes(config, size, setting), how="on their way to it")]

@@ -107,11 +107,11 @@ def _undivided_gradients(size: ModelSize, setting: Setting) -> MemoryItem:
 
 
 def _undivided(size: ModelSize, setting: Setting) -> Counter[str]:
-    """Return the bytes of each unit's gradients, as computed and once more in the format of the sum."""
+    """Return the bytes of each unit's gradients, as computed and in the format of their sum."""
 
     def both(one: Weight) -> int:
         own = _gathered_bytes(one, setting)
-        return one.count * (own + (FLOAT if setting.half else own))
+        return one.count * (own + setting.sent_copies * (FLOAT if setting.half else own))
 
     return _units((one for one in _divisible(size) if one.trained), both)
 

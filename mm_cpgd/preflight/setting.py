@@ -73,6 +73,11 @@ class Setting:
         return self.machines.processes if self.sharded else 1
 
     @property
+    def sent_copies(self) -> int:
+        """Copies of what processes sum or gather: on CPUs gloo makes one of its own, NCCL none."""
+        return 1 if self.machines.on_gpu else 2
+
+    @property
     def compute(self) -> int:
         """Bytes of values that matrix products take and give."""
         return HALF if self.half else self.weight

@@ -16,7 +16,7 @@ from mm_cpgd.preflight.setting import Machines, Setting
 
 Configured = Callable[..., RunConfig]
 ONE = Setting(Machines(), Strategy(), 4, half=False)
-FSDP2 = Setting(Machines(4), Strategy(sharded=True), 4, half=False)
+FSDP2 = Setting(Machines(4, on_gpu=True), Strategy(sharded=True), 4, half=False)
 VLLM = "rollout.engine=vllm"
 
 
@@ -54,12 +54,18 @@ def test_shards_are_gathered_for_the_rollout_alone_without_the_tower_that_is_who
     assert copy == MemoryItem("gathered copy", 1040 * each, how=copy.how)
 
 
-def test_the_last_tensor_is_gathered_beside_the_others(configured: Configured, toy: ModelSize) -> None:
+@pytest.mark.parametrize(
+    ("on_gpu", "half", "beside"), [(True, False, 0), (True, True, 1), (False, False, 1), (False, True, 2)]
+)
+def test_beside_the_copy_the_last_tensor_exists_before_its_cast_and_in_gloos_copy(
+    configured: Configured, toy: ModelSize, on_gpu: bool, half: bool, beside: int
+) -> None:
     config = configured("toy", "rollout.prompts=1", "rollout.completions=2", "rollout.max_new_tokens=1")
     large = replace(toy, weights=(*toy.weights, replace(toy.weights[0], shape=(100000, 8))))
-    copy = items(config, large, FSDP2)
-    sampling = sum(item.rollout for name, item in copy.items() if name != "gathered copy")
-    assert copy["gathered copy"].rollout + sampling == 801040 * 4 + 800000 * 4
+    found = items(config, large, replace(FSDP2, machines=Machines(4, on_gpu=on_gpu), half=half))
+    sampling = sum(item.rollout for name, item in found.items() if name != "gathered copy")
+    copy = 801040 * (2 if half else 4)
+    assert found["gathered copy"].rollout == copy + max(0, beside * 800000 * 4 - sampling)
 
 
 def test_vllm_takes_its_share_of_the_gpu_for_good_or_until_it_sleeps(

@@ -17,7 +17,7 @@ from mm_cpgd.preflight.setting import Machines, Setting
 Configured = Callable[..., RunConfig]
 ONE = Setting(Machines(), Strategy(), 4, half=False)
 DDP = replace(ONE, machines=Machines(2))
-FSDP2 = Setting(Machines(4), Strategy(sharded=True), 4, half=False)
+FSDP2 = Setting(Machines(4, on_gpu=True), Strategy(sharded=True), 4, half=False)
 
 
 def items(
@@ -100,6 +100,11 @@ def test_gradients_exist_as_computed_and_in_float32_while_they_are_summed(
     found = items(configured("toy"), toy, replace(FSDP2, half=half))
     assert found["gradients of a layer"].layers == 80 * each
     assert found["last values"].step == 800 * each
+
+
+def test_gloo_sums_in_a_copy_of_its_own(configured: Configured, toy: ModelSize) -> None:
+    found = items(configured("toy"), toy, replace(FSDP2, machines=Machines(4), half=True))
+    assert found["last values"].step == 800 * (2 + 2 * 4)
 
 
 def test_offloaded_shards_leave_the_frozen_tower_and_what_is_gathered_on_the_gpu(
