@@ -28,7 +28,7 @@ def test_groups_have_to_add_up_to_all_processes() -> None:
 
 def gathered_in(rank: int, folder: str) -> None:
     torch.distributed.init_process_group(
-        "gloo", f"file://{folder}/store", timedelta(seconds=60), world_size=4, rank=rank
+        "gloo", f"file://{folder}/store", timedelta(seconds=250), world_size=4, rank=rank
     )
     group = open_group(2, 4)
     items, own = group.gather([(rank, number) for number in range(rank)])
