@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.reference.names import Found, find_model, generation_settings, recognise
-from eval.reference.tables import Published, load_published, same_benchmark
+from eval.reference.tables import Published, load_published, same_benchmark, shown_number
 
 Summary = Mapping[str, Any]
 # Published numbers are rounded: half a unit of their last digit, in points.
 ROUNDING = 0.05
+UNKNOWN = "the settings of these responses are not stored"
 _SPLITS = {"mini": "testmini", "full": "test", "val": "validation"}
 
 
@@ -22,7 +23,7 @@ class Against:
     Attributes:
         published: the published number.
         protocol: protocol of the result.
-        number: the result's number of the same meaning; None if it has none, or the source does not say which.
+        number: the result's number of the same meaning; None if it has none, or the source names none.
         interval: its 95 % interval, None for a metric without one.
         n: number of questions behind it.
         difference: ``number`` less the published one, in points.
@@ -164,7 +165,7 @@ def settings_differ(published: Published, settings: Mapping[str, Any]) -> list[s
     """
     stated = published.settings.stated()
     if stated and "max_new_tokens" not in settings:
-        return ["settings: those of these responses are not stored"]
+        return [UNKNOWN]
     lines = []
     for name, there in stated.items():
         if name != "markers" and settings.get(name) != there:
@@ -197,24 +198,27 @@ def reference_lines(summary: Summary) -> list[str]:
     if found is None or not rows:
         return []
     name = found.model if not found.derived else f"{found.model} ({found.by})"
-    lines = [f"published for {name} on {summary['benchmark']}: {_range(rows)}{_here(rows, summary)}"]
-    for row in rows:
-        if row.differs and row.published.settings.stated():
-            lines.append(
-                f"not as for the published {row.published.number:g} ({row.published.source}): "
-                f"{'; '.join(row.differs)}"
-            )
+    lines = [f"published for {name} on {summary['benchmark']}: {_range(rows)}{_here(rows)}"]
+    stated = [row for row in rows if row.published.settings.stated()]
+    lines += [
+        f"settings differ from those behind {row.published.shown()} ({row.published.source}): "
+        f"{'; '.join(row.differs)}"
+        for row in stated
+        if row.differs and UNKNOWN not in row.differs
+    ]
+    if any(UNKNOWN in row.differs for row in stated):
+        lines.append(f"{UNKNOWN}, so they cannot be compared with those behind published numbers")
     return lines
 
 
 def _range(rows: Sequence[Against]) -> str:
     numbers = sorted(row.published.number for row in rows)
     sources = len({row.published.source for row in rows})
-    span = f"{numbers[0]:g}" if numbers[0] == numbers[-1] else f"{numbers[0]:g} to {numbers[-1]:g}"
-    return f"{span} (of {sources} source{'s' * (sources > 1)}, by other rules)"
+    span = " to ".join(dict.fromkeys(map(shown_number, (numbers[0], numbers[-1]))))
+    return f"{span} ({sources} source{'s' * (sources > 1)}, each by its own rule)"
 
 
-def _here(rows: Sequence[Against], summary: Summary) -> str:
+def _here(rows: Sequence[Against]) -> str:
     same = [row for row in rows if row.number is not None and row.interval is not None]
     if not same or len({row.published.value for row in rows}) > 1:
         return "; mm-cpgd reference RESULT compares them"

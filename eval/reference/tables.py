@@ -27,7 +27,7 @@ class _Strict(BaseModel):
 
 
 class PublishedSettings(_Strict):
-    """Settings behind a published number; None is one that the source does not state.
+    r"""Settings behind a published number; None is one that the source does not state.
 
     Attributes:
         min_pixels: images were scaled up to this area.
@@ -35,7 +35,7 @@ class PublishedSettings(_Strict):
         max_new_tokens: length limit of a response.
         temperature: 0 for the most probable token.
         top_p: probability mass of the tokens that were sampled from.
-        markers: what the prompt asks for, such as ``\\boxed`` or ``<think>``; no wording.
+        markers: what the prompt asks for, such as ``\boxed`` or ``<think>``; no wording.
     """
 
     min_pixels: int | None = None
@@ -96,7 +96,7 @@ class Published:
         model: its name in this project; ``models.yaml`` has others.
         benchmark: name of the benchmark here.
         split: split or version, as the source names it; None if it does not.
-        value: which of a result's numbers it is: ``accuracy``, ``groups.DIMENSION.VALUE`` or ``metrics.NAME``;
+        value: which of a result's numbers it is: ``accuracy``, ``groups.DIMENSION.VALUE``, ``metrics.NAME``;
             None if the source does not say which of several.
         number: in percent.
         n: number of questions, None if not stated.
@@ -105,7 +105,8 @@ class Published:
         source: paper or repository, with the table.
         url: address of the source.
         read: how it was read.
-        note: what else a reader should know.
+        note: what else a reader should know of this model's numbers.
+        about: the same of all numbers of the source.
         settings: the settings behind it that are stated.
     """
 
@@ -121,7 +122,12 @@ class Published:
     url: str
     read: str
     note: str | None
+    about: str | None
     settings: PublishedSettings
+
+    def shown(self) -> str:
+        """Return the number with the digits that its source gives."""
+        return shown_number(self.number)
 
 
 class Own(_Strict):
@@ -176,7 +182,7 @@ def _numbers(table: _Table) -> Iterator[Published]:
                 yield Published(
                     row.model, column.benchmark, column.split, column.value, number, column.n,
                     row.rule or table.rule, row.origin or table.origin, table.source, table.url, table.read,
-                    "; ".join(filter(None, (row.note, table.note))) or None, _settings(table, column, row),
+                    row.note, table.note, _settings(table, column, row),
                 )  # fmt: skip
 
 
@@ -185,6 +191,11 @@ def _settings(table: _Table, column: _Column, row: _Row) -> PublishedSettings:
     if (row.origin or table.origin) != "own run":
         return PublishedSettings()
     return PublishedSettings.model_validate({**table.settings, **column.settings, **row.settings})
+
+
+def shown_number(number: float) -> str:
+    """Return a number in percent with one decimal, or with two where it has them."""
+    return f"{number:.1f}" if round(number, 1) == number else f"{number:.2f}"
 
 
 def load_ours() -> list[Own]:

@@ -1,1 +1,1 @@
-"""Published tables, one YAML file per source, in the layout of the source; ``eval.reference.tables`` reads them."""
+"""Published tables, one YAML file per source in its layout; ``eval.reference.tables`` reads them."""
