@@ -171,10 +171,13 @@ def _names(
 
 
 def _baseline(wanted: str | None, folders: Sequence[str | Path], names: Sequence[str]) -> str | None:
+    """Return the name of the baseline's row, given that name, one of its results, or the folder of these."""
     if wanted is None:
         return None
+    place = Path(wanted).expanduser().resolve()
     for folder, name in zip(folders, names, strict=True):
-        if wanted == name or Path(wanted).resolve() == Path(folder).resolve():
+        own = Path(folder).expanduser().resolve()
+        if wanted == name or place in (own, own.parent):
             return name
     known = ", ".join(dict.fromkeys(names))
     raise UserError(f"--baseline {wanted!r} is none of the exported results; the models are {known}")

@@ -1,6 +1,6 @@
 """The ``model-index`` of a model card: results as metadata that the Hugging Face hub reads.
 
-Written by ``huggingface_hub`` (``EvalResult``, ``ModelCardData``), so that it has the form that the hub checks.
+Written by ``huggingface_hub`` (``EvalResult``, ``ModelCardData``), in the form that the hub checks.
 """
 
 from __future__ import annotations
@@ -34,21 +34,19 @@ def model_index(
     """Return the ``model-index`` as YAML, to be put into the front matter of a model card.
 
     Args:
-        folders: results of one model.
+        folders: results of one model; controls with replaced images are left out.
         protocol: None for all protocols of each result.
         name: the model's name; None for the last part of the stored one.
 
     Raises:
-        UserError: results of several models without a name, a control, or a protocol that a result lacks.
+        UserError: results of several models without a name, only controls, or a protocol that a result lacks.
     """
     from huggingface_hub import ModelCardData
 
-    summaries = [(str(folder), read_result(folder).summary) for folder in folders]
-    for folder, summary in summaries:
-        if summary.get("settings", {}).get("control"):
-            raise UserError(
-                f"{folder} is a control with replaced images; a model card has results of the model"
-            )
+    read = [(str(folder), read_result(folder).summary) for folder in folders]
+    summaries = [one for one in read if not one[1].get("settings", {}).get("control")]
+    if not summaries:
+        raise UserError("only controls with replaced images are given; name the model's own results")
     results = [one for folder, summary in summaries for one in _results(folder, summary, protocol)]
     card = ModelCardData(model_name=name or _only_name(summaries), eval_results=results)
     return f"{card.to_yaml().strip()}\n"

@@ -1,7 +1,7 @@
 """Files that benchmarks score or accept as submissions: MathVista's output format, and MMMU's answers.
 
 Formats read from github.com/lupantech/MathVista (``results/``, ``evaluation/calculate_score.py``) and
-github.com/MMMU-Benchmark/MMMU (``mmmu/README.md``, "Evaluation Only"; EvalAI takes the same for the test split).
+github.com/MMMU-Benchmark/MMMU (``mmmu/README.md``, section "Evaluation Only").
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Submission:
 def mathvista_submission(
     result: EvalResult, *, data: str | None = None, split: str | None = None, sample: int = 0
 ) -> Submission:
-    """Return MathVista's output file: the data's rows by ``pid`` with ``response`` and, if stored, ``extraction``.
+    """Return MathVista's output file: the data's rows by ``pid`` with ``response`` and ``extraction``.
 
-    An extraction is an LLM's: one stored with the predictions, or the judge's. Without one the benchmark's own
-    ``extract_answer.py`` makes it. A question without a response counts as wrong, as in the result.
+    An extraction is an LLM's: one stored with the predictions, or the judge's. Without one it is left to the
+    benchmark's ``extract_answer.py``. A question without a response counts as wrong, as in the result.
 
     Args:
         result: a result on MathVista.
@@ -92,8 +92,8 @@ def _extraction(row: Row) -> str | None:
 def mmmu_submission(result: EvalResult, *, sample: int = 0) -> Submission:
     """Return MMMU's answers by id: a letter for multiple choice, the extracted answer for an open question.
 
-    A multiple-choice response that names no option is an empty answer, which is wrong; MMMU's own parser guesses
-    an option at random.
+    A multiple-choice response that names no option is an empty answer, which is wrong; MMMU's own parser
+    guesses an option at random.
 
     Raises:
         UserError: the ids are not MMMU's.
@@ -102,7 +102,7 @@ def mmmu_submission(result: EvalResult, *, sample: int = 0) -> Submission:
     others = [row["id"] for row in rows if not _MMMU_ID.fullmatch(row["id"])]
     if others:
         raise UserError(
-            f"{others[0]!r} is no id of MMMU, which looks like validation_Accounting_1; export a result of MMMU"
+            f"{others[0]!r} is no id of MMMU, such as validation_Accounting_1; export a result of MMMU"
         )
     content = {row["id"]: _mmmu_answer(row) for row in rows}
     notes = _missing(rows)

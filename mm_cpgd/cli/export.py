@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from mm_cpgd.cli.common import Split
+from mm_cpgd.cli.common import Split, result_folders
 from mm_cpgd.errors import UserError
 
 
@@ -27,7 +27,7 @@ class Format(str, Enum):
 
 
 def export_command(
-    results: Annotated[list[Path], typer.Argument(help="result folders, with summary.json and rows.jsonl")],
+    results: Annotated[list[Path], typer.Argument(help="result folders, or folders that contain results")],
     file_format: Annotated[
         Format,
         typer.Option("--format", help="a table, a benchmark's submission file, a model card's metadata"),
@@ -51,8 +51,9 @@ def export_command(
 ) -> None:
     """Write results as a table with intervals and significance, as a submission file, or for a model card.
 
-    Example: `mm-cpgd export runs/eval/base/* runs/eval/k12/* --format latex --baseline base --output table.tex`
+    Example: `mm-cpgd export runs/eval/base runs/eval/k12 --format latex --baseline runs/eval/base`
     """
+    results = result_folders(results)
     if file_format in (Format.mathvista, Format.mmmu):
         text, notes = _submission(results, file_format, data, split, sample)
     elif file_format is Format.model_index:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mm_cpgd.cli.common import result_folders
 from mm_cpgd.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def reference_command(
     results: Annotated[
-        list[Path] | None, typer.Argument(help="result folders to compare with the published numbers")
+        list[Path] | None, typer.Argument(help="results, or folders of results, to compare")
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="hub name or part of a name; with results, what their model is")
@@ -47,7 +48,7 @@ def reference_command(
     if markdown:
         _print_page(published)
     elif results:
-        content = [_compare(folder, published, model, console) for folder in results]
+        content = [_compare(folder, published, model, console) for folder in result_folders(results)]
         _write(json_file, content, console)
     else:
         chosen = _chosen(published, model, benchmark)
@@ -159,17 +160,22 @@ def _why_none(comparison: Comparison, summary: Any, model: str | None) -> str:
 
 
 def _print_comparison(comparison: Comparison, console: Console) -> None:
+    from eval.reference.page import source_letters
+
     found = comparison.found
     assert found is not None
     console.print(Text(f"  model: {found.model} ({found.by})"), soft_wrap=True)
     if found.derived:
         console.print(Text("  ! if it was trained since, its numbers differ"), style="yellow")
-    table = _table("protocol here", "here", "95 % interval", "published", "difference", "in the interval")
+    letters = source_letters([row.published for row in comparison.rows])
+    table = _table(
+        "protocol", "here", "95 % interval", "published", "difference", "in the interval", "source"
+    )
     for row in comparison.rows:
-        table.add_row(*map(Text, _cells(row)))
+        table.add_row(*map(Text, (*_cells(row), letters[row.published.source])))
     console.print(table)
     for row in {row.published: row for row in comparison.rows}.values():
-        _print_behind(row, console)
+        _print_behind(row, letters[row.published.source], console)
 
 
 def _cells(row: Against) -> tuple[str, ...]:
@@ -182,11 +188,12 @@ def _cells(row: Against) -> tuple[str, ...]:
     return row.protocol, f"{row.number:.1f}", interval, shown, f"{row.difference:+.1f}", inside
 
 
-def _print_behind(row: Against, console: Console) -> None:
+def _print_behind(row: Against, letter: str, console: Console) -> None:
     """Print source, rule and settings of a published number."""
     one = row.published
     split = f" ({one.split})" if one.split else ""
-    console.print(Text(f"  {one.shown()}{split}: {one.source}; rule: {one.rule}; {one.url}"), soft_wrap=True)
+    line = f"  {letter}: {one.shown()}{split}, {one.source}, {one.url}; rule: {one.rule}"
+    console.print(Text(line), soft_wrap=True)
     if one.value is None:
         console.print(Text("    the source does not say which of the benchmark's numbers it is"))
     for line in filter(None, (one.note, one.about)):
@@ -194,7 +201,8 @@ def _print_behind(row: Against, console: Console) -> None:
     for line in row.differs:
         console.print(Text(f"    ! {line}"), style="yellow", soft_wrap=True)
     if row.unstated:
-        console.print(Text(f"    not stated by the source: {', '.join(row.unstated)}"), soft_wrap=True)
+        unstated = ("prompt" if name == "markers" else name for name in row.unstated)
+        console.print(Text(f"    not stated by the source: {', '.join(unstated)}"), soft_wrap=True)
 
 
 def _plain(one: Published) -> dict[str, Any]:
