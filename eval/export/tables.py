@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 from eval.export.matrix import Cell, Column, Matrix
 
 SIGNIFICANT = 0.05
+# An ampersand that Markdown would read as the start of a character's name.
+_ENTITY = re.compile(r"&(?=#?\w+;)")
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
@@ -126,7 +129,8 @@ def latex_escaped(text: str) -> str:
 def markdown_escaped(text: str) -> str:
     """Return a text as Markdown prints it, also within a pipe table."""
     plain = " ".join(text.split())
-    return "".join(f"\\{letter}" if letter in "\\`*_[]<>|~" else letter for letter in plain)
+    escaped = "".join(f"\\{letter}" if letter in "\\`*_[]<>|~$" else letter for letter in plain)
+    return _ENTITY.sub(r"\\&", escaped)
 
 
 def _percent(share: float, digits: int = 1) -> str:
