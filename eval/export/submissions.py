@@ -74,7 +74,9 @@ def mathvista_submission(
 
 
 def _mathvista_row(example: Example, row: Row) -> dict[str, Any]:
-    filled = {**example.meta, "pid": example.id, "response": row["response"] or ""}
+    # The reader of a file adds the key of its rows as "id".
+    published = {name: value for name, value in example.meta.items() if name != "id"}
+    filled = {**published, "pid": example.id, "response": row["response"] or ""}
     extraction = _extraction(row)
     return filled if extraction is None else {**filled, "extraction": extraction}
 
