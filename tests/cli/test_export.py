@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from eval.run import evaluate
 from mm_cpgd.cli.main import main
 from tests.fakes.results import RIGHT, WRONG, result, row
 from tests.fakes.scoring import OWN_BENCHMARK, write_lines
+from tests.paths import ROOT
 
 Run = Callable[..., tuple[str, str]]
 
@@ -89,6 +91,15 @@ def test_mmmus_submission_is_json_with_its_notes_outside(run: Run, tmp_path: Pat
     out, err = run(result(tmp_path / "a", rows, "mmmu"), "--format", "mmmu")
     assert json.loads(out) == {"validation_Math_1": "B", "validation_Math_2": "5"}
     assert err == ""
+
+
+def test_reference_and_export_need_no_torch() -> None:
+    code = (
+        "import sys; from eval.export import matrix, model_index, submissions, tables; "
+        "from eval.reference import against, page; import mm_cpgd.cli.export, mm_cpgd.cli.reference; "
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)
 
 
 @pytest.mark.parametrize("file_format", ["mathvista", "mmmu"])

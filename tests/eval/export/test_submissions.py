@@ -67,7 +67,7 @@ def test_a_question_without_a_response_stays_in_mathvistas_total(data: Path) -> 
 
 def test_what_the_judge_extracted_is_mathvistas_extraction(data: Path) -> None:
     result = mathvista(data, [{"id": "1", "response": "1.2"}, {"id": "2", "response": "the dog"}])
-    for row, extracted, verdict in zip(result.rows, ("1.2", None), (1.0, None), strict=True):
+    for row, extracted, verdict in zip(result.rows, ("1.2", "not judged"), (1.0, None), strict=True):
         row["protocols"]["judge"] = {"extracted": extracted, "score": verdict}
     made = mathvista_submission(result)
     assert made.content["1"]["extraction"] == "1.2"
