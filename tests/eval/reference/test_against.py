@@ -172,7 +172,7 @@ def test_the_lines_of_a_run_have_the_range_and_the_settings_that_differ() -> Non
     assert lines[0].startswith(
         f"published for Qwen2.5-VL-7B on mathvista: {min(numbers)} to {max(numbers)} ({len(numbers)} sources"
     )
-    assert "here 65.0 (official, 95 % interval 62.0 to 68.0, which holds 2 of 7)" in lines[0]
+    assert "here 65.0 (official, 95 % interval 62.0 to 68.0, which holds 2 of 8)" in lines[0]
     (noisy,) = lines[1:]
     assert "67.5 (Liu et al. 2025, arXiv 2504.13055" in noisy
     assert "max_pixels: 1,000,000 there, 1,003,520 here" in noisy

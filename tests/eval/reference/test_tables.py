@@ -114,7 +114,7 @@ def test_no_source_gives_two_numbers_of_the_same_meaning() -> None:
 
 
 def test_the_paper_of_cpgd_is_in_the_tables_as_it_was_published() -> None:
-    """Its Table 1, as the project's notes on the algorithm have it."""
+    """Three rows of its Table 1."""
     rows = {
         model: [one.number for one in PUBLISHED if one.model == model and "2505.12504" in one.source]
         for model in ("Qwen2.5-VL-7B", "MM-Eureka-7B", "MM-Eureka-CPGD-7B")
