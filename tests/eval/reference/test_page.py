@@ -28,7 +28,7 @@ def test_equal_numbers_are_written_once_and_own_runs_are_bold() -> None:
     )
     assert row.count("68.2") == 2
     assert f"**67.5** ({noisy})" in row
-    assert f"**68.2** ({report} {omni})" in row
+    assert f"**68.2** ({omni} {report})" in row
     assert row.endswith("| – |")
 
 
