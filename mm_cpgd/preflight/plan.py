@@ -48,7 +48,7 @@ from mm_cpgd.preflight.verdict import Case
 from mm_cpgd.tracking.progress import slow_bar
 from mm_cpgd.training.optimizer import build_schedule
 from mm_cpgd.training.rows import length_check
-from mm_cpgd.training.setup import build_rewards, build_run_objective
+from mm_cpgd.training.setup import build_rewards, build_run_objective, check_processes, check_sampling
 
 
 def print_plan(
@@ -76,6 +76,9 @@ def print_plan(
     choose_strategy(config.distributed, os.environ)
     objective = build_run_objective(config)
     build_rewards(config)
+    check_sampling(config, objective)
+    if machines.processes > 1:  # a first look without --processes is at a model, not at a launch
+        check_processes(config.rollout, machines.processes)
     _check_schedule(config.training)
     model = _model(config, model_config, machines, required=with_processor)
     encoder, missing = _encoder(config) if with_processor else (None, "no processor")

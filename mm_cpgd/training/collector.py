@@ -106,11 +106,7 @@ class Collector:
         seed: int,
         prefetch_until: int = 0,
     ) -> None:
-        workers = accelerator.num_processes
-        if rollout.prompts % workers:
-            raise UserError(
-                f"rollout.prompts={rollout.prompts} must be a multiple of the {workers} processes"
-            )
+        check_prompts(rollout.prompts, accelerator.num_processes)
         self.config = rollout
         self.accelerator = accelerator
         self.policy = policy
@@ -384,6 +380,12 @@ class Collector:
             for index, group, scores, own in quadruples
             if group
         ]
+
+
+def check_prompts(prompts: int, processes: int) -> None:
+    """Raise ``UserError`` unless an iteration's prompts can be divided among the processes."""
+    if prompts % processes:
+        raise UserError(f"rollout.prompts={prompts} must be a multiple of the {processes} processes")
 
 
 def _gather_lost(stats: RolloutStats, batches: Sequence[Rollouts]) -> list[str]:

@@ -187,8 +187,9 @@ class Learner:
         device = logprobs.device
         old, reference = batch.old_logprobs, batch.reference_logprobs
         if old is not None and old.isnan().any():
-            experience.note_old_logprobs(rows, logprobs.detach())
-            old = None
+            # Whole rows whose values come from this step, or single tokens that an engine gave no number for.
+            old = torch.where(old.isnan(), logprobs.detach().float().cpu(), old)
+            experience.note_old_logprobs(rows, old)
         old = logprobs.detach() if old is None else old.to(device)
         mask, advantages = batch.mask.to(device), batch.advantages.to(device)
         weighting: dict[str, Tensor] = {}

@@ -28,7 +28,6 @@ from mm_cpgd.errors import RunEnded
 from mm_cpgd.policy import Policy
 from mm_cpgd.report.page import write_report
 from mm_cpgd.tracking import Progress, read_metrics
-from mm_cpgd.training.ahead.source import check_ahead
 from mm_cpgd.training.placement import PlacedPolicy, place_policy
 from mm_cpgd.training.processes import ProcessWatch, check_rows, check_run_folder, start_together
 from mm_cpgd.training.processes.run_lock import RunLock
@@ -43,13 +42,13 @@ from mm_cpgd.training.run_folder import (
     write_summary,
 )
 from mm_cpgd.training.setup import (
-    build_correction,
     build_engine,
     build_rewards,
     build_run_objective,
     build_sft_trainer,
     build_trainer,
-    check_guard,
+    check_processes,
+    check_sampling,
     held_out_evaluator,
 )
 from mm_cpgd.training.sft import solution_check
@@ -110,10 +109,8 @@ def _check_before_start(config: RunConfig, sft: bool) -> None:
     """Raise the user errors that need nothing loaded: an unknown rule, an impossible guard or launch."""
     build_rewards(config)
     if not sft:
-        objective = build_run_objective(config)
-        check_guard(config.guard, objective)
-        check_ahead(config.rollout, objective)
-        build_correction(config.rollout)
+        check_sampling(config, build_run_objective(config))
+        check_processes(config.rollout, int(os.environ.get("WORLD_SIZE", "1")))
     choose_strategy(config.distributed, os.environ)
 
 

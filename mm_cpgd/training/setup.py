@@ -24,8 +24,8 @@ from mm_cpgd.rollout import GatheredEngine, LocalEngine, RolloutEngine, Sampling
 from mm_cpgd.rollout.parity import ParityGate, largest_difference
 from mm_cpgd.training.ahead.in_turn import BatchesInTurn
 from mm_cpgd.training.ahead.overlapped import OverlappedBatches
-from mm_cpgd.training.ahead.source import AheadSource
-from mm_cpgd.training.collector import Collector
+from mm_cpgd.training.ahead.source import AheadSource, check_ahead
+from mm_cpgd.training.collector import Collector, check_prompts
 from mm_cpgd.training.experience import Experience, ExperienceSource
 from mm_cpgd.training.heldout import HeldOut
 from mm_cpgd.training.learner import METRIC_NAMES, Learner
@@ -399,6 +399,26 @@ def check_guard(guard: GuardConfig, objective: Objective) -> None:
             f"guard.alpha_factor={guard.alpha_factor:g} raises the alpha of policy_drift, and "
             "algorithm.regularizers has no policy_drift; add one, or leave guard.alpha_factor at 1"
         )
+
+
+def check_sampling(config: RunConfig, objective: Objective) -> None:
+    """Check guard and rollouts before anything is loaded.
+
+    Raises:
+        UserError: as ``check_guard``, ``check_ahead`` and ``build_correction``.
+    """
+    check_guard(config.guard, objective)
+    check_ahead(config.rollout, objective)
+    build_correction(config.rollout)
+
+
+def check_processes(rollout: RolloutConfig, processes: int) -> None:
+    """Raise ``UserError`` unless prompts, and a vLLM that they share, can be divided among the processes."""
+    from mm_cpgd.rollout.vllm.group import check_group_size
+
+    check_prompts(rollout.prompts, processes)
+    if rollout.engine == "vllm" and rollout.vllm.mode == "colocated":
+        check_group_size(rollout.vllm.tensor_parallel, processes)
 
 
 def build_rollback(config: RunConfig, accelerator: Accelerator, learner: Learner) -> RollbackController:

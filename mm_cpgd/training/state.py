@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -185,6 +186,9 @@ class TrainingState:
             "optimizer": settings,
             "identity": self.identity and self.identity.state(),
         }
+
+        if sharded:  # it may be written in the background, while the optimizer counts on
+            shared = copy.deepcopy(shared)
 
         def write(folder: Path) -> None:
             if not sharded:

@@ -237,3 +237,20 @@ def test_several_processes_share_the_completions(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert "= 8, 2 on each of 4 processes" in planned(configured(tiny_folder))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["rollout.prompts=8"], r"rollout\.prompts=8 must be a multiple of the 6 processes"),
+        (["rollout.engine=vllm", "rollout.vllm.tensor_parallel=4"], "tensor_parallel=4"),
+        (["rollout.engine=vllm", "rollout.ahead=1", "rollout.top_k=5"], r"rollout\.ahead=1"),
+        (["guard.ignore=[nothing]"], "nothing"),
+    ],
+)
+def test_what_would_end_the_run_at_its_start_ends_the_plan(
+    tiny_folder: Path, configured: Callable[..., RunConfig], overrides: list[str], message: str
+) -> None:
+    config = configured(tiny_folder, "rollout.prompts=12", *overrides)
+    with pytest.raises(UserError, match=message):
+        planned(config, machines=Machines(6, 1, None, on_gpu=True))

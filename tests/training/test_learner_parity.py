@@ -189,3 +189,20 @@ def test_a_sequence_weight_scales_the_advantages_of_its_completion(
     scaled.advantages = whole.advantages * factors
     expected, _ = one_step(policy, scaled, None)
     assert_same(found, expected)
+
+
+@pytest.mark.parametrize("tokens", [1, 4096])
+def test_a_token_without_a_number_leaves_the_engines_numbers_of_the_others(
+    policy: Policy, whole: Experience, old: Tensor, tokens: int
+) -> None:
+    gaps = noise()
+    gaps[0, 1] = 0.0  # as the policy at the first step sees it
+    found = []
+    for value in (old[0, 1], torch.nan):
+        rows = Experience.from_state(whole.state(), whole.prompts)
+        rows.old_logprobs = old - gaps  # of a batch that was sampled ahead
+        rows.old_logprobs[0, 1] = value
+        made, _ = learner(policy, tokens=tokens)
+        found.append(next(made.update(rows, 1)))
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+    assert found[1]["policy/ratio_max"] > 1.5

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from mm_cpgd.checkpoint.folder import newest_checkpoint
+from mm_cpgd.checkpoint.serialization import load_state
 from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.policy import load_policy
 from mm_cpgd.training.saving.shards import FOLDER
@@ -113,6 +114,33 @@ def test_a_checkpoint_is_resumed_on_another_number_of_processes(
     assert jobs.in_processes(after, yaml, [*common, SHARDED], resume=True) == [0] * after
     # The optimizer divides by the square root of small numbers, which differ in their last digits.
     assert_same_run(tmp_path / "run", tmp_path / "one", read_rows, tolerance=5e-4)
+
+
+def slow_disk() -> None:
+    """Let a checkpoint in the background take longer than an iteration."""
+    import time
+
+    from mm_cpgd.training.saving import saver
+
+    write = saver.write_shards
+
+    def slowly(*arguments: Any) -> None:
+        time.sleep(2)
+        write(*arguments)
+        time.sleep(2)
+
+    saver.write_shards = slowly
+
+
+@pytest.mark.slow
+def test_a_checkpoint_in_the_background_is_of_the_moment_it_was_begun(yaml: Path, tmp_path: Path) -> None:
+    options = ["data.eval=null", "training.iterations=2", SHARDED, "checkpoint.every=1"]
+    options += ["checkpoint.background=true", "checkpoint.keep=9"]
+    assert jobs.in_two_processes(yaml, options, slow_disk) == [0, 0]
+    for number in (1, 2):
+        saved = load_state(tmp_path / "run" / "checkpoints" / f"step-{number}" / "run.safetensors")["shared"]
+        counts = saved["optimizer"]["counts"].values()
+        assert {float(count["step"]) for count in counts} == {saved["scheduler"]["last_epoch"]}
 
 
 @pytest.mark.slow

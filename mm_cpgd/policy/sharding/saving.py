@@ -108,7 +108,10 @@ def save_gathered(model: Any, folder: Path, *, write: bool, limit: int = FILE_BY
 
 
 def _save_config(model: Any, folder: Path) -> None:
-    model.config.dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    parts = [getattr(model.config, name, None) for name in model.config.sub_configs]
+    for config in (model.config, *(part for part in parts if part is not None)):
+        config.dtype = dtype
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)

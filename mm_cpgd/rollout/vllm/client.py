@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from mm_cpgd.errors import UserError
 from mm_cpgd.rollout.vllm.backend import VllmCompletion
@@ -62,9 +62,7 @@ class VllmClient:
     """
 
     def __init__(self, url: str, timeout: float = 1800.0, patience: float = 60.0) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UserError(f"rollout.vllm: {url!r} is no address of a server; write http://HOST:PORT")
+        parts = _address(url)
         self.url = url.rstrip("/").removesuffix("/v1")
         self.timeout = timeout
         self.patience = patience
@@ -208,6 +206,18 @@ class VllmClient:
         if status != 200:
             raise RequestRefused(status, _message(text))
         return _parse(text)
+
+
+def _address(url: str) -> SplitResult:
+    """Return the parts of a server's address. Raises ``UserError`` if it is none."""
+    try:
+        parts = urlsplit(url)
+        HTTPConnection(parts.netloc.rpartition("@")[2])  # checks the host, and connects only later
+        if parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0):
+            return parts
+    except (ValueError, HTTPException):
+        pass
+    raise UserError(f"rollout.vllm: {url!r} is no address of a server; write http://HOST:PORT")
 
 
 def _content(body: Any) -> tuple[bytes | None, dict[str, str]]:

@@ -158,7 +158,9 @@ def open_servers(
     Raises:
         UserError: no server responds, or one was started without the routes for weights.
     """
-    servers = [Server(VllmClient(url, timeout)) for url in dict.fromkeys(urls)]
+    clients = [VllmClient(url, timeout) for url in urls]
+    # The same server may be named twice, with and without a slash.
+    servers = [Server(client) for client in {client.url: client for client in clients}.values()]
     found = on_main(accelerator, lambda: _inspect(servers, limits.wait))
     for server, known in zip(servers, found, strict=True):
         server.client.model, server.client.dtype, server.client.logprobs_mode = known

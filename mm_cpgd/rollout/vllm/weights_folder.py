@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +22,7 @@ from mm_cpgd.rollout.vllm.client import ServerFailed, VllmClient
 FILE_BYTES = 512_000_000
 INDEX = "model.safetensors.index.json"
 _PREFIX = "weights-"
+_OWN = re.compile(rf"\.?{_PREFIX}[0-9a-f]{{8}}-\d+")
 
 
 class WeightsFolder:
@@ -78,26 +80,35 @@ class WeightsFolder:
     def send(self, client: VllmClient, version: str) -> str:
         """Let a server load the newest weights; return its stamp from then on.
 
-        The version is noted first: a server that starts anew after that has lost it.
+        That it loads is noted first: a server that starts anew after that has lost it. The version is noted
+        last: other processes take a server that has it for one that has loaded the weights.
         """
-        stamp = client.set_version(f"{version}/{uuid.uuid4().hex[:8]}")
+        own = f"{version}/{uuid.uuid4().hex[:8]}"
+        loading = client.set_version(f"loading {own}")
         client.reload(self.root / f"{_PREFIX}{version}")
-        if client.stamp() != stamp:
-            raise ServerFailed("was started anew, or got other weights, while it loaded these")
-        return stamp
+        if client.stamp() == loading:
+            stamp = client.set_version(own)
+            # A vLLM without versions keeps its stamp.
+            if stamp in (f"version {own}", loading):
+                return stamp
+        raise ServerFailed("was started anew, or got other weights, while it loaded these")
 
     def clean(self) -> None:
         """Remove all weights but the newest, also those that a killed run has left."""
-        for folder in self.root.glob(f"*{_PREFIX}*"):
+        for folder in self._folders():
             if folder != self.newest:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def remove(self) -> None:
         """Remove all weights, and the folder if it is empty then."""
-        for folder in self.root.glob(f"*{_PREFIX}*"):
+        for folder in self._folders():
             shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.root.rmdir()
+
+    def _folders(self) -> list[Path]:
+        """Return the folders that a run has written here, complete or not."""
+        return [folder for folder in self.root.glob(f"*{_PREFIX}*") if _OWN.fullmatch(folder.name)]
 
     def _renamed(self, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
         """Yield the weights under all their names, in the written format."""

@@ -38,8 +38,8 @@ class OverlappedBatches:
 
     Args:
         collector: samples, scores and collects; its engine reports log-probabilities over all tokens.
-        compare: returns the metrics of the difference between engine and trainer on the samples of an
-            iteration, and raises if it is too large.
+        compare: returns the metrics of the difference between engine and trainer on samples of an
+            iteration's weights, and raises if it is too large.
     """
 
     def __init__(self, collector: Collector, compare: Compare) -> None:
@@ -72,7 +72,7 @@ class OverlappedBatches:
         collector.engine.load_weights(collector.policy)
         drawn = collector.sampler.peek(size * len(iterations))
         samples = together(self.accelerator, lambda: probe(collector, drawn[:size]))
-        self._differences = self.compare(samples, iterations[0])
+        self._differences = self.compare(samples, iterations[0] - 1)  # which the weights are of
         self._thread, self._dropped = ThreadPoolExecutor(1, thread_name_prefix="ahead"), threading.Event()
         for place, iteration in enumerate(iterations):
             prompts = drawn[place * size : (place + 1) * size]

@@ -54,6 +54,18 @@ def test_files_written_one_by_one_hold_what_save_pretrained_writes(
     load_policy(PolicyConfig(model=str(tmp_path / "files")))
 
 
+def test_the_config_names_the_number_format_of_the_files(tiny_folder: Path, tmp_path: Path) -> None:
+    policy = load_policy(PolicyConfig(model=str(tiny_folder)))
+    for part in (policy.model.config.text_config, policy.model.config.vision_config):
+        part.dtype = "float16"  # as stored; the shards are of another
+    save_gathered(policy.model, tmp_path / "files", write=True)
+    load_policy(PolicyConfig(model=str(tiny_folder))).save(tmp_path / "whole")
+    found, expected = (
+        json.loads((tmp_path / name / "config.json").read_text()) for name in ("files", "whole")
+    )
+    assert found == expected
+
+
 def test_weights_come_one_at_a_time_with_adapters_merged_in(tiny_folder: Path) -> None:
     policy = load_policy(PolicyConfig(model=str(tiny_folder), lora=LoraConfig(rank=2)))
     with torch.no_grad():

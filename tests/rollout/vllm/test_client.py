@@ -63,7 +63,19 @@ def test_the_address_may_end_with_a_slash_or_the_path_of_the_api(server: FakeSer
     assert server.calls == ["health"]
 
 
-@pytest.mark.parametrize("url", ["gpu-7:8000", "ftp://gpu-7", "http://", ""])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "gpu-7:8000",
+        "ftp://gpu-7",
+        "http://",
+        "",
+        "http://gpu-7:port",
+        "http://gpu-7:99999",
+        "http://gpu 7:8000",
+        "http://[gpu-7",
+    ],
+)
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(UserError, match="is no address of a server"):
         VllmClient(url)

@@ -224,6 +224,27 @@ def test_weights_that_another_process_has_sent_again_are_not_sent_twice(
     assert servers[0].calls.count("collective_rpc") == loaded == 2
 
 
+@pytest.mark.parametrize("route", ["collective_rpc", "reset_prefix_cache"])
+def test_a_server_that_failed_to_take_the_weights_gets_them_again_before_prompts(
+    servers: Two, connect: Any, monkeypatch: pytest.MonkeyPatch, route: str
+) -> None:
+    server, backend = servers[0], connect(*servers)
+    reply, failed = server._other, [0]
+
+    def fail_once(name: str, body: Any) -> tuple[int, Any]:
+        if name == route and not failed[0]:
+            failed[0] += 1
+            return 500, {"error": {"message": "busy"}}
+        return reply(name, body)
+
+    monkeypatch.setattr(server, "_other", fail_once)
+    backend.load([("w", torch.tensor(1.0))])
+    server.calls.clear()
+    sample(backend, count=12)
+    assert failed == [1]
+    assert {"collective_rpc", "reset_prefix_cache"} <= set(server.calls)
+
+
 def test_when_no_server_is_left_the_run_waits_for_one(servers: Two, connect: Any, said: list[str]) -> None:
     server, backend = servers[0], connect(servers[0], limits=Limits(requests=4, wait=20, look=0.2))
     when_asked(server, 3, lambda: (server.kill(), threading.Timer(0.6, server.start).start()))  # type: ignore[func-returns-value]

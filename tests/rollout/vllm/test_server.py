@@ -24,6 +24,8 @@ from mm_cpgd.errors import EngineFailed, UserError
 from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.rollout import Sampling
 from mm_cpgd.rollout.vllm.pool import Limits
+from mm_cpgd.rollout.vllm.server import open_servers
+from mm_cpgd.rollout.vllm.weights_folder import WeightsFolder
 from tests.fakes.vllm import SAMPLING
 from tests.fakes.vllm_server import FakeServer, PolicyServer, connected, running, served
 
@@ -78,6 +80,19 @@ def test_weights_arrive_at_all_servers_and_only_the_newest_are_kept(servers: Two
     assert len({server.version for server in servers}) == 2
     backend.close()
     assert not tmp_path.exists()
+
+
+def test_a_server_that_is_named_twice_is_one(servers: Two, tmp_path: Path) -> None:
+    url = servers[0].url
+    backend = open_servers(
+        [url, f"{url}/", f"{url}/v1"],
+        lambda urls, dtype: WeightsFolder(tmp_path / "weights"),
+        Accelerator(cpu=True),
+        Limits(wait=0.3, look=0.1),
+    )
+    backend.load(ONE)
+    assert [server.url for server in backend.pool.servers] == [url]
+    assert servers[0].calls.count("collective_rpc") == 1
 
 
 def test_a_server_that_does_not_take_the_weights_is_left_out_with_a_warning(

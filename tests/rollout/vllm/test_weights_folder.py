@@ -72,7 +72,7 @@ def test_weights_that_cannot_be_written_leave_nothing_and_the_earlier_ones_stay(
 
 
 def test_cleaning_leaves_the_newest_alone(tmp_path: Path) -> None:
-    killed = tmp_path / ".weights-killed-1"
+    killed = tmp_path / ".weights-0123abcd-1"
     killed.mkdir(parents=True)
     folder = WeightsFolder(tmp_path)
     for _ in range(2):
@@ -89,6 +89,17 @@ def test_what_else_is_in_the_folder_stays(tmp_path: Path) -> None:
     folder.store(weights(1))
     folder.remove()
     assert [one.name for one in tmp_path.iterdir()] == ["notes"]
+
+
+def test_folders_of_the_user_stay_also_with_a_similar_name(tmp_path: Path) -> None:
+    mine = ["best-weights-of-may", "weights-backup-1", "weights-old"]
+    for name in mine:
+        (tmp_path / name).mkdir()
+    folder = WeightsFolder(tmp_path)
+    folder.store(weights(1))
+    folder.clean()
+    folder.remove()
+    assert sorted(one.name for one in tmp_path.iterdir()) == mine
 
 
 def test_versions_differ_between_updates_and_between_runs(tmp_path: Path) -> None:

@@ -235,6 +235,14 @@ def test_weights_that_do_not_arrive_end_the_run_before_anything_is_learned_from_
     assert prompts(tmp_path / "run") == expected_prompts
 
 
+def test_a_difference_in_the_first_iteration_is_said_to_be_of_the_start(
+    yaml: Path, copy_engine: Engine
+) -> None:
+    options = [*AHEAD, NO_EVALUATION, "rollout.vllm.max_difference=1e-30"]
+    with pytest.raises(RunEnded, match=r"iteration 1: .* It is the first batch of the run; "):
+        trainer_jobs.run(yaml, options)
+
+
 ERRORS = [UserError("another template"), RunEnded("the server is gone"), KeyError("a bug")]
 
 
