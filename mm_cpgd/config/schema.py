@@ -96,7 +96,8 @@ class VllmConfig(Section):
         "nccl", description="weights reach a server over NCCL, or as files in a folder that both can read"
     )
     weights_folder: Path | None = Field(
-        None, description="that folder, for this run alone, at the same path for servers; null: RUN/weights"
+        None,
+        description="that folder, at the same path for servers; runs may share it; null: RUN/weights",
     )
     weights_port: PositiveInt = Field(
         51216, description="main process's port for sending weights to the first server; the next ones follow"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -39,7 +40,26 @@ def add_lora(model: Any, rank: int, alpha: int, targets: Sequence[str] | str) ->
         )
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=chosen)
     # In float32 whatever the model is in: in bfloat16 their steps would be rounded away.
-    return get_peft_model(model, config, autocast_adapter_dtype=True)
+    with _as_float32([model.get_submodule(name) for name in chosen]):
+        return get_peft_model(model, config, autocast_adapter_dtype=True)
+
+
+@contextmanager
+def _as_float32(layers: Sequence[Any]) -> Iterator[None]:
+    """Give layers weights of zeros in float32, without memory, for a while; freeze their own.
+
+    peft rounds an adapter's first values to the format of the layer's weight. A sharded run, whose weights
+    are still in the format of their files then, would start from other adapters than one process.
+    """
+    weights = [layer.weight.requires_grad_(False) for layer in layers]
+    for layer, weight in zip(layers, weights, strict=True):
+        zeros = torch.zeros((), device=weight.device).expand(weight.shape)
+        layer.weight = nn.Parameter(zeros, requires_grad=False)
+    try:
+        yield
+    finally:
+        for layer, weight in zip(layers, weights, strict=True):
+            layer.weight = weight
 
 
 def merged_weights(model: nn.Module) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -37,10 +37,6 @@ from mm_cpgd.training.state import TrainingState
 from mm_cpgd.training.trainer import Evaluator, Trainer
 from rewards import Component, RewardSum
 
-if TYPE_CHECKING:
-    from mm_cpgd.rollout.vllm.pool import WeightTransport
-    from mm_cpgd.rollout.vllm.server import ServerBackend
-
 
 def build_rewards(config: RunConfig) -> RewardSum:
     """Return the weighted sum of the config's reward rules."""
@@ -69,66 +65,9 @@ def build_engine(
     """
     if config.rollout.engine == "local":
         return build_local_engine(config, placed)
-    policy = placed.policy
-    from mm_cpgd.rollout.vllm import VllmEngine
-    from mm_cpgd.rollout.vllm.colocated import open_colocated
+    from mm_cpgd.rollout.vllm.configured import build_vllm_engine
 
-    chosen, loaded = config.rollout.vllm, config.policy
-    if chosen.mode == "server":
-        return VllmEngine(policy, build_servers(config, accelerator, policy, say))
-    limits = {"min_pixels": loaded.min_pixels, "max_pixels": loaded.max_pixels}
-    only_adapters = loaded.lora is not None and chosen.adapters == "adapter"
-    colocated = open_colocated(
-        policy.model.name_or_path,
-        processes=accelerator.num_processes,
-        tensor_parallel=chosen.tensor_parallel,
-        seed=config.seed,
-        memory_share=chosen.memory_share,
-        max_model_len=chosen.max_model_len,
-        sleep=chosen.sleep,
-        trust_remote_code=loaded.trust_remote_code,
-        revision=loaded.revision,
-        image_limits={name: value for name, value in limits.items() if value},
-        adapter_rank=loaded.lora.rank if loaded.lora and only_adapters else None,
-        options=chosen.options,
-    )
-    return VllmEngine(policy, colocated, colocated if only_adapters else None)
-
-
-def build_servers(
-    config: RunConfig, accelerator: Accelerator, policy: Policy, say: Callable[[str], None]
-) -> ServerBackend:
-    """Return the connection to the configured vLLM servers.
-
-    Raises:
-        UserError: none responds, or the adapters shall be sent alone.
-    """
-    from mm_cpgd.rollout.vllm.nccl import NcclTransfer
-    from mm_cpgd.rollout.vllm.pool import Limits
-    from mm_cpgd.rollout.vllm.server import open_servers
-    from mm_cpgd.rollout.vllm.weights_folder import WeightsFolder, tied_names
-
-    chosen = config.rollout.vllm
-    if config.policy.lora is not None and chosen.adapters == "adapter":
-        raise UserError(
-            "rollout.vllm.adapters=adapter needs rollout.vllm.mode=colocated; servers get merged weights: "
-            "set rollout.vllm.adapters=merged"
-        )
-
-    def open_transport(urls: Sequence[str], dtype: torch.dtype | None) -> WeightTransport:
-        if chosen.weights == "nccl":
-            return NcclTransfer(urls, chosen.weights_port, accelerator.device)
-        folder = chosen.weights_folder or config.folder / "weights"
-        return WeightsFolder(folder, tied_names(policy.model), dtype)
-
-    return open_servers(
-        chosen.urls or [chosen.url],
-        open_transport,
-        accelerator,
-        Limits(chosen.requests, chosen.wait),
-        timeout=chosen.timeout,
-        say=say,
-    )
+    return build_vllm_engine(config, accelerator, placed.policy, say)
 
 
 def build_local_engine(config: RunConfig, placed: PlacedPolicy) -> RolloutEngine:
@@ -372,7 +311,7 @@ def build_parity(
     formats = {value.dtype for value in policy.parameters()}
     if accelerator.mixed_precision == "bf16":
         formats.add(torch.bfloat16)
-    # A server does not say; most serve bfloat16.
+    # Of a server that does not say; most serve bfloat16.
     formats.add(getattr(engine, "dtype", None) or torch.bfloat16)
     bound, coarsest = largest_difference(formats)
     name = str(coarsest).removeprefix("torch.")
@@ -405,11 +344,15 @@ def check_sampling(config: RunConfig, objective: Objective) -> None:
     """Check guard and rollouts before anything is loaded.
 
     Raises:
-        UserError: as ``check_guard``, ``check_ahead`` and ``build_correction``.
+        UserError: as ``check_guard``, ``check_ahead``, ``build_correction`` and ``check_servers``.
     """
     check_guard(config.guard, objective)
     check_ahead(config.rollout, objective)
     build_correction(config.rollout)
+    if config.rollout.engine == "vllm" and config.rollout.vllm.mode == "server":
+        from mm_cpgd.rollout.vllm.configured import check_servers
+
+        check_servers(config)
 
 
 def check_processes(rollout: RolloutConfig, processes: int) -> None:

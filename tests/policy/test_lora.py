@@ -41,6 +41,16 @@ def test_adapters_of_a_bfloat16_model_are_float32(tiny_folder: Path) -> None:
     assert (trained, policy.model.lm_head.weight.dtype) == ({torch.float32}, torch.bfloat16)
 
 
+def test_adapters_start_from_the_same_values_whatever_the_format_of_the_model(tiny_folder: Path) -> None:
+    values = []
+    for dtype in ("float32", "bfloat16"):
+        torch.manual_seed(3)
+        policy = adapted(tiny_folder, dtype)
+        values.append([value for name, value in policy.named_parameters() if ".lora_" in name])
+    assert all(torch.equal(one, other) for one, other in zip(*values, strict=True))
+    assert any(value.any() for value in values[0])
+
+
 def test_only_the_language_model_gets_adapters(tiny_folder: Path) -> None:
     policy = adapted(tiny_folder)
     trained = [name for name, parameter in policy.named_parameters() if parameter.requires_grad]

@@ -48,9 +48,10 @@ class VllmClient:
 
     Args:
         url: the server's address, without ``/v1``.
-        timeout: seconds to wait for a completion, for new weights to be loaded, and for other answers that
-            the engine gives between two of its steps.
+        timeout: seconds to wait for a completion, and for other answers that the engine gives between two of
+            its steps.
         patience: seconds to wait for the rest, which needs no engine.
+        load_timeout: seconds to wait for new weights to be loaded; None: ``timeout``.
 
     Attributes:
         model: name of the served model, which requests have to give.
@@ -61,11 +62,18 @@ class VllmClient:
         UserError: this is no address.
     """
 
-    def __init__(self, url: str, timeout: float = 1800.0, patience: float = 60.0) -> None:
-        parts = _address(url)
+    def __init__(
+        self,
+        url: str,
+        timeout: float = 1800.0,
+        patience: float = 60.0,
+        load_timeout: float | None = None,
+    ) -> None:
+        parts = check_address(url)
         self.url = url.rstrip("/").removesuffix("/v1")
         self.timeout = timeout
         self.patience = patience
+        self.load_timeout = load_timeout or timeout
         self.model = self.dtype = self.logprobs_mode = ""
         self._kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         self._place = parts.netloc.rpartition("@")[2]
@@ -153,7 +161,7 @@ class VllmClient:
             RequestRefused: it has no such routes.
         """
         body = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
-        self.call("POST", "/collective_rpc", body, self.timeout)
+        self.call("POST", "/collective_rpc", body, self.load_timeout)
         self.reset_caches()
 
     def reset_caches(self) -> None:
@@ -208,7 +216,7 @@ class VllmClient:
         return _parse(text)
 
 
-def _address(url: str) -> SplitResult:
+def check_address(url: str) -> SplitResult:
     """Return the parts of a server's address. Raises ``UserError`` if it is none."""
     try:
         parts = urlsplit(url)

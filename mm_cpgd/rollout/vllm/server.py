@@ -143,6 +143,7 @@ def open_servers(
     limits: Limits,
     *,
     timeout: float = 1800.0,
+    load_timeout: float | None = None,
     say: Say = lambda text: None,
 ) -> ServerBackend:
     """Connect to servers; called on all processes.
@@ -153,12 +154,13 @@ def open_servers(
         accelerator: the run's accelerator.
         limits: ``wait`` is also the time for servers that are still starting.
         timeout: see ``VllmClient``.
+        load_timeout: likewise.
         say: prints a line about a server that is left out or comes back.
 
     Raises:
         UserError: no server responds, or one was started without the routes for weights.
     """
-    clients = [VllmClient(url, timeout) for url in urls]
+    clients = [VllmClient(url, timeout, load_timeout=load_timeout) for url in urls]
     # The same server may be named twice, with and without a slash.
     servers = [Server(client) for client in {client.url: client for client in clients}.values()]
     found = on_main(accelerator, lambda: _inspect(servers, limits.wait))

@@ -125,6 +125,24 @@ def test_a_server_that_starts_anew_while_it_loads_has_not_got_the_weights(
     assert [server.alive for server in backend.pool.servers] == [False, True]
 
 
+def test_a_server_that_hangs_while_it_loads_is_left_out(servers: Two, tmp_path: Path) -> None:
+    said: list[str] = []
+    backend = open_servers(
+        [server.url for server in servers],
+        lambda urls, dtype: WeightsFolder(tmp_path),
+        Accelerator(cpu=True),
+        Limits(wait=5, look=0.1),
+        load_timeout=0.5,
+        say=said.append,
+    )
+    servers[0].before = lambda name: time.sleep(3) if name == "collective_rpc" else None
+    start = time.monotonic()
+    backend.load(ONE)
+    assert time.monotonic() - start < 2.5
+    assert "does not answer /collective_rpc in time" in said[0]
+    assert [server.alive for server in backend.pool.servers] == [False, True]
+
+
 def test_weights_are_waited_for_until_a_server_is_back(servers: Two, tmp_path: Path) -> None:
     said: list[str] = []
     limits = Limits(wait=20, look=0.1)
