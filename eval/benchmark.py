@@ -74,6 +74,10 @@ class Response:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
+# Scores a response with a judge; raises what ``Ask`` raises.
+ByJudge = Callable[[Example, Response, Ask], Verdict]
+
+
 @dataclass(frozen=True)
 class DataSource:
     """Location of a benchmark's data.
@@ -129,6 +133,9 @@ class Benchmark:
         groups: values of a row by dimension, such as ``{"level": ["3"]}``.
         verifier: scoring by this project's verifier.
         judge: official scoring with an LLM, None for the general judge of ``eval.scoring.judge``.
+        judges: the benchmark's further judges; ``{"published": …}`` is the protocol ``judge:published``.
+        by_rule: whether ``official`` has to extract the answer of a response by a rule of this project, where
+            the benchmark asks an LLM; None if the benchmark asks none.
         read: converts a record of the benchmark's own output format to a response; None if that is plain.
         metrics: further metrics from the scored rows of one protocol, such as We-Math's four dimensions.
         system_prompt: for every question, None for none.
@@ -142,7 +149,9 @@ class Benchmark:
     official: Callable[[Example, Response], Verdict]
     groups: Callable[[Example], Mapping[str, Sequence[str]]] = field(default=lambda example: {})
     verifier: Callable[[Example, Response], Verdict] = verified
-    judge: Callable[[Example, Response, Ask], Verdict] | None = None
+    judge: ByJudge | None = None
+    judges: Mapping[str, ByJudge] = field(default_factory=dict)
+    by_rule: Callable[[Example, Response], bool] | None = None
     read: Callable[[Mapping[str, Any]], Response] | None = None
     metrics: Callable[[Sequence[tuple[Example, Verdict]]], Mapping[str, Any]] | None = None
     system_prompt: str | None = None

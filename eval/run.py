@@ -33,7 +33,8 @@ from eval.results import (
     read_result,
     write_result,
 )
-from eval.scoring.score import Progress, checked_protocols, score_responses, silent
+from eval.scoring.protocols import checked_protocols, is_judge
+from eval.scoring.score import Progress, score_responses, silent
 from eval.settings import Settings, build_settings
 from mm_cpgd.errors import UserError
 from rewards.messages import nearest
@@ -135,8 +136,11 @@ def prepare(settings: Settings) -> Evaluation:
         settings.seed,
     )
     check_samples(settings.samples, decoding)
-    protocols, controls = checked_protocols(settings.protocols), checked_controls(settings.controls)
-    if "judge" in protocols:
+    protocols, controls = (
+        checked_protocols(settings.protocols, benchmark),
+        checked_controls(settings.controls),
+    )
+    if any(map(is_judge, protocols)):
         raise UserError(
             "mm-cpgd eval does not call a judge; evaluate by official and verifier, then pass the rows.jsonl "
             "of the result to mm-cpgd score --protocol judge --predictions"

@@ -14,15 +14,14 @@ from typing import Any
 from data import DataError, Example
 from eval.benchmark import Ask, Benchmark, Response, ScoredRow
 from eval.predictions import check_unique
+from eval.scoring.protocols import checked_protocols, find_judge
 from eval.scoring.statistics import maj_at_k, pass_at_k
 from mm_cpgd.errors import UserError
 from rewards import Status, Verdict
-from rewards.messages import nearest
 from rewards.registry import as_verdict
 from rewards.verify import grade
 from rewards.workers.pool import PoolError, map_in_threads, usable_cores
 
-PROTOCOLS = ("official", "verifier", "judge")
 Score = Callable[[Example, Response], Verdict]
 Report = Callable[[int, int], None]
 # Opens a progress display with the given title; its report is called with (done, total).
@@ -54,8 +53,8 @@ def score_responses(
         benchmark: the questions' benchmark.
         examples: the questions.
         responses: responses, at most one for each (id, sample).
-        protocols: names in ``PROTOCOLS``; the first one is the headline protocol.
-        ask: sends a prompt to the judge; required by the protocol judge only.
+        protocols: names in ``protocol_names(benchmark)``; the first one is the headline protocol.
+        ask: sends a prompt to the judge; required by the protocols of a judge only.
         progress: called with (rows done, all rows).
         workers: rows scored concurrently, in threads; None for one per usable core.
 
@@ -63,7 +62,7 @@ def score_responses(
         DataError: no question, a duplicate question or response, no response to any of the questions.
         UserError: unknown protocol, or no judge.
     """
-    scorers = {name: _scorer(benchmark, name, ask) for name in checked_protocols(protocols)}
+    scorers = {name: _scorer(benchmark, name, ask) for name in checked_protocols(protocols, benchmark)}
     pairs = match(examples, responses)
 
     def one(pair: tuple[Example, Response | None, int]) -> ScoredRow:
@@ -82,15 +81,6 @@ def score_responses(
         if progress:
             progress(len(scored), len(pairs))
     return scored
-
-
-def checked_protocols(protocols: Sequence[str]) -> list[str]:
-    """Return the names without duplicates. Raises ``UserError`` if one is unknown or there is none."""
-    unknown = [name for name in protocols if name not in PROTOCOLS]
-    if unknown or not protocols:
-        what = f"there is no protocol {unknown[0]!r}" if unknown else "no protocol is named"
-        raise UserError(f"{what}: {nearest(unknown[0] if unknown else '', PROTOCOLS)}")
-    return list(dict.fromkeys(protocols))
 
 
 def match(
@@ -130,10 +120,10 @@ def _scorer(benchmark: Benchmark, protocol: str, ask: Ask | None) -> Score:
     if protocol == "verifier":
         return benchmark.verifier
     if ask is None:
-        raise UserError("the protocol judge needs a judge: give --judge-url and --judge-model")
-    from eval.scoring.judge import JudgeError, judge_response
+        raise UserError(f"the protocol {protocol} needs a judge: give --judge-url and --judge-model")
+    from eval.scoring.judge import JudgeError
 
-    judge = benchmark.judge or judge_response
+    judge = find_judge(benchmark, protocol)
 
     def by_judge(example: Example, response: Response) -> Verdict:
         try:

@@ -71,6 +71,7 @@ def _protocol(benchmark: Benchmark, rows: Sequence[ScoredRow], name: str) -> dic
         "metrics": _metrics(benchmark, rows, name),
         "unscored": _count(sum(row.verdicts[name].score is None for row in rows), len(rows)),
         "unparsed": _count(sum(verdict.status in UNPARSED for verdict in answered), len(answered)),
+        "by_rule": _by_rule(benchmark, rows) if name == "official" else None,
     }
 
 
@@ -118,6 +119,14 @@ def _averaged(values: Sequence[Any]) -> Any:
     return values[0]
 
 
+def _by_rule(benchmark: Benchmark, rows: Sequence[ScoredRow]) -> dict[str, Any] | None:
+    """Return the responses from which this project extracted what the benchmark asks an LLM for."""
+    if benchmark.by_rule is None:
+        return None
+    answered = [row for row in rows if not row.missing]
+    return _count(sum(benchmark.by_rule(row.example, row.response) for row in answered), len(answered))
+
+
 def _count(count: int, total: int) -> dict[str, Any]:
     return {"count": count, "share": count / total if total else None}
 
@@ -138,10 +147,19 @@ def _flags(rows: Sequence[ScoredRow], summary: Mapping[str, Any]) -> list[str]:
         mostly = "mostly truncated: " if truncated["share"] >= MOSTLY else ""
         flags.append(f"{mostly}{truncated['share']:.1%} of the responses were cut off by the length limit")
     for name, found in summary["protocols"].items():
+        if found["by_rule"] and found["by_rule"]["count"]:
+            flags.append(_not_published(name, found["by_rule"]["count"], len(rows)))
         share = found["unparsed"]["share"]
         if share is not None and share >= MANY_UNPARSED:
             flags.append(f"{name} could extract no answer from {share:.1%} of the responses")
     return flags + [line for name in summary["protocols"] for line in _unscored(rows, name)]
+
+
+def _not_published(protocol: str, count: int, total: int) -> str:
+    return (
+        f"{protocol} extracted {count:,} of {total:,} answers by a rule of this project, where the benchmark "
+        "asks an LLM: not comparable with published numbers; store its extractions, or use a judge"
+    )
 
 
 def _unscored(rows: Sequence[ScoredRow], protocol: str) -> list[str]:

@@ -104,8 +104,11 @@ def open_judge(
     examples: Sequence[Example],
     responses: Sequence[Response],
     console: Console,
+    protocols: Sequence[str] = ("judge",),
 ) -> Iterator[Judge]:
     """Open a judge for these responses, after an estimate and a confirmation; at the end print its usage.
+
+    The estimate covers those of the ``protocols`` that need a judge.
 
     Raises:
         UserError: no server is named, or confirmation is impossible; at the end: the server refused address,
@@ -114,7 +117,8 @@ def open_judge(
         typer.Abort: the user declined.
     """
     from eval.generate.cache import GenerationCache, default_folder
-    from eval.scoring.judge import Judge, estimate, judge_response
+    from eval.scoring.judge import Judge, estimate
+    from eval.scoring.protocols import in_turn, judges_of
 
     if not options.url or not options.model:
         raise UserError("the protocol judge needs a judge: give --judge-url and --judge-model")
@@ -122,7 +126,7 @@ def open_judge(
     with GenerationCache(path) as cache:
         judge = Judge(_endpoint(options), cache=cache, sampling=_sampling(options.settings))
         expected = estimate(
-            benchmark.judge or judge_response,
+            in_turn(judges_of(benchmark, protocols).values()),
             _scorable(examples, responses),
             judge.cached_reply,
             price_in=options.price_in,

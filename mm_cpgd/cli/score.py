@@ -44,7 +44,10 @@ def score_command(
     limit: Limit = None,
     protocol: Annotated[
         str,
-        typer.Option(help="official, verifier, judge, separated by commas; the first one is the headline"),
+        typer.Option(
+            help="official, verifier, judge, judge:NAME (general, whole, the benchmark's own), separated by "
+            "commas; the first one is the headline"
+        ),
     ] = "official",
     only_answered: Annotated[
         bool, typer.Option("--only-answered", help="exclude the questions without a response")
@@ -67,6 +70,7 @@ def score_command(
 
     Example: `mm-cpgd score --benchmark mathvision --data test.jsonl --predictions answers.jsonl --output out`
     """
+    from eval.scoring.protocols import is_judge
     from eval.scoring.stored import load_predictions, score_stored, write_scores
     from mm_cpgd.cli.results import print_scoreboard
     from mm_cpgd.tracking.progress import slow_bar
@@ -88,9 +92,11 @@ def score_command(
         overwrite=overwrite,
     )
     progress = partial(slow_bar, console)
-    if "judge" in stored.protocols:
+    if any(map(is_judge, stored.protocols)):
         # The cost is confirmed before anything is scored, and not below a progress bar.
-        with open_judge(options, stored.benchmark, stored.examples, stored.responses, console) as judge:
+        with open_judge(
+            options, stored.benchmark, stored.examples, stored.responses, console, stored.protocols
+        ) as judge:
             rows = score_stored(stored, judge=judge, progress=progress)
         summary = write_scores(stored, rows, output, judge=judge)
     else:

@@ -107,7 +107,8 @@ def test_a_stored_extraction_is_scored_as_it_is(tmp_path):
     [
         ("12", Status.CORRECT),
         (r"So \boxed{12}.", Status.CORRECT),
-        (r"So \boxed{12 g}.", Status.UNPARSABLE_ANSWER),
+        (r"So \boxed{12 g}.", Status.CORRECT),
+        (r"So \boxed{many eggs}.", Status.UNPARSABLE_ANSWER),
         ("", Status.NO_ANSWER),
     ],
 )
