@@ -1,9 +1,9 @@
 """We-Math: 525 problems asked as a whole and step by step; 1,740 multiple-choice questions.
 
 The official scoring takes the first character after the last "Answer" as the letter, see
-``eval.official.wemath``, which also has the four-dimensional metrics; ``eval.official.wemath_domains`` has the
-accuracy of the twelve domains. Their divisor is the number of problems
-with all rows: 525 on the complete testmini, fewer with a limit.
+``eval.official.wemath``, which also has the four-dimensional metrics. Their divisor is the number of problems
+with all rows: 525 on the complete testmini, fewer with a limit. ``eval.official.wemath_domains`` has the
+accuracy of the twelve domains. The benchmark's own template ``<Answer>: <<C>>`` is read as well.
 
 The question ``2steps_multi`` of the problem ``2steps_7`` has the id ``2steps_7/multi``, its first step
 ``2steps_7/1``.
@@ -81,7 +81,7 @@ def groups(example: Example) -> dict[str, list[str]]:
 
 
 def metrics(scored: Sequence[tuple[Example, Verdict]]) -> Mapping[str, Any]:
-    """Return the four-dimensional metrics and the domains, averaged over samples; None if one sample has none.
+    """Return the four-dimensional metrics and the domains, averaged over samples; None if one has none.
 
     A question that could not be scored makes its problem incomplete.
     """

@@ -13,7 +13,7 @@ from rewards.messages import short
 YES_NO: Mapping[str, bool] = {"yes": True, "no": False}
 ONE_ZERO: Mapping[str, bool] = {"1": True, "0": False}
 _AROUND = " \t`*_\"'.:!()[]{}<>。"
-_LABEL = re.compile(r"^(?:jud?ge?ment|verdict|answer|score)\s*[:：]\s*", re.IGNORECASE)
+_LABEL = re.compile(r"^(?:jud(?:ge|g|e)ment|verdict|answer|score)\s*[:：]\s*", re.IGNORECASE)
 
 
 def settled(reply: str, words: Mapping[str, bool]) -> bool | None:

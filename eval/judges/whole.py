@@ -1,6 +1,7 @@
 r"""Judges that read a whole response, or its marked answer, and reply Yes or No, as MM-EUREKA scores.
 
-Source: ``eval/{k12,olympiadbench,mmk12}/extract_calculate.py`` of github.com/ModalMinds/MM-EUREKA with GPT-4o; the published numbers of MM-Eureka on K12 and OlympiadBench are this judge's. Differences from that
+Source: ``eval/{k12,olympiadbench,mmk12}/extract_calculate.py`` of github.com/ModalMinds/MM-EUREKA; the judge is
+GPT-4o there, and the published numbers of MM-Eureka on K12 and OlympiadBench are from it. Differences from that
 code: an unclear reply is followed by one more request and is then not judged; there by up to five with rising
 temperature, and then counts as No. An empty response is wrong without a request. Options that are not in the
 question are listed below it, because those benchmarks have none.

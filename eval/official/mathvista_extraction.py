@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from rewards import extract_answer
 from rewards.extract.stance import refuses
-from rewards.extract.statement import SENTENCE_END
+from rewards.extract.statement import SENTENCE_END, one_number
 from rewards.extract.turn import own_turn
 from rewards.math.bounds import Unreadable
 from rewards.math.choices import find_options
@@ -22,9 +22,13 @@ from rewards.math.numeric import evaluate
 from rewards.math.read import AnswerItem, read_answer
 from rewards.math.tree import exact_value
 
-_NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?![\w])")
 _YES_NO = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
-_COUNTED = re.compile(r"(?:there\s+(?:are|is|were|was)\s+)?\**(-?[\d,]*\d|[a-z]+)\**\s+[a-z]", re.IGNORECASE)
+# "There are 3 dots in each group", "**two** bars that are longer".
+_COUNTED = re.compile(
+    r"(?:there\s+(?:are|is|were|was)\s+)?\**(-?[\d,]*\d|[a-z]{3,})\**\s+"
+    r"(?!(?:or|and|to|out|of|x|times|plus|minus|is|are|not|than)\b)[a-z]",
+    re.IGNORECASE,
+)
 _ENCLOSED = re.compile(r"\s*[\[({](.*)[\])}]\s*", re.DOTALL)
 _MAX_CHARS = 2_000
 
@@ -72,10 +76,8 @@ def _number(answer: str) -> str | None:
     if value is not None:
         return value
     counted = _COUNTED.match(answer)
-    if counted and _value(counted[1]) is not None:
-        return _value(counted[1])
-    numbers = _NUMBER.findall(answer)
-    return numbers[0].replace(",", "") if len(numbers) == 1 and not refuses(answer) else None
+    number = counted[1] if counted else one_number(answer)
+    return _value(number) if number else None
 
 
 def _value(answer: str) -> str | None:

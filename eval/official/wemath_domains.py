@@ -1,7 +1,7 @@
 """Accuracy of We-Math's twelve domains, each the mean over its knowledge concepts.
 
-The benchmark reports a domain as the mean of its concepts' accuracies, and a concept's accuracy over the single
-steps with it, so that a concept with few questions weighs as much as one with many.
+The benchmark reports a domain as the mean of its concepts' accuracies, and a concept's accuracy over the
+single steps with it, so that a concept with few questions weighs as much as one with many.
 
 Source: ``evaluation/accuracy.py`` of github.com/We-Math/We-Math, and the assignment of the 67 concepts to
 domains in its ``data/knowledge_structure_nodes.json``.

@@ -32,7 +32,8 @@ def checked_protocols(protocols: Sequence[str], benchmark: Benchmark) -> list[st
     known = protocol_names(benchmark)
     unknown = [name for name in protocols if name not in known]
     if unknown:
-        raise UserError(f"{benchmark.name} has no protocol {unknown[0]!r}: {nearest(unknown[0], known)}")
+        hint = f"it has {', '.join(known)}" if is_judge(unknown[0]) else nearest(unknown[0], known)
+        raise UserError(f"{benchmark.name} has no protocol {unknown[0]!r}: {hint}")
     if not protocols:
         raise UserError(f"no protocol is named: {nearest('', known)}")
     return list(dict.fromkeys(protocols))
@@ -57,7 +58,8 @@ def judge_rules(benchmark: Benchmark, protocols: Iterable[str]) -> dict[str, str
         one.partition(":")[2]: find_judge(benchmark, one) for one in protocol_names(benchmark) if ":" in one
     }
     return {
-        protocol: next((name for name, one in named.items() if one is judge), "own")
+        protocol: protocol.partition(":")[2]
+        or next((name for name, one in named.items() if one is judge), "own")
         for protocol, judge in judges_of(benchmark, protocols).items()
     }
 

@@ -62,6 +62,43 @@ def test_the_text_only_version_has_ids_of_its_own(folder):
     assert [e.id for e in load(folder, "all")] == ["1", "2", "3", "4", "5", "6", "text-only-1"]
 
 
+@pytest.mark.parametrize(
+    ("split", "ids"),
+    [
+        ("vision-only", ["5"]),
+        ("Vision Only", ["5"]),
+        ("vision_only", ["5"]),
+        ("text-dominant", ["1", "6"]),
+        ("text-lite", ["2"]),
+        ("vision-intensive", ["3"]),
+        ("vision-dominant", ["4"]),
+        ("text-only", ["text-only-1"]),
+    ],
+)
+def test_each_version_is_a_split(folder, split, ids):
+    assert [example.id for example in load(folder, split)] == ids
+
+
+def test_the_limit_is_over_the_rows_of_the_version(folder):
+    assert [example.id for example in load(folder, "text-dominant", limit=1)] == ["1"]
+
+
+def test_a_version_is_taken_from_a_single_file_too(folder):
+    assert [example.id for example in load(folder / "testmini.json", "vision-only")] == ["5"]
+
+
+def test_a_version_without_rows_is_named(folder):
+    with pytest.raises(DataError, match="no row of the version 'Text Only'"):
+        load(folder / "testmini.json", "text-only")
+
+
+def test_an_extraction_by_rule_is_told_from_a_stored_one(folder):
+    example = free(folder)
+    assert benchmark.by_rule(example, Response("6", "It is 14 cm."))
+    assert not benchmark.by_rule(example, Response("6", "It is 14 cm.", extraction="14 cm"))
+    assert not benchmark.by_rule(example, Response("6", ""))
+
+
 def test_the_limit_is_over_both_files(folder):
     assert len(load(folder, "all", limit=3)) == 3
 

@@ -14,6 +14,7 @@ from eval.benchmark import Response
 from eval.benchmarks.mathverse import judge as mathverse_judge
 from eval.generate.cache import GenerationCache
 from eval.generate.client import Endpoint
+from eval.judges.whole import judge_whole
 from eval.scoring.judge import (
     END_CHARS,
     REMINDER,
@@ -305,6 +306,11 @@ def test_an_estimate_of_a_two_stage_judge_counts_both_stages() -> None:
     example = Example("1", "How long?", "7", meta={"question_type": "free-form"})
     found = estimate(mathverse_judge, [(example, Response("1", "It is 8."))], lambda prompt: None)
     assert found.requests == 2
+
+
+def test_an_estimate_counts_no_reminders() -> None:
+    found = estimate(judge_whole, [(EXAMPLE, RESPONSE)], lambda prompt: None)
+    assert found.requests == 1
 
 
 def test_prices_are_for_a_million_tokens() -> None:
