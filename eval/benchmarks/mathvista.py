@@ -27,7 +27,7 @@ from data import Example
 from data.readers import RawRow
 from eval.benchmark import Ask, Benchmark, DataSource, Response, with_images
 from eval.judges.options import equal_by_type, judge_with_options
-from eval.judges.prompts import filled
+from eval.judges.wording import filled
 from eval.loading import check_published, complete, published_example, published_rows
 from eval.official import mathvista as scoring
 from eval.official.mathvista_extraction import extract_by_rule

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from data import Example
 from eval.benchmark import Ask, Response
-from eval.judges.prompts import filled
-from eval.judges.replies import ONE_ZERO, asked_twice
+from eval.judges.replies import asked_twice
+from eval.judges.wording import filled
 from rewards import Status, Verdict
 from rewards.extract import after_thinking
 from rewards.messages import short
@@ -61,7 +61,7 @@ def _extraction(prompt: str, response: Response, ask: Ask) -> str | None:
 
 def _judged(prompt: str, example: Example, question: str, answer: str, ask: Ask) -> Verdict:
     asked = filled(prompt, question=question, gold=example.answer, answer=answer)
-    right, reply = asked_twice(asked, REMINDER, ONE_ZERO, ask)
+    right, reply = asked_twice(asked, REMINDER, ask)
     if right is None:
         why = f"the judge, asked twice, replied neither 0 nor 1: {reply!r}"
         return Verdict(None, Status.NOT_JUDGED, answer, why)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 from data import Example
 from eval.benchmark import Ask, ByJudge, Response
-from eval.judges.prompts import filled
+from eval.judges.wording import filled
 from rewards import Status, Verdict
 from rewards.extract import after_thinking
 from rewards.math.bounds import Unreadable

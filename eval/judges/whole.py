@@ -1,10 +1,10 @@
 r"""Judges that read a whole response, or its marked answer, and reply Yes or No, as MM-EUREKA scores.
 
-Source: ``eval/{k12,olympiadbench,mmk12}/extract_calculate.py`` of github.com/ModalMinds/MM-EUREKA; the judge is
-GPT-4o there, and the published numbers of MM-Eureka on K12 and OlympiadBench are from it. Differences from that
-code: an unclear reply is followed by one more request and is then not judged; there by up to five with rising
-temperature, and then counts as No. An empty response is wrong without a request. Options that are not in the
-question are listed below it, because those benchmarks have none.
+Source: ``eval/{k12,olympiadbench,mmk12}/extract_calculate.py`` of github.com/ModalMinds/MM-EUREKA. The judge
+is GPT-4o there, and the published numbers of MM-Eureka on K12 and OlympiadBench are from it. Differences from
+that code: an unclear reply is followed by one more request and is then not judged; there by up to five with
+rising temperature, and then counts as No. An empty response is wrong without a request. Options that are not
+in the question are listed below it, because those benchmarks have none.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import re
 
 from data import Example
 from eval.benchmark import Ask, Response, inline_options
-from eval.judges.prompts import filled
-from eval.judges.replies import YES_NO, asked_twice
+from eval.judges.replies import asked_twice
+from eval.judges.wording import filled
 from rewards import Status, Verdict
 from rewards.extract.marked import boxed
 
@@ -42,7 +42,7 @@ def _judged(prompt: str, example: Example, text: str, ask: Ask) -> Verdict:
     if not text.strip():
         return Verdict(0.0, Status.NO_ANSWER, None, "the response is empty")
     asked = filled(prompt, question=question_of(example), gold=_gold(example), response=text)
-    right, reply = asked_twice(asked, REMINDER, YES_NO, ask)
+    right, reply = asked_twice(asked, REMINDER, ask)
     if right is None:
         return Verdict(None, Status.NOT_JUDGED, None, f"the judge, asked twice, replied neither: {reply!r}")
     status = Status.CORRECT if right else Status.WRONG

@@ -191,8 +191,5 @@ def test_different_shares_of_extractions_by_rule_are_a_warning(result: Any) -> N
     (warning,) = compare(
         result(A, benchmark=own), result(dict.fromkeys("abcde", "4"), benchmark=own)
     ).warnings
-    assert (
-        warning
-        == "official extracted A 2 of its answers and B 5 of its answers by a rule, not by the benchmark's LLM"
-    )
+    assert "official extracted A 2 of its answers and B 5 of its answers by a rule" in warning
     assert compare(result(A, benchmark=own), result(A, benchmark=own)).warnings == []

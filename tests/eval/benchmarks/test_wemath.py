@@ -1,8 +1,8 @@
 """We-Math as a benchmark: letters, and the metrics through ``Benchmark.metrics``."""
 
 import json
-from dataclasses import replace
 import random
+from dataclasses import replace
 
 import pytest
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from eval.judges import prompts
-from eval.judges.prompts import MAX_CHARS, filled, wording
+from eval import judges
+from eval.judges.wording import MAX_CHARS, filled, wording
 
-NAMES = [path.stem for path in (Path(prompts.__file__).parent / "prompts").glob("*.txt")]
+NAMES = [path.stem for path in (Path(judges.__file__ or "").parent / "prompts").glob("*.txt")]
 
 
 def test_every_text_has_its_source_named_in_the_notice() -> None:

@@ -22,7 +22,7 @@ def filled(name: str, **texts: str) -> str:
     """Return a prompt with the texts in their places; braces within a text are left alone.
 
     Args:
-        name: of the file in ``prompts``, without suffix.
+        name: of the file in ``prompts/``, without suffix.
         texts: the text of each place, of which the last ``MAX_CHARS`` characters are used.
     """
     return _PLACE.sub(lambda place: texts[place[1]][-MAX_CHARS:], wording(name))
