@@ -1,8 +1,8 @@
 r"""Judges that read a whole response, or its marked answer, and reply Yes or No, as MM-EUREKA scores.
 
-Source: ``eval/{k12,olympiadbench,mmk12}/extract_calculate.py`` of github.com/ModalMinds/MM-EUREKA. The judge
-is GPT-4o there, and the published numbers of MM-Eureka on K12 and OlympiadBench are from it. Differences from
-that code: an unclear reply is followed by one more request and is then not judged; there by up to five with
+Source: ``eval/{k12,olympiadbench}/extract_calculate.py`` of github.com/ModalMinds/MM-EUREKA (the whole
+response) and ``eval/mmk12/extract_calculate.py`` of its fork github.com/azaj01/MM-EUREKA (the marked answer).
+The judge is GPT-4o there. Differences from that code: an unclear reply is followed by one more request and is then not judged; there by up to five with
 rising temperature, and then counts as No. An empty response is wrong without a request. Options that are not
 in the question are listed below it, because those benchmarks have none.
 """
