@@ -8,7 +8,7 @@ answer's own text too; the question is the row's ``question``, empty for Vision 
 extraction that is the gold answer's text is right without a request; the question is ``question_for_eval``.
 
 Differences from both: an unclear reply is followed by one more request and is then not judged; the former
-asks until it is clear, the latter up to five times and then counts it as wrong. An empty response is wrong
+asks until it is clear, the latter five times and then counts it as wrong. An empty response is wrong
 without a request.
 """
 

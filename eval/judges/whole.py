@@ -2,9 +2,9 @@ r"""Judges that read a whole response, or its marked answer, and reply Yes or No
 
 Source: ``eval/{k12,olympiadbench}/extract_calculate.py`` of github.com/ModalMinds/MM-EUREKA (the whole
 response) and ``eval/mmk12/extract_calculate.py`` of its fork github.com/azaj01/MM-EUREKA (the marked answer).
-The judge is GPT-4o there. Differences from that code: an unclear reply is followed by one more request and is then not judged; there by up to five with
-rising temperature, and then counts as No. An empty response is wrong without a request. Options that are not
-in the question are listed below it, because those benchmarks have none.
+The judge is GPT-4o there. Differences from that code: an unclear reply is followed by one more request and is
+then not judged; there by up to four with rising temperature, and then counts as No. An empty response is
+wrong without a request. Options that are not in the question are listed below it; those benchmarks have none.
 """
 
 from __future__ import annotations

@@ -56,6 +56,8 @@ def _option(answer: str | None, response: str, choices: Sequence[str]) -> str | 
     named = find_options(answer, choices) if answer else frozenset()
     if len(named) == 1:
         return choices[next(iter(named))]
+    if named:
+        return answer
     turn = own_turn(response)
     leading = _YES_NO.match(turn)
     said = [one for one in choices if leading and one.strip().lower() == leading[1].lower()]

@@ -268,8 +268,6 @@ def estimate(
     new: set[str] = set()
 
     def ask(prompt: str) -> str:
-        if prompt.rpartition("\n\n")[0] in new:  # a reminder after the placeholder, which a real reply spares
-            return _PLACEHOLDER
         reply = cached_reply(prompt)
         (new if reply is None else known).add(prompt)
         return _PLACEHOLDER if reply is None else reply

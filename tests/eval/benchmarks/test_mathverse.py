@@ -81,6 +81,7 @@ def test_each_version_is_a_split(folder, split, ids):
 
 def test_the_limit_is_over_the_rows_of_the_version(folder):
     assert [example.id for example in load(folder, "text-dominant", limit=1)] == ["1"]
+    assert [example.id for example in load(folder, "vision-only", limit=1)] == ["5"]
 
 
 def test_a_version_is_taken_from_a_single_file_too(folder):

@@ -40,6 +40,12 @@ def test_a_stored_extraction_is_not_asked_for(judge: ByJudge) -> None:
 
 
 @BOTH
+def test_a_thinking_judges_thoughts_are_no_part_of_the_extraction(judge: ByJudge) -> None:
+    ask = Replies("<think>13 or 14?</think>14", "1")
+    assert judge(EXAMPLE, TEXT, ask).extracted == "14"
+
+
+@BOTH
 def test_an_unclear_judgement_is_asked_for_again_and_then_not_judged(judge: ByJudge) -> None:
     ask = Replies("14", "maybe", "perhaps")
     verdict = judge(EXAMPLE, TEXT, ask)

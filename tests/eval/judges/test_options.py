@@ -26,6 +26,8 @@ COLOURS = ("red", "blue", "green")
         ("red or blue", None),
         ("It is yellow.", None),
         ("I can't process this file.", "Z"),
+        ("My answer: Z", "Z"),
+        ("B, not Z", "B"),
     ],
 )
 def test_an_option_is_inferred_from_its_letter_or_its_text(text: str, letter: str | None) -> None:
@@ -78,9 +80,9 @@ def test_what_cannot_be_inferred_is_extracted_from_the_answer_tag() -> None:
 def test_mathvision_extracts_from_the_whole_response() -> None:
     ask = Replies("1/2")
     judge = find_benchmark("mathvision").judges["mm-eureka"]
-    verdict = judge(Example("1", "How much?", "0.5"), Response("1", "Half of it."), ask)
+    verdict = judge(Example("1", "How much?", "0.5"), Response("1", "<answer>Half of it.</answer>"), ask)
     assert (verdict.score, verdict.extracted) == (1.0, "1/2")
-    assert "Response: Half of it." in ask.prompts[0]
+    assert "Response: <answer>Half of it.</answer>" in ask.prompts[0]
 
 
 def test_an_empty_response_is_wrong_without_a_request() -> None:

@@ -47,6 +47,10 @@ def test_the_last_sentence_may_name_the_option_in_words():
     assert extract_by_rule(text, "text", ("remains the same", "increase", "decrease")) == "decrease"
 
 
+def test_two_options_are_none_of_them():
+    assert extract_by_rule(r"\boxed{A, C}", "text", LENGTHS) == "A, C"
+
+
 def test_what_names_no_option_is_left_to_the_comparison():
     assert extract_by_rule("The answer is 63°.", "text", ("36°", "44°")) == "63°"
 
