@@ -39,6 +39,28 @@ def parse_options(texts: Sequence[str]) -> dict[str, Any]:
     return options
 
 
+def parse_settings(texts: Sequence[str], option: str) -> dict[str, Any]:
+    """Return the settings of ``key=value`` options that are sent to a server; values are JSON, else text.
+
+    Raises:
+        UserError: one is not of that form, or a key is given twice; ``option`` is its name.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise UserError(f"{option} {text!r} must be key=value, such as max_completion_tokens=2000")
+        if name in found:
+            raise UserError(f"{option} {name} is given twice; give it once")
+        try:
+            # NaN and Infinity are no JSON, and servers refuse them.
+            found[name] = json.loads(value, parse_constant=str)
+        except ValueError:
+            found[name] = value
+    return found
+
+
 def print_rules(console: Console) -> None:
     """Print every named rule with its score and options."""
     table = Table("rule", "score", "options", show_lines=True)
