@@ -13,6 +13,7 @@ from eval.benchmark import Benchmark, Failure, Response
 from eval.generate.cache import VERSION, Generation, GenerationCache, digest
 from eval.generate.decoding import Decoding
 from mm_cpgd.errors import UserError
+from rewards import Status
 
 # The engine of a server's identity.
 ENDPOINT = "endpoint"
@@ -122,7 +123,7 @@ def generate_responses(
 
     Raises:
         UserError: several samples without a temperature.
-        NoneAnswered: no response at all could be generated.
+        NoneAnswered: nothing at all came back.
     """
     check_samples(samples, decoding)
     found: dict[tuple[str, int], Generation | Failure] = {}
@@ -216,7 +217,8 @@ def _in_order(
             else Response(name, outcome.text, sample, finished=outcome.finished, tokens=outcome.tokens)
         )
     failures = generations.failures
-    if found and len(failures) == len(found):
+    # Refusals and the like are a result.
+    if found and [one.status for one in failures.values()] == [Status.NOT_ANSWERED] * len(found):
         (name, _), failure = next(iter(failures.items()))
         raise NoneAnswered(
             f"none of {len(questions):,} questions could be answered; the first one, {name}: {failure.reason}"

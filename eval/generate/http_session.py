@@ -98,7 +98,7 @@ class HttpSession:
                 raise Malformed(str(error)) from error
             except (requests.RequestException, HTTPError, HTTPException, OSError) as error:
                 late = limit.exceeded or isinstance(error, requests.Timeout)
-                raise ConnectionLost(_late(timeout) if late else f"no connection ({error})") from error
+                raise ConnectionLost(_late(timeout) if late else _lost(error)) from error
         # A body without a length just seems to end when the socket is shut down.
         if limit.exceeded:
             raise ConnectionLost(_late(timeout))
@@ -107,6 +107,13 @@ class HttpSession:
 
 def _late(timeout: float) -> str:
     return f"no complete response within {timeout:g} s"
+
+
+def _lost(error: Exception) -> str:
+    there = isinstance(
+        error, (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError)
+    )
+    return f"{'the response ended early' if there else 'no connection'} ({error})"
 
 
 def _content(reply: requests.Response) -> bytes:

@@ -11,7 +11,6 @@ import pytest
 
 from data import Example
 from eval.benchmark import Response
-from eval.benchmarks.mathverse import judge as mathverse_judge
 from eval.generate.cache import GenerationCache
 from eval.generate.client import Endpoint
 from eval.scoring.judge import (
@@ -19,12 +18,8 @@ from eval.scoring.judge import (
     REMINDER,
     Judge,
     JudgeError,
-    estimate,
-    estimate_tokens,
     judge_prompt,
     judge_response,
-    price,
-    read_judgement,
 )
 from rewards import Status, Verdict
 from tests.fakes.chat_server import HttpReply, Stub, chat_reply, stub_server
@@ -114,32 +109,6 @@ def test_twice_without_a_clear_verdict_is_not_judged(reply: str) -> None:
     assert "no clear verdict" in verdict.reason
 
 
-@pytest.mark.parametrize(
-    ("reply", "read"),
-    [
-        ('```json\n{"verdict": "wrong", "reason": "no"}\n```', ("wrong", "no")),
-        ('Here you are: {"verdict" :\n"Correct"} – I hope it helps', ("correct", "")),
-        (
-            r'{"verdict": "correct", "reason": "\frac{1}{2} is \sqrt{1/4}"}',
-            ("correct", r"\frac{1}{2} is \sqrt{1/4}"),
-        ),
-        (
-            '{"reason": "he says \\"verdict\\": \\"correct\\"", "verdict": "wrong"}',
-            ("wrong", 'he says "verdict": "correct"'),
-        ),
-        ('<think>{"verdict": "wrong"}?</think>{"verdict": "correct"}', ("correct", "")),
-        ('{"verdict": "correct"} or rather {"verdict": "wrong"}', (None, "")),
-        ('{"verdict": "maybe", "reason": "hm"}', (None, "hm")),
-        ("correct", (None, "")),
-        ("", (None, "")),
-    ],
-)
-def test_replies_are_read_with_tolerance_and_without_guessing(
-    reply: str, read: tuple[str | None, str]
-) -> None:
-    assert read_judgement(reply) == read
-
-
 def test_the_prompt_holds_question_gold_answer_and_the_responses_end() -> None:
     response = Response("1", "start " + "x" * END_CHARS + " end")
     prompt = judge_prompt(EXAMPLE, response, "8 cm")
@@ -177,7 +146,7 @@ def test_a_response_cannot_leave_its_quotes() -> None:
         (HttpReply({}, 401), "key"),
         (HttpReply(b"<html>"), "not a chat completion"),
         (HttpReply({"choices": []}), "not a chat completion"),
-        (HttpReply({}, delay=0.3), "no response within"),
+        (HttpReply({}, delay=0.3), "no complete response within"),
         (HttpReply(hang_up=True), "no connection"),
         (chat_reply(None), "reply was empty"),
         (chat_reply("", "length"), "token limit"),
@@ -265,51 +234,3 @@ def test_many_threads_share_judge_and_cache(tmp_path: Path) -> None:
         for _ in range(2):
             assert list(threads.map(judge.ask, prompts)) == [f"reply to {prompt}" for prompt in prompts]
     assert len(stub.asked) == 60
-
-
-def test_an_estimate_counts_the_requests_and_their_cost() -> None:
-    shortcut = Response("1", "…", extraction="7 cm")
-    found = estimate(
-        judge_response,
-        [(EXAMPLE, RESPONSE), (EXAMPLE, shortcut)],
-        lambda prompt: None,
-        price_in=2.0,
-        price_out=10.0,
-    )
-    tokens = estimate_tokens(judge_prompt(EXAMPLE, RESPONSE, RESPONSE.extraction))
-    assert (found.requests, found.cached, found.prompt_tokens, found.completion_tokens) == (
-        1,
-        0,
-        tokens,
-        50,
-    )
-    assert found.cost == pytest.approx((tokens * 2 + 50 * 10) / 1e6)
-
-
-def test_an_estimate_without_prices_has_no_cost() -> None:
-    found = estimate(judge_response, [(EXAMPLE, RESPONSE)], lambda prompt: None)
-    assert found.cost is None
-    assert "price not given" in str(found)
-
-
-def test_an_estimate_of_cached_replies_counts_no_request(tmp_path: Path) -> None:
-    script = (chat_reply("It is hard to say."), chat_reply(CORRECT))
-    with stub_server(*script) as stub, GenerationCache(tmp_path / "judgements.jsonl") as cache:
-        judge = judge_of(stub, cache)
-        by_judge(judge)
-        found = estimate(judge_response, [(EXAMPLE, RESPONSE)], judge.cached_reply, price_in=1.0)
-    assert (found.requests, found.cached, found.cost) == (0, 2, 0)
-
-
-def test_an_estimate_of_a_two_stage_judge_counts_both_stages() -> None:
-    example = Example("1", "How long?", "7", meta={"question_type": "free-form"})
-    found = estimate(mathverse_judge, [(example, Response("1", "It is 8."))], lambda prompt: None)
-    assert found.requests == 2
-
-
-def test_prices_are_for_a_million_tokens() -> None:
-    assert price(2_000_000, 500_000, 0.15, 0.6) == pytest.approx(0.6)
-
-
-def test_tokens_are_guessed_from_letters() -> None:
-    assert [estimate_tokens(text) for text in ("", "abc", "abcd", "面积", "面积 3")] == [0, 1, 2, 2, 3]
