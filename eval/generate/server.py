@@ -82,14 +82,13 @@ class ServerGenerator:
         """
         # A few more than the concurrency, so that images are encoded when a slot becomes free.
         ahead = self.endpoint.concurrency + 2
-        pending: dict[Future[Generation | Failure], Job] = {}
-        failures = _FailureCounter(self.endpoint)
+        progress = _Progress(self.endpoint)
         for job in jobs:
-            pending[_in_thread(self._generate, job, decoding)] = job
-            if len(pending) >= ahead:
-                yield from failures.completed(pending)
-        while pending:
-            yield from failures.completed(pending)
+            progress.begin(_in_thread(self._generate, job, decoding), job)
+            if len(progress.pending) >= ahead:
+                yield from progress.completed()
+        while progress.pending:
+            yield from progress.completed()
 
     def _generate(self, job: Job, decoding: Decoding) -> Generation | Failure:
         try:
@@ -125,35 +124,41 @@ class ServerGenerator:
         return image.resize(size, Image.Resampling.BICUBIC)
 
 
-class _FailureCounter:
-    """Count of consecutive questions that the server did not answer."""
+class _Progress:
+    """Questions in progress, and the count of those in a row that the server did not answer."""
 
     def __init__(self, endpoint: Chat) -> None:
         self.endpoint = endpoint
-        self.count = 0
+        self.pending: dict[Future[Generation | Failure], tuple[Job, int]] = {}
+        self.replies = self.failures = 0
 
-    def completed(
-        self, pending: dict[Future[Generation | Failure], Job]
-    ) -> Iterator[tuple[Job, Generation | Failure]]:
+    def begin(self, future: Future[Generation | Failure], job: Job) -> None:
+        """Note a question, and the number of replies when it was asked."""
+        self.pending[future] = job, self.replies
+
+    def completed(self) -> Iterator[tuple[Job, Generation | Failure]]:
         """Wait until at least one job is done; remove and yield those that are."""
-        for future in wait(pending, return_when=FIRST_COMPLETED).done:
-            job = pending.pop(future)
+        for future in wait(self.pending, return_when=FIRST_COMPLETED).done:
+            job, replies = self.pending.pop(future)
             try:
                 found = future.result()
             except EndpointError as error:
-                found = self._failed(error)
+                found = self._failed(error, replies)
             else:
-                self.count = 0
+                self.replies += 1
+                self.failures = 0
             yield job, found
 
-    def _failed(self, error: EndpointError) -> Failure:
+    def _failed(self, error: EndpointError, replies: int) -> Failure:
         # Once a request has succeeded, address, model and key are right: a 403 is about this question.
         if error.setup and not self.endpoint.usage.requests:
             raise error
-        self.count += error.status not in REQUEST_ERRORS
-        if self.count >= _GIVE_UP:
+        # Failed questions take long, and may be the last ones in progress: those during which others were
+        # answered do not show that the server is down.
+        self.failures += error.status not in REQUEST_ERRORS and replies == self.replies
+        if self.failures >= _GIVE_UP:
             raise EndpointError(
-                f"{self.count} questions in a row got no reply, the last one because: {error}; finished "
+                f"{self.failures} questions in a row got no reply, the last one because: {error}; finished "
                 "responses are cached: run the same command again once the server replies",
                 status=error.status,
             ) from error

@@ -223,4 +223,5 @@ def open_endpoint(
     found = [Endpoint(one, model, api_key, **options) for one in dict.fromkeys(addresses)]
     if not found:
         raise EndpointError("name a server: --endpoint http://localhost:8000/v1")
-    return found[0] if len(found) == 1 else EndpointPool(found, say=say)
+    # Of servers that fail together a question tries each before it waits for one to come back.
+    return found[0] if len(found) == 1 else EndpointPool(found, say=say, max_retries=5 + len(found))

@@ -87,7 +87,7 @@ class Judge:
         self.asked = self.cached = self.failed = 0
         self._cache, self._patience = cache, patience
         self._lock = Lock()
-        self._failures = 0
+        self._failures = self._replies = 0
         self._abandoned: str | None = None
         self.refused: EndpointError | None = None
 
@@ -130,12 +130,15 @@ class Judge:
         return digest({"model": self.endpoint.model, "prompt": prompt, "sampling": self.sampling})
 
     def _reply(self, prompt: str) -> Generation:
+        replies = self._replies
         try:
             reply = self.endpoint.chat([{"role": "user", "content": prompt}], **self.sampling)
         except EndpointError as error:
-            self._record_failure(error)
+            self._record_failure(error, replies)
             raise JudgeError(f"the judge did not reply: {error}", status=error.status) from error
-        self._failures = 0
+        with self._lock:
+            self._replies += 1
+            self._failures = 0
         if reply.declined in _DECLINED:
             said = f": {short(reply.text, 100)}" if reply.text.strip() else ""
             raise self._unusable(f"{_DECLINED[reply.declined]}{said}")
@@ -151,13 +154,16 @@ class Judge:
             self.failed += 1
         return JudgeError(why)
 
-    def _record_failure(self, error: EndpointError) -> None:
+    def _record_failure(self, error: EndpointError, replies: int) -> None:
         with self._lock:
             self.failed += 1
-            self._failures += error.status not in REQUEST_ERRORS
-            if error.setup:
+            # A failure during which other prompts were answered does not show that the server is down.
+            self._failures += error.status not in REQUEST_ERRORS and replies == self._replies
+            # Once a prompt was answered, address, model and key are right: a 403 is about this prompt.
+            hopeless = error.setup and not self._replies
+            if hopeless:
                 self.refused = error
-            if error.setup or self._failures >= self._patience:
+            if hopeless or self._failures >= self._patience:
                 self._abandoned = self._abandoned or f"the judge was abandoned after this failure: {error}"
 
 

@@ -19,6 +19,9 @@ from rewards import explain, list_rules
 from rewards.registry import find_rule, options_of
 from rewards.verdict import RuleError
 
+# Exit status of a command whose result is written but not complete: a server did not reply to all requests.
+INCOMPLETE = 3
+
 # As in the data section of a config.
 Columns = Annotated[
     list[str] | None, typer.Option("--column", help="field=column, for instance answer=solution")

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from data import DataError
-from mm_cpgd.cli.common import parse_settings
+from mm_cpgd.cli.common import INCOMPLETE, parse_settings
 from mm_cpgd.errors import RunEnded
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from eval.run import Evaluation
     from eval.settings import Settings
 
-# Exit status when some questions have no response.
-INCOMPLETE = 3
 # Seconds between progress lines without a terminal.
 PLAIN_SECONDS = 30.0
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mm_cpgd.cli.common import Limit, Split
+from mm_cpgd.cli.common import INCOMPLETE, Limit, Split
 from mm_cpgd.cli.judge import (
     JudgeCache,
     JudgeConcurrency,
@@ -26,6 +26,7 @@ from mm_cpgd.cli.judge import (
     Yes,
     open_judge,
 )
+from mm_cpgd.errors import RunEnded
 
 Folder = Annotated[Path, typer.Argument(help="a result folder, with summary.json and rows.jsonl")]
 BenchmarkName = Annotated[str, typer.Option(help="a name such as mathvision, or path/to/file.py")]
@@ -87,17 +88,24 @@ def score_command(
         only_answered=only_answered,
         overwrite=overwrite,
     )
-    progress = partial(slow_bar, console)
+    progress, unjudged = partial(slow_bar, console), 0
     if "judge" in stored.protocols:
         # The cost is confirmed before anything is scored, and not below a progress bar.
         with open_judge(options, stored.benchmark, stored.examples, stored.responses, console) as judge:
             rows = score_stored(stored, judge=judge, progress=progress)
+            unjudged = judge.failed
         summary = write_scores(stored, rows, output, judge=judge)
     else:
         summary = write_scores(stored, score_stored(stored, progress=progress), output)
     print_scoreboard(summary, console)
     console.print(f"summary: {output / 'summary.json'}\nrows: {output / 'rows.jsonl'}", soft_wrap=True)
     console.print(f"page with every response: mm-cpgd report {output}", soft_wrap=True)
+    if unjudged:
+        raise RunEnded(
+            f"the judge gave no usable reply to {unjudged:,} prompts, whose responses have no score; the "
+            "same command with --overwrite asks only these again",
+            INCOMPLETE,
+        )
 
 
 def compare_command(

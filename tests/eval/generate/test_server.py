@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -223,3 +224,18 @@ def test_settings_of_the_request_reach_the_server() -> None:
     request = {"max_completion_tokens": 9, "temperature": None, "reasoning_effort": "low"}
     generate_responses([Question("a", "?")], generator(server), Decoding(9, request=request))
     assert server.sent[0][1] == {"max_completion_tokens": 9, "reasoning_effort": "low"}
+
+
+def test_failures_that_take_long_do_not_end_a_run_in_which_others_are_answered() -> None:
+    """All questions in progress at the end are slow failures, as retries take long."""
+
+    def flaky(text: str) -> Reply:
+        if int(text) % 3 == 2:
+            time.sleep(0.05)
+            raise EndpointError("status 500", status=500)
+        return Reply(text, True)
+
+    server = Server(flaky)
+    server.concurrency = 12
+    rows = [Question(str(i), str(i)) for i in range(120)]
+    assert len(generate_responses(rows, generator(server), Decoding(9)).failures) == 40

@@ -113,7 +113,7 @@ def test_a_question_fails_when_no_server_comes_back() -> None:
     with stub_server() as gone, stub_server() as other:
         pass
     client = pool(gone.url, other.url, max_retries=20)
-    with pytest.raises(EndpointError, match="none of the 2 servers replies: .*no connection"):
+    with pytest.raises(EndpointError, match=r"none of the 2 servers replies: .*no connection"):
         client.chat(QUESTION)
 
 
