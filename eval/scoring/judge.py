@@ -14,7 +14,7 @@ from data import Example
 from eval.benchmark import Ask, Response
 from eval.generate.cache import Generation, GenerationCache, digest
 from eval.generate.client import REQUEST_ERRORS, Endpoint, EndpointError
-from eval.scoring.judgement import VERDICT, asked_twice, no_verdict, read_judgement
+from eval.scoring.judgement import VERDICT, JudgeError, UnusableReply, asked_twice, no_verdict, read_judgement
 from rewards import Status, Verdict, extract_answer
 from rewards.extract import after_thinking
 from rewards.math.choices import find_options
@@ -51,10 +51,6 @@ _DECLINED = {
 }
 
 
-class JudgeError(EndpointError):
-    """The judge gave no usable reply; the response is not judged."""
-
-
 class Judge:
     """LLM judge: one model behind an endpoint, with a cache, abandoned if its server keeps failing.
 
@@ -70,7 +66,6 @@ class Judge:
     Attributes:
         asked: number of prompts sent to the server.
         cached: number of prompts answered from the cache.
-        failed: number of prompts without a usable reply; the next run asks them again.
         refused: why the address, the model or the key cannot be used, None if no request showed that.
     """
 
@@ -84,7 +79,7 @@ class Judge:
     ) -> None:
         self.endpoint = endpoint
         self.sampling = dict(SAMPLING if sampling is None else sampling)
-        self.asked = self.cached = self.failed = 0
+        self.asked = self.cached = 0
         self._cache, self._patience = cache, patience
         self._lock = Lock()
         self._failures = self._replies = 0
@@ -100,7 +95,6 @@ class Judge:
                 self.cached += 1
                 return after_thinking(known.text).strip()
             if self._abandoned:
-                self.failed += 1
                 raise JudgeError(f"not asked: {self._abandoned}")
             self.asked += 1
         reply = self._reply(prompt)
@@ -141,22 +135,16 @@ class Judge:
             self._failures = 0
         if reply.declined in _DECLINED:
             said = f": {short(reply.text, 100)}" if reply.text.strip() else ""
-            raise self._unusable(f"{_DECLINED[reply.declined]}{said}")
+            raise UnusableReply(f"{_DECLINED[reply.declined]}{said}")
         if not after_thinking(reply.text).strip():
-            cut = "" if reply.finished else ": it reached its token limit"
-            raise self._unusable(f"the judge's reply was empty{cut}")
+            cut = "" if reply.finished or reply.declined else ": it reached its token limit"
+            raise UnusableReply(f"the judge's reply was empty{cut}")
         if not reply.finished and not VERDICT.search(reply.text):
-            raise self._unusable("the judge's reply was cut off: allow it more tokens")
+            raise UnusableReply("the judge's reply was cut off: allow it more tokens")
         return Generation(reply.text, reply.finished, reply.completion_tokens)
-
-    def _unusable(self, why: str) -> JudgeError:
-        with self._lock:
-            self.failed += 1
-        return JudgeError(why)
 
     def _record_failure(self, error: EndpointError, replies: int) -> None:
         with self._lock:
-            self.failed += 1
             # A failure during which other prompts were answered does not show that the server is down.
             self._failures += error.status not in REQUEST_ERRORS and replies == self._replies
             # Once a prompt was answered, address, model and key are right: a 403 is about this prompt.
@@ -170,7 +158,8 @@ class Judge:
 def judge_response(example: Example, response: Response, ask: Ask) -> Verdict:
     """Judge a response to any question; the judge is not called if the answer is literally the gold answer.
 
-    After a reply without a clear verdict the judge is asked once more; then the response is not judged.
+    After a reply that is empty, cut off or without a clear verdict the judge is asked once more; then the
+    response is not judged.
     Raises what ``ask`` raises.
     """
     answer = response.extraction if response.extraction is not None else extract_answer(response.text)

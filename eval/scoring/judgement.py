@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
+from contextlib import suppress
 
 from eval.benchmark import Ask
+from eval.generate.client import EndpointError
 from rewards import Status, Verdict
 from rewards.extract import after_thinking
 from rewards.messages import short
@@ -41,11 +43,24 @@ _LINE = re.compile(
 _CONCLUDED = re.compile(
     r"\b(?:so|therefore|thus|hence)[\s,:]+(?:it is |it's |the verdict is )?([01])\W*$", re.I
 )
-# "1, because …", "No, they differ", "0 (other units)"; not "1. First", which begins a list.
-_BEGUN = re.compile(r"^(1|0|yes|no)\s*(?:[,;:(–—-]|because\b|since\b|因为)", re.IGNORECASE)
+# "1, because …", "No, they differ", "0 (other units)", "0. The units"; not "1. First", which begins a list.
+_BEGUN = re.compile(
+    r"^(?:(1|0|yes|no)\s*(?:[,;:(–—-]|because\b|since\b|因为)|(0)\.\s+[^\W\d])", re.IGNORECASE
+)
 _AROUND = " \t\"'“”‘’.,;:!。()[]{}<>「」【】"
 _FENCE = re.compile(r"^\s*`{3,}[^\n`]*$", re.MULTILINE)
 _BOX = re.compile(r"\\(?:boxed|text|mathbf|mathrm)\s*\{([^{}]*)\}")
+
+
+NO_VERDICT = "the judge gave no clear verdict, asked twice"
+
+
+class JudgeError(EndpointError):
+    """The judge gave no usable reply; the response is not judged."""
+
+
+class UnusableReply(JudgeError):
+    """The judge replied with no text, a part of one, or something else than a text."""
 
 
 def read_judgement(reply: str) -> tuple[str | None, str]:
@@ -77,7 +92,7 @@ def read_digit(reply: str) -> int | None:
     found = [_WORDS[word] for line in (lines[0], lines[-1]) if (word := _word(line)) in _WORDS]
     found += [_WORDS[value.lower()] for value in _NAMED.findall(text)]
     ends = _LINE.fullmatch(text), _BEGUN.search(lines[0]), _CONCLUDED.search(lines[-1])
-    found += [_WORDS[match[1].lower()] for match in ends if match]
+    found += [_WORDS[match[match.lastindex or 0].lower()] for match in ends if match]
     return found[0] if len(set(found)) == 1 else None
 
 
@@ -110,17 +125,24 @@ def asked_twice(
 
     Returns:
         The verdict, None if both replies have none, and the last reply.
+
+    Raises:
+        UnusableReply: the second reply is not a complete text.
+        JudgeError: there is no reply.
     """
-    verdict, reply = None, ""
-    for asked in (prompt, prompt + reminder):
-        reply = ask(asked)
-        verdict = read(reply)
-        if verdict is not None:
-            break
-    return verdict, reply
+    with suppress(UnusableReply):
+        reply = ask(prompt)
+        if (verdict := read(reply)) is not None:
+            return verdict, reply
+    reply = ask(prompt + reminder)
+    return read(reply), reply
 
 
 def no_verdict(answer: str | None, reply: str) -> Verdict:
     """Return the verdict on a response for which the judge gave none."""
-    why = f"the judge gave no clear verdict, asked twice: {short(reply, 100)!r}"
-    return Verdict(None, Status.NOT_JUDGED, answer, why)
+    return Verdict(None, Status.NOT_JUDGED, answer, f"{NO_VERDICT}: {short(reply, 100)!r}")
+
+
+def lacks_reply(verdict: Verdict) -> bool:
+    """Return whether the judge gave no usable reply, so that it can be asked again."""
+    return verdict.status is Status.NOT_JUDGED and not verdict.reason.startswith(NO_VERDICT)

@@ -68,6 +68,7 @@ def score_command(
 
     Example: `mm-cpgd score --benchmark mathvision --data test.jsonl --predictions answers.jsonl --output out`
     """
+    from eval.scoring.judgement import lacks_reply
     from eval.scoring.stored import load_predictions, score_stored, write_scores
     from mm_cpgd.cli.results import print_scoreboard
     from mm_cpgd.tracking.progress import slow_bar
@@ -93,7 +94,7 @@ def score_command(
         # The cost is confirmed before anything is scored, and not below a progress bar.
         with open_judge(options, stored.benchmark, stored.examples, stored.responses, console) as judge:
             rows = score_stored(stored, judge=judge, progress=progress)
-            unjudged = judge.failed
+            unjudged = sum(lacks_reply(row.verdicts["judge"]) for row in rows)
         summary = write_scores(stored, rows, output, judge=judge)
     else:
         summary = write_scores(stored, score_stored(stored, progress=progress), output)
@@ -102,8 +103,8 @@ def score_command(
     console.print(f"page with every response: mm-cpgd report {output}", soft_wrap=True)
     if unjudged:
         raise RunEnded(
-            f"the judge gave no usable reply to {unjudged:,} prompts, whose responses have no score; the "
-            "same command with --overwrite asks only these again",
+            f"the judge gave no usable reply about {unjudged:,} responses, which have no score; the same "
+            "command with --overwrite asks only for these again",
             INCOMPLETE,
         )
 

@@ -142,12 +142,12 @@ def test_a_server_that_is_left_out_is_named(run: Run) -> None:
 def test_a_judge_that_does_not_reply_is_exit_status_3_and_asked_again(run: Run) -> None:
     write_lines(Path("responses.jsonl"), [{"id": f"q{i}", "response": f"maybe {i}?"} for i in range(4)])
     verdict = chat_reply('{"verdict": "wrong", "reason": "unsure"}')
-    with stub_server(verdict, REFUSAL, verdict, verdict, verdict) as stub:
+    with stub_server(verdict, REFUSAL, REFUSAL, verdict, verdict, verdict) as stub:
         command = ["score", "--predictions", "responses.jsonl", "--protocol", "judge", "--output", "out"]
         command += ["--judge-url", stub.url, "--judge-model", "j", "--judge-concurrency", "1"]
         printed = run(*command, status=3)
-        assert "the judge gave no usable reply to 1 prompts" in printed
+        assert "the judge gave no usable reply about 1 responses" in printed
         assert "1 times not_judged: the judge refused (first: I cannot)" in printed
         run(*command, "--overwrite")
-    assert len(stub.asked) == 5
+    assert len(stub.asked) == 6
     assert read("out")["unscored"]["count"] == 0

@@ -160,6 +160,39 @@ def test_a_failed_judgement_is_not_judged_and_never_wrong(answer: HttpReply, why
     assert why in verdict.reason
 
 
+def test_an_empty_or_cut_off_reply_is_asked_for_again() -> None:
+    for first in (chat_reply(None), chat_reply('{"verd', "length"), chat_reply("<think>so", "length")):
+        with stub_server(first, chat_reply(CORRECT)) as stub:
+            assert by_judge(judge_of(stub)).score == 1.0
+        assert stub.asked[1]["messages"][0]["content"].endswith(REMINDER)
+
+
+def test_a_refusal_of_the_judge_is_not_judged_and_kept() -> None:
+    refusal = {"choices": [{"message": {"content": None, "refusal": "I cannot"}}]}
+    with stub_server(HttpReply(refusal)) as stub:
+        verdict = by_judge(judge_of(stub))
+    assert (verdict.status, verdict.reason) == (Status.NOT_JUDGED, "the judge refused: I cannot")
+
+
+def test_slow_failures_among_replies_do_not_abandon_the_judge() -> None:
+    def flaky(prompt: str) -> HttpReply:
+        return HttpReply({}, 500, delay=0.1) if prompt.endswith("7") else chat_reply(CORRECT)
+
+    with stub_server(by_prompt=flaky) as stub, ThreadPoolExecutor(16) as threads:
+        judge = judge_of(stub, concurrency=16)
+
+        def ask(number: int) -> bool:
+            try:
+                return bool(judge.ask(f"prompt {number}"))
+            except JudgeError:
+                return False
+
+        # The failures end together, after the last reply.
+        numbers = [10 * i + 7 for i in range(12)] + [10 * i for i in range(40)]
+        assert sum(threads.map(ask, numbers)) == 40
+        assert judge.ask("one more")
+
+
 def test_a_cut_off_reply_with_a_verdict_counts() -> None:
     with stub_server(chat_reply('{"verdict": "correct", "reason": "because', "length")) as stub:
         assert by_judge(judge_of(stub)).score == 1.0
@@ -218,7 +251,7 @@ def test_another_model_generates_again(tmp_path: Path) -> None:
 
 
 def test_a_failure_is_not_cached(tmp_path: Path) -> None:
-    script = (HttpReply({}, 500), chat_reply(None), chat_reply(CORRECT))
+    script = (HttpReply({}, 500), chat_reply(None), chat_reply(None), chat_reply(CORRECT))
     with stub_server(*script) as stub, GenerationCache(tmp_path / "judgements.jsonl") as cache:
         judge = judge_of(stub, cache)
         assert [by_judge(judge).score for _ in range(3)] == [None, None, 1.0]

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
-from eval.scoring.judgement import asked_twice, read_digit, read_judgement, unfenced
+from eval.scoring.judgement import (
+    JudgeError,
+    UnusableReply,
+    asked_twice,
+    lacks_reply,
+    no_verdict,
+    read_digit,
+    read_judgement,
+    unfenced,
+)
+from rewards import Status, Verdict
 
 
 @pytest.mark.parametrize(
@@ -66,6 +78,7 @@ def test_replies_are_read_with_tolerance_and_without_guessing(
         ("The units differ, so 0.", 0),
         ("1, because 2 cm equals 20 mm", 1),
         ("1（正确）", 1),
+        ("0. The student's answer is 1 but it should be 0.", 0),
         ("```\n1\n```", 1),
         ('```json\n{"verdict": "correct"}\n```', 1),
         ('{"judgement": 0}', 0),
@@ -120,6 +133,28 @@ def test_an_unclear_reply_is_asked_for_again_with_the_reminder() -> None:
 
 def test_two_unclear_replies_are_no_verdict() -> None:
     assert asked("Hm.", "Well.") == ((None, "Well."), ["1 or 0?", "1 or 0? Now!"])
+
+
+def test_an_unusable_reply_is_asked_for_again_and_a_missing_one_is_not() -> None:
+    prompts: list[str] = []
+
+    def ask(error: JudgeError, prompt: str) -> str:
+        prompts.append(prompt)
+        if len(prompts) < 2:
+            raise error
+        return "1"
+
+    assert asked_twice("1 or 0?", " Now!", partial(ask, UnusableReply("empty")), read_digit) == (1, "1")
+    assert prompts == ["1 or 0?", "1 or 0? Now!"]
+    prompts.clear()
+    with pytest.raises(JudgeError, match="status 500"):
+        asked_twice("1 or 0?", " Now!", partial(ask, JudgeError("status 500")), read_digit)
+
+
+def test_only_a_judge_that_did_not_reply_can_be_asked_again() -> None:
+    assert lacks_reply(Verdict(None, Status.NOT_JUDGED, None, "the judge did not reply: status 500"))
+    assert not lacks_reply(no_verdict("7", "Hm."))
+    assert not lacks_reply(Verdict(0.0, Status.WRONG))
 
 
 def test_an_extraction_is_taken_out_of_thinking_and_fences() -> None:
