@@ -229,6 +229,12 @@ def _headline(a: EvalResult, b: EvalResult) -> list[str]:
         missing = result.summary.get("missing") or {}
         if missing.get("count"):
             lines.append(f"{side} lacks {missing['count']:,} responses, which count as wrong")
+        unanswered = result.summary.get("unanswered") or {}
+        if unanswered.get("count"):
+            lines.append(
+                f"{side} is not complete: {unanswered['count']:,} responses are not there; its mm-cpgd eval "
+                "command asks for them again"
+            )
     return lines
 
 

@@ -16,13 +16,12 @@ from __future__ import annotations
 
 from data import Example
 from eval.benchmark import Ask, Response
-from eval.judges.replies import asked_twice
 from eval.judges.wording import filled
+from eval.scoring.judgement import ONE_DIGIT, asked_twice, no_verdict, read_digit
 from rewards import Status, Verdict
 from rewards.extract import after_thinking
 from rewards.messages import short
 
-REMINDER = "Reply with 0 or 1 alone."
 _LABEL = "Extracted Answer:"
 
 
@@ -61,10 +60,9 @@ def _extraction(prompt: str, response: Response, ask: Ask) -> str | None:
 
 def _judged(prompt: str, example: Example, question: str, answer: str, ask: Ask) -> Verdict:
     asked = filled(prompt, question=question, gold=example.answer, answer=answer)
-    right, reply = asked_twice(asked, REMINDER, ask)
+    right, reply = asked_twice(asked, ONE_DIGIT, ask, read_digit)
     if right is None:
-        why = f"the judge, asked twice, replied neither 0 nor 1: {reply!r}"
-        return Verdict(None, Status.NOT_JUDGED, answer, why)
+        return no_verdict(answer, reply)
     status = Status.CORRECT if right else Status.WRONG
     found = "consistent" if right else "not consistent"
     reason = f"the judge finds {short(answer, 60)!r} {found} with {short(example.answer, 60)!r}"

@@ -13,12 +13,12 @@ import re
 
 from data import Example
 from eval.benchmark import Ask, Response, inline_options
-from eval.judges.replies import asked_twice
 from eval.judges.wording import filled
+from eval.scoring.judgement import asked_twice, no_verdict, read_digit
 from rewards import Status, Verdict
 from rewards.extract.marked import boxed
 
-REMINDER = 'Reply with "Yes" or "No" alone.'
+REMINDER = '\n\nReply with "Yes" or "No" alone.'
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
@@ -42,9 +42,9 @@ def _judged(prompt: str, example: Example, text: str, ask: Ask) -> Verdict:
     if not text.strip():
         return Verdict(0.0, Status.NO_ANSWER, None, "the response is empty")
     asked = filled(prompt, question=question_of(example), gold=_gold(example), response=text)
-    right, reply = asked_twice(asked, REMINDER, ask)
+    right, reply = asked_twice(asked, REMINDER, ask, read_digit)
     if right is None:
-        return Verdict(None, Status.NOT_JUDGED, None, f"the judge, asked twice, replied neither: {reply!r}")
+        return no_verdict(None, reply)
     status = Status.CORRECT if right else Status.WRONG
     return Verdict(float(right), status, None, f"the judge: {'Yes' if right else 'No'}")
 

@@ -65,6 +65,17 @@ def test_a_question_without_a_response_stays_in_mathvistas_total(data: Path) -> 
     assert made.notes == ["1 of 2 questions have no response; they count as wrong"]
 
 
+def test_the_words_of_a_refusal_are_no_response_to_submit(data: Path) -> None:
+    refused = {"status": "refused", "reason": "the model refused: I cannot"}
+    answers = [
+        {"id": "1", "response": "I cannot", "failure": refused},
+        {"id": "2", "response": "B", "extraction": "B"},
+    ]
+    made = mathvista_submission(mathvista(data, answers))
+    assert made.content["1"] == {**QUESTIONS["1"], "response": "", "extraction": ""}
+    assert made.notes == ["1 of 2 questions have no response; they count as wrong"]
+
+
 def test_what_the_judge_extracted_is_mathvistas_extraction(data: Path) -> None:
     result = mathvista(data, [{"id": "1", "response": "1.2"}, {"id": "2", "response": "the dog"}])
     for row, extracted, verdict in zip(result.rows, ("1.2", "not judged"), (1.0, None), strict=True):

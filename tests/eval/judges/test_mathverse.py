@@ -6,7 +6,8 @@ import pytest
 
 from data import Example
 from eval.benchmark import ByJudge, Response
-from eval.judges.mathverse import REMINDER, judge_as_mm_eureka, judge_as_published
+from eval.judges.mathverse import judge_as_mm_eureka, judge_as_published
+from eval.scoring.judgement import ONE_DIGIT
 from rewards import Status
 from tests.fakes.judging import Replies
 
@@ -50,7 +51,7 @@ def test_an_unclear_judgement_is_asked_for_again_and_then_not_judged(judge: ByJu
     ask = Replies("14", "maybe", "perhaps")
     verdict = judge(EXAMPLE, TEXT, ask)
     assert (verdict.score, verdict.status) == (None, Status.NOT_JUDGED)
-    assert ask.prompts[2] == f"{ask.prompts[1]}\n\n{REMINDER}"
+    assert ask.prompts[2] == ask.prompts[1] + ONE_DIGIT
 
 
 @BOTH
