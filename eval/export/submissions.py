@@ -87,7 +87,7 @@ def _extraction(row: Row) -> str | None:
         return str(row["extraction"])
     if row.get("missing") or not _response(row):
         return ""
-    judged = row["protocols"].get("judge")
+    judged = row["protocols"].get("judge") or row["protocols"].get("judge:extraction")
     return judged["extracted"] if judged and judged["score"] is not None else None
 
 
