@@ -76,10 +76,11 @@ def test_the_words_of_a_refusal_are_no_response_to_submit(data: Path) -> None:
     assert made.notes == ["1 of 2 questions have no response; they count as wrong"]
 
 
-def test_what_the_judge_extracted_is_mathvistas_extraction(data: Path) -> None:
+@pytest.mark.parametrize("judge", ["judge", "judge:extraction"])
+def test_what_the_judge_extracted_is_mathvistas_extraction(data: Path, judge: str) -> None:
     result = mathvista(data, [{"id": "1", "response": "1.2"}, {"id": "2", "response": "the dog"}])
     for row, extracted, verdict in zip(result.rows, ("1.2", "not judged"), (1.0, None), strict=True):
-        row["protocols"]["judge"] = {"extracted": extracted, "score": verdict}
+        row["protocols"][judge] = {"extracted": extracted, "score": verdict}
     made = mathvista_submission(result)
     assert made.content["1"]["extraction"] == "1.2"
     assert "extraction" not in made.content["2"]
