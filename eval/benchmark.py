@@ -9,7 +9,7 @@ from typing import Any
 
 from data import Example
 from data.example import MARKER
-from rewards import Verdict, verify
+from rewards import Status, Verdict, verify
 
 _OPTION = re.compile(r"(?:^|(?<=[\s;；,，(（]))[(（]?([A-H])\s*[.:．：、)）]", re.MULTILINE)
 
@@ -51,6 +51,26 @@ Ask = Callable[[str], str]
 
 
 @dataclass(frozen=True)
+class Failure:
+    """Reason why a question has no response; it is then not scored.
+
+    Attributes:
+        reason: one line, for the row.
+        status: ``NOT_ANSWERED`` if the model could not be asked or no reply arrived, or what came in place
+            of a response: one of ``DECLINED``.
+        text: what came in its place, for instance the words of a refusal.
+    """
+
+    reason: str
+    status: Status = Status.NOT_ANSWERED
+    text: str = ""
+
+
+# The server replied, but not with a response.
+DECLINED = (Status.EMPTY, Status.REFUSED, Status.FILTERED, Status.TOOL_CALL)
+
+
+@dataclass(frozen=True)
 class Response:
     """Response of a model to one question.
 
@@ -63,6 +83,7 @@ class Response:
         tokens: its length, None when unknown.
         meta: columns of the stored record that override ``Example.meta``: published outputs are grouped by
             the release of the data that they were made with.
+        failure: why there is no response, None if there is one; ``text`` is then what came in its place.
     """
 
     id: str
@@ -72,6 +93,11 @@ class Response:
     finished: bool | None = None
     tokens: int | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    failure: Failure | None = None
+
+
+# Scores a response with a judge; raises what ``Ask`` raises.
+ByJudge = Callable[[Example, Response, Ask], Verdict]
 
 
 @dataclass(frozen=True)
@@ -129,6 +155,9 @@ class Benchmark:
         groups: values of a row by dimension, such as ``{"level": ["3"]}``.
         verifier: scoring by this project's verifier.
         judge: official scoring with an LLM, None for the general judge of ``eval.scoring.judge``.
+        judges: the benchmark's further judges; ``{"published": …}`` is the protocol ``judge:published``.
+        by_rule: whether ``official`` has to extract the answer of a response by a rule of this project, where
+            the benchmark asks an LLM; None if the benchmark asks none.
         read: converts a record of the benchmark's own output format to a response; None if that is plain.
         metrics: further metrics from the scored rows of one protocol, such as We-Math's four dimensions.
         system_prompt: for every question, None for none.
@@ -142,7 +171,9 @@ class Benchmark:
     official: Callable[[Example, Response], Verdict]
     groups: Callable[[Example], Mapping[str, Sequence[str]]] = field(default=lambda example: {})
     verifier: Callable[[Example, Response], Verdict] = verified
-    judge: Callable[[Example, Response, Ask], Verdict] | None = None
+    judge: ByJudge | None = None
+    judges: Mapping[str, ByJudge] = field(default_factory=dict)
+    by_rule: Callable[[Example, Response], bool] | None = None
     read: Callable[[Mapping[str, Any]], Response] | None = None
     metrics: Callable[[Sequence[tuple[Example, Verdict]]], Mapping[str, Any]] | None = None
     system_prompt: str | None = None

@@ -142,7 +142,7 @@ def compare(
         },
         changed=[_change(pair) for pair in pairs if pair.sides[0] != pair.sides[1]],
         settings=settings,
-        warnings=[*_headline(a, b), *warnings, *_setting_warnings(settings)],
+        warnings=[*_headline(a, b), *_rules(a, b, name), *warnings, *_setting_warnings(settings)],
     )
 
 
@@ -229,7 +229,22 @@ def _headline(a: EvalResult, b: EvalResult) -> list[str]:
         missing = result.summary.get("missing") or {}
         if missing.get("count"):
             lines.append(f"{side} lacks {missing['count']:,} responses, which count as wrong")
+        unanswered = result.summary.get("unanswered") or {}
+        if unanswered.get("count"):
+            lines.append(
+                f"{side} is not complete: {unanswered['count']:,} responses are not there; its mm-cpgd eval "
+                "command asks for them again"
+            )
     return lines
+
+
+def _rules(a: EvalResult, b: EvalResult, protocol: str) -> list[str]:
+    """Return a warning if the scores rest on extractions by rule to different shares."""
+    found = [one.summary["protocols"][protocol].get("by_rule") for one in (a, b)]
+    if None in found or found[0]["share"] == found[1]["share"]:
+        return []
+    counts = [f"{name} {one['count']:,} of its answers" for name, one in zip("AB", found, strict=True)]
+    return [f"{protocol} extracted {' and '.join(counts)} by a rule, not by the benchmark's LLM"]
 
 
 def _setting_warnings(settings: Mapping[str, tuple[Any, Any]]) -> list[str]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from data import DataError, read_rows
 from data.readers import RawRow
-from eval.benchmark import Benchmark, Response
+from eval.benchmark import DECLINED, Benchmark, Failure, Response
+from rewards import Status
 
 COLUMNS = ("id", "response", "sample", "extraction", "finished", "tokens")
 _NEEDED = "a prediction needs the columns id and response, and may have " + ", ".join(COLUMNS[2:])
@@ -77,7 +78,7 @@ def _response(row: RawRow, benchmark: Benchmark) -> Response:
     if benchmark.read is None or (plain and set(row.values) <= set(COLUMNS)):
         return plain_response(row.values, row.where)
     try:
-        return benchmark.read(row.values)
+        return replace(benchmark.read(row.values), failure=stored_failure(row.values))
     except (DataError, KeyError, TypeError, ValueError) as error:
         if plain:
             return plain_response(row.values, row.where)
@@ -106,7 +107,18 @@ def plain_response(values: Mapping[str, Any], where: str) -> Response:
         extraction=_text(values, "extraction", where),
         finished=_truth(values, "finished", where),
         tokens=_whole(values, "tokens", where),
+        failure=stored_failure(values),
     )
+
+
+def stored_failure(values: Mapping[str, Any]) -> Failure | None:
+    """Return why a row of an evaluation's rows.jsonl has no response, None if it has one."""
+    found = values.get("failure")
+    if not isinstance(found, Mapping):
+        return None
+    known = {one.value: one for one in (Status.NOT_ANSWERED, *DECLINED)}
+    status = known.get(str(found.get("status")), Status.NOT_ANSWERED)
+    return Failure(str(found.get("reason") or ""), status, str(values.get("response") or ""))
 
 
 def _text(values: Mapping[str, Any], column: str, where: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ from rewards.verdict import Status, Verdict
 from rewards.workers.pool import OutOfTime, map_in_threads, shared_pool
 
 TIME_LIMIT = 2.0
+# A product of letters, which an answer may write as what is also a word: "i n" and "in".
+_FACTORS = re.compile(r"[A-Za-z](?: [A-Za-z]){1,5}")
 
 
 def _shown(text: str) -> str:
@@ -106,6 +109,8 @@ def _same_text(answer: str, gold: str) -> Verdict | None:
 
 def _spelled(text: str) -> str:
     text = clean(text).strip(" $.")
+    if _FACTORS.fullmatch(text):
+        return text.replace(" ", "")
     return text if "\\" not in text else text.replace("{ ", "{").replace(" }", "}")
 
 

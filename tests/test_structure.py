@@ -144,6 +144,7 @@ ACROSS = {
     "test_structure.py",
     "eval/test_api.py",
     "eval/test_docs.py",
+    "eval/test_reported_answers.py",
     "rewards/test_hostile_inputs.py",
     "rewards/test_import.py",
     "rewards/test_properties.py",

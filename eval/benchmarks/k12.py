@@ -9,6 +9,7 @@ from __future__ import annotations
 from data import DataError, Example
 from data.readers import RawRow
 from eval.benchmark import Benchmark, DataSource, verified, with_images
+from eval.judges.whole import judge_whole
 from eval.loading import check_published, complete, published_example, published_rows
 
 COLUMNS = ("id", "question", "answer")
@@ -47,4 +48,5 @@ benchmark = Benchmark(
     load=load,
     prompt=prompt,
     official=verified,
+    judges={"mm-eureka": judge_whole},
 )

@@ -3,18 +3,18 @@ r"""MathVerse: 788 problems in five versions, each with more of the question in 
 testmini has 3,940 rows, 788 of each of the five versions; ``--split testmini_text_only`` is a sixth version
 without images, 788 more rows, and ``--split all`` both. The benchmark's own total is over the five versions;
 with ``all`` it is in the metrics. Rows of the sixth version have ids like ``text-only-12``, because their
-``sample_index`` starts at 1 again.
+``sample_index`` starts at 1 again. Each version is also a split: ``--split vision-only``, ``text-lite``, …
 
 The benchmark scores with an LLM, once to extract the answer and once to judge it 0 or 1; without one, by
 string equality. Official here: the extraction (the stored one, else this project's) equals the gold answer
-as text, ignoring case and surrounding spaces, or names the same letters in multiple choice. The judge
+as text, ignoring case and surrounding spaces, or names the same letters in multiple choice. ``judge``
 extracts, unless an extraction is stored, and then compares, unless official finds them equal; with this
-project's prompts. Only the judge's numbers are comparable to published ones.
+project's prompts. ``judge:published`` does both as the benchmark does, with its prompts
+(``eval.judges.mathverse``). Only the judges' numbers are comparable to published ones, judge:published first.
 """
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,10 +22,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from data import Example
+from data import DataError, Example
 from data.readers import RawRow
 from eval.benchmark import Ask, Benchmark, DataSource, Response, options_with, with_images
+from eval.judges.mathverse import judge_as_mm_eureka, judge_as_published
 from eval.loading import check_published, complete, published_example, published_rows
+from eval.scoring.judgement import ONE_DIGIT, asked_twice, no_verdict, read_digit, unfenced
 from rewards import Status, Verdict, extract_answer
 from rewards.math.choices import letters_in
 from rewards.messages import short
@@ -38,6 +40,8 @@ SPLITS = {
     "testmini_text_only": ["testmini_text_only"],
     "all": ["testmini", "testmini_text_only"],
 }
+# Each version by its name as a split: "vision-only" has the rows of "Vision Only".
+VERSION_SPLITS = {name.lower().replace(" ", "-"): name for name in (*VERSIONS, TEXT_ONLY)}
 LETTER = r"Reason step by step, then give the letter of the right option alone in \boxed{}, as in \boxed{A}."
 VALUE = r"Reason step by step, then give the final answer alone in \boxed{}."
 IN_IMAGE = "The question is written in the image."
@@ -60,16 +64,27 @@ Reference answer: {gold}
 Student's answer: {answer}
 
 Reply with a single digit: 1 if the student's answer is right, 0 if it is not."""
-# "1", "Verdict: 1.", "**0**", but neither "10" nor "0.5".
-_DIGIT = re.compile(r"(?<![\w.])[01](?![\w.]*\d)")
 _NOTHING = ("", "null", "none")
 _MAX_CHARS = 8_000
 
 
 def load(source: DataSource) -> list[Example]:
     """Read ``testmini.json``, images beside it, or the hub's copy. Raises ``DataError``."""
-    examples = complete(map(_example, _rows(source)), "MathVerse")
-    return examples[: source.limit]
+    version = VERSION_SPLITS.get((source.split or "").lower().replace("_", "-").replace(" ", "-"))
+    if version:
+        return _of_version(source, version)
+    return complete(map(_example, _rows(source)), "MathVerse")[: source.limit]
+
+
+def _of_version(source: DataSource, version: str) -> list[Example]:
+    """Read the rows of one version; a single file may hold any."""
+    single = source.path is not None and Path(source.path).expanduser().is_file()
+    part = None if single else "testmini_text_only" if version == TEXT_ONLY else "testmini"
+    rows = map(_example, _rows(replace(source, split=part, limit=None)))
+    own = [example for example in rows if example.meta["problem_version"] == version]
+    if not own:
+        raise DataError(f"MathVerse in {source.path or 'the hub'} has no row of the version {version!r}")
+    return complete(own, "MathVerse")[: source.limit]
 
 
 def _rows(source: DataSource) -> Iterator[RawRow]:
@@ -145,20 +160,23 @@ def judge(example: Example, response: Response, ask: Ask) -> Verdict:
     answer = response.extraction
     if answer is None:
         text = response.text[-_MAX_CHARS:].strip()
-        answer = ask(EXTRACTION.format(response=text)).strip() if text else ""
+        answer = unfenced(ask(EXTRACTION.format(response=text))) if text else ""
     return _compared(example, answer) or _judged(example, answer[:_MAX_CHARS], ask)
 
 
 def _judged(example: Example, answer: str, ask: Ask) -> Verdict:
     question = example.meta.get("question_for_eval") or example.question
-    reply = ask(JUDGEMENT.format(question=question, gold=example.answer, answer=answer)).strip()
-    digits = set(_DIGIT.findall(reply.splitlines()[-1] if reply else ""))
-    if len(digits) != 1:
-        reason = f"the judge replied neither 0 nor 1: {_short(reply)!r}"
-        return Verdict(None, Status.NOT_JUDGED, answer, reason)
-    right = digits == {"1"}
-    reason = f"the judge finds {_short(answer)} {'equal' if right else 'unequal'} to {_short(example.answer)}"
-    return Verdict(float(right), Status.CORRECT if right else Status.WRONG, answer, reason)
+    prompt = JUDGEMENT.format(question=question, gold=example.answer, answer=answer)
+    found, reply = asked_twice(prompt, ONE_DIGIT, ask, read_digit)
+    if found is None:
+        return no_verdict(answer, reply)
+    reason = f"the judge finds {_short(answer)} {'equal' if found else 'unequal'} to {_short(example.answer)}"
+    return Verdict(float(found), Status.CORRECT if found else Status.WRONG, answer, reason)
+
+
+def by_rule(example: Example, response: Response) -> bool:
+    """Return whether official has to extract by a rule of this project."""
+    return response.extraction is None and bool(response.text)
 
 
 def groups(example: Example) -> dict[str, list[str]]:
@@ -209,6 +227,8 @@ benchmark = Benchmark(
     official=official,
     groups=groups,
     judge=judge,
+    judges={"two-stage": judge, "published": judge_as_published, "mm-eureka": judge_as_mm_eureka},
+    by_rule=by_rule,
     read=read,
     metrics=metrics,
 )

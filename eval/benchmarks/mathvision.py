@@ -19,6 +19,8 @@ from data import Example
 from data.example import MARKER
 from data.readers import RawRow
 from eval.benchmark import Benchmark, DataSource, Response
+from eval.judges.options import equal_by_value, judge_with_options
+from eval.judges.whole import question_of
 from eval.loading import check_published, complete, published_example, published_rows
 from eval.official import mathvision as scoring
 from rewards import Verdict
@@ -86,4 +88,5 @@ benchmark = Benchmark(
     prompt=prompt,
     official=official,
     groups=groups,
+    judges={"mm-eureka": judge_with_options(lambda example: example.answer, equal_by_value, question_of)},
 )

@@ -3,11 +3,14 @@ r"""MathVista: 1,000 questions with an image (testmini), from 31 sources.
 The benchmark scores in two stages: an LLM extracts the answer from a response, then code compares it
 (``eval.official.mathvista``). Official here is the comparison of the stored ``extraction`` if there is one;
 otherwise of what the benchmark extracts without an LLM (a response that is the answer, or ``The answer is
-"…".``), or else of what this project extracts. The judge extracts with an LLM and compares in the same way.
-Multiple choice never abstains: an extraction that names no option counts as the option nearest in spelling.
+"…".``), or else of what ``eval.official.mathvista_extraction`` extracts by rule. ``judge:extraction``, which
+is also ``judge``, extracts with an LLM and compares in the same way; its prompt is this project's, because
+the licence of the published one (CC BY-SA 4.0) is not this project's. Multiple choice never abstains: an
+extraction that names no option counts as the option nearest in spelling. By rule, a response that declines to
+answer has no extraction, and is wrong.
 
-Only the judge, or the official protocol with stored extractions, gives numbers comparable to published
-ones; the choice of the LLM alone changes them by some points.
+Only judge:extraction, or official with stored extractions, gives numbers comparable to published ones; the
+choice of the LLM alone changes them by some points. Results with extractions by rule are flagged.
 
 The output format is the benchmark's: an object of rows by ``pid``, each a row of the data with ``response``
 and, after extraction, ``extraction``. Its metadata override those of the data, because the totals of an
@@ -23,9 +26,12 @@ from typing import Any
 from data import Example
 from data.readers import RawRow
 from eval.benchmark import Ask, Benchmark, DataSource, Response, with_images
+from eval.judges.options import equal_by_type, judge_with_options
+from eval.judges.wording import filled
 from eval.loading import check_published, complete, published_example, published_rows
 from eval.official import mathvista as scoring
-from rewards import Status, Verdict, extract_answer
+from eval.official.mathvista_extraction import extract_by_rule
+from rewards import Status, Verdict
 
 COLUMNS = ("pid", "question", "choices", "precision", "answer", "question_type", "answer_type", "metadata")
 DIMENSIONS = ("language", "source", "category", "task", "context", "grade", "skills")
@@ -37,33 +43,6 @@ _WANTED = {
     "list": "the answer, a list as Python writes it, as in [1, 2, 3],",
 }
 _DECIMALS = {1: " with one decimal place, as in 1.2,", 2: " with two decimal places, as in 1.23,"}
-EXTRACTION = """\
-A student answered a question. Copy out the student's final answer and nothing else, in the form that the \
-question asks for: a whole number, a decimal number, a Python list, or the letter of an option. Do not solve \
-the question. If the response comes to no answer, write nothing.
-
-Question: How many marbles are left in the jar? (Unit: pieces) Put a whole number in the box.
-Response: There were 15, and 6 were taken out, so nine of them are left.
-Extracted answer: 9
-
-Question: What fraction of the field is planted? Put a decimal number with two decimal places in the box.
-Response: Three of the eight strips are green, which makes 3/8 = 0.375 of it, about 0.38.
-Extracted answer: 0.38
-
-Question: In which years did the harvest shrink? Put a list in the box.
-Response: It went down after 2003 and after 2007, hence in 2004 and 2008.
-Extracted answer: [2004, 2008]
-
-Question: Which animal is the heaviest?
-(A) goat
-(B) horse
-(C) hen
-Response: Going by the scale, the horse weighs more than both of the others.
-Extracted answer: B
-
-Question: {question}
-Response: {response}
-Extracted answer: """
 _MAX_CHARS = 8_000
 
 
@@ -110,7 +89,7 @@ def official(example: Example, response: Response) -> Verdict:
     kind = example.meta["answer_type"]
     extraction = scoring.quick_extraction(response.text, kind, example.choices)
     if extraction is None:
-        extraction = extract_answer(response.text)
+        extraction = extract_by_rule(response.text, kind, example.choices)
     if not extraction:
         return Verdict(0.0, Status.NO_ANSWER, None, "no extraction is stored, and no answer was found")
     return _scored(example, extraction)
@@ -129,10 +108,24 @@ def judge(example: Example, response: Response, ask: Ask) -> Verdict:
         return Verdict(0.0, Status.NO_ANSWER, None, "the response is empty")
     extraction = scoring.quick_extraction(response.text, example.meta["answer_type"], example.choices)
     if extraction is None:
-        question = f"{_question(example)}\n{_instruction(example)}"
-        asked = EXTRACTION.format(question=question, response=response.text[-_MAX_CHARS:])
+        asked = filled("extraction", question=_asked(example), response=response.text[-_MAX_CHARS:])
         extraction = ask(asked).strip()
     return _scored(example, extraction)
+
+
+def _gold_letter(example: Example) -> str:
+    return chr(65 + example.choices.index(example.answer))
+
+
+def _asked(example: Example) -> str:
+    return f"{_question(example)}\n{_instruction(example)}"
+
+
+def by_rule(example: Example, response: Response) -> bool:
+    """Return whether official has to extract by a rule of this project."""
+    if response.extraction is not None or not response.text:
+        return False
+    return scoring.quick_extraction(response.text, example.meta["answer_type"], example.choices) is None
 
 
 def groups(example: Example) -> dict[str, list[str]]:
@@ -165,5 +158,10 @@ benchmark = Benchmark(
     official=official,
     groups=groups,
     judge=judge,
+    judges={
+        "extraction": judge,
+        "mm-eureka": judge_with_options(_gold_letter, equal_by_type, _asked, after_tag=True),
+    },
+    by_rule=by_rule,
     read=read,
 )

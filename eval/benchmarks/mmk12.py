@@ -9,6 +9,7 @@ from __future__ import annotations
 from data import Example
 from data.readers import RawRow
 from eval.benchmark import Benchmark, DataSource, Response, options_with, with_images
+from eval.judges.whole import judge_marked
 from eval.loading import check_published, complete, published_example, published_rows
 from rewards import Status, Verdict, extract_answer
 from rewards.math.choices import letters_in
@@ -75,4 +76,5 @@ benchmark = Benchmark(
     prompt=prompt,
     official=official,
     groups=groups,
+    judges={"mm-eureka": judge_marked},
 )

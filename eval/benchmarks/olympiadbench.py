@@ -20,6 +20,7 @@ from typing import Any
 from data import DataError, Example
 from data.readers import RawRow
 from eval.benchmark import Benchmark, DataSource, Response, with_images
+from eval.judges.whole import judge_whole
 from eval.loading import check_published, complete, published_example, published_files, published_rows
 from eval.official import olympiadbench as scoring
 from rewards import Verdict, verify
@@ -241,6 +242,7 @@ benchmark = Benchmark(
     official=official,
     groups=groups,
     verifier=verifier,
+    judges={"mm-eureka": judge_whole},
     read=read,
     metrics=metrics,
 )

@@ -2,7 +2,8 @@
 
 The official scoring takes the first character after the last "Answer" as the letter, see
 ``eval.official.wemath``, which also has the four-dimensional metrics. Their divisor is the number of problems
-with all rows: 525 on the complete testmini, fewer with a limit.
+with all rows: 525 on the complete testmini, fewer with a limit. ``eval.official.wemath_domains`` has the
+accuracy of the twelve domains. The benchmark's own template ``<Answer>: <<C>>`` is read as well.
 
 The question ``2steps_multi`` of the problem ``2steps_7`` has the id ``2steps_7/multi``, its first step
 ``2steps_7/1``.
@@ -19,6 +20,7 @@ from data.readers import RawRow
 from eval.benchmark import Benchmark, DataSource, Response, options_with, with_images
 from eval.loading import check_published, complete, published_example, published_rows
 from eval.official import wemath as scoring
+from eval.official.wemath_domains import domain_accuracy
 from rewards import Status, Verdict
 
 COLUMNS = ("ID", "key", "question", "option", "answer")
@@ -78,15 +80,22 @@ def groups(example: Example) -> dict[str, list[str]]:
     return found
 
 
-def metrics(scored: Sequence[tuple[Example, Verdict]]) -> Mapping[str, float | None]:
-    """Return the four-dimensional metrics, averaged over samples; None if one sample has none.
+def metrics(scored: Sequence[tuple[Example, Verdict]]) -> Mapping[str, Any]:
+    """Return the four-dimensional metrics and the domains, averaged over samples; None if one has none.
 
     A question that could not be scored makes its problem incomplete.
     """
-    found = [scoring.metrics(table).as_dict() for table in _tables(scored)]
-    if len(found) == 1:
-        return found[0]
-    return {name: _mean([one[name] for one in found]) for name in found[0]}
+    tables = _tables(scored)
+    return {
+        **_averaged([scoring.metrics(table).as_dict() for table in tables]),
+        "domains": _averaged([domain_accuracy(table) for table in tables]),
+    }
+
+
+def _averaged(tables: Sequence[Mapping[str, float | None]]) -> Mapping[str, float | None]:
+    if len(tables) == 1:
+        return tables[0]
+    return {name: _mean([one[name] for one in tables]) for name in tables[0]}
 
 
 def _tables(scored: Sequence[tuple[Example, Verdict]]) -> list[list[scoring.Row]]:

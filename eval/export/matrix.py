@@ -11,6 +11,7 @@ from typing import Any
 from eval.comparison import Difference, compare
 from eval.reference.names import model_name
 from eval.results import EvalResult, read_result
+from eval.scoring.protocols import is_judge
 from mm_cpgd.errors import UserError
 
 
@@ -129,7 +130,7 @@ def column_of(summary: Mapping[str, Any], protocol: str | None, folder: str) -> 
         known = ", ".join(summary["protocols"]) or "none"
         raise UserError(f"{folder} has no protocol {name!r} but {known}; name one of them, or score again")
     settings = summary.get("settings", {})
-    judge = (settings.get("judge") or {}).get("model") if name == "judge" else None
+    judge = (settings.get("judge") or {}).get("model") if is_judge(name) else None
     return Column(summary["benchmark"], settings.get("split"), name, judge)
 
 

@@ -76,7 +76,7 @@ def mathvista_submission(
 def _mathvista_row(example: Example, row: Row) -> dict[str, Any]:
     # The reader of a file adds the key of its rows as "id".
     published = {name: value for name, value in example.meta.items() if name != "id"}
-    filled = {**published, "pid": example.id, "response": row["response"] or ""}
+    filled = {**published, "pid": example.id, "response": _response(row)}
     extraction = _extraction(row)
     return filled if extraction is None else {**filled, "extraction": extraction}
 
@@ -85,9 +85,9 @@ def _extraction(row: Row) -> str | None:
     """Return what an LLM extracted, "" for a question without a response, None if nothing was extracted."""
     if row["extraction"] is not None:
         return str(row["extraction"])
-    if row.get("missing") or not row["response"]:
+    if row.get("missing") or not _response(row):
         return ""
-    judged = row["protocols"].get("judge")
+    judged = row["protocols"].get("judge") or row["protocols"].get("judge:extraction")
     return judged["extracted"] if judged and judged["score"] is not None else None
 
 
@@ -108,7 +108,7 @@ def mmmu_submission(result: EvalResult, *, sample: int = 0) -> Submission:
         )
     content = {row["id"]: _mmmu_answer(row) for row in rows}
     notes = _missing(rows)
-    empty = sum(not content[row["id"]] for row in rows if row["choices"] and not row.get("missing"))
+    empty = sum(not content[row["id"]] for row in rows if row["choices"] and not _lacks_response(row))
     if empty:
         notes.append(f"{empty:,} multiple-choice responses name no option; their answers are empty")
     return Submission(content, notes)
@@ -117,7 +117,7 @@ def mmmu_submission(result: EvalResult, *, sample: int = 0) -> Submission:
 def _mmmu_answer(row: Row) -> str:
     extracted = str(row["extracted"] or "").strip()
     if not row["choices"]:
-        return extracted or str(row["response"] or "")
+        return extracted or _response(row)
     letters = [chr(ord("A") + place) for place in range(len(row["choices"]))]
     found = _LETTER.fullmatch(extracted)
     if found and found[1] in letters:
@@ -134,5 +134,14 @@ def _rows(result: EvalResult, sample: int) -> list[Row]:
 
 
 def _missing(rows: Sequence[Row]) -> list[str]:
-    count = sum(bool(row.get("missing")) for row in rows)
+    count = sum(map(_lacks_response, rows))
     return [f"{count:,} of {len(rows):,} questions have no response; they count as wrong"] if count else []
+
+
+def _lacks_response(row: Row) -> bool:
+    return bool(row.get("missing") or row.get("failure"))
+
+
+def _response(row: Row) -> str:
+    """Return the response, "" where something else came in its place, such as a refusal."""
+    return "" if _lacks_response(row) else str(row["response"] or "")

@@ -35,6 +35,8 @@ _SPELLINGS = [
     # f(x,y) is a name with arguments; the parser would take (x,y) for a point.
     (re.compile(r"([A-Za-z])\s?\(\s?([A-Za-z])\s?,\s?([A-Za-z])\s?\)"), r"\1_{\2\3}"),
 ]
+# The benchmark's grammar skips white space, also within a number: \mathbf{6 6 7} is 667.
+_SPACED_NUMBER = re.compile(r"(?<![\^_\d.])\d[\d ]*(?:\. ?\d[\d ]*)?")
 _CONSTANT_TOLERANCE = 1e-3
 _SLACK = 1.01
 _SAFETY = 64.0
@@ -141,6 +143,7 @@ def _right_side(text: str) -> str:
 def _respell(text: str) -> str:
     """Rewrite notation of the benchmark's answers that this project's parser does not support."""
     text = re.sub(r"\s+", " ", clean(text))
+    text = _SPACED_NUMBER.sub(lambda number: number.group().replace(" ", ""), text)
     for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)
     return text

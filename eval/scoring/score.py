@@ -12,17 +12,16 @@ from statistics import fmean
 from typing import Any
 
 from data import DataError, Example
-from eval.benchmark import Ask, Benchmark, Response, ScoredRow
+from eval.benchmark import DECLINED, Ask, Benchmark, Failure, Response, ScoredRow
 from eval.predictions import check_unique
+from eval.scoring.protocols import checked_protocols, find_judge
 from eval.scoring.statistics import maj_at_k, pass_at_k
 from mm_cpgd.errors import UserError
 from rewards import Status, Verdict
-from rewards.messages import nearest
 from rewards.registry import as_verdict
 from rewards.verify import grade
 from rewards.workers.pool import PoolError, map_in_threads, usable_cores
 
-PROTOCOLS = ("official", "verifier", "judge")
 Score = Callable[[Example, Response], Verdict]
 Report = Callable[[int, int], None]
 # Opens a progress display with the given title; its report is called with (done, total).
@@ -44,26 +43,29 @@ def score_responses(
     ask: Ask | None = None,
     progress: Report | None = None,
     workers: int | None = None,
+    declined_wrong: bool = False,
 ) -> list[ScoredRow]:
     """Score the responses to every question, in the order of ``examples`` and of their samples.
 
-    A question without a response scores 0 with status no_answer, and its row is ``missing``. Responses to
-    other questions are ignored (``unmatched_ids`` returns them). A failing protocol gives a row no score.
+    A question without a response scores 0 with status no_answer, and its row is ``missing``. One with a
+    ``failure`` in its place has no score, by no protocol. Responses to other questions are ignored
+    (``unmatched_ids`` returns them). A failing protocol gives a row no score.
 
     Args:
         benchmark: the questions' benchmark.
         examples: the questions.
         responses: responses, at most one for each (id, sample).
-        protocols: names in ``PROTOCOLS``; the first one is the headline protocol.
-        ask: sends a prompt to the judge; required by the protocol judge only.
+        protocols: names in ``protocol_names(benchmark)``; the first one is the headline protocol.
+        ask: sends a prompt to the judge; required by the protocols of a judge only.
         progress: called with (rows done, all rows).
         workers: rows scored concurrently, in threads; None for one per usable core.
+        declined_wrong: refusals, filtered and empty replies and tool calls score 0.
 
     Raises:
         DataError: no question, a duplicate question or response, no response to any of the questions.
         UserError: unknown protocol, or no judge.
     """
-    scorers = {name: _scorer(benchmark, name, ask) for name in checked_protocols(protocols)}
+    scorers = {name: _scorer(benchmark, name, ask) for name in checked_protocols(protocols, benchmark)}
     pairs = match(examples, responses)
 
     def one(pair: tuple[Example, Response | None, int]) -> ScoredRow:
@@ -71,6 +73,9 @@ def score_responses(
         if response is None:
             nothing = Response(example.id, "", sample)
             return ScoredRow(example, nothing, dict.fromkeys(scorers, _missing(example)), missing=True)
+        if response.failure is not None:
+            verdict = _unanswered(example, response.failure, declined_wrong)
+            return ScoredRow(example, response, dict.fromkeys(scorers, verdict))
         if response.meta:
             example = replace(example, meta={**example.meta, **response.meta})
         verdicts = {name: _verdict(name, scorer, example, response) for name, scorer in scorers.items()}
@@ -82,15 +87,6 @@ def score_responses(
         if progress:
             progress(len(scored), len(pairs))
     return scored
-
-
-def checked_protocols(protocols: Sequence[str]) -> list[str]:
-    """Return the names without duplicates. Raises ``UserError`` if one is unknown or there is none."""
-    unknown = [name for name in protocols if name not in PROTOCOLS]
-    if unknown or not protocols:
-        what = f"there is no protocol {unknown[0]!r}" if unknown else "no protocol is named"
-        raise UserError(f"{what}: {nearest(unknown[0] if unknown else '', PROTOCOLS)}")
-    return list(dict.fromkeys(protocols))
 
 
 def match(
@@ -130,10 +126,10 @@ def _scorer(benchmark: Benchmark, protocol: str, ask: Ask | None) -> Score:
     if protocol == "verifier":
         return benchmark.verifier
     if ask is None:
-        raise UserError("the protocol judge needs a judge: give --judge-url and --judge-model")
-    from eval.scoring.judge import JudgeError, judge_response
+        raise UserError(f"the protocol {protocol} needs a judge: give --judge-url and --judge-model")
+    from eval.scoring.judge import JudgeError
 
-    judge = benchmark.judge or judge_response
+    judge = find_judge(benchmark, protocol)
 
     def by_judge(example: Example, response: Response) -> Verdict:
         try:
@@ -148,6 +144,13 @@ def _missing(example: Example) -> Verdict:
     if not example.answer.strip():
         return _no_gold()
     return Verdict(0.0, Status.NO_ANSWER, None, "no response is stored for this question")
+
+
+def _unanswered(example: Example, failure: Failure, declined_wrong: bool) -> Verdict:
+    if not example.answer.strip():
+        return _no_gold()
+    wrong = declined_wrong and failure.status in DECLINED
+    return Verdict(0.0 if wrong else None, failure.status, None, failure.reason)
 
 
 def _no_gold() -> Verdict:
@@ -186,8 +189,9 @@ def sampling_metrics(rows: Sequence[ScoredRow]) -> dict[str, Any] | None:
     """Return sampling metrics by the first protocol over all questions with a score; None with one sample.
 
     Returns:
-        ``k`` samples per question; ``questions``; ``accuracy``, the mean over questions; ``pass_at_k`` by k
-        (1, 2, 4, … and k; a response is right when its score is 1) and ``maj_at_k``, of all k.
+        ``k`` samples per question; ``questions``; ``complete``, those with a score of all k samples;
+        ``accuracy``, the mean over questions; ``pass_at_k`` by k (1, 2, 4, … and k; a response is right when
+        its score is 1), over the questions with as many scores; ``maj_at_k``, of all k over complete ones.
     """
     questions: dict[str, list[ScoredRow]] = defaultdict(list)
     for row in rows:
@@ -197,12 +201,14 @@ def sampling_metrics(rows: Sequence[ScoredRow]) -> dict[str, Any] | None:
     if k < 2 or not questions:
         return None
     scores = [[row.verdict.score or 0.0 for row in own] for own in questions.values()]
+    complete = [own for own in questions.values() if len(own) == k]
     return {
         "k": k,
         "questions": len(questions),
+        "complete": len(complete),
         "accuracy": fmean(map(fmean, scores)),
         "pass_at_k": {str(n): _mean_pass(scores, n) for n in _powers(k)},
-        "maj_at_k": fmean(map_in_threads(_majority, questions.values())),
+        "maj_at_k": fmean(map_in_threads(_majority, complete)) if complete else None,
     }
 
 

@@ -20,7 +20,8 @@ from eval.results import (
     read_result,
     write_result,
 )
-from eval.scoring.score import Progress, checked_protocols, score_responses, silent, unmatched_ids
+from eval.scoring.protocols import checked_protocols, judge_rules
+from eval.scoring.score import Progress, score_responses, silent, unmatched_ids
 from mm_cpgd.errors import UserError
 
 if TYPE_CHECKING:
@@ -71,10 +72,10 @@ def score(
         data: the questions, in the layout that the benchmark publishes; None for the hub.
         split: split of the data.
         limit: maximum number of questions, taken from the start.
-        protocols: any of ``official``, ``verifier``, ``judge``; the first one is the headline protocol.
+        protocols: ``official``, ``verifier``, ``judge`` or ``judge:NAME``; the first one is the headline.
         only_answered: exclude questions without a prediction, with a flag that says so.
         overwrite: replace an existing result.
-        judge: judge for the protocol judge.
+        judge: judge for the protocols that need one.
         progress: opens a progress display for a title.
 
     Raises:
@@ -108,10 +109,10 @@ def load_predictions(
 
     Arguments and exceptions as for ``score``.
     """
-    names = checked_protocols(protocols)
     if limit is not None and limit < 1:
         raise UserError(f"--limit {limit} must be at least 1")
     found = find_benchmark(benchmark)
+    names = checked_protocols(protocols, found)
     if (Path(output) / SUMMARY).exists() and not overwrite:
         raise UserError(f"{output} already contains a result; name another --output, or add --overwrite")
     path = None if data is None else str(data)
@@ -168,7 +169,9 @@ def write_scores(
     judge: Judge | None = None,
 ) -> dict[str, Any]:
     """Write scored predictions as a result, and return its summary. Raises ``UserError``."""
-    judged_by = {} if judge is None else {"judge": judge.settings()}
+    judged_by = {}
+    if judge is not None:
+        judged_by = {"judge": {**judge.settings(), "rules": judge_rules(stored.benchmark, stored.protocols)}}
     settings = {**stored.settings, **judged_by, "packages": package_versions()}
     return write_result(output, stored.benchmark, rows, settings, flags=stored.flags)
 

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from eval.benchmark import Benchmark, ScoredRow
 from eval.scoring.score import sampling_metrics
 from eval.scoring.statistics import clustered_interval, wilson_interval
-from rewards import Status
+from rewards import Status, Verdict
+from rewards.messages import short
 
 UNPARSED = (Status.NO_ANSWER, Status.UNPARSABLE_ANSWER)
 Items = TypeVar("Items")
@@ -30,6 +31,7 @@ def summarise(benchmark: Benchmark, rows: Sequence[ScoredRow]) -> dict[str, Any]
         **first,
         "truncated": _truncated(rows),
         "missing": _count(sum(row.missing for row in rows), len(rows)),
+        "unanswered": _unanswered(rows),
         "samples": sampling_metrics(rows),
         "protocols": protocols,
     }
@@ -61,7 +63,8 @@ def natural_sort_key(text: str) -> list[tuple[int, int, str]]:
 
 def _protocol(benchmark: Benchmark, rows: Sequence[ScoredRow], name: str) -> dict[str, Any]:
     groups = by_group(benchmark, rows)
-    answered = [row.verdicts[name] for row in rows if not row.missing]
+    answered = [row.verdicts[name] for row in rows if not row.missing and row.response.failure is None]
+    unscored = [row.verdicts[name] for row in rows if row.verdicts[name].score is None]
     return {
         "overall": _accuracy(rows, name),
         "groups": {
@@ -69,8 +72,9 @@ def _protocol(benchmark: Benchmark, rows: Sequence[ScoredRow], name: str) -> dic
             for dimension, values in groups.items()
         },
         "metrics": _metrics(benchmark, rows, name),
-        "unscored": _count(sum(row.verdicts[name].score is None for row in rows), len(rows)),
+        "unscored": {**_count(len(unscored), len(rows)), "reasons": _reasons(unscored)},
         "unparsed": _count(sum(verdict.status in UNPARSED for verdict in answered), len(answered)),
+        "by_rule": _by_rule(benchmark, rows) if name == "official" else None,
     }
 
 
@@ -118,8 +122,33 @@ def _averaged(values: Sequence[Any]) -> Any:
     return values[0]
 
 
+def _by_rule(benchmark: Benchmark, rows: Sequence[ScoredRow]) -> dict[str, Any] | None:
+    """Return the responses from which this project extracted what the benchmark asks an LLM for."""
+    if benchmark.by_rule is None:
+        return None
+    answered = [row for row in rows if not row.missing]
+    return _count(sum(benchmark.by_rule(row.example, row.response) for row in answered), len(answered))
+
+
 def _count(count: int, total: int) -> dict[str, Any]:
     return {"count": count, "share": count / total if total else None}
+
+
+def _unanswered(rows: Sequence[ScoredRow]) -> dict[str, Any]:
+    """Return the responses that are not there and have no score, and why; to be asked for again."""
+    failures = [row.response.failure for row in rows if row.response.failure and row.verdict.score is None]
+    statuses = Counter(one.status.value for one in failures)
+    return {**_count(len(failures), len(rows)), "statuses": dict(statuses.most_common())}
+
+
+def _reasons(verdicts: Iterable[Verdict]) -> dict[str, int]:
+    """Return the number of verdicts by status and kind of reason, the most frequent first."""
+    return dict(Counter(map(_kind, verdicts)).most_common())
+
+
+def _kind(verdict: Verdict) -> str:
+    # Behind the colon are details of this row: a reply, an address.
+    return f"{verdict.status.value}: {verdict.reason.partition(': ')[0]}"
 
 
 def _truncated(rows: Iterable[ScoredRow]) -> dict[str, Any] | None:
@@ -134,26 +163,59 @@ def _flags(rows: Sequence[ScoredRow], summary: Mapping[str, Any]) -> list[str]:
     missing, truncated = summary.get("missing"), summary.get("truncated")
     if missing and missing["count"]:
         flags.append(f"{missing['count']:,} of {len(rows):,} responses are missing and count as wrong")
+    flags += _failures(rows)
     if truncated and truncated["share"] >= SOME_TRUNCATED:
         mostly = "mostly truncated: " if truncated["share"] >= MOSTLY else ""
         flags.append(f"{mostly}{truncated['share']:.1%} of the responses were cut off by the length limit")
     for name, found in summary["protocols"].items():
+        if found["by_rule"] and found["by_rule"]["count"]:
+            flags.append(_not_published(name, found["by_rule"]["count"], len(rows)))
         share = found["unparsed"]["share"]
         if share is not None and share >= MANY_UNPARSED:
             flags.append(f"{name} could extract no answer from {share:.1%} of the responses")
     return flags + [line for name in summary["protocols"] for line in _unscored(rows, name)]
 
 
+def _not_published(protocol: str, count: int, total: int) -> str:
+    return (
+        f"{protocol} extracted {count:,} of {total:,} answers by a rule of this project, where the benchmark "
+        "asks an LLM: not comparable with published numbers; store its extractions, or use a judge"
+    )
+
+
+def _failures(rows: Sequence[ScoredRow]) -> list[str]:
+    """Return flags about the questions without a response: not scored, and declined ones that are wrong."""
+    failed = [row for row in rows if row.response.failure is not None]
+    flags = []
+    if unscored := [row.verdict for row in failed if row.verdict.score is None]:
+        flags.append(
+            f"{len(unscored):,} of {len(rows):,} responses are not there and have no score: "
+            f"{_told(unscored)}; the same mm-cpgd eval command asks for these again"
+        )
+    if wrong := [row.verdict for row in failed if row.verdict.score is not None]:
+        flags.append(
+            f"{len(wrong):,} of {len(rows):,} replies are no response and count as wrong: {_told(wrong)}"
+        )
+    return flags
+
+
 def _unscored(rows: Sequence[ScoredRow], protocol: str) -> list[str]:
-    """Return a flag with the number of rows without a score and the most frequent reason."""
-    without = [row for row in rows if row.verdicts[protocol].score is None]
+    """Return a flag with the number of responses without a score, by reason."""
+    there = [row.verdicts[protocol] for row in rows if row.response.failure is None]
+    without = [verdict for verdict in there if verdict.score is None]
     if not without:
         return []
-    reasons = Counter(
-        f"{row.verdicts[protocol].status.value}: {row.verdicts[protocol].reason}" for row in without
-    )
-    reason, count = reasons.most_common(1)[0]
     return [
         f"{protocol} gave no score to {len(without):,} of {len(rows):,} responses, which the accuracy "
-        f"excludes; {count:,} times {reason}"
+        f"excludes: {_told(without)}"
     ]
+
+
+def _told(verdicts: Sequence[Verdict]) -> str:
+    """Return how often each kind of reason occurs, with the details of its first verdict."""
+    told = []
+    for kind, count in _reasons(verdicts).items():
+        first = next(one for one in verdicts if _kind(one) == kind)
+        details = short(first.reason.partition(": ")[2], 200)
+        told.append(f"{count:,} times {kind}" + (f" (first: {details})" if details else ""))
+    return "; ".join(told)

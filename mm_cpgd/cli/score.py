@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mm_cpgd.cli.common import Limit, Split
+from mm_cpgd.cli.common import INCOMPLETE, Limit, Split
 from mm_cpgd.cli.judge import (
     JudgeCache,
     JudgeConcurrency,
@@ -26,6 +26,7 @@ from mm_cpgd.cli.judge import (
     Yes,
     open_judge,
 )
+from mm_cpgd.errors import RunEnded
 
 Folder = Annotated[Path, typer.Argument(help="a result folder, with summary.json and rows.jsonl")]
 BenchmarkName = Annotated[str, typer.Option(help="a name such as mathvision, or path/to/file.py")]
@@ -44,7 +45,10 @@ def score_command(
     limit: Limit = None,
     protocol: Annotated[
         str,
-        typer.Option(help="official, verifier, judge, separated by commas; the first one is the headline"),
+        typer.Option(
+            help="official, verifier, judge, judge:NAME (general, whole, the benchmark's own), separated by "
+            "commas; the first one is the headline"
+        ),
     ] = "official",
     only_answered: Annotated[
         bool, typer.Option("--only-answered", help="exclude the questions without a response")
@@ -67,6 +71,8 @@ def score_command(
 
     Example: `mm-cpgd score --benchmark mathvision --data test.jsonl --predictions answers.jsonl --output out`
     """
+    from eval.scoring.judgement import lacks_reply
+    from eval.scoring.protocols import is_judge
     from eval.scoring.stored import load_predictions, score_stored, write_scores
     from mm_cpgd.cli.results import print_scoreboard
     from mm_cpgd.tracking.progress import slow_bar
@@ -87,17 +93,29 @@ def score_command(
         only_answered=only_answered,
         overwrite=overwrite,
     )
-    progress = partial(slow_bar, console)
-    if "judge" in stored.protocols:
+    progress, unjudged = partial(slow_bar, console), 0
+    if any(map(is_judge, stored.protocols)):
         # The cost is confirmed before anything is scored, and not below a progress bar.
-        with open_judge(options, stored.benchmark, stored.examples, stored.responses, console) as judge:
+        with open_judge(
+            options, stored.benchmark, stored.examples, stored.responses, console, stored.protocols
+        ) as judge:
             rows = score_stored(stored, judge=judge, progress=progress)
+            unjudged = sum(
+                any(lacks_reply(verdict) for name, verdict in row.verdicts.items() if is_judge(name))
+                for row in rows
+            )
         summary = write_scores(stored, rows, output, judge=judge)
     else:
         summary = write_scores(stored, score_stored(stored, progress=progress), output)
     print_scoreboard(summary, console)
     console.print(f"summary: {output / 'summary.json'}\nrows: {output / 'rows.jsonl'}", soft_wrap=True)
     console.print(f"page with every response: mm-cpgd report {output}", soft_wrap=True)
+    if unjudged:
+        raise RunEnded(
+            f"the judge gave no usable reply about {unjudged:,} responses, which have no score; the same "
+            "command with --overwrite asks only for these again",
+            INCOMPLETE,
+        )
 
 
 def compare_command(

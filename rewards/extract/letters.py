@@ -53,7 +53,7 @@ _NEAR = 60
 _ALTERNATIVE = re.compile(r"^\W*\bor\b\s*[^(\sA-J]|^\s*;;\s*-?[\d\\]", re.IGNORECASE)
 _VALUE_BEFORE = re.compile(r"^\s*-?[\d\\][^A-Za-z]*(?:;;\s*)?$")
 _NOT_NEXT = re.compile(r"\W*(?:and\s+|but\s+)?(?:not|never)\s*", re.IGNORECASE)
-_REASON = re.compile(r"[ ,;]{1,3}\b(?:because|since)\b.*", re.IGNORECASE | re.DOTALL)
+_REASON = re.compile(r"[ ,;]{1,3}(?:\(\s?)?\b(?:because|since)\b.*", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from rewards.extract.statement import (
 
 _SHORT = 60
 _PHRASES = re.compile(
-    r"(?:final\s+answer|correct\s+answer|answer|result|correct\s+(?:option|choice))\s*"
+    r"(?:final\s+answer|correct\s+answer|answer|result|correct\s+(?:option|choice))"
+    r"(?:\s+to\s+(?:the|this|that|your)\s+(?:question|problem|exercise))?\s*"
     r"(?:\*\*)?\s*(?:(?:is|are|would be|should be|must be|equals)\s*(?:therefore|thus)?\s*[:\uff1a]?"
     r"|[:\uff1a])"
     r"\s*(?:\*\*)?"
@@ -47,6 +48,18 @@ MATH = re.compile(
     re.DOTALL,
 )
 _CLOSING = re.compile(r"(?:\bis|\bare|=|是|为|為|≈)\s*:?\s*((?:(?!\bis\b|\bare\b)[^=是为為≈]){1,40})$")
+# "The circle is x^2+y^2=16": the equation is the answer, not its right side.
+_CURVE = re.compile(
+    r"(?<!of\s)(?<!of\sthe\s)(?<!of\sa\s)\b(?:equation|circle|ellipse|parabola|hyperbola|curve|line|plane|locus|graph)"
+    r"(?:\s+(?:of|for|through|with|that|which)\b[^.=]{0,80}?)?\s+is:?\s+([^=,;]{1,60}=[^=,;]{1,60})$"
+)
+_STOP = re.compile(r"(?<!\b[A-Z])[.!?]\s+(?=[A-Z][a-z]+\s)")
+# A sentence of two words and an amount: "She needs \$7".
+_PAYS = re.compile(
+    r"(?:he|she|it|they|we|i|you|[A-Z][a-z]+)\s+(?:needs?|ha[sd]|have|pays?|paid|gets?|got|spends?|spent|earns?|earned|"
+    r"costs?|saves?|saved|makes?|made|uses?|used|takes?|took|sold|sells?|buys?|bought|owes?|owed)\s+(?:\\?[$€£¥]\s?)?-?\d",
+    re.IGNORECASE,
+)
 _BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
 _BARE_LINE = re.compile(
     r"[*_\s]*(?:\(?[A-J]\)(?:\s+[^.!?\n]{1,50})?|[A-J]\.?|-?[$\\]?[\d.,]+\s*%?|-?\d+\s*/\s*\d+|\$[^$]+\$|\\\(.+\\\)|\\\[.+\\\])[*_\s.]*"
@@ -132,7 +145,8 @@ def last_line(text: str) -> Found | None:
 def last_number(text: str) -> Found | None:
     """Return the last number of the last line if that is a sentence; "Scheme 2" and "15 people" are not."""
     line = text.rpartition("\n")[2]
-    sentence = len(re.findall(r"[A-Za-z']+", line)) > 2 or ":" in line or re.search(r"[\u4e00-\u9fff]", line)
+    worded = len(re.findall(r"[A-Za-z']+", line)) > 2 or _PAYS.match(line)
+    sentence = worded or ":" in line or re.search(r"[\u4e00-\u9fff]", line)
     numbers = list(NUMBER.finditer(line))
     if not (sentence and numbers and asserts(numbers[-1])) or re.match(r"[\d$(\\-]", line):
         return None
@@ -204,7 +218,10 @@ def last_bold(text: str) -> Found | None:
 
 def closing(text: str) -> Found | None:
     """Return the text after the last "is" or "=" of the last line if it is short: "the area is (C)"."""
-    line = text.rpartition("\n")[2].rstrip(" .。!！")
+    line = _last_sentence(text.rpartition("\n")[2].rstrip(" .。!！"))
+    curve = _CURVE.search(line)
+    if curve and not denied_before(line[: curve.start(1)]):
+        return Found(curve.group(1), len(text))
     match = _CLOSING.search(line)
     if not match or not re.search(r"\w", match.group(1)):
         return None
@@ -217,6 +234,13 @@ def closing(text: str) -> Found | None:
         number = None if stands_against(match.group(1)) else NUMBER.search(line, match.start(1))
         return Found(match.group(1), len(text)) if number and asserts(number) else None
     return Found(distil(match.group(1)), len(text))
+
+
+def _last_sentence(line: str) -> str:
+    """Return the last sentence of a line if it has a number, else the line: "8 + 11 = 19. Mia pays 19"."""
+    stops = list(_STOP.finditer(line))
+    last = line[stops[-1].end() :] if stops else line
+    return last if re.search(r"\d", last) else line
 
 
 def formula(text: str) -> Found | None:

@@ -78,6 +78,7 @@ _REFUSAL = re.compile(
     r"no\s+way\s+to)\s+"
     r"(?:be\s+)?(?:accurately\s+|reliably\s+|exactly\s+|definitively\s+)?(?:determine|tell|answer|find|solve|say|compute|calculate|help|know|"
     r"identif|see|view|process|provide|conclude|evaluate)"
+    r"|\bdo(?:es)?\s*n[o'’]t\s+(?:provide|give|contain|include|offer|have)\s+(?:(?:enough|sufficient)\b|any\s+information)"
     r"|\b(?:insufficient|not\s+enough)\s+(?:information|data)|\bi\s+(?:do\s*n[o'’]t|do\s+not)\s+know\b"
     r"|无法(?:确定|回答|求|计算|判断)|不能(?:确定|判断)|不知道|条件不足",
     re.IGNORECASE,

@@ -16,8 +16,8 @@ NUMBER = re.compile(
 )
 SENTENCE_END = re.compile(r"\n|[。\uff01\uff1f]|[.!?](?=\s|$)(?<!\d\.\d)")
 _REASON = re.compile(
-    r"[ ,;]{1,3}\b(?:because|since|as\s+(?:it|they|we|the|this|that|these|those|there|each|only|an?)\b|"
-    r"due\s+to|which\s+means|given\s+that)\b.*",
+    r"[ ,;]{1,3}(?:\(\s?)?\b(?:because|since|"
+    r"as\s+(?:it|they|we|the|this|that|these|those|there|each|only|an?)\b|due\s+to|which\s+means|given\s+that)\b.*|\s\((?:as|for)\s.*\)$",
     re.I | re.S,
 )
 _LEAD = re.compile(
@@ -53,6 +53,8 @@ _INSTEAD = re.compile(
     re.IGNORECASE,
 )
 _TURNING = re.compile(r"\b(?:yes|no|not|or|true|false|but)\b|\d", re.IGNORECASE)
+# Not the vector <1, 2>.
+_BRACKETED_OPTION = re.compile(r"<\s*([A-J](?:[.):][^<>]{0,60})?)\s*>\.?")
 _BOLD = re.compile(r"\*\*([^*\n]+)(?:\*\*|$)")
 _VALUE = re.compile(r"[\d$\\]|^\W*[A-J]\b")
 
@@ -69,6 +71,8 @@ def bare(text: str | None) -> str | None:
         stripped = inner if "**" not in inner else stripped
     if stripped.startswith("<<") and ">>" in stripped:
         stripped = stripped[2:].replace(">>", " ").strip()
+    option = _BRACKETED_OPTION.fullmatch(stripped)
+    stripped = option.group(1) if option else stripped
     return stripped or None
 
 

@@ -177,6 +177,25 @@ def test_the_judge_is_called_and_stored_with_the_result(run: Callable[..., str])
     assert summary()["settings"]["judge"]["model"] == "tiny"
 
 
+def test_judges_by_name_are_columns_of_their_own_and_say_whose_rule_they_are(run: Callable[..., str]) -> None:
+    with stub_server(chat_reply("Yes")) as stub:
+        printed = run(
+            *scoring(
+                protocol="judge:whole,official", judge_url=stub.url, judge_model="tiny", judge_cache="k.jsonl"
+            )
+        )
+        asked = len(stub.asked)
+    assert f"judge: {asked} requests" in printed
+    assert summary()["protocol"] == "judge:whole"
+    assert summary()["protocols"]["judge:whole"]["overall"]["correct"] == asked == 3
+    assert summary()["settings"]["judge"]["rules"] == {"judge:whole": "whole"}
+
+
+def test_a_judge_that_the_benchmark_lacks_is_one_message(run: Callable[..., str]) -> None:
+    printed = run(*scoring(protocol="judge:published"))
+    assert "has no protocol 'judge:published': it has official, verifier, judge, judge:general" in printed
+
+
 def test_compare_shows_the_difference_and_writes_it_as_json_and_as_a_page(run: Callable[..., str]) -> None:
     run(*scoring(output="before"))
     write_lines(Path("answers.jsonl"), [{**one, "response": "42"} for one in ANSWERS])

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from data import Example
+from eval.benchmark import Ask, Response
 from eval.comparison import BY_QUESTION, ONE_EACH, compare
 from eval.results import EvalResult, read_result, write_result
 from eval.scoring.statistics import mcnemar_p, paired_interval
@@ -169,3 +171,25 @@ def test_a_comparison_is_json(result: Any) -> None:
     written = json.loads(json.dumps(compare(result(A), result(B)).as_dict()))
     assert written["overall"]["gained"] == 2
     assert [one["id"] for one in written["changed"]] == ["b", "c", "d"]
+
+
+def test_a_judge_is_never_compared_with_another_one(result: Any) -> None:
+    def judge(example: Example, response: Response, ask: Ask) -> Verdict:
+        return Verdict(1.0, Status.CORRECT)
+
+    own = sums(judge=judge, judges={"mine": judge})
+    a, b = (result(A, benchmark=own, protocols=[protocol], ask=str) for protocol in ("judge", "judge:mine"))
+    with pytest.raises(UserError, match="protocol 'judge' is not in both results"):
+        compare(a, b)
+
+
+def test_different_shares_of_extractions_by_rule_are_a_warning(result: Any) -> None:
+    def by_rule(example: Example, response: Response) -> bool:
+        return response.text == "4"
+
+    own = sums(by_rule=by_rule)
+    (warning,) = compare(
+        result(A, benchmark=own), result(dict.fromkeys("abcde", "4"), benchmark=own)
+    ).warnings
+    assert "official extracted A 2 of its answers and B 5 of its answers by a rule" in warning
+    assert compare(result(A, benchmark=own), result(A, benchmark=own)).warnings == []

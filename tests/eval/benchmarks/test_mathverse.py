@@ -62,6 +62,44 @@ def test_the_text_only_version_has_ids_of_its_own(folder):
     assert [e.id for e in load(folder, "all")] == ["1", "2", "3", "4", "5", "6", "text-only-1"]
 
 
+@pytest.mark.parametrize(
+    ("split", "ids"),
+    [
+        ("vision-only", ["5"]),
+        ("Vision Only", ["5"]),
+        ("vision_only", ["5"]),
+        ("text-dominant", ["1", "6"]),
+        ("text-lite", ["2"]),
+        ("vision-intensive", ["3"]),
+        ("vision-dominant", ["4"]),
+        ("text-only", ["text-only-1"]),
+    ],
+)
+def test_each_version_is_a_split(folder, split, ids):
+    assert [example.id for example in load(folder, split)] == ids
+
+
+def test_the_limit_is_over_the_rows_of_the_version(folder):
+    assert [example.id for example in load(folder, "text-dominant", limit=1)] == ["1"]
+    assert [example.id for example in load(folder, "vision-only", limit=1)] == ["5"]
+
+
+def test_a_version_is_taken_from_a_single_file_too(folder):
+    assert [example.id for example in load(folder / "testmini.json", "vision-only")] == ["5"]
+
+
+def test_a_version_without_rows_is_named(folder):
+    with pytest.raises(DataError, match="no row of the version 'Text Only'"):
+        load(folder / "testmini.json", "text-only")
+
+
+def test_an_extraction_by_rule_is_told_from_a_stored_one(folder):
+    example = free(folder)
+    assert benchmark.by_rule(example, Response("6", "It is 14 cm."))
+    assert not benchmark.by_rule(example, Response("6", "It is 14 cm.", extraction="14 cm"))
+    assert not benchmark.by_rule(example, Response("6", ""))
+
+
 def test_the_limit_is_over_both_files(folder):
     assert len(load(folder, "all", limit=3)) == 3
 
@@ -172,9 +210,22 @@ def test_an_empty_response_is_wrong_without_a_request(folder):
 
 
 @pytest.mark.parametrize("reply", ["", "I cannot tell", "0 or 1", "10", "0.5"])
-def test_a_reply_that_is_no_judgement_is_not_wrong(folder, reply):
-    verdict = judged(free(folder), Judge("13 cm", reply))
+def test_a_reply_that_is_no_judgement_is_asked_for_again_and_then_not_wrong(folder, reply):
+    judge = Judge("13 cm", reply, reply)
+    verdict = judged(free(folder), judge)
     assert (verdict.score, verdict.status) == (None, Status.NOT_JUDGED)
+    assert "asked twice" in verdict.reason
+    assert len(judge.asked) == 3
+
+
+def test_a_second_reply_may_settle_it(folder):
+    judge = Judge("13 cm", "0 or 1", "0")
+    assert judged(free(folder), judge).score == 0
+    assert judge.asked[2] == judge.asked[1] + "\n\nReply with a single digit, 1 or 0, and nothing else."
+
+
+def test_an_extraction_is_read_without_thinking_and_fences(folder):
+    assert judged(free(folder), Judge("<think>13?</think>```\n14 cm\n```")).score == 1
 
 
 def test_the_judge_receives_the_question_that_is_in_the_image(folder):

@@ -107,7 +107,8 @@ def test_a_stored_extraction_is_scored_as_it_is(tmp_path):
     [
         ("12", Status.CORRECT),
         (r"So \boxed{12}.", Status.CORRECT),
-        (r"So \boxed{12 g}.", Status.UNPARSABLE_ANSWER),
+        (r"So \boxed{12 g}.", Status.CORRECT),
+        (r"So \boxed{many eggs}.", Status.UNPARSABLE_ANSWER),
         ("", Status.NO_ANSWER),
     ],
 )
@@ -197,3 +198,32 @@ def test_the_verifier_agrees_with_the_official_verdicts_on_the_raw_responses(pub
 @pytest.mark.shared
 def test_every_prompt_has_its_image_once(published):
     assert all(len(MARKER.findall(benchmark.prompt(example))) == 1 for example in published[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "extraction", "flagged"),
+    [
+        ("It is 12 g.", None, True),
+        ("It is 12 g.", "12", False),
+        ("12", None, False),
+        ('The answer is "12".', None, False),
+        ("", None, False),
+    ],
+)
+def test_a_number_from_extractions_by_rule_is_flagged(tmp_path, text, extraction, flagged):
+    example = loaded(tmp_path)
+    rows = score_responses(
+        benchmark, [example], [Response("4", text, extraction=extraction)], ["official", "verifier"]
+    )
+    summary = summarise(benchmark, rows)
+    assert summary["protocols"]["official"]["by_rule"]["count"] == flagged
+    assert summary["protocols"]["verifier"]["by_rule"] is None
+    assert any("by a rule of this project" in line for line in summary["flags"]) is flagged
+
+
+def test_the_judges_extraction_is_a_protocol_by_its_name(tmp_path):
+    example = loaded(tmp_path)
+    rows = score_responses(
+        benchmark, [example], [Response("4", "A dozen.")], ["judge:extraction"], ask=lambda prompt: "12"
+    )
+    assert rows[0].verdicts["judge:extraction"].score == 1

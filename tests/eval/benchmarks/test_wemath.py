@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -148,6 +149,24 @@ def test_the_verifier_reads_what_the_rule_does_not(tmp_path):
     example = load(tmp_path, list(rows(1, (1, 1, 1))))[0]
     for text in ("Answer: (B)", "The answer is 40°", "\\boxed{B}"):
         assert benchmark.verifier(example, Response(example.id, text)).score == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["<Thought process>: <<50 − 10>> <Answer>: <<B>>", "<Answer>: <B>", "<Answer>: <<B. 40°>>"]
+)
+def test_the_benchmarks_own_template_is_read_by_both_protocols(tmp_path, text):
+    example = load(tmp_path, list(rows(1, (1, 1, 1))))[0]
+    assert benchmark.official(example, Response(example.id, text)).score == 1
+    assert benchmark.verifier(example, Response(example.id, text)).score == 1
+
+
+def test_the_domains_are_among_the_metrics_averaged_over_samples(tmp_path):
+    example = replace(load(tmp_path, list(rows(1, (1, 1, 1))))[0])
+    example = replace(example, meta={**example.meta, "knowledge concept": "Rotation"})
+    right, wrong = Verdict(1.0, Status.CORRECT), Verdict(0.0, Status.WRONG)
+    assert benchmark.metrics([(example, right)])["domains"]["Basic Transformations of Figures"] == 1
+    both = benchmark.metrics([(example, right), (example, wrong)])["domains"]
+    assert (both["Basic Transformations of Figures"], both["Position"]) == (0.5, None)
 
 
 def test_the_prompt_asks_for_what_the_rule_looks_for(tmp_path):

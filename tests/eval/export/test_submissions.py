@@ -65,10 +65,22 @@ def test_a_question_without_a_response_stays_in_mathvistas_total(data: Path) -> 
     assert made.notes == ["1 of 2 questions have no response; they count as wrong"]
 
 
-def test_what_the_judge_extracted_is_mathvistas_extraction(data: Path) -> None:
+def test_the_words_of_a_refusal_are_no_response_to_submit(data: Path) -> None:
+    refused = {"status": "refused", "reason": "the model refused: I cannot"}
+    answers = [
+        {"id": "1", "response": "I cannot", "failure": refused},
+        {"id": "2", "response": "B", "extraction": "B"},
+    ]
+    made = mathvista_submission(mathvista(data, answers))
+    assert made.content["1"] == {**QUESTIONS["1"], "response": "", "extraction": ""}
+    assert made.notes == ["1 of 2 questions have no response; they count as wrong"]
+
+
+@pytest.mark.parametrize("judge", ["judge", "judge:extraction"])
+def test_what_the_judge_extracted_is_mathvistas_extraction(data: Path, judge: str) -> None:
     result = mathvista(data, [{"id": "1", "response": "1.2"}, {"id": "2", "response": "the dog"}])
     for row, extracted, verdict in zip(result.rows, ("1.2", "not judged"), (1.0, None), strict=True):
-        row["protocols"]["judge"] = {"extracted": extracted, "score": verdict}
+        row["protocols"][judge] = {"extracted": extracted, "score": verdict}
     made = mathvista_submission(result)
     assert made.content["1"]["extraction"] == "1.2"
     assert "extraction" not in made.content["2"]

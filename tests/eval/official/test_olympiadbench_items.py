@@ -119,3 +119,23 @@ def test_expressions_may_differ_by_a_constant_below_a_thousandth(answer, gold, e
 def test_a_comparison_without_time_is_a_timeout():
     verdict = grade(r"\sin 2x", r"2\sin x\cos x", limit=0)
     assert (verdict.status, verdict.score) == (Status.TIMEOUT, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "equal"),
+    [
+        (r"$1000-333=\mathbf{6 6 7}$", "667", True),
+        (r"$\frac{\mathbf{1}}{\mathbf{1 6}}$", r"\frac{1}{16}", True),
+        (r"\mathbf{1 2 . 5}", "12.5", True),
+        (r"6~6~7", "667", True),
+        (r"\sqrt{2 0}", r"2\sqrt{5}", True),
+        (r"2^{1 0}", "1024", True),
+        ("667", r"\mathbf{6 6 7}", True),
+        ("2 3", "6", False),
+        ("6 6 8", "667", False),
+        (r"1 \frac{1}{2}", r"\frac{3}{2}", True),
+        (r"\frac 1 2", "0.5", True),
+    ],
+)
+def test_spaces_within_a_number_do_not_count(answer, gold, equal):
+    assert right(f"So the final answer is {answer}", gold) is equal

@@ -126,7 +126,8 @@ def test_responses_and_questions_that_do_not_match_are_refused(
     ("protocols", "says"),
     [
         (["oficial"], "no protocol 'oficial': did you mean 'official'"),
-        ([], "no protocol is named: known are judge, official, verifier"),
+        (["judge:extracion"], "no protocol 'judge:extracion'"),
+        ([], "no protocol is named: known are judge, judge:general, judge:whole, official, verifier"),
         (["judge"], "give --judge-url and --judge-model"),
     ],
 )
