@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -60,7 +60,7 @@ def find_benchmark(name_or_path: str) -> Benchmark:
     return _included(name)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _included(name: str) -> Benchmark:
     return _built(name, declared()[name])
 

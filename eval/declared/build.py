@@ -15,9 +15,7 @@ from eval.declared.judge import judged
 from eval.declared.kinds import KINDS, golds, score
 from eval.declared.schema import Declaration, Group, Subset
 from eval.declared.templates import Template, is_empty
-from rewards import Status, Verdict, verify
-
-_LETTER = Template("{{ letter }}. {{ text }}")
+from rewards import Verdict, verify
 
 
 def build(name: str, declaration: Declaration) -> Benchmark:
@@ -43,7 +41,7 @@ def build_subset(name: str, subset: Subset, whole: Benchmark) -> Benchmark:
     """Return a benchmark of some rows of another."""
 
     def load(source: DataSource) -> list[Example]:
-        examples = whole.load(replace(source, limit=None))
+        examples = whole.load(replace(source, limit=None, split=source.split or subset.split))
         kept = [one for one in examples if rows.matches(one.meta, subset.where)]
         return rows.complete(kept[: source.limit], subset.title)
 

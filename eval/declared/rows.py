@@ -29,11 +29,14 @@ _MAX_LITERAL = 20_000
 def load(declaration: Declaration, source: DataSource) -> list[Example]:
     """Read the rows of a benchmark, at most ``source.limit``. Raises ``DataError``."""
     data = declaration.data
-    rows = (
-        row for row in _numbered(_parts(data, declaration.title, source)) if matches(row.values, data.where)
-    )
+    rows = (row for row in _numbered(_parts(data, declaration.title, source)) if _wanted(data, row))
     examples = (example_of(declaration, row) for row in islice(rows, source.limit))
     return complete(examples, declaration.title)
+
+
+def _wanted(data: Data, row: RawRow) -> bool:
+    left_out = any(pattern.search(str(row.values.get(column))) for column, pattern in data.without.items())
+    return not left_out and matches(row.values, data.where)
 
 
 def matches(values: Mapping[str, Any], where: Mapping[str, Sequence[str]]) -> bool:
@@ -60,14 +63,12 @@ def _parts(data: Data, title: str, source: DataSource) -> Iterator[tuple[RawRow,
                 continue
             read.add(files)
             rows = published_rows(
-                unlimited if source.split or _is_file(source) else replace(unlimited, split=None),
-                hub=data.hub or "", config=config or None, split=split, file=data.file, hub_files=data.hub_files,
+                unlimited, hub=data.hub or "", config=config or None, split=split,
+                file=data.file, hub_files=data.hub_files,
             )  # fmt: skip
             yield from ((row, split, config) for row in rows)
-
-
-def _is_file(source: DataSource) -> bool:
-    return source.path is not None and Path(source.path).expanduser().is_file()
+            if source.path is not None and not files:
+                return  # the only file of a folder, which has all rows
 
 
 def _files(data: Data, source: DataSource, split: str, config: str) -> tuple[Path, ...]:
@@ -99,11 +100,9 @@ def example_of(declaration: Declaration, row: RawRow) -> Example:
 
 
 def _check(columns: Columns, declaration: Declaration, row: RawRow) -> None:
-    needed = [
-        one.text.split(".")[0] for one in (columns.id, columns.question, columns.answer) if one.is_column
-    ]
-    present = [name for name in needed if name not in row.values and name.partition(".")[0] not in row.values]
-    check_published(row, present, declaration.title)
+    needed = [one for one in (columns.id, columns.question, columns.answer) if one.is_column]
+    absent = [one.text for one in needed if not any(name.split(".")[0] in row.values for name in one.names)]
+    check_published(row, absent, declaration.title)
 
 
 def _text(template: Template, row: RawRow) -> str:
@@ -157,10 +156,17 @@ def _golds(answer: Answer, column: Template, row: RawRow) -> list[str]:
     value = column.value(row.values, row.where)
     if is_empty(value):
         return []
-    values = as_list(value, row.where) if answer.form == "list" else [value]
+    values = _several(value, row.where) if answer.form == "list" else [value]
     return [
         answer.values.get(text, text) for one in values for text in _read_gold(answer.form, one, row.where)
     ]
+
+
+def _several(value: Any, where: str) -> list[Any]:
+    try:
+        return as_list(value, where)
+    except DataError:  # an interval such as [0, 1)
+        return [value]
 
 
 def _read_gold(form: str, value: Any, where: str) -> list[str]:
@@ -188,8 +194,9 @@ def _images(columns: Columns, row: RawRow) -> tuple[list[str], list[str], dict[i
         if is_empty(value) or value == []:
             continue
         positions[number] = len(positions) + 1
-        if template.is_column and "." not in template.text:
-            names.append(template.text)
+        listed = isinstance(value, str) and value.strip().startswith("[")
+        if template.is_column and not listed:
+            names.append(template.name_in(row.values))
         else:
             paths += [str(path) for path in as_list(value, row.where)]
     return [*names, *([_IMAGES] if paths else [])], paths, positions

@@ -7,6 +7,7 @@ columns of every row: its number from 0 over all parts, and the split and config
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -41,6 +42,18 @@ def _template(value: Any) -> Any:
 TemplateText = Annotated[Template, BeforeValidator(_template)]
 
 
+def _pattern(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return re.compile(value, re.IGNORECASE)
+    except re.error as error:
+        raise ValueError(f"{value!r} is no regular expression: {error}") from error
+
+
+Pattern = Annotated[re.Pattern[str], BeforeValidator(_pattern)]
+
+
 class Data(Section):
     """Where the rows are, on the hub and in a local copy."""
 
@@ -52,6 +65,7 @@ class Data(Section):
     obtain: str | None = Field(None, description="where a local copy is found, if it is not on the hub")
     rows: int | None = Field(None, description="published number of rows")
     where: dict[str, Texts] = Field({}, description="only rows with one of these values, by column")
+    without: dict[str, Pattern] = Field({}, description="no rows whose column matches the expression")
 
     @model_validator(mode="after")
     def _obtainable(self) -> Data:
@@ -208,6 +222,7 @@ class Subset(Section):
     title: str = Field(description="name as its authors write it")
     subset_of: str = Field(description="name of the benchmark")
     where: dict[str, Texts] = Field(description="only rows with one of these values, by column")
+    split: str | None = Field(None, description="split of the other benchmark that has these rows")
     rows: int | None = None
     read_from: Texts = []
     checked: str = "not yet run on the real file"

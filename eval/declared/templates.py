@@ -1,4 +1,4 @@
-"""Columns and templates: a row's value by column name, by path into nested columns, or by a Jinja template."""
+"""Columns and templates: a row's value by column, by path into nested columns, or by a Jinja template."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Template:
     """Column, path or Jinja template, compiled at its first use.
 
     Attributes:
-        text: as written in the declaration.
+        text: as written in the declaration; columns may have alternatives, separated by "or".
     """
 
     text: str
@@ -34,6 +34,15 @@ class Template:
     def is_column(self) -> bool:
         """Whether it is a column or path, not a template."""
         return "{{" not in self.text and "{%" not in self.text
+
+    @property
+    def names(self) -> list[str]:
+        """The columns of which the first that a row fills counts: ``decoded_image or image``."""
+        return [name.strip() for name in self.text.split(" or ")] if self.is_column else []
+
+    def name_in(self, values: Mapping[str, Any]) -> str:
+        """Return the first of the columns that is filled, else the first."""
+        return next((name for name in self.names if not is_empty(value_at(values, name))), self.names[0])
 
     @cached_property
     def _compiled(self) -> jinja2.Template:
@@ -45,7 +54,7 @@ class Template:
         Raises:
             DataError: a template that uses an absent column, or fails; ``where`` begins the message.
         """
-        return value_at(values, self.text) if self.is_column else self.render(values, where)
+        return value_at(values, self.name_in(values)) if self.is_column else self.render(values, where)
 
     def render(self, values: Mapping[str, Any], where: str) -> str:
         """Return the text of the template. Raises ``DataError`` as ``value``."""

@@ -50,15 +50,13 @@ def short_answer(text: str) -> str | None:
 
     The object need not be valid JSON: LaTeX in a solution often lacks its doubled backslashes.
     """
-    found = None
-    for found in _SHORT_ANSWER.finditer(text):
-        pass
-    if found is None:
+    found = _SHORT_ANSWER.findall(text)
+    if not found:
         return None
     try:
-        return str(json.loads(found[1], strict=False)).strip()
+        return str(json.loads(found[-1], strict=False)).strip()
     except ValueError:
-        return found[1].strip().strip('"').strip()
+        return str(found[-1]).strip().strip('"').strip()
 
 
 def read(answer: str, answer_type: str) -> str | None:

@@ -78,7 +78,7 @@ def _equal(answer: str, gold: str) -> bool:
 
 def _close(answer: str, gold: str) -> bool:
     try:
-        (value, _), (wanted, _) = read_number(answer), read_number(gold)
+        (value, _), (wanted, _) = read_number(answer, alone=True), read_number(gold, alone=True)
     except (Unreadable, OverflowError, ValueError):
         return False
     return abs(value - wanted) < _HALF_OF_LAST_PLACE

@@ -1,9 +1,9 @@
 """Official scoring of MMBench without its LLM: the option that a response names, by letter or by text.
 
 Punctuation is dropped; the response names an option if exactly one letter of an option is among its words,
-and that word first occurs among the last four. Otherwise "answer is" and a letter from A to D counts, or the text of exactly one
-option, unless the response is more than twice as long as all options together. The benchmark asks ChatGPT
-about the remaining responses; here they have no answer.
+and that word first occurs among the last four. Otherwise "answer is" and a letter from A to D counts, or the
+text of exactly one option, unless the response is more than twice as long as all options together. The
+benchmark asks ChatGPT about the remaining responses; here they have no answer.
 
 Source: Liu et al. 2023, arXiv 2307.06281, and ``vlmeval/utils/matching_util.py`` of
 github.com/open-compass/VLMEvalKit, by the same authors.

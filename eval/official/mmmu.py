@@ -5,8 +5,8 @@ words) by their text; of several, the one named last. Open answers are the tails
 "is" or "answer", and the numbers in them; one of them must equal a gold number rounded to two decimals, or
 contain a gold text. MMMU-Pro first looks for a single option letter after the last "Answer:".
 
-Source: Yue et al. 2023, arXiv 2311.16502, ``mmmu/utils/eval_utils.py``, and Yue et al. 2024, arXiv 2409.02813,
-``mmmu-pro/evaluate.py``, both in github.com/MMMU-Benchmark/MMMU. Differences from that code:
+Source: Yue et al. 2023, arXiv 2311.16502, ``mmmu/utils/eval_utils.py``, and Yue et al. 2024, arXiv
+2409.02813, ``mmmu-pro/evaluate.py``, both in github.com/MMMU-Benchmark/MMMU. Differences from that code:
 
 * A response without an option has no answer. There an option is drawn at random, which adds about a quarter
   (a tenth with ten options) of these responses to the right ones and differs from run to run.

@@ -2,8 +2,8 @@
 
 Source: Chen et al. 2024, arXiv 2403.20330, ``eval/vlmeval/evaluate/mmstar.py`` in
 github.com/MMStar-Benchmark/MMStar. A response counts if, in lower case, it begins with the gold letter, with
-"(" and the letter, "option " and the letter, or "the answer is " and the letter; whatever follows is not read.
-So "Cats are …" is the option C, and a response that reasons first is wrong.
+"(" and the letter, "option " and the letter, or "the answer is " and the letter; whatever follows is not
+read. So "Cats are …" is the option C, and a response that reasons first is wrong.
 """
 
 from __future__ import annotations
