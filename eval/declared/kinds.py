@@ -44,12 +44,14 @@ class Kind:
         means: whose rule it is.
         reads: what ``score`` gets.
         options: its options with their defaults.
+        reads_nothing: whether it also scores an empty text, as some rows have no score whatever the response.
     """
 
     score: Score
     means: Means
     reads: Literal["response", "answer"] = "answer"
     options: Options = field(default_factory=dict)
+    reads_nothing: bool = False
 
 
 def golds(example: Example) -> tuple[str, ...]:
@@ -66,7 +68,7 @@ def score(kind: str, options: Options, example: Example, response: Response) -> 
     if text is None:
         read = after_thinking if rule.reads == "response" else extract_answer
         text = read(response.text)
-    if not (text or "").strip() and rule.means != "judge":
+    if not (text or "").strip() and not rule.reads_nothing:
         return Verdict(0.0, Status.NO_ANSWER, None, "no answer was found in the response")
     return rule.score(text or "", example, {**rule.options, **options})
 
@@ -99,7 +101,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "text": Kind(lambda text, one, _: comparisons.same_text(text, golds(one)), "comparison"),
     "expression": Kind(_never, "verifier"),
-    "judged": Kind(_unscored, "judge", "response"),
+    "judged": Kind(_unscored, "judge", "response", reads_nothing=True),
     "tagged_number": Kind(
         lambda text, one, _: comparisons.tagged_number(text, one.answer), "rule", "response"
     ),
@@ -115,7 +117,9 @@ KINDS: Mapping[str, Kind] = {
         "response",
     ),
     "emma": Kind(lambda text, one, _: emma.grade(text, one.answer, one.choices), "rule", "response"),
-    "megabench": Kind(lambda text, one, _: megabench.grade(text, one.meta), "rule", "response"),
+    "megabench": Kind(
+        lambda text, one, _: megabench.grade(text, one.meta), "rule", "response", reads_nothing=True
+    ),
     "mmbench": Kind(lambda text, one, _: mmbench.grade(text, one.answer, one.choices), "rule", "response"),
     "mmmu": Kind(lambda text, one, _: mmmu.grade(text, golds(one), one.choices), "rule", "response"),
     "mmmu_pro": Kind(lambda text, one, _: mmmu.grade_pro(text, one.answer, one.choices), "rule", "response"),

@@ -7,17 +7,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.benchmarks import __file__ as _PACKAGE
+from eval import benchmarks
 from eval.benchmarks import benchmark_names, find_benchmark, python_names
-from eval.declared import declared
+from eval.declared import declared, find_declared, is_declared
 from eval.declared.kinds import KINDS
 from eval.declared.schema import Declaration, Subset
 
 OFFICIAL = {
-    "rule": "the benchmark's own rule",
+    "rule": "the benchmark's own rule, from the response to the verdict",
     "comparison": "the benchmark's comparison, of the answer that this project extracts",
-    "verifier": "the verifier's verdict: the benchmark has no rule",
-    "judge": "none: only an LLM scores",
+    "verifier": "the verifier's verdict, as the benchmark has no rule",
+    "judge": "no score: only an LLM scores, --protocol judge",
+    "own file": "see eval/benchmarks/NAME.py and docs/evaluation.md",
 }
 
 
@@ -30,7 +31,7 @@ class Overview:
         title: as its authors write it, or what it is.
         rows: published number of rows, None if it is not declared.
         kind: kind of the answer; "Python" for a benchmark with a file of its own.
-        official: what the official protocol is.
+        official: what the official protocol is, a key of ``OFFICIAL``.
         reported: the number that papers give.
         judge: whether it has a judge of its own.
         source: paper and repository.
@@ -53,7 +54,11 @@ class Overview:
 
 
 def overview(name: str) -> Overview:
-    """Return the overview of an included benchmark."""
+    """Return the overview of an included benchmark, or of a user's YAML file. Raises ``UserError``."""
+    if is_declared(name):
+        name, one = find_declared(name)
+        return _of_subset(name, one) if isinstance(one, Subset) else _of_declaration(name, one)
+    name = find_benchmark(name).name
     if name in python_names():
         return _of_python(name)
     one = declared()[name]
@@ -62,25 +67,26 @@ def overview(name: str) -> Overview:
 
 def _of_python(name: str) -> Overview:
     benchmark = find_benchmark(name)
-    text = ast.get_docstring(ast.parse((Path(_PACKAGE).parent / f"{name}.py").read_text(encoding="utf-8")))
+    text = ast.get_docstring(
+        ast.parse((Path(*benchmarks.__path__) / f"{name}.py").read_text(encoding="utf-8"))
+    )
     title = (text or "").split("\n")[0].rstrip(".")
-    own = f"see eval/benchmarks/{name}.py"
     return Overview(
-        name, title, None, "Python", own, own, benchmark.judge is not None, benchmark.source, "", (), ""
+        name, title, None, "Python", "own file", "", benchmark.judge is not None, benchmark.source, "", (), ""
     )
 
 
 def _of_subset(name: str, one: Subset) -> Overview:
     whole = overview(one.subset_of)
     return Overview(
-        name, one.title, one.rows, f"rows of {one.subset_of}", f"as {one.subset_of}", "accuracy", whole.judge,
+        name, one.title, one.rows, f"rows of {one.subset_of}", whole.official, "accuracy", whole.judge,
         whole.source, one.checked, tuple(one.read_from), one.notes,
     )  # fmt: skip
 
 
 def _of_declaration(name: str, one: Declaration) -> Overview:
     return Overview(
-        name, one.title, one.data.rows, one.answer.kind, OFFICIAL[KINDS[one.answer.kind].means], one.reported,
+        name, one.title, one.data.rows, one.answer.kind, KINDS[one.answer.kind].means, one.reported,
         one.judge is not None, one.source, one.checked, tuple(one.read_from), " ".join(one.notes.split()),
     )  # fmt: skip
 
@@ -94,15 +100,11 @@ def markdown(names: Iterable[str] | None = None) -> str:
     ]
     every = [overview(name) for name in names]
     lines += [
-        f"| `{one.name}` | {one.title} | {_count(one.rows)} | {one.kind} | {_short(one)} | {one.reported} | "
+        f"| `{one.name}` | {one.title} | {_count(one.rows)} | {one.kind} | {one.official} | {one.reported} | "
         f"{'own' if one.judge else 'general'} |"
         for one in every
     ]
     return "\n".join([*lines, "", *(line for one in every for line in _notes(one))]).strip() + "\n"
-
-
-def _short(one: Overview) -> str:
-    return next((means for means, text in OFFICIAL.items() if text == one.official), one.official)
 
 
 def _count(rows: int | None) -> str:
@@ -113,6 +115,7 @@ def _notes(one: Overview) -> list[str]:
     if not one.read_from:
         return []
     lines = [
-        f"**`{one.name}`** {one.source}. Read from: {'; '.join(one.read_from)}. Checked: {one.checked.strip()}."
+        f"**`{one.name}`** {one.source}. Read from: {'; '.join(one.read_from)}. "
+        f"Checked: {one.checked.strip()}."
     ]
     return [*lines, *([one.notes] if one.notes else []), ""]
