@@ -58,7 +58,7 @@ def _parts(data: Data, title: str, source: DataSource) -> Iterator[tuple[RawRow,
     unlimited = replace(source, limit=None)
     for split in [source.split] if source.split else data.splits:
         for config in data.configs or [""]:
-            files = _files(data, source, split, config)
+            files, config = _files(data, title, source, split, config)
             if files and files in read:
                 continue
             read.add(files)
@@ -71,13 +71,25 @@ def _parts(data: Data, title: str, source: DataSource) -> Iterator[tuple[RawRow,
                 return  # the only file of a folder, which has all rows
 
 
-def _files(data: Data, source: DataSource, split: str, config: str) -> tuple[Path, ...]:
-    if source.path is None:
-        return ()
-    place = Path(source.path).expanduser()
-    if place.is_dir():
-        return published_files(place, split=split, file=data.file, config=config or None)
-    return (place,)
+def _files(
+    data: Data, title: str, source: DataSource, split: str, config: str
+) -> tuple[tuple[Path, ...], str]:
+    """Return the local files of a part, none on the hub, and the configuration to look for.
+
+    A copy of the only configuration need not have a folder of its name.
+    """
+    place = Path(source.path or "").expanduser()
+    if source.path is None or not place.is_dir():
+        return ((place,) if source.path else ()), config
+    found = published_files(place, split=split, file=data.file, config=config or None)
+    if found or not config:
+        return found, config
+    if len(data.configs) == 1:
+        return published_files(place, split=split, file=data.file), ""
+    raise DataError(
+        f"{source.path} has no rows of {config!r}, the split {split!r}; {title} consists of the folders "
+        f"{', '.join(data.configs)}; add those that are missing, or give one file"
+    )
 
 
 def example_of(declaration: Declaration, row: RawRow) -> Example:

@@ -49,8 +49,14 @@ def test_emma_reads_its_four_subjects(subjects: Path, name: str) -> None:
 
 def test_emma_names_a_subject_that_a_copy_lacks(subjects: Path) -> None:
     (subjects / "Physics" / "test-00000-of-00001.parquet").unlink()
-    with pytest.raises(DataError, match="no test.parquet nor other rows of the split 'test'"):
+    with pytest.raises(DataError, match="has no rows of 'Physics', the split 'test'; EMMA"):
         find_benchmark("emma").load(DataSource(str(subjects)))
+
+
+def test_emmas_subject_can_be_given_as_a_file(subjects: Path) -> None:
+    file = subjects / "Physics" / "test-00000-of-00001.parquet"
+    examples = find_benchmark("emma").load(DataSource(str(file)))
+    assert [one.id for one in examples] == ["physics_1", "physics_2"]
 
 
 def test_emma_prompts_with_context_and_options_where_there_are_any(subjects: Path) -> None:
