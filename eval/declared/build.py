@@ -12,7 +12,7 @@ from eval.benchmark import Ask, Benchmark, DataSource, Response, verified, with_
 from eval.declared import rows
 from eval.declared.aggregates import metrics
 from eval.declared.judge import judged
-from eval.declared.kinds import KINDS, golds, score
+from eval.declared.kinds import KINDS, Kind, golds, score
 from eval.declared.schema import Declaration, Group, Subset
 from eval.declared.templates import Template, is_empty
 from rewards import Verdict, verify
@@ -29,7 +29,7 @@ def build(name: str, declaration: Declaration) -> Benchmark:
         prompt=partial(prompt, declaration),
         official=official,
         groups=partial(groups, declaration.groups),
-        verifier=official if kind.means == "judge" else verifier,
+        verifier=official if kind.means == "judge" else partial(verifier, kind),
         judge=partial(_judge, declaration) if declaration.judge else None,
         metrics=partial(metrics, declaration.aggregates) if declaration.aggregates else None,
         system_prompt=declaration.prompt.system,
@@ -72,9 +72,11 @@ def _judge(declaration: Declaration, example: Example, response: Response, ask: 
     return judged(declaration.judge, compare, example, response, ask)
 
 
-def verifier(example: Example, response: Response) -> Verdict:
+def verifier(kind: Kind, example: Example, response: Response) -> Verdict:
     """Score with this project's verifier; of several gold answers the best counts."""
     accepted = golds(example)
+    inner = kind.within(response.text)
+    response = response if inner is None else replace(response, text=inner)
     if len(accepted) == 1:
         return verified(example, response)
     verdicts = [verify(response.text, gold, choices=example.choices) for gold in accepted]

@@ -44,6 +44,7 @@ class Kind:
         means: whose rule it is.
         reads: what ``score`` gets.
         options: its options with their defaults.
+        within: answer in a form that the verifier does not know, None if a response has none.
         reads_nothing: whether it also scores an empty text, as some rows have no score whatever the response.
     """
 
@@ -51,6 +52,7 @@ class Kind:
     means: Means
     reads: Literal["response", "answer"] = "answer"
     options: Options = field(default_factory=dict)
+    within: Callable[[str], str | None] = lambda text: None
     reads_nothing: bool = False
 
 
@@ -115,6 +117,7 @@ KINDS: Mapping[str, Kind] = {
         lambda text, one, _: dynamath.grade(text, one.answer, str(one.meta.get("answer_type"))),
         "rule",
         "response",
+        within=dynamath.short_answer,
     ),
     "emma": Kind(lambda text, one, _: emma.grade(text, one.answer, one.choices), "rule", "response"),
     "megabench": Kind(

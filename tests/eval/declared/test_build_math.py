@@ -58,6 +58,14 @@ def test_dynamath_counts_the_average_and_the_worst_case(variants: Path) -> None:
     assert benchmark.metrics(scored) == {"worst_case": 2 / 3, "worst_case_groups": 3}
 
 
+def test_the_verifier_reads_dynamaths_short_answer(variants: Path) -> None:
+    benchmark = find_benchmark("dynamath")
+    number = benchmark.load(DataSource(str(variants)))[0]
+    text = '{"solution": "It is 3.", "short answer": "%s"}'
+    found = [benchmark.verifier(number, Response("1", text % answer)).score for answer in ("2.0944", "2.1")]
+    assert found == [1, 0]
+
+
 def test_dynamaths_worst_case_needs_all_ten_variants(variants: Path) -> None:
     benchmark = find_benchmark("dynamath")
     examples = benchmark.load(DataSource(str(variants), limit=6))
