@@ -100,7 +100,9 @@ def example_of(declaration: Declaration, row: RawRow) -> Example:
     golds = _golds(declaration.answer, columns.answer, row)
     names, paths, positions = _images(columns, row)
     question = _text(columns.question, row)
-    values = {**row.values, _IMAGES: paths, "_golds": golds, "_choices": list(choices)}
+    if declaration.options and declaration.options.within and not choices:
+        choices, question = _with_table_options(question, row)
+    values = {**row.values, _IMAGES: paths, "_golds": golds}
     return published_example(
         replace(row, values=values),
         id=_text(columns.id, row),
@@ -134,6 +136,13 @@ def _choices(options: Options | None, row: RawRow) -> list[str]:
         return _until_empty(found or [])
     value = options.column.value(row.values, row.where) if options.column else None
     return [str(one) for one in as_list(value, row.where)]
+
+
+def _with_table_options(question: str, row: RawRow) -> tuple[list[str], str]:
+    """Return the options of a table with columns A, B and so on, and the question with them."""
+    choices = _until_empty(row.values.get("choices") or [])
+    listed = ", ".join(f"{chr(65 + index)}: {choice}" for index, choice in enumerate(choices))
+    return choices, f"{question}\nOptions: {listed}" if choices else question
 
 
 def _until_empty(cells: Sequence[Any]) -> list[str]:

@@ -28,7 +28,9 @@ from mm_cpgd.cli.judge import (
 )
 
 Folder = Annotated[Path, typer.Argument(help="a result folder, with summary.json and rows.jsonl")]
-BenchmarkName = Annotated[str, typer.Option(help="a name (see mm-cpgd benchmarks), path/to/file.py or file.yaml")]
+BenchmarkName = Annotated[
+    str, typer.Option(help="a name (see mm-cpgd benchmarks), path/to/file.py or file.yaml")
+]
 
 
 def score_command(

@@ -46,6 +46,15 @@ def test_mmstar_scores_by_the_first_letter_and_groups_by_category(tmp_path: Path
     assert benchmark.groups(examples[1]) == {"category": ["math"], "detailed category": ["geometry"]}
 
 
+def test_mmstar_reads_a_table_with_the_options_in_columns(tmp_path: Path) -> None:
+    table = "index\tquestion\tA\tB\tanswer\timage\tcategory\tl2_category\n"
+    file = tmp_path / "MMStar.tsv"
+    file.write_text(table + "3\tWhich shape?\tcircle\tsquare\tB\t3.png\tmath\tgeometry\n")
+    (example,) = find_benchmark("mmstar").load(DataSource(str(file)))
+    assert example.choices == ("circle", "square")
+    assert example.question == "Which shape?\nOptions: A: circle, B: square"
+
+
 def mmmu_row(number: int, question: str, options: list[str], answer: str, kind: str) -> dict[str, object]:
     images = {f"image_{i}": None for i in range(1, 8)}
     return {
