@@ -9,8 +9,6 @@ them as empty.
 
 from __future__ import annotations
 
-import ast
-import json
 import math
 import re
 import unicodedata
@@ -20,61 +18,27 @@ from typing import Any
 
 from rapidfuzz.distance import DamerauLevenshtein
 
+from eval.official.megabench.values import (
+    as_boxes,
+    as_lines,
+    as_list,
+    as_lower_set,
+    as_mapping,
+    as_marked_boxes,
+    as_number,
+    as_point,
+    as_set,
+    literal,
+    lowered,
+)
 from rewards import equivalent
 from rewards.extract.marked import boxed
 from rewards.math.bounds import Unreadable
 from rewards.rules.numeric import read_number
 
 _LETTER = re.compile(r"^\(?([A-Za-z])\)?(?:\s*\.\s*|\.)?(.*)")
-_POINT, _BOX = re.compile(r"<point>(.*?)</point>"), re.compile(r"<box>(.*?)</box>")
 _ASSIGNED = re.compile(r"(?:=|≈|\\approx)\s*(.+)")
-_MAX_CHARS, _MAX_NESTING = 20_000, 60
-_MAX_SPANS = 50
-_CLOSING = {"{": "}", "[": "]"}
-_BRACKETS = {**_CLOSING, "(": ")"}
 _NEAR = 0.9
-
-
-def literal(value: Any) -> Any:
-    """Return the value that a text writes as Python or JSON; the text itself if it writes none."""
-    if not isinstance(value, str) or len(value) > _MAX_CHARS or _nesting(value) > _MAX_NESTING:
-        return value
-    for parse in (ast.literal_eval, json.loads):
-        try:
-            return parse(value.strip())
-        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-            continue
-    return value
-
-
-def _nesting(text: str) -> int:
-    """Return the largest number of brackets that are open at once."""
-    depth = deepest = 0
-    for character in text:
-        depth += (character in "([{") - (character in ")]}")
-        deepest = max(deepest, depth)
-    return deepest
-
-
-def structure(text: str) -> Any:
-    """Return the last list or mapping that a text writes between matching brackets, None if there is none."""
-    spans = sorted(_bracketed(text[-_MAX_CHARS:]), key=lambda span: (-span[1], span[0]))
-    for start, end in spans[:_MAX_SPANS]:
-        value = literal(text[-_MAX_CHARS:][start:end])
-        if isinstance(value, (Mapping, list)):
-            return value
-    return None
-
-
-def _bracketed(text: str) -> list[tuple[int, int]]:
-    opened: list[int] = []
-    spans = []
-    for place, character in enumerate(text):
-        if character in _CLOSING:
-            opened.append(place)
-        elif opened and character == _CLOSING[text[opened[-1]]]:
-            spans.append((opened.pop(), place + 1))
-    return spans
 
 
 def exact(answer: Any, gold: Any) -> float:
@@ -117,19 +81,12 @@ def _similar(answer: Any, gold: Any) -> float:
 
 
 def _one_of(answer: Any, gold: Any) -> float:
-    return float(any(simple(answer, one) for one in _list(str(gold).replace("，", ","))))
-
-
-def _number(value: Any) -> float:
-    found = literal(value)
-    if isinstance(found, bool) or not isinstance(found, (int, float)):
-        raise ValueError(f"{value!r} is not a number")
-    return float(found)
+    return float(any(simple(answer, one) for one in as_list(str(gold).replace("，", ","))))
 
 
 def _relative(answer: Any, gold: Any) -> float:
-    wanted = _number(gold)
-    return max(0.0, 1 - abs((_number(answer) - wanted) / wanted))
+    wanted = as_number(gold)
+    return max(0.0, 1 - abs((as_number(answer) - wanted) / wanted))
 
 
 def _positive(answer: Any, gold: Any) -> float | None:
@@ -141,11 +98,11 @@ def _positive(answer: Any, gold: Any) -> float | None:
 
 
 def _normalised_rmse(answer: Any, gold: Any) -> float:
-    return 1 - min(abs(_number(answer) - _number(gold)), 0.1) / 0.1
+    return 1 - min(abs(as_number(answer) - as_number(gold)), 0.1) / 0.1
 
 
 def _angles(answer: Any, gold: Any) -> float:
-    values, wanted = _list(answer), _list(gold)
+    values, wanted = as_list(answer), as_list(gold)
     if len(values) != len(wanted):
         return 0.0
     off = sum(abs(float(a) - float(b)) for a, b in zip(values, wanted, strict=True)) / len(wanted)
@@ -176,45 +133,6 @@ def _formula(answer: Any, gold: Any) -> float:
     return float(equivalent(str(answer), str(gold))) or simple(answer, gold)
 
 
-def _list(value: Any) -> list[Any]:
-    """Return a list that a value is or writes; a text without brackets is split at its commas."""
-    found = literal(value)
-    if isinstance(found, (list, tuple, set, frozenset)):
-        return list(found)
-    if not isinstance(found, str):
-        return [found]
-    text = found.strip(" ")
-    if text[:1] in _BRACKETS:
-        if not text.endswith(_BRACKETS[text[0]]):
-            return []
-        text = text[1:-1]
-    return [one.strip() for one in text.split(",")] if text else []
-
-
-def _frozen(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return frozenset((key, _frozen(one)) for key, one in value.items())
-    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple, set)) else value
-
-
-def _set(value: Any) -> set[Any]:
-    return {_frozen(one) for one in _list(value)}
-
-
-def _lower(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return tuple(re.sub(r"[\s_.\-]", "", str(one)).lower() for one in value)
-    return value.lower() if isinstance(value, str) else value
-
-
-def _lower_set(value: Any) -> set[Any]:
-    return {_lower(_frozen(one)) for one in _list(value)}
-
-
-def _lines(value: Any) -> set[str]:
-    return {line.lower() for line in str(value).replace("\\n", "\n").split("\n")}
-
-
 def _jaccard(answer: set[Any], gold: set[Any]) -> float:
     return len(answer & gold) / len(answer | gold) if answer | gold else 1.0
 
@@ -224,58 +142,38 @@ def _precision(answer: set[Any], gold: set[Any]) -> float:
 
 
 def _moves(value: Any) -> set[str]:
-    return {str(move).removesuffix("!").removesuffix("#") for move in _list(value)}
+    return {str(move).removesuffix("!").removesuffix("#") for move in as_list(value)}
 
 
 def _prefix(answer: Any, gold: Any) -> float:
-    wanted = _list(gold)
-    same = takewhile(lambda pair: pair[0] == pair[1], zip(_list(answer), wanted, strict=False))
+    wanted = as_list(gold)
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(as_list(answer), wanted, strict=False))
     return len(list(same)) / len(wanted)
 
 
 def _sequence_share(answer: Any, gold: Any) -> float:
-    values, wanted = _list(answer), _list(gold)
+    values, wanted = as_list(answer), as_list(gold)
     if len(values) != len(wanted):
         return 0.0
-    return sum(_lower(a) == _lower(b) for a, b in zip(values, wanted, strict=True)) / len(wanted)
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    found = structure(value) if isinstance(value, str) else value
-    if not isinstance(found, Mapping) or not found:
-        raise ValueError(f"{value!r} is no mapping")
-    return found
+    return sum(lowered(a) == lowered(b) for a, b in zip(values, wanted, strict=True)) / len(wanted)
 
 
 def _over_keys(compare: Callable[[Any, Any], float], answer: Any, gold: Any) -> float:
     """Return the mean score of the values over the keys of both mappings."""
-    values, wanted = _mapping(answer), _mapping(gold)
+    values, wanted = as_mapping(answer), as_mapping(gold)
     keys = {**wanted, **values}
     return sum(compare(values.get(key, []), wanted.get(key, [])) for key in keys) / len(keys)
 
 
 def _over_gold_keys(answer: Any, gold: Any) -> float:
-    values, wanted = _mapping(answer), _mapping(gold)
+    values, wanted = as_mapping(answer), as_mapping(gold)
     return sum(exact(values.get(key), value) for key, value in wanted.items()) / len(wanted)
 
 
 def _share_of_own_keys(answer: Any, gold: Any) -> float:
-    values, wanted = _mapping(answer), _mapping(gold)
+    values, wanted = as_mapping(answer), as_mapping(gold)
     right = sum(exact(value, wanted[key]) for key, value in values.items() if key in wanted)
     return right / len(values) if values else 0.0
-
-
-def _boxes(value: Any) -> list[Sequence[float]]:
-    """Return the boxes of a list of boxes, or the one box that a list of four numbers is."""
-    found = literal(value)
-    if len(found) == 4 and isinstance(found[0], (int, float)):
-        found = [found]
-    return [box for box in found if len(box) == 4 and all(isinstance(one, (int, float)) for one in box)]
-
-
-def _marked_boxes(value: Any) -> list[Sequence[float]]:
-    boxes = [[float(part) for part in box.split(",")] for box in _BOX.findall(value)]
-    return [box for box in boxes if len(box) == 4]
 
 
 def _overlap(box: Sequence[float], other: Sequence[float]) -> float:
@@ -293,31 +191,22 @@ def _best_overlaps(boxes: Sequence[Sequence[float]], wanted: Sequence[Sequence[f
 
 
 def _paired_overlaps(answer: Any, gold: Any) -> float:
-    boxes, wanted = _boxes(answer), _boxes(gold)
+    boxes, wanted = as_boxes(answer), as_boxes(gold)
     if len(boxes) != len(wanted):
         return 0.0
     return sum(_overlap(a, b) for a, b in zip(boxes, wanted, strict=True)) / len(wanted)
 
 
-def _point(value: Any) -> tuple[float, float]:
-    found = literal(value)
-    if isinstance(found, str):
-        (text,) = _POINT.findall(found)
-        found = [float(part) for part in text.split(",")]
-    x, y = found
-    return float(x), float(y)
-
-
 def _distance(answer: Any, gold: Any) -> float:
-    point, wanted = _point(answer), _point(gold)
+    point, wanted = as_point(answer), as_point(gold)
     if not all(0 <= one <= 1 for one in (*point, *wanted)):
         return 0.0
     return max(0.0, 1 - math.dist(point, wanted))
 
 
 def _inside(answer: Any, context: Any) -> float:
-    x, y = _point(answer)
-    boxes = [_boxes(box)[0] for box in context["bounding_boxes"]]
+    x, y = as_point(answer)
+    boxes = [as_boxes(box)[0] for box in context["bounding_boxes"]]
     return float(any(box[0] <= x <= box[2] and box[1] <= y <= box[3] for box in boxes))
 
 
@@ -345,36 +234,38 @@ METRICS: Mapping[str, Metric] = {
     "general_single_numerical_match": _numerical,
     "boxed_single_numerical_match": _boxed,
     "latex_expr_equality": _formula,
-    "set_equality": lambda answer, gold: float(_set(answer) == _set(gold)),
-    "set_equality_case_insensitive": lambda answer, gold: float(_lower_set(answer) == _lower_set(gold)),
-    "str_set_equality_comma": lambda answer, gold: float(_lower_set(answer) == _lower_set(gold)),
-    "str_set_equality_line_break": lambda answer, gold: float(_lines(answer) == _lines(gold)),
-    "set_precision": lambda answer, gold: _precision(_set(answer), _set(gold)),
-    "jaccard_index": lambda answer, gold: _jaccard(_set(answer), _set(gold)),
-    "jaccard_index_case_insensitive": lambda answer, gold: _jaccard(_lower_set(answer), _lower_set(gold)),
+    "set_equality": lambda answer, gold: float(as_set(answer) == as_set(gold)),
+    "set_equality_case_insensitive": lambda answer, gold: float(as_lower_set(answer) == as_lower_set(gold)),
+    "str_set_equality_comma": lambda answer, gold: float(as_lower_set(answer) == as_lower_set(gold)),
+    "str_set_equality_line_break": lambda answer, gold: float(as_lines(answer) == as_lines(gold)),
+    "set_precision": lambda answer, gold: _precision(as_set(answer), as_set(gold)),
+    "jaccard_index": lambda answer, gold: _jaccard(as_set(answer), as_set(gold)),
+    "jaccard_index_case_insensitive": lambda answer, gold: _jaccard(as_lower_set(answer), as_lower_set(gold)),
     "chess_move_list_jaccard_index": lambda answer, gold: _jaccard(_moves(answer), _moves(gold)),
-    "sequence_equality": lambda answer, gold: float(_list(answer) == _list(gold)),
+    "sequence_equality": lambda answer, gold: float(as_list(answer) == as_list(gold)),
     "sequence_equality_case_insensitive": lambda answer, gold: float(
-        list(map(_lower, _list(answer))) == list(map(_lower, _list(gold)))
+        list(map(lowered, as_list(answer))) == list(map(lowered, as_list(gold)))
     ),
     "sequence_accuracy_case_insensitive": _sequence_share,
     "longest_common_list_prefix_ratio": _prefix,
-    "dict_equality": lambda answer, gold: float(_mapping(answer) == _mapping(gold)),
+    "dict_equality": lambda answer, gold: float(as_mapping(answer) == as_mapping(gold)),
     "dict_precision": _share_of_own_keys,
     "dict_exact_str_match_agg_recall": _over_gold_keys,
     "dict_jaccard_agg_jaccard": lambda answer, gold: _over_keys(
-        lambda a, b: _jaccard(_set(a), _set(b)), answer, gold
+        lambda a, b: _jaccard(as_set(a), as_set(b)), answer, gold
     ),
     "dict_set_equality_agg_jaccard": lambda answer, gold: _over_keys(
-        lambda a, b: float(_set(a) == _set(b)), answer, gold
+        lambda a, b: float(as_set(a) == as_set(b)), answer, gold
     ),
     "dict_nbbox_iou_tuple_agg_jaccard": lambda answer, gold: _over_keys(
-        lambda a, b: _best_overlaps(_boxes(a), _boxes(b)) if a and b else 0.0, answer, gold
+        lambda a, b: _best_overlaps(as_boxes(a), as_boxes(b)) if a and b else 0.0, answer, gold
     ),
-    "nbbox_iou_tuple": lambda answer, gold: _best_overlaps(_boxes(answer), _boxes(gold)),
+    "nbbox_iou_tuple": lambda answer, gold: _best_overlaps(as_boxes(answer), as_boxes(gold)),
     "nbbox_iou_single": lambda answer, gold: _overlap(literal(answer), literal(gold)),
     "nbbox_iou_sequence": _paired_overlaps,
-    "xml_nbbox_iou_single": lambda answer, gold: _best_overlaps(_marked_boxes(answer), _marked_boxes(gold)),
+    "xml_nbbox_iou_single": lambda answer, gold: _best_overlaps(
+        as_marked_boxes(answer), as_marked_boxes(gold)
+    ),
     "xml_norm_point_distance": _distance,
     "xml_norm_point_in_bbox": _inside,
     "sequence_coords_similarity": _key_points,

@@ -2,7 +2,7 @@
 
 A row's ``metric_info`` says how the response is parsed (the text after the last "Answer:", or a JSON object),
 which metric compares each field with the gold answer, and how the fields' scores are aggregated: mean with
-weights, or minimum. ``eval.official.megabench_metrics`` has the metrics.
+weights, or minimum. ``metrics.py`` has the metrics.
 
 Source: Chen et al. 2024, arXiv 2410.10563; ``megabench/metrics`` of github.com/TIGER-AI-Lab/MEGA-Bench and
 ``lmms_eval/tasks/megabench/evaluator.py`` of github.com/EvolvingLMMs-Lab/lmms-eval. Differences from that
@@ -21,7 +21,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from eval.official.megabench_metrics import METRICS, literal, structure
+from eval.official.megabench.metrics import METRICS
+from eval.official.megabench.values import literal, structure
 from rewards import Status, Verdict
 from rewards.messages import short
 
