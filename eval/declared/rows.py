@@ -205,8 +205,8 @@ def _read_gold(form: str, value: Any, where: str) -> list[str]:
     return [text]
 
 
-def _images(columns: Columns, row: RawRow) -> tuple[list[str], list[str], dict[int, int]]:
-    """Return columns with an image, paths from templates, and the positions of the images by their number."""
+def _images(columns: Columns, row: RawRow) -> tuple[list[str], list[str], dict[int, int] | None]:
+    """Return columns with an image, paths from templates, and the images' positions by number."""
     names: list[str] = []
     paths: list[str] = []
     positions: dict[int, int] = {}
@@ -220,16 +220,14 @@ def _images(columns: Columns, row: RawRow) -> tuple[list[str], list[str], dict[i
             names.append(template.name_in(row.values))
         else:
             paths += [str(path) for path in as_list(value, row.where)]
-    return [*names, *([_IMAGES] if paths else [])], paths, positions
+    # A single column lists all images, so that numbers are positions already.
+    several = len(columns.images) > 1
+    return [*names, *([_IMAGES] if paths else [])], paths, positions if several else None
 
 
-def _marked(text: str, positions: Mapping[int, int]) -> str:
-    """Return a text with the marker ``<image2>`` for the second of the row's images.
-
-    With one column that lists all images, numbers are positions already.
-    """
-    if len(positions) < 2 and positions != {}:
+def _marked(text: str, positions: Mapping[int, int] | None) -> str:
+    """Return a text with the marker ``<image2>`` for the second of the row's images, none for an absent one."""
+    if positions is None:
         return _MARK.sub(r"<image\1>", text)
-    return _MARK.sub(
-        lambda mark: f"<image{positions[int(mark[1])]}>" if int(mark[1]) in positions else "", text
-    )
+    marks = {number: f"<image{position}>" for number, position in positions.items()}
+    return _MARK.sub(lambda mark: marks.get(int(mark[1]), ""), text).strip()

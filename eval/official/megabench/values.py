@@ -95,7 +95,7 @@ def as_set(value: Any) -> set[Any]:
 
 
 def lowered(value: Any) -> Any:
-    """Return a text in lower case; of a sequence, its texts, also without spaces, ``_``, stops and hyphens."""
+    """Return a text in lower case; of a sequence, its texts, also without spaces, stops and hyphens."""
     if isinstance(value, (list, tuple)):
         return tuple(re.sub(r"[\s_.\-]", "", str(one)).lower() for one in value)
     return value.lower() if isinstance(value, str) else value
