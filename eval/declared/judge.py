@@ -8,6 +8,7 @@ from collections.abc import Callable
 from data import Example
 from eval.benchmark import Ask, Response
 from eval.declared.schema import Judge
+from eval.declared.templates import Template
 from eval.scoring.judge import is_gold_answer, read_judgement
 from rewards import Status, Verdict, extract_answer
 from rewards.extract import after_thinking
@@ -40,7 +41,7 @@ def judged(judge: Judge, compare: Compare, example: Example, response: Response,
     prompt, reply = prompt_of(judge, example, response, answer), ""
     for asked in (prompt, f"{prompt}\n\n{judge.reminder}"):
         reply = ask(asked)
-        verdict = _verdict(judge, compare, reply, answer)
+        verdict = _verdict(judge, compare, example, reply, answer)
         if verdict is not None:
             return verdict
     why = f"the judge gave no clear verdict, asked twice: {short(reply, 100)!r}"
@@ -61,13 +62,17 @@ def prompt_of(judge: Judge, example: Example, response: Response, answer: str | 
     return judge.prompt.render(values, example.id)
 
 
-def _verdict(judge: Judge, compare: Compare, reply: str, answer: str | None) -> Verdict | None:
+def _verdict(
+    judge: Judge, compare: Compare, example: Example, reply: str, answer: str | None
+) -> Verdict | None:
     """Return the verdict of a reply, None if it has none."""
     text = after_thinking(reply).strip().strip("`*").strip()
-    if judge.reply == "letters":
-        found = compare(text) if letters_in(text) else None
-        return found if found and found.score is not None else None
-    score = _word(judge, text) if judge.reply == "words" else _number(text)
+    if judge.reply == "letters" and letters_in(text):
+        found = compare(text)
+        return found if found.score is not None else None
+    score = _word(judge, example, text) if judge.reply == "words" else None
+    if judge.reply == "score":
+        score = _number(text)
     if score is None:
         named, _ = read_judgement(reply)
         score = {"correct": 1.0, "wrong": 0.0}.get(named or "")
@@ -77,7 +82,7 @@ def _verdict(judge: Judge, compare: Compare, reply: str, answer: str | None) -> 
     return Verdict(score, status, answer, f"the judge: {short(text, 100)}")
 
 
-def _word(judge: Judge, text: str) -> float | None:
+def _word(judge: Judge, example: Example, text: str) -> float | None:
     """Return the score of the only word that the reply's first or last line has, None if there is not one."""
     lines = [line for line in text.lower().split("\n") if line.strip()]
     for line in (lines[:1], lines[-1:]):
@@ -87,8 +92,12 @@ def _word(judge: Judge, text: str) -> float | None:
             if line and re.search(rf"(?<!\w){re.escape(word.lower())}(?!\w)", line[0])
         }
         if len(named) == 1:
-            return judge.words[named.pop()]
+            return _score_of(judge.words[named.pop()], example)
     return None
+
+
+def _score_of(score: Template, example: Example) -> float:
+    return float(score.text if score.is_column else score.render(example.meta, example.id))
 
 
 def _number(text: str) -> float | None:

@@ -226,7 +226,7 @@ def _images(columns: Columns, row: RawRow) -> tuple[list[str], list[str], dict[i
 
 
 def _marked(text: str, positions: Mapping[int, int] | None) -> str:
-    """Return a text with the marker ``<image2>`` for the second of the row's images, none for an absent one."""
+    """Return a text with ``<image2>`` for the second of the row's images, and no marker of an absent one."""
     if positions is None:
         return _MARK.sub(r"<image\1>", text)
     marks = {number: f"<image{position}>" for number, position in positions.items()}

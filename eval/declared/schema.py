@@ -36,7 +36,7 @@ class Section(BaseModel):
 
 
 def _template(value: Any) -> Any:
-    return value if isinstance(value, Template) else compile_template(value)
+    return value if isinstance(value, Template) else compile_template(_text(value))
 
 
 TemplateText = Annotated[Template, BeforeValidator(_template)]
@@ -162,13 +162,18 @@ class Judge(Section):
         description="words: one of those below; score: a number from 0 to 1; letters: the options chosen, "
         "which the kind then compares"
     )
-    words: dict[str, float] = Field({}, description="scores of the words that a reply may consist of")
+    words: dict[str, TemplateText] = Field(
+        {}, description="scores of the words that a reply may consist of, numbers or templates of columns"
+    )
     reminder: str = Field("Reply with the verdict alone.", description="added when the judge is asked again")
 
     @model_validator(mode="after")
     def _has_words(self) -> Judge:
         if (self.reply == "words") != bool(self.words):
             raise ValueError("words go with reply: words")
+        for word, score in self.words.items():
+            if score.is_column and not re.fullmatch(r"0|1|[01]?\.\d+", score.text):
+                raise ValueError(f"the score of {word!r}, {score.text!r}, is no number from 0 to 1")
         return self
 
 

@@ -121,6 +121,11 @@ def test_a_user_can_declare_rows_of_another_benchmark(tmp_path: Path) -> None:
             "  judge: {prompt: '{{ question }}', reply: words}",
             "parts.judge: words go with reply: words",
         ),
+        (
+            "{kind: number}",
+            "  judge: {prompt: '{{ question }}', reply: words, words: {yes: 2}}",
+            "parts.judge: the score of 'yes', '2', is no number from 0 to 1",
+        ),
     ],
 )
 def test_a_wrong_declaration_is_refused_with_the_key_and_what_is_allowed(

@@ -257,6 +257,16 @@ def test_hallusionbench_judges_with_its_published_words(tmp_path: Path) -> None:
     assert "Reference answer: A is larger than B.\nPrediction answer: B is the larger one, by far." in seen[0]
 
 
+def test_hallusionbench_takes_an_unclear_answer_as_right_where_the_figure_is_withheld(tmp_path: Path) -> None:
+    benchmark, examples = loaded("hallusionbench", tmp_path, "HallusionBench.json", HALLUSION)
+    assert benchmark.judge is not None
+    found = [
+        benchmark.judge(one, Response("x", "Nobody can tell."), lambda prompt: "unclear").score
+        for one in (examples[0], examples[2])
+    ]
+    assert found == [1, 0]
+
+
 def test_ai2d_has_gold_indices_and_letters(tmp_path: Path) -> None:
     rows = [{"question": "What is X?", "options": ["leaf", "root"], "answer": "1", "image": "1.png"}]
     benchmark, (example,) = loaded("ai2d", tmp_path, "test.json", rows)

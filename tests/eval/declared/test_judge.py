@@ -91,9 +91,14 @@ def test_braces_in_a_response_are_text() -> None:
     assert seen == ["How many? 12 kg: so {{ gold }} and {% raw %}"]
 
 
-def test_the_estimate_counts_one_request_a_response() -> None:
+LETTERS = Judge.model_validate({"prompt": "{{ response }}", "reply": "letters"})
+SCORE = Judge.model_validate({"prompt": "{{ response }}", "reply": "score"})
+
+
+@pytest.mark.parametrize("how", [WORDS, LETTERS, SCORE])
+def test_the_estimate_counts_one_request_a_response(how: Judge) -> None:
     def judge(example: Example, response: Response, asked: Callable[[str], str]) -> Verdict:
-        return judged(WORDS, compare, example, response, asked)
+        return judged(how, compare, example, response, asked)
 
     responses = [(EXAMPLE, Response("1", f"about {i} dozen")) for i in range(3)]
     assert estimate(judge, responses, lambda prompt: None).requests == 3
