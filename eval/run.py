@@ -93,7 +93,7 @@ def evaluate(
 
     Args:
         model: hub name, folder, ``embedded:tiny``, or with ``endpoint`` its name on that server.
-        benchmark: a name, or ``path/to/file.py``.
+        benchmark: a name, ``path/to/file.py`` or ``path/to/file.yaml``.
         output: folder of the results, ``output/BENCHMARK`` and for controls ``output/BENCHMARK-CONTROL``.
         data: file or folder in the layout that the benchmark publishes, None for the hub.
         generator: generates the responses; None for ``open_generator`` with the settings.

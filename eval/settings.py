@@ -27,7 +27,7 @@ class Settings:
 
     Attributes:
         model: hub name, folder, ``embedded:…``, or its name on the server.
-        benchmark: a name, or ``path/to/file.py``.
+        benchmark: a name, ``path/to/file.py`` or ``path/to/file.yaml``.
         data: file or folder, None for the hub.
         split: split of the data, None for the one usually reported.
         limit: maximum number of rows, taken from the start.

@@ -1,23 +1,40 @@
-"""Published benchmarks, one file each, and their lookup: by name, or a user's own file by path."""
+"""Published benchmarks and their lookup: one Python file each here, the others declared in YAML; users' own.
+
+``eval.declared`` has the declarations.
+"""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
 import re
+from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from eval.benchmark import Benchmark
+from eval.declared import declared, declared_names, find_declared, is_declared
 from mm_cpgd.errors import UserError
 from rewards.messages import nearest
 from rewards.registry import user_module
 
-_HOW = "a benchmark is a name or path/to/file.py that defines benchmark = Benchmark(…)"
+if TYPE_CHECKING:
+    from eval.declared.schema import Declaration, Subset
+
+_HOW = (
+    "a benchmark is a name (mm-cpgd benchmarks lists them), path/to/file.py that defines "
+    "benchmark = Benchmark(…), or path/to/file.yaml that declares one"
+)
 
 
 def benchmark_names() -> list[str]:
     """Return the names of the included benchmarks, sorted."""
+    return sorted({*python_names(), *declared_names()})
+
+
+def python_names() -> list[str]:
+    """Return the names of the benchmarks with a Python file, sorted."""
     names = (module.name for module in pkgutil.iter_modules(__path__))
     return sorted(name for name in names if not name.startswith("_"))
 
@@ -28,6 +45,8 @@ def find_benchmark(name_or_path: str) -> Benchmark:
     Raises:
         UserError: unknown name (with the nearest one), or a file that cannot be used.
     """
+    if is_declared(name_or_path):
+        return _built(*find_declared(name_or_path))
     if name_or_path.endswith(".py") or "/" in name_or_path:
         return _benchmark_of(_module_at(name_or_path), name_or_path)
     known = {_plain(name): name for name in benchmark_names()}
@@ -36,7 +55,23 @@ def find_benchmark(name_or_path: str) -> Benchmark:
         raise UserError(
             f"there is no benchmark {name_or_path!r}: {nearest(name_or_path.lower(), known.values())}; {_HOW}"
         )
-    return _benchmark_of(importlib.import_module(f"{__name__}.{name}"), name)
+    if name in python_names():
+        return _benchmark_of(importlib.import_module(f"{__name__}.{name}"), name)
+    return _included(name)
+
+
+@cache
+def _included(name: str) -> Benchmark:
+    return _built(name, declared()[name])
+
+
+def _built(name: str, one: Declaration | Subset) -> Benchmark:
+    from eval.declared.build import build, build_subset
+    from eval.declared.schema import Subset
+
+    if isinstance(one, Subset):
+        return build_subset(name, one, find_benchmark(one.subset_of))
+    return build(name, one)
 
 
 def _plain(name: str) -> str:

@@ -66,7 +66,7 @@ def score(
     """Score a file of stored predictions, write the result and return it.
 
     Args:
-        benchmark: a name, or ``path/to/file.py``.
+        benchmark: a name, ``path/to/file.py`` or ``path/to/file.yaml``.
         predictions: file of predictions.
         output: result folder.
         data: the questions, in the layout that the benchmark publishes; None for the hub.

@@ -36,7 +36,10 @@ def evaluate(
         str | None, typer.Option(help="hub name, folder, embedded:tiny; with --endpoint its name there")
     ] = None,
     benchmark: Annotated[
-        str | None, typer.Option(help="names separated by commas, or path/to/file.py")
+        str | None,
+        typer.Option(
+            help="names (see mm-cpgd benchmarks), path/to/file.py or file.yaml, separated by commas"
+        ),
     ] = None,
     data: Annotated[
         str | None,

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mm_cpgd.cli.algorithms import algorithms_app
+from mm_cpgd.cli.benchmarks import benchmarks_command
 from mm_cpgd.cli.common import Columns, Limit, Name, Split
 from mm_cpgd.cli.evaluate import evaluate
 from mm_cpgd.cli.export import export_command
@@ -47,6 +48,7 @@ app.add_typer(study_app, name="study")
 app.command("score")(score_command)
 app.command("compare")(compare_command)
 app.command("eval")(evaluate)
+app.command("benchmarks")(benchmarks_command)
 app.command("reference")(reference_command)
 app.command("export")(export_command)
 app.command("guard")(guard_command)

@@ -39,6 +39,7 @@ def print_scoreboard(summary: Mapping[str, Any], console: Console) -> None:
             percent(truncated["share"]) if truncated else "unknown",
         )
     console.print(table)
+    _print_metrics(summary["protocols"], console)
     _print_samples(summary["samples"], console)
     _print_groups(summary["protocols"], console)
     for flag in summary["flags"]:
@@ -53,6 +54,25 @@ def _table(first: str, *numbers: str) -> Table:
     for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True)
     return table
+
+
+def _print_metrics(protocols: Mapping[str, Any], console: Console) -> None:
+    """Print the benchmark's own metrics: shares in percent, and the numbers of groups that they cover."""
+    names = list(dict.fromkeys(name for one in protocols.values() for name in one["metrics"]))
+    cells = {name: [_metric(one["metrics"].get(name)) for one in protocols.values()] for name in names}
+    if any(any(row) for row in cells.values()):
+        table = _table("metric", *protocols)
+        for name, row in cells.items():
+            if any(row):
+                table.add_row(Text(name), *row)
+        console.print(table)
+
+
+def _metric(value: Any) -> str:
+    """Return a share in percent or a count; nothing for nested metrics, which the page has."""
+    if isinstance(value, float):
+        return percent(value) if 0 <= value <= 1 else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else ""
 
 
 def _print_samples(samples: Mapping[str, Any] | None, console: Console) -> None:

@@ -29,7 +29,9 @@ from mm_cpgd.cli.judge import (
 from mm_cpgd.errors import RunEnded
 
 Folder = Annotated[Path, typer.Argument(help="a result folder, with summary.json and rows.jsonl")]
-BenchmarkName = Annotated[str, typer.Option(help="a name such as mathvision, or path/to/file.py")]
+BenchmarkName = Annotated[
+    str, typer.Option(help="a name (see mm-cpgd benchmarks), path/to/file.py or file.yaml")
+]
 
 
 def score_command(

@@ -47,8 +47,11 @@ def _only_number(text: str) -> tuple[Fraction, Unit | None]:
     return Fraction(digits.replace(",", "")), find_unit(word) if word else None
 
 
-def read_number(text: str) -> tuple[Fraction, Unit | None]:
-    """Return the one number that a text states, and its unit. Raises ``Unreadable`` for none or several."""
+def read_number(text: str, *, alone: bool = False) -> tuple[Fraction, Unit | None]:
+    """Return the one number that a text states, and its unit.
+
+    Raises ``Unreadable`` for none or several; with ``alone`` also for a number between other words.
+    """
     text = _ABOUT.sub("", text)
     program = _PROGRAM.fullmatch(text)
     if program:
@@ -56,6 +59,8 @@ def read_number(text: str) -> tuple[Fraction, Unit | None]:
     items = read_answer(text).items
     item = items[0] if len(items) == 1 else AnswerItem("")
     value = _value(item.tree) if item.tree else None
+    if value is None and alone:
+        raise Unreadable(f"{text[:60]!r} is not a number alone")
     return _only_number(text) if value is None else (value, item.unit)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from eval.benchmark import DataSource, Response
-from eval.benchmarks import benchmark_names, find_benchmark
+from eval.benchmarks import benchmark_names, find_benchmark, python_names
 from mm_cpgd.errors import UserError
 from tests.fakes.scoring import OWN_BENCHMARK
 
@@ -78,7 +78,8 @@ def test_nothing_that_scores_loads_torch_or_transformers() -> None:
         "eval.benchmarks",
         "eval.scoring.summary",
     ]
-    modules += [f"eval.benchmarks.{name}" for name in benchmark_names()]
+    modules += [f"eval.benchmarks.{name}" for name in python_names()]
+    modules += ["eval.declared.build", "eval.declared.overview", "mm_cpgd.cli.benchmarks"]
     code = (
         f"import {', '.join(modules)}, sys\n"
         "assert not {'torch', 'transformers', 'mm_cpgd.policy'} & set(sys.modules)"

@@ -1,0 +1,93 @@
+"""Benchmarks that are declared in YAML: those of ``benchmarks/`` here, and users' own files by path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mm_cpgd.config.messages import explain
+from mm_cpgd.config.yaml import read_yaml
+from mm_cpgd.errors import UserError
+from rewards.messages import nearest
+
+if TYPE_CHECKING:
+    from eval.declared.schema import Declaration, Subset
+
+FOLDER = Path(__file__).parent / "benchmarks"
+SUFFIXES = (".yaml", ".yml")
+
+
+@lru_cache(maxsize=1)
+def declared() -> Mapping[str, Declaration | Subset]:
+    """Return the declarations of the included benchmarks by name."""
+    return {name: one for file in sorted(FOLDER.glob("*.yaml")) for name, one in read(file).items()}
+
+
+@lru_cache(maxsize=1)
+def declared_names() -> list[str]:
+    """Return the names of the included declared benchmarks, sorted; no declaration is checked."""
+    return sorted(name for file in FOLDER.glob("*.yaml") for name in read_yaml(file))
+
+
+def read(file: Path) -> dict[str, Declaration | Subset]:
+    """Return the declarations of a file by name.
+
+    Raises:
+        UserError: no such file, broken YAML, or a declaration that is not valid; names the key and what is
+            allowed.
+    """
+    from eval.declared.schema import Declaration, Subset
+
+    found: dict[str, Declaration | Subset] = {}
+    for name, content in read_yaml(file).items():
+        if not isinstance(content, dict):
+            raise UserError(
+                f"{file}: {name} must hold a declaration, the first key of which is usually title"
+            )
+        schema = Subset if "subset_of" in content else Declaration
+        found[name] = _validated(schema, content, f"{file}: {name}")
+    return found
+
+
+def _validated(schema: type[Declaration] | type[Subset], content: dict, where: str) -> Declaration | Subset:
+    from pydantic import ValidationError
+
+    try:
+        return schema.model_validate(content)
+    except ValidationError as error:
+        lines = [f"{where}.{line}" for line in explain(error, schema, content)]
+        raise UserError("\n".join(lines).replace("; write it in the config", "")) from None
+
+
+def find_declared(reference: str) -> tuple[str, Declaration | Subset]:
+    """Return name and declaration of ``path/to/file.yaml``, or of one of several in it: ``file.yaml:name``.
+
+    Raises:
+        UserError: as ``read``, or the file has several declarations and none is named.
+    """
+    path, wanted = _split(reference)
+    found = read(Path(path).expanduser())
+    if wanted:
+        if wanted not in found:
+            raise UserError(f"{path} declares no {wanted!r}: {nearest(wanted, found)}")
+        return wanted, found[wanted]
+    if len(found) != 1:
+        names = ", ".join(found) or "nothing"
+        raise UserError(f"{path} declares {names}; name one of them: {path}:NAME")
+    return next(iter(found.items()))
+
+
+def _split(reference: str) -> tuple[str, str]:
+    """Return path and name of ``file.yaml:name``."""
+    for suffix in SUFFIXES:
+        path, mark, name = reference.rpartition(f"{suffix}:")
+        if mark:
+            return path + suffix, name
+    return reference, ""
+
+
+def is_declared(reference: str) -> bool:
+    """Return whether a reference is that of a YAML file."""
+    return _split(reference)[0].endswith(SUFFIXES)

@@ -1,0 +1,62 @@
+"""Official scoring of MMBench without its LLM: the option that a response names, by letter or by text.
+
+Punctuation is dropped; the response names an option if exactly one letter of an option is among its words,
+and that word first occurs among the last four. Otherwise "answer is" and a letter from A to D counts, or the
+text of exactly one option, unless the response is more than twice as long as all options together. The
+benchmark asks ChatGPT about the remaining responses; here they have no answer.
+
+Source: Liu et al. 2023, arXiv 2307.06281, and ``vlmeval/utils/matching_util.py`` of
+github.com/open-compass/VLMEvalKit, by the same authors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from rewards import Status, Verdict
+
+_PUNCTUATION = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
+_ANSWER_IS = re.compile(r"answer\s+is\s+\**([ABCD])\**", re.IGNORECASE)
+_REFUSALS = (
+    "Sorry, I can't help with images of people yet.",
+    "I can't process this file.",
+    "I'm sorry, but without the image provided",
+    "Cannot determine the answer",
+)
+_LAST_WORDS = 4
+
+
+def grade(response: str, gold: str, options: Sequence[str]) -> Verdict:
+    """Score a response as MMBench does, where it needs no LLM."""
+    letter = pick_option(response, options)
+    if letter is None:
+        reason = "the rule finds no single option, and the benchmark would ask an LLM: --protocol judge"
+        return Verdict(0.0, Status.NO_ANSWER, None, reason)
+    right = letter == gold
+    reason = f"option {letter} picked, {gold} is right"
+    return Verdict(float(right), Status.CORRECT if right else Status.WRONG, letter, reason)
+
+
+def pick_option(response: str, options: Sequence[str]) -> str | None:
+    """Return the letter of the option that the rule finds, None if it finds none."""
+    if any(refusal in response for refusal in _REFUSALS):
+        return None
+    letters = [chr(65 + index) for index in range(len(options))]
+    words = response.translate(_PUNCTUATION).split()
+    named = [letter for letter in letters if letter in words]
+    if len(named) == 1 and words.index(named[0]) >= len(words) - _LAST_WORDS:
+        return named[0]
+    if not named and "Z" in words:
+        return None
+    phrase = _ANSWER_IS.search(response)
+    if phrase and phrase[1].upper() in letters:
+        return phrase[1].upper()
+    return _by_text(response, dict(zip(letters, options, strict=True)))
+
+
+def _by_text(response: str, options: dict[str, str]) -> str | None:
+    if len(response) > 2 * sum(map(len, options.values())):
+        return None
+    named = [letter for letter, text in options.items() if text.lower() in response.lower()]
+    return named[0] if len(named) == 1 else None
