@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data import Example
+from data import DataError, Example
 from eval.benchmark import Benchmark, DataSource, Response, ScoredRow
 from eval.benchmarks import find_benchmark
-from eval.predictions import read_predictions
+from eval.predictions import Predictions, read_file
 from eval.results import (
     SUMMARY,
     EvalResult,
@@ -22,6 +22,7 @@ from eval.results import (
 )
 from eval.scoring.score import Progress, checked_protocols, score_responses, silent, unmatched_ids
 from mm_cpgd.errors import UserError
+from rewards import Status, Verdict
 
 if TYPE_CHECKING:
     from eval.scoring.judge import Judge
@@ -38,6 +39,7 @@ class StoredPredictions:
         protocols: the first one is the headline protocol.
         settings: to be stored with the result.
         flags: one line for each mismatch between questions and predictions.
+        failures: why there is no response, by id and sample number, where the file says so.
     """
 
     benchmark: Benchmark
@@ -46,6 +48,7 @@ class StoredPredictions:
     protocols: Sequence[str]
     settings: Mapping[str, Any]
     flags: Sequence[str]
+    failures: Mapping[tuple[str, int], str] = field(default_factory=dict)
 
 
 def score(
@@ -59,6 +62,8 @@ def score(
     protocols: Sequence[str] = ("official",),
     only_answered: bool = False,
     overwrite: bool = False,
+    columns: Mapping[str, str] | None = None,
+    failure_marks: Sequence[str] = (),
     judge: Judge | None = None,
     progress: Progress = silent,
 ) -> EvalResult:
@@ -74,6 +79,8 @@ def score(
         protocols: any of ``official``, ``verifier``, ``judge``; the first one is the headline protocol.
         only_answered: exclude questions without a prediction, with a flag that says so.
         overwrite: replace an existing result.
+        columns: the file's columns by field, such as ``{"id": "index"}``; None for the usual names.
+        failure_marks: beginnings of texts that report a failure, besides those of VLMEvalKit and lmms-eval.
         judge: judge for the protocol judge.
         progress: opens a progress display for a title.
 
@@ -83,7 +90,7 @@ def score(
     """
     stored = load_predictions(
         benchmark, predictions, output, protocols=protocols, data=data, split=split, limit=limit,
-        only_answered=only_answered, overwrite=overwrite,
+        only_answered=only_answered, overwrite=overwrite, columns=columns, failure_marks=failure_marks,
     )  # fmt: skip
     rows = score_stored(stored, judge=judge, progress=progress)
     if judge is not None:
@@ -103,6 +110,8 @@ def load_predictions(
     limit: int | None = None,
     only_answered: bool = False,
     overwrite: bool = False,
+    columns: Mapping[str, str] | None = None,
+    failure_marks: Sequence[str] = (),
 ) -> StoredPredictions:
     """Load predictions and questions, and check that they can be scored into ``output``.
 
@@ -115,9 +124,11 @@ def load_predictions(
     if (Path(output) / SUMMARY).exists() and not overwrite:
         raise UserError(f"{output} already contains a result; name another --output, or add --overwrite")
     path = None if data is None else str(data)
-    responses = read_predictions(predictions, found)
     examples = found.load(DataSource(path, split, limit))
-    asked, flags = _select(examples, responses, only_answered, limit)
+    read = read_file(predictions, found, examples=examples, columns=columns, marks=failure_marks)
+    if not read.responses:
+        raise DataError(f"{predictions} has no response to score: {'; '.join(read.warnings)}")
+    asked, flags = _select(examples, read, only_answered, limit)
     settings = {
         "benchmark": benchmark,
         "data": path,
@@ -128,8 +139,12 @@ def load_predictions(
         "predictions": str(predictions),
         "predictions_fingerprint": file_fingerprint(predictions),
         "protocols": names,
+        **({"columns": dict(columns)} if columns else {}),
+        **({"failure_marks": list(failure_marks)} if failure_marks else {}),
     }
-    return StoredPredictions(found, asked, responses, names, settings, flags)
+    return StoredPredictions(
+        found, asked, read.responses, names, settings, [*read.warnings, *flags], read.failures
+    )
 
 
 def score_stored(
@@ -154,10 +169,20 @@ def score_stored(
     if judge is not None and workers is None:
         workers = judge.endpoint.concurrency
     with progress(f"{'scoring' if judge is None else 'judging'} {stored.benchmark.name}") as report:
-        return score_responses(
+        rows = score_responses(
             stored.benchmark, stored.examples, stored.responses, stored.protocols,
             ask=ask, progress=report, workers=workers,
         )  # fmt: skip
+    return [_unscored_failure(row, stored.failures) for row in rows]
+
+
+def _unscored_failure(row: ScoredRow, failures: Mapping[tuple[str, int], str]) -> ScoredRow:
+    """Return a row without scores if the file reports a failure in place of the response."""
+    failure = failures.get((row.example.id, row.response.sample)) if row.missing else None
+    if failure is None:
+        return row
+    verdict = Verdict(None, Status.ERROR, None, f"the file reports a failure: {failure}")
+    return replace(row, verdicts=dict.fromkeys(row.verdicts, verdict))
 
 
 def write_scores(
@@ -174,20 +199,20 @@ def write_scores(
 
 
 def _select(
-    examples: Sequence[Example], responses: Sequence[Response], only_answered: bool, limit: int | None
+    examples: Sequence[Example], read: Predictions, only_answered: bool, limit: int | None
 ) -> tuple[list[Example], list[str]]:
     """Return the questions to score, and one line for each mismatch between questions and predictions."""
-    answered = {one.id for one in responses}
+    answered = {one.id for one in read.responses}
     kept = [one for one in examples if one.id in answered or not only_answered]
     flags = []
     if only_answered and len(kept) < len(examples):
         flags.append(f"only the {len(kept):,} questions with a response were scored, of {len(examples):,}")
-    elif not answered >= {one.id for one in kept}:
+    elif not answered | set(read.missing) >= {one.id for one in kept}:
         flags.append(
             "some questions have no response; if the predictions cover only a part of the data, select that "
             "part by --data, --split or --limit, or add --only-answered"
         )
-    others = unmatched_ids(examples, responses)
+    others = unmatched_ids(examples, read.responses)
     # With a limit, responses to the questions beyond it are expected.
     if others and limit is None:
         flags.append(

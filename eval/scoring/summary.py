@@ -131,9 +131,10 @@ def _truncated(rows: Iterable[ScoredRow]) -> dict[str, Any] | None:
 def _flags(rows: Sequence[ScoredRow], summary: Mapping[str, Any]) -> list[str]:
     """Return one line for each caveat about the accuracy."""
     flags = []
-    missing, truncated = summary.get("missing"), summary.get("truncated")
-    if missing and missing["count"]:
-        flags.append(f"{missing['count']:,} of {len(rows):,} responses are missing and count as wrong")
+    truncated = summary.get("truncated")
+    missing = sum(row.missing and row.verdict.score is not None for row in rows)
+    if missing:
+        flags.append(f"{missing:,} of {len(rows):,} responses are missing and count as wrong")
     if truncated and truncated["share"] >= SOME_TRUNCATED:
         mostly = "mostly truncated: " if truncated["share"] >= MOSTLY else ""
         flags.append(f"{mostly}{truncated['share']:.1%} of the responses were cut off by the length limit")

@@ -1,0 +1,111 @@
+"""Checks of predictions: their own questions against the data's, missing responses, suspicious texts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from rapidfuzz import fuzz
+
+from data import Example
+from eval.benchmark import Benchmark
+from eval.predictions.records import Record
+from rewards.messages import short
+
+# Similarity of two wordings of one question, in percent: other quotes, spaces, LaTeX commands.
+SAME_QUESTION = 85
+# Shorter normalised questions say nothing.
+SHORTEST = 4
+# Characters that a cell of .xlsx can hold; longer texts are cut by the writer.
+CELL = 32_767
+_LONGEST = 20_000
+_MARK = re.compile(r"<image\s*\d*>|<\|[^|>]*\|>|\\[a-zA-Z]+")
+_NOT_WORD = re.compile(r"[\W_]+")
+
+
+def question_warnings(
+    records: Sequence[Record], examples: Sequence[Example], benchmark: Benchmark
+) -> list[str]:
+    """Return a warning if the file's own questions are not the data's."""
+    by_id = {one.id: one for one in examples}
+    compared, other = 0, []
+    for record in records:
+        example = by_id.get(record.response.id)
+        if example is None or not record.question or len(_words(record.question)) < SHORTEST:
+            continue
+        compared += 1
+        if not _is_same(record.question, example, benchmark):
+            other.append((record, example))
+    if not other:
+        return []
+    record, example = other[0]
+    return [
+        f"in {len(other):,} of {compared:,} responses the file's own question is not the data's, first id "
+        f"{example.id!r}: {short(record.question or '', 80)!r}, in the data {short(example.question, 80)!r}; "
+        "do the predictions belong to these data?"
+    ]
+
+
+def _is_same(question: str, example: Example, benchmark: Benchmark) -> bool:
+    """Return whether a text contains the example's question, is contained in it, or is another wording."""
+    own = _words(question)
+    return any(
+        len(other) < SHORTEST
+        or other in own
+        or own in other
+        or fuzz.partial_ratio(own, other) >= SAME_QUESTION
+        for text in _wordings(example, benchmark)
+        for other in (_words(text),)
+    )
+
+
+def _wordings(example: Example, benchmark: Benchmark) -> Iterator[str]:
+    """Yield the question, its published variants, and last the prompt, which may fail on incomplete rows."""
+    yield example.question
+    for name, value in example.meta.items():
+        if isinstance(value, str) and re.search("question|query", str(name)) and " " in value.strip():
+            yield value
+    try:
+        yield benchmark.prompt(example)
+    except Exception:  # a user's function
+        return
+
+
+def _words(text: str) -> str:
+    return _NOT_WORD.sub(" ", _MARK.sub(" ", text[:_LONGEST])).strip().casefold()
+
+
+def text_warnings(records: Sequence[Record], suffix: str) -> list[str]:
+    """Return warnings about responses that are empty, name no value, or were cut by the file's format."""
+    answered = [one for one in records if not one.missing]
+    empty = [one for one in answered if not one.response.text.strip() and one.response.extraction is None]
+    null = [one for one in answered if one.response.text.strip() in ("None", "null")]
+    cut = [one for one in answered if len(one.response.text) == CELL and suffix == ".xlsx"]
+    found: Mapping[str, Sequence[Record]] = {
+        "are empty texts and count as wrong": empty,
+        "are the text None or null, and were scored as it; if these are failed requests, remove them": null,
+        f"have exactly {CELL:,} characters, where .xlsx cuts a text: their ends are lost": cut,
+    }
+    return [
+        f"{len(some):,} of {len(records):,} responses {what}; first id {some[0].response.id!r}"
+        for what, some in found.items()
+        if some
+    ]
+
+
+def missing_warnings(records: Sequence[Record]) -> list[str]:
+    """Return warnings about the responses that the file holds as missing, by whether it says why."""
+    failed = [one for one in records if one.missing and one.failure]
+    silent = [one for one in records if one.missing and not one.failure]
+    warnings = []
+    if failed:
+        warnings.append(
+            f"{len(failed):,} of {len(records):,} responses are reports of a failure and were not scored; "
+            f"first, id {failed[0].response.id!r}: {failed[0].failure}"
+        )
+    if silent:
+        warnings.append(
+            f"{len(silent):,} of {len(records):,} responses in the file are null or NaN, and missing; first "
+            f"id {silent[0].response.id!r}"
+        )
+    return warnings
