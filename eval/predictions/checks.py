@@ -15,12 +15,13 @@ from rewards.messages import short
 # Similarity of two wordings of one question, in percent: other quotes, spaces, LaTeX commands.
 SAME_QUESTION = 85
 # Shorter normalised questions say nothing.
-SHORTEST = 4
+SHORTEST = 3
 # Characters that a cell of .xlsx can hold; longer texts are cut by the writer.
 CELL = 32_767
 _LONGEST = 20_000
 _MARK = re.compile(r"<image\s*\d*>|<\|[^|>]*\|>|\\[a-zA-Z]+")
-_NOT_WORD = re.compile(r"[\W_]+")
+# Spaces, quotes, marks of sentences and of LaTeX, which templates change; + and = belong to the question.
+_LOOSE = re.compile(r"[\s.,;:?!'\"`’“”$*_{}\\]+")
 
 
 def question_warnings(
@@ -72,7 +73,7 @@ def _wordings(example: Example, benchmark: Benchmark) -> Iterator[str]:
 
 
 def _words(text: str) -> str:
-    return _NOT_WORD.sub(" ", _MARK.sub(" ", text[:_LONGEST])).strip().casefold()
+    return _LOOSE.sub("", _MARK.sub(" ", text[:_LONGEST])).casefold()
 
 
 def text_warnings(records: Sequence[Record], suffix: str) -> list[str]:

@@ -40,20 +40,22 @@ def test_a_number_is_written_as_pandas_read_it(value: object, text: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("value", "number"), [(12.0, 12), ("12", 12), ("12.0", 12), (0, 0), (math.nan, None), ("", None), (None, None)]
-)  # fmt: skip
+    ("value", "number"),
+    [(12.0, 12), ("12", 12), ("12.0", 12), (0, 0), (math.nan, None), ("", None), (None, None)],
+)
 def test_a_whole_number_is_read_from_a_column_of_floats_or_texts(value: object, number: int | None) -> None:
     assert as_whole(value, "tokens", "a:1") == number
 
 
 @pytest.mark.parametrize("value", [1.5, -1, True, "many", "1e3", "9" * 400, math.inf, [1]])
 def test_what_is_no_whole_number_is_refused(value: object) -> None:
-    with pytest.raises(DataError, match="a:1: tokens is .*an integer of at least 0"):
+    with pytest.raises(DataError, match=r"a:1: tokens is .*an integer of at least 0"):
         as_whole(value, "tokens", "a:1")
 
 
 @pytest.mark.parametrize(
-    ("value", "truth"), [(True, True), (1.0, True), ("False", False), (0, False), (math.nan, None), ("", None)]
+    ("value", "truth"),
+    [(True, True), (1.0, True), ("False", False), (0, False), (math.nan, None), ("", None)],
 )
 def test_a_truth_value_is_read_from_a_column_of_floats_or_texts(value: object, truth: bool | None) -> None:
     assert as_truth(value, "finished", "a:1") is truth
@@ -61,7 +63,15 @@ def test_a_truth_value_is_read_from_a_column_of_floats_or_texts(value: object, t
 
 @pytest.mark.parametrize(
     ("value", "same"),
-    [("11.0", "11"), (11.0, "11"), (" 11 ", "11"), ("0011", "11"), ("0", "0"), ("1.50", "1.50"), ("a-1", "a-1")],
+    [
+        ("11.0", "11"),
+        (11.0, "11"),
+        (" 11 ", "11"),
+        ("0011", "11"),
+        ("0", "0"),
+        ("1.50", "1.50"),
+        ("a-1", "a-1"),
+    ],
 )
 def test_an_id_is_compared_without_what_spreadsheets_change(value: object, same: str) -> None:
     assert canonical_id(value) == same
@@ -87,8 +97,15 @@ def test_the_marks_of_toolkits_and_clients_report_a_failure(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "Connection error. The answer is B", "He failed to obtain an answer.", "An [ERROR] in the figure", "B"]
-)  # fmt: skip
+    "text",
+    [
+        "",
+        "Connection error. The answer is B",
+        "He failed to obtain an answer.",
+        "An [ERROR] in the figure",
+        "B",
+    ],
+)
 def test_a_response_that_mentions_a_failure_is_a_response(text: str) -> None:
     assert not is_failure(text)
 

@@ -26,7 +26,7 @@ def warned(question: str, data: str = QUESTION, **meta: str) -> list[str]:
     [
         QUESTION,
         "how many corners  has the figure",
-        "<|vision_start|><image>\nHint: answer with a number.\nQuestion: How many corners has the figure?\nAnswer:",
+        "<|vision_start|><image>\nHint: give a number.\nQuestion: How many corners has the figure?\nAnswer:",
         "How many corners has the figure? Choices: (A) 3 (B) 4",
         "How many corners has the figure?? <image 1>",
         "How many corner's has this figure?",
@@ -50,7 +50,9 @@ def test_a_published_variant_of_the_question_is_the_same_question() -> None:
 
 
 def test_a_prompt_that_contains_the_question_in_math_is_the_same_question() -> None:
-    assert warned("Solve: Find $\\frac{1}{2}$ of the angle ABC", "Find $\\frac{1}{2}$ of the angle $ABC$") == []
+    assert (
+        warned("Solve: Find $\\frac{1}{2}$ of the angle ABC", "Find $\\frac{1}{2}$ of the angle $ABC$") == []
+    )
 
 
 def test_a_file_without_questions_and_other_ids_gives_no_warning() -> None:

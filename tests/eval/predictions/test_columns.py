@@ -47,10 +47,10 @@ def test_a_named_column_replaces_the_usual_ones() -> None:
 
 
 def test_a_named_column_that_no_row_has_is_reported_with_the_nearest() -> None:
-    with pytest.raises(DataError, match="a has no column 'respons'.*response"):
+    with pytest.raises(DataError, match=r"a has no column 'respons'.*response"):
         columns_of(rows({"id": 1, "response": "x"}), {"response": "respons"}, None, "a")
 
 
 def test_an_unknown_field_is_reported() -> None:
-    with pytest.raises(UserError, match="predictions have no field 'ids'.*id"):
+    with pytest.raises(UserError, match=r"predictions have no field 'ids'.*id"):
         columns_of(rows({"id": 1}), {"ids": "id"}, None, "a")

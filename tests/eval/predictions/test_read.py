@@ -121,7 +121,13 @@ def test_rows_in_neither_format_are_reported_with_both(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("", "is empty"), ("\n\n", "is empty"), ("[]\n", "one JSON list"), ('{"id" 1}\n', r"a\.jsonl:1: not JSON")]
+    ("text", "says"),
+    [
+        ("", "is empty"),
+        ("\n\n", "is empty"),
+        ("[]\n", "one JSON list"),
+        ('{"id" 1}\n', r"a\.jsonl:1: not JSON"),
+    ],
 )
 def test_a_file_without_rows_or_with_a_broken_one_is_refused(tmp_path: Path, text: str, says: str) -> None:
     file = tmp_path / "a.jsonl"

@@ -52,8 +52,8 @@ LAYOUTS: dict[str, list[dict[str, Any]]] = {
         {"question_id": 12, "prompt": "Which part?", "text": "B", "answer_id": "y", "model_id": "m"},
     ],
     "a batch of OpenAI": [
-        {"custom_id": name, "response": {"body": {"choices": [{"message": {"content": text}}]}}, "error": None}
-        for name, text in [("11", "six"), ("12", "B")]
+        {"custom_id": name, "response": {"body": {"choices": [{"message": {"content": text}}]}}}
+        for name, text in (("11", "six"), ("12", "B"))
     ],
 }  # fmt: skip
 
@@ -86,7 +86,9 @@ def test_a_wrong_order_of_rows_without_ids_is_seen_by_their_prompts(tmp_path: Pa
         {"doc_id": 0, "input": "Which part?", "filtered_resps": "B"},
         {"doc_id": 1, "input": "How many corners?", "filtered_resps": "six"},
     ]
-    assert "in 2 of 2 responses the file's own question is not the data's" in read(tmp_path, *rows).warnings[1]
+    assert (
+        "in 2 of 2 responses the file's own question is not the data's" in read(tmp_path, *rows).warnings[1]
+    )
 
 
 def test_an_id_of_several_columns_is_joined_by_the_benchmarks_reader(tmp_path: Path) -> None:
@@ -144,7 +146,10 @@ def test_a_failure_in_mathvistas_own_format_has_no_response_column(tmp_path: Pat
 
 
 def test_a_column_with_null_written_by_pandas_is_read(tmp_path: Path) -> None:
-    rows = [{"id": "11", "response": "six", "tokens": 12.0}, {"id": "12", "response": "B", "tokens": float("nan")}]
+    rows = [
+        {"id": "11", "response": "six", "tokens": 12.0},
+        {"id": "12", "response": "B", "tokens": float("nan")},
+    ]
     assert [one.tokens for one in read(tmp_path, *rows).responses] == [12, None]
 
 
