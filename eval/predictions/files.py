@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -29,6 +30,8 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
     (codecs.BOM_UTF8, "utf-8-sig"),
 )
+# ST_Xstring of ECMA-376, part 1, 22.9.2.19.
+_ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")
 # Names of the only entry of an object around the rows.
 _AROUND = ("predictions", "results", "responses", "data", "rows", "samples", "answers")
 _RUN_AGAIN = "let the run that writes the file end, or remove that line; its question is then missing"
@@ -239,6 +242,11 @@ def _with_names(rows: Iterable[tuple[int, list[Any]]], name: str) -> Iterator[Ra
             yield RawRow(f"{name}:{number}", index, {column: value for column, value in pairs if column})
 
 
+def _unescaped(value: Any) -> Any:
+    """Return a text with the control characters that XML cannot hold, written as ``_x000C_``."""
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), value) if isinstance(value, str) else value
+
+
 def _xlsx(path: Path) -> Iterator[RawRow]:
     """Read the first sheet. Texts that look like formulas are texts."""
     try:
@@ -250,7 +258,7 @@ def _xlsx(path: Path) -> Iterator[RawRow]:
     try:
         # data_only would give the stored result of a formula, and None for a response such as "=5".
         book = openpyxl.load_workbook(path, read_only=True, data_only=False)
-        rows = [list(row) for row in book.worksheets[0].iter_rows(values_only=True)]
+        rows = [list(map(_unescaped, row)) for row in book.worksheets[0].iter_rows(values_only=True)]
         book.close()
     except Exception as error:  # errors of the library, of its XML parser and of zipfile
         raise DataError(

@@ -82,13 +82,18 @@ def test_a_cell_of_a_table_without_a_value_is_none(tmp_path: Path, absent: str) 
 def test_a_spreadsheet_is_read_and_a_text_like_a_formula_stays_a_text(tmp_path: Path) -> None:
     openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()
-    for row in (["index", "prediction", None], [1, "=5", "x"], [2, None, None], [3, "1e5", None]):
+    for row in (
+        ["index", "prediction", None],
+        [1, "=5", "x"],
+        [2, None, None],
+        [3, "1e5_x000C__x005F_x0041_", None],
+    ):
         book.active.append(row)
     book.save(tmp_path / "a.xlsx")
     assert read(tmp_path / "a.xlsx") == [
         {"index": 1, "prediction": "=5"},
         {"index": 2, "prediction": None},
-        {"index": 3, "prediction": "1e5"},
+        {"index": 3, "prediction": "1e5\x0c_x0041_"},
     ]
 
 
