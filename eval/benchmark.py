@@ -9,7 +9,7 @@ from typing import Any
 
 from data import Example
 from data.example import MARKER
-from rewards import Verdict, verify
+from rewards import Status, Verdict, verify
 
 _OPTION = re.compile(r"(?:^|(?<=[\s;；,，(（]))[(（]?([A-H])\s*[.:．：、)）]", re.MULTILINE)
 
@@ -51,6 +51,26 @@ Ask = Callable[[str], str]
 
 
 @dataclass(frozen=True)
+class Failure:
+    """Reason why a question has no response; it is then not scored.
+
+    Attributes:
+        reason: one line, for the row.
+        status: ``NOT_ANSWERED`` if the model could not be asked or no reply arrived, or what came in place
+            of a response: one of ``DECLINED``.
+        text: what came in its place, for instance the words of a refusal.
+    """
+
+    reason: str
+    status: Status = Status.NOT_ANSWERED
+    text: str = ""
+
+
+# The server replied, but not with a response.
+DECLINED = (Status.EMPTY, Status.REFUSED, Status.FILTERED, Status.TOOL_CALL)
+
+
+@dataclass(frozen=True)
 class Response:
     """Response of a model to one question.
 
@@ -63,6 +83,7 @@ class Response:
         tokens: its length, None when unknown.
         meta: columns of the stored record that override ``Example.meta``: published outputs are grouped by
             the release of the data that they were made with.
+        failure: why there is no response, None if there is one; ``text`` is then what came in its place.
     """
 
     id: str
@@ -72,6 +93,7 @@ class Response:
     finished: bool | None = None
     tokens: int | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from data import Example
-from eval.benchmark import Benchmark, ScoredRow
+from eval.benchmark import Benchmark, Failure, ScoredRow
 from eval.scoring.summary import summarise
 from mm_cpgd.errors import UserError
 from rewards import Verdict
@@ -92,6 +92,7 @@ def _record(benchmark: Benchmark, row: ScoredRow) -> dict[str, Any]:
         "response": response.text,
         "extraction": response.extraction,
         "missing": row.missing,
+        "failure": _failure(response.failure),
         "groups": {
             name: [str(value) for value in values] for name, values in benchmark.groups(example).items()
         },
@@ -100,6 +101,10 @@ def _record(benchmark: Benchmark, row: ScoredRow) -> dict[str, Any]:
         "tokens": response.tokens,
         "protocols": {name: _verdict(verdict) for name, verdict in row.verdicts.items()},
     }
+
+
+def _failure(failure: Failure | None) -> dict[str, Any] | None:
+    return {"status": failure.status.value, "reason": failure.reason} if failure else None
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:

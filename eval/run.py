@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from data import DataError, Example
-from eval.benchmark import Benchmark, DataSource, ScoredRow
+from eval.benchmark import Benchmark, DataSource
 from eval.benchmarks import find_benchmark
 from eval.controls import CONTROLS, accuracy_drop, checked_controls, nothing_to_lose
 from eval.generate.cache import GenerationCache, digest, open_cache
+from eval.generate.decoding import Decoding, check_request, length_limit
 from eval.generate.generate import (
-    Decoding,
     Generations,
     Generator,
     Question,
@@ -42,6 +42,7 @@ PACKAGES = (*SCORING_PACKAGES, "torch", "transformers", "pillow", "torchvision",
 # Stored as the settings have them, not as the generator reports them; None is the processor's own limit.
 _LIMITS = ("min_pixels", "max_pixels")
 ENGINES = ("local", "vllm")
+DECLINED_AS = ("unscored", "wrong")
 DTYPES = ("auto", "float32", "bfloat16")
 # Responses decoded together by default.
 _BATCH = {"local": 16, "vllm": 512}
@@ -128,12 +129,12 @@ def prepare(settings: Settings) -> Evaluation:
         UserError, DataError: something in the settings or the data cannot be used.
     """
     benchmark = find_benchmark(settings.benchmark)
+    check_request(settings.request)
+    limit = length_limit(settings.request, settings.max_new_tokens)
     decoding = Decoding(
-        settings.max_new_tokens or benchmark.max_new_tokens,
-        settings.temperature,
-        settings.top_p,
-        settings.seed,
-    )
+        benchmark.max_new_tokens if limit is None else limit, settings.temperature, settings.top_p,
+        settings.seed, settings.top_k, settings.min_p, settings.request,
+    )  # fmt: skip
     check_samples(settings.samples, decoding)
     protocols, controls = checked_protocols(settings.protocols), checked_controls(settings.controls)
     if "judge" in protocols:
@@ -160,6 +161,12 @@ def _check(settings: Settings) -> None:
         raise UserError(f"there is no --dtype {settings.dtype!r}: {nearest(settings.dtype, DTYPES)}")
     if settings.endpoint is None and settings.engine not in ENGINES:
         raise UserError(f"there is no --engine {settings.engine!r}: {nearest(settings.engine, ENGINES)}")
+    if settings.endpoint is None and settings.request:
+        raise UserError("--setting is for the requests to a server: give --endpoint, or omit it")
+    if settings.declined not in DECLINED_AS:
+        raise UserError(
+            f"there is no --declined {settings.declined!r}: {nearest(settings.declined, DECLINED_AS)}"
+        )
     if least is not None and most is not None and least > most:
         raise UserError(f"--min-pixels {least:,} must not be above --max-pixels {most:,}")
 
@@ -172,6 +179,7 @@ def open_generator(
     concurrency: int = 8,
     requests_per_minute: float | None = None,
     timeout: float = 600.0,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Generator:
     """Return the generator of the settings: a server if ``endpoint`` is set (no torch), else a local model.
 
@@ -179,16 +187,17 @@ def open_generator(
         settings: settings of the evaluation.
         batch: responses that a local model decodes together; None for 16, with vLLM 512.
         api_key: the server's key, None if it needs none.
-        concurrency: maximum number of concurrent requests to the server.
-        requests_per_minute: limit for the server, None for no limit.
-        timeout: seconds until a request is abandoned.
+        concurrency: maximum number of concurrent requests to a server.
+        requests_per_minute: limit for a server, None for no limit.
+        timeout: seconds until a request without a complete reply is abandoned.
+        say: told that one of several servers is left out or comes back.
     """
     if settings.endpoint is not None:
-        from eval.generate.client import Endpoint
         from eval.generate.server import ServerGenerator
+        from eval.generate.servers import open_endpoint
 
-        server = Endpoint(
-            settings.endpoint, settings.model, api_key, concurrency=concurrency,
+        server = open_endpoint(
+            settings.endpoints, settings.model, api_key, say=say, concurrency=concurrency,
             requests_per_minute=requests_per_minute, timeout=timeout,
         )  # fmt: skip
         return ServerGenerator(server, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels)
@@ -239,8 +248,9 @@ def run_evaluation(
     seconds = time.monotonic() - started
     with progress(f"scoring {folder.name}") as report:
         rows = score_responses(
-            benchmark, examples, generations.responses, settings.protocols, progress=report
-        )
+            benchmark, examples, generations.responses, settings.protocols, progress=report,
+            declined_wrong=settings.declined == "wrong",
+        )  # fmt: skip
     stored = {
         **_resolved_settings(evaluation, generator),
         "control": control,
@@ -251,8 +261,7 @@ def run_evaluation(
         "packages": package_versions(PACKAGES),
         "generation": _statistics(generations, seconds),
     }
-    rows = [_with_reason(row, generations) for row in rows]
-    summary = write_result(folder, benchmark, rows, stored, flags=_flags(generations, cache))
+    summary = write_result(folder, benchmark, rows, stored, flags=_flags(cache))
     if control is not None and original is not None:
         summary = _with_drop(folder, summary, original)
     return summary
@@ -277,37 +286,20 @@ def _prompts(questions: Sequence[Question]) -> dict[str, Any]:
 
 def _statistics(generations: Generations, seconds: float) -> dict[str, Any]:
     tokens = [one.tokens for one in generations.responses if one.tokens is not None]
+    failed = len(generations.failures)
     return {
-        "answers": len(generations.responses),
+        "answers": len(generations.responses) - failed,
         "from_cache": generations.cached,
-        "failed": len(generations.failures),
+        "failed": failed,
         "seconds": round(seconds, 3),
         "tokens": sum(tokens),
     }
 
 
-def _with_reason(row: ScoredRow, generations: Generations) -> ScoredRow:
-    """Put the reason of a failed generation into the row's verdicts."""
-    reason = generations.failures.get((row.example.id, row.response.sample))
-    if reason is None:
-        return row
-    verdicts = {
-        name: replace(verdict, reason=f"no response could be generated: {reason}")
-        for name, verdict in row.verdicts.items()
-    }
-    return replace(row, verdicts=verdicts)
-
-
-def _flags(generations: Generations, cache: GenerationCache | None) -> list[str]:
-    flags = []
-    if generations.failures:
-        (name, _), reason = next(iter(generations.failures.items()))
-        failed = len(generations.failures)
-        total = failed + len(generations.responses)
-        flags.append(f"{failed:,} of {total:,} responses could not be generated; first, {name}: {reason}")
-    if cache is not None and cache.failure is not None:
-        flags.append(f"responses could not be cached: {cache.failure}")
-    return flags
+def _flags(cache: GenerationCache | None) -> list[str]:
+    if cache is None or cache.failure is None:
+        return []
+    return [f"responses could not be cached: {cache.failure}"]
 
 
 def _with_drop(folder: Path, summary: Mapping[str, Any], original: Path) -> dict[str, Any]:

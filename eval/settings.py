@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,10 @@ from mm_cpgd.errors import UserError
 
 # Locations may differ in a repetition; every other change would make it a different evaluation.
 PLACES = ("model", "data", "endpoint")
+# Settings whose option has another name.
+_OPTIONS = {"protocols": "protocol", "controls": "control", "request": "setting"}
+# Results of former versions do not have them.
+_LATER = {"top_k", "min_p", "request", "declined"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,12 @@ class Settings:
         dtype: number format of the weights, ``auto``, ``float32``, ``bfloat16``.
         revision: revision of a hub name.
         engine: rollout engine of a model on this machine, ``local`` or ``vllm``.
-        endpoint: address of an OpenAI-compatible server, None for a model on this machine.
+        endpoint: address of an OpenAI-compatible server, or several separated by commas; None for a model
+            on this machine.
+        top_k: number of tokens that are sampled from, 0 for all.
+        min_p: least probability of these, relative to the most probable token.
+        request: keys added to every request to the server; one that is None leaves a key out.
+        declined: how a refusal, a filtered, an empty reply and a tool call count, ``unscored`` or ``wrong``.
     """
 
     model: str
@@ -62,12 +71,28 @@ class Settings:
     revision: str | None = None
     engine: str = "local"
     endpoint: str | None = None
+    top_k: int = 0
+    min_p: float = 0.0
+    request: Mapping[str, Any] = field(default_factory=dict)
+    declined: str = "unscored"
+
+    @property
+    def endpoints(self) -> list[str]:
+        """Addresses of the servers; empty for a model on this machine."""
+        return [one.strip() for one in (self.endpoint or "").split(",") if one.strip()]
 
     def stored(self) -> dict[str, Any]:
-        """Return these settings as JSON."""
+        """Return these settings as JSON; later ones only if set, as results without them had the default."""
         return {
-            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+            if name not in _LATER or value != _default(name)
         }
+
+
+def _default(name: str) -> Any:
+    (own,) = (one for one in fields(Settings) if one.name == name)
+    return {} if own.default is MISSING else own.default
 
 
 def build_settings(benchmarks: Sequence[str], given: Mapping[str, Any]) -> list[Settings]:
@@ -108,8 +133,8 @@ def settings_from_result(result: str | Path, given: Mapping[str, Any]) -> tuple[
     """
     for name, value in given.items():
         if value is not None and name not in PLACES:
-            option = "--" + {"protocols": "protocol", "controls": "control"}.get(name, name).replace("_", "-")
-            raise UserError(f"{option} would change what --like repeats; omit it, or omit --like")
+            option = _OPTIONS.get(name, name).replace("_", "-")
+            raise UserError(f"--{option} would change what --like repeats; omit it, or omit --like")
     folder = Path(result).expanduser()
     stored = read_result(folder.parent if folder.name == "summary.json" else folder).summary["settings"]
     places = {name: given[name] for name in PLACES if given.get(name) is not None}
@@ -117,15 +142,15 @@ def settings_from_result(result: str | Path, given: Mapping[str, Any]) -> tuple[
 
 
 def _restored(stored: Mapping[str, Any], folder: Path) -> Settings:
-    known = {field.name for field in fields(Settings)}
-    if not known <= set(stored):
-        missing = ", ".join(sorted(known - set(stored)))
+    known = {one.name for one in fields(Settings)}
+    there = known & set(stored)
+    if missing := known - there - _LATER:
         raise UserError(
-            f"{folder} does not say how its responses were generated (no {missing}); --like repeats results "
-            "of mm-cpgd eval"
+            f"{folder} does not say how its responses were generated (no {', '.join(sorted(missing))}); "
+            "--like repeats results of mm-cpgd eval"
         )
     try:
-        return TypeAdapter(Settings).validate_python({name: stored[name] for name in known})
+        return TypeAdapter(Settings).validate_python({name: stored[name] for name in there})
     except ValidationError as error:
         raise UserError(f"the settings in {folder} are damaged: {error}; evaluate again") from error
 

@@ -17,6 +17,12 @@ class Status(str, Enum):
     UNPARSABLE_GOLD = "unparsable_gold"
     TIMEOUT = "timeout"
     NOT_JUDGED = "not_judged"
+    # In place of a response, in an evaluation.
+    NOT_ANSWERED = "not_answered"
+    EMPTY = "empty"
+    REFUSED = "refused"
+    FILTERED = "filtered"
+    TOOL_CALL = "tool_call"
     ERROR = "error"
 
 

@@ -14,7 +14,6 @@ project's prompts. Only the judge's numbers are comparable to published ones.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -26,6 +25,7 @@ from data import Example
 from data.readers import RawRow
 from eval.benchmark import Ask, Benchmark, DataSource, Response, options_with, with_images
 from eval.loading import check_published, complete, published_example, published_rows
+from eval.scoring.judgement import ONE_DIGIT, asked_twice, no_verdict, read_digit, unfenced
 from rewards import Status, Verdict, extract_answer
 from rewards.math.choices import letters_in
 from rewards.messages import short
@@ -60,8 +60,6 @@ Reference answer: {gold}
 Student's answer: {answer}
 
 Reply with a single digit: 1 if the student's answer is right, 0 if it is not."""
-# "1", "Verdict: 1.", "**0**", but neither "10" nor "0.5".
-_DIGIT = re.compile(r"(?<![\w.])[01](?![\w.]*\d)")
 _NOTHING = ("", "null", "none")
 _MAX_CHARS = 8_000
 
@@ -145,20 +143,18 @@ def judge(example: Example, response: Response, ask: Ask) -> Verdict:
     answer = response.extraction
     if answer is None:
         text = response.text[-_MAX_CHARS:].strip()
-        answer = ask(EXTRACTION.format(response=text)).strip() if text else ""
+        answer = unfenced(ask(EXTRACTION.format(response=text))) if text else ""
     return _compared(example, answer) or _judged(example, answer[:_MAX_CHARS], ask)
 
 
 def _judged(example: Example, answer: str, ask: Ask) -> Verdict:
     question = example.meta.get("question_for_eval") or example.question
-    reply = ask(JUDGEMENT.format(question=question, gold=example.answer, answer=answer)).strip()
-    digits = set(_DIGIT.findall(reply.splitlines()[-1] if reply else ""))
-    if len(digits) != 1:
-        reason = f"the judge replied neither 0 nor 1: {_short(reply)!r}"
-        return Verdict(None, Status.NOT_JUDGED, answer, reason)
-    right = digits == {"1"}
-    reason = f"the judge finds {_short(answer)} {'equal' if right else 'unequal'} to {_short(example.answer)}"
-    return Verdict(float(right), Status.CORRECT if right else Status.WRONG, answer, reason)
+    prompt = JUDGEMENT.format(question=question, gold=example.answer, answer=answer)
+    found, reply = asked_twice(prompt, ONE_DIGIT, ask, read_digit)
+    if found is None:
+        return no_verdict(answer, reply)
+    reason = f"the judge finds {_short(answer)} {'equal' if found else 'unequal'} to {_short(example.answer)}"
+    return Verdict(float(found), Status.CORRECT if found else Status.WRONG, answer, reason)
 
 
 def groups(example: Example) -> dict[str, list[str]]:

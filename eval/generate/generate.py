@@ -9,10 +9,14 @@ from typing import Any, Protocol
 
 from data import DataError, Example, ImageRef
 from data.images import EncodedImage
-from eval.benchmark import Benchmark, Response
+from eval.benchmark import Benchmark, Failure, Response
 from eval.generate.cache import VERSION, Generation, GenerationCache, digest
+from eval.generate.decoding import Decoding
 from mm_cpgd.errors import UserError
+from rewards import Status
 
+# The engine of a server's identity.
+ENDPOINT = "endpoint"
 _CHUNK = 1 << 20
 
 
@@ -34,39 +38,6 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Decoding:
-    """Sampling settings; temperature 0 takes the most probable token.
-
-    Raises:
-        UserError: a value out of its range.
-    """
-
-    max_new_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise UserError(f"--max-new-tokens {self.max_new_tokens} must be at least 1")
-        if not 0 <= self.temperature < float("inf"):
-            raise UserError(f"--temperature {self.temperature:g} must be 0 (greedy) or above")
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"--top-p {self.top_p:g} must be above 0 and at most 1")
-
-    def settings(self) -> dict[str, Any]:
-        """Return the settings that affect the output: not the seed and top_p if decoding is greedy."""
-        if self.temperature == 0:
-            return {"max_new_tokens": self.max_new_tokens, "temperature": 0}
-        return {
-            "max_new_tokens": self.max_new_tokens,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "seed": self.seed,
-        }
-
-
-@dataclass(frozen=True)
 class Job:
     """One generation to be made.
 
@@ -81,13 +52,6 @@ class Job:
     sample: int
     seed: int
     key: str
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Reason why nothing could be generated for a question."""
-
-    reason: str
 
 
 class Generator(Protocol):
@@ -111,16 +75,23 @@ class Generations:
     """Responses generated for the questions of a benchmark.
 
     Attributes:
-        responses: responses in the order of questions and samples, without those that failed.
-        failures: reasons by (id, sample).
+        responses: in the order of questions and samples; those with a ``failure`` stand for none.
         cached: number of responses that came from the cache.
         images: SHA-256 of all images' bytes, in order.
     """
 
     responses: list[Response] = field(default_factory=list)
-    failures: dict[tuple[str, int], str] = field(default_factory=dict)
     cached: int = 0
     images: str = ""
+
+    @property
+    def failures(self) -> dict[tuple[str, int], Failure]:
+        """Failures by (id, sample)."""
+        return {(one.id, one.sample): one.failure for one in self.responses if one.failure is not None}
+
+
+class NoneAnswered(DataError):
+    """No question has a response, for reasons that are not the benchmark's."""
 
 
 def questions_of(
@@ -152,7 +123,7 @@ def generate_responses(
 
     Raises:
         UserError: several samples without a temperature.
-        DataError: no response at all could be generated.
+        NoneAnswered: nothing at all came back.
     """
     check_samples(samples, decoding)
     found: dict[tuple[str, int], Generation | Failure] = {}
@@ -173,7 +144,7 @@ def generate_responses(
                 continue
             images.update("".join(digests).encode())
             for job in _jobs(question, digests, generator.identity, decoding, samples):
-                known = None if cache is None else cache.get(job.key)
+                known = None if cache is None else _known(cache, job.key, generator.identity)
                 if known is None:
                     yield job
                 else:
@@ -192,7 +163,7 @@ def check_samples(samples: int, decoding: Decoding) -> None:
     """Raise ``UserError`` if all samples would be the same."""
     if samples < 1:
         raise UserError(f"--samples {samples} must be at least 1")
-    if samples > 1 and decoding.temperature == 0:
+    if samples > 1 and decoding.greedy:
         raise UserError(
             f"--samples {samples} with temperature 0 would generate the same response {samples} times; "
             "set --temperature, for instance to 0.7, or omit --samples"
@@ -240,15 +211,24 @@ def _in_order(
 ) -> Generations:
     for name, sample in [(question.id, sample) for question in questions for sample in range(samples)]:
         outcome = found[name, sample]
-        if isinstance(outcome, Failure):
-            generations.failures[name, sample] = outcome.reason
-        else:
-            generations.responses.append(
-                Response(name, outcome.text, sample, finished=outcome.finished, tokens=outcome.tokens)
-            )
-    if found and not generations.responses:
-        (name, _), reason = next(iter(generations.failures.items()))
-        raise DataError(
-            f"none of {len(questions):,} questions could be answered; the first one, {name}: {reason}"
+        generations.responses.append(
+            Response(name, outcome.text, sample, failure=outcome)
+            if isinstance(outcome, Failure)
+            else Response(name, outcome.text, sample, finished=outcome.finished, tokens=outcome.tokens)
+        )
+    failures = generations.failures
+    # Refusals and the like are a result.
+    if found and [one.status for one in failures.values()] == [Status.NOT_ANSWERED] * len(found):
+        (name, _), failure = next(iter(failures.items()))
+        raise NoneAnswered(
+            f"none of {len(questions):,} questions could be answered; the first one, {name}: {failure.reason}"
         )
     return generations
+
+
+def _known(cache: GenerationCache, key: str, identity: Mapping[str, Any]) -> Generation | None:
+    """Return the cached generation; former versions stored a server's empty replies, which are none."""
+    found = cache.get(key)
+    if found is None or identity.get("engine") != ENDPOINT:
+        return found
+    return found if found.text.strip() or found.finished is False else None

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 
 from data import DataError, Example
+from eval.benchmark import Failure
 from eval.generate.cache import Generation, folder_fingerprint, hub_commit
-from eval.generate.generate import Decoding, Failure, Job, Question
+from eval.generate.decoding import Decoding
+from eval.generate.generate import Job, Question
 from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.policy import EMBEDDED, EncodedPrompt, Policy, PromptEncoder, load_policy
 from mm_cpgd.rollout import Completion, LocalEngine, RolloutEngine, Sampling
@@ -116,7 +118,9 @@ class LocalGenerator:
 
     def generate(self, jobs: Iterable[Job], decoding: Decoding) -> Iterator[tuple[Job, Generation | Failure]]:
         """Run the jobs in batches of questions; only the images of one batch are in memory."""
-        sampling = Sampling(decoding.max_new_tokens, decoding.temperature, decoding.top_p)
+        sampling = Sampling(
+            decoding.max_new_tokens, decoding.temperature, decoding.top_p, decoding.top_k, decoding.min_p
+        )
         asked: list[_Batched] = []
         for question, same in itertools.groupby(jobs, key=lambda job: job.question):
             own = list(same)

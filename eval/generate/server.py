@@ -3,36 +3,62 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from threading import Thread
-from typing import Any
+from typing import Any, Protocol
 
 from PIL import Image
 
 from data import DataError
 from data.example import split_at_images
+from eval.benchmark import Failure
 from eval.generate.cache import Generation
-from eval.generate.client import Endpoint, EndpointError, image_content, text_content
-from eval.generate.generate import Decoding, Failure, Job, Question
+from eval.generate.client import REQUEST_ERRORS, EndpointError, Usage, image_content, text_content
+from eval.generate.decoding import Decoding
+from eval.generate.generate import ENDPOINT, Job, Question
+from eval.generate.reply import Reply
+from rewards import Status
+from rewards.messages import short
 
 # This many consecutive failures that are not due to a question mean that the server is down.
 _GIVE_UP = 8
-# Statuses caused by the question itself: too long, too large.
-_QUESTION_ERRORS = {400, 413, 422}
+_DECLINED = {
+    Status.EMPTY: "the reply is empty",
+    Status.REFUSED: "the model refused",
+    Status.FILTERED: "a content filter stopped it",
+    Status.TOOL_CALL: "the model called a tool",
+}
+
+
+class Chat(Protocol):
+    """Client of one server or of several."""
+
+    model: str
+    url: str
+    concurrency: int
+
+    @property
+    def usage(self) -> Usage:
+        """Usage so far."""
+        ...
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], **sampling: Any) -> Reply:
+        """Return the reply to a conversation. Raises ``EndpointError``."""
+        ...
 
 
 class ServerGenerator:
     """Generator with a model behind an endpoint; a bounded number of questions is in progress at any time.
 
     Args:
-        endpoint: the model's endpoint.
+        endpoint: client of the model's server or servers.
         min_pixels: area that smaller images are scaled up to before they are sent; None for no scaling.
         max_pixels: area that larger images are scaled down to, likewise.
     """
 
     def __init__(
-        self, endpoint: Endpoint, *, min_pixels: int | None = None, max_pixels: int | None = None
+        self, endpoint: Chat, *, min_pixels: int | None = None, max_pixels: int | None = None
     ) -> None:
         self.endpoint = endpoint
         self.min_pixels, self.max_pixels = min_pixels, max_pixels
@@ -41,7 +67,7 @@ class ServerGenerator:
     def identity(self) -> Mapping[str, Any]:
         """See ``Generator.identity``; a server's weights are identified by its address and name only."""
         return {
-            "engine": "endpoint",
+            "engine": ENDPOINT,
             "model": self.endpoint.model,
             "model_id": f"{self.endpoint.model} at {self.endpoint.url}",
             "min_pixels": self.min_pixels,
@@ -56,21 +82,23 @@ class ServerGenerator:
         """
         # A few more than the concurrency, so that images are encoded when a slot becomes free.
         ahead = self.endpoint.concurrency + 2
-        pending: dict[Future[Generation | Failure], Job] = {}
-        failures = _FailureCounter()
+        progress = _Progress(self.endpoint)
         for job in jobs:
-            pending[_in_thread(self._generate, job, decoding)] = job
-            if len(pending) >= ahead:
-                yield from failures.completed(pending)
-        while pending:
-            yield from failures.completed(pending)
+            progress.begin(_in_thread(self._generate, job, decoding), job)
+            if len(progress.pending) >= ahead:
+                yield from progress.completed()
+        while progress.pending:
+            yield from progress.completed()
 
     def _generate(self, job: Job, decoding: Decoding) -> Generation | Failure:
         try:
             messages = self._messages(job.question)
         except (DataError, OSError, ValueError) as error:
             return Failure(str(error))
-        reply = self.endpoint.chat(messages, **_sampling(decoding, job.seed))
+        reply = self.endpoint.chat(messages, **decoding.of_request(job.seed))
+        if reply.declined is not None:
+            said = f": {short(reply.text, 200)}" if reply.text.strip() else ""
+            return Failure(f"{_DECLINED[reply.declined]}{said}", reply.declined, reply.text)
         return Generation(reply.text, reply.finished, reply.completion_tokens)
 
     def _messages(self, question: Question) -> list[dict[str, Any]]:
@@ -96,37 +124,45 @@ class ServerGenerator:
         return image.resize(size, Image.Resampling.BICUBIC)
 
 
-class _FailureCounter:
-    """Count of consecutive questions that the server did not answer."""
+class _Progress:
+    """Questions in progress, and the count of those in a row that the server did not answer."""
 
-    def __init__(self) -> None:
-        self.count = 0
+    def __init__(self, endpoint: Chat) -> None:
+        self.endpoint = endpoint
+        self.pending: dict[Future[Generation | Failure], tuple[Job, int]] = {}
+        self.replies = self.failures = 0
 
-    def completed(
-        self, pending: dict[Future[Generation | Failure], Job]
-    ) -> Iterator[tuple[Job, Generation | Failure]]:
+    def begin(self, future: Future[Generation | Failure], job: Job) -> None:
+        """Note a question, and the number of replies when it was asked."""
+        self.pending[future] = job, self.replies
+
+    def completed(self) -> Iterator[tuple[Job, Generation | Failure]]:
         """Wait until at least one job is done; remove and yield those that are."""
-        for future in wait(pending, return_when=FIRST_COMPLETED).done:
-            job = pending.pop(future)
+        for future in wait(self.pending, return_when=FIRST_COMPLETED).done:
+            job, replies = self.pending.pop(future)
             try:
                 found = future.result()
             except EndpointError as error:
-                found = self._failed(error)
+                found = self._failed(error, replies)
             else:
-                self.count = 0
+                self.replies += 1
+                self.failures = 0
             yield job, found
 
-    def _failed(self, error: EndpointError) -> Failure:
-        if error.setup:
+    def _failed(self, error: EndpointError, replies: int) -> Failure:
+        # Once a request has succeeded, address, model and key are right: a 403 is about this question.
+        if error.setup and not self.endpoint.usage.requests:
             raise error
-        self.count += error.status not in _QUESTION_ERRORS
-        if self.count >= _GIVE_UP:
+        # Failed questions take long, and may be the last ones in progress: those during which others were
+        # answered do not show that the server is down.
+        self.failures += error.status not in REQUEST_ERRORS and replies == self.replies
+        if self.failures >= _GIVE_UP:
             raise EndpointError(
-                f"{self.count} questions in a row got no reply, the last one because: {error}; finished "
+                f"{self.failures} questions in a row got no reply, the last one because: {error}; finished "
                 "responses are cached: run the same command again once the server replies",
                 status=error.status,
             ) from error
-        return Failure(str(error))
+        return Failure(f"no reply from the server: {error}")
 
 
 def _in_thread(
@@ -143,15 +179,3 @@ def _in_thread(
 
     Thread(target=run, name="generate", daemon=True).start()
     return future
-
-
-def _sampling(decoding: Decoding, seed: int) -> dict[str, Any]:
-    if decoding.temperature == 0:
-        return {"max_tokens": decoding.max_new_tokens, "temperature": 0}
-    return {
-        "max_tokens": decoding.max_new_tokens,
-        "temperature": decoding.temperature,
-        "top_p": decoding.top_p,
-        # Servers store seeds in 32 signed bits.
-        "seed": seed % 2**31,
-    }

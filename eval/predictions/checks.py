@@ -78,7 +78,7 @@ def _words(text: str) -> str:
 
 def text_warnings(records: Sequence[Record], suffix: str) -> list[str]:
     """Return warnings about responses that are empty, name no value, or were cut by the file's format."""
-    answered = [one for one in records if not one.missing]
+    answered = [one for one in records if not one.missing and one.response.failure is None]
     empty = [one for one in answered if not one.response.text.strip() and one.response.extraction is None]
     null = [one for one in answered if one.response.text.strip() in ("None", "null")]
     cut = [one for one in answered if len(one.response.text) == CELL and suffix == ".xlsx"]
@@ -95,18 +95,11 @@ def text_warnings(records: Sequence[Record], suffix: str) -> list[str]:
 
 
 def missing_warnings(records: Sequence[Record]) -> list[str]:
-    """Return warnings about the responses that the file holds as missing, by whether it says why."""
-    failed = [one for one in records if one.missing and one.failure]
-    silent = [one for one in records if one.missing and not one.failure]
-    warnings = []
-    if failed:
-        warnings.append(
-            f"{len(failed):,} of {len(records):,} responses are reports of a failure and were not scored; "
-            f"first, id {failed[0].response.id!r}: {failed[0].failure}"
-        )
-    if silent:
-        warnings.append(
-            f"{len(silent):,} of {len(records):,} responses in the file are null or NaN, and missing; first "
-            f"id {silent[0].response.id!r}"
-        )
-    return warnings
+    """Return a warning about the responses that are null; failures are in the flags of every result."""
+    silent = [one for one in records if one.missing and one.response.failure is None]
+    if not silent:
+        return []
+    return [
+        f"{len(silent):,} of {len(records):,} responses in the file are null or NaN, and missing; first "
+        f"id {silent[0].response.id!r}"
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from data import DataError, Example
@@ -22,16 +22,14 @@ class Predictions:
     """Content of a predictions file.
 
     Attributes:
-        responses: the responses that it has.
-        failures: why there is no response, by id and sample number, where the file says so.
+        responses: the responses that it has, and the failures that it reports in their place.
         warnings: one line for each doubt about the file.
-        missing: ids that the file has without a response.
+        missing: ids and sample numbers that the file has without a response, with or without a failure.
     """
 
     responses: Sequence[Response]
-    failures: Mapping[tuple[str, int], str] = field(default_factory=dict)
     warnings: Sequence[str] = ()
-    missing: Collection[str] = ()
+    missing: Collection[tuple[str, int]] = ()
 
 
 def read_predictions(
@@ -85,10 +83,9 @@ def read_file(
     records, doubts = numbered(records, file.name)
     warnings += [*doubts, *missing_warnings(records), *text_warnings(records, file.suffix)]
     return Predictions(
-        [one.response for one in records if not one.missing],
-        {(one.response.id, one.response.sample): one.failure for one in records if one.failure},
+        [one.response for one in records if not one.missing or one.response.failure is not None],
         warnings,
-        {one.response.id for one in records if one.missing},
+        {(one.response.id, one.response.sample) for one in records if one.missing},
     )
 
 

@@ -8,13 +8,16 @@ from typing import Any
 
 from data import DataError
 from data.readers import RawRow
-from eval.benchmark import Benchmark, Response
+from eval.benchmark import DECLINED, Benchmark, Failure, Response
 from eval.predictions.cells import as_text, as_truth, as_whole, is_absent, is_failure, without_nan
 from eval.predictions.columns import NEEDED, PLAIN, POSITION, Columns, value_of
+from rewards import Status
 from rewards.messages import short
 
 # Lists of responses, nested once more if the task sends several requests for a question.
 _LOGGED = ("resps", "filtered_resps")
+# Begins the reason of a failure, before what the file says.
+REPORTED = "the file reports a failure"
 _UNREADABLE = (DataError, KeyError, TypeError, ValueError)
 
 
@@ -24,10 +27,9 @@ class Record:
 
     Attributes:
         where: place in the file, for messages.
-        response: its ``text`` is empty if the response is missing.
+        response: its ``text`` is empty if the response is missing; it has a ``failure`` if the file says why.
         numbered: the file has its sample number.
-        missing: the file has no response.
-        failure: why there is none, None if the file does not say.
+        missing: the file has no response, and is no result that keeps failures apart from missing responses.
         question: the question's text in the file, None if it has none.
         position: number of the question's row in the data, if the file has no ids.
     """
@@ -36,7 +38,6 @@ class Record:
     response: Response
     numbered: bool = False
     missing: bool = False
-    failure: str | None = None
     question: str | None = None
     position: int | None = None
 
@@ -150,9 +151,11 @@ class Layout:
 
     def _checked(self, record: Record, text: str | None, sample: int, values: Mapping[str, Any]) -> Record:
         """Return the record with its text, or as missing with the reason that the file gives."""
-        if values.get("missing") is True:  # of a result of this project
-            failure = values.get("reason") if "score" in values and values["score"] is None else None
-            return self._absent(record, sample, failure)
+        if (stored := _stored_failure(values)) is not None:
+            response = replace(record.response, text=stored.text, sample=sample, failure=stored)
+            return replace(record, response=response, missing=values.get("missing") is True)
+        if values.get("missing") is True:
+            return self._absent(record, sample, None)
         if text is None and record.response.extraction is None:
             return self._absent(record, sample, value_of(values, self.columns, "error"))
         if text is not None and is_failure(text, self.marks):
@@ -161,8 +164,19 @@ class Layout:
 
     def _absent(self, record: Record, sample: int, failure: Any) -> Record:
         why = None if failure in (None, "", False) else short(str(failure).strip(), 200)
-        response = replace(record.response, text="", sample=sample)
-        return replace(record, response=response, missing=True, failure=why)
+        reported = None if why is None else Failure(f"{REPORTED}: {why}")
+        response = replace(record.response, text="", sample=sample, failure=reported)
+        return replace(record, response=response, missing=True)
+
+
+def _stored_failure(values: Mapping[str, Any]) -> Failure | None:
+    """Return why a row of an evaluation's rows.jsonl has no response, None if it has one."""
+    found = values.get("failure")
+    if not isinstance(found, Mapping):
+        return None
+    known = {one.value: one for one in (Status.NOT_ANSWERED, *DECLINED)}
+    status = known.get(str(found.get("status")), Status.NOT_ANSWERED)
+    return Failure(str(found.get("reason") or ""), status, str(values.get("response") or ""))
 
 
 def _samples(value: list[Any], where: str) -> list[Any]:

@@ -49,17 +49,23 @@ def numbered(records: Sequence[Record], where: str) -> tuple[list[Record], list[
     return (single, warnings) if single else (_in_order(own, records, where), _alike(own))
 
 
+def _absent(record: Record) -> bool:
+    return record.missing or record.response.failure is not None
+
+
 def _single(own: dict[str, list[Record]]) -> tuple[list[Record], list[str]]:
     """Return one record of each id if no id has two different responses, else nothing."""
     if max(map(len, own.values())) == 1:
         return [records[0] for records in own.values()], []
-    texts = {name: {one.response.text for one in records if not one.missing} for name, records in own.items()}
+    texts = {
+        name: {one.response.text for one in records if not _absent(one)} for name, records in own.items()
+    }
     if any(len(one) > 1 for one in texts.values()):
         return [], []
     kept = {
-        name: next((one for one in records if not one.missing), records[-1]) for name, records in own.items()
+        name: next((one for one in records if not _absent(one)), records[-1]) for name, records in own.items()
     }
-    copied = [name for name in own if sum(not one.missing for one in own[name]) > 1]
+    copied = [name for name in own if sum(not _absent(one) for one in own[name]) > 1]
     if not copied:
         return list(kept.values()), []
     return list(kept.values()), [
@@ -74,7 +80,7 @@ def _in_order(own: dict[str, list[Record]], records: Sequence[Record], where: st
     counts = {name: len(found) for name, found in own.items()}
     if len(set(counts.values())) > 1:
         # A failed request may be followed by its repetition.
-        own = {name: [one for one in found if not one.missing] or found[-1:] for name, found in own.items()}
+        own = {name: [one for one in found if not _absent(one)] or found[-1:] for name, found in own.items()}
         counts = {name: len(found) for name, found in own.items()}
     usual = Counter(counts.values()).most_common(1)[0][0]
     other = [name for name, count in counts.items() if count != usual]

@@ -1,4 +1,4 @@
-"""LLM judge with strict reply parsing and one retry, and an estimate of its cost.
+"""LLM judge behind a server, and the general prompt for any question.
 
 A response that could not be judged gets the status "not judged", never "wrong". No torch.
 """
@@ -6,17 +6,15 @@ A response that could not be judged gets the status "not judged", never "wrong".
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Mapping
 from threading import Lock
 from typing import Any
 
 from data import Example
 from eval.benchmark import Ask, Response
 from eval.generate.cache import Generation, GenerationCache, digest
-from eval.generate.client import Endpoint, EndpointError
+from eval.generate.client import REQUEST_ERRORS, Endpoint, EndpointError
+from eval.scoring.judgement import VERDICT, JudgeError, UnusableReply, asked_twice, no_verdict, read_judgement
 from rewards import Status, Verdict, extract_answer
 from rewards.extract import after_thinking
 from rewards.math.choices import find_options
@@ -27,8 +25,6 @@ from rewards.messages import short
 SAMPLING: Mapping[str, Any] = {"temperature": 0, "max_tokens": 512}
 # Characters of the end of the response, and of any other text, that the general prompt includes.
 END_CHARS, MAX_CHARS = 1_500, 6_000
-# Statuses caused by the request itself, which say nothing about the next one.
-_REQUEST_ERRORS = {400, 413, 422}
 
 PROMPT = """\
 You grade answers. The JSON object below describes one question and one student's response to it. All of it \
@@ -46,12 +42,13 @@ Reply with one JSON object and nothing else:
 {{"verdict": "correct" or "wrong" or "unclear", "reason": "one short sentence"}}
 Say "unclear" only if the reference answer itself cannot be understood."""
 REMINDER = '\n\nReply with the JSON object alone. Its "verdict" must be "correct", "wrong" or "unclear".'
-_VERDICT = re.compile(r'"verdict"\s*:\s*"(correct|wrong|unclear)"', re.IGNORECASE)
-_REASON = re.compile(r'"reason"\s*:\s*"((?:[^"\\]|\\.)*)"', re.DOTALL)
 
 
-class JudgeError(EndpointError):
-    """The judge gave no usable reply; the response is not judged."""
+_DECLINED = {
+    Status.REFUSED: "the judge refused",
+    Status.FILTERED: "a content filter stopped the judge's reply",
+    Status.TOOL_CALL: "the judge called a tool",
+}
 
 
 class Judge:
@@ -85,18 +82,18 @@ class Judge:
         self.asked = self.cached = 0
         self._cache, self._patience = cache, patience
         self._lock = Lock()
-        self._failures = 0
+        self._failures = self._replies = 0
         self._abandoned: str | None = None
         self.refused: EndpointError | None = None
 
     def ask(self, prompt: str) -> str:
-        """Return the reply to a prompt. Raises ``JudgeError`` if there is none."""
+        """Return the reply to a prompt, without its thinking. Raises ``JudgeError`` if there is none."""
         key = self._key(prompt)
         with self._lock:
             known = self._cache.get(key) if self._cache is not None else None
             if known:
                 self.cached += 1
-                return known.text
+                return after_thinking(known.text).strip()
             if self._abandoned:
                 raise JudgeError(f"not asked: {self._abandoned}")
             self.asked += 1
@@ -104,7 +101,7 @@ class Judge:
         if self._cache is not None:
             with self._lock:
                 self._cache.put(key, reply)
-        return reply.text
+        return after_thinking(reply.text).strip()
 
     def cached_reply(self, prompt: str) -> str | None:
         """Return the cached reply to a prompt, None if a request would be needed."""
@@ -112,7 +109,7 @@ class Judge:
             return None
         with self._lock:
             known = self._cache.get(self._key(prompt))
-        return known.text if known else None
+        return after_thinking(known.text).strip() if known else None
 
     def raise_if_refused(self) -> None:
         """Raise the error of a wrong address, model or key if no request has succeeded."""
@@ -127,32 +124,42 @@ class Judge:
         return digest({"model": self.endpoint.model, "prompt": prompt, "sampling": self.sampling})
 
     def _reply(self, prompt: str) -> Generation:
+        replies = self._replies
         try:
             reply = self.endpoint.chat([{"role": "user", "content": prompt}], **self.sampling)
         except EndpointError as error:
-            self._record_failure(error)
+            self._record_failure(error, replies)
             raise JudgeError(f"the judge did not reply: {error}", status=error.status) from error
-        self._failures = 0
-        if not reply.text.strip():
-            cut = "" if reply.finished else ": it reached its token limit"
-            raise JudgeError(f"the judge's reply was empty{cut}")
-        if not reply.finished and not _VERDICT.search(reply.text):
-            raise JudgeError("the judge's reply was cut off: allow it more tokens")
+        with self._lock:
+            self._replies += 1
+            self._failures = 0
+        if reply.declined in _DECLINED:
+            said = f": {short(reply.text, 100)}" if reply.text.strip() else ""
+            raise UnusableReply(f"{_DECLINED[reply.declined]}{said}")
+        if not after_thinking(reply.text).strip():
+            cut = "" if reply.finished or reply.declined else ": it reached its token limit"
+            raise UnusableReply(f"the judge's reply was empty{cut}")
+        if not reply.finished and not VERDICT.search(reply.text):
+            raise UnusableReply("the judge's reply was cut off: allow it more tokens")
         return Generation(reply.text, reply.finished, reply.completion_tokens)
 
-    def _record_failure(self, error: EndpointError) -> None:
+    def _record_failure(self, error: EndpointError, replies: int) -> None:
         with self._lock:
-            self._failures += error.status not in _REQUEST_ERRORS
-            if error.setup:
+            # A failure during which other prompts were answered does not show that the server is down.
+            self._failures += error.status not in REQUEST_ERRORS and replies == self._replies
+            # Once a prompt was answered, address, model and key are right: a 403 is about this prompt.
+            hopeless = error.setup and not self._replies
+            if hopeless:
                 self.refused = error
-            if error.setup or self._failures >= self._patience:
+            if hopeless or self._failures >= self._patience:
                 self._abandoned = self._abandoned or f"the judge was abandoned after this failure: {error}"
 
 
 def judge_response(example: Example, response: Response, ask: Ask) -> Verdict:
     """Judge a response to any question; the judge is not called if the answer is literally the gold answer.
 
-    After a reply without a clear verdict the judge is asked once more; then the response is not judged.
+    After a reply that is empty, cut off or without a clear verdict the judge is asked once more; then the
+    response is not judged.
     Raises what ``ask`` raises.
     """
     answer = response.extraction if response.extraction is not None else extract_answer(response.text)
@@ -160,16 +167,18 @@ def judge_response(example: Example, response: Response, ask: Ask) -> Verdict:
         return Verdict(0.0, Status.NO_ANSWER, None, "the response is empty")
     if answer and is_gold_answer(answer, example):
         return Verdict(1.0, Status.CORRECT, answer, f"{short(answer, 60)} is the gold answer; no judge asked")
-    prompt, reply = judge_prompt(example, response, answer), ""
-    for asked in (prompt, prompt + REMINDER):
-        reply = ask(asked)
+    prompt, reason = judge_prompt(example, response, answer), ""
+
+    def read(reply: str) -> int | None:
+        nonlocal reason
         verdict, reason = read_judgement(reply)
-        if verdict in ("correct", "wrong"):
-            right = verdict == "correct"
-            status = Status.CORRECT if right else Status.WRONG
-            return Verdict(float(right), status, answer, f"the judge: {reason or verdict}")
-    why = f"the judge gave no clear verdict, asked twice: {short(reply, 100)!r}"
-    return Verdict(None, Status.NOT_JUDGED, answer, why)
+        return {"correct": 1, "wrong": 0}.get(verdict or "")
+
+    found, reply = asked_twice(prompt, REMINDER, ask, read)
+    if found is None:
+        return no_verdict(answer, reply)
+    status = Status.CORRECT if found else Status.WRONG
+    return Verdict(float(found), status, answer, f"the judge: {reason or status.value}")
 
 
 def is_gold_answer(answer: str, example: Example) -> bool:
@@ -192,104 +201,8 @@ def judge_prompt(example: Example, response: Response, answer: str | None) -> st
     return PROMPT.format(data=json.dumps(data, ensure_ascii=False, indent=1))
 
 
-def read_judgement(reply: str) -> tuple[str | None, str]:
-    """Return verdict and reason of a judge's reply; the verdict is None if there is none or several.
-
-    Code fences, text around the object and an invalid reason (LaTeX is often escaped wrongly) are tolerated.
-    """
-    text = after_thinking(reply)
-    verdicts = {found.lower() for found in _VERDICT.findall(text)}
-    match = _REASON.search(text)
-    reason = short(match.group(1).replace('\\"', '"').replace("\\\\", "\\"), 200) if match else ""
-    return (verdicts.pop(), reason) if len(verdicts) == 1 else (None, reason)
-
-
 def _with_option_texts(example: Example) -> str:
     named = sorted(find_options(example.answer, example.choices)) if example.choices else []
     if not named:
         return example.answer
     return "; ".join(f"{chr(65 + i)}: {example.choices[i]}" for i in named)
-
-
-# Valid as an extraction and as a verdict, so that a judge with two stages proceeds to the second.
-_PLACEHOLDER = '{"verdict": "wrong", "reason": "0"}'
-# A short JSON object with one sentence.
-REPLY_TOKENS = 50
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Estimate of the requests to a judge.
-
-    Attributes:
-        requests: prompts without a cached reply.
-        cached: prompts with a cached reply.
-        prompt_tokens: approximate number in the requests.
-        completion_tokens: approximate number in the replies.
-        cost: in the currency of the prices; None without prices.
-    """
-
-    requests: int
-    cached: int
-    prompt_tokens: int
-    completion_tokens: int
-    cost: float | None
-
-    def __str__(self) -> str:
-        if not self.requests:
-            return f"judge: no requests, {self.cached:,} replies are cached"
-        cost = f", about {self.cost:,.2f}" if self.cost is not None else ", price not given"
-        return (
-            f"judge: {self.requests:,} requests ({self.cached:,} more replies are cached), about "
-            f"{self.prompt_tokens:,} tokens in and {self.completion_tokens:,} out{cost}"
-        )
-
-
-def estimate(
-    judge: Callable[[Example, Response, Ask], Verdict],
-    pairs: Iterable[tuple[Example, Response]],
-    cached_reply: Callable[[str], str | None],
-    *,
-    price_in: float | None = None,
-    price_out: float | None = None,
-    reply_tokens: int = REPLY_TOKENS,
-) -> Estimate:
-    """Estimate requests, tokens and cost by running a judge on placeholder replies.
-
-    Args:
-        judge: a benchmark's own, or ``judge_response``.
-        pairs: questions with the responses to be judged.
-        cached_reply: returns the cached reply to a prompt, None if there is none.
-        price_in: price of a million prompt tokens.
-        price_out: price of a million completion tokens.
-        reply_tokens: expected length of a reply. A reasoning model needs far more.
-    """
-    known: set[str] = set()
-    new: set[str] = set()
-
-    def ask(prompt: str) -> str:
-        reply = cached_reply(prompt)
-        (new if reply is None else known).add(prompt)
-        return _PLACEHOLDER if reply is None else reply
-
-    for example, response in pairs:
-        # Fails again while scoring, and is reported there with its row.
-        with suppress(Exception):
-            judge(example, response, ask)
-    tokens, replies = sum(map(estimate_tokens, new)), reply_tokens * len(new)
-    return Estimate(len(new), len(known), tokens, replies, price(tokens, replies, price_in, price_out))
-
-
-def price(
-    prompt_tokens: int, completion_tokens: int, price_in: float | None, price_out: float | None
-) -> float | None:
-    """Return the cost of tokens at prices per million; None if neither price is given."""
-    if price_in is None and price_out is None:
-        return None
-    return (prompt_tokens * (price_in or 0) + completion_tokens * (price_out or 0)) / 1e6
-
-
-def estimate_tokens(text: str) -> int:
-    """Return an upper estimate of a text's tokens: one for three ASCII characters, one for each other."""
-    plain = sum(character.isascii() for character in text)
-    return -(-plain // 3) + len(text) - plain

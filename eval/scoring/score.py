@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from data import DataError, Example
-from eval.benchmark import Ask, Benchmark, Response, ScoredRow
+from eval.benchmark import DECLINED, Ask, Benchmark, Failure, Response, ScoredRow
 from eval.predictions import check_unique
 from eval.scoring.statistics import maj_at_k, pass_at_k
 from mm_cpgd.errors import UserError
@@ -44,11 +44,13 @@ def score_responses(
     ask: Ask | None = None,
     progress: Report | None = None,
     workers: int | None = None,
+    declined_wrong: bool = False,
 ) -> list[ScoredRow]:
     """Score the responses to every question, in the order of ``examples`` and of their samples.
 
-    A question without a response scores 0 with status no_answer, and its row is ``missing``. Responses to
-    other questions are ignored (``unmatched_ids`` returns them). A failing protocol gives a row no score.
+    A question without a response scores 0 with status no_answer, and its row is ``missing``. One with a
+    ``failure`` in its place has no score, by no protocol. Responses to other questions are ignored
+    (``unmatched_ids`` returns them). A failing protocol gives a row no score.
 
     Args:
         benchmark: the questions' benchmark.
@@ -58,6 +60,7 @@ def score_responses(
         ask: sends a prompt to the judge; required by the protocol judge only.
         progress: called with (rows done, all rows).
         workers: rows scored concurrently, in threads; None for one per usable core.
+        declined_wrong: refusals, filtered and empty replies and tool calls score 0.
 
     Raises:
         DataError: no question, a duplicate question or response, no response to any of the questions.
@@ -71,6 +74,9 @@ def score_responses(
         if response is None:
             nothing = Response(example.id, "", sample)
             return ScoredRow(example, nothing, dict.fromkeys(scorers, _missing(example)), missing=True)
+        if response.failure is not None:
+            verdict = _unanswered(example, response.failure, declined_wrong)
+            return ScoredRow(example, response, dict.fromkeys(scorers, verdict))
         if response.meta:
             example = replace(example, meta={**example.meta, **response.meta})
         verdicts = {name: _verdict(name, scorer, example, response) for name, scorer in scorers.items()}
@@ -150,6 +156,13 @@ def _missing(example: Example) -> Verdict:
     return Verdict(0.0, Status.NO_ANSWER, None, "no response is stored for this question")
 
 
+def _unanswered(example: Example, failure: Failure, declined_wrong: bool) -> Verdict:
+    if not example.answer.strip():
+        return _no_gold()
+    wrong = declined_wrong and failure.status in DECLINED
+    return Verdict(0.0 if wrong else None, failure.status, None, failure.reason)
+
+
 def _no_gold() -> Verdict:
     return Verdict(None, Status.UNPARSABLE_GOLD, None, "the question has no gold answer")
 
@@ -186,8 +199,9 @@ def sampling_metrics(rows: Sequence[ScoredRow]) -> dict[str, Any] | None:
     """Return sampling metrics by the first protocol over all questions with a score; None with one sample.
 
     Returns:
-        ``k`` samples per question; ``questions``; ``accuracy``, the mean over questions; ``pass_at_k`` by k
-        (1, 2, 4, … and k; a response is right when its score is 1) and ``maj_at_k``, of all k.
+        ``k`` samples per question; ``questions``; ``complete``, those with a score of all k samples;
+        ``accuracy``, the mean over questions; ``pass_at_k`` by k (1, 2, 4, … and k; a response is right when
+        its score is 1), over the questions with as many scores; ``maj_at_k``, of all k over complete ones.
     """
     questions: dict[str, list[ScoredRow]] = defaultdict(list)
     for row in rows:
@@ -197,12 +211,14 @@ def sampling_metrics(rows: Sequence[ScoredRow]) -> dict[str, Any] | None:
     if k < 2 or not questions:
         return None
     scores = [[row.verdict.score or 0.0 for row in own] for own in questions.values()]
+    complete = [own for own in questions.values() if len(own) == k]
     return {
         "k": k,
         "questions": len(questions),
+        "complete": len(complete),
         "accuracy": fmean(map(fmean, scores)),
         "pass_at_k": {str(n): _mean_pass(scores, n) for n in _powers(k)},
-        "maj_at_k": fmean(map_in_threads(_majority, questions.values())),
+        "maj_at_k": fmean(map_in_threads(_majority, complete)) if complete else None,
     }
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,6 @@ from eval.results import (
 )
 from eval.scoring.score import Progress, checked_protocols, score_responses, silent, unmatched_ids
 from mm_cpgd.errors import UserError
-from rewards import Status, Verdict
 
 if TYPE_CHECKING:
     from eval.scoring.judge import Judge
@@ -39,7 +38,7 @@ class StoredPredictions:
         protocols: the first one is the headline protocol.
         settings: to be stored with the result.
         flags: one line for each mismatch between questions and predictions.
-        failures: why there is no response, by id and sample number, where the file says so.
+        missing: ids and sample numbers that the file has without a response.
     """
 
     benchmark: Benchmark
@@ -48,7 +47,7 @@ class StoredPredictions:
     protocols: Sequence[str]
     settings: Mapping[str, Any]
     flags: Sequence[str]
-    failures: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    missing: Collection[tuple[str, int]] = ()
 
 
 def score(
@@ -126,8 +125,10 @@ def load_predictions(
     path = None if data is None else str(data)
     examples = found.load(DataSource(path, split, limit))
     read = read_file(predictions, found, examples=examples, columns=columns, marks=failure_marks)
-    if not read.responses:
-        raise DataError(f"{predictions} has no response to score: {'; '.join(read.warnings)}")
+    if all(one.failure is not None for one in read.responses):
+        failures = [one.failure.reason for one in read.responses if one.failure is not None]
+        why = "; ".join([*read.warnings, *failures[:1]])
+        raise DataError(f"{predictions} has no response to score: {why}")
     asked, flags = _select(examples, read, only_answered, limit)
     settings = {
         "benchmark": benchmark,
@@ -143,7 +144,7 @@ def load_predictions(
         **({"failure_marks": list(failure_marks)} if failure_marks else {}),
     }
     return StoredPredictions(
-        found, asked, read.responses, names, settings, [*read.warnings, *flags], read.failures
+        found, asked, read.responses, names, settings, [*read.warnings, *flags], read.missing
     )
 
 
@@ -173,16 +174,10 @@ def score_stored(
             stored.benchmark, stored.examples, stored.responses, stored.protocols,
             ask=ask, progress=report, workers=workers,
         )  # fmt: skip
-    return [_unscored_failure(row, stored.failures) for row in rows]
-
-
-def _unscored_failure(row: ScoredRow, failures: Mapping[tuple[str, int], str]) -> ScoredRow:
-    """Return a row without scores if the file reports a failure in place of the response."""
-    failure = failures.get((row.example.id, row.response.sample)) if row.missing else None
-    if failure is None:
-        return row
-    verdict = Verdict(None, Status.ERROR, None, f"the file reports a failure: {failure}")
-    return replace(row, verdicts=dict.fromkeys(row.verdicts, verdict))
+    return [
+        replace(row, missing=row.missing or (row.example.id, row.response.sample) in stored.missing)
+        for row in rows
+    ]
 
 
 def write_scores(
@@ -202,12 +197,13 @@ def _select(
     examples: Sequence[Example], read: Predictions, only_answered: bool, limit: int | None
 ) -> tuple[list[Example], list[str]]:
     """Return the questions to score, and one line for each mismatch between questions and predictions."""
-    answered = {one.id for one in read.responses}
+    answered = {one.id for one in read.responses if one.failure is None}
+    listed = {one.id for one in read.responses} | {name for name, _ in read.missing}
     kept = [one for one in examples if one.id in answered or not only_answered]
     flags = []
     if only_answered and len(kept) < len(examples):
         flags.append(f"only the {len(kept):,} questions with a response were scored, of {len(examples):,}")
-    elif not answered | set(read.missing) >= {one.id for one in kept}:
+    elif not listed >= {one.id for one in kept}:
         flags.append(
             "some questions have no response; if the predictions cover only a part of the data, select that "
             "part by --data, --split or --limit, or add --only-answered"

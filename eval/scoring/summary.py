@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from eval.benchmark import Benchmark, ScoredRow
 from eval.scoring.score import sampling_metrics
 from eval.scoring.statistics import clustered_interval, wilson_interval
-from rewards import Status
+from rewards import Status, Verdict
+from rewards.messages import short
 
 UNPARSED = (Status.NO_ANSWER, Status.UNPARSABLE_ANSWER)
 Items = TypeVar("Items")
@@ -30,6 +31,7 @@ def summarise(benchmark: Benchmark, rows: Sequence[ScoredRow]) -> dict[str, Any]
         **first,
         "truncated": _truncated(rows),
         "missing": _count(sum(row.missing for row in rows), len(rows)),
+        "unanswered": _unanswered(rows),
         "samples": sampling_metrics(rows),
         "protocols": protocols,
     }
@@ -61,7 +63,8 @@ def natural_sort_key(text: str) -> list[tuple[int, int, str]]:
 
 def _protocol(benchmark: Benchmark, rows: Sequence[ScoredRow], name: str) -> dict[str, Any]:
     groups = by_group(benchmark, rows)
-    answered = [row.verdicts[name] for row in rows if not row.missing]
+    answered = [row.verdicts[name] for row in rows if not row.missing and row.response.failure is None]
+    unscored = [row.verdicts[name] for row in rows if row.verdicts[name].score is None]
     return {
         "overall": _accuracy(rows, name),
         "groups": {
@@ -69,7 +72,7 @@ def _protocol(benchmark: Benchmark, rows: Sequence[ScoredRow], name: str) -> dic
             for dimension, values in groups.items()
         },
         "metrics": _metrics(benchmark, rows, name),
-        "unscored": _count(sum(row.verdicts[name].score is None for row in rows), len(rows)),
+        "unscored": {**_count(len(unscored), len(rows)), "reasons": _reasons(unscored)},
         "unparsed": _count(sum(verdict.status in UNPARSED for verdict in answered), len(answered)),
     }
 
@@ -122,6 +125,23 @@ def _count(count: int, total: int) -> dict[str, Any]:
     return {"count": count, "share": count / total if total else None}
 
 
+def _unanswered(rows: Sequence[ScoredRow]) -> dict[str, Any]:
+    """Return the responses that are not there and have no score, and why; to be asked for again."""
+    failures = [row.response.failure for row in rows if row.response.failure and row.verdict.score is None]
+    statuses = Counter(one.status.value for one in failures)
+    return {**_count(len(failures), len(rows)), "statuses": dict(statuses.most_common())}
+
+
+def _reasons(verdicts: Iterable[Verdict]) -> dict[str, int]:
+    """Return the number of verdicts by status and kind of reason, the most frequent first."""
+    return dict(Counter(map(_kind, verdicts)).most_common())
+
+
+def _kind(verdict: Verdict) -> str:
+    # Behind the colon are details of this row: a reply, an address.
+    return f"{verdict.status.value}: {verdict.reason.partition(': ')[0]}"
+
+
 def _truncated(rows: Iterable[ScoredRow]) -> dict[str, Any] | None:
     """Return the responses that were cut off, of those where that is known; None if it is known of none."""
     known = [row.response.finished for row in rows if row.response.finished is not None]
@@ -135,6 +155,7 @@ def _flags(rows: Sequence[ScoredRow], summary: Mapping[str, Any]) -> list[str]:
     missing = sum(row.missing and row.verdict.score is not None for row in rows)
     if missing:
         flags.append(f"{missing:,} of {len(rows):,} responses are missing and count as wrong")
+    flags += _failures(rows)
     if truncated and truncated["share"] >= SOME_TRUNCATED:
         mostly = "mostly truncated: " if truncated["share"] >= MOSTLY else ""
         flags.append(f"{mostly}{truncated['share']:.1%} of the responses were cut off by the length limit")
@@ -145,16 +166,43 @@ def _flags(rows: Sequence[ScoredRow], summary: Mapping[str, Any]) -> list[str]:
     return flags + [line for name in summary["protocols"] for line in _unscored(rows, name)]
 
 
+def _failures(rows: Sequence[ScoredRow]) -> list[str]:
+    """Return flags about the questions without a response: not scored, and declined ones that are wrong."""
+    failed = [row for row in rows if row.response.failure is not None]
+    # The failures of a predictions file are other tools'.
+    again = (
+        "" if any(row.missing for row in failed) else "; the same mm-cpgd eval command asks for these again"
+    )
+    flags = []
+    if unscored := [row.verdict for row in failed if row.verdict.score is None]:
+        flags.append(
+            f"{len(unscored):,} of {len(rows):,} responses are not there and have no score: "
+            f"{_told(unscored)}{again}"
+        )
+    if wrong := [row.verdict for row in failed if row.verdict.score is not None]:
+        flags.append(
+            f"{len(wrong):,} of {len(rows):,} replies are no response and count as wrong: {_told(wrong)}"
+        )
+    return flags
+
+
 def _unscored(rows: Sequence[ScoredRow], protocol: str) -> list[str]:
-    """Return a flag with the number of rows without a score and the most frequent reason."""
-    without = [row for row in rows if row.verdicts[protocol].score is None]
+    """Return a flag with the number of responses without a score, by reason."""
+    there = [row.verdicts[protocol] for row in rows if row.response.failure is None]
+    without = [verdict for verdict in there if verdict.score is None]
     if not without:
         return []
-    reasons = Counter(
-        f"{row.verdicts[protocol].status.value}: {row.verdicts[protocol].reason}" for row in without
-    )
-    reason, count = reasons.most_common(1)[0]
     return [
         f"{protocol} gave no score to {len(without):,} of {len(rows):,} responses, which the accuracy "
-        f"excludes; {count:,} times {reason}"
+        f"excludes: {_told(without)}"
     ]
+
+
+def _told(verdicts: Sequence[Verdict]) -> str:
+    """Return how often each kind of reason occurs, with the details of its first verdict."""
+    told = []
+    for kind, count in _reasons(verdicts).items():
+        first = next(one for one in verdicts if _kind(one) == kind)
+        details = short(first.reason.partition(": ")[2], 200)
+        told.append(f"{count:,} times {kind}" + (f" (first: {details})" if details else ""))
+    return "; ".join(told)

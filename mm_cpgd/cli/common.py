@@ -19,6 +19,9 @@ from rewards import explain, list_rules
 from rewards.registry import find_rule, options_of
 from rewards.verdict import RuleError
 
+# Exit status of a command whose result is written but not complete: a server did not reply to all requests.
+INCOMPLETE = 3
+
 # As in the data section of a config.
 Columns = Annotated[
     list[str] | None, typer.Option("--column", help="field=column, for instance answer=solution")
@@ -37,6 +40,28 @@ def parse_options(texts: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"--option {text!r} is not of the form key=value, for instance timeout=5")
         options[key.strip()] = parse_yaml(value, f"--option {text!r}")
     return options
+
+
+def parse_settings(texts: Sequence[str], option: str) -> dict[str, Any]:
+    """Return the settings of ``key=value`` options that are sent to a server; values are JSON, else text.
+
+    Raises:
+        UserError: one is not of that form, or a key is given twice; ``option`` is its name.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise UserError(f"{option} {text!r} must be key=value, such as max_completion_tokens=2000")
+        if name in found:
+            raise UserError(f"{option} {name} is given twice; give it once")
+        try:
+            # NaN and Infinity are no JSON, and servers refuse them.
+            found[name] = json.loads(value, parse_constant=str)
+        except ValueError:
+            found[name] = value
+    return found
 
 
 def print_rules(console: Console) -> None:

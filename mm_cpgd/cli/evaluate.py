@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from data import DataError
+from mm_cpgd.cli.common import INCOMPLETE, parse_settings
 from mm_cpgd.errors import RunEnded
 
 if TYPE_CHECKING:
@@ -57,6 +58,10 @@ def evaluate(
     ] = None,
     temperature: Annotated[float | None, typer.Option(help="default 0: the most probable token")] = None,
     top_p: Annotated[float | None, typer.Option(help="default 1")] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="default 0: all tokens; of servers, vLLM and SGLang")
+    ] = None,
+    min_p: Annotated[float | None, typer.Option(help="default 0; of servers, vLLM and SGLang")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="default: the benchmark's")] = None,
     seed: Annotated[int | None, typer.Option(help="of sampling and of shuffled images; default 0")] = None,
     system_prompt: Annotated[str | None, typer.Option(help="default: the benchmark's; '' for none")] = None,
@@ -75,11 +80,28 @@ def evaluate(
         int | None, typer.Option(min=1, help="responses decoded together; default 16, with vllm 512")
     ] = None,
     endpoint: Annotated[
-        str | None, typer.Option(help="use an OpenAI-compatible server instead; usually ends in /v1")
+        list[str] | None,
+        typer.Option(
+            help="use an OpenAI-compatible server instead; usually ends in /v1; several share the questions: "
+            "URL,URL or repeated"
+        ),
     ] = None,
-    concurrency: Annotated[int, typer.Option(help="maximum number of concurrent requests to the server")] = 8,
-    requests_per_minute: Annotated[float | None, typer.Option(help="limit for the server")] = None,
-    timeout: Annotated[float, typer.Option(help="seconds until a request is abandoned")] = 600.0,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="key=value of the requests to the server, such as max_completion_tokens=4096 (replaces "
+            "max_tokens) or reasoning_effort=low; temperature=null leaves it out; repeatable"
+        ),
+    ] = None,
+    declined: Annotated[
+        str | None,
+        typer.Option(help="count refused, filtered and empty replies as unscored (default) or wrong"),
+    ] = None,
+    concurrency: Annotated[int, typer.Option(help="maximum number of concurrent requests to a server")] = 8,
+    requests_per_minute: Annotated[float | None, typer.Option(help="limit for a server")] = None,
+    timeout: Annotated[
+        float, typer.Option(help="seconds until a request without a complete reply is abandoned")
+    ] = 600.0,
     api_key_env: Annotated[
         str, typer.Option(help="environment variable with the server's key, if it needs one")
     ] = "OPENAI_API_KEY",
@@ -94,7 +116,8 @@ def evaluate(
 ) -> None:
     """Generate a model's responses to benchmark questions, score them, and write results and a page.
 
-    The same command resumes an interrupted run; only what changed is generated again.
+    The same command resumes an interrupted run; only what changed is generated again. Exit status 3: the
+    result is written, but questions have no response; the same command asks these again.
 
     Example: `mm-cpgd eval --model runs/k12/final --benchmark mathvision --data mathvision --limit 100`
     """
@@ -107,8 +130,9 @@ def evaluate(
         "protocols": _names(protocol), "controls": _names(control), "temperature": temperature,
         "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed, "system_prompt": system_prompt,
         "min_pixels": min_pixels, "max_pixels": max_pixels, "dtype": dtype, "revision": revision,
-        "engine": engine,
-        "endpoint": endpoint,
+        "engine": engine, "endpoint": ",".join(endpoint) if endpoint else None, "top_k": top_k,
+        "min_p": min_p, "declined": declined,
+        "request": parse_settings(setting, "--setting") if setting else None,
     }  # fmt: skip
     before: Mapping[str, Any] | None = None
     if like is None:
@@ -119,16 +143,29 @@ def evaluate(
     evaluations = [prepare(one) for one in wanted]
     generator = open_generator(
         wanted[0], batch=batch, api_key=os.environ.get(api_key_env), concurrency=concurrency,
-        requests_per_minute=requests_per_minute, timeout=timeout,
+        requests_per_minute=requests_per_minute, timeout=timeout, say=_say,
     )  # fmt: skip
     place = output or _default_output(wanted[0], like)
     store = nullcontext() if no_cache else _open_cache(cache, generator)
     with store as opened:
-        results = _run(evaluations, generator, place, opened)
+        results, failed = _run(evaluations, generator, place, opened)
     # Before anything is printed: a reader such as head closes the pipe, which ends the command.
     page = write_results_page(place, evaluations, results)
     print_results(results, like, before)
     print(f"page: {page}")
+    _end_incomplete(results, failed, no_cache)
+
+
+def _end_incomplete(
+    results: Sequence[tuple[str, Path, Mapping[str, Any]]], failed: Sequence[str], no_cache: bool
+) -> None:
+    """Raise ``RunEnded`` if questions have no response, or controls have no result."""
+    open_ = {title: summary["unanswered"]["count"] for title, _, summary in results}
+    lacking = [f"{title} lacks {count:,} responses" for title, count in open_.items() if count]
+    lacking += [f"{title} has no result" for title in failed]
+    if lacking:
+        then = "with --no-cache all questions are asked again" if no_cache else "it asks only these again"
+        raise RunEnded(f"{', '.join(lacking)}; run the same command again: {then}", INCOMPLETE)
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
@@ -157,11 +194,16 @@ def _open_cache(folder: Path | None, generator: Generator) -> GenerationCache:
 
 def _run(
     evaluations: Sequence[Evaluation], generator: Generator, output: Path, cache: GenerationCache | None
-) -> list[tuple[str, Path, dict[str, Any]]]:
-    """Evaluate every benchmark and its controls; return title, folder and summary of each."""
+) -> tuple[list[tuple[str, Path, dict[str, Any]]], list[str]]:
+    """Evaluate every benchmark and its controls.
+
+    Returns:
+        Title, folder and summary of each; titles of controls to which no response could be generated.
+    """
+    from eval.generate.generate import NoneAnswered
     from eval.run import run_evaluation
 
-    results = []
+    results, failed = [], []
     for evaluation in evaluations:
         original = evaluation.folder(output)
         for control in evaluation.variants:
@@ -177,6 +219,7 @@ def _run(
                     raise
                 # A control that cannot be made does not invalidate the results without it.
                 _say(f"{title} is skipped: {error}")
+                failed += [title] if isinstance(error, NoneAnswered) else []
                 continue
             except KeyboardInterrupt:
                 advice = (
@@ -184,7 +227,7 @@ def _run(
                 )
                 raise RunEnded(f"stopped at {title}; {advice}", 130) from None
             results.append((title, folder, summary))
-    return results
+    return results, failed
 
 
 @contextmanager

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,15 @@ from urllib.parse import urlsplit
 import typer
 from rich.console import Console
 
+from mm_cpgd.cli.common import parse_settings
 from mm_cpgd.errors import UserError
 
 if TYPE_CHECKING:
     from data import Example
     from eval.benchmark import Benchmark, Response
     from eval.generate.client import Endpoint
-    from eval.scoring.judge import Estimate, Judge
+    from eval.scoring.estimate import Estimate
+    from eval.scoring.judge import Judge
 
 _PANEL = "Judge"
 
@@ -40,7 +41,12 @@ JudgePerMinute = Annotated[
 JudgeConcurrency = Annotated[
     int, typer.Option(min=1, help="maximum number of concurrent requests", rich_help_panel=_PANEL)
 ]
-JudgeTimeout = Annotated[float, typer.Option(help="seconds to wait for a reply", rich_help_panel=_PANEL)]
+JudgeTimeout = Annotated[
+    float,
+    typer.Option(
+        help="seconds until a request without a complete reply is abandoned", rich_help_panel=_PANEL
+    ),
+]
 JudgeRetries = Annotated[int, typer.Option(min=0, help="retries of a failed request", rich_help_panel=_PANEL)]
 JudgeSetting = Annotated[
     list[str] | None,
@@ -74,7 +80,7 @@ class JudgeOptions:
         key_env: environment variable with the server's key; None for a server without keys.
         per_minute: maximum number of requests per minute, None for no limit.
         concurrency: maximum number of concurrent requests.
-        timeout: seconds to wait for a reply.
+        timeout: seconds until a request without a complete reply is abandoned.
         retries: number of retries of a failed request.
         settings: sampling as ``key=value``, over ``eval.scoring.judge.SAMPLING``; ``null`` removes a key.
         price_in: price of a million prompt tokens, None if unknown.
@@ -114,7 +120,8 @@ def open_judge(
         typer.Abort: the user declined.
     """
     from eval.generate.cache import GenerationCache, default_folder
-    from eval.scoring.judge import Judge, estimate, judge_response
+    from eval.scoring.estimate import estimate
+    from eval.scoring.judge import Judge, judge_response
 
     if not options.url or not options.model:
         raise UserError("the protocol judge needs a judge: give --judge-url and --judge-model")
@@ -180,21 +187,8 @@ def _sampling(settings: Sequence[str]) -> dict[str, Any]:
     """Return the judge's default sampling, updated with the settings; null removes a key."""
     from eval.scoring.judge import SAMPLING
 
-    merged: dict[str, Any] = {**SAMPLING, **_parsed(settings)}
+    merged: dict[str, Any] = {**SAMPLING, **parse_settings(settings, "--judge-setting")}
     return {name: value for name, value in merged.items() if value is not None}
-
-
-def _parsed(settings: Sequence[str]) -> Mapping[str, Any]:
-    found: dict[str, Any] = {}
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals or not name:
-            raise UserError(f"--judge-setting {setting!r} must be key=value, such as max_tokens=2000")
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value
-    return found
 
 
 def _is_local(url: str) -> bool:
@@ -208,7 +202,7 @@ def _is_local(url: str) -> bool:
 
 
 def _print_usage(judge: Judge, options: JudgeOptions, console: Console) -> None:
-    from eval.scoring.judge import price
+    from eval.scoring.estimate import price
 
     used = judge.endpoint.usage
     cost = price(used.prompt_tokens, used.completion_tokens, options.price_in, options.price_out)

@@ -56,6 +56,10 @@ def _print_samples(samples: Mapping[str, Any] | None, console: Console) -> None:
     if samples:
         passed = "  ".join(f"pass@{k} {percent(share)}" for k, share in samples["pass_at_k"].items())
         majority = f"maj@{samples['k']} {percent(samples['maj_at_k'])}"
+        if (complete := samples.get("complete", samples["questions"])) < samples["questions"]:
+            majority += (
+                f" ({complete:,} of {samples['questions']:,} questions have all {samples['k']} scores)"
+            )
         console.print(f"{samples['k']} samples per question: {passed}  {majority}", soft_wrap=True)
 
 
@@ -173,9 +177,10 @@ def print_results(
         console.print(drops)
     if like is not None and before is not None:
         control = before.get("control")
-        _print_repetition(
-            console, like, before, next(one for one in results if one[2]["settings"]["control"] == control)
-        )
+        again = [one for one in results if one[2]["settings"]["control"] == control]
+        # Of a control there may be no result.
+        for one in again[:1]:
+            _print_repetition(console, like, before, one)
     for title, folder, summary in results:
         done = summary["settings"]["generation"]
         console.print(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mm_cpgd.cli.common import Limit, Split
+from mm_cpgd.cli.common import INCOMPLETE, Limit, Split
 from mm_cpgd.cli.judge import (
     JudgeCache,
     JudgeConcurrency,
@@ -26,6 +26,7 @@ from mm_cpgd.cli.judge import (
     Yes,
     open_judge,
 )
+from mm_cpgd.errors import RunEnded
 
 Folder = Annotated[Path, typer.Argument(help="a result folder, with summary.json and rows.jsonl")]
 BenchmarkName = Annotated[str, typer.Option(help="a name such as mathvision, or path/to/file.py")]
@@ -83,6 +84,7 @@ def score_command(
 
     Example: `mm-cpgd score --benchmark mathvision --data test.jsonl --predictions answers.jsonl --output out`
     """
+    from eval.scoring.judgement import lacks_reply
     from eval.scoring.stored import load_predictions, score_stored, write_scores
     from mm_cpgd.cli.results import print_scoreboard
     from mm_cpgd.tracking.progress import slow_bar
@@ -108,17 +110,24 @@ def score_command(
         columns={field: column for field, column in named.items() if column},
         failure_marks=failure_mark or (),
     )
-    progress = partial(slow_bar, console)
+    progress, unjudged = partial(slow_bar, console), 0
     if "judge" in stored.protocols:
         # The cost is confirmed before anything is scored, and not below a progress bar.
         with open_judge(options, stored.benchmark, stored.examples, stored.responses, console) as judge:
             rows = score_stored(stored, judge=judge, progress=progress)
+            unjudged = sum(lacks_reply(row.verdicts["judge"]) for row in rows)
         summary = write_scores(stored, rows, output, judge=judge)
     else:
         summary = write_scores(stored, score_stored(stored, progress=progress), output)
     print_scoreboard(summary, console)
     console.print(f"summary: {output / 'summary.json'}\nrows: {output / 'rows.jsonl'}", soft_wrap=True)
     console.print(f"page with every response: mm-cpgd report {output}", soft_wrap=True)
+    if unjudged:
+        raise RunEnded(
+            f"the judge gave no usable reply about {unjudged:,} responses, which have no score; the same "
+            "command with --overwrite asks only for these again",
+            INCOMPLETE,
+        )
 
 
 def compare_command(

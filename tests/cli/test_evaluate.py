@@ -174,16 +174,17 @@ def test_a_repetition_reports_what_differs(run: Run, own: Path) -> None:
 
 def test_a_missing_image_is_flagged_and_does_not_stop_the_run(run: Run, own: Path) -> None:
     (own / "rows" / "3.png").unlink()
-    printed = run("--output", "out", "--control", "shuffled")
-    assert "1 of 5 responses could not be generated" in printed
+    message = run("--output", "out", "--control", "shuffled", status=3)
+    assert "own lacks 1 responses, own-shuffled lacks 1 responses; run the same command again" in message
     found = summary("out/own")
-    assert any("3.png" in flag for flag in found["flags"])
-    assert found["missing"]["count"] == 1
-    (lost,) = (row for row in rows("out/own") if row["missing"])
-    assert lost["id"] == "q3"
-    assert "no response could be generated" in lost["reason"]
+    assert any("1 of 5 responses are not there" in flag and "3.png" in flag for flag in found["flags"])
+    assert found["unanswered"] == {"count": 1, "share": 0.2, "statuses": {"not_answered": 1}}
+    assert (found["missing"]["count"], found["overall"]["total"]) == (0, 4)
+    (lost,) = (row for row in rows("out/own") if row["status"] == "not_answered")
+    assert (lost["id"], lost["score"]) == ("q3", None)
     assert "3.png" in lost["reason"]
-    assert lost["score"] == 0
+    Image.new("RGB", (59, 56)).save(own / "rows" / "3.png")
+    assert "5 responses (4 from the cache)" in run("--output", "out")
 
 
 def test_one_folder_serves_several_benchmarks(run: Run, own: Path) -> None:
@@ -206,6 +207,14 @@ def test_one_folder_serves_several_benchmarks(run: Run, own: Path) -> None:
         (["--min-pixels", "9000", "--max-pixels", "4000"], ["9,000", "4,000"]),
         (["--benchmark", "mathvison"], ["mathvison", "mathvision"]),
         (["--endpoint", "here"], ["here", "http://"]),
+        (["--endpoint", "http://here/v1,there"], ["'there'", "http://"]),
+        (["--setting", "a=1"], ["--setting", "--endpoint"]),
+        (["--setting", "effort"], ["--setting 'effort'", "key=value"]),
+        (["--setting", "a=1", "--setting", "a=2"], ["--setting a is given twice"]),
+        (["--endpoint", "http://here/v1", "--setting", "temperature=1"], ["use --temperature 1"]),
+        (["--top-k", "-1"], ["--top-k -1"]),
+        (["--min-p", "1.5"], ["--min-p 1.5"]),
+        (["--declined", "right"], ["--declined", "'right'", "wrong"]),
         (["--engine", "vlm"], ["--engine", "'vlm'", "vllm"]),
         (["--dtype", "float8"], ["--dtype", "float8", "bfloat16"]),
         (["--cache", "own.py/x"], ["--no-cache"]),

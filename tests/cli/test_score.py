@@ -167,10 +167,14 @@ def test_a_report_of_a_failure_has_no_score_and_its_reason_is_shown(run: Callabl
     rows = [{"id": "a", "response": None, "error": "429"}, {"id": "b", "response": None}, ANSWERS[2]]
     write_lines(Path("answers.jsonl"), rows)
     printed = run(*scoring())
-    assert "1 of 3 responses are reports of a failure and were not scored; first, id 'a': 429" in printed
+    assert (
+        "1 of 3 responses are not there and have no score: 1 times not_answered: the file reports" in printed
+    )
+    assert "a failure (first: 429)\n" in printed
     assert "1 of 3 responses are missing and count as wrong" in printed
     assert "some questions have no response" not in printed
     assert summary()["missing"]["count"] == 2
+    assert summary()["unanswered"]["count"] == 1
     assert summary()["overall"]["total"] == 2
     scores = [json.loads(line)["score"] for line in Path("out/rows.jsonl").read_text().splitlines()]
     assert scores == [None, 0.0, 0.0]
@@ -186,9 +190,7 @@ def test_the_rows_of_a_result_keep_its_failures_when_they_are_scored_again(run: 
 
 def test_a_file_of_failures_alone_is_refused(run: Callable[..., str]) -> None:
     write_lines(Path("answers.jsonl"), [{"id": "a", "response": "Failed to obtain answer via API."}])
-    assert "answers.jsonl has no response to score: 1 of 1 responses are reports of a failure" in run(
-        *scoring()
-    )
+    assert "answers.jsonl has no response to score: the file reports a failure: Failed" in run(*scoring())
 
 
 def test_columns_and_a_mark_of_failure_may_be_named(run: Callable[..., str]) -> None:
@@ -202,9 +204,7 @@ def test_columns_and_a_mark_of_failure_may_be_named(run: Callable[..., str]) -> 
     }
     printed = run(*scoring(**options, failure_mark="gone:"))
     assert "in 2 of 4 responses the file's own question is not the data's, first id 'b'" in printed
-    assert (
-        "1 of 4 responses are reports of a failure and were not scored; first, id 'a': gone: 504" in printed
-    )
+    assert "the file reports a failure (first: gone: 504)" in printed
     stored = summary()["settings"]
     assert stored["columns"] == {"id": "key", "response": "reply", "sample": "n", "question": "asked"}
     assert stored["failure_marks"] == ["gone:"]

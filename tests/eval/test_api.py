@@ -14,7 +14,8 @@ from PIL import Image
 
 import eval as evaluation
 from eval.generate.cache import Generation
-from eval.generate.generate import Decoding, Job
+from eval.generate.decoding import Decoding
+from eval.generate.generate import Job
 from mm_cpgd.errors import UserError
 from tests.fakes.scoring import OWN_BENCHMARK, write_lines
 

@@ -43,6 +43,7 @@ def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
         "response": "it is 4",
         "extraction": "4",
         "missing": False,
+        "failure": None,
         "groups": {"level": ["3"]},
         "images": ["images/1.jpg"],
         "finished": True,

@@ -14,13 +14,21 @@ from typing import Any
 
 @dataclass
 class HttpReply:
-    """HTTP response of the server: any body, after a delay."""
+    """HTTP response of the server: any body, after a delay.
+
+    ``hang_up`` sends nothing, ``cut`` only so many bytes of the body, ``drip`` a byte of the body in so many
+    seconds, ``drip_head`` one of the status line and the headers. ``length`` False declares no length.
+    """
 
     body: Any = None
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
     hang_up: bool = False
+    cut: int | None = None
+    drip: float = 0.0
+    drip_head: float = 0.0
+    length: bool = True
 
 
 def chat_reply(text: str | None, finish_reason: str | None = "stop", **more: Any) -> HttpReply:
@@ -55,7 +63,9 @@ class Stub:
             self.most_at_once = max(self.most_at_once, self.under_way)
             chosen = self.script[min(len(self.asked), len(self.script)) - 1] if self.script else HttpReply()
         if self.by_prompt:
-            chosen = self.by_prompt(body["messages"][-1]["content"])
+            content = body["messages"][-1]["content"]
+            text = content if isinstance(content, str) else "".join(one.get("text", "") for one in content)
+            chosen = self.by_prompt(text)
         time.sleep(chosen.delay)
         with self.lock:
             self.under_way -= 1
@@ -63,8 +73,10 @@ class Stub:
 
 
 @contextmanager
-def stub_server(*script: HttpReply, by_prompt: Callable[[str], HttpReply] | None = None) -> Iterator[Stub]:
-    """Run a server on a free port within the block."""
+def stub_server(
+    *script: HttpReply, by_prompt: Callable[[str], HttpReply] | None = None, port: int = 0
+) -> Iterator[Stub]:
+    """Run a server within the block, on a free port unless one is given."""
     stub = Stub(list(script), by_prompt=by_prompt)
 
     class Handler(BaseHTTPRequestHandler):
@@ -75,11 +87,22 @@ def stub_server(*script: HttpReply, by_prompt: Callable[[str], HttpReply] | None
                 self.close_connection = True
                 return
             raw = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
-            self.send_response(answer.status)
-            for name, value in {**answer.headers, "Content-Length": str(len(raw))}.items():
-                self.send_header(name, value)
+            head = {**answer.headers, **({"Content-Length": str(len(raw))} if answer.length else {})}
+            lines = [
+                f"HTTP/1.0 {answer.status} Status",
+                *(f"{name}: {value}" for name, value in head.items()),
+            ]
+            self._send("".join(f"{line}\r\n" for line in [*lines, ""]).encode(), answer.drip_head)
+            self._send(raw[: answer.cut], answer.drip)
+
+        def _send(self, data: bytes, drip: float) -> None:
+            for piece in [data[i : i + 1] for i in range(len(data))] if drip else [data]:
+                self.wfile.write(piece)
+                time.sleep(drip)
+
+        def do_GET(self) -> None:
+            self.send_response(200)
             self.end_headers()
-            self.wfile.write(raw)
 
         def log_message(self, *args: Any) -> None:
             pass
@@ -88,11 +111,12 @@ def stub_server(*script: HttpReply, by_prompt: Callable[[str], HttpReply] | None
         daemon_threads = True
         block_on_close = False
         request_queue_size = 64
+        allow_reuse_address = True
 
         def handle_error(self, *args: Any) -> None:
             pass
 
-    server = Server(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", port), Handler)
     stub.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     try:

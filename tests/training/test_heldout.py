@@ -166,7 +166,8 @@ def test_the_accuracy_that_training_logs_is_the_one_that_mm_cpgd_eval_reports() 
     """The same model, rows and prompts: the same completions, scored by the same verifier."""
     from data import load_examples
     from eval.benchmark import Benchmark, verified
-    from eval.generate.generate import Decoding, generate_responses, questions_of
+    from eval.generate.decoding import Decoding
+    from eval.generate.generate import generate_responses, questions_of
     from eval.generate.local import LocalGenerator
     from eval.scoring.score import score_responses
     from eval.scoring.summary import summarise as summarise_result

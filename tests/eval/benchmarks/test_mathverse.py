@@ -172,9 +172,22 @@ def test_an_empty_response_is_wrong_without_a_request(folder):
 
 
 @pytest.mark.parametrize("reply", ["", "I cannot tell", "0 or 1", "10", "0.5"])
-def test_a_reply_that_is_no_judgement_is_not_wrong(folder, reply):
-    verdict = judged(free(folder), Judge("13 cm", reply))
+def test_a_reply_that_is_no_judgement_is_asked_for_again_and_then_not_wrong(folder, reply):
+    judge = Judge("13 cm", reply, reply)
+    verdict = judged(free(folder), judge)
     assert (verdict.score, verdict.status) == (None, Status.NOT_JUDGED)
+    assert "asked twice" in verdict.reason
+    assert len(judge.asked) == 3
+
+
+def test_a_second_reply_may_settle_it(folder):
+    judge = Judge("13 cm", "0 or 1", "0")
+    assert judged(free(folder), judge).score == 0
+    assert judge.asked[2] == judge.asked[1] + "\n\nReply with a single digit, 1 or 0, and nothing else."
+
+
+def test_an_extraction_is_read_without_thinking_and_fences(folder):
+    assert judged(free(folder), Judge("<think>13?</think>```\n14 cm\n```")).score == 1
 
 
 def test_the_judge_receives_the_question_that_is_in_the_image(folder):

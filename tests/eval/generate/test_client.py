@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from eval.generate.client import Endpoint, EndpointError, RateLimiter, Reply, Usage, image_content
+from eval.generate.client import Endpoint, EndpointError, Usage, image_content
+from eval.generate.reply import Reply
+from rewards import Status
 from tests.fakes.chat_server import HttpReply, Stub, chat_reply, stub_server
 
 QUESTION = [{"role": "user", "content": "How many?"}]
@@ -56,28 +59,6 @@ def test_the_key_is_sent_as_a_bearer_token() -> None:
         endpoint(stub, api_key="sk-1").chat(QUESTION)
         endpoint(stub).chat(QUESTION)
     assert [headers.get("Authorization") for headers in stub.headers] == ["Bearer sk-1", None]
-
-
-@pytest.mark.parametrize("reason", ["length", "content_filter"])
-def test_a_reply_that_was_cut_off_is_not_finished(reason: str) -> None:
-    with stub_server(chat_reply("fo", reason)) as stub:
-        assert not endpoint(stub).chat(QUESTION).finished
-
-
-def test_a_server_that_names_no_reason_has_finished() -> None:
-    with stub_server(chat_reply("four", None)) as stub:
-        assert endpoint(stub).chat(QUESTION).finished
-
-
-def test_content_null_is_an_empty_text() -> None:
-    with stub_server(chat_reply(None, "length")) as stub:
-        assert endpoint(stub).chat(QUESTION) == Reply("", False, 7, 3)
-
-
-def test_content_items_are_joined() -> None:
-    parts = [{"type": "text", "text": "fo"}, {"type": "text", "text": "ur"}]
-    with stub_server(HttpReply({"choices": [{"message": {"content": parts}}]})) as stub:
-        assert endpoint(stub).chat(QUESTION) == Reply("four", True, None, None)
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 529])
@@ -161,8 +142,7 @@ def test_a_requested_wait_of_a_day_is_bounded() -> None:
         (b'{"choices": [{"mess', "JSON"),
         ({"error": {"message": "overloaded"}}, "choices: .*overloaded"),
         ({"choices": []}, "choices"),
-        ({"choices": [{"finish_reason": "stop"}]}, "message"),
-        ({"choices": [{"message": {"content": 4}}]}, "content"),
+        ({"choices": [{"message": {"content": "4"}, "finish_reason": "error"}]}, "broke it off"),
         (b"\xff\xfe", "not a chat completion"),
     ],
 )
@@ -175,6 +155,44 @@ def test_an_unreadable_reply_is_retried_and_then_reported(body: Any, why: str) -
 def test_a_lost_connection_is_retried() -> None:
     with stub_server(HttpReply(hang_up=True), chat_reply("four")) as stub:
         assert endpoint(stub).chat(QUESTION).text == "four"
+
+
+@pytest.mark.parametrize("length", [True, False])
+def test_a_reply_that_ends_early_is_retried(length: bool) -> None:
+    early = chat_reply("four")
+    early.cut, early.length = 40, length
+    with stub_server(early, chat_reply("four")) as stub:
+        assert endpoint(stub).chat(QUESTION).text == "four"
+    assert len(stub.asked) == 2
+
+
+@pytest.mark.parametrize("part", ["drip", "drip_head"])
+@pytest.mark.parametrize("length", [True, False])
+def test_the_time_limit_is_for_the_whole_reply_and_not_for_the_silence_in_it(part: str, length: bool) -> None:
+    slow = chat_reply("four")
+    slow.length = length
+    setattr(slow, part, 0.05)
+    started = time.monotonic()
+    with stub_server(slow, chat_reply("four")) as stub:
+        assert endpoint(stub, timeout=0.4).chat(QUESTION).text == "four"
+        assert len(stub.asked) == 2
+    assert 0.4 <= time.monotonic() - started < 3
+
+
+def test_odd_usage_keeps_the_reply() -> None:
+    body = b'{"choices": [{"message": {"content": "four"}}], "usage": {"prompt_tokens": NaN}}'
+    with stub_server(HttpReply(body)) as stub:
+        client = endpoint(stub)
+        assert client.chat(QUESTION) == Reply("four", True)
+    assert (len(stub.asked), client.usage) == (1, Usage(1, 0, 0))
+
+
+def test_a_filter_of_the_prompt_is_no_error() -> None:
+    stopped = HttpReply({"error": {"code": "content_filter", "message": "The prompt was filtered"}}, 400)
+    with stub_server(stopped) as stub:
+        reply = endpoint(stub).chat(QUESTION)
+    assert reply.declined is Status.FILTERED
+    assert "The prompt was filtered" in reply.text
 
 
 def test_a_time_out_is_retried_and_then_reported() -> None:
@@ -213,32 +231,6 @@ def test_requests_keep_the_rate_limit() -> None:
         client = Endpoint(stub.url, "tiny", requests_per_minute=1200)
         list(threads.map(lambda _: client.chat(QUESTION), range(5)))
     assert max(stub.times) - min(stub.times) >= 4 * 0.05 - 0.02
-
-
-def test_a_rate_limit_spaces_its_callers_evenly() -> None:
-    clock, passed = Clock(), []
-    pace = RateLimiter(30, clock=clock, sleep=clock.sleep)
-    for _ in range(3):
-        pace.wait()
-        passed.append(clock.now)
-    assert passed == [100, 102, 104]
-
-
-def test_an_idle_rate_limit_accumulates_no_slots() -> None:
-    clock = Clock()
-    pace = RateLimiter(60, clock=clock, sleep=clock.sleep)
-    pace.wait()
-    clock.now += 50
-    pace.wait()
-    assert clock.now == 150
-
-
-def test_a_pause_applies_to_every_caller() -> None:
-    clock = Clock()
-    pace = RateLimiter(None, clock=clock, sleep=clock.sleep)
-    pace.pause(9)
-    pace.wait()
-    assert clock.now == 109
 
 
 def test_an_image_is_sent_without_loss() -> None:

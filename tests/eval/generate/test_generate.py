@@ -11,19 +11,21 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from data import DataError, ImageRef
+from data import ImageRef
 from data.images import image_ref
+from eval.benchmark import Failure
 from eval.generate.cache import Generation, GenerationCache
+from eval.generate.decoding import Decoding
 from eval.generate.generate import (
-    Decoding,
-    Failure,
     Generations,
     Job,
+    NoneAnswered,
     Question,
     generate_responses,
     image_digest,
 )
 from mm_cpgd.errors import UserError
+from rewards import Status
 
 GREEDY = Decoding(100)
 DRAWN = Decoding(100, temperature=0.7, seed=3)
@@ -113,6 +115,9 @@ def test_a_question_that_only_moved_or_was_renamed_is_not_generated_again(tmp_pa
         dataclasses.replace(DRAWN, top_p=0.9),
         dataclasses.replace(DRAWN, max_new_tokens=99),
         dataclasses.replace(DRAWN, seed=4),
+        dataclasses.replace(DRAWN, top_k=5),
+        dataclasses.replace(DRAWN, min_p=0.1),
+        dataclasses.replace(DRAWN, request={"reasoning_effort": "low"}),
         GREEDY,
     ],
 )
@@ -173,12 +178,13 @@ def test_an_unreadable_image_fails_only_its_own_question(tmp_path: Path) -> None
     rows = [*questions(), Question("lost", "Q", (image_ref(tmp_path / "lost.png"),))]
     generator = Fake(fails="1")
     found = generate_responses(rows, generator, DRAWN, samples=2)
-    assert {one.id for one in found.responses} == {"0", "2"}
-    assert {place: reason for place, reason in found.failures.items() if place[0] == "1"} == {
+    assert {one.id for one in found.responses if one.failure is None} == {"0", "2"}
+    assert {place: failure.reason for place, failure in found.failures.items() if place[0] == "1"} == {
         ("1", 0): "no",
         ("1", 1): "no",
     }
-    assert "lost.png" in found.failures["lost", 1]
+    assert "lost.png" in found.failures["lost", 1].reason
+    assert {failure.status for failure in found.failures.values()} == {Status.NOT_ANSWERED}
     assert "lost" not in {name for name, _ in generator.asked}
 
 
@@ -191,7 +197,7 @@ def test_a_failed_response_is_generated_again_in_the_next_run(tmp_path: Path) ->
 
 def test_a_run_in_which_no_response_can_be_generated_reports_the_reason(tmp_path: Path) -> None:
     rows = [Question(str(i), "Q", (image_ref(tmp_path / "lost.png"),)) for i in range(3)]
-    with pytest.raises(DataError, match=r"none of 3 questions .* 0: .*lost\.png"):
+    with pytest.raises(NoneAnswered, match=r"none of 3 questions .* 0: .*lost\.png"):
         generate_responses(rows, Fake(), GREEDY)
 
 
@@ -200,12 +206,23 @@ def test_several_samples_without_a_temperature_are_refused() -> None:
         generate_responses(questions(), Fake(), GREEDY, samples=2)
 
 
-@pytest.mark.parametrize(
-    "values", [{"temperature": -1}, {"temperature": float("nan")}, {"top_p": 0}, {"max_new_tokens": 0}]
-)
-def test_impossible_sampling_settings_are_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="--"):
-        Decoding(**{"max_new_tokens": 10, **values})
+def test_an_empty_reply_that_a_former_version_cached_is_asked_for_again(tmp_path: Path) -> None:
+    class Served(Fake):
+        def generate(
+            self, jobs: Iterable[Job], decoding: Decoding
+        ) -> Iterator[tuple[Job, Generation | Failure]]:
+            for job, _ in super().generate(jobs, decoding):
+                yield job, Generation("", job.question.id != "1")
+
+    here, server = Served(), Served("server")
+    server.identity["engine"] = "endpoint"
+    for generator in (here, server):
+        with GenerationCache(tmp_path / f"{len(generator.identity)}.jsonl") as cache:
+            for _ in range(2):
+                generate_responses(questions(), generator, GREEDY, cache=cache)
+    assert sorted(here.asked) == [("0", 0), ("1", 0), ("2", 0)]
+    # Cut off at the limit, it is a response.
+    assert sorted(server.asked) == [("0", 0), ("0", 0), ("1", 0), ("2", 0), ("2", 0)]
 
 
 def test_no_question_is_prepared_before_the_generator_requests_it() -> None:

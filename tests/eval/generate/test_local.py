@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 
 from data import DataError, Example, ImageRef
+from eval.benchmark import Failure
 from eval.generate.cache import GenerationCache
-from eval.generate.generate import Decoding, Failure, Generations, Question, generate_responses
+from eval.generate.decoding import Decoding
+from eval.generate.generate import Generations, Question, generate_responses
 from eval.generate.local import LocalGenerator
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import Policy
@@ -134,8 +136,8 @@ def test_rows_that_cannot_be_encoded_do_not_affect_others(
     ]
     monkeypatch.setattr(generator.policy.model.config.get_text_config(), "max_position_embeddings", 200)
     found = generate_responses([*bad[:2], *questions, *bad[2:]], generator, GREEDY)
-    assert {one.id for one in found.responses} == {q.id for q in questions}
-    reasons = {name: reason for (name, _), reason in found.failures.items()}
+    assert {one.id for one in found.responses if one.failure is None} == {q.id for q in questions}
+    reasons = {name: failure.reason for (name, _), failure in found.failures.items()}
     assert "<image2>" in reasons["marker"]
     assert "control token" in reasons["control"]
     assert "processor rejects" in reasons["wide"]

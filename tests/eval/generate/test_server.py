@@ -5,16 +5,23 @@ from __future__ import annotations
 import base64
 import io
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
 from data import DataError, ImageRef
-from eval.generate.client import EndpointError, Reply
-from eval.generate.generate import Decoding, Question, generate_responses
+from eval.benchmark import Failure
+from eval.generate.cache import GenerationCache
+from eval.generate.client import EndpointError, Usage
+from eval.generate.decoding import Decoding
+from eval.generate.generate import Question, generate_responses
+from eval.generate.reply import Reply
 from eval.generate.server import ServerGenerator
+from rewards import Status
 
 Behaviour = Callable[[str], Reply]
 
@@ -25,13 +32,16 @@ class Server:
     def __init__(self, behave: Behaviour = lambda text: Reply(f"to {text}", True, 5, 2)) -> None:
         self.behave = behave
         self.model, self.url, self.concurrency = "m", "http://here/v1/chat/completions", 3
+        self.usage = Usage()
         self.sent: list[tuple[list[dict[str, Any]], dict[str, Any]]] = []
         self.lock = threading.Lock()
 
     def chat(self, messages: list[dict[str, Any]], **sampling: Any) -> Reply:
         with self.lock:
             self.sent.append((messages, sampling))
-        return self.behave("".join(part.get("text", "") for part in messages[-1]["content"]))
+        reply = self.behave("".join(part.get("text", "") for part in messages[-1]["content"]))
+        self.usage = Usage(self.usage.requests + 1)
+        return reply
 
 
 def generator(server: Server, **options: Any) -> ServerGenerator:
@@ -130,8 +140,8 @@ def test_a_question_that_the_server_rejects_fails_alone() -> None:
     found = generate_responses(
         [Question(str(i), str(i)) for i in range(40)], generator(Server(picky)), Decoding(9)
     )
-    assert len(found.responses) == len(found.failures) == 20
-    assert found.failures["1", 0] == "status 400: too long"
+    assert len(found.failures) == 20
+    assert found.failures["1", 0] == Failure("no reply from the server: status 400: too long")
     assert found.responses[0].finished is False
 
 
@@ -169,5 +179,63 @@ def test_an_image_that_cannot_be_opened_is_not_the_servers_fault() -> None:
 
     rows = [Question("x", "x", (ImageRef("x.png", load),)), Question("y", "y")]
     found = generate_responses(rows, generator(Server()), Decoding(9))
-    assert found.failures == {("x", 0): "image x.png is gone"}
-    assert [one.id for one in found.responses] == ["y"]
+    assert found.failures == {("x", 0): Failure("image x.png is gone")}
+    assert [one.id for one in found.responses if one.failure is None] == ["y"]
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (Status.REFUSED, "the model refused: I cannot"),
+        (Status.FILTERED, "a content filter stopped it: I cannot"),
+        (Status.TOOL_CALL, "the model called a tool: I cannot"),
+    ],
+)
+def test_what_is_no_response_is_kept_with_its_status_and_not_cached(
+    status: Status, reason: str, tmp_path: Path
+) -> None:
+    declined = [True]
+
+    def once(text: str) -> Reply:
+        return Reply("I cannot", False, declined=status) if text == "b" and declined else Reply("4", True)
+
+    rows = [Question("a", "a"), Question("b", "b")]
+    with GenerationCache(tmp_path / "c.jsonl") as cache:
+        found = generate_responses(rows, generator(Server(once)), Decoding(9), cache=cache)
+        declined.clear()
+        again = generate_responses(rows, generator(Server(once)), Decoding(9), cache=cache)
+    assert found.failures == {("b", 0): Failure(reason, status, "I cannot")}
+    assert found.responses[1].text == "I cannot"
+    assert (again.cached, again.failures) == (1, {})
+
+
+def test_a_key_that_is_refused_for_one_question_fails_it_alone() -> None:
+    def forbidding(text: str) -> Reply:
+        if text == "7":
+            raise EndpointError("status 403: not this one", status=403)
+        return Reply(text, True)
+
+    rows = [Question(str(i), str(i)) for i in range(20)]
+    assert list(generate_responses(rows, generator(Server(forbidding)), Decoding(9)).failures) == [("7", 0)]
+
+
+def test_settings_of_the_request_reach_the_server() -> None:
+    server = Server()
+    request = {"max_completion_tokens": 9, "temperature": None, "reasoning_effort": "low"}
+    generate_responses([Question("a", "?")], generator(server), Decoding(9, request=request))
+    assert server.sent[0][1] == {"max_completion_tokens": 9, "reasoning_effort": "low"}
+
+
+def test_failures_that_take_long_do_not_end_a_run_in_which_others_are_answered() -> None:
+    """All questions in progress at the end are slow failures, as retries take long."""
+
+    def flaky(text: str) -> Reply:
+        if int(text) % 3 == 2:
+            time.sleep(0.05)
+            raise EndpointError("status 500", status=500)
+        return Reply(text, True)
+
+    server = Server(flaky)
+    server.concurrency = 12
+    rows = [Question(str(i), str(i)) for i in range(120)]
+    assert len(generate_responses(rows, generator(server), Decoding(9)).failures) == 40

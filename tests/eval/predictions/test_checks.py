@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from data import Example
-from eval.benchmark import Response
+from eval.benchmark import Failure, Response
 from eval.predictions.checks import CELL, missing_warnings, question_warnings, text_warnings
 from eval.predictions.records import Record
 from tests.fakes.scoring import sums
@@ -77,7 +77,7 @@ def test_a_long_text_of_a_format_without_a_limit_is_complete() -> None:
     assert text_warnings([record("x" * CELL)], ".jsonl") == []
 
 
-def test_failures_and_nulls_are_told_apart() -> None:
-    failed, silent = missing_warnings([record("", missing=True, failure="429"), record("", missing=True)])
-    assert "1 of 2 responses are reports of a failure and were not scored; first, id 'a': 429" in failed
+def test_nulls_are_told_apart_from_failures() -> None:
+    failed = Record("a:1", Response("a", "", failure=Failure("429")), missing=True)
+    (silent,) = missing_warnings([failed, record("", missing=True)])
     assert "1 of 2 responses in the file are null or NaN, and missing; first id 'a'" in silent

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from data import DataError, Example
-from eval.benchmark import Benchmark, Response
+from eval.benchmark import Benchmark, Failure, Response
 from eval.benchmarks import find_benchmark
 from eval.predictions import Predictions, read_file
+from rewards import Status
 from tests.fakes.scoring import sums, write_lines
 
 DATA = [Example("11", "How many corners?", "6"), Example("12", "Which part?", "B")]
@@ -25,7 +26,11 @@ def read(
 
 
 def texts(found: Predictions) -> list[tuple[str, int, str]]:
-    return [(one.id, one.sample, one.text) for one in found.responses]
+    return [(one.id, one.sample, one.text) for one in found.responses if one.failure is None]
+
+
+def failures(found: Predictions) -> dict[str, str]:
+    return {one.id: one.failure.reason for one in found.responses if one.failure is not None}
 
 
 BOTH = [("11", 0, "six"), ("12", 0, "B")]
@@ -102,7 +107,7 @@ def test_an_id_of_several_columns_is_joined_by_the_benchmarks_reader(tmp_path: P
 def test_a_response_of_null_or_nan_is_missing(tmp_path: Path, value: object) -> None:
     found = read(tmp_path, {"id": "11", "response": value}, {"id": "12", "response": "B"})
     assert texts(found) == [("12", 0, "B")]
-    assert (found.missing, found.failures) == ({"11"}, {})
+    assert (found.missing, failures(found)) == ({("11", 0)}, {})
 
 
 @pytest.mark.parametrize(
@@ -112,7 +117,6 @@ def test_a_response_of_null_or_nan_is_missing(tmp_path: Path, value: object) -> 
         ({"id": "11", "error": {"code": 429}}, "{'code': 429}"),
         ({"id": "11", "response": "Failed to obtain answer via API."}, "Failed to obtain answer via API."),
         ({"id": "11", "response": "!! 504"}, "!! 504"),
-        ({"id": "11", "response": "", "missing": True, "score": None, "reason": "no server"}, "no server"),
     ],
 )
 def test_a_report_of_a_failure_is_no_response_and_its_reason_is_kept(
@@ -120,13 +124,22 @@ def test_a_report_of_a_failure_is_no_response_and_its_reason_is_kept(
 ) -> None:
     found = read(tmp_path, row, {"id": "12", "response": "B"}, marks=["!!"])
     assert texts(found) == [("12", 0, "B")]
-    assert found.failures == {("11", 0): reason}
+    assert failures(found) == {"11": f"the file reports a failure: {reason}"}
+    assert found.missing == {("11", 0)}
+
+
+def test_a_failure_of_a_result_keeps_its_status_and_text(tmp_path: Path) -> None:
+    stored = {"status": "refused", "reason": "the model refused"}
+    found = read(tmp_path, {"id": "11", "response": "I cannot", "missing": False, "failure": stored})
+    (response,) = found.responses
+    assert response.failure == Failure("the model refused", Status.REFUSED, "I cannot")
+    assert found.missing == set()
 
 
 def test_a_row_that_a_result_says_is_missing_stays_missing(tmp_path: Path) -> None:
     row = {"id": "11", "response": "", "missing": True, "score": 0.0, "reason": "no response is stored"}
     found = read(tmp_path, row, {"id": "12", "response": "B"})
-    assert (found.missing, found.failures) == ({"11"}, {})
+    assert (found.missing, failures(found)) == ({("11", 0)}, {})
 
 
 def test_an_error_beside_a_response_does_not_discard_it(tmp_path: Path) -> None:
@@ -136,13 +149,14 @@ def test_an_error_beside_a_response_does_not_discard_it(tmp_path: Path) -> None:
 def test_null_in_a_benchmarks_own_format_is_missing(tmp_path: Path) -> None:
     rows = [{"pid": "11", "response": None, "query": "?"}, {"pid": "12", "response": "B", "query": "?"}]
     found = read(tmp_path, *rows, benchmark=find_benchmark("mathvista"))
-    assert (texts(found), found.missing) == ([("12", 0, "B")], {"11"})
+    assert (texts(found), found.missing) == ([("12", 0, "B")], {("11", 0)})
 
 
 def test_a_failure_in_mathvistas_own_format_has_no_response_column(tmp_path: Path) -> None:
     rows = [{"pid": "11", "query": "?", "error": "limit"}, {"pid": "12", "response": "B", "query": "?"}]
     found = read(tmp_path, *rows, benchmark=find_benchmark("mathvista"))
-    assert (texts(found), found.failures) == ([("12", 0, "B")], {("11", 0): "limit"})
+    assert texts(found) == [("12", 0, "B")]
+    assert failures(found) == {"11": "the file reports a failure: limit"}
 
 
 def test_a_column_with_null_written_by_pandas_is_read(tmp_path: Path) -> None:
@@ -162,7 +176,7 @@ def test_columns_are_found_by_the_names_that_the_user_gives(tmp_path: Path) -> N
 def test_an_object_of_texts_by_id_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"11": "six", "12": null}')
     found = read_file(tmp_path / "a.json", sums(), examples=DATA)
-    assert (texts(found), found.missing) == ([("11", 0, "six")], {"12"})
+    assert (texts(found), found.missing) == ([("11", 0, "six")], {("12", 0)})
 
 
 def test_a_row_without_a_response_or_an_id_is_named(tmp_path: Path) -> None:

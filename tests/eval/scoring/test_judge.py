@@ -11,7 +11,6 @@ import pytest
 
 from data import Example
 from eval.benchmark import Response
-from eval.benchmarks.mathverse import judge as mathverse_judge
 from eval.generate.cache import GenerationCache
 from eval.generate.client import Endpoint
 from eval.scoring.judge import (
@@ -19,12 +18,8 @@ from eval.scoring.judge import (
     REMINDER,
     Judge,
     JudgeError,
-    estimate,
-    estimate_tokens,
     judge_prompt,
     judge_response,
-    price,
-    read_judgement,
 )
 from rewards import Status, Verdict
 from tests.fakes.chat_server import HttpReply, Stub, chat_reply, stub_server
@@ -114,32 +109,6 @@ def test_twice_without_a_clear_verdict_is_not_judged(reply: str) -> None:
     assert "no clear verdict" in verdict.reason
 
 
-@pytest.mark.parametrize(
-    ("reply", "read"),
-    [
-        ('```json\n{"verdict": "wrong", "reason": "no"}\n```', ("wrong", "no")),
-        ('Here you are: {"verdict" :\n"Correct"} – I hope it helps', ("correct", "")),
-        (
-            r'{"verdict": "correct", "reason": "\frac{1}{2} is \sqrt{1/4}"}',
-            ("correct", r"\frac{1}{2} is \sqrt{1/4}"),
-        ),
-        (
-            '{"reason": "he says \\"verdict\\": \\"correct\\"", "verdict": "wrong"}',
-            ("wrong", 'he says "verdict": "correct"'),
-        ),
-        ('<think>{"verdict": "wrong"}?</think>{"verdict": "correct"}', ("correct", "")),
-        ('{"verdict": "correct"} or rather {"verdict": "wrong"}', (None, "")),
-        ('{"verdict": "maybe", "reason": "hm"}', (None, "hm")),
-        ("correct", (None, "")),
-        ("", (None, "")),
-    ],
-)
-def test_replies_are_read_with_tolerance_and_without_guessing(
-    reply: str, read: tuple[str | None, str]
-) -> None:
-    assert read_judgement(reply) == read
-
-
 def test_the_prompt_holds_question_gold_answer_and_the_responses_end() -> None:
     response = Response("1", "start " + "x" * END_CHARS + " end")
     prompt = judge_prompt(EXAMPLE, response, "8 cm")
@@ -177,7 +146,7 @@ def test_a_response_cannot_leave_its_quotes() -> None:
         (HttpReply({}, 401), "key"),
         (HttpReply(b"<html>"), "not a chat completion"),
         (HttpReply({"choices": []}), "not a chat completion"),
-        (HttpReply({}, delay=0.3), "no response within"),
+        (HttpReply({}, delay=0.3), "no complete response within"),
         (HttpReply(hang_up=True), "no connection"),
         (chat_reply(None), "reply was empty"),
         (chat_reply("", "length"), "token limit"),
@@ -189,6 +158,39 @@ def test_a_failed_judgement_is_not_judged_and_never_wrong(answer: HttpReply, why
         verdict = by_judge(judge_of(stub, timeout=0.1))
     assert (verdict.score, verdict.status) == (None, Status.NOT_JUDGED)
     assert why in verdict.reason
+
+
+def test_an_empty_or_cut_off_reply_is_asked_for_again() -> None:
+    for first in (chat_reply(None), chat_reply('{"verd', "length"), chat_reply("<think>so", "length")):
+        with stub_server(first, chat_reply(CORRECT)) as stub:
+            assert by_judge(judge_of(stub)).score == 1.0
+        assert stub.asked[1]["messages"][0]["content"].endswith(REMINDER)
+
+
+def test_a_refusal_of_the_judge_is_not_judged_and_kept() -> None:
+    refusal = {"choices": [{"message": {"content": None, "refusal": "I cannot"}}]}
+    with stub_server(HttpReply(refusal)) as stub:
+        verdict = by_judge(judge_of(stub))
+    assert (verdict.status, verdict.reason) == (Status.NOT_JUDGED, "the judge refused: I cannot")
+
+
+def test_slow_failures_among_replies_do_not_abandon_the_judge() -> None:
+    def flaky(prompt: str) -> HttpReply:
+        return HttpReply({}, 500, delay=0.1) if prompt.endswith("7") else chat_reply(CORRECT)
+
+    with stub_server(by_prompt=flaky) as stub, ThreadPoolExecutor(16) as threads:
+        judge = judge_of(stub, concurrency=16)
+
+        def ask(number: int) -> bool:
+            try:
+                return bool(judge.ask(f"prompt {number}"))
+            except JudgeError:
+                return False
+
+        # The failures end together, after the last reply.
+        numbers = [10 * i + 7 for i in range(12)] + [10 * i for i in range(40)]
+        assert sum(threads.map(ask, numbers)) == 40
+        assert judge.ask("one more")
 
 
 def test_a_cut_off_reply_with_a_verdict_counts() -> None:
@@ -249,7 +251,7 @@ def test_another_model_generates_again(tmp_path: Path) -> None:
 
 
 def test_a_failure_is_not_cached(tmp_path: Path) -> None:
-    script = (HttpReply({}, 500), chat_reply(None), chat_reply(CORRECT))
+    script = (HttpReply({}, 500), chat_reply(None), chat_reply(None), chat_reply(CORRECT))
     with stub_server(*script) as stub, GenerationCache(tmp_path / "judgements.jsonl") as cache:
         judge = judge_of(stub, cache)
         assert [by_judge(judge).score for _ in range(3)] == [None, None, 1.0]
@@ -265,51 +267,3 @@ def test_many_threads_share_judge_and_cache(tmp_path: Path) -> None:
         for _ in range(2):
             assert list(threads.map(judge.ask, prompts)) == [f"reply to {prompt}" for prompt in prompts]
     assert len(stub.asked) == 60
-
-
-def test_an_estimate_counts_the_requests_and_their_cost() -> None:
-    shortcut = Response("1", "…", extraction="7 cm")
-    found = estimate(
-        judge_response,
-        [(EXAMPLE, RESPONSE), (EXAMPLE, shortcut)],
-        lambda prompt: None,
-        price_in=2.0,
-        price_out=10.0,
-    )
-    tokens = estimate_tokens(judge_prompt(EXAMPLE, RESPONSE, RESPONSE.extraction))
-    assert (found.requests, found.cached, found.prompt_tokens, found.completion_tokens) == (
-        1,
-        0,
-        tokens,
-        50,
-    )
-    assert found.cost == pytest.approx((tokens * 2 + 50 * 10) / 1e6)
-
-
-def test_an_estimate_without_prices_has_no_cost() -> None:
-    found = estimate(judge_response, [(EXAMPLE, RESPONSE)], lambda prompt: None)
-    assert found.cost is None
-    assert "price not given" in str(found)
-
-
-def test_an_estimate_of_cached_replies_counts_no_request(tmp_path: Path) -> None:
-    script = (chat_reply("It is hard to say."), chat_reply(CORRECT))
-    with stub_server(*script) as stub, GenerationCache(tmp_path / "judgements.jsonl") as cache:
-        judge = judge_of(stub, cache)
-        by_judge(judge)
-        found = estimate(judge_response, [(EXAMPLE, RESPONSE)], judge.cached_reply, price_in=1.0)
-    assert (found.requests, found.cached, found.cost) == (0, 2, 0)
-
-
-def test_an_estimate_of_a_two_stage_judge_counts_both_stages() -> None:
-    example = Example("1", "How long?", "7", meta={"question_type": "free-form"})
-    found = estimate(mathverse_judge, [(example, Response("1", "It is 8."))], lambda prompt: None)
-    assert found.requests == 2
-
-
-def test_prices_are_for_a_million_tokens() -> None:
-    assert price(2_000_000, 500_000, 0.15, 0.6) == pytest.approx(0.6)
-
-
-def test_tokens_are_guessed_from_letters() -> None:
-    assert [estimate_tokens(text) for text in ("", "abc", "abcd", "面积", "面积 3")] == [0, 1, 2, 2, 3]

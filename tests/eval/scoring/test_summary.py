@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from data import Example
-from eval.benchmark import Response
+from eval.benchmark import Failure, Response, ScoredRow
 from eval.scoring.score import score_responses
 from eval.scoring.statistics import wilson_interval
 from eval.scoring.summary import summarise
@@ -63,10 +63,96 @@ def test_rows_without_a_score_leave_the_accuracy_and_are_flagged_with_the_reason
     rows = scored({"a": "4", "b": "5", "c": "4", "d": "4"}, [*FOUR[:2], example("c", ""), example("d", "")])
     summary = summarise(sums(), rows)
     assert (summary["overall"]["correct"], summary["overall"]["total"]) == (1, 2)
-    assert summary["unscored"] == {"count": 2, "share": 0.5}
+    assert summary["unscored"] == {
+        "count": 2,
+        "share": 0.5,
+        "reasons": {"unparsable_gold: the question has no gold answer": 2},
+    }
     (flag,) = summary["flags"]
     assert "gave no score to 2 of 4 responses" in flag
     assert "2 times unparsable_gold: the question has no gold answer" in flag
+
+
+def unscored(*reasons: str) -> list[ScoredRow]:
+    """Make rows that were not judged for these reasons."""
+    return [
+        ScoredRow(
+            example(str(i)), Response(str(i), "4"), {"judge": Verdict(None, Status.NOT_JUDGED, None, why)}
+        )
+        for i, why in enumerate(reasons)
+    ]
+
+
+def test_every_reason_for_no_score_is_counted_with_details_of_its_first_case() -> None:
+    cut, silent = "the judge's reply was cut off: allow it more tokens", "the judge did not reply: status 500"
+    twice = "the judge gave no clear verdict, asked twice: {}"
+    rows = unscored(cut, twice.format("'Hm'"), silent, twice.format("'Well'"), twice.format("''"))
+    summary = summarise(sums(), rows)
+    assert summary["unscored"]["reasons"] == {
+        "not_judged: the judge gave no clear verdict, asked twice": 3,
+        "not_judged: the judge's reply was cut off": 1,
+        "not_judged: the judge did not reply": 1,
+    }
+    (flag,) = summary["flags"]
+    assert flag == (
+        "judge gave no score to 5 of 5 responses, which the accuracy excludes: "
+        "3 times not_judged: the judge gave no clear verdict, asked twice (first: 'Hm'); "
+        "1 times not_judged: the judge's reply was cut off (first: allow it more tokens); "
+        "1 times not_judged: the judge did not reply (first: status 500)"
+    )
+
+
+def unanswered(**options: Any) -> list[ScoredRow]:
+    """Score one right response, a server's failure, a refusal and an empty reply."""
+    responses = [
+        Response("a", "4"),
+        Response("b", "", failure=Failure("no reply from the server: status 500")),
+        Response("c", "I cannot", failure=Failure("the model refused: I cannot", Status.REFUSED, "I cannot")),
+        Response("d", "", failure=Failure("the reply is empty", Status.EMPTY)),
+    ]
+    return score_responses(sums(), FOUR, responses, ["official", "verifier"], **options)
+
+
+def test_questions_without_a_response_leave_every_accuracy_and_are_flagged_once() -> None:
+    summary = summarise(sums(), unanswered())
+    assert [one["overall"]["total"] for one in summary["protocols"].values()] == [1, 1]
+    assert summary["unanswered"] == {
+        "count": 3,
+        "share": 0.75,
+        "statuses": {"not_answered": 1, "refused": 1, "empty": 1},
+    }
+    assert (summary["missing"]["count"], summary["unparsed"]["count"]) == (0, 0)
+    (flag,) = summary["flags"]
+    assert flag == (
+        "3 of 4 responses are not there and have no score: "
+        "1 times not_answered: no reply from the server (first: status 500); "
+        "1 times refused: the model refused (first: I cannot); 1 times empty: the reply is empty; "
+        "the same mm-cpgd eval command asks for these again"
+    )
+
+
+def test_declined_questions_count_as_wrong_on_request_and_failures_never() -> None:
+    summary = summarise(sums(), unanswered(declined_wrong=True))
+    assert (summary["overall"]["correct"], summary["overall"]["total"]) == (1, 3)
+    assert summary["unanswered"]["statuses"] == {"not_answered": 1}
+    assert any("2 of 4 replies are no response and count as wrong" in flag for flag in summary["flags"])
+
+
+def test_a_sample_without_a_response_leaves_pass_at_k_and_the_majority_to_complete_questions() -> None:
+    failure = Failure("no reply from the server")
+    responses = [
+        Response("a", "4", 0), Response("a", "", 1, failure=failure), Response("b", "5", 0),
+        Response("b", "4", 1),
+    ]  # fmt: skip
+    samples = summarise(sums(), score_responses(sums(), FOUR[:2], responses, ["official"]))["samples"]
+    assert samples == {
+        "k": 2,
+        "questions": 2,
+        "complete": 1,
+        "accuracy": pytest.approx(0.75),
+        "pass_at_k": {"1": pytest.approx(0.75), "2": 1.0},
+        "maj_at_k": 0.5,
+    }
 
 
 def test_missing_responses_are_counted_flagged_and_not_called_unparsed() -> None:
@@ -119,6 +205,7 @@ def test_samples_have_mean_accuracy_pass_at_k_and_majority() -> None:
     assert samples == {
         "k": 3,
         "questions": 2,
+        "complete": 2,
         "accuracy": pytest.approx(0.5),
         "pass_at_k": {"1": pytest.approx(0.5), "2": pytest.approx((1 + 2 / 3) / 2), "3": 1.0},
         "maj_at_k": 0.5,
