@@ -191,4 +191,5 @@ def _samples(value: list[Any], where: str) -> list[Any]:
 
 def _are_likelihoods(value: list[Any]) -> bool:
     """Return whether the responses are pairs of a log-likelihood and whether it is the greedy one."""
-    return all(isinstance(one, list) and len(one) == 2 and str(one[1]) in ("True", "False") for one in value)
+    pairs = [one for one in value if isinstance(one, list) and len(one) == 2]
+    return 0 < len(pairs) == len(value) and all(str(one[1]) in ("True", "False") for one in pairs)

@@ -142,6 +142,16 @@ def test_a_row_that_a_result_says_is_missing_stays_missing(tmp_path: Path) -> No
     assert (found.missing, failures(found)) == ({("11", 0)}, {})
 
 
+def test_a_logged_row_without_any_response_is_missing(tmp_path: Path) -> None:
+    rows = [
+        {"doc_id": 0, "doc": {"id": "11"}, "resps": []},
+        {"doc_id": 1, "doc": {"id": "12"}, "resps": ["B"]},
+    ]
+    found = read(tmp_path, *rows)
+    assert texts(found) == [("12", 0, "B")]
+    assert len(found.missing) == 1
+
+
 def test_an_error_beside_a_response_does_not_discard_it(tmp_path: Path) -> None:
     assert texts(read(tmp_path, {"id": "11", "response": "six", "error": "retried"})) == [("11", 0, "six")]
 
