@@ -14,33 +14,35 @@ import copy
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
+from statistics import fmean
 from typing import Any
 from unittest.mock import patch
 
 from rich.console import Console
 
 from mm_cpgd.config.loading import load_config
-from mm_cpgd.policy import Policy
-from mm_cpgd.rollout import LocalEngine
+from mm_cpgd.policy import EncodedPrompt, Policy
+from mm_cpgd.rollout import Group, LocalEngine, Sampling
 from mm_cpgd.training.optimizer import OptimizerStep
 from mm_cpgd.training.run import train
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+LONGEST = 512
 SMALL = (
     "rollout.engine=vllm",  # replaced by the waiting engine
     "data.eval=null",
     "rollout.prompts=8",
     "rollout.completions=4",
-    "rollout.max_new_tokens=16",
+    f"rollout.max_new_tokens={LONGEST}",  # the policy's completions end after about twenty
     "training.mini_batch_prompts=8",
     "training.threads=1",
 )
 
 
 class WaitingEngine(LocalEngine):
-    """Samples from its own copy of the weights and waits."""
+    """Samples from its own copy of the weights and waits, for shorter limits of a completion less long."""
 
     def __init__(self, policy: Policy, seconds: float) -> None:
         super().__init__(copy.deepcopy(policy))
@@ -53,15 +55,20 @@ class WaitingEngine(LocalEngine):
     def close(self) -> None:
         """Nothing to end."""
 
-    def generate(self, *arguments: Any) -> Any:
+    def generate(
+        self, prompts: Sequence[EncodedPrompt], sampling: Sampling, seeds: Sequence[Sequence[int]]
+    ) -> list[Group]:
         """Sample, then wait."""
-        groups = super().generate(*arguments)
-        time.sleep(self.seconds)
+        groups = super().generate(prompts, sampling, seeds)
+        time.sleep(self.seconds * sampling.max_new_tokens / LONGEST)
         return groups
 
 
 def seconds_per_iteration(ahead: int, engine: float, update: float, iterations: int) -> float:
-    """Return the median over a run's iterations, the first and the last one left out."""
+    """Return the mean over a run's iterations, the first and the last one left out.
+
+    With several batches ahead every k-th iteration waits for several; only the mean shows it.
+    """
     step = OptimizerStep.__call__
 
     def slow_step(self: OptimizerStep, loss: Any) -> Any:
@@ -81,7 +88,7 @@ def seconds_per_iteration(ahead: int, engine: float, update: float, iterations: 
             train(config, console=Console(quiet=True))
         lines = (Path(folder) / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    return median(row["seconds/iteration"] for row in rows[1:-1])
+    return fmean(row["seconds/iteration"] for row in rows[1:-1])
 
 
 def main() -> None:

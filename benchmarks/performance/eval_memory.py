@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 
 from data.images import image_ref
-from eval.generate.generate import Decoding, Question, generate_responses
+from eval.generate.decoding import Decoding
+from eval.generate.generate import Question, generate_responses
 from eval.generate.local import LocalGenerator
 
 SIDE = 1000

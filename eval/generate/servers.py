@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Condition, Thread
 from typing import Any
+from weakref import ref
 
 from eval.generate.client import REQUEST_ERRORS, Endpoint, EndpointError, TransientError, Usage
 from eval.generate.reply import Reply
@@ -173,14 +174,11 @@ class EndpointPool:
             f"warning: the server {server.endpoint.base_url} is left out ({error}); "
             + (f"its questions go to the other {others}" if others else "no other one is left")
         )
-        Thread(target=self._watch, args=(server,), name="server look", daemon=True).start()
-
-    def _watch(self, server: _Server) -> None:
-        """Take a server back once it replies; one that failed again at once is looked at more rarely."""
+        # One that failed again at once is looked at more rarely.
         seconds = min(self._look * 2**server.left_out, _RARELY)
-        time.sleep(seconds)
-        while not server.endpoint.alive():
-            time.sleep(seconds)
+        Thread(target=_watch, args=(ref(self), server, seconds), name="server look", daemon=True).start()
+
+    def _take_back(self, server: _Server) -> None:
         with self._changed:
             server.alive, server.troubles, server.refused = True, 0, None
             server.left_out += 1
@@ -192,6 +190,17 @@ class EndpointPool:
         if not any(one.alive and one is not failed for one in self._servers):
             bound = min(self._first_wait * 2 ** (failures - 1), self._longest_wait)
             time.sleep(random.uniform(0, bound))
+
+
+def _watch(pool: ref[EndpointPool], server: _Server, seconds: float) -> None:
+    """Take a server back once it replies; end with the pool."""
+    while True:
+        time.sleep(seconds)
+        if pool() is None:
+            return
+        if server.endpoint.alive() and (used := pool()) is not None:
+            used._take_back(server)
+            return
 
 
 def _load(server: _Server) -> tuple[bool, float, int]:

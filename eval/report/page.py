@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from eval.reference.against import reference_lines
 from eval.report.images import BYTE_BUDGET, ImageLookup, PageImages
 from eval.report.sheets import Sheet, control_drops, paired, read_sheets
 from mm_cpgd.config.yaml import dump_yaml
@@ -169,7 +170,12 @@ def environment() -> jinja2.Environment:
     """Return the template environment of the page, which includes the templates of the training report."""
     environment = template_environment("eval", "report")
     environment.filters |= {"between": between, "yaml": _yaml}
-    environment.filters |= {"points": points, "paired": paired, "control_drops": control_drops}
+    environment.filters |= {
+        "published": reference_lines,
+        "points": points,
+        "paired": paired,
+        "control_drops": control_drops,
+    }
     return environment
 
 

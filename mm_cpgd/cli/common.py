@@ -104,6 +104,15 @@ def print_explanation(completion: str, gold: str, choices: Sequence[str], consol
     console.print(table)
 
 
+def result_folders(paths: Sequence[Path]) -> list[Path]:
+    """Return the result folders; a folder that is no result stands for the results that it contains."""
+    found = []
+    for path in paths:
+        inside = sorted(one.parent for one in path.glob("*/summary.json"))
+        found += inside if inside and not (path / "summary.json").is_file() else [path]
+    return found
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file. Raises ``UserError`` if it cannot be written."""
     try:

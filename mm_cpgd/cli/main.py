@@ -18,7 +18,9 @@ from rich.table import Table
 from mm_cpgd.cli.algorithms import algorithms_app
 from mm_cpgd.cli.common import Columns, Limit, Name, Split
 from mm_cpgd.cli.evaluate import evaluate
+from mm_cpgd.cli.export import export_command
 from mm_cpgd.cli.guard import guard_command
+from mm_cpgd.cli.reference import reference_command
 from mm_cpgd.cli.rewards import rewards_app
 from mm_cpgd.cli.score import compare_command, score_command
 from mm_cpgd.cli.study import study_app
@@ -45,6 +47,8 @@ app.add_typer(study_app, name="study")
 app.command("score")(score_command)
 app.command("compare")(compare_command)
 app.command("eval")(evaluate)
+app.command("reference")(reference_command)
+app.command("export")(export_command)
 app.command("guard")(guard_command)
 
 ConfigPath = Annotated[Path, typer.Argument(help="a YAML file, or the name of a shipped config (quickstart)")]

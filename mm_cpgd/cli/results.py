@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from eval.comparison import Change, Comparison, Difference, compare
+from eval.reference.against import reference_lines
 from eval.settings import repetition_differences
 from rewards.messages import short
 
@@ -42,6 +43,8 @@ def print_scoreboard(summary: Mapping[str, Any], console: Console) -> None:
     _print_groups(summary["protocols"], console)
     for flag in summary["flags"]:
         console.print(Text(f"! {flag}"), style="yellow", soft_wrap=True)
+    for line in reference_lines(summary):
+        console.print(Text(line), style="cyan", soft_wrap=True)
 
 
 def _table(first: str, *numbers: str) -> Table:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from mm_cpgd.cli.main import main
+from tests.fakes.chat_server import HttpReply, chat_reply, stub_server
 
 Run = Callable[..., str]
 
@@ -185,6 +186,16 @@ def test_a_missing_image_is_flagged_and_does_not_stop_the_run(run: Run, own: Pat
     assert "3.png" in lost["reason"]
     Image.new("RGB", (59, 56)).save(own / "rows" / "3.png")
     assert "5 responses (4 from the cache)" in run("--output", "out")
+
+
+def test_a_control_that_is_not_answered_at_all_is_exit_status_3(run: Run) -> None:
+    answered = [chat_reply("3")] * 5
+    with stub_server(*answered, HttpReply({"error": "too large"}, 400)) as stub:
+        options = ["--endpoint", stub.url, "--control", "blank", "--concurrency", "1"]
+        message = run("--output", "out", *options, status=3)
+    assert "own-blank is skipped: none of 4 questions could be answered" in message
+    assert "own-blank has no result; run the same command again" in message
+    assert summary("out/own")["overall"]["total"] == 5
 
 
 def test_one_folder_serves_several_benchmarks(run: Run, own: Path) -> None:

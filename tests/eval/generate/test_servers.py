@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +18,13 @@ from tests.fakes.chat_server import HttpReply, chat_reply, stub_server
 
 QUESTION = [{"role": "user", "content": "How many?"}]
 FAIL = HttpReply({}, 500)
+
+
+@pytest.fixture(autouse=True)
+def no_looks_after_a_test() -> Iterator[None]:
+    """Let the pools of a test go, with the threads that look at their servers."""
+    yield
+    gc.collect()
 
 
 def pool(

@@ -234,6 +234,12 @@ def test_a_wrong_key_is_used_once() -> None:
     assert len(stub.asked) == 1
 
 
+def test_a_prompt_that_is_forbidden_after_others_were_answered_fails_alone() -> None:
+    with stub_server(chat_reply(CORRECT), HttpReply({}, 403), chat_reply(CORRECT)) as stub:
+        judge = judge_of(stub)
+        assert [by_judge(judge).score for _ in range(3)] == [1.0, None, 1.0]
+
+
 def test_a_rerun_sends_no_request(tmp_path: Path) -> None:
     with stub_server(chat_reply(CORRECT)) as stub:
         for _ in range(2):

@@ -27,10 +27,9 @@ def test_two_calls_with_one_address_train_together(tmp_path: Path, make_yaml: Ca
         "PYTHONPATH": str(ROOT),
         "ACCELERATE_USE_CPU": "true",
         "OMP_NUM_THREADS": "1",
-        "PATH": os.pathsep.join(
-            [str(Path(sys.executable).parent), os.environ["PATH"]]
-        ),  # the script's `python`
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
     }
+    # The script calls `python`: the one of this suite, also where its environment is not active.
     script = ["bash", str(ROOT / "examples" / "scale" / "torchrun.sh")]
     calls = [subprocess.Popen(script, env=os.environ | settings) for _ in range(2)]
     assert [call.wait(200) for call in calls] == [0, 0]

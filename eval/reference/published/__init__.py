@@ -1,0 +1,1 @@
+"""Published tables, one YAML file per source in its layout; ``eval.reference.tables`` reads them."""
