@@ -142,14 +142,26 @@ def pickle_state_attack(place: Place) -> None:
 
 
 def pickle_rows_attack(place: Place) -> None:
-    """Read rows from pickles under the names of pickles and of data files."""
+    """Read rows and predictions from pickles under the names of pickles, of data and of tables."""
     from data import load_examples
+    from eval import read_predictions
+    from eval.benchmarks.mathvision import benchmark
 
-    for name in ("rows.pkl", "rows.jsonl", "rows.json", "rows.parquet"):
+    for name in (
+        "rows.pkl",
+        "rows.jsonl",
+        "rows.json",
+        "rows.parquet",
+        "rows.csv",
+        "rows.xlsx",
+        "rows.json.gz",
+    ):
         file = place.inside / name
         file.write_bytes(pickle.dumps(Payload(str(place.marker))))
         with contextlib.suppress(Exception):
             load_examples(str(file))
+        with contextlib.suppress(Exception):
+            read_predictions(file, benchmark)
 
 
 def pickle_control(place: Place) -> None:

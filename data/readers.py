@@ -85,7 +85,7 @@ def read_rows(
 def read_json(file: Path) -> Iterator[RawRow]:
     """Read a list of rows, or an object that maps ids to rows; the whole file is parsed at once."""
     try:
-        content = json.loads(file.read_bytes().decode("utf-8-sig"), object_pairs_hook=_reject_duplicate_keys)
+        content = json.loads(file.read_bytes().decode("utf-8-sig"), object_pairs_hook=reject_duplicate_keys)
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"{file} is not JSON: {error}; fix it, or name it .jsonl if it has one row per line"
@@ -166,10 +166,11 @@ def _line_at(file: Path, position: int) -> Values:
 
 
 def _parse(line: bytes) -> Any:
-    return json.loads(line.decode("utf-8-sig"), object_pairs_hook=_reject_duplicate_keys)
+    return json.loads(line.decode("utf-8-sig"), object_pairs_hook=reject_duplicate_keys)
 
 
-def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object of the pairs, for ``json.loads``. Raises ``ValueError`` if a key occurs twice."""
     # Python's json keeps the last of two equal keys; with rows keyed by id that would drop a row silently.
     values = dict(pairs)
     if len(values) < len(pairs):

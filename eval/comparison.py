@@ -226,14 +226,14 @@ def _headline(a: EvalResult, b: EvalResult) -> list[str]:
         if first != second:
             lines.append(f"the {name} differs: A {first}, B {second}")
     for side, result in (("A", a), ("B", b)):
-        missing = result.summary.get("missing") or {}
-        if missing.get("count"):
-            lines.append(f"{side} lacks {missing['count']:,} responses, which count as wrong")
+        missing = sum(bool(row.get("missing")) and row["score"] is not None for row in result.rows)
+        if missing:
+            lines.append(f"{side} lacks {missing:,} responses, which count as wrong")
         unanswered = result.summary.get("unanswered") or {}
         if unanswered.get("count"):
             lines.append(
-                f"{side} is not complete: {unanswered['count']:,} responses are not there; its mm-cpgd eval "
-                "command asks for them again"
+                f"{side} is not complete: {unanswered['count']:,} responses are not there; if it is of "
+                "mm-cpgd eval, its command asks for them again"
             )
     return lines
 

@@ -100,6 +100,19 @@ def checked_controls(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def nothing_to_lose(drop: Mapping[str, Any]) -> str | None:
+    """Return why a drop says nothing about the images, None if it does say something.
+
+    Args:
+        drop: result of ``accuracy_drop``.
+    """
+    if not drop["n"]:
+        return "no question has a score with the original and the replaced images, so the drop is unknown"
+    if drop["accuracy"] == 0:
+        return "no response is right with the original images, so no accuracy could be lost without them"
+    return None
+
+
 def accuracy_drop(original: EvalResult, control: EvalResult, protocol: str) -> dict[str, Any]:
     """Return the drop in accuracy by one protocol, over the questions with a score in both results.
 

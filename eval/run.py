@@ -13,7 +13,7 @@ from typing import Any
 from data import DataError, Example
 from eval.benchmark import Benchmark, DataSource
 from eval.benchmarks import find_benchmark
-from eval.controls import CONTROLS, accuracy_drop, checked_controls
+from eval.controls import CONTROLS, accuracy_drop, checked_controls, nothing_to_lose
 from eval.generate.cache import GenerationCache, digest, open_cache
 from eval.generate.decoding import Decoding, check_request, length_limit
 from eval.generate.generate import (
@@ -310,7 +310,12 @@ def _with_drop(folder: Path, summary: Mapping[str, Any], original: Path) -> dict
     """Write the accuracy drop from the original result, by protocol, into the control's summary."""
     own, control = read_result(original), read_result(folder)
     drops = {name: accuracy_drop(own, control, name) for name in summary["protocols"]}
-    complete = {**summary, "control": {"name": summary["settings"]["control"], "protocols": drops}}
+    empty = [f"{name}: {why}" for name, drop in drops.items() if (why := nothing_to_lose(drop))]
+    complete = {
+        **summary,
+        "flags": [*summary["flags"], *empty],
+        "control": {"name": summary["settings"]["control"], "protocols": drops},
+    }
     path = folder / SUMMARY
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(complete, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -22,6 +22,8 @@ from mm_cpgd.tracking.files import finite, writing
 TEXT_BUDGET = 40_000_000
 """Characters of all responses; beyond it each is cut in its middle, because answers are at the end."""
 LONGEST_TEXT, SHORTEST_TEXT = 20_000, 500
+# Temml 0.13.5 renders LaTeX as MathML (github.com/ronkok/Temml, MIT: temml.LICENSE.txt).
+SCRIPTS = ("filters.js.jinja", "temml.min.js", "math.js.jinja", "browser.js.jinja")
 
 Row = Mapping[str, Any]
 # Returns what the page stores for a row's images, given its result's index: thumbnail indices or origins.
@@ -195,5 +197,5 @@ def _yaml(value: Any) -> str:
 def _script() -> str:
     """Return the page's script, the only one that its content security policy allows to run."""
     folder = Path(__file__).parent
-    parts = (folder / name for name in ("filters.js.jinja", "browser.js.jinja"))
+    parts = (folder / name for name in SCRIPTS)
     return "\n" + "".join(part.read_text(encoding="utf-8") for part in parts)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data import Example
+from data import DataError, Example
 from eval.benchmark import Benchmark, DataSource, Response, ScoredRow
 from eval.benchmarks import find_benchmark
-from eval.predictions import read_predictions
+from eval.predictions import Predictions, read_file
 from eval.results import (
     SUMMARY,
     EvalResult,
@@ -39,6 +39,7 @@ class StoredPredictions:
         protocols: the first one is the headline protocol.
         settings: to be stored with the result.
         flags: one line for each mismatch between questions and predictions.
+        missing: ids and sample numbers that the file has without a response.
     """
 
     benchmark: Benchmark
@@ -47,6 +48,7 @@ class StoredPredictions:
     protocols: Sequence[str]
     settings: Mapping[str, Any]
     flags: Sequence[str]
+    missing: Collection[tuple[str, int]] = ()
 
 
 def score(
@@ -60,6 +62,8 @@ def score(
     protocols: Sequence[str] = ("official",),
     only_answered: bool = False,
     overwrite: bool = False,
+    columns: Mapping[str, str] | None = None,
+    failure_marks: Sequence[str] = (),
     judge: Judge | None = None,
     progress: Progress = silent,
 ) -> EvalResult:
@@ -75,6 +79,8 @@ def score(
         protocols: ``official``, ``verifier``, ``judge`` or ``judge:NAME``; the first one is the headline.
         only_answered: exclude questions without a prediction, with a flag that says so.
         overwrite: replace an existing result.
+        columns: the file's columns by field, such as ``{"id": "index"}``; None for the usual names.
+        failure_marks: beginnings of texts that report a failure, besides those of VLMEvalKit and lmms-eval.
         judge: judge for the protocols that need one.
         progress: opens a progress display for a title.
 
@@ -84,7 +90,7 @@ def score(
     """
     stored = load_predictions(
         benchmark, predictions, output, protocols=protocols, data=data, split=split, limit=limit,
-        only_answered=only_answered, overwrite=overwrite,
+        only_answered=only_answered, overwrite=overwrite, columns=columns, failure_marks=failure_marks,
     )  # fmt: skip
     rows = score_stored(stored, judge=judge, progress=progress)
     if judge is not None:
@@ -104,6 +110,8 @@ def load_predictions(
     limit: int | None = None,
     only_answered: bool = False,
     overwrite: bool = False,
+    columns: Mapping[str, str] | None = None,
+    failure_marks: Sequence[str] = (),
 ) -> StoredPredictions:
     """Load predictions and questions, and check that they can be scored into ``output``.
 
@@ -116,9 +124,13 @@ def load_predictions(
     if (Path(output) / SUMMARY).exists() and not overwrite:
         raise UserError(f"{output} already contains a result; name another --output, or add --overwrite")
     path = None if data is None else str(data)
-    responses = read_predictions(predictions, found)
     examples = found.load(DataSource(path, split, limit))
-    asked, flags = _select(examples, responses, only_answered, limit)
+    read = read_file(predictions, found, examples=examples, columns=columns, marks=failure_marks)
+    if all(one.failure is not None for one in read.responses):
+        failures = [one.failure.reason for one in read.responses if one.failure is not None]
+        why = "; ".join([*read.warnings, *failures[:1]])
+        raise DataError(f"{predictions} has no response to score: {why}")
+    asked, flags = _select(examples, read, only_answered, limit)
     settings = {
         "benchmark": benchmark,
         "data": path,
@@ -129,8 +141,12 @@ def load_predictions(
         "predictions": str(predictions),
         "predictions_fingerprint": file_fingerprint(predictions),
         "protocols": names,
+        **({"columns": dict(columns)} if columns else {}),
+        **({"failure_marks": list(failure_marks)} if failure_marks else {}),
     }
-    return StoredPredictions(found, asked, responses, names, settings, flags)
+    return StoredPredictions(
+        found, asked, read.responses, names, settings, [*read.warnings, *flags], read.missing
+    )
 
 
 def score_stored(
@@ -155,10 +171,14 @@ def score_stored(
     if judge is not None and workers is None:
         workers = judge.endpoint.concurrency
     with progress(f"{'scoring' if judge is None else 'judging'} {stored.benchmark.name}") as report:
-        return score_responses(
+        rows = score_responses(
             stored.benchmark, stored.examples, stored.responses, stored.protocols,
             ask=ask, progress=report, workers=workers,
         )  # fmt: skip
+    return [
+        replace(row, missing=row.missing or (row.example.id, row.response.sample) in stored.missing)
+        for row in rows
+    ]
 
 
 def write_scores(
@@ -177,20 +197,21 @@ def write_scores(
 
 
 def _select(
-    examples: Sequence[Example], responses: Sequence[Response], only_answered: bool, limit: int | None
+    examples: Sequence[Example], read: Predictions, only_answered: bool, limit: int | None
 ) -> tuple[list[Example], list[str]]:
     """Return the questions to score, and one line for each mismatch between questions and predictions."""
-    answered = {one.id for one in responses}
+    answered = {one.id for one in read.responses if one.failure is None}
+    listed = {one.id for one in read.responses} | {name for name, _ in read.missing}
     kept = [one for one in examples if one.id in answered or not only_answered]
     flags = []
     if only_answered and len(kept) < len(examples):
         flags.append(f"only the {len(kept):,} questions with a response were scored, of {len(examples):,}")
-    elif not answered >= {one.id for one in kept}:
+    elif not listed >= {one.id for one in kept}:
         flags.append(
             "some questions have no response; if the predictions cover only a part of the data, select that "
             "part by --data, --split or --limit, or add --only-answered"
         )
-    others = unmatched_ids(examples, responses)
+    others = unmatched_ids(examples, read.responses)
     # With a limit, responses to the questions beyond it are expected.
     if others and limit is None:
         flags.append(

@@ -160,9 +160,10 @@ def _truncated(rows: Iterable[ScoredRow]) -> dict[str, Any] | None:
 def _flags(rows: Sequence[ScoredRow], summary: Mapping[str, Any]) -> list[str]:
     """Return one line for each caveat about the accuracy."""
     flags = []
-    missing, truncated = summary.get("missing"), summary.get("truncated")
-    if missing and missing["count"]:
-        flags.append(f"{missing['count']:,} of {len(rows):,} responses are missing and count as wrong")
+    truncated = summary.get("truncated")
+    missing = sum(row.missing and row.verdict.score is not None for row in rows)
+    if missing:
+        flags.append(f"{missing:,} of {len(rows):,} responses are missing and count as wrong")
     flags += _failures(rows)
     if truncated and truncated["share"] >= SOME_TRUNCATED:
         mostly = "mostly truncated: " if truncated["share"] >= MOSTLY else ""
@@ -186,11 +187,15 @@ def _not_published(protocol: str, count: int, total: int) -> str:
 def _failures(rows: Sequence[ScoredRow]) -> list[str]:
     """Return flags about the questions without a response: not scored, and declined ones that are wrong."""
     failed = [row for row in rows if row.response.failure is not None]
+    # The failures of a predictions file are other tools'.
+    again = (
+        "" if any(row.missing for row in failed) else "; the same mm-cpgd eval command asks for these again"
+    )
     flags = []
     if unscored := [row.verdict for row in failed if row.verdict.score is None]:
         flags.append(
             f"{len(unscored):,} of {len(rows):,} responses are not there and have no score: "
-            f"{_told(unscored)}; the same mm-cpgd eval command asks for these again"
+            f"{_told(unscored)}{again}"
         )
     if wrong := [row.verdict for row in failed if row.verdict.score is not None]:
         flags.append(

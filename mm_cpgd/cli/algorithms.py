@@ -70,12 +70,13 @@ def show_command(
         _print_lines(console, part_lines(*part))
         return
     objective = load_objective(name)
-    _print_lines(console, [*_notes(name), *composition_lines(objective)])
-    if plot:
+    objectives = {name: objective, **{other: load_objective(other) for other in beside or []}}
+    if plot:  # before anything is printed, which a closed pipe ends
         from mm_cpgd.algorithms.plot import omitted_parts, plot_objectives
 
-        objectives = {name: objective, **{other: load_objective(other) for other in beside or []}}
         plot_objectives(plot, objectives)
+    _print_lines(console, [*_notes(name), *composition_lines(objective)])
+    if plot:
         console.print(f"plot: {plot}", soft_wrap=True)
         for label, plotted in objectives.items():
             if omitted := omitted_parts(plotted):

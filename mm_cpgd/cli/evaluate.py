@@ -152,8 +152,10 @@ def evaluate(
     store = nullcontext() if no_cache else _open_cache(cache, generator)
     with store as opened:
         results, failed = _run(evaluations, generator, place, opened)
+    # Before anything is printed: a reader such as head closes the pipe, which ends the command.
+    page = write_results_page(place, evaluations, results)
     print_results(results, like, before)
-    print(f"page: {write_results_page(place, evaluations, results)}")
+    print(f"page: {page}")
     _end_incomplete(results, failed, no_cache)
 
 

@@ -27,14 +27,15 @@ def guard_command(
         console.print(_signals())
         return
     found = [replay_run(run) for run in runs]
+    if json_file:  # before anything is printed, which a closed pipe ends
+        from mm_cpgd.cli.common import write_json
+
+        write_json(json_file, {"runs": [one.as_dict() for one in found]})
     for one in found:
         for alarm in one.alarms:
             console.print(f"{one.name}: {alarm.line}", soft_wrap=True, highlight=False, markup=False)
     console.print(_overview([one.as_dict() for one in found]))
     if json_file:
-        from mm_cpgd.cli.common import write_json
-
-        write_json(json_file, {"runs": [one.as_dict() for one in found]})
         console.print(f"all alarms: {json_file}", soft_wrap=True)
 
 

@@ -231,6 +231,8 @@ def _control_drops(results: Sequence[Done]) -> Table:
         for name, found in summary.get("control", {}).get("protocols", {}).items():
             interval = " … ".join(f"{100 * end:+.1f}" for end in found["interval"] or ()) or "–"
             drop = "–" if found["drop"] is None else f"{100 * found['drop']:+.1f}"
+            if found["accuracy"] == 0:
+                drop, interval = "nothing to lose", "–"
             table.add_row(
                 title,
                 name,

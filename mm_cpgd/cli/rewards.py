@@ -63,9 +63,9 @@ def cases_command(
     console, given = Console(), parse_options(options or [])
     rows = reward_cases.read_cases(cases)
     results = reward_cases.run_cases(rule, given, rows, second_opinion is not None, console)
-    reward_cases.print_results(rule, results, console)
-    if json_file:
+    if json_file:  # before anything is printed, which a closed pipe ends
         write_json(json_file, reward_cases.summary(rule, given, results))
+    reward_cases.print_results(rule, results, console)
     if message := reward_cases.failure_message(results, min_accuracy):
         console.print(message, soft_wrap=True)
         raise typer.Exit(1)
@@ -93,9 +93,9 @@ def audit_command(
     console = Console()
     rows = reward_audit.load(path, column_mapping(columns or []), split, name, limit, console)
     audited = reward_audit.audit(rule, parse_options(options or []), rows.examples, console)
-    reward_audit.print_audit(rows, audited, console)
     if json_file:
         write_json(json_file, reward_audit.summary(path, rule, rows, audited))
+    reward_audit.print_audit(rows, audited, console)
 
 
 @rewards_app.command("attack")
@@ -132,9 +132,9 @@ def attack_command(
         path, column_mapping(columns or []), split, name, limit, console, seed=seed, check_images=None
     )
     report = reward_attack.run(rule, given, rows, per_kind or None, seed, paid_from, console)
-    reward_attack.print_report(rule, rows, report, console)
     if json_file:
         write_json(json_file, reward_attack.summary(path, rule, given, rows, report))
+    reward_attack.print_report(rule, rows, report, console)
     if report.paid:
         raise typer.Exit(1)
 

@@ -37,7 +37,11 @@ BenchmarkName = Annotated[
 def score_command(
     benchmark: BenchmarkName,
     predictions: Annotated[
-        Path, typer.Option(help="rows of id and response, or the benchmark's own output format")
+        Path,
+        typer.Option(
+            help="file of the responses: of this project, the benchmark, VLMEvalKit, lmms-eval, or a table; "
+            "see --id-column"
+        ),
     ],
     output: Annotated[Path, typer.Option(help="folder for summary.json and rows.jsonl")],
     data: Annotated[
@@ -55,6 +59,18 @@ def score_command(
     only_answered: Annotated[
         bool, typer.Option("--only-answered", help="exclude the questions without a response")
     ] = False,
+    id_column: Annotated[
+        str | None, typer.Option(help="column of the question's id, or a path such as doc.pid")
+    ] = None,
+    response_column: Annotated[str | None, typer.Option(help="column of the response's text")] = None,
+    sample_column: Annotated[str | None, typer.Option(help="column of the sample number")] = None,
+    question_column: Annotated[
+        str | None, typer.Option(help="column of the question's text, to compare with the data's")
+    ] = None,
+    failure_mark: Annotated[
+        list[str] | None,
+        typer.Option(help="beginning of a text that stands for a failed request; may be repeated"),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the result in the folder")] = False,
     judge_url: JudgeUrl = None,
     judge_model: JudgeModel = None,
@@ -84,6 +100,9 @@ def score_command(
         judge_url, judge_model, judge_key_env, judge_per_minute, judge_concurrency, judge_timeout,
         judge_retries, judge_setting or (), judge_price_in, judge_price_out, judge_cache, yes,
     )  # fmt: skip
+    named = {
+        "id": id_column, "response": response_column, "sample": sample_column, "question": question_column,
+    }  # fmt: skip
     stored = load_predictions(
         benchmark,
         predictions,
@@ -94,6 +113,8 @@ def score_command(
         limit=limit,
         only_answered=only_answered,
         overwrite=overwrite,
+        columns={field: column for field, column in named.items() if column},
+        failure_marks=failure_mark or (),
     )
     progress, unjudged = partial(slow_bar, console), 0
     if any(map(is_judge, stored.protocols)):
@@ -138,14 +159,18 @@ def compare_command(
 
     console = Console()
     comparison = compare(run_a, run_b, protocol)
-    print_comparison(comparison, (str(run_a), str(run_b)), console)
+    # Before anything is printed: a reader such as head closes the pipe, which ends the command.
+    written = []
     if json_file:
         from mm_cpgd.cli.common import write_json
 
         write_json(json_file, {"a": str(run_a), "b": str(run_b), **comparison.as_dict()})
-        console.print(f"JSON: {json_file}", soft_wrap=True)
+        written.append(f"JSON: {json_file}")
     if output:
         from eval.report import write_page
 
         page = write_page(output, [(f"A {run_a.name}", run_a), (f"B {run_b.name}", run_b)])
-        console.print(f"page: {page}", soft_wrap=True)
+        written.append(f"page: {page}")
+    print_comparison(comparison, (str(run_a), str(run_b)), console)
+    for line in written:
+        console.print(line, soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 from mm_cpgd.cli.main import main
 from tests.fakes.chat_server import chat_reply, stub_server
 from tests.fakes.scoring import OWN_BENCHMARK, write_lines
-from tests.paths import DATASETS
+from tests.paths import DATASETS, ROOT
 
 SHARED = DATASETS
 QUESTIONS = [
@@ -162,6 +163,53 @@ def test_a_mistake_is_one_message(run: Callable[..., str], changed: dict[str, An
     assert not Path("out").exists()
 
 
+def test_a_report_of_a_failure_has_no_score_and_its_reason_is_shown(run: Callable[..., str]) -> None:
+    rows = [{"id": "a", "response": None, "error": "429"}, {"id": "b", "response": None}, ANSWERS[2]]
+    write_lines(Path("answers.jsonl"), rows)
+    printed = run(*scoring())
+    assert (
+        "1 of 3 responses are not there and have no score: 1 times not_answered: the file reports" in printed
+    )
+    assert "a failure (first: 429)\n" in printed
+    assert "1 of 3 responses are missing and count as wrong" in printed
+    assert "some questions have no response" not in printed
+    assert summary()["missing"]["count"] == 2
+    assert summary()["unanswered"]["count"] == 1
+    assert summary()["overall"]["total"] == 2
+    scores = [json.loads(line)["score"] for line in Path("out/rows.jsonl").read_text().splitlines()]
+    assert scores == [None, 0.0, 0.0]
+
+
+def test_the_rows_of_a_result_keep_its_failures_when_they_are_scored_again(run: Callable[..., str]) -> None:
+    write_lines(Path("answers.jsonl"), [{"id": "a", "error": "429"}, *ANSWERS[1:]])
+    run(*scoring())
+    run(*scoring(predictions="out/rows.jsonl", output="again"))
+    assert summary("again")["overall"] == summary()["overall"]
+    assert summary("again")["missing"]["count"] == 1
+
+
+def test_a_file_of_failures_alone_is_refused(run: Callable[..., str]) -> None:
+    write_lines(Path("answers.jsonl"), [{"id": "a", "response": "Failed to obtain answer via API."}])
+    assert "answers.jsonl has no response to score: the file reports a failure: Failed" in run(*scoring())
+
+
+def test_columns_and_a_mark_of_failure_may_be_named(run: Callable[..., str]) -> None:
+    rows = [{"key": one["id"], "n": 0, "reply": one["response"], "asked": "2 + 2?"} for one in ANSWERS]
+    write_lines(Path("answers.jsonl"), [*rows, {**rows[0], "n": 1, "reply": "gone: 504"}])
+    options = {
+        "id_column": "key",
+        "response_column": "reply",
+        "sample_column": "n",
+        "question_column": "asked",
+    }
+    printed = run(*scoring(**options, failure_mark="gone:"))
+    assert "in 2 of 4 responses the file's own question is not the data's, first id 'b'" in printed
+    assert "the file reports a failure (first: gone: 504)" in printed
+    stored = summary()["settings"]
+    assert stored["columns"] == {"id": "key", "response": "reply", "sample": "n", "question": "asked"}
+    assert stored["failure_marks"] == ["gone:"]
+
+
 def test_the_judge_is_called_and_stored_with_the_result(run: Callable[..., str]) -> None:
     with stub_server(chat_reply('{"verdict": "correct", "reason": "the same"}')) as stub:
         printed = run(
@@ -206,6 +254,22 @@ def test_compare_shows_the_difference_and_writes_it_as_json_and_as_a_page(run: C
     assert "p = 1 (Newcombe's method 10, McNemar's exact test)" in printed
     written = json.loads(Path("changes.json").read_text())
     assert (written["a"], written["b"], written["overall"]["gained"]) == ("before", "after", 1)
+    assert "before" in Path("changes.html").read_text()
+
+
+def test_compare_writes_its_files_though_its_output_is_cut_off(run: Callable[..., str]) -> None:
+    run(*scoring(output="before"))
+    command = [sys.executable, "-m", "mm_cpgd", "compare", "before", "before", "--json", "a/changes.json"]
+    with subprocess.Popen(
+        [*command, "--output", "changes.html"],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as process:
+        # As `| head -0` does: the first line that is printed finds a closed pipe.
+        assert process.stdout is not None
+        process.stdout.close()
+        process.wait(timeout=120)
+    assert json.loads(Path("a/changes.json").read_text())["overall"]["total"] == 3
     assert "before" in Path("changes.html").read_text()
 
 

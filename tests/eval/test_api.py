@@ -106,6 +106,9 @@ def test_evaluate_runs_a_local_model_and_its_controls(tmp_path: Path, tiny_folde
     assert [row["tokens"] for row in result.rows] == [3, 3]
     control = evaluation.read_result(tmp_path / "out" / "mathvision-blank")
     assert control.summary["control"]["protocols"]["official"]["n"] == 2
+    # Three tokens are too few for an answer.
+    assert result.accuracy == 0
+    assert any("no accuracy could be lost without them" in flag for flag in control.summary["flags"])
 
 
 def test_score_returns_the_stored_result(sums: Path) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from data import DataError, Example, ImageRef
 from data.images import image_ref
-from eval.controls import accuracy_drop, blank, checked_controls, shuffled
+from eval.controls import accuracy_drop, blank, checked_controls, nothing_to_lose, shuffled
 from eval.generate.generate import image_digest
 from eval.results import EvalResult
 from mm_cpgd.errors import UserError
@@ -119,4 +119,16 @@ def test_the_drop_is_taken_over_the_questions_that_both_scored() -> None:
 
 
 def test_nothing_scored_has_no_drop() -> None:
-    assert accuracy_drop(result({"a": 1}), result({"a": None}), "official")["drop"] is None
+    drop = accuracy_drop(result({"a": 1}), result({"a": None}), "official")
+    assert drop["drop"] is None
+    assert "the drop is unknown" in (nothing_to_lose(drop) or "")
+
+
+def test_without_a_right_response_nothing_could_be_lost() -> None:
+    drop = accuracy_drop(result({"a": 0, "b": 0}), result({"a": 0, "b": 1}), "official")
+    assert "no response is right with the original images" in (nothing_to_lose(drop) or "")
+
+
+def test_a_drop_from_a_right_response_says_something() -> None:
+    drop = accuracy_drop(result({"a": 0.5, "b": 0}), result({"a": 0, "b": 0}), "official")
+    assert nothing_to_lose(drop) is None

@@ -98,6 +98,16 @@ def test_a_control_shows_its_drop(tmp_path: Path) -> None:
     assert "question by question" not in text
 
 
+def test_a_control_of_a_result_with_nothing_right_shows_no_drop_of_zero(tmp_path: Path) -> None:
+    blank = result(tmp_path / "blank", [row("q1", WRONG)])
+    summary = json.loads((blank / "summary.json").read_text())
+    drop = {"n": 80, "accuracy": 0.0, "control": 0.0, "drop": 0.0, "interval": [-0.05, 0.05]}
+    summary["control"] = {"name": "blank", "protocols": {"official": drop}}
+    (blank / "summary.json").write_text(json.dumps(summary))
+    text = words(page(tmp_path, blank).text)
+    assert "blank official 80 0.0 % 0.0 % nothing to lose –" in text
+
+
 def test_settings_are_on_the_page(tmp_path: Path) -> None:
     folder = result(
         tmp_path / "run", [row("q1", RIGHT)], settings={"temperature": 0.7, "prompt": HOSTILE[:-1]}

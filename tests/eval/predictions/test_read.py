@@ -34,10 +34,7 @@ def test_plain_rows_are_read_with_all_optional_columns(tmp_path: Path) -> None:
             {"id": "b", "response": None},
         ],
     )
-    assert read_predictions(file, PLAIN) == [
-        Response("1", "so 4", 0, "4", finished=False, tokens=12),
-        Response("b", ""),
-    ]
+    assert read_predictions(file, PLAIN) == [Response("1", "so 4", 0, "4", finished=False, tokens=12)]
 
 
 def test_an_object_by_id_is_read(tmp_path: Path) -> None:
@@ -102,10 +99,10 @@ def test_samples_may_be_numbered_and_incomplete(tmp_path: Path) -> None:
         ([{"id": "a", "response": "x", "sample": 0}] * 2, "1 responses occur twice, first id 'a' sample 0"),
         (
             [{"id": "a", "response": "x", "sample": 0}, {"id": "b", "response": "x"}],
-            "some rows have a `sample` and some have none",
+            r"some rows have a `sample` and some have none, first a\.jsonl:2",
         ),
         (
-            [{"id": name, "response": "x"} for name in "abcb"],
+            [{"id": name, "response": text} for name, text in ("aw", "bx", "cy", "bz")],
             "id 'b' occurs 2 times, most ids 1 .*remove the copies, or number",
         ),
     ],
@@ -124,7 +121,13 @@ def test_rows_in_neither_format_are_reported_with_both(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("", "is empty"), ("\n\n", "has no rows"), ('{"id": 1', r"a\.jsonl:1: not JSON")]
+    ("text", "says"),
+    [
+        ("", "is empty"),
+        ("\n\n", "is empty"),
+        ("[]\n", "one JSON list"),
+        ('{"id" 1}\n', r"a\.jsonl:1: not JSON"),
+    ],
 )
 def test_a_file_without_rows_or_with_a_broken_one_is_refused(tmp_path: Path, text: str, says: str) -> None:
     file = tmp_path / "a.jsonl"
