@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 from data import Example
 from eval.benchmark import Ask, Response
 from eval.declared.schema import Judge
 from eval.declared.templates import Template
-from eval.scoring.judge import is_gold_answer, read_judgement
+from eval.scoring.judge import is_gold_answer
+from eval.scoring.judgement import (
+    asked_twice,
+    bare,
+    no_verdict,
+    read_digit,
+    read_judgement,
+    read_score,
+    read_word,
+)
 from rewards import Status, Verdict, extract_answer
 from rewards.extract import after_thinking
 from rewards.extract.letters import letters_in
 from rewards.messages import short
 
-_NUMBER = re.compile(r"(?<![\w.])(?:0(?:\.\d{1,6})?|1(?:\.0{1,6})?)(?![\w.]*\d)")
 _MAX_CHARS = 8_000
 # Scores a text that names the options chosen.
 Compare = Callable[[str], Verdict]
@@ -38,14 +45,13 @@ def judged(judge: Judge, compare: Compare, example: Example, response: Response,
         return Verdict(0.0, Status.NO_ANSWER, None, "the response is empty")
     if answer and is_gold_answer(answer, example):
         return Verdict(1.0, Status.CORRECT, answer, f"{short(answer, 60)} is the gold answer; no judge asked")
-    prompt, reply = prompt_of(judge, example, response, answer), ""
-    for asked in (prompt, f"{prompt}\n\n{judge.reminder}"):
-        reply = ask(asked)
-        verdict = _verdict(judge, compare, example, reply, answer)
-        if verdict is not None:
-            return verdict
-    why = f"the judge gave no clear verdict, asked twice: {short(reply, 100)!r}"
-    return Verdict(None, Status.NOT_JUDGED, answer, why)
+
+    def read(reply: str) -> Verdict | None:
+        return _verdict(judge, compare, example, reply, answer)
+
+    prompt = prompt_of(judge, example, response, answer)
+    verdict, reply = asked_twice(prompt, f"\n\n{judge.reminder}", ask, read)
+    return verdict or no_verdict(answer, reply)
 
 
 def prompt_of(judge: Judge, example: Example, response: Response, answer: str | None) -> str:
@@ -66,16 +72,16 @@ def _verdict(
     judge: Judge, compare: Compare, example: Example, reply: str, answer: str | None
 ) -> Verdict | None:
     """Return the verdict of a reply, None if it has none."""
-    text = after_thinking(reply).strip().strip("`*").strip()
+    text = bare(reply)
     if judge.reply == "letters" and letters_in(text):
         found = compare(text)
         return found if found.score is not None else None
-    score = _word(judge, example, text) if judge.reply == "words" else None
-    if judge.reply == "score":
-        score = _number(text)
-    if score is None:
-        named, _ = read_judgement(reply)
-        score = {"correct": 1.0, "wrong": 0.0}.get(named or "")
+    named, _ = read_judgement(reply)
+    score = {"correct": 1.0, "wrong": 0.0}.get(named or "")
+    if judge.reply == "words":
+        score = _word(judge, example, text) if score is None else score
+    elif judge.reply == "score":
+        score = read_score(text) if score is None else score
     if score is None:
         return None
     status = Status.CORRECT if score == 1 else Status.PARTIAL if score else Status.WRONG
@@ -83,28 +89,14 @@ def _verdict(
 
 
 def _word(judge: Judge, example: Example, text: str) -> float | None:
-    """Return the score of the only word that the reply's first or last line has, None if there is not one."""
-    lines = [line for line in text.lower().split("\n") if line.strip()]
-    for line in (lines[:1], lines[-1:]):
-        named = {
-            word
-            for word in judge.words
-            if line and re.search(rf"(?<!\w){re.escape(word.lower())}(?!\w)", line[0])
-        }
-        if len(named) == 1:
-            return _score_of(judge.words[named.pop()], example)
-    return None
+    """Return the score of the word that a reply gives; where the words are 1 and 0, other words for them."""
+    if set(judge.words) == {"0", "1"}:
+        digit = read_digit(text)
+        return None if digit is None else _score_of(judge.words[str(digit)], example)
+    words = {word.lower(): score for word, score in judge.words.items()}
+    word = read_word(text, tuple(words))
+    return None if word is None else _score_of(words[word], example)
 
 
 def _score_of(score: Template, example: Example) -> float:
     return float(score.text if score.is_column else score.render(example.meta, example.id))
-
-
-def _number(text: str) -> float | None:
-    """Return the only number from 0 to 1 in the first or last line of the reply."""
-    lines = [line for line in text.split("\n") if line.strip()]
-    for line in (lines[:1], lines[-1:]):
-        found = set(_NUMBER.findall(line[0])) if line else set()
-        if len(found) == 1:
-            return float(found.pop())
-    return None

@@ -1,4 +1,4 @@
-"""Verdicts in the replies of a judge: as JSON, and as one digit. A reply that is not clear has none."""
+"""Verdicts in the replies of a judge: JSON, a word, a digit, a score. A reply that is not clear has none."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import re
 import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
 
 from eval.benchmark import Ask
 from eval.generate.client import EndpointError
@@ -25,32 +28,32 @@ _WORDS = {
     **dict.fromkeys(("0", "0/1", "zero", "no", "false", "incorrect", "wrong", "not correct", "unequal"), 0),
     **dict.fromkeys(("错误", "不正确", "错", "不对", "否", "不一致", "不是"), 0),
 }
-_VALUES = "|".join(sorted(map(re.escape, _WORDS), key=len, reverse=True))
 _IS = r"[\"']?\s*(?:is|:|=|为|是)+\s*:?\s*[\"']?"
+# What ends a named verdict, so that "score: 1 of 3" is none.
+_ENDED = r"(?![.,]\d)(?=[\"']?\s*(?:$|[.,;:!()\[\]{}。]|because\b|since\b|因为))"
 # A name of the verdict alone: "Judgement: 1", "the verdict is 0, because …", {"score": 1}, 判断：1.
-_NAMED = re.compile(
-    rf"(?<!\w)(?:judge?ment|verdict|score|grade|rating|decision|判断(?:结果)?|评分|得分|判定|结论){_IS}({_VALUES})"
-    r"(?![.,]\d)(?=[\"']?\s*(?:$|[.,;:!()\[\]{}。]|because\b|since\b|因为))",
-    re.IGNORECASE | re.MULTILINE,
+_NAMES = (
+    r"(?<!\w)(?:judge?ment|verdict|score|grade|rating|correctness|decision|判断(?:结果)?|评分|得分|判定|结论)"
 )
 # Names that may also be the student's result's: only if the reply says nothing else.
-_LINE = re.compile(
-    r"\W*(?:(?:final )?(?:answer|result|output|reply)|correct|equal|equivalent|right|结果|答案)"
-    rf"{_IS}({_VALUES})\W*",
-    re.IGNORECASE,
-)
+_SAID = r"(?:(?:final )?(?:answer|result|output|reply)|correct|equal|equivalent|right|结果|答案)"
+# "The prediction is incorrect."; not the reference answer, which always is correct, nor "the answer is no".
+_JUDGED = r"(?<!reference )(?<!gold )(?<!truth )\b(?:prediction|answer|response)s? (?:is|are) "
 # "The answers agree, so 1."
-_CONCLUDED = re.compile(
-    r"\b(?:so|therefore|thus|hence)[\s,:]+(?:it is |it's |the verdict is )?([01])\W*$", re.I
-)
+_CONCLUDED = r"\b(?:so|therefore|thus|hence)[\s,:]+(?:it is |it's |the verdict is )?"
 # "1, because …", "No, they differ", "0 (other units)", "0. The units"; not "1. First", which begins a list.
-_BEGUN = re.compile(
-    r"^(?:(1|0|yes|no)\s*(?:[,;:(–—-]|because\b|since\b|因为)|(0)\.\s+[^\W\d])", re.IGNORECASE
-)
+_GROUNDS = r"\s*(?:[,;:(]|[–—-](?!\s*\.?\d)|because\b|since\b|因为)"
+# A number from 0 to 1.
+_SCORE = r"(?:0?\.\d{1,6}|1\.0{1,6}|[01])"
+# What follows a score of 1 at most.
+_WHOLE = r"(?:\s*/\s*1(?:\.0)?)?"
+# What a question's answer may be too.
+_ANSWERS = {"one", "zero", "yes", "no", "true", "false", "right"}
 _AROUND = " \t\"'“”‘’.,;:!。()[]{}<>「」【】"
 _FENCE = re.compile(r"^\s*`{3,}[^\n`]*$", re.MULTILINE)
 _BOX = re.compile(r"\\(?:boxed|text|mathbf|mathrm)\s*\{([^{}]*)\}")
 
+Found = TypeVar("Found")
 
 NO_VERDICT = "the judge gave no clear verdict, asked twice"
 
@@ -83,17 +86,94 @@ def read_digit(reply: str) -> int | None:
     its reason ("1, because …") or the end that is concluded ("…, so 0."). A digit elsewhere may be the
     student's answer.
     """
+    found = {_WORDS[word] for word in _words_in(reply, tuple(_WORDS))}
+    return found.pop() if len(found) == 1 else None
+
+
+def read_word(reply: str, words: tuple[str, ...]) -> str | None:
+    """Return the word, in lower case, that a reply gives in the forms of ``read_digit``.
+
+    None if it gives none of the words, or several. "The answer is incorrect." gives one too, "the correct
+    answer is 3" does not.
+    """
+    found = _words_in(reply, words)
+    return found.pop() if len(found) == 1 else None
+
+
+def read_score(reply: str) -> float | None:
+    """Return the score from 0 to 1 that a reply gives in the forms of ``read_digit`` or ends a row with.
+
+    None if there is none, or several.
+    """
+    lines = _lines(reply)
+    if not lines:
+        return None
+    numbers: list[str] = []
+    for line in (lines[0], lines[-1]):
+        alone = re.fullmatch(rf"(?:[^\n]*\|)?\W*?({_SCORE}){_WHOLE}\W*", line)
+        numbers += [alone[1]] if alone else []
+    begun = re.match(
+        rf"({_SCORE}){_WHOLE}{_GROUNDS}|(0?\.\d{{1,6}}|1\.0{{1,6}})\.?\s+(?!or\b|to\b|and\b)[^\W\d]", lines[0]
+    )
+    numbers += [begun[1] or begun[2]] if begun else []
+    text = "\n".join(lines)
+    numbers += re.findall(rf"{_NAMES}(?: score)?{_IS}({_SCORE}){_WHOLE}{_ENDED}", text, re.I | re.M)
+    numbers += re.findall(rf"{_CONCLUDED}({_SCORE}){_WHOLE}\W*$", lines[-1], re.I)
+    found = set(map(float, numbers))
+    return found.pop() if len(found) == 1 else None
+
+
+def _words_in(reply: str, words: tuple[str, ...]) -> set[str]:
+    """Return all the words that a reply gives as its verdict."""
+    lines = _lines(reply)
+    if not lines:
+        return set()
+    forms, text = _forms(words), "\n".join(lines)
+    known = {word.lower() for word in words}
+    found = [word for line in (lines[0], lines[-1]) if (word := _word(line)) in known]
+    found += forms.named.findall(text)
+    ends = (
+        forms.line.fullmatch(text), forms.begun.search(lines[0]), forms.concluded.search(lines[-1]),
+        forms.judged.search(lines[0]), forms.judged.search(lines[-1]),
+    )  # fmt: skip
+    found += [match[match.lastindex or 0] for match in ends if match]
+    return {word.lower() for word in found}
+
+
+@dataclass(frozen=True)
+class _Forms:
+    """Expressions for the forms of a verdict, which is their last group."""
+
+    named: re.Pattern[str]
+    line: re.Pattern[str]
+    begun: re.Pattern[str]
+    concluded: re.Pattern[str]
+    judged: re.Pattern[str]
+
+
+@lru_cache(maxsize=64)
+def _forms(words: tuple[str, ...]) -> _Forms:
+    """Return the expressions for some words. Digits begin a reply and conclude it in fewer forms."""
+    value = "|".join(sorted(map(re.escape, words), key=len, reverse=True))
+    long = "|".join(re.escape(word) for word in words if len(word) > 1 and word.isalpha()) or "(?!)"
+    short_ones = "|".join(re.escape(word) for word in words if len(word) == 1 and word.isascii()) or "(?!)"
+    judged = "|".join(word for word in long.split("|") if word not in _ANSWERS) or "(?!)"
+    flags = re.IGNORECASE | re.MULTILINE
+    return _Forms(
+        re.compile(rf"{_NAMES}{_IS}({value}){_ENDED}", flags),
+        re.compile(rf"\W*{_SAID}{_IS}({value})\W*", flags),
+        re.compile(rf"^(?:({short_ones}|{long}){_GROUNDS}|(0|{long})\.\s+[^\W\d])", flags),
+        re.compile(rf"{_CONCLUDED}({value})\W*$", flags),
+        re.compile(rf"{_JUDGED}({judged})\W*$", flags),
+    )
+
+
+def _lines(reply: str) -> list[str]:
+    """Return the lines of a reply that say something; of a long one, of its beginning and end."""
     text = bare(reply)
     if len(text) > _HEAD + _TAIL:
         text = f"{text[:_HEAD]}\n…\n{text[-_TAIL:]}"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
-        return None
-    found = [_WORDS[word] for line in (lines[0], lines[-1]) if (word := _word(line)) in _WORDS]
-    found += [_WORDS[value.lower()] for value in _NAMED.findall(text)]
-    ends = _LINE.fullmatch(text), _BEGUN.search(lines[0]), _CONCLUDED.search(lines[-1])
-    found += [_WORDS[match[match.lastindex or 0].lower()] for match in ends if match]
-    return found[0] if len(set(found)) == 1 else None
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def unfenced(reply: str) -> str:
@@ -113,15 +193,15 @@ def _word(line: str) -> str:
 
 
 def asked_twice(
-    prompt: str, reminder: str, ask: Ask, read: Callable[[str], int | None]
-) -> tuple[int | None, str]:
+    prompt: str, reminder: str, ask: Ask, read: Callable[[str], Found | None]
+) -> tuple[Found | None, str]:
     """Ask for a verdict, and once more with a reminder if the first reply has no clear one.
 
     Args:
         prompt: the prompt.
         reminder: added to it the second time.
         ask: asks the judge.
-        read: returns the verdict of a reply, 1 or 0, None if there is no clear one.
+        read: returns the verdict of a reply, None if there is no clear one.
 
     Returns:
         The verdict, None if both replies have none, and the last reply.

@@ -10,7 +10,8 @@ from data import Example
 from eval.benchmark import Response
 from eval.declared.judge import judged
 from eval.declared.schema import Judge
-from eval.scoring.judge import estimate
+from eval.scoring.estimate import estimate
+from eval.scoring.judgement import UnusableReply
 from rewards import Status, Verdict
 
 EXAMPLE = Example("1", "How many?", "12", meta={"unit": "kg"})
@@ -48,6 +49,11 @@ def ask(*replies: str) -> tuple[Callable[[str], str], list[str]]:
         ("Correct\n\nBoth name a dozen.", 1),
         ("The answers differ.\nincorrect", 0),
         ("unclear", 0),
+        ("Judgement: incorrect", 0),
+        ("Correct, because both name a dozen.", 1),
+        ("The prediction is incorrect.", 0),
+        ("The values differ, so incorrect.", 0),
+        ("\\boxed{correct}", 1),
         ('{"verdict": "correct", "reason": "same"}', 1),
     ],
 )
@@ -58,7 +64,14 @@ def test_words_give_their_scores(reply: str, score: float) -> None:
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize("reply", ["", "correct or incorrect", "I am not sure", "correctness"])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "", "correct or incorrect", "I am not sure", "correctness", "not correct", "correct\nincorrect",
+        "The correct answer is 12.", "It conflicts with the correct answer.",
+        "The reference answer is correct.",
+    ],
+)  # fmt: skip
 def test_a_reply_without_a_verdict_is_asked_again_and_then_not_judged(reply: str) -> None:
     asked, seen = ask(reply)
     verdict = judged(WORDS, compare, EXAMPLE, Response("1", "a baker's dozen less one"), asked)
@@ -93,6 +106,59 @@ def test_braces_in_a_response_are_text() -> None:
 
 LETTERS = Judge.model_validate({"prompt": "{{ response }}", "reply": "letters"})
 SCORE = Judge.model_validate({"prompt": "{{ response }}", "reply": "score"})
+
+
+DIGITS = Judge.model_validate({"prompt": "{{ response }}", "reply": "words", "words": {"1": 1, "0": 0}})
+
+
+@pytest.mark.parametrize(
+    ("reply", "score"),
+    [
+        ("0.7", 0.7),
+        ("1", 1),
+        ("**0.5**", 0.5),
+        ("Correctness: 0.7", 0.7),
+        ("The correctness score is 0.4.", 0.4),
+        ("0.8/1", 0.8),
+        ("0.3 because one of two names is there", 0.3),
+        ("How many? | 12 | a dozen | 1.0", 1),
+        ("| How many? | 12 | ten | 0.0 |", 0),
+        ("<think>1.0?</think>```\n0.2\n```", 0.2),
+        ("1. The gold answer has two parts.\n2. One is there.\nScore: 0.5", 0.5),
+    ],
+)
+def test_a_score_is_read_where_the_reply_states_it(reply: str, score: float) -> None:
+    asked, seen = ask(reply)
+    assert judged(SCORE, compare, EXAMPLE, Response("1", "a dozen"), asked).score == score
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["1\n0", "0.7 or 0.8", "0.5-0.7", "0-1", "7/10", "1. First, the units.", "The response is 1 cm.", "1.5"],
+)
+def test_a_number_that_is_no_score_is_asked_again(reply: str) -> None:
+    asked, seen = ask(reply)
+    assert judged(SCORE, compare, EXAMPLE, Response("1", "a dozen"), asked).score is None
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize(("reply", "score"), [("1", 1), ("Yes", 1), ("Judgement: 0", 0), ("```\n0\n```", 0)])
+def test_words_that_are_digits_are_read_as_mathverses(reply: str, score: float) -> None:
+    asked, _ = ask(reply)
+    assert judged(DIGITS, compare, EXAMPLE, Response("1", "a dozen"), asked).score == score
+
+
+def test_the_second_reply_counts_where_the_first_was_cut_off() -> None:
+    replies = iter([UnusableReply("the judge's reply was cut off"), "correct"])
+
+    def asked(prompt: str) -> str:
+        reply = next(replies)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    assert judged(WORDS, compare, EXAMPLE, Response("1", "a dozen"), asked).score == 1
 
 
 @pytest.mark.parametrize("how", [WORDS, LETTERS, SCORE])
