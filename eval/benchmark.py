@@ -162,6 +162,10 @@ class Benchmark:
         metrics: further metrics from the scored rows of one protocol, such as We-Math's four dimensions.
         system_prompt: for every question, None for none.
         max_new_tokens: usual limit of a response.
+        title: name as its authors write it, empty if that is ``name``.
+        hub: name of its data set on the Hugging Face hub, None if it is not there.
+        split: split that is read, and usually reported, if none is named; None if there are several.
+        fingerprint: hash of what defines it, if that is a declaration; results store it.
     """
 
     name: str
@@ -178,3 +182,7 @@ class Benchmark:
     metrics: Callable[[Sequence[tuple[Example, Verdict]]], Mapping[str, Any]] | None = None
     system_prompt: str | None = None
     max_new_tokens: int = 2048
+    title: str = ""
+    hub: str | None = None
+    split: str | None = None
+    fingerprint: str | None = None

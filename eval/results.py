@@ -60,7 +60,8 @@ def write_result(
         UserError: the folder cannot be written.
     """
     summary = summarise(benchmark, rows)
-    summary = {**summary, "flags": [*summary["flags"], *flags], "settings": dict(settings)}
+    defined = {"benchmark_fingerprint": benchmark.fingerprint} if benchmark.fingerprint else {}
+    summary = {**summary, "flags": [*summary["flags"], *flags], "settings": {**settings, **defined}}
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         _write(Path(folder) / ROWS, (json.dumps(_record(benchmark, row), ensure_ascii=False) for row in rows))

@@ -158,7 +158,9 @@ def _restored(stored: Mapping[str, Any], folder: Path) -> Settings:
 def repetition_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return what differs between a stored result and its repetition, one line each."""
     lines = []
-    for name in ("model_id", "data_fingerprint", "images_fingerprint", "prompts_fingerprint"):
+    for name in (
+        "model_id", "benchmark_fingerprint", "data_fingerprint", "images_fingerprint", "prompts_fingerprint",
+    ):  # fmt: skip
         if before.get(name) != now.get(name):
             lines.append(f"{name.replace('_', ' ')}: was {before.get(name)}, is {now.get(name)}")
     old, new = before.get("packages", {}), now.get("packages", {})

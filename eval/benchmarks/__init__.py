@@ -8,10 +8,11 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eval.benchmark import Benchmark
 from eval.declared import declared, declared_names, find_declared, is_declared
@@ -58,6 +59,20 @@ def find_benchmark(name_or_path: str) -> Benchmark:
     if name in python_names():
         return _benchmark_of(importlib.import_module(f"{__name__}.{name}"), name)
     return _included(name)
+
+
+def benchmark_of(summary: Mapping[str, Any]) -> Benchmark | None:
+    """Return the benchmark of a result, from its ``summary.json``.
+
+    None if a user's Python file defines it, which is not executed here, or if its file is not there any more.
+    """
+    reference = str(summary.get("settings", {}).get("benchmark") or summary["benchmark"])
+    if reference.endswith(".py"):
+        return None
+    try:
+        return find_benchmark(reference)
+    except UserError:
+        return None
 
 
 @cache

@@ -32,6 +32,8 @@ from rewards import Status, Verdict, extract_answer
 from rewards.math.choices import letters_in
 from rewards.messages import short
 
+_HUB = "AI4Math/MathVerse"
+
 COLUMNS = ("sample_index", "problem_version", "question", "answer", "question_type")
 VERSIONS = ("Text Dominant", "Text Lite", "Vision Intensive", "Vision Dominant", "Vision Only")
 TEXT_ONLY = "Text Only"
@@ -90,15 +92,13 @@ def _of_version(source: DataSource, version: str) -> list[Example]:
 def _rows(source: DataSource) -> Iterator[RawRow]:
     parts = SPLITS.get(source.split or "testmini", [source.split or "testmini"])
     if source.path is not None and Path(source.path).expanduser().is_file():
-        yield from published_rows(source, hub="AI4Math/MathVerse", split=parts[0], file="")
+        yield from published_rows(source, hub=_HUB, split=parts[0], file="")
         return
     for part in parts:
         one = replace(source, split=source.split and part)
         # On the hub, each split is a configuration of its own.
         config = part if source.path is None else None
-        yield from published_rows(
-            one, hub="AI4Math/MathVerse", config=config, split=part, file="{split}.json"
-        )
+        yield from published_rows(one, hub=_HUB, config=config, split=part, file="{split}.json")
 
 
 def _example(row: RawRow) -> Example:
@@ -231,4 +231,7 @@ benchmark = Benchmark(
     by_rule=by_rule,
     read=read,
     metrics=metrics,
+    title="MathVerse",
+    hub=_HUB,
+    split="testmini",
 )

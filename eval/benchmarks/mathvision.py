@@ -25,6 +25,8 @@ from eval.loading import check_published, complete, published_example, published
 from eval.official import mathvision as scoring
 from rewards import Verdict
 
+_HUB = "MathLLMs/MathVision"
+
 COLUMNS = ("id", "question", "options", "answer", "level", "subject")
 LETTER = (
     r"Solve the problem step by step. Put the letter of the right option alone in \boxed{}, as in \boxed{A}."
@@ -36,7 +38,7 @@ _PLACE = "\x00"
 
 def load(source: DataSource) -> list[Example]:
     """Read ``test.jsonl`` or ``testmini.jsonl`` with its images, or the hub's copy. Raises ``DataError``."""
-    rows = published_rows(source, hub="MathLLMs/MathVision", split="test", file="{split}.jsonl")
+    rows = published_rows(source, hub=_HUB, split="test", file="{split}.jsonl")
     return complete(map(_example, rows), "MathVision")
 
 
@@ -89,4 +91,7 @@ benchmark = Benchmark(
     official=official,
     groups=groups,
     judges={"mm-eureka": judge_with_options(lambda example: example.answer, equal_by_value, question_of)},
+    title="MATH-Vision",
+    hub=_HUB,
+    split="test",
 )

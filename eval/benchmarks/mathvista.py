@@ -33,6 +33,8 @@ from eval.official import mathvista as scoring
 from eval.official.mathvista_extraction import extract_by_rule
 from rewards import Status, Verdict
 
+_HUB = "AI4Math/MathVista"
+
 COLUMNS = ("pid", "question", "choices", "precision", "answer", "question_type", "answer_type", "metadata")
 DIMENSIONS = ("language", "source", "category", "task", "context", "grade", "skills")
 _BOX = r"Reason step by step, then put {} in \boxed{{}}."
@@ -48,7 +50,7 @@ _MAX_CHARS = 8_000
 
 def load(source: DataSource) -> list[Example]:
     """Read ``testmini.json`` and the images beside it, or the hub's copy. Raises ``DataError``."""
-    rows = published_rows(source, hub="AI4Math/MathVista", split="testmini", file="{split}.json")
+    rows = published_rows(source, hub=_HUB, split="testmini", file="{split}.json")
     return complete(map(_example, rows), "MathVista")
 
 
@@ -164,4 +166,7 @@ benchmark = Benchmark(
     },
     by_rule=by_rule,
     read=read,
+    title="MathVista",
+    hub=_HUB,
+    split="testmini",
 )

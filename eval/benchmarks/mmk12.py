@@ -14,6 +14,8 @@ from eval.loading import check_published, complete, published_example, published
 from rewards import Status, Verdict, extract_answer
 from rewards.math.choices import letters_in
 
+_HUB = "FanqingM/MMK12"
+
 COLUMNS = ("id", "question", "answer", "subject")
 PROMPT = (
     "{question}\n\n"
@@ -25,7 +27,7 @@ def load(source: DataSource) -> list[Example]:
     """Read the split test of 2,000 rows. Raises ``DataError``."""
     rows = published_rows(
         source,
-        hub="FanqingM/MMK12",
+        hub=_HUB,
         split="test",
         file="{split}.parquet",
         hub_files="data/{split}-*",
@@ -77,4 +79,7 @@ benchmark = Benchmark(
     official=official,
     groups=groups,
     judges={"mm-eureka": judge_marked},
+    title="MMK12",
+    hub=_HUB,
+    split="test",
 )

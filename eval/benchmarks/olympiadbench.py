@@ -245,4 +245,6 @@ benchmark = Benchmark(
     judges={"mm-eureka": judge_whole},
     read=read,
     metrics=metrics,
+    title="OlympiadBench",
+    hub=_HUB,
 )

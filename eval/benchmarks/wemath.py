@@ -23,6 +23,8 @@ from eval.official import wemath as scoring
 from eval.official.wemath_domains import domain_accuracy
 from rewards import Status, Verdict
 
+_HUB = "We-Math/We-Math"
+
 COLUMNS = ("ID", "key", "question", "option", "answer")
 PROMPT = (
     "{question}\nOptions: {option}\n\n"
@@ -33,7 +35,7 @@ _STEPS = {"2steps_multi": "two steps", "3steps_multi": "three steps"}
 
 def load(source: DataSource) -> list[Example]:
     """Read ``testmini.json`` and the images beside it, or the hub's copy. Raises ``DataError``."""
-    rows = published_rows(source, hub="We-Math/We-Math", split="testmini", file="{split}.json")
+    rows = published_rows(source, hub=_HUB, split="testmini", file="{split}.json")
     return complete(map(_example, rows), "We-Math")
 
 
@@ -135,4 +137,7 @@ benchmark = Benchmark(
     groups=groups,
     read=read,
     metrics=metrics,
+    title="We-Math",
+    hub=_HUB,
+    split="testmini",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,6 +16,7 @@ from eval.declared.judge import judged
 from eval.declared.kinds import KINDS, Kind, golds, score
 from eval.declared.schema import Declaration, Group, Subset
 from eval.declared.templates import Template, is_empty
+from eval.generate.cache import digest
 from rewards import Verdict, verify
 
 
@@ -34,6 +36,10 @@ def build(name: str, declaration: Declaration) -> Benchmark:
         metrics=partial(metrics, declaration.aggregates) if declaration.aggregates else None,
         system_prompt=declaration.prompt.system,
         max_new_tokens=declaration.prompt.max_new_tokens,
+        title=declaration.title,
+        hub=declaration.data.hub,
+        split=declaration.data.splits[0] if len(declaration.data.splits) == 1 else None,
+        fingerprint=fingerprint(declaration),
     )
 
 
@@ -45,7 +51,19 @@ def build_subset(name: str, subset: Subset, whole: Benchmark) -> Benchmark:
         kept = [one for one in examples if rows.matches(one.meta, subset.where)]
         return rows.complete(kept[: source.limit], subset.title)
 
-    return replace(whole, name=name, load=load)
+    return replace(
+        whole, name=name, load=load, title=subset.title, split=subset.split or whole.split,
+        fingerprint=digest([fingerprint(subset), whole.fingerprint])[:16],
+    )  # fmt: skip
+
+
+def fingerprint(declaration: Declaration | Subset) -> str:
+    """Return a hash of the values of a declaration that can change a number: not of its sources and notes."""
+    told = {"title", "source", "reported", "read_from", "checked", "notes"}
+    # Values that are not given are left out, so that a later key with a default changes nothing.
+    given = declaration.model_dump(exclude_unset=True, exclude=told)
+    written = json.dumps(given, sort_keys=True, default=lambda value: getattr(value, "text", str(value)))
+    return digest(written)[:16]
 
 
 def prompt(declaration: Declaration, example: Example) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eval.benchmarks import benchmark_of
 from eval.export.matrix import column_of, result_name
 from eval.results import read_result
 from mm_cpgd.errors import UserError
@@ -17,15 +18,6 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult as HubResult
 
 TASK = "image-text-to-text"
-# Name and dataset on the hub; of other benchmarks both are the benchmark's name.
-DATASETS = {
-    "mathvista": ("MathVista", "AI4Math/MathVista"),
-    "mathvision": ("MATH-Vision", "MathLLMs/MathVision"),
-    "mathverse": ("MathVerse", "AI4Math/MathVerse"),
-    "olympiadbench": ("OlympiadBench", "Hothan/OlympiadBench"),
-    "wemath": ("We-Math", "We-Math/We-Math"),
-    "mmk12": ("MMK12", "FanqingM/MMK12"),
-}
 
 
 def model_index(
@@ -47,7 +39,7 @@ def model_index(
     summaries = [one for one in read if not one[1].get("settings", {}).get("control")]
     if not summaries:
         raise UserError("only controls with replaced images are given; name the model's own results")
-    results = [one for folder, summary in summaries for one in _results(folder, summary, protocol)]
+    results = _apart([one for folder, summary in summaries for one in _results(folder, summary, protocol)])
     card = ModelCardData(model_name=name or _only_name(summaries), eval_results=results)
     return f"{card.to_yaml().strip()}\n"
 
@@ -66,8 +58,11 @@ def _results(folder: str, summary: Mapping[str, Any], protocol: str | None) -> I
     """Yield accuracy by protocol; results without a score are left out."""
     from huggingface_hub import EvalResult as HubResult
 
-    benchmark = summary["benchmark"]
-    title, dataset = DATASETS.get(benchmark, (benchmark, benchmark))
+    name_here = summary["benchmark"]
+    benchmark = benchmark_of(summary)
+    title = (benchmark and benchmark.title) or name_here
+    dataset = (benchmark and benchmark.hub) or name_here
+    usual = benchmark.split if benchmark and benchmark.hub else None
     for name in [protocol] if protocol else summary["protocols"]:
         column = column_of(summary, name, folder)
         overall = summary["protocols"][name]["overall"]
@@ -80,11 +75,23 @@ def _results(folder: str, summary: Mapping[str, Any], protocol: str | None) -> I
             **({"judge": column.judge} if column.judge else {}),
         }
         yield HubResult(
-            task_type=TASK, dataset_type=dataset, dataset_name=title, dataset_split=column.split,
+            task_type=TASK, dataset_type=dataset, dataset_name=title, dataset_split=column.split or usual,
             metric_type="accuracy", metric_value=_percent(overall["accuracy"]),
             metric_name=f"accuracy in percent ({name}{f', {column.judge}' if column.judge else ''})",
             metric_args=arguments,
         )  # fmt: skip
+
+
+def _apart(results: Sequence[HubResult]) -> list[HubResult]:
+    """Return the results; benchmarks that share a data set on the hub, which merges them, get their names.
+
+    MMMU-Pro's two settings are such, and MathVerse's versions.
+    """
+    first: dict[Any, str] = {}
+    for one in results:
+        if first.setdefault(one.unique_identifier, one.dataset_name) != one.dataset_name:
+            one.dataset_config = one.dataset_name
+    return list(results)
 
 
 def _percent(share: float) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from eval.benchmarks import benchmark_of
 from eval.reference.names import Found, find_model, generation_settings, recognise
 from eval.reference.tables import Published, load_published, same_benchmark, shown_number
 
@@ -13,7 +14,7 @@ Summary = Mapping[str, Any]
 # Published numbers are rounded: half a unit of their last digit, in points.
 ROUNDING = 0.05
 UNKNOWN = "the settings of these responses are not stored"
-_SPLITS = {"mini": "testmini", "full": "test", "val": "validation"}
+_SPLITS = {"mini": "testmini", "full": "test", "val": "validation", "test average": "test"}
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,19 @@ def compare_with_published(
         return Comparison(found, [])
     mine = [
         one for one in tables
-        if one.model == found.model and same_benchmark(one.benchmark, summary["benchmark"])
+        if one.model == found.model and _on_benchmark(one, summary["benchmark"])
     ]  # fmt: skip
     rows = [_against(one, summary, name) for one in mine for name in summary["protocols"]]
     return Comparison(found, rows)
+
+
+def _on_benchmark(published: Published, name: str) -> bool:
+    """Return whether a number is of a benchmark, or of the part that is a benchmark of its own here.
+
+    MathVerse's split Vision Only is also ``mathverse_vision_only``, MEGA-Bench's core ``mega_bench_core``.
+    """
+    part = f"{published.benchmark} {published.split or ''}"
+    return same_benchmark(published.benchmark, name) or same_benchmark(part, name)
 
 
 def _against(published: Published, summary: Summary, protocol: str) -> Against:
@@ -144,11 +154,17 @@ def _run_differs(published: Published, summary: Summary, n: int | None) -> Itera
         yield f"questions: only the first {settings['limit']:,} here"
     elif published.n and n and published.n != n:
         yield f"questions: {published.n:,} there, {n:,} here"
-    split = settings.get("split")
-    if split and published.split and _split(split) != _split(published.split):
+    split = settings.get("split") or getattr(benchmark_of(summary), "split", None)
+    if split and _names_split(published, summary) and _split(split) != _split(published.split or ""):
         yield f"split: {published.split} there, {split} here"
     if (summary.get("samples") or {}).get("k", 1) > 1:
         yield f"samples: the mean of {summary['samples']['k']} here"
+
+
+def _names_split(published: Published, summary: Summary) -> bool:
+    """Return whether a number's split is one of the benchmark's, not a group or a benchmark of its own."""
+    group = (published.value or "").startswith("groups.")
+    return bool(published.split) and not group and same_benchmark(published.benchmark, summary["benchmark"])
 
 
 def _split(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -47,9 +47,10 @@ def score_responses(
 ) -> list[ScoredRow]:
     """Score the responses to every question, in the order of ``examples`` and of their samples.
 
-    A question without a response scores 0 with status no_answer, and its row is ``missing``. One with a
-    ``failure`` in its place has no score, by no protocol. Responses to other questions are ignored
-    (``unmatched_ids`` returns them). A failing protocol gives a row no score.
+    A question without a response scores 0 with status no_answer (or has no score, if the protocol can score
+    none of its responses), and its row is ``missing``. One with a ``failure`` in its place has no score, by
+    no protocol. Responses to other questions are ignored (``unmatched_ids`` returns them). A failing protocol
+    gives a row no score.
 
     Args:
         benchmark: the questions' benchmark.
@@ -72,10 +73,11 @@ def score_responses(
         example, response, sample = pair
         if response is None:
             nothing = Response(example.id, "", sample)
-            return ScoredRow(example, nothing, dict.fromkeys(scorers, _missing(example)), missing=True)
+            wrong = Verdict(0.0, Status.NO_ANSWER, None, "no response is stored for this question")
+            return ScoredRow(example, nothing, _without_response(scorers, example, wrong), missing=True)
         if response.failure is not None:
-            verdict = _unanswered(example, response.failure, declined_wrong)
-            return ScoredRow(example, response, dict.fromkeys(scorers, verdict))
+            verdict = _unanswered(response.failure, declined_wrong)
+            return ScoredRow(example, response, _without_response(scorers, example, verdict))
         if response.meta:
             example = replace(example, meta={**example.meta, **response.meta})
         verdicts = {name: _verdict(name, scorer, example, response) for name, scorer in scorers.items()}
@@ -140,15 +142,25 @@ def _scorer(benchmark: Benchmark, protocol: str, ask: Ask | None) -> Score:
     return by_judge
 
 
-def _missing(example: Example) -> Verdict:
+def _without_response(scorers: Mapping[str, Score], example: Example, verdict: Verdict) -> dict[str, Verdict]:
+    """Return the verdict by protocol on a question without a response, which is wrong or has no score.
+
+    Where a protocol would score no response to the question (only a judge can, only a program), it scores
+    none that is missing. Judges are not asked.
+    """
     if not example.answer.strip():
-        return _no_gold()
-    return Verdict(0.0, Status.NO_ANSWER, None, "no response is stored for this question")
+        return dict.fromkeys(scorers, _no_gold())
+    found = dict.fromkeys(scorers, verdict)
+    if verdict.score is None:
+        return found
+    for name in set(scorers) & {"official", "verifier"}:
+        empty = _verdict(name, scorers[name], example, Response(example.id, ""))
+        if empty.score is None and empty.status is not Status.ERROR:
+            found[name] = empty
+    return found
 
 
-def _unanswered(example: Example, failure: Failure, declined_wrong: bool) -> Verdict:
-    if not example.answer.strip():
-        return _no_gold()
+def _unanswered(failure: Failure, declined_wrong: bool) -> Verdict:
     wrong = declined_wrong and failure.status in DECLINED
     return Verdict(0.0 if wrong else None, failure.status, None, failure.reason)
 

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from data import Example
 from eval.benchmark import DataSource, Response
 from eval.benchmarks import benchmark_names, find_benchmark
 from eval.declared import FOLDER, declared, declared_names, find_declared, is_declared, read
+from eval.results import write_result
+from eval.scoring.score import score_responses
+from eval.settings import repetition_differences, settings_differences
 from mm_cpgd.errors import UserError
 from tests.fakes.declared import written
 
@@ -165,3 +169,35 @@ def test_a_file_that_does_not_exist_is_named(tmp_path: Path) -> None:
 def test_references_to_yaml_files_are_told_from_names() -> None:
     found = [is_declared(name) for name in ("a.yaml", "b/a.yml:x", "mmmu", "a.py", "yaml")]
     assert found == [True, True, False, False, False]
+
+
+def test_the_fingerprint_changes_with_what_changes_a_number_and_with_nothing_else(tmp_path: Path) -> None:
+    def fingerprint(**changes: str) -> str | None:
+        return find_benchmark(declaration(tmp_path, **changes)).fingerprint
+
+    first = fingerprint()
+    assert first == fingerprint(more="  notes: a caveat")
+    assert first == fingerprint(text=Path(declaration(tmp_path)).read_text().replace("made up", "a paper"))
+    assert first != fingerprint(answer="{kind: text}")
+    assert first != fingerprint(more="  groups: {level: level}")
+    subset = "few: {title: Few, subset_of: mathverse, where: {problem_version: [Text Lite]}}"
+    assert fingerprint(text=subset) != fingerprint(text=subset.replace("Lite", "Only"))
+
+
+def test_the_fingerprint_does_not_change_when_templates_were_rendered(tmp_path: Path) -> None:
+    from eval.declared.build import fingerprint
+
+    _, one = find_declared(declaration(tmp_path))
+    before = fingerprint(one)
+    one.prompt.text.render({"question": "?"}, "1")  # type: ignore[union-attr]
+    assert fingerprint(one) == before
+
+
+def test_a_result_stores_the_fingerprint_of_its_declaration(tmp_path: Path) -> None:
+    benchmark = find_benchmark(declaration(tmp_path))
+    (row,) = score_responses(benchmark, [Example("a", "?", "4")], [Response("a", "4")], ["official"])
+    summary = write_result(tmp_path / "result", benchmark, [row], {"benchmark": "parts.yaml"})
+    assert summary["settings"]["benchmark_fingerprint"] == benchmark.fingerprint
+    changed = {**summary["settings"], "benchmark_fingerprint": "other"}
+    assert "benchmark_fingerprint" in settings_differences(summary["settings"], changed)
+    assert repetition_differences(summary["settings"], changed)

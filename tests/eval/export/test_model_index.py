@@ -59,3 +59,32 @@ def test_controls_and_protocols_without_a_score_are_left_out(tmp_path: Path) -> 
     assert values == {"MathVista": [66.67, 33.33], "MathVerse": [100.0]}
     with pytest.raises(UserError, match="only controls"):
         model_index([control])
+
+
+def test_declared_benchmarks_have_their_data_set_and_share_no_entry(tmp_path: Path) -> None:
+    folders = [make(tmp_path / name, name) for name in ("mmmu_pro", "mmmu_pro_vision", "docvqa")]
+    card = ModelCard(f"---\n{model_index(folders, protocol='official')}---\n")
+    found = [(one.dataset_name, one.dataset_type, one.dataset_split) for one in card.data.eval_results]
+    assert found == [
+        ("MMMU-Pro (standard, 10 options)", "MMMU/MMMU_Pro", "test"),
+        ("MMMU-Pro (vision)", "MMMU/MMMU_Pro", "test"),
+        ("DocVQA (validation)", "lmms-lab/DocVQA", "validation"),
+    ]
+
+
+def test_a_users_yaml_brings_its_title_and_data_set_and_python_is_not_run(tmp_path: Path) -> None:
+    file = tmp_path / "gauges.yaml"
+    file.write_text(
+        "gauges: {title: Gauges of ours, source: own, data: {hub: me/gauges, splits: test}, read_from: own,"
+        " columns: {id: id, question: q, answer: a}, prompt: {text: q}, answer: {kind: text}}"
+    )
+    trap = tmp_path / "trap.py"
+    trap.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    folders = [
+        make(tmp_path / "a", "gauges", benchmark=str(file)),
+        make(tmp_path / "b", "mathvista", benchmark=str(trap)),
+    ]
+    card = ModelCard(f"---\n{model_index(folders, protocol='official')}---\n")
+    found = [(one.dataset_name, one.dataset_type) for one in card.data.eval_results]
+    assert found == [("Gauges of ours", "me/gauges"), ("mathvista", "mathvista")]
+    assert not (tmp_path / "ran").exists()

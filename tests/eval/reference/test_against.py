@@ -195,3 +195,24 @@ def test_a_summary_without_settings_has_nothing_to_say() -> None:
     one = summary()
     del one["settings"]
     assert reference_lines(one) == []
+
+
+def test_the_usual_split_is_compared_too() -> None:
+    one = {**summary(), "benchmark": "docvqa"}
+    (row,) = compare_with_published(one, [published(benchmark="docvqa", split="test")]).rows
+    assert "split: test there, validation here" in row.differs
+    (row,) = compare_with_published(one, [published(benchmark="docvqa", split="val")]).rows
+    assert not [line for line in row.differs if "split" in line]
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "split", "name"),
+    [("mathverse", "Vision Only", "mathverse_vision_only"), ("megabench", "core", "mega_bench_core")],
+)
+def test_a_part_that_is_a_benchmark_of_its_own_has_the_parts_numbers(
+    benchmark: str, split: str, name: str
+) -> None:
+    one = {**summary(), "benchmark": name}
+    (row,) = compare_with_published(one, [published(benchmark=benchmark, split=split)]).rows
+    assert not [line for line in row.differs if "split" in line]
+    assert not compare_with_published(one, [published(benchmark=benchmark, split=None)]).rows

@@ -145,3 +145,16 @@ def test_names_of_a_benchmark_differ_in_case_and_marks_only() -> None:
 @pytest.mark.parametrize(("number", "shown"), [(68.2, "68.2"), (74, "74.0"), (23.98, "23.98")])
 def test_a_number_is_shown_with_the_digits_of_its_source(number: float, shown: str) -> None:
     assert shown_number(number) == shown
+
+
+def test_the_names_of_benchmarks_are_those_of_the_commands() -> None:
+    names = {(one.benchmark, one.split) for one in PUBLISHED}
+    other = {
+        (name, split)
+        for name, split in names
+        if not any(
+            same_benchmark(one, known) for one in (name, f"{name} {split}") for known in benchmark_names()
+        )
+    }
+    # Qwen2.5-VL's report does not say which part of MEGA-Bench.
+    assert other == {("megabench", None)}

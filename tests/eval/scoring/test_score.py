@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from data import DataError, Example
-from eval.benchmark import Ask, Response
+from eval.benchmark import Ask, Failure, Response
 from eval.scoring.score import score_responses, unmatched_ids
 from mm_cpgd.errors import UserError
 from rewards import Status, Verdict
@@ -51,6 +51,31 @@ def test_a_question_without_a_gold_answer_has_no_score_answered_or_not() -> None
     rows = scored({"a": "4"}, [example("a", " "), example("b", "")])
     assert [row.verdict.score for row in rows] == [None, None]
     assert {row.verdict.status for row in rows} == {Status.UNPARSABLE_GOLD}
+
+
+def test_a_missing_response_to_a_question_that_no_response_can_score_has_no_score() -> None:
+    def judged_only(one: Example, response: Response) -> Verdict:
+        return Verdict(None, Status.NOT_JUDGED, None, "only an LLM scores this")
+
+    def judge(one: Example, response: Response, ask: Ask) -> Verdict:
+        raise AssertionError("a missing response needs no judge")
+
+    benchmark = sums(official=judged_only, judge=judge)
+    rows = scored({"a": "4"}, TWO, benchmark=sums(official=judged_only))
+    assert [row.verdict.score for row in rows] == [None, None]
+    assert rows[1].missing
+    (row,) = score_responses(
+        benchmark, [TWO[0]], [Response("a", "", failure=Failure("refused", Status.REFUSED))],
+        ["official", "verifier", "judge"], ask=lambda prompt: "1", declined_wrong=True,
+    )  # fmt: skip
+    assert [verdict.score for verdict in row.verdicts.values()] == [None, 0.0, 0.0]
+
+
+def test_a_missing_response_is_wrong_where_the_rule_fails_on_an_empty_one() -> None:
+    def broken(one: Example, response: Response) -> Verdict:
+        return Verdict(float(response.text[0] == "4"), Status.CORRECT)
+
+    assert [row.verdict.score for row in scored({"a": "4"}, TWO, benchmark=sums(official=broken))] == [1, 0]
 
 
 def test_a_scorer_that_fails_on_a_row_gives_no_score_and_a_reason() -> None:
