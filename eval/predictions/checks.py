@@ -9,8 +9,11 @@ from rapidfuzz import fuzz
 
 from data import Example
 from eval.benchmark import Benchmark
+from eval.predictions.columns import NAMES
 from eval.predictions.records import Record
+from rewards.math.clean import plain_text
 from rewards.messages import short
+from rewards.verify import grade
 
 # Similarity of two wordings of one question, in percent: other quotes, spaces, LaTeX commands.
 SAME_QUESTION = 85
@@ -74,6 +77,37 @@ def _wordings(example: Example, benchmark: Benchmark) -> Iterator[str]:
 
 def _words(text: str) -> str:
     return _LOOSE.sub("", _MARK.sub(" ", text[:_LONGEST])).casefold()
+
+
+def answer_warnings(records: Sequence[Record], examples: Sequence[Example]) -> list[str]:
+    """Return a warning if the file's own gold answers are not the data's."""
+    by_id = {one.id: one for one in examples}
+    pairs = [
+        (record, by_id[record.response.id])
+        for record in records
+        if record.answer and record.response.id in by_id and by_id[record.response.id].answer.strip()
+    ]
+    other = [(record, example) for record, example in pairs if not _is_gold(record.answer or "", example)]
+    if not other:
+        return []
+    record, example = other[0]
+    return [
+        f"in {len(other):,} of {len(pairs):,} responses the file's own gold answer is not the data's, which "
+        f"is used, first id {example.id!r}: {short(record.answer or '', 60)!r}, in the data "
+        f"{short(example.answer, 60)!r}; are these predictions of another version of the data?"
+    ]
+
+
+def _is_gold(answer: str, example: Example) -> bool:
+    """Return whether a text is the gold answer, as published or as used, or means the same."""
+    columns = (*NAMES["answer"], "label", "final_answer")
+    published = [str(example.meta[name]) for name in columns if example.meta.get(name) is not None]
+    accepted = [example.answer, *example.meta.get("_golds", ()), *published]
+    if plain_text(answer) in map(plain_text, accepted):
+        return True
+    same = grade(answer, example.answer, example.choices)
+    # A gold answer that cannot be verified says nothing.
+    return same.score is None or same.score == 1
 
 
 def text_warnings(records: Sequence[Record], suffix: str) -> list[str]:

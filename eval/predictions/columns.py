@@ -33,12 +33,14 @@ NAMES: Mapping[str, Sequence[str]] = {
     ),
     "sample": ("sample",),
     "question": ("question", "doc.question", "prompt", "input", "query", "problem"),
+    "answer": ("answer", "doc.answer", "gold", "target", "ground_truth", "gt_answer"),
     "extraction": ("extraction",),
     "finished": ("finished",),
     "tokens": ("tokens", "token_counts.0.output_tokens"),
     "error": ("error", "failure"),
 }  # fmt: skip
-FIELDS = tuple(NAMES)
+# Those that a user can name; a gold answer is compared only.
+FIELDS = tuple(name for name in NAMES if name != "answer")
 # The number of the row in the data, which lmms-eval writes without the row's id.
 POSITION = "doc_id"
 # The columns of each field, the one to use first; a row may lack the first one and have another.

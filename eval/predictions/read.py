@@ -9,7 +9,7 @@ from pathlib import Path
 from data import DataError, Example
 from data.readers import RawRow
 from eval.benchmark import Benchmark, Response
-from eval.predictions.checks import missing_warnings, question_warnings, text_warnings
+from eval.predictions.checks import answer_warnings, missing_warnings, question_warnings, text_warnings
 from eval.predictions.columns import NEEDED, POSITION, columns_of
 from eval.predictions.files import rows_of
 from eval.predictions.ids import with_data_ids, with_position_as_id
@@ -80,6 +80,7 @@ def read_file(
     else:
         records, warnings = with_data_ids(records, examples, file.name)
         warnings += question_warnings(records, examples, benchmark)
+        warnings += answer_warnings(records, examples)
     records, doubts = numbered(records, file.name)
     warnings += [*doubts, *missing_warnings(records), *text_warnings(records, file.suffix)]
     return Predictions(

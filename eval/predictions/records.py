@@ -9,7 +9,14 @@ from typing import Any
 from data import DataError
 from data.readers import RawRow
 from eval.benchmark import DECLINED, Benchmark, Failure, Response
-from eval.predictions.cells import as_text, as_truth, as_whole, is_absent, is_failure, without_nan
+from eval.predictions.cells import (
+    as_text,
+    as_truth,
+    as_whole,
+    is_absent,
+    is_failure,
+    without_nan,
+)
 from eval.predictions.columns import NEEDED, PLAIN, POSITION, Columns, value_of
 from rewards import Status
 from rewards.messages import short
@@ -31,6 +38,7 @@ class Record:
         numbered: the file has its sample number.
         missing: the file has no response, and is no result that keeps failures apart from missing responses.
         question: the question's text in the file, None if it has none.
+        answer: the gold answer in the file, None if it has none.
         position: number of the question's row in the data, if the file has no ids.
     """
 
@@ -39,6 +47,7 @@ class Record:
     numbered: bool = False
     missing: bool = False
     question: str | None = None
+    answer: str | None = None
     position: int | None = None
 
 
@@ -75,6 +84,7 @@ class Layout:
         record = Record(
             row.where, response, numbered=sample is not None or len(texts) > 1,
             question=question if isinstance(question, str) else None,
+            answer=_gold(value_of(values, self.columns, "answer"), row.where),
             position=None if response.id else as_whole(values.get(POSITION), POSITION, row.where),
         )  # fmt: skip
         return [
@@ -167,6 +177,13 @@ class Layout:
         reported = None if why is None else Failure(f"{REPORTED}: {why}")
         response = replace(record.response, text="", sample=sample, failure=reported)
         return replace(record, response=response, missing=True)
+
+
+def _gold(value: Any, where: str) -> str | None:
+    """Return a gold answer as text; None if there is none, or several."""
+    one = value[0] if isinstance(value, list) and len(value) == 1 else value
+    text = as_text(one, "answer", where) if isinstance(one, (str, int, float)) else None
+    return (text or "").strip() or None
 
 
 def _stored_failure(values: Mapping[str, Any]) -> Failure | None:

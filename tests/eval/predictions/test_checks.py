@@ -6,7 +6,7 @@ import pytest
 
 from data import Example
 from eval.benchmark import Failure, Response
-from eval.predictions.checks import CELL, missing_warnings, question_warnings, text_warnings
+from eval.predictions.checks import CELL, answer_warnings, missing_warnings, question_warnings, text_warnings
 from eval.predictions.records import Record
 from tests.fakes.scoring import sums
 
@@ -81,3 +81,43 @@ def test_nulls_are_told_apart_from_failures() -> None:
     failed = Record("a:1", Response("a", "", failure=Failure("429")), missing=True)
     (silent,) = missing_warnings([failed, record("", missing=True)])
     assert "1 of 2 responses in the file are null or NaN, and missing; first id 'a'" in silent
+
+
+def gold_warned(
+    answer: str | None,
+    gold: str = "4",
+    choices: tuple[str, ...] = (),
+    meta: dict[str, object] | None = None,
+) -> list[str]:
+    example = Example("a", QUESTION, gold, choices=choices, meta=meta or {})
+    return answer_warnings([record(answer=answer)], [example])
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "choices", "meta"),
+    [
+        ("4", "4", (), {}),
+        (" $4$ ", "4", (), {}),
+        ("4.0", "4", (), {}),
+        (r"\frac{1}{2}", "0.5", (), {}),
+        ("B", "B", ("3", "4"), {}),
+        ("4", "B", ("3", "4"), {}),
+        ("b", "B", ("3", "4"), {}),
+        ("1", "B", ("3", "4"), {"answer": 1}),
+        ("two", "one", (), {"_golds": ("one", "two")}),
+        (None, "4", (), {}),
+        ("anything", " ", (), {}),
+    ],
+)
+def test_a_gold_answer_in_any_published_form_is_the_datas(
+    answer: str | None, gold: str, choices: tuple[str, ...], meta: dict[str, object]
+) -> None:
+    assert gold_warned(answer, gold, choices, meta) == []
+
+
+def test_another_gold_answer_is_counted_and_the_first_is_shown() -> None:
+    (warning,) = gold_warned("5")
+    assert warning.startswith("in 1 of 1 responses the file's own gold answer is not the data's")
+    assert "first id 'a': '5', in the data '4'" in warning
+    assert gold_warned("A", "B", ("3", "4"), {"level": "A"})
+    assert gold_warned("None")

@@ -36,16 +36,16 @@ def failures(found: Predictions) -> dict[str, str]:
 BOTH = [("11", 0, "six"), ("12", 0, "B")]
 LAYOUTS: dict[str, list[dict[str, Any]]] = {
     "VLMEvalKit": [
-        {"index": 11.0, "question": "How many corners?", "answer": "x", "prediction": "six"},
-        {"index": 12.0, "question": "Which part?", "answer": "x", "prediction": "B"},
+        {"index": 11.0, "question": "How many corners?", "answer": "6", "prediction": "six"},
+        {"index": 12.0, "question": "Which part?", "answer": "B", "prediction": "B"},
     ],
     "lmms-eval with the row of the data": [
-        {"doc_id": 0, "doc": {"id": "11"}, "target": "x", "resps": [["six"]], "filtered_resps": ["6"]},
-        {"doc_id": 1, "doc": {"id": "12"}, "target": "x", "resps": [["B"]], "filtered_resps": ["B"]},
+        {"doc_id": 0, "doc": {"id": "11"}, "target": "6", "resps": [["six"]], "filtered_resps": ["6"]},
+        {"doc_id": 1, "doc": {"id": "12"}, "target": "B", "resps": [["B"]], "filtered_resps": ["B"]},
     ],
     "lmms-eval since it leaves the row out": [
-        {"doc_id": 0, "input": "How many corners?\n", "target": "x", "filtered_resps": "six"},
-        {"doc_id": 1, "input": "Which part?\n", "target": "x", "resps": ["B"], "filtered_resps": "b"},
+        {"doc_id": 0, "input": "How many corners?\n", "target": "6", "filtered_resps": "six"},
+        {"doc_id": 1, "input": "Which part?\n", "target": "B", "resps": ["B"], "filtered_resps": "b"},
     ],
     "lm-eval, once per filter": [
         {"doc_id": place, "doc": {"id": name}, "filter": used, "resps": [[text]], "filtered_resps": ["?"]}
