@@ -18,6 +18,11 @@ NEEDED = (
 )
 # Content of the reply in the output file of an OpenAI batch, and of vLLM's run_batch.
 _BATCH = "response.body.choices.0.message.content"
+# The same where a script stores the reply, or its message.
+_REPLIES = (
+    "response.choices.0.message.content", "choices.0.message.content", "response.message.content",
+    "response.content", "response.text",
+)  # fmt: skip
 _IDS = (
     "id", "index", "question_id", "pid", "qid", "sample_id", "problem_id", "custom_id", "idx", "sample_index",
 )  # fmt: skip
@@ -28,8 +33,9 @@ _IDS = (
 NAMES: Mapping[str, Sequence[str]] = {
     "id": (*_IDS, *(f"doc.{name}" for name in _IDS)),
     "response": (
-        _BATCH, "response", "prediction", "model_answer", "model_response", "resps", "filtered_resps",
-        "output", "model_output", "completion", "generated_text", "generation", "pred", "text",
+        _BATCH, *_REPLIES, "response", "prediction", "model_answer", "model_response", "resps",
+        "filtered_resps", "output", "model_output", "completion", "generated_text", "generation", "pred", "text",
+        "responses", "predictions", "outputs", "model_responses", "completions", "generations",
     ),
     "sample": ("sample",),
     "question": ("question", "doc.question", "prompt", "input", "query", "problem"),

@@ -32,6 +32,8 @@ _MARKS = (
 )
 # ST_Xstring of ECMA-376, part 1, 22.9.2.19.
 _ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")
+# First line by which Excel is told what separates the columns.
+_SEPARATOR = re.compile(r"sep=(.)\s*")
 # Names of the only entry of an object around the rows.
 _AROUND = ("predictions", "results", "responses", "data", "rows", "samples", "answers")
 _RUN_AGAIN = "let the run that writes the file end, or remove that line; its question is then missing"
@@ -110,7 +112,8 @@ def _parsed(text: str) -> Any:
 
 def _json_lines(text: str, name: str) -> Iterator[RawRow]:
     # Not splitlines: a JSON text may contain U+2028, which is no end of a line there.
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    end = "\n" if "\n" in text.strip() else "\r"
+    lines = [(number, line) for number, line in enumerate(text.split(end), 1) if line.strip()]
     for index, (number, line) in enumerate(lines):
         where = f"{name}:{number}"
         try:
@@ -128,6 +131,8 @@ def _why(text: str, name: str, error: Exception, *, last: bool) -> str:
     try:
         _parsed(text)
     except (ValueError, RecursionError):
+        if "Extra data" in str(error):
+            return f"several JSON values in a line ({error}); write one a line"
         if last and text[-1:] != "\n":
             return f"the last line is cut off ({error}); {_RUN_AGAIN}"
         return f"not JSON: {error}"
@@ -148,7 +153,7 @@ def _json(text: str, name: str) -> Iterator[RawRow]:
             yield from _json_lines(text, name)
             return
         cut = isinstance(error, json.JSONDecodeError) and error.pos >= len(text.rstrip()) - 1
-        cut = cut or "Unterminated" in str(error)
+        cut = (cut and text.rstrip()[-1] not in "]}") or "Unterminated" in str(error)
         what = "is cut off at its end" if cut else "is not JSON"
         raise DataError(
             f"{name} {what}: {error}; write the file again"
@@ -210,12 +215,14 @@ def _table(text: str, name: str, suffix: str) -> Iterator[RawRow]:
     """Read a table with column names in its first line, separated by the mark that this line has most of."""
     # A response may be longer than the module's limit of 128 KB a field.
     csv.field_size_limit(1 << 30)
-    head = text.split("\n", 1)[0]
+    head, _, rest = text.partition("\n")
+    if named := _SEPARATOR.fullmatch(head):
+        text, head = f"\n{rest}", named[1]
     usual = "\t" if suffix == ".tsv" else ","
     mark = max((usual, ",", "\t", ";"), key=head.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
     try:
-        rows = [(reader.line_num, row) for row in reader]
+        rows = [(reader.line_num, row) for row in reader if row or reader.line_num > 1]
     except csv.Error as error:
         raise DataError(
             f"{name}, line {reader.line_num}: not {suffix}: {error}; write the file again"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from data import Example
@@ -35,15 +35,61 @@ def with_data_ids(
         alike = spellings.get(canonical_id(name), [])
         return alike[0] if name not in known and len(alike) == 1 else name
 
+    around = _around([one.response.id for one in records if one.position is None], spellings)
+    records = [_without(one, *around) for one in records]
     renamed = [replace(one, response=replace(one.response, id=own(one))) for one in records]
     by_position = [one for one in records if one.position is not None]
     warnings = []
+    if any(around):
+        before, after = around
+        first = renamed[0].response.id
+        warnings.append(
+            f"no id in {where} is one of the data's: {f'{before}{first}{after}'!r} was taken for {first!r}, "
+            "and the others likewise; do the predictions belong to these data?"
+        )
     if by_position:
         warnings.append(
             f"{where} has no ids: its doc_id were taken for the numbers of the data's rows from 0, which is "
             "right only if both have the same rows in the same order"
         )
     return renamed, warnings
+
+
+def _around(ids: Sequence[str], known: Collection[str]) -> tuple[str, str]:
+    """Return the texts before and after all ids without which each is one of the data's; else two empty ones.
+
+    ``mathvision_11`` is the id ``11``. No such text ends with a digit next to the id.
+    """
+    distinct = list(dict.fromkeys(ids))
+    if not distinct or any(canonical_id(one) in known for one in distinct):
+        return "", ""
+    before, after = _common(distinct), _common([one[::-1] for one in distinct])
+    for start in _cuts(before):
+        for end in _cuts(after):
+            left = [one[start : len(one) - end] for one in distinct]
+            if all(left) and all(canonical_id(one) in known for one in left):
+                return distinct[0][:start], distinct[0][len(distinct[0]) - end :]
+    return "", ""
+
+
+def _common(texts: Sequence[str]) -> str:
+    """Return what all texts begin with."""
+    first, last = min(texts), max(texts)
+    length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    return first[:length]
+
+
+def _cuts(text: str) -> list[int]:
+    """Return 0 and the longest lengths of a common text that do not end with a digit, at most 20."""
+    ends = [length for length in range(1, len(text) + 1) if not text[length - 1].isdigit()]
+    return [0, *reversed(ends)][:20]
+
+
+def _without(record: Record, before: str, after: str) -> Record:
+    if record.position is not None or not (before or after):
+        return record
+    name = record.response.id
+    return replace(record, response=replace(record.response, id=name[len(before) : len(name) - len(after)]))
 
 
 def with_position_as_id(record: Record) -> Record:

@@ -21,8 +21,6 @@ from eval.predictions.columns import NEEDED, PLAIN, POSITION, Columns, value_of
 from rewards import Status
 from rewards.messages import short
 
-# Lists of responses, nested once more if the task sends several requests for a question.
-_LOGGED = ("resps", "filtered_resps")
 # Begins the reason of a failure, before what the file says.
 REPORTED = "the file reports a failure"
 _UNREADABLE = (DataError, KeyError, TypeError, ValueError)
@@ -103,11 +101,11 @@ class Layout:
             return None, f"no column {error}" if isinstance(error, KeyError) else str(error)
 
     def _texts(self, values: Mapping[str, Any], where: str, refused: str) -> list[str | None]:
-        """Return the response, None if it is missing; of a logged row every sample."""
+        """Return the response, None if it is missing; of a list every sample."""
         if not self.columns["response"] and not self.columns["error"]:
             self._raise_no_column(values, where, refused)
         value = value_of(values, self.columns, "response")
-        if isinstance(value, list) and any(name in values for name in _LOGGED):
+        if isinstance(value, list):
             return [as_text(one, "a response", where) for one in _samples(value, where)] or [None]
         return [as_text(value, "response", where)]
 
@@ -197,7 +195,7 @@ def _stored_failure(values: Mapping[str, Any]) -> Failure | None:
 
 
 def _samples(value: list[Any], where: str) -> list[Any]:
-    """Return the responses of a list of requests, or of a list of the lists of their samples."""
+    """Return the samples of a list, or of the lists of the requests that a task sends for a question."""
     flat = [one for part in value for one in (part if isinstance(part, list) else [part])]
     if any(isinstance(one, (list, float)) for one in flat) or _are_likelihoods(value):
         raise DataError(

@@ -63,6 +63,7 @@ def test_a_line_separator_within_a_text_ends_no_row(tmp_path: Path) -> None:
         ("a.csv", CSV_INDEX),
         ("a.tsv", 'id\tresponse\n1\t"größer, \\boxed{6}"\n2\t"so ""B""\nor not"\n'),
         ("a.csv", 'id;response\n1;"größer, \\boxed{6}"\n2;"so ""B""\nor not"\n'),
+        ("a.csv", 'sep=;\nid;response\n1;"größer, \\boxed{6}"\n2;"so ""B""\nor not"\n'),
         ("a.csv", 'id\tresponse\n1\t"größer, \\boxed{6}"\n2\t"so ""B""\nor not"\n'),
     ],
 )
@@ -71,6 +72,12 @@ def test_a_table_is_read_by_its_names_whatever_separates_its_columns(
 ) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
     assert [{key: row[key] for key in ("id", "response")} for row in read(tmp_path / name)] == ROWS
+
+
+def test_lines_may_end_as_on_windows_and_on_an_old_mac(tmp_path: Path) -> None:
+    for end in ("\r\n", "\r"):
+        (tmp_path / "a.jsonl").write_bytes(LINES.replace("\n", end).encode())
+        assert read(tmp_path / "a.jsonl") == ROWS
 
 
 @pytest.mark.parametrize("absent", ["", "nan", "NaN", "None", "<NA>", "null"])
@@ -145,6 +152,8 @@ def test_an_object_holds_rows_or_texts_by_id_or_wraps_them(
         ("a.jsonl", json.dumps(ROWS, indent=1).encode(), "one JSON value over several lines.* a.json$"),
         ("a.jsonl", json.dumps(ROWS).encode(), "one JSON list, not a row a line; rename the file a.json$"),
         ("a.json", json.dumps(ROWS).encode()[:-9], "cut off at its end"),
+        ("a.json", json.dumps(ROWS).encode()[:-1] + b",]", "a.json is not JSON"),
+        ("a.jsonl", LINES.replace("\n", "").encode(), "several JSON values in a line .*write one a line"),
         ("a.json", b'[{"id": 1 "response"}]', "is not JSON"),
         ("a.json", b'{"1": "a", "1": "b"}', "'1' occurs twice"),
         ("a.json", b'{"a": [[1]]}', "neither a list of rows nor an object"),

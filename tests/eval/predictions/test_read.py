@@ -68,6 +68,35 @@ def test_a_benchmark_with_a_format_of_its_own_takes_plain_rows_too(
     assert read_predictions(file, OWN) == [Response("3", "x")]
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"response": ["p", "q"]},
+        {"responses": ["p", "q"]},
+        {"outputs": [["p", "q"]]},
+        {"prediction": ["p", "q"]},
+    ],
+)
+def test_a_list_of_responses_is_samples(tmp_path: Path, row: dict[str, object]) -> None:
+    found = read_predictions(write_lines(tmp_path / "a.jsonl", [{"id": "a", **row}]), PLAIN)
+    assert [(one.sample, one.text) for one in found] == [(0, "p"), (1, "q")]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"response": {"role": "assistant", "content": "p"}},
+        {"response": {"choices": [{"message": {"content": "p"}}]}},
+        {"choices": [{"message": {"content": "p"}}]},
+        {"response": {"message": {"content": "p"}}},
+    ],
+)
+def test_a_stored_reply_is_its_content(tmp_path: Path, row: dict[str, object]) -> None:
+    assert read_predictions(write_lines(tmp_path / "a.jsonl", [{"id": "a", **row}]), PLAIN) == [
+        Response("a", "p")
+    ]
+
+
 def test_rows_of_the_same_id_are_samples_in_their_order(tmp_path: Path) -> None:
     rows = [{"id": name, "response": text} for name, text in ("ap", "bq", "ar", "bs")]
     found = read_predictions(write_lines(tmp_path / "a.jsonl", rows), PLAIN)
@@ -92,7 +121,8 @@ def test_samples_may_be_numbered_and_incomplete(tmp_path: Path) -> None:
         ([{"id": "a"}], r"a\.jsonl:1 has no column response \(it has: id\)"),
         ([{"question": "?"}], "no column id or response"),
         ([{"id": "", "response": "x"}], "the id is empty"),
-        ([{"id": "a", "response": ["x"]}], "response is a list, it must be text"),
+        ([{"id": "a", "response": [{"text": "x"}]}], "a response is a dict, it must be text"),
+        ([{"id": "a", "response": {"parts": []}}], "response is a dict, it must be text"),
         ([{"id": "a", "response": "x", "sample": -1}], "sample is -1, it must be an integer"),
         ([{"id": "a", "response": "x", "tokens": 1.5}], "tokens is 1.5"),
         ([{"id": "a", "response": "x", "finished": "yes"}], "finished is 'yes', it must be true"),
