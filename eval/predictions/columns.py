@@ -34,8 +34,8 @@ NAMES: Mapping[str, Sequence[str]] = {
     "id": (*_IDS, *(f"doc.{name}" for name in _IDS)),
     "response": (
         _BATCH, *_REPLIES, "response", "prediction", "model_answer", "model_response", "resps",
-        "filtered_resps", "output", "model_output", "completion", "generated_text", "generation", "pred", "text",
-        "responses", "predictions", "outputs", "model_responses", "completions", "generations",
+        "filtered_resps", "output", "model_output", "completion", "generated_text", "generation", "pred",
+        "text", "responses", "predictions", "outputs", "model_responses", "completions", "generations",
     ),
     "sample": ("sample",),
     "question": ("question", "doc.question", "prompt", "input", "query", "problem"),

@@ -35,16 +35,18 @@ def with_data_ids(
         alike = spellings.get(canonical_id(name), [])
         return alike[0] if name not in known and len(alike) == 1 else name
 
+    stated = [one.response.id for one in records]
     around = _around([one.response.id for one in records if one.position is None], spellings)
     records = [_without(one, *around) for one in records]
     renamed = [replace(one, response=replace(one.response, id=own(one))) for one in records]
     by_position = [one for one in records if one.position is not None]
     warnings = []
     if any(around):
-        before, after = around
-        first = renamed[0].response.id
+        name, first = next(
+            (old, new.response.id) for old, new in zip(stated, renamed, strict=True) if new.position is None
+        )
         warnings.append(
-            f"no id in {where} is one of the data's: {f'{before}{first}{after}'!r} was taken for {first!r}, "
+            f"no id in {where} is one of the data's: {name!r} was taken for {first!r}, "
             "and the others likewise; do the predictions belong to these data?"
         )
     if by_position:
