@@ -17,7 +17,7 @@ from tenacity.wait import wait_random_exponential
 
 from eval.generate.http_session import ConnectionLost, HttpReply, HttpSession, Malformed
 from eval.generate.rate import RateLimiter, retry_after_seconds
-from eval.generate.reply import Reply, filtered, read_reply
+from eval.generate.reply import Reply, error_status, filtered, read_reply
 from mm_cpgd.errors import UserError
 from rewards import Status
 from rewards.messages import short
@@ -29,7 +29,7 @@ _SETUP = {401, 402, 403, 404, 405}
 # Statuses caused by the request itself, which say nothing about the next one.
 REQUEST_ERRORS = {400, 413, 422}
 # Statuses of a request whose content a filter of the service may have stopped.
-_FILTERED = {400, 403, 422}
+_FILTERED = {200, 400, 403, 422}
 # Upper bound on the seconds that a server may request by Retry-After.
 _MAX_RETRY_AFTER = 600.0
 _HINTS = {
@@ -163,7 +163,9 @@ class Endpoint:
 
     def _read(self, response: HttpReply) -> Reply:
         status = response.status
-        if status == 200:
+        if status // 100 == 2:
+            status = error_status(response.body) or status
+        if status // 100 == 2 and not filtered(response.body):
             try:
                 return read_reply(response.body)
             except ValueError as error:
@@ -175,6 +177,8 @@ class Endpoint:
         if status in TRANSIENT or status >= 500:
             raise TransientError(message, status=status, wait=retry_after_seconds(response.headers))
         hint = _HINTS.get(status, "check the address and the model's name")
+        if status // 100 == 3 and (place := response.headers.get("Location")):
+            hint = f"it points to {short(self._redact(place), 100)}: give the address that replies itself"
         raise EndpointError(f"{message}; {hint}", status=status)
 
     def _wait(self, state: RetryCallState) -> float:

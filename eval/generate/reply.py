@@ -16,6 +16,10 @@ _CUT_OFF = {"length", "max_tokens", "max_output_tokens", "model_length"}
 _BROKEN_OFF = {"abort", "error", "insufficient_system_resource"}
 _TOOLS = {"tool_calls", "function_call"}
 _FILTER = "content_filter"
+# Finish reasons of filters: OpenAI's, Zhipu's, and Gemini's as some servers pass them on.
+_FILTERS = (
+    _FILTER, "sensitive", "safety", "image_safety", "recitation", "prohibited_content", "blocklist", "spii",
+)  # fmt: skip
 # Codes of an error that is about the content of the prompt (OpenAI, Azure).
 _FILTER_CODES = {_FILTER, "content_policy_violation", "responsibleaipolicyviolation"}
 # Larger counts of tokens are errors of the server.
@@ -58,15 +62,33 @@ def read_reply(body: bytes) -> Reply:
 
 
 def filtered(body: bytes) -> bool:
-    """Return whether an error's body says that a filter stopped the prompt."""
+    """Return whether an error's body says that a filter stopped it; one with a completion does not."""
     try:
         found = _parsed(body)
     except ValueError:
+        return False
+    if found.get("choices"):
         return False
     error = found.get("error")
     inner = error.get("innererror") if isinstance(error, Mapping) else None
     codes = [one.get("code") for one in (found, error, inner) if isinstance(one, Mapping)]
     return any(str(code).lower() in _FILTER_CODES for code in codes)
+
+
+def error_status(body: bytes) -> int | None:
+    """Return the HTTP status that an error in place of a completion names as its code; None if it is none.
+
+    Proxies send such errors with status 200.
+    """
+    try:
+        found = _parsed(body)
+    except ValueError:
+        return None
+    error = found.get("error")
+    if not isinstance(error, Mapping) or found.get("choices"):
+        return None
+    codes = [str(error.get(name)) for name in ("code", "status", "http_code")]
+    return next((int(code) for code in codes if code.isdecimal() and 400 <= int(code[:9]) < 600), None)
 
 
 def _parsed(body: bytes) -> Mapping[str, Any]:
@@ -121,13 +143,13 @@ def _joined(texts: list[Any]) -> str:
 
 def _declined(reason: str, text: str, refusal: str, message: Mapping[str, Any]) -> Status | None:
     # Some servers name the kind of filter too: "content_filter: SAFETY".
-    if reason.startswith(_FILTER):
+    if reason.startswith(_FILTERS):
         return Status.FILTERED
     if reason in _TOOLS or (not text.strip() and _called(message)):
         return Status.TOOL_CALL
     if text.strip():
         return None
-    if refusal.strip():
+    if refusal.strip() or reason == "refusal":
         return Status.REFUSED
     # Reasoning that used up all tokens is a response that was cut off.
     return None if reason in _CUT_OFF else Status.EMPTY

@@ -78,10 +78,30 @@ def test_a_permanent_failure_is_reported_at_once(status: int, setup: bool) -> No
     assert (caught.value.status, caught.value.setup, len(stub.asked)) == (status, setup, 1)
 
 
+def test_an_error_with_status_200_is_taken_as_the_status_that_it_names() -> None:
+    with stub_server(
+        HttpReply({"error": {"code": 429, "message": "quota"}}),
+        HttpReply({"error": {"code": 401, "message": "bad key"}}),
+    ) as stub:
+        with pytest.raises(EndpointError, match=r"status 401.*the key is missing or wrong") as caught:
+            endpoint(stub).chat(QUESTION)
+        assert (caught.value.setup, len(stub.asked)) == (True, 2)
+
+
+def test_a_filter_may_reply_with_status_200_and_no_completion() -> None:
+    with stub_server(HttpReply({"error": {"code": "content_filter", "message": "blocked"}})) as stub:
+        assert endpoint(stub).chat(QUESTION).declined is Status.FILTERED
+
+
+def test_a_completion_may_have_another_status_of_success() -> None:
+    with stub_server(HttpReply(chat_reply("four").body, 201)) as stub:
+        assert endpoint(stub).chat(QUESTION).text == "four"
+
+
 def test_a_redirect_is_reported_and_not_followed() -> None:
     with (
         stub_server(HttpReply({}, 302, {"Location": "/elsewhere"})) as stub,
-        pytest.raises(EndpointError, match="status 302"),
+        pytest.raises(EndpointError, match=r"status 302.*it points to /elsewhere: give the address"),
     ):
         endpoint(stub).chat(QUESTION)
     assert len(stub.asked) == 1

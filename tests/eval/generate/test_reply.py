@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from eval.generate.reply import Reply, filtered, read_reply
+from eval.generate.reply import Reply, error_status, filtered, read_reply
 from rewards import Status
 
 
@@ -81,7 +81,9 @@ def test_a_response_beside_a_refusal_is_a_response() -> None:
     assert reply("four", refusal="") == reply("four", refusal=None) == reply("four", refusal="no")
 
 
-@pytest.mark.parametrize("reason", ["content_filter", "content_filter: SAFETY"])
+@pytest.mark.parametrize(
+    "reason", ["content_filter", "content_filter: SAFETY", "SAFETY", "recitation", "sensitive"]
+)
 def test_a_filtered_reply_keeps_what_came_through(reason: str) -> None:
     assert reply("It is f", reason) == Reply("It is f", False, declined=Status.FILTERED)
 
@@ -131,6 +133,7 @@ def test_a_body_that_is_no_chat_completion_is_refused(body: bytes, why: str) -> 
     ("error", "is_filter"),
     [
         ({"error": {"code": "content_filter"}}, True),
+        ({"error": {"code": "content_filter"}, "choices": [{}]}, False),
         ({"error": {"code": 400, "innererror": {"code": "ResponsibleAIPolicyViolation"}}}, True),
         ({"error": {"code": "content_policy_violation"}}, True),
         ({"error": {"code": "context_length_exceeded"}}, False),
@@ -140,3 +143,25 @@ def test_a_body_that_is_no_chat_completion_is_refused(body: bytes, why: str) -> 
 )
 def test_a_filtered_prompt_is_known_by_the_code_of_its_error(error: Any, is_filter: bool) -> None:
     assert filtered(json.dumps(error).encode()) is is_filter
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"error": {"code": 429, "message": "quota"}}, 429),
+        ({"error": {"code": "401"}}, 401),
+        ({"error": {"status": 503}, "choices": []}, 503),
+        ({"error": {"code": "rate_limited"}}, None),
+        ({"error": {"code": 7}}, None),
+        ({"error": "429"}, None),
+        ({"error": {"code": 429}, "choices": [{}]}, None),
+        ({"choices": [{}]}, None),
+    ],
+)
+def test_an_error_in_place_of_a_completion_names_its_status(body: dict[str, Any], status: int | None) -> None:
+    assert error_status(json.dumps(body).encode()) == status
+
+
+def test_a_refusal_may_be_the_finish_reason_alone() -> None:
+    body = {"choices": [{"message": {"content": ""}, "finish_reason": "refusal"}]}
+    assert read_reply(json.dumps(body).encode()).declined is Status.REFUSED
