@@ -14,7 +14,15 @@ from data import Example
 from eval.benchmark import Ask, Response
 from eval.generate.cache import Generation, GenerationCache, digest
 from eval.generate.client import REQUEST_ERRORS, Endpoint, EndpointError
-from eval.scoring.judgement import VERDICT, JudgeError, UnusableReply, asked_twice, no_verdict, read_judgement
+from eval.scoring.judgement import (
+    VERDICT,
+    JudgeError,
+    UnusableReply,
+    asked_twice,
+    no_verdict,
+    read_digit,
+    read_judgement,
+)
 from rewards import Status, Verdict, extract_answer
 from rewards.extract import after_thinking
 from rewards.math.choices import find_options
@@ -172,6 +180,8 @@ def judge_response(example: Example, response: Response, ask: Ask) -> Verdict:
     def read(reply: str) -> int | None:
         nonlocal reason
         verdict, reason = read_judgement(reply)
+        if verdict is None and "verdict" not in reply.lower():
+            return read_digit(reply)
         return {"correct": 1, "wrong": 0}.get(verdict or "")
 
     found, reply = asked_twice(prompt, REMINDER, ask, read)

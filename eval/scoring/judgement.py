@@ -16,19 +16,26 @@ from rewards import Status, Verdict
 from rewards.extract import after_thinking
 from rewards.messages import short
 
-VERDICT = re.compile(r"""["']verdict["']\s*:\s*["'](correct|wrong|unclear)["']""", re.IGNORECASE)
+# Not the form that the prompt shows: "correct" or "wrong".
+VERDICT = re.compile(
+    r"""["']verdict["']\s*:\s*["'](correct|right|incorrect|wrong|unclear)\.?["'](?=\s*(?:[,}\n]|$))""",
+    re.IGNORECASE,
+)
 _REASON = re.compile(r'"reason"\s*:\s*"((?:[^"\\]|\\.)*)"', re.DOTALL)
 ONE_DIGIT = "\n\nReply with a single digit, 1 or 0, and nothing else."
 
+_SAME = {"right": "correct", "incorrect": "wrong"}
 # Longer replies are read at their beginning and end only.
 _HEAD = _TAIL = 2_000
 _WORDS = {
-    **dict.fromkeys(("1", "1/1", "one", "yes", "true", "correct", "right", "equal", "equivalent"), 1),
+    **dict.fromkeys(("1", "1/1", "1.0", "one", "yes", "true", "correct", "right", "equal"), 1),
+    **dict.fromkeys(("equivalent", "consistent"), 1),
     **dict.fromkeys(("正确", "对", "是", "一致", "相同"), 1),
-    **dict.fromkeys(("0", "0/1", "zero", "no", "false", "incorrect", "wrong", "not correct", "unequal"), 0),
+    **dict.fromkeys(("0", "0/1", "0.0", "zero", "no", "false", "incorrect", "wrong", "unequal"), 0),
+    **dict.fromkeys(("not correct", "not equal", "not equivalent", "not consistent", "inconsistent"), 0),
     **dict.fromkeys(("错误", "不正确", "错", "不对", "否", "不一致", "不是"), 0),
 }
-_IS = r"[\"']?\s*(?:is|:|=|为|是)+\s*:?\s*[\"']?"
+_IS = r"[\"']?\s*(?:is|:|=|为|是|[–—→-])+\s*:?\s*[\"']?"
 # What ends a named verdict, so that "score: 1 of 3" is none.
 _ENDED = r"(?![.,]\d)(?=[\"']?\s*(?:$|[.,;:!()\[\]{}。]|because\b|since\b|因为))"
 # A name of the verdict alone: "Judgement: 1", "the verdict is 0, because …", {"score": 1}, 判断：1.
@@ -51,6 +58,9 @@ _WHOLE = r"(?:\s*/\s*1(?:\.0)?)?"
 _ANSWERS = {"one", "zero", "yes", "no", "true", "false", "right"}
 _AROUND = " \t\"'“”‘’.,;:!。()[]{}<>「」【】"
 _FENCE = re.compile(r"^\s*`{3,}[^\n`]*$", re.MULTILINE)
+_TAGS = re.compile(
+    r"</?(?:answer|verdict|judge?ment|score|output)>|<\|(?:begin|end)_of_box\|>", re.IGNORECASE
+)
 _BOX = re.compile(r"\\(?:boxed|text|mathbf|mathrm)\s*\{([^{}]*)\}")
 
 Found = TypeVar("Found")
@@ -72,7 +82,7 @@ def read_judgement(reply: str) -> tuple[str | None, str]:
     Code fences, text around the object and an invalid reason (LaTeX is often escaped wrongly) are tolerated.
     """
     text = after_thinking(reply)
-    verdicts = {found.lower() for found in VERDICT.findall(text)}
+    verdicts = {_SAME.get(found.lower(), found.lower()) for found in VERDICT.findall(text)}
     match = _REASON.search(text)
     reason = short(match.group(1).replace('\\"', '"').replace("\\\\", "\\"), 200) if match else ""
     return (verdicts.pop(), reason) if len(verdicts) == 1 else (None, reason)
@@ -182,8 +192,8 @@ def unfenced(reply: str) -> str:
 
 
 def bare(reply: str) -> str:
-    """Return a reply without its thinking, code fences and emphasis, full-width characters as ASCII."""
-    text = _BOX.sub(r"\1", unicodedata.normalize("NFKC", unfenced(reply)))
+    """Return a reply without its thinking, fences, tags and emphasis, full-width characters as ASCII."""
+    text = _BOX.sub(r"\1", _TAGS.sub("", unicodedata.normalize("NFKC", unfenced(reply))))
     return re.sub(r"[*`_#$]|\\[()\[\]]", "", text).strip()
 
 

@@ -88,6 +88,13 @@ def test_an_empty_response_needs_no_judge() -> None:
     assert (verdict.score, verdict.status) == (0.0, Status.NO_ANSWER)
 
 
+@pytest.mark.parametrize(
+    ("reply", "score"), [("Correct", 1.0), ("**Wrong.**", 0.0), ("Verdict: correct", None)]
+)
+def test_a_verdict_without_json_counts_if_it_is_clear(reply: str, score: float | None) -> None:
+    assert verdict_after(reply)[0].score == score
+
+
 def test_another_option_is_left_to_the_judge() -> None:
     example = Example("1", "Which?", "B", choices=("red", "green"))
     verdict = judge_response(example, Response("1", r"\boxed{A}"), lambda prompt: WRONG)

@@ -36,6 +36,9 @@ from rewards import Status, Verdict
         ('{"verdict": "correct"} or rather {"verdict": "wrong"}', (None, "")),
         ('{"verdict": "maybe", "reason": "hm"}', (None, "hm")),
         ("correct", (None, "")),
+        ('{"verdict": "incorrect"}', ("wrong", "")),
+        ('{"verdict": "Right."}', ("correct", "")),
+        ('{"verdict": "correct" or "wrong"}', (None, "")),
         ("", (None, "")),
     ],
 )
@@ -87,6 +90,15 @@ def test_replies_are_read_with_tolerance_and_without_guessing(
         ("Score: 1/1", 1),
         ("Score: 0/1", 0),
         ("判断：1", 1),
+        ("<answer>0</answer>", 0),
+        ("<|begin_of_box|>1<|end_of_box|>", 1),
+        ("Final verdict - 1", 1),
+        ("1.0", 1),
+        ("Score: 0.0", 0),
+        ("Not equal.", 0),
+        ("Consistent", 1),
+        ("Correct. The student names it.", 1),
+        ("The final answer is correct.", 1),
         ("结果为0", 0),
     ],
 )
@@ -101,6 +113,7 @@ def test_a_digit_is_read_in_every_form_that_states_it(reply: str, verdict: int) 
         "The student answered 1. The reference is 0.", "The student's result is 1", "The answer is 1",
         "The verdict is not 1", "1. First, the units\n2. Then the value", "Answer: 1\nReference: 2",
         "Student:\n1\nReference:\n2\nThey differ.", "Verdict: no doubt", "<think>It is 1", "It is wrong. 1",
+        "Score: 0.5", "0-1", "The answer is no", "The reference answer is correct.", "1.05",
     ],
 )  # fmt: skip
 def test_a_digit_that_may_be_an_answer_and_no_verdict_is_not_taken(reply: str) -> None:
