@@ -92,7 +92,7 @@ def test_an_empty_response_needs_no_judge() -> None:
     ("reply", "score"), [("Correct", 1.0), ("**Wrong.**", 0.0), ("Verdict: correct", None)]
 )
 def test_a_verdict_without_json_counts_if_it_is_clear(reply: str, score: float | None) -> None:
-    assert verdict_after(reply)[0].score == score
+    assert verdict_after(reply, reply)[0].score == score
 
 
 def test_another_option_is_left_to_the_judge() -> None:
@@ -162,7 +162,7 @@ def test_a_response_cannot_leave_its_quotes() -> None:
 )
 def test_a_failed_judgement_is_not_judged_and_never_wrong(answer: HttpReply, why: str) -> None:
     with stub_server(answer) as stub:
-        verdict = by_judge(judge_of(stub, timeout=0.1))
+        verdict = by_judge(judge_of(stub, timeout=0.1 if answer.delay else 5.0))
     assert (verdict.score, verdict.status) == (None, Status.NOT_JUDGED)
     assert why in verdict.reason
 
