@@ -151,10 +151,14 @@ def _local_rows(source: DataSource, split: str, config: str | None, file: str) -
 
 
 def _raise_not_found(folder: Path, name: str, split: str, files: Sequence[Path]) -> NoReturn:
-    there = ", ".join(one.name for one in files) or "no data files"
+    if not files:
+        raise DataError(
+            f"{folder} has no {name} nor any other data file; give the folder that contains the benchmark"
+        )
     raise DataError(
-        f"{folder} has no {name} nor other rows of the split {split!r}, but {there}; give one of its files, "
-        "another split, or the folder that contains the benchmark"
+        f"{folder} has no {name} nor other rows of the split {split!r}, but "
+        f"{', '.join(one.name for one in files)}; give one of its files, another split, or the folder that "
+        "contains the benchmark"
     )
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from eval.declared.schema import Declaration, Subset
 
 FOLDER = Path(__file__).parent / "benchmarks"
+_HOW = "such as 'gauges: {title: …, data: {…}, …}'; docs/benchmarks.md has a complete one"
 SUFFIXES = (".yaml", ".yml")
 
 
@@ -40,8 +41,19 @@ def read(file: Path) -> dict[str, Declaration | Subset]:
     """
     from eval.declared.schema import Declaration, Subset
 
+    if not file.is_file():
+        raise UserError(f"there is no file {file}; mm-cpgd benchmarks lists the benchmarks that have a name")
+    try:
+        declarations = read_yaml(file)
+    except UserError as error:
+        # What read_yaml says is about configs.
+        if "must hold sections" not in str(error):
+            raise
+        raise UserError(f"{file} must hold declarations by name, {_HOW}") from error
+    if not declarations:
+        raise UserError(f"{file} declares nothing: {_HOW}")
     found: dict[str, Declaration | Subset] = {}
-    for name, content in read_yaml(file).items():
+    for name, content in declarations.items():
         if not isinstance(content, dict):
             raise UserError(
                 f"{file}: {name} must hold a declaration, the first key of which is usually title"
@@ -74,8 +86,7 @@ def find_declared(reference: str) -> tuple[str, Declaration | Subset]:
             raise UserError(f"{path} declares no {wanted!r}: {nearest(wanted, found)}")
         return wanted, found[wanted]
     if len(found) != 1:
-        names = ", ".join(found) or "nothing"
-        raise UserError(f"{path} declares {names}; name one of them: {path}:NAME")
+        raise UserError(f"{path} declares {', '.join(found)}; name one of them: {path}:NAME")
     return next(iter(found.items()))
 
 

@@ -128,7 +128,8 @@ class _Prefix:
 
 def readable(text: str) -> str:
     """Return the prefix of a lower-case text that the scorer parses. Raises ``Unreadable`` if it fails."""
-    text = _SPACING.sub(" ", re.sub(r"\\[dt]frac", r"\\frac", text))
+    # Spaces at the end would take the tokens' expression quadratic time.
+    text = _SPACING.sub(" ", re.sub(r"\\[dt]frac", r"\\frac", text)).rstrip()
     assigned = _ASSIGNED.match(text)
     text = text[assigned.end() :] if assigned else text
     prefix = _Prefix()

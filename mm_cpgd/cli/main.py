@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
@@ -212,6 +213,10 @@ def _load(config: Path | str, overrides: list[str] | None, *, launched: bool = T
 def main() -> None:
     """Run the command; a user error is one message and exit status 2, a stopped run its own status."""
     _be_quiet()
+    for stream in (sys.stdout, sys.stderr):
+        # Data and models' texts may have what the terminal's encoding lacks, such as lone surrogates.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     _run(app)
 
 

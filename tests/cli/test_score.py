@@ -273,6 +273,18 @@ def test_compare_writes_its_files_though_its_output_is_cut_off(run: Callable[...
     assert "before" in Path("changes.html").read_text()
 
 
+def test_texts_that_the_terminal_cannot_show_do_not_end_the_command(files: Path) -> None:
+    # Half of a pair of surrogates, as a tokenizer that is cut off leaves it, in a group and in the flags.
+    questions = [{**QUESTIONS[0], "digits": "\ud800 \u00fc"}]
+    (files / "odd.jsonl").write_text(json.dumps(questions[0]) + "\n")
+    command = [sys.executable, "-m", "mm_cpgd", "score", "--benchmark", "sums.py", "--data", "odd.jsonl",
+               "--predictions", "answers.jsonl", "--output", "odd"]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run(command, cwd=files, env=environment, capture_output=True, text=True, check=False)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (0, False), ended.stderr
+    assert r"\ud800" in ended.stdout
+
+
 def test_compare_of_what_is_no_result_is_one_message(run: Callable[..., str]) -> None:
     assert "gone is not a result folder: it has no summary.json" in run("compare", "gone", "gone")
 

@@ -150,7 +150,7 @@ def test_a_missing_section_is_named(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("parts: 3", "parts must hold a declaration"),
-        ("- parts", "must hold sections"),
+        ("- parts", "must hold declarations by name, such as"),
         ("parts: {title: a, title: b}", "the key 'title' is written twice"),
         ("", "declares nothing"),
     ],

@@ -1,5 +1,7 @@
 """Official scoring of MathVision: extraction, notation, numeric values, equality."""
 
+import time
+
 import pytest
 
 from eval.official.mathvision import equal, extract_answer, grade, number, rounded_members
@@ -153,3 +155,9 @@ def test_the_reason_says_what_was_compared():
 def test_a_hostile_response_costs_little():
     for text in (r"\boxed{" * 20_000, "{" * 100_000, r"\boxed{" + "9^" * 50_000 + "}", "is " * 100_000):
         assert grade(text, "5").score == 0
+
+
+def test_marks_that_are_spacing_take_no_quadratic_time() -> None:
+    started = time.monotonic()
+    assert grade("5" + "'" * 200_000, "6").score == 0
+    assert time.monotonic() - started < 5
