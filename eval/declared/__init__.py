@@ -42,7 +42,7 @@ def read(file: Path) -> dict[str, Declaration | Subset]:
     from eval.declared.schema import Declaration, Subset
 
     if not file.is_file():
-        raise UserError(f"there is no file {file}; mm-cpgd benchmarks lists the benchmarks that have a name")
+        raise UserError(f"{file} does not exist; mm-cpgd benchmarks lists the benchmarks that have a name")
     try:
         declarations = read_yaml(file)
     except UserError as error:
