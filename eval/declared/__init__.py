@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from rewards.messages import nearest
 if TYPE_CHECKING:
     from eval.declared.schema import Declaration, Subset
 
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
 FOLDER = Path(__file__).parent / "benchmarks"
 _HOW = "such as 'gauges: {title: …, data: {…}, …}'; docs/benchmarks.md has a complete one"
 SUFFIXES = (".yaml", ".yml")
@@ -54,6 +56,11 @@ def read(file: Path) -> dict[str, Declaration | Subset]:
         raise UserError(f"{file} declares nothing: {_HOW}")
     found: dict[str, Declaration | Subset] = {}
     for name, content in declarations.items():
+        # Results are stored in a folder of this name.
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise UserError(
+                f"{file}: {name!r} is no name of a benchmark: letters, digits, _ and -, beginning with a letter"
+            )
         if not isinstance(content, dict):
             raise UserError(
                 f"{file}: {name} must hold a declaration, the first key of which is usually title"

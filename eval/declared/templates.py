@@ -66,7 +66,9 @@ class Template:
                 f"{where}: {error} in the template {self.text[:80]!r}; there are {there}"
             ) from error
         except Exception as error:  # filters and operators raise what they like on values of other types
-            raise DataError(f"{where}: the template {self.text[:80]!r} fails: {error}") from error
+            raise DataError(
+                f"{where}: the template {self.text[:80]!r} fails: {error or type(error).__name__}"
+            ) from error
 
 
 def compile_template(text: Any) -> Template:

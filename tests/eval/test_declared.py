@@ -201,3 +201,9 @@ def test_a_result_stores_the_fingerprint_of_its_declaration(tmp_path: Path) -> N
     changed = {**summary["settings"], "benchmark_fingerprint": "other"}
     assert "benchmark_fingerprint" in settings_differences(summary["settings"], changed)
     assert repetition_differences(summary["settings"], changed)
+
+
+@pytest.mark.parametrize("name", ["../../evil", '"a b"', "5", "/tmp/x", ".hidden", "''"])
+def test_a_name_that_is_no_name_of_a_folder_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="is no name of a benchmark: letters, digits"):
+        find_declared(declaration(tmp_path, name=name))
