@@ -59,7 +59,7 @@ def read(file: Path) -> dict[str, Declaration | Subset]:
         # Results are stored in a folder of this name.
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise UserError(
-                f"{file}: {name!r} is no name of a benchmark: letters, digits, _ and -, beginning with a letter"
+                f"{file}: {name!r} is no name of a benchmark: letters, digits, _ and -, a letter first"
             )
         if not isinstance(content, dict):
             raise UserError(

@@ -73,8 +73,8 @@ def _verdict(
 ) -> Verdict | None:
     """Return the verdict of a reply, None if it has none."""
     text = bare(reply)
-    if judge.reply == "letters" and letters_in(text):
-        found = compare(text)
+    if judge.reply == "letters" and (letters := letters_in(text)):
+        found = compare(", ".join(sorted(letters)))
         return found if found.score is not None else None
     named, _ = read_judgement(reply)
     score = {"correct": 1.0, "wrong": 0.0}.get(named or "")

@@ -1,9 +1,11 @@
 r"""Official scoring of VisuLogic: the letter in the last box, at the response's edges, or after "answer is".
 
-Source: Xu et al. 2025, arXiv 2504.15279; github.com/VisuLogic-Benchmark/VisuLogic-Eval, as taken over in
-``vlmeval/dataset/utils/visulogic.py`` of github.com/open-compass/VLMEvalKit (the original was not at hand).
-Difference from that code: a box is unwrapped by this project; there ``\text{}``, ``\rm`` and ``\mathbf{}``
-are removed by name, and a box with more than two characters is not read.
+Source: Xu et al. 2025, arXiv 2504.15279; ``evaluation/eval_model.py`` of
+github.com/VisuLogic-Benchmark/VisuLogic-Eval, and ``vlmeval/dataset/utils/visulogic.py`` of
+github.com/open-compass/VLMEvalKit, which has the same rules. Differences: the former asks gpt-4o-mini about a
+response that the rules cannot read, which here has no answer, as in the latter; a box is unwrapped by this
+project, there ``\text{}``, ``\rm`` and ``\mathbf{}`` are removed by name, and a box with more than two
+characters is not read.
 """
 
 from __future__ import annotations

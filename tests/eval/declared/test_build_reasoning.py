@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from eval.benchmark import DataSource, Response
 from eval.benchmarks import find_benchmark
 from rewards import Status
@@ -70,6 +72,18 @@ def test_visulogic_reads_box_edges_and_phrases(tmp_path: Path) -> None:
     assert benchmark.prompt(example).endswith(r"following this format: Answer: \boxed{$LETTER}")
     assert benchmark.groups(example) == {"category": ["Quantitative Reasoning"]}
     assert [image.origin for image in example.images] == ["images/00000.png"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "score"), [("D", 1), ("Letters: D", 1), ("**D**", 1), ("C", 0), ("C, D", 0), ("Z", 0)]
+)
+def test_visulogics_judge_extracts_the_option(tmp_path: Path, reply: str, score: float) -> None:
+    benchmark, (example,) = loaded("visulogic", tmp_path, "data.jsonl", VISULOGIC)
+    assert benchmark.judge is not None
+    assert (
+        benchmark.judge(example, Response("00000", "perhaps the last one"), lambda prompt: reply).score
+        == score
+    )
 
 
 R1_ONEVISION = [
