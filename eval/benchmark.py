@@ -84,6 +84,7 @@ class Response:
         meta: columns of the stored record that override ``Example.meta``: published outputs are grouped by
             the release of the data that they were made with.
         failure: why there is no response, None if there is one; ``text`` is then what came in its place.
+        forced: it was cut off, and continued with a text that asks for the answer; both are in ``text``.
     """
 
     id: str
@@ -94,6 +95,7 @@ class Response:
     tokens: int | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
     failure: Failure | None = None
+    forced: bool = False
 
 
 # Scores a response with a judge; raises what ``Ask`` raises.
@@ -162,6 +164,9 @@ class Benchmark:
         metrics: further metrics from the scored rows of one protocol, such as We-Math's four dimensions.
         system_prompt: for every question, None for none.
         max_new_tokens: usual limit of a response.
+        published: the prompt in the published wording, where ``prompt`` is this project's, None for a row
+            without one; None if there is none, or its licence does not let this project take it over.
+        prompt_is_published: ``prompt`` is the published wording itself.
     """
 
     name: str
@@ -178,3 +183,5 @@ class Benchmark:
     metrics: Callable[[Sequence[tuple[Example, Verdict]]], Mapping[str, Any]] | None = None
     system_prompt: str | None = None
     max_new_tokens: int = 2048
+    published: Callable[[Example], str | None] | None = None
+    prompt_is_published: bool = False

@@ -1,4 +1,4 @@
-"""Image controls: the same questions with blank or shuffled images, and the drop in accuracy they cause."""
+"""Image controls: the same questions with blank, shuffled or no images, and the drop in accuracy."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from data import DataError, Example, ImageRef
+from data.example import MARKER
 from data.images import image_size
 from eval.comparison import compare
 from eval.generate.generate import image_digest
@@ -86,9 +87,22 @@ def _take(donor: Example, count: int) -> tuple[ImageRef, ...]:
     return tuple(donor.images[index % len(donor.images)] for index in range(count))
 
 
+def text_only(examples: Sequence[Example], seed: int = 0) -> list[Example]:
+    """Leave out all images; rows without an image are dropped."""
+    return [without_images(one) for one in examples if one.images]
+
+
+def without_images(example: Example) -> Example:
+    """Return a row without its images, and without their markers in its text."""
+    question = MARKER.sub("", example.question).strip()
+    choices = tuple(MARKER.sub("", choice).strip() for choice in example.choices)
+    return replace(example, question=question, choices=choices, images=())
+
+
 CONTROLS: Mapping[str, Callable[[Sequence[Example], int], list[Example]]] = {
     "blank": blank,
     "shuffled": shuffled,
+    "text-only": text_only,
 }
 
 

@@ -34,6 +34,7 @@ def build(name: str, declaration: Declaration) -> Benchmark:
         metrics=partial(metrics, declaration.aggregates) if declaration.aggregates else None,
         system_prompt=declaration.prompt.system,
         max_new_tokens=declaration.prompt.max_new_tokens,
+        prompt_is_published=not declaration.prompt.source.startswith("own wording"),
     )
 
 

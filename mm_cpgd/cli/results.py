@@ -16,7 +16,7 @@ from eval.settings import repetition_differences
 from rewards.messages import short
 
 if TYPE_CHECKING:
-    from eval.run import Evaluation
+    from eval.preparation import Evaluation
 
 
 # Limits of what is printed: values of a dimension, and changed responses. The files have all of them.

@@ -212,7 +212,7 @@ def test_one_folder_serves_several_benchmarks(run: Run, own: Path) -> None:
         (["--top-p", "2"], ["--top-p 2"]),
         (["--limit", "0"], ["--limit"]),
         (["--protocol", "oficial"], ["oficial", "official"]),
-        (["--protocol", "judge"], ["mm-cpgd score --protocol judge"]),
+        (["--protocol", "judge"], ["--judge-url", "--judge-model"]),
         (["--control", "blanc"], ["blanc", "blank"]),
         (["--model", "./no/such"], ["./no/such"]),
         (["--min-pixels", "9000", "--max-pixels", "4000"], ["9,000", "4,000"]),
@@ -255,11 +255,11 @@ def test_ctrl_c_keeps_finished_responses(run: Run, monkeypatch: pytest.MonkeyPat
 
     real = LocalGenerator._sample
 
-    def interrupted(self: Any, asked: Any, sampling: Any) -> Any:
+    def interrupted(self: Any, *asked: Any) -> Any:
         monkeypatch.setattr(LocalGenerator, "_sample", stop)
-        return real(self, asked, sampling)
+        return real(self, *asked)
 
-    def stop(self: Any, asked: Any, sampling: Any) -> Any:
+    def stop(self: Any, *asked: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(LocalGenerator, "_sample", interrupted)
