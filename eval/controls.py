@@ -11,15 +11,16 @@ from typing import Any
 from PIL import Image
 
 from data import DataError, Example, ImageRef
-from data.example import MARKER
 from data.images import image_size
 from eval.comparison import compare
 from eval.generate.generate import image_digest
+from eval.generate.questions import without_images
 from eval.results import EvalResult
 from mm_cpgd.errors import UserError
 from rewards.messages import nearest
 
 GREY = (128, 128, 128)
+TEXT_ONLY = "text-only"
 
 
 @dataclass(frozen=True)
@@ -92,17 +93,10 @@ def text_only(examples: Sequence[Example], seed: int = 0) -> list[Example]:
     return [without_images(one) for one in examples if one.images]
 
 
-def without_images(example: Example) -> Example:
-    """Return a row without its images, and without their markers in its text."""
-    question = MARKER.sub("", example.question).strip()
-    choices = tuple(MARKER.sub("", choice).strip() for choice in example.choices)
-    return replace(example, question=question, choices=choices, images=())
-
-
 CONTROLS: Mapping[str, Callable[[Sequence[Example], int], list[Example]]] = {
     "blank": blank,
     "shuffled": shuffled,
-    "text-only": text_only,
+    TEXT_ONLY: text_only,
 }
 
 

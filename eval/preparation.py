@@ -9,12 +9,12 @@ from pathlib import Path
 from data import DataError, Example
 from eval.benchmark import Benchmark, DataSource
 from eval.benchmarks import find_benchmark
-from eval.controls import checked_controls, without_images
+from eval.controls import checked_controls
 from eval.generate.decoding import Decoding, check_request, length_limit
 from eval.generate.forced import Forcing, find_forcing
 from eval.generate.generate import Generator, check_samples
 from eval.generate.processes import ALONE, Processes, check_sharing
-from eval.generate.questions import NO_SHOTS, Shots, read_template
+from eval.generate.questions import NO_SHOTS, Shots, read_template, without_images
 from eval.scoring.protocols import checked_protocols, is_judge
 from eval.settings import Settings
 from mm_cpgd.errors import UserError
@@ -123,9 +123,8 @@ def _shots(settings: Settings, benchmark: Benchmark) -> Shots:
     if not settings.shots:
         return NO_SHOTS
     found = [one for one in benchmark.load(DataSource(settings.shots_data)) if one.answer.strip()]
-    if settings.text_only:
-        found = [without_images(one) for one in found]
-    return Shots(found, settings.shots)
+    shots = Shots(found, settings.shots)
+    return shots.without_images() if settings.text_only else shots
 
 
 def _check(settings: Settings) -> None:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from data import Example
 from eval.benchmark import ByJudge, Response, ScoredRow
-from eval.controls import CONTROLS, accuracy_drop, nothing_to_lose
+from eval.controls import CONTROLS, TEXT_ONLY, accuracy_drop, nothing_to_lose
 from eval.generate.cache import GenerationCache, digest, open_cache
-from eval.generate.generate import Generations, Generator, Question, generate_responses
+from eval.generate.generate import Generator, Question, generate_responses
+from eval.generate.outcomes import Generations
 from eval.generate.processes import ALONE, Processes
 from eval.generate.questions import questions_of, wording_of
 from eval.preparation import Evaluation, open_generator, prepare
@@ -131,8 +132,9 @@ def run_evaluation(
     if control is not None:
         examples = CONTROLS[control](examples, settings.seed)
     questions = questions_of(
-        benchmark, examples, evaluation.system_prompt, prompt=settings.prompt, shots=evaluation.shots
-    )
+        benchmark, examples, evaluation.system_prompt, prompt=settings.prompt,
+        shots=evaluation.shots.without_images() if control == TEXT_ONLY else evaluation.shots,
+    )  # fmt: skip
     started = time.monotonic()
     with progress(f"generating {folder.name}") as report:
         generations = generate_responses(
@@ -154,7 +156,7 @@ def run_evaluation(
         "packages": package_versions(PACKAGES),
         "generation": {**_statistics(generations, seconds), "processes": processes.count},
     }
-    flags = [*_flags(cache), *_of_forcing(evaluation, generations)]
+    flags = [*_flags(cache), *_of_questions(evaluation, generations)]
     summary = write_result(folder, benchmark, rows, stored, flags=flags)
     if control is not None and original is not None:
         summary = _with_drop(folder, summary, original)
@@ -188,17 +190,10 @@ def _judged_by(evaluation: Evaluation, judge: Judge | None) -> dict[str, Any]:
     return {"judge": {**judge.settings(), "rules": rules}} if judge is not None and rules else {}
 
 
-def _of_forcing(evaluation: Evaluation, generations: Generations) -> list[str]:
-    """Return flags about responses that were continued, or could not be."""
-    forced, lost = sum(one.forced for one in generations.responses), generations.not_forced
-    lines = []
-    if evaluation.settings.text_only:
-        lines.append("text only: the questions were asked without their images")
-    if forced:
-        lines.append(
-            f"{forced:,} of {len(generations.responses):,} responses were cut off, and their answer was "
-            "forced: not comparable with results without --force-answer"
-        )
+def _of_questions(evaluation: Evaluation, generations: Generations) -> list[str]:
+    """Return flags about questions without their images, and about responses that could not be continued."""
+    lost = generations.not_forced
+    lines = ["text only: the questions were asked without their images"] * evaluation.settings.text_only
     if lost:
         first = next(iter(lost.values()))
         lines.append(f"{len(lost):,} responses were cut off and could not be continued: {first.reason}")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from data import DataError, ImageRef
 from data.images import EncodedImage
-from eval.benchmark import Failure, Response
+from eval.benchmark import Failure
 from eval.generate.cache import VERSION, Generation, GenerationCache, digest
 from eval.generate.decoding import Decoding
 from eval.generate.forced import Forcing
+from eval.generate.outcomes import Generations, Outcomes, in_order
 from eval.generate.processes import ALONE, Processes
 from mm_cpgd.errors import UserError
 from rewards import Status
@@ -74,54 +75,8 @@ class Generator(Protocol):
         ...
 
 
-@dataclass
-class Generations:
-    """Responses generated for the questions of a benchmark.
-
-    Attributes:
-        responses: in the order of questions and samples; those with a ``failure`` stand for none.
-        cached: number of responses that came from the cache.
-        images: SHA-256 of all images' bytes, in order.
-        not_forced: why cut responses could not be continued, by (id, sample).
-    """
-
-    responses: list[Response] = field(default_factory=list)
-    cached: int = 0
-    images: str = ""
-    not_forced: dict[tuple[str, int], Failure] = field(default_factory=dict)
-
-    @property
-    def failures(self) -> dict[tuple[str, int], Failure]:
-        """Failures by (id, sample)."""
-        return {(one.id, one.sample): one.failure for one in self.responses if one.failure is not None}
-
-
 class NoneAnswered(DataError):
     """No question has a response, for reasons that are not the benchmark's."""
-
-
-@dataclass
-class Outcomes:
-    """What one process has generated, by (id, sample).
-
-    Attributes:
-        found: generations, and reasons why there is none.
-        images: SHA-256 of the images' bytes by question, without those that cannot be read.
-        cached: those that came from the cache.
-        forced: continuations of responses that were cut off.
-    """
-
-    found: dict[tuple[str, int], Generation | Failure] = field(default_factory=dict)
-    images: dict[str, list[str]] = field(default_factory=dict)
-    cached: set[tuple[str, int]] = field(default_factory=set)
-    forced: dict[tuple[str, int], Generation | Failure] = field(default_factory=dict)
-
-    def update(self, other: Outcomes) -> None:
-        """Add what another process has generated."""
-        self.found.update(other.found)
-        self.images.update(other.images)
-        self.cached.update(other.cached)
-        self.forced.update(other.forced)
 
 
 def generate_responses(
@@ -167,7 +122,8 @@ def generate_responses(
     processes.together(generate)
     for part in processes.gather(outcomes):
         outcomes.update(part)
-    generations = _in_order(questions if processes.is_main else own, samples, outcomes, forcing)
+    asked = questions if processes.is_main else own
+    generations = in_order([one.id for one in asked], samples, outcomes, forcing)
     processes.together(lambda: _check_some(generations, len(questions)) if processes.is_main else None)
     return generations
 
@@ -296,38 +252,6 @@ def _jobs(
         seed = int(digest([decoding.seed, asked, sample])[:15], 16)
         everything = [VERSION, dict(identity), asked, decoding.settings(), sample]
         yield Job(question, sample, seed, digest(everything))
-
-
-def _in_order(
-    questions: Sequence[Question], samples: int, outcomes: Outcomes, forcing: Forcing | None
-) -> Generations:
-    images = hashlib.sha256()
-    for question in questions:
-        images.update("".join(outcomes.images.get(question.id, ())).encode())
-    generations = Generations(cached=len(outcomes.cached), images=images.hexdigest())
-    for key in [(question.id, sample) for question in questions for sample in range(samples)]:
-        outcome, more = outcomes.found[key], outcomes.forced.get(key)
-        if isinstance(more, Failure):
-            generations.not_forced[key] = more
-        generations.responses.append(_response(*key, outcome, more, forcing))
-    return generations
-
-
-def _response(
-    name: str,
-    sample: int,
-    outcome: Generation | Failure,
-    more: Generation | Failure | None,
-    forcing: Forcing | None,
-) -> Response:
-    if isinstance(outcome, Failure):
-        return Response(name, outcome.text, sample, failure=outcome)
-    forced = forcing is not None and isinstance(more, Generation)
-    if forcing is not None and isinstance(more, Generation):
-        outcome = forcing.joined(outcome, more)
-    return Response(
-        name, outcome.text, sample, finished=outcome.finished, tokens=outcome.tokens, forced=forced
-    )
 
 
 def _check_some(generations: Generations, questions: int) -> None:

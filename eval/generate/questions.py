@@ -125,8 +125,19 @@ class Shots:
             )
         return others[: self.count]
 
+    def without_images(self) -> Shots:
+        """Return the examples without their images."""
+        return replace(self, examples=[without_images(one) for one in self.examples])
+
 
 NO_SHOTS = Shots()
+
+
+def without_images(example: Example) -> Example:
+    """Return a row without its images, and without their markers in its text."""
+    question = MARKER.sub("", example.question).strip()
+    choices = tuple(MARKER.sub("", choice).strip() for choice in example.choices)
+    return replace(example, question=question, choices=choices, images=())
 
 
 def _plain(text: str) -> str:

@@ -276,7 +276,7 @@ def open_colocated(
     keep = torch.distributed.is_initialized()
     try:
         llm = LLM(**{**settings, **(options or {})})
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, AssertionError) as error:
         raise UserError(f"vLLM does not start with {model}: {str(error)[:500]}") from error
     return ColocatedBackend(llm, SamplingParams, sleep, group, make_adapter, keep)
 

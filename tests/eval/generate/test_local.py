@@ -16,8 +16,9 @@ from data import DataError, Example, ImageRef
 from eval.benchmark import Failure
 from eval.generate.cache import GenerationCache
 from eval.generate.decoding import Decoding
-from eval.generate.generate import Generations, Question, generate_responses
+from eval.generate.generate import Question, generate_responses
 from eval.generate.local import LocalGenerator
+from eval.generate.outcomes import Generations
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import Policy
 from mm_cpgd.rollout import LocalEngine, Sampling
