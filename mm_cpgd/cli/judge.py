@@ -201,7 +201,7 @@ def open_judge(
 
 def print_estimate(expected: Estimate, judge: Judge, console: Console) -> None:
     """Print the estimate, and whether it exceeds what is left of the budget."""
-    console.print(str(expected), highlight=False)
+    console.print(str(expected), highlight=False, soft_wrap=True)
     budget = judge.budget
     if budget is not None and expected.cost is not None and expected.cost > budget.limit - budget.spent:
         console.print(
@@ -272,4 +272,4 @@ def _print_usage(judge: Judge, options: JudgeOptions, console: Console) -> None:
     tokens = f"{used.prompt_tokens:,} tokens in and {used.completion_tokens:,} out"
     paid = f", cost {cost:,.2f}" if cost is not None else ""
     replies = f"{used.requests:,} replies, {judge.cached:,} cached ones"
-    console.print(f"judge: {replies}, {tokens}{paid}", highlight=False)
+    console.print(f"judge: {replies}, {tokens}{paid}", highlight=False, soft_wrap=True)
