@@ -20,7 +20,8 @@ from eval.benchmark import Benchmark, verified
 
 def load(source):
     rows = [row.values for row in read_rows(source.path)]
-    return [Example(row["id"], row["question"], row["answer"], (image_ref(row["image"], folder=Path(".")),)) for row in rows]
+    images = [(image_ref(row["image"], folder=Path(".")),) for row in rows]
+    return [Example(row["id"], row["question"], row["answer"], *own) for row, *own in zip(rows, images)]
 
 benchmark = Benchmark("own", "nowhere", load, lambda row: row.question, verified)
 """
