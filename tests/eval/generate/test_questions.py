@@ -109,6 +109,9 @@ def test_a_question_is_never_its_own_example() -> None:
     (question,) = questions_of(OWN, [ROW], None, shots=shots)
     assert "The answer is 4." in question.text
     assert "The answer is 3." not in question.text
+    reworded = Example("1", "How many are there?", "three")
+    (question,) = questions_of(OWN, [ROW], None, shots=Shots([reworded, other], 1))
+    assert "three" not in question.text
     with pytest.raises(DataError, match="only 1 examples are not the question 1 itself"):
         questions_of(OWN, [ROW], None, shots=Shots([ROW, same, other], 2))
 
