@@ -84,6 +84,7 @@ class Response:
         meta: columns of the stored record that override ``Example.meta``: published outputs are grouped by
             the release of the data that they were made with.
         failure: why there is no response, None if there is one; ``text`` is then what came in its place.
+        forced: it was cut off, and continued with a text that asks for the answer; both are in ``text``.
     """
 
     id: str
@@ -94,6 +95,7 @@ class Response:
     tokens: int | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
     failure: Failure | None = None
+    forced: bool = False
 
 
 # Scores a response with a judge; raises what ``Ask`` raises.
@@ -166,6 +168,9 @@ class Benchmark:
         hub: name of its data set on the Hugging Face hub, None if it is not there.
         split: split that is read, and usually reported, if none is named; None if there are several.
         fingerprint: hash of what defines it, if that is a declaration; results store it.
+        published: the prompt in the published wording, where ``prompt`` is this project's, None for a row
+            without one; None if there is none, or its licence does not let this project take it over.
+        prompt_is_published: ``prompt`` is the published wording itself.
     """
 
     name: str
@@ -186,3 +191,5 @@ class Benchmark:
     hub: str | None = None
     split: str | None = None
     fingerprint: str | None = None
+    published: Callable[[Example], str | None] | None = None
+    prompt_is_published: bool = False

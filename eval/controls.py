@@ -1,4 +1,4 @@
-"""Image controls: the same questions with blank or shuffled images, and the drop in accuracy they cause."""
+"""Image controls: the same questions with blank, shuffled or no images, and the drop in accuracy."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from data import DataError, Example, ImageRef
 from data.images import image_size
 from eval.comparison import compare
 from eval.generate.generate import image_digest
+from eval.generate.questions import without_images
 from eval.results import EvalResult
 from mm_cpgd.errors import UserError
 from rewards.messages import nearest
 
 GREY = (128, 128, 128)
+TEXT_ONLY = "text-only"
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,15 @@ def _take(donor: Example, count: int) -> tuple[ImageRef, ...]:
     return tuple(donor.images[index % len(donor.images)] for index in range(count))
 
 
+def text_only(examples: Sequence[Example], seed: int = 0) -> list[Example]:
+    """Leave out all images; rows without an image are dropped."""
+    return [without_images(one) for one in examples if one.images]
+
+
 CONTROLS: Mapping[str, Callable[[Sequence[Example], int], list[Example]]] = {
     "blank": blank,
     "shuffled": shuffled,
+    TEXT_ONLY: text_only,
 }
 
 

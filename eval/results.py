@@ -100,6 +100,7 @@ def _record(benchmark: Benchmark, row: ScoredRow) -> dict[str, Any]:
         "images": [image.origin for image in example.images],
         "finished": response.finished,
         "tokens": response.tokens,
+        **({"forced": True} if response.forced else {}),
         "protocols": {name: _verdict(verdict) for name, verdict in row.verdicts.items()},
     }
 

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from data import DataError, Example
-from eval.benchmark import Benchmark, DataSource
-from eval.benchmarks import find_benchmark
-from eval.controls import CONTROLS, accuracy_drop, checked_controls, nothing_to_lose
+from data import Example
+from eval.benchmark import ByJudge, Response, ScoredRow
+from eval.controls import CONTROLS, TEXT_ONLY, accuracy_drop, nothing_to_lose
 from eval.generate.cache import GenerationCache, digest, open_cache
-from eval.generate.decoding import Decoding, check_request, length_limit
-from eval.generate.generate import (
-    Generations,
-    Generator,
-    Question,
-    check_samples,
-    generate_responses,
-    questions_of,
-)
+from eval.generate.generate import Generator, Question, generate_responses
+from eval.generate.outcomes import Generations
+from eval.generate.processes import ALONE, Processes
+from eval.generate.questions import questions_of, wording_of
+from eval.preparation import Evaluation, open_generator, prepare
 from eval.results import (
     SCORING_PACKAGES,
     SUMMARY,
@@ -33,48 +28,22 @@ from eval.results import (
     read_result,
     write_result,
 )
-from eval.scoring.protocols import checked_protocols, is_judge
+from eval.scoring.estimate import scorable
+from eval.scoring.protocols import in_turn, judge_rules, judges_of
 from eval.scoring.score import Progress, score_responses, silent
 from eval.settings import Settings, build_settings
 from mm_cpgd.errors import UserError
 from rewards.messages import nearest
 
+if TYPE_CHECKING:
+    from eval.scoring.judge import Judge
+
 PACKAGES = (*SCORING_PACKAGES, "torch", "transformers", "pillow", "torchvision", "peft", "requests")
 # Stored as the settings have them, not as the generator reports them; None is the processor's own limit.
 _LIMITS = ("min_pixels", "max_pixels")
-ENGINES = ("local", "vllm")
-DECLINED_AS = ("unscored", "wrong")
-DTYPES = ("auto", "float32", "bfloat16")
-# Responses decoded together by default.
-_BATCH = {"local": 16, "vllm": 512}
 
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Evaluation of one benchmark whose settings and data have been checked.
-
-    Attributes:
-        settings: the requested settings.
-        benchmark: found by its name.
-        examples: its rows.
-        decoding: sampling settings.
-        system_prompt: the benchmark's, unless the settings have one.
-    """
-
-    settings: Settings
-    benchmark: Benchmark
-    examples: Sequence[Example]
-    decoding: Decoding
-    system_prompt: str | None
-
-    @property
-    def variants(self) -> list[str | None]:
-        """None for the benchmark itself, then its controls."""
-        return [None, *self.settings.controls]
-
-    def folder(self, output: Path, control: str | None = None) -> Path:
-        """Return the result folder of the benchmark or of one of its controls."""
-        return output / (f"{self.benchmark.name}-{control}" if control else self.benchmark.name)
+# Gets a judge that asks what all requested ones ask, and the pairs to be judged.
+BeforeJudging = Callable[[ByJudge, Iterable[tuple[Example, Response]]], None]
 
 
 def evaluate(
@@ -86,6 +55,7 @@ def evaluate(
     generator: Generator | None = None,
     cache: str | Path | None = None,
     use_cache: bool = True,
+    judge: Judge | None = None,
     progress: Progress = silent,
     **settings: Any,
 ) -> EvalResult:
@@ -99,6 +69,7 @@ def evaluate(
         generator: generates the responses; None for ``open_generator`` with the settings.
         cache: folder of cached generations; None for the one in the user's cache folder.
         use_cache: False neither reads nor writes the cache.
+        judge: judge for the protocols that need one; its ``budget`` bounds the cost.
         progress: opens a progress display for a title.
         settings: further fields of ``Settings``, such as ``limit``, ``split``, ``temperature``, ``endpoint``.
 
@@ -110,7 +81,7 @@ def evaluate(
     if unknown:
         raise UserError(f"there is no setting {unknown[0]!r}: {nearest(unknown[0], known)}")
     (chosen,) = build_settings([benchmark], {**settings, "model": model, "data": data and str(data)})
-    evaluation, folder = prepare(chosen), Path(output)
+    evaluation, folder = prepare(chosen, judge=judge is not None), Path(output)
     generator = generator or open_generator(chosen)
     store = open_cache(Path(cache) if cache else None, generator.identity) if use_cache else nullcontext()
     original = evaluation.folder(folder)
@@ -118,100 +89,11 @@ def evaluate(
         for control in evaluation.variants:
             run_evaluation(
                 evaluation, generator, evaluation.folder(folder, control), control=control,
-                original=original, cache=opened, progress=progress,
+                original=original, cache=opened, judge=judge, progress=progress,
             )  # fmt: skip
+    if judge is not None:
+        judge.raise_if_refused()
     return read_result(original)
-
-
-def prepare(settings: Settings) -> Evaluation:
-    """Check the settings and read the rows; no image is opened.
-
-    Raises:
-        UserError, DataError: something in the settings or the data cannot be used.
-    """
-    benchmark = find_benchmark(settings.benchmark)
-    check_request(settings.request)
-    limit = length_limit(settings.request, settings.max_new_tokens)
-    decoding = Decoding(
-        benchmark.max_new_tokens if limit is None else limit, settings.temperature, settings.top_p,
-        settings.seed, settings.top_k, settings.min_p, settings.request,
-    )  # fmt: skip
-    check_samples(settings.samples, decoding)
-    protocols, controls = (
-        checked_protocols(settings.protocols, benchmark),
-        checked_controls(settings.controls),
-    )
-    if any(map(is_judge, protocols)):
-        raise UserError(
-            "mm-cpgd eval does not call a judge; evaluate by official and verifier, then pass the rows.jsonl "
-            "of the result to mm-cpgd score --protocol judge --predictions"
-        )
-    _check(settings)
-    examples = benchmark.load(DataSource(settings.data, settings.split, settings.limit))
-    if not examples:
-        raise DataError(f"{settings.benchmark} has no rows in {settings.data or 'the hub'}; check --split")
-    if controls and not any(one.images for one in examples):
-        raise DataError(f"no row of {benchmark.name} has an image; omit --control")
-    prompt = settings.system_prompt if settings.system_prompt is not None else benchmark.system_prompt
-    settings = replace(settings, protocols=tuple(protocols), controls=tuple(controls))
-    return Evaluation(settings, benchmark, examples, decoding, prompt or None)
-
-
-def _check(settings: Settings) -> None:
-    least, most = settings.min_pixels, settings.max_pixels
-    if settings.limit is not None and settings.limit < 1:
-        raise UserError(f"--limit {settings.limit} must be at least 1")
-    if settings.dtype not in DTYPES:
-        raise UserError(f"there is no --dtype {settings.dtype!r}: {nearest(settings.dtype, DTYPES)}")
-    if settings.endpoint is None and settings.engine not in ENGINES:
-        raise UserError(f"there is no --engine {settings.engine!r}: {nearest(settings.engine, ENGINES)}")
-    if settings.endpoint is None and settings.request:
-        raise UserError("--setting is for the requests to a server: give --endpoint, or omit it")
-    if settings.declined not in DECLINED_AS:
-        raise UserError(
-            f"there is no --declined {settings.declined!r}: {nearest(settings.declined, DECLINED_AS)}"
-        )
-    if least is not None and most is not None and least > most:
-        raise UserError(f"--min-pixels {least:,} must not be above --max-pixels {most:,}")
-
-
-def open_generator(
-    settings: Settings,
-    *,
-    batch: int | None = None,
-    api_key: str | None = None,
-    concurrency: int = 8,
-    requests_per_minute: float | None = None,
-    timeout: float = 600.0,
-    say: Callable[[str], None] = lambda text: None,
-) -> Generator:
-    """Return the generator of the settings: a server if ``endpoint`` is set (no torch), else a local model.
-
-    Args:
-        settings: settings of the evaluation.
-        batch: responses that a local model decodes together; None for 16, with vLLM 512.
-        api_key: the server's key, None if it needs none.
-        concurrency: maximum number of concurrent requests to a server.
-        requests_per_minute: limit for a server, None for no limit.
-        timeout: seconds until a request without a complete reply is abandoned.
-        say: told that one of several servers is left out or comes back.
-    """
-    if settings.endpoint is not None:
-        from eval.generate.server import ServerGenerator
-        from eval.generate.servers import open_endpoint
-
-        server = open_endpoint(
-            settings.endpoints, settings.model, api_key, say=say, concurrency=concurrency,
-            requests_per_minute=requests_per_minute, timeout=timeout,
-        )  # fmt: skip
-        return ServerGenerator(server, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels)
-    from eval.generate.local import LocalGenerator
-
-    return LocalGenerator(
-        settings.model, revision=settings.revision, dtype=settings.dtype,
-        engine=settings.engine, batch=batch or _BATCH[settings.engine],
-        min_pixels=settings.min_pixels, max_pixels=settings.max_pixels,
-    )  # fmt: skip
 
 
 def run_evaluation(
@@ -222,9 +104,12 @@ def run_evaluation(
     control: str | None = None,
     original: Path | None = None,
     cache: GenerationCache | None = None,
+    judge: Judge | None = None,
+    before_judging: BeforeJudging = lambda ask, pairs: None,
+    processes: Processes = ALONE,
     progress: Progress = silent,
     command: str | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Generate, score and store one benchmark, or one control of it; return the summary.
 
     Args:
@@ -234,6 +119,9 @@ def run_evaluation(
         control: name in ``CONTROLS``, None for the original images.
         original: with a control, the folder of the result to compare with.
         cache: cache of generations.
+        judge: for the protocols that need one.
+        before_judging: called before the first request to the judge.
+        processes: share the questions; each calls this, the main one scores, writes and returns a summary.
         progress: opens a progress display for a title.
         command: command line, to be stored.
 
@@ -243,32 +131,73 @@ def run_evaluation(
     settings, benchmark, examples = evaluation.settings, evaluation.benchmark, evaluation.examples
     if control is not None:
         examples = CONTROLS[control](examples, settings.seed)
-    questions = list(questions_of(benchmark, examples, evaluation.system_prompt))
+    questions = questions_of(
+        benchmark, examples, evaluation.system_prompt, prompt=settings.prompt,
+        shots=evaluation.shots.without_images() if control == TEXT_ONLY else evaluation.shots,
+    )  # fmt: skip
     started = time.monotonic()
     with progress(f"generating {folder.name}") as report:
         generations = generate_responses(
-            questions, generator, evaluation.decoding, samples=settings.samples, cache=cache, progress=report
-        )
-    seconds = time.monotonic() - started
-    with progress(f"scoring {folder.name}") as report:
-        rows = score_responses(
-            benchmark, examples, generations.responses, settings.protocols, progress=report,
-            declined_wrong=settings.declined == "wrong",
+            questions, generator, evaluation.decoding, samples=settings.samples, cache=cache,
+            forcing=evaluation.forcing, processes=processes, progress=report,
         )  # fmt: skip
+    if not processes.is_main:
+        return None
+    seconds = time.monotonic() - started
+    rows = _scored(evaluation, examples, generations, judge, before_judging, folder.name, progress)
     stored = {
         **_resolved_settings(evaluation, generator),
         "control": control,
         "command": command,
         "data_fingerprint": data_fingerprint(examples),
         "images_fingerprint": generations.images,
-        **_prompts(questions),
+        **_prompts(evaluation, examples, questions),
+        **_judged_by(evaluation, judge),
         "packages": package_versions(PACKAGES),
-        "generation": _statistics(generations, seconds),
+        "generation": {**_statistics(generations, seconds), "processes": processes.count},
     }
-    summary = write_result(folder, benchmark, rows, stored, flags=_flags(cache))
+    flags = [*_flags(cache), *_of_questions(evaluation, generations)]
+    summary = write_result(folder, benchmark, rows, stored, flags=flags)
     if control is not None and original is not None:
         summary = _with_drop(folder, summary, original)
     return summary
+
+
+def _scored(
+    evaluation: Evaluation,
+    examples: Sequence[Example],
+    generations: Generations,
+    judge: Judge | None,
+    before_judging: BeforeJudging,
+    title: str,
+    progress: Progress,
+) -> list[ScoredRow]:
+    """Score the responses."""
+    settings, benchmark = evaluation.settings, evaluation.benchmark
+    judges = judges_of(benchmark, settings.protocols).values()
+    if judge is not None and judges:
+        before_judging(in_turn(judges), scorable(examples, generations.responses))
+    with progress(f"{'judging' if judges else 'scoring'} {title}") as report:
+        return score_responses(
+            benchmark, examples, generations.responses, settings.protocols, progress=report,
+            ask=None if judge is None else judge.ask, declined_wrong=settings.declined == "wrong",
+            workers=judge.endpoint.concurrency if judge is not None and judges else None,
+        )  # fmt: skip
+
+
+def _judged_by(evaluation: Evaluation, judge: Judge | None) -> dict[str, Any]:
+    rules = judge_rules(evaluation.benchmark, evaluation.settings.protocols)
+    return {"judge": {**judge.settings(), "rules": rules}} if judge is not None and rules else {}
+
+
+def _of_questions(evaluation: Evaluation, generations: Generations) -> list[str]:
+    """Return flags about questions without their images, and about responses that could not be continued."""
+    lost = generations.not_forced
+    lines = ["text only: the questions were asked without their images"] * evaluation.settings.text_only
+    if lost:
+        first = next(iter(lost.values()))
+        lines.append(f"{len(lost):,} responses were cut off and could not be continued: {first.reason}")
+    return lines
 
 
 def _resolved_settings(evaluation: Evaluation, generator: Generator) -> dict[str, Any]:
@@ -282,10 +211,19 @@ def _resolved_settings(evaluation: Evaluation, generator: Generator) -> dict[str
     }
 
 
-def _prompts(questions: Sequence[Question]) -> dict[str, Any]:
-    """Return a hash of all prompts, and the first one as an example of the format."""
+def _prompts(
+    evaluation: Evaluation, examples: Sequence[Example], questions: Sequence[Question]
+) -> dict[str, Any]:
+    """Return whose wording the prompts are, a hash of all of them, and the first one as an example."""
     texts = [[one.id, one.system_prompt, one.text] for one in questions]
-    return {"prompts_fingerprint": digest(texts)[:16], "first_prompt": questions[0].text}
+    forcing, shots = evaluation.forcing, evaluation.shots
+    return {
+        "prompts_fingerprint": digest(texts)[:16],
+        "first_prompt": questions[0].text,
+        "wording": wording_of(evaluation.benchmark, examples, evaluation.settings.prompt),
+        **({"force_text": forcing.text} if forcing is not None else {}),
+        **({"first_shots": [one.id for one in shots.before(examples[0])]} if shots.count else {}),
+    }
 
 
 def _statistics(generations: Generations, seconds: float) -> dict[str, Any]:

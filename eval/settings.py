@@ -18,7 +18,10 @@ PLACES = ("model", "data", "endpoint")
 # Settings whose option has another name.
 _OPTIONS = {"protocols": "protocol", "controls": "control", "request": "setting"}
 # Results of former versions do not have them.
-_LATER = {"top_k", "min_p", "request", "declined"}
+_LATER = {
+    "top_k", "min_p", "request", "declined", "repetition_penalty", "stop", "prompt", "text_only", "shots",
+    "shots_data", "force_answer", "force_tokens", "tensor_parallel",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,16 @@ class Settings:
         min_p: least probability of these, relative to the most probable token.
         request: keys added to every request to the server; one that is None leaves a key out.
         declined: how a refusal, a filtered, an empty reply and a tool call count, ``unscored`` or ``wrong``.
+        repetition_penalty: factor by which repeated tokens get less likely, 1 for none; not with ``local``.
+        stop: texts that end a response.
+        prompt: ``published`` wording, ``ours``, or a template with ``{question}``.
+        text_only: leave out all images.
+        shots: worked examples before each question.
+        shots_data: file or folder of these, in the benchmark's layout.
+        force_answer: text with which a response that was cut off is continued, ``ours`` for this project's;
+            None leaves it as it is.
+        force_tokens: length limit of the continuation.
+        tensor_parallel: GPUs that share one vLLM.
     """
 
     model: str
@@ -75,6 +88,15 @@ class Settings:
     min_p: float = 0.0
     request: Mapping[str, Any] = field(default_factory=dict)
     declined: str = "unscored"
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+    prompt: str = "published"
+    text_only: bool = False
+    shots: int = 0
+    shots_data: str | None = None
+    force_answer: str | None = None
+    force_tokens: int = 64
+    tensor_parallel: int = 1
 
     @property
     def endpoints(self) -> list[str]:
@@ -86,7 +108,7 @@ class Settings:
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
-            if name not in _LATER or value != _default(name)
+            if name not in _LATER - {"prompt"} or value != _default(name)
         }
 
 
@@ -149,8 +171,11 @@ def _restored(stored: Mapping[str, Any], folder: Path) -> Settings:
             f"{folder} does not say how its responses were generated (no {', '.join(sorted(missing))}); "
             "--like repeats results of mm-cpgd eval"
         )
+    values = {name: stored[name] for name in there}
+    if "prompt" not in values and not find_benchmark(values["benchmark"]).prompt_is_published:
+        values["prompt"] = "ours"  # the default of former versions
     try:
-        return TypeAdapter(Settings).validate_python({name: stored[name] for name in there})
+        return TypeAdapter(Settings).validate_python(values)
     except ValidationError as error:
         raise UserError(f"the settings in {folder} are damaged: {error}; evaluate again") from error
 
@@ -173,7 +198,7 @@ def repetition_differences(before: Mapping[str, Any], now: Mapping[str, Any]) ->
 # Expected to differ between compared results: what is compared, and locations. No reason for a warning.
 EXPECTED = (
     "model", "model_id", "revision", "endpoint", "predictions", "predictions_fingerprint", "data", "command",
-    "generation", "first_prompt", "protocols",
+    "generation", "first_prompt", "protocols", "tensor_parallel",
 )  # fmt: skip
 
 

@@ -127,6 +127,12 @@ def prompt(example: Example) -> str:
     return with_images(f"{example.question.strip()}\n\n{instruction}", example)
 
 
+def published(example: Example) -> str | None:
+    """Return the prompt in the row's column ``query_cot``, which asks for the reasoning first."""
+    query = str(example.meta.get("query_cot") or "").strip()
+    return with_images(query, example) if query else None
+
+
 def official(example: Example, response: Response) -> Verdict:
     """Compare the extraction with the gold answer as texts, and as letters."""
     answer = response.extraction if response.extraction is not None else extract_answer(response.text)
@@ -224,6 +230,7 @@ benchmark = Benchmark(
     source="Zhang et al. 2024, arXiv 2403.14624; github.com/ZrrSkywalker/MathVerse",
     load=load,
     prompt=prompt,
+    published=published,
     official=official,
     groups=groups,
     judge=judge,

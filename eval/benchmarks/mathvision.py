@@ -32,6 +32,11 @@ LETTER = (
     r"Solve the problem step by step. Put the letter of the right option alone in \boxed{}, as in \boxed{A}."
 )
 VALUE = r"Solve the problem step by step. Put the final answer alone in \boxed{}."
+# models/Qwen-VL.py of github.com/mathllm/MATH-V (MIT licence).
+PUBLISHED = (
+    'Please solve the problem step by step and put your answer in one "\\boxed{}". If it is a multiple '
+    'choice question, only one letter is allowed in the "\\boxed{}".\n'
+)
 # Placeholder for the marker that is kept while the others are replaced by words.
 _PLACE = "\x00"
 
@@ -57,9 +62,18 @@ def _example(row: RawRow) -> Example:
 
 def prompt(example: Example) -> str:
     """Return the question with its options as a list, and the request for a letter or value in a box."""
-    options = [f"({chr(65 + index)}) {text}" for index, text in enumerate(example.choices)]
-    text = "\n".join([example.question.strip(), *options])
-    return f"{_with_image(text, example)}\n\n{LETTER if options else VALUE}"
+    text = f"{example.question.strip()}\n{_options(example)}".strip()
+    return f"{_with_image(text, example)}\n\n{LETTER if example.choices else VALUE}"
+
+
+def published(example: Example) -> str:
+    """Return the published prompt; options that are only letters are in the image, and not listed."""
+    listed = "" if "".join(example.choices) == "ABCDE" else _options(example)
+    return _with_image(f"{PUBLISHED}{example.question.strip()}\n{listed}".strip(), example)
+
+
+def _options(example: Example) -> str:
+    return "\n".join(f"({chr(65 + index)}) {text}" for index, text in enumerate(example.choices))
 
 
 def _with_image(text: str, example: Example) -> str:
@@ -88,6 +102,7 @@ benchmark = Benchmark(
     source="Wang et al. 2024, arXiv 2402.14804; github.com/mathllm/MATH-V",
     load=load,
     prompt=prompt,
+    published=published,
     official=official,
     groups=groups,
     judges={"mm-eureka": judge_with_options(lambda example: example.answer, equal_by_value, question_of)},

@@ -72,6 +72,12 @@ def prompt(example: Example) -> str:
     return with_images(f"{_question(example)}\n\n{_instruction(example)}", example)
 
 
+def published(example: Example) -> str | None:
+    """Return the prompt in the row's column ``query``, which the files on the hub have."""
+    query = str(example.meta.get("query") or "").strip()
+    return with_images(query, example) if query else None
+
+
 def _question(example: Example) -> str:
     unit = example.meta.get("unit")
     question = example.question.strip() + (f" (Unit: {unit})" if unit else "")
@@ -157,6 +163,7 @@ benchmark = Benchmark(
     source="Lu et al. 2024, arXiv 2310.02255; github.com/lupantech/MathVista",
     load=load,
     prompt=prompt,
+    published=published,
     official=official,
     groups=groups,
     judge=judge,

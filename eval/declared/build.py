@@ -40,6 +40,7 @@ def build(name: str, declaration: Declaration) -> Benchmark:
         hub=declaration.data.hub,
         split=declaration.data.splits[0] if len(declaration.data.splits) == 1 else None,
         fingerprint=fingerprint(declaration),
+        prompt_is_published=not declaration.prompt.source.startswith("own wording"),
     )
 
 

@@ -34,6 +34,8 @@ class Decoding:
         top_k: number of tokens that are sampled from, 0 for all.
         min_p: least probability of these, relative to the most probable token.
         request: keys added to every request to a server; one that is None leaves a key out.
+        repetition_penalty: factor by which tokens of the prompt and response get less likely; 1 for none.
+        stop: texts that end a response; they are not part of it.
 
     Raises:
         UserError: a value out of its range.
@@ -46,6 +48,8 @@ class Decoding:
     top_k: int = 0
     min_p: float = 0.0
     request: Mapping[str, Any] = field(default_factory=dict)
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -58,6 +62,14 @@ class Decoding:
             raise UserError(f"--top-k {self.top_k} must be 0 (all tokens) or above")
         if not 0 <= self.min_p < 1:
             raise UserError(f"--min-p {self.min_p:g} must be at least 0 and below 1")
+        if not 0 < self.repetition_penalty < float("inf"):
+            raise UserError(f"--repetition-penalty {self.repetition_penalty:g} must be above 0; 1 is none")
+        if self.repetition_penalty != 1 and "repetition_penalty" in self.request:
+            raise UserError("--repetition-penalty and --setting repetition_penalty are both given; omit one")
+        if self.stop and "stop" in self.request:
+            raise UserError("--stop and --setting stop are both given; omit one")
+        if "" in self.stop:
+            raise UserError("--stop '' would end every response at once; give a text")
 
     @property
     def greedy(self) -> bool:
@@ -72,7 +84,17 @@ class Decoding:
         else:
             found |= {"top_p": self.top_p, "seed": self.seed}
             found |= {name: value for name, value in self._cuts().items() if value}
+        found |= self.extras()
         return found | ({"request": dict(self.request)} if self.request else {})
+
+    def extras(self) -> dict[str, Any]:
+        """Return the settings that not every engine has, by vLLM's names, unless they change nothing."""
+        found: dict[str, Any] = {}
+        if self.repetition_penalty != 1:
+            found["repetition_penalty"] = self.repetition_penalty
+        if self.stop:
+            found["stop"] = list(self.stop)
+        return found
 
     def of_request(self, seed: int) -> dict[str, Any]:
         """Return the sampling settings of a request to a server.
@@ -86,6 +108,7 @@ class Decoding:
             sent |= {name: value for name, value in self._cuts().items() if value}
             # Servers store seeds in 32 signed bits.
             sent["seed"] = seed % 2**31
+        sent |= self.extras()
         if self.request.get(LIMIT) is not None:
             del sent["max_tokens"]
         merged = {**sent, **self.request}

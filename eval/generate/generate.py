@@ -1,17 +1,20 @@
-"""Generation of responses to a benchmark's questions: prompts, jobs, cache keys, failures."""
+"""Generation of responses to a benchmark's questions: jobs, cache keys, failures, shares of processes."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from data import DataError, Example, ImageRef
+from data import DataError, ImageRef
 from data.images import EncodedImage
-from eval.benchmark import Benchmark, Failure, Response
+from eval.benchmark import Failure
 from eval.generate.cache import VERSION, Generation, GenerationCache, digest
 from eval.generate.decoding import Decoding
+from eval.generate.forced import Forcing
+from eval.generate.outcomes import Generations, Outcomes, in_order
+from eval.generate.processes import ALONE, Processes
 from mm_cpgd.errors import UserError
 from rewards import Status
 
@@ -29,12 +32,14 @@ class Question:
         text: the prompt, choices included; ``<image>`` marks the place of an image, else images come first.
         images: opened only when needed.
         system_prompt: None for the default of the chat template.
+        beginning: beginning of the response, which the model continues.
     """
 
     id: str
     text: str
     images: tuple[ImageRef, ...] = ()
     system_prompt: str | None = None
+    beginning: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,36 +75,8 @@ class Generator(Protocol):
         ...
 
 
-@dataclass
-class Generations:
-    """Responses generated for the questions of a benchmark.
-
-    Attributes:
-        responses: in the order of questions and samples; those with a ``failure`` stand for none.
-        cached: number of responses that came from the cache.
-        images: SHA-256 of all images' bytes, in order.
-    """
-
-    responses: list[Response] = field(default_factory=list)
-    cached: int = 0
-    images: str = ""
-
-    @property
-    def failures(self) -> dict[tuple[str, int], Failure]:
-        """Failures by (id, sample)."""
-        return {(one.id, one.sample): one.failure for one in self.responses if one.failure is not None}
-
-
 class NoneAnswered(DataError):
     """No question has a response, for reasons that are not the benchmark's."""
-
-
-def questions_of(
-    benchmark: Benchmark, examples: Iterable[Example], system_prompt: str | None
-) -> Iterator[Question]:
-    """Yield the prompts of the benchmark's examples; choices are included in the text."""
-    for example in examples:
-        yield Question(example.id, benchmark.prompt(example), example.images, system_prompt)
 
 
 def generate_responses(
@@ -110,6 +87,8 @@ def generate_responses(
     samples: int = 1,
     cache: GenerationCache | None = None,
     progress: Callable[[int, int], None] | None = None,
+    forcing: Forcing | None = None,
+    processes: Processes = ALONE,
 ) -> Generations:
     """Generate ``samples`` responses to every question; those in the cache are not generated again.
 
@@ -119,44 +98,110 @@ def generate_responses(
         decoding: sampling settings.
         samples: responses per question.
         cache: read before and written after every generation; None stores nothing.
-        progress: called with (responses so far, all responses).
+        progress: called with (responses so far, all responses) of this process.
+        forcing: continues responses that were cut off.
+        processes: share the questions; all of them call this with the same arguments.
+
+    Returns:
+        The responses to all questions on the main process; to its own share on each other.
 
     Raises:
         UserError: several samples without a temperature.
         NoneAnswered: nothing at all came back.
+        UserError, DataError: on all processes, if one of them cannot generate.
     """
     check_samples(samples, decoding)
-    found: dict[tuple[str, int], Generation | Failure] = {}
-    generations, images = Generations(), hashlib.sha256()
+    own, outcomes = processes.share(questions), Outcomes()
+    work = _Work(generator, cache, samples, outcomes, progress)
 
-    def record(question: Question, sample: int, outcome: Generation | Failure) -> None:
-        found[question.id, sample] = outcome
-        if progress is not None:
-            progress(len(found), len(questions) * samples)
+    def generate() -> None:
+        work.generate(own, decoding)
+        if forcing is not None:
+            work.force(own, forcing, decoding)
 
-    def missing() -> Iterator[Job]:
-        for question in questions:
-            try:
-                digests = [image_digest(image) for image in question.images]
-            except DataError as error:
-                for sample in range(samples):
-                    record(question, sample, Failure(str(error)))
-                continue
-            images.update("".join(digests).encode())
-            for job in _jobs(question, digests, generator.identity, decoding, samples):
-                known = None if cache is None else _known(cache, job.key, generator.identity)
+    processes.together(generate)
+    for part in processes.gather(outcomes):
+        outcomes.update(part)
+    asked = questions if processes.is_main else own
+    generations = in_order([one.id for one in asked], samples, outcomes, forcing)
+    processes.together(lambda: _check_some(generations, len(questions)) if processes.is_main else None)
+    return generations
+
+
+@dataclass
+class _Work:
+    """Generation of one process's share."""
+
+    generator: Generator
+    cache: GenerationCache | None
+    samples: int
+    outcomes: Outcomes
+    progress: Callable[[int, int], None] | None
+
+    def generate(self, questions: Sequence[Question], decoding: Decoding) -> None:
+        """Generate the responses to these questions."""
+
+        def record(job: Job, outcome: Generation | Failure, cached: bool) -> None:
+            if cached:
+                self.outcomes.cached.add((job.question.id, job.sample))
+            self._record(job.question, job.sample, outcome, len(questions))
+
+        def jobs() -> Iterator[Job]:
+            for question in questions:
+                try:
+                    digests = [image_digest(image) for image in question.images]
+                except DataError as error:
+                    for sample in range(self.samples):
+                        self._record(question, sample, Failure(str(error)), len(questions))
+                    continue
+                self.outcomes.images[question.id] = digests
+                yield from _jobs(question, digests, self.generator.identity, decoding, range(self.samples))
+
+        self._run(jobs(), decoding, record)
+
+    def force(self, questions: Sequence[Question], forcing: Forcing, decoding: Decoding) -> None:
+        """Continue the responses that were cut off."""
+        limited = forcing.decoding(decoding)
+
+        def record(job: Job, outcome: Generation | Failure, cached: bool) -> None:
+            self.outcomes.forced[job.question.id, job.sample] = outcome
+
+        def jobs() -> Iterator[Job]:
+            for question in questions:
+                for sample in range(self.samples):
+                    cut = self.outcomes.found[question.id, sample]
+                    if isinstance(cut, Generation) and cut.finished is False:
+                        begun = replace(question, beginning=forcing.beginning(cut.text))
+                        digests = self.outcomes.images[question.id]
+                        yield from _jobs(begun, digests, self.generator.identity, limited, [sample])
+
+        self._run(jobs(), limited, record)
+
+    def _run(
+        self,
+        jobs: Iterator[Job],
+        decoding: Decoding,
+        record: Callable[[Job, Generation | Failure, bool], None],
+    ) -> None:
+        """Take the generations from the cache, else from the generator."""
+
+        def missing() -> Iterator[Job]:
+            for job in jobs:
+                known = None if self.cache is None else _known(self.cache, job.key, self.generator.identity)
                 if known is None:
                     yield job
                 else:
-                    generations.cached += 1
-                    record(question, job.sample, known)
+                    record(job, known, True)
 
-    for job, outcome in generator.generate(missing(), decoding):
-        if cache is not None and isinstance(outcome, Generation):
-            cache.put(job.key, outcome)
-        record(job.question, job.sample, outcome)
-    generations.images = images.hexdigest()
-    return _in_order(questions, samples, found, generations)
+        for job, outcome in self.generator.generate(missing(), decoding):
+            if self.cache is not None and isinstance(outcome, Generation):
+                self.cache.put(job.key, outcome)
+            record(job, outcome, False)
+
+    def _record(self, question: Question, sample: int, outcome: Generation | Failure, questions: int) -> None:
+        self.outcomes.found[question.id, sample] = outcome
+        if self.progress is not None:
+            self.progress(len(self.outcomes.found), questions * self.samples)
 
 
 def check_samples(samples: int, decoding: Decoding) -> None:
@@ -194,36 +239,30 @@ def image_digest(image: ImageRef) -> str:
 
 
 def _jobs(
-    question: Question, images: list[str], identity: Mapping[str, Any], decoding: Decoding, samples: int
+    question: Question,
+    images: list[str],
+    identity: Mapping[str, Any],
+    decoding: Decoding,
+    samples: Iterable[int],
 ) -> Iterator[Job]:
-    asked = {"system": question.system_prompt, "text": question.text, "images": images}
-    for sample in range(samples):
+    asked: dict[str, Any] = {"system": question.system_prompt, "text": question.text, "images": images}
+    if question.beginning:
+        asked["beginning"] = question.beginning
+    for sample in samples:
         seed = int(digest([decoding.seed, asked, sample])[:15], 16)
         everything = [VERSION, dict(identity), asked, decoding.settings(), sample]
         yield Job(question, sample, seed, digest(everything))
 
 
-def _in_order(
-    questions: Sequence[Question],
-    samples: int,
-    found: Mapping[tuple[str, int], Generation | Failure],
-    generations: Generations,
-) -> Generations:
-    for name, sample in [(question.id, sample) for question in questions for sample in range(samples)]:
-        outcome = found[name, sample]
-        generations.responses.append(
-            Response(name, outcome.text, sample, failure=outcome)
-            if isinstance(outcome, Failure)
-            else Response(name, outcome.text, sample, finished=outcome.finished, tokens=outcome.tokens)
-        )
+def _check_some(generations: Generations, questions: int) -> None:
+    """Raise ``NoneAnswered`` if there is no response; refusals and the like are a result."""
     failures = generations.failures
-    # Refusals and the like are a result.
-    if found and [one.status for one in failures.values()] == [Status.NOT_ANSWERED] * len(found):
+    statuses = [one.status for one in failures.values()]
+    if failures and statuses == [Status.NOT_ANSWERED] * len(generations.responses):
         (name, _), failure = next(iter(failures.items()))
         raise NoneAnswered(
-            f"none of {len(questions):,} questions could be answered; the first one, {name}: {failure.reason}"
+            f"none of {questions:,} questions could be answered; the first one, {name}: {failure.reason}"
         )
-    return generations
 
 
 def _known(cache: GenerationCache, key: str, identity: Mapping[str, Any]) -> Generation | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +16,11 @@ from eval.benchmark import Failure
 from eval.generate.cache import Generation, folder_fingerprint, hub_commit
 from eval.generate.decoding import Decoding
 from eval.generate.generate import Job, Question
+from eval.generate.processes import ALONE, Processes
 from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.policy import EMBEDDED, EncodedPrompt, Policy, PromptEncoder, load_policy
 from mm_cpgd.rollout import Completion, LocalEngine, RolloutEngine, Sampling
+from mm_cpgd.rollout.vllm import VllmEngine
 
 # An encoded prompt with the jobs that sample it.
 _Batched = tuple[EncodedPrompt, Sequence[Job]]
@@ -34,7 +37,9 @@ class LocalGenerator:
         max_pixels: area that larger images are scaled down to, likewise.
         batch: responses decoded together; vLLM needs hundreds to be efficient.
         engine: rollout engine, ``local`` or ``vllm``.
-        device: ``cuda``, ``cpu`` …; None for a GPU if there is one.
+        tensor_parallel: GPUs that share one vLLM.
+        processes: the processes of the evaluation, all of which generate.
+        device: ``cuda``, ``cpu`` …; None for a GPU if there is one, of several processes each its own.
         trust_remote_code: run code that comes with the model.
     """
 
@@ -48,11 +53,14 @@ class LocalGenerator:
         max_pixels: int | None = None,
         batch: int = 16,
         engine: str = "local",
+        tensor_parallel: int = 1,
+        processes: Processes = ALONE,
         device: str | None = None,
         trust_remote_code: bool = False,
     ) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = torch.device(device or _device(processes))
         self.batch, self.engine_name = batch, engine
+        self.tensor_parallel, self.processes = tensor_parallel, processes
         folder = EMBEDDED.get(model) or Path(model).expanduser()
         commit = None if folder.is_dir() else hub_commit(model, revision)
         # The commit that cache keys are made of, even if the name is updated on the hub meanwhile.
@@ -101,13 +109,15 @@ class LocalGenerator:
         )
 
     def _vllm(self) -> RolloutEngine:
-        from mm_cpgd.rollout.vllm import VllmEngine
         from mm_cpgd.rollout.vllm.colocated import open_colocated
 
         config = self.config
         limits = {"min_pixels": config.min_pixels, "max_pixels": config.max_pixels}
         backend = open_colocated(
             self.policy.model.name_or_path,
+            processes=self.processes.count,
+            tensor_parallel=self.tensor_parallel,
+            own_workers=True,
             memory_share=0.9,
             trust_remote_code=config.trust_remote_code,
             revision=config.revision,
@@ -121,6 +131,45 @@ class LocalGenerator:
         sampling = Sampling(
             decoding.max_new_tokens, decoding.temperature, decoding.top_p, decoding.top_k, decoding.min_p
         )
+        if self.engine_name == "local":
+            yield from self._batches(jobs, sampling, decoding.stop)
+            return
+        waiting = iter(jobs)
+        first = list(itertools.islice(waiting, 1))
+        # vLLM starts in all processes at once, or in none.
+        if not any(self.processes.of_all(bool(first))):
+            return
+        assert isinstance(self.engine, VllmEngine)
+        self.engine.extras = decoding.extras() | (_STOP if decoding.stop else {})
+        if not self.processes.asks:
+            self._take_part(sampling)
+            return
+        try:
+            yield from self._batches(itertools.chain(first, waiting), sampling, decoding.stop)
+        finally:
+            self._call(False)
+
+    def _take_part(self, sampling: Sampling) -> None:
+        """Compute what another process of this vLLM asks, until it has asked everything."""
+        while self._call(None):
+            self.engine.generate([], sampling, [])
+
+    def _call(self, goes_on: bool | None) -> bool:
+        """Exchange, among the processes of this vLLM, whether there is another batch."""
+        backend: Any = self.engine.backend if isinstance(self.engine, VllmEngine) else None
+        if backend is None or backend.group.size == 1:
+            return False
+        said, _ = backend.group.gather([goes_on] if goes_on is not None else [])
+        return bool(said[0])
+
+    def close(self) -> None:
+        """End what was started."""
+        if "engine" in self.__dict__:
+            self.engine.close()
+
+    def _batches(
+        self, jobs: Iterable[Job], sampling: Sampling, stop: Sequence[str]
+    ) -> Iterator[tuple[Job, Generation | Failure]]:
         asked: list[_Batched] = []
         for question, same in itertools.groupby(jobs, key=lambda job: job.question):
             own = list(same)
@@ -131,16 +180,17 @@ class LocalGenerator:
             # In one call the engine samples the same number of completions of each prompt.
             for part in _cut(own, self.batch):
                 if asked and (len(part) != len(asked[0][1]) or _full(asked, part, self.batch)):
-                    yield from self._sample(asked, sampling)
+                    yield from self._sample(asked, sampling, stop)
                     asked = []
                 asked.append((prompt, part))
         if asked:
-            yield from self._sample(asked, sampling)
+            yield from self._sample(asked, sampling, stop)
 
     def _encode(self, question: Question) -> EncodedPrompt | Failure:
         encoder = PromptEncoder(self.policy.processor, self.policy.model, question.system_prompt)
         try:
-            prompt = encoder.encode(Example(question.id, question.text, "", question.images))
+            example = Example(question.id, question.text, "", question.images)
+            prompt = encoder.encode(example, question.beginning)
         except DataError as error:
             return Failure(str(error))
         except Exception as error:  # processors raise many types; one row must not end a long run
@@ -153,23 +203,35 @@ class LocalGenerator:
         return prompt
 
     def _sample(
-        self, asked: Sequence[_Batched], sampling: Sampling
+        self, asked: Sequence[_Batched], sampling: Sampling, stop: Sequence[str] = ()
     ) -> Iterator[tuple[Job, Generation | Failure]]:
         prompts, jobs = zip(*asked, strict=True)
         seeds = [[job.seed for job in own] for own in jobs]
+        self._call(True)
         try:
             groups = self.engine.generate(prompts, sampling, seeds)
         except torch.cuda.OutOfMemoryError as error:
-            yield from self._sample_halves(asked, sampling, error)
+            yield from self._sample_halves(asked, sampling, error, stop)
+            return
+        except ValueError as error:
+            # Some chat templates change or leave out parts of a turn, which then cannot be continued.
+            if not jobs[0][0].question.beginning:
+                raise
+            if len(asked) > 1:
+                for one in asked:
+                    yield from self._sample([one], sampling, stop)
+                return
+            failure = Failure(f"vLLM cannot continue it: {error}"[:300])
+            yield from ((job, failure) for own in jobs for job in own)
             return
         for own, group in zip(jobs, groups, strict=True):
             if group:
-                yield from ((job, _generation(one)) for job, one in zip(own, group, strict=True))
+                yield from ((job, _generation(one, stop)) for job, one in zip(own, group, strict=True))
             else:
                 yield from ((job, Failure("its image cannot be opened any more")) for job in own)
 
     def _sample_halves(
-        self, asked: Sequence[_Batched], sampling: Sampling, error: Exception
+        self, asked: Sequence[_Batched], sampling: Sampling, error: Exception, stop: Sequence[str]
     ) -> Iterator[tuple[Job, Generation | Failure]]:
         """Retry with half the batch; a single response that does not fit into memory becomes a failure."""
         torch.cuda.empty_cache()
@@ -181,7 +243,17 @@ class LocalGenerator:
             yield asked[0][1][0], Failure(f"not enough memory on {self.device}: {error}"[:300])
             return
         for half in halves:
-            yield from self._sample(half, sampling)
+            yield from self._sample(half, sampling, stop)
+
+
+# Found in the text, which vLLM otherwise ends before it.
+_STOP = {"include_stop_str_in_output": True}
+
+
+def _device(processes: Processes) -> str:
+    if not torch.cuda.is_available():
+        return "cpu"
+    return "cuda" if processes.count == 1 else f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
 
 def _cut(jobs: Sequence[Job], size: int) -> list[Sequence[Job]]:
@@ -192,8 +264,12 @@ def _full(asked: Sequence[_Batched], own: Sequence[Job], batch: int) -> bool:
     return sum(len(jobs) for _, jobs in asked) + len(own) > batch
 
 
-def _generation(completion: Completion) -> Generation:
-    return Generation(completion.text, completion.finished, completion.tokens.numel())
+def _generation(completion: Completion, stop: Sequence[str]) -> Generation:
+    tokens, text = completion.tokens.numel(), completion.text
+    ends = [end for end in (text.find(one) for one in stop) if end >= 0]
+    if ends:
+        return Generation(text[: min(ends)], True, tokens)
+    return Generation(text, completion.finished, tokens)
 
 
 def _dtype(wanted: str, device: torch.device) -> Any:

@@ -29,6 +29,8 @@ _DECLINED = {
     Status.FILTERED: "a content filter stopped it",
     Status.TOOL_CALL: "the model called a tool",
 }
+# With these vLLM and SGLang continue the last turn; others refuse them or begin a new one.
+_CONTINUE = {"add_generation_prompt": False, "continue_final_message": True}
 
 
 class Chat(Protocol):
@@ -95,7 +97,8 @@ class ServerGenerator:
             messages = self._messages(job.question)
         except (DataError, OSError, ValueError) as error:
             return Failure(str(error))
-        reply = self.endpoint.chat(messages, **decoding.of_request(job.seed))
+        begun = _CONTINUE if job.question.beginning else {}
+        reply = self.endpoint.chat(messages, **begun, **decoding.of_request(job.seed))
         if reply.declined is not None:
             said = f": {short(reply.text, 200)}" if reply.text.strip() else ""
             return Failure(f"{_DECLINED[reply.declined]}{said}", reply.declined, reply.text)
@@ -111,6 +114,8 @@ class ServerGenerator:
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if question.system_prompt:
             messages.insert(0, {"role": "system", "content": question.system_prompt})
+        if question.beginning:
+            messages.append({"role": "assistant", "content": question.beginning})
         return messages
 
     def _scaled(self, image: Image.Image) -> Image.Image:

@@ -139,6 +139,7 @@ class Layout:
             extraction=as_text(value_of(values, self.columns, "extraction"), "extraction", where),
             finished=as_truth(value_of(values, self.columns, "finished"), "finished", where),
             tokens=as_whole(value_of(values, self.columns, "tokens"), "tokens", where),
+            forced=values.get("forced") is True,
         )
 
     def _with_own_id(self, values: Mapping[str, Any]) -> Response | None:

@@ -157,6 +157,12 @@ def _run_differs(published: Published, summary: Summary, n: int | None) -> Itera
     split = settings.get("split") or getattr(benchmark_of(summary), "split", None)
     if split and _names_split(published, summary) and _split(split) != _split(published.split or ""):
         yield f"split: {published.split} there, {split} here"
+    if settings.get("text_only"):
+        yield "images: left out here"
+    if settings.get("shots"):
+        yield f"worked examples: {settings['shots']} before each question here"
+    if settings.get("force_answer"):
+        yield "responses that were cut off: their answer is forced here"
     if (summary.get("samples") or {}).get("k", 1) > 1:
         yield f"samples: the mean of {summary['samples']['k']} here"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -77,6 +77,14 @@ def estimate(
             judge(example, response, ask)
     tokens, replies = sum(map(estimate_tokens, new)), reply_tokens * len(new)
     return Estimate(len(new), len(known), tokens, replies, price(tokens, replies, price_in, price_out))
+
+
+def scorable(
+    examples: Sequence[Example], responses: Sequence[Response]
+) -> Iterator[tuple[Example, Response]]:
+    """Yield the pairs to be judged: each response to a question that has a gold answer."""
+    asked = {example.id: example for example in examples if example.answer.strip()}
+    return ((asked[one.id], one) for one in responses if one.id in asked and one.failure is None)
 
 
 def price(

@@ -14,6 +14,7 @@ from data import Example
 from eval.benchmark import Ask, Response
 from eval.generate.cache import Generation, GenerationCache, digest
 from eval.generate.client import REQUEST_ERRORS, Endpoint, EndpointError
+from eval.scoring.budget import Budget
 from eval.scoring.judgement import (
     VERDICT,
     JudgeError,
@@ -70,6 +71,7 @@ class Judge:
         sampling: options sent with every prompt, in place of ``SAMPLING``.
         patience: consecutive failures after which no further request is sent; one suffices if the address,
             the model or the key is wrong.
+        budget: bound of the cost; None for no bound.
 
     Attributes:
         asked: number of prompts sent to the server.
@@ -84,10 +86,12 @@ class Judge:
         cache: GenerationCache | None = None,
         sampling: Mapping[str, Any] | None = None,
         patience: int = 8,
+        budget: Budget | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.sampling = dict(SAMPLING if sampling is None else sampling)
         self.asked = self.cached = 0
+        self.budget = budget
         self._cache, self._patience = cache, patience
         self._lock = Lock()
         self._failures = self._replies = 0
@@ -104,8 +108,12 @@ class Judge:
                 return after_thinking(known.text).strip()
             if self._abandoned:
                 raise JudgeError(f"not asked: {self._abandoned}")
+        reserved = self.budget.reserve(prompt, self.sampling) if self.budget is not None else 0.0
+        if reserved is None:
+            raise JudgeError(f"not asked: {self.budget}")
+        with self._lock:
             self.asked += 1
-        reply = self._reply(prompt)
+        reply = self._reply(prompt, reserved)
         if self._cache is not None:
             with self._lock:
                 self._cache.put(key, reply)
@@ -126,18 +134,23 @@ class Judge:
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that determine the replies, to be stored with a result."""
-        return {"url": self.endpoint.url, "model": self.endpoint.model, "sampling": self.sampling}
+        found = {"url": self.endpoint.url, "model": self.endpoint.model, "sampling": self.sampling}
+        return found | ({"budget": self.budget.limit} if self.budget is not None else {})
 
     def _key(self, prompt: str) -> str:
         return digest({"model": self.endpoint.model, "prompt": prompt, "sampling": self.sampling})
 
-    def _reply(self, prompt: str) -> Generation:
+    def _reply(self, prompt: str, reserved: float) -> Generation:
         replies = self._replies
         try:
             reply = self.endpoint.chat([{"role": "user", "content": prompt}], **self.sampling)
         except EndpointError as error:
+            if self.budget is not None:
+                self.budget.settle(reserved, prompt, None, 0)
             self._record_failure(error, replies)
             raise JudgeError(f"the judge did not reply: {error}", status=error.status) from error
+        if self.budget is not None:
+            self.budget.settle(reserved, prompt, reply.prompt_tokens, reply.completion_tokens)
         with self._lock:
             self._replies += 1
             self._failures = 0

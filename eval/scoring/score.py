@@ -15,7 +15,7 @@ from data import DataError, Example
 from eval.benchmark import DECLINED, Ask, Benchmark, Failure, Response, ScoredRow
 from eval.predictions import check_unique
 from eval.scoring.protocols import checked_protocols, find_judge
-from eval.scoring.statistics import maj_at_k, pass_at_k
+from eval.scoring.statistics import interval_of_means, maj_at_k, pass_at_k
 from mm_cpgd.errors import UserError
 from rewards import Status, Verdict
 from rewards.registry import as_verdict
@@ -203,7 +203,8 @@ def sampling_metrics(rows: Sequence[ScoredRow]) -> dict[str, Any] | None:
     Returns:
         ``k`` samples per question; ``questions``; ``complete``, those with a score of all k samples;
         ``accuracy``, the mean over questions; ``pass_at_k`` by k (1, 2, 4, … and k; a response is right when
-        its score is 1), over the questions with as many scores; ``maj_at_k``, of all k over complete ones.
+        its score is 1), over the questions with as many scores; ``maj_at_k``, of all k over complete ones;
+        ``intervals``, the 95 % intervals of these three, which are for questions like these.
     """
     questions: dict[str, list[ScoredRow]] = defaultdict(list)
     for row in rows:
@@ -213,14 +214,21 @@ def sampling_metrics(rows: Sequence[ScoredRow]) -> dict[str, Any] | None:
     if k < 2 or not questions:
         return None
     scores = [[row.verdict.score or 0.0 for row in own] for own in questions.values()]
+    means, passed = list(map(fmean, scores)), {str(n): _passes(scores, n) for n in _powers(k)}
     complete = [own for own in questions.values() if len(own) == k]
+    voted = map_in_threads(_majority, complete) if complete else []
     return {
         "k": k,
         "questions": len(questions),
         "complete": len(complete),
-        "accuracy": fmean(map(fmean, scores)),
-        "pass_at_k": {str(n): _mean_pass(scores, n) for n in _powers(k)},
-        "maj_at_k": fmean(map_in_threads(_majority, complete)) if complete else None,
+        "accuracy": fmean(means),
+        "pass_at_k": {n: fmean(own) if own else None for n, own in passed.items()},
+        "maj_at_k": fmean(voted) if voted else None,
+        "intervals": {
+            "accuracy": list(interval_of_means(means, k)),
+            "pass_at_k": {n: list(interval_of_means(own, k)) for n, own in passed.items()},
+            "maj_at_k": list(interval_of_means(voted)),
+        },
     }
 
 
@@ -228,10 +236,9 @@ def _powers(k: int) -> list[int]:
     return [1 << i for i in range(k.bit_length()) if 1 << i < k] + [k]
 
 
-def _mean_pass(scores: Sequence[Sequence[float]], k: int) -> float | None:
-    """Return mean pass@k of the questions with at least ``k`` scored responses; None if there is none."""
-    found = [pass_at_k(sum(one >= 1 for one in own), len(own), k) for own in scores if len(own) >= k]
-    return fmean(found) if found else None
+def _passes(scores: Sequence[Sequence[float]], k: int) -> list[float]:
+    """Return pass@k of each question with at least ``k`` scored responses."""
+    return [pass_at_k(sum(one >= 1 for one in own), len(own), k) for own in scores if len(own) >= k]
 
 
 def _majority(rows: Sequence[ScoredRow]) -> float:

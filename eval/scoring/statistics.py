@@ -42,6 +42,23 @@ def clustered_interval(
     )
 
 
+def interval_of_means(
+    values: Sequence[float], samples: int = 1, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Return the interval of the mean over questions of a value that was estimated from several samples.
+
+    As ``clustered_interval``: the variance is that between questions, which includes that of the samples.
+
+    Args:
+        values: one for each question, such as its estimate of pass@k; 0 … 1.
+        samples: samples that a value was estimated from; bounds the effective number of independent ones.
+        confidence: of the interval, between 0 and 1.
+    """
+    return clustered_interval(
+        {str(number): [value] * samples for number, value in enumerate(values)}, confidence
+    )
+
+
 def pass_at_k(correct: int, total: int, k: int) -> float:
     """Return the probability that one of ``k`` of ``total`` samples is right: 1 − C(n − c, k) / C(n, k).
 

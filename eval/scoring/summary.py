@@ -30,6 +30,11 @@ def summarise(benchmark: Benchmark, rows: Sequence[ScoredRow]) -> dict[str, Any]
         "protocol": names[0] if names else None,
         **first,
         "truncated": _truncated(rows),
+        **(
+            {"forced": _count(forced, len(rows))}
+            if (forced := sum(row.response.forced for row in rows))
+            else {}
+        ),
         "missing": _count(sum(row.missing for row in rows), len(rows)),
         "unanswered": _unanswered(rows),
         "samples": sampling_metrics(rows),
@@ -168,6 +173,11 @@ def _flags(rows: Sequence[ScoredRow], summary: Mapping[str, Any]) -> list[str]:
     if truncated and truncated["share"] >= SOME_TRUNCATED:
         mostly = "mostly truncated: " if truncated["share"] >= MOSTLY else ""
         flags.append(f"{mostly}{truncated['share']:.1%} of the responses were cut off by the length limit")
+    if forced := summary.get("forced"):
+        flags.append(
+            f"{forced['count']:,} of {len(rows):,} responses were cut off, and their answer was forced: not "
+            "comparable with results without --force-answer"
+        )
     for name, found in summary["protocols"].items():
         if found["by_rule"] and found["by_rule"]["count"]:
             flags.append(_not_published(name, found["by_rule"]["count"], len(rows)))

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from data import DataError
-from mm_cpgd.cli.common import INCOMPLETE, parse_settings
-from mm_cpgd.errors import RunEnded
+from mm_cpgd.cli.common import parse_settings
+from mm_cpgd.cli.judge import (
+    JudgeBudget,
+    JudgeCache,
+    JudgeConcurrency,
+    JudgeKeyEnv,
+    JudgeModel,
+    JudgeOptions,
+    JudgePerMinute,
+    JudgePriceIn,
+    JudgePriceOut,
+    JudgeRetries,
+    JudgeSetting,
+    JudgeTimeout,
+    JudgeUrl,
+    Yes,
+    check_judge,
+)
 
 if TYPE_CHECKING:
-    from eval.generate.cache import GenerationCache
     from eval.generate.generate import Generator
-    from eval.run import Evaluation
+    from eval.preparation import Evaluation
     from eval.settings import Settings
-
-# Seconds between progress lines without a terminal.
-PLAIN_SECONDS = 30.0
+    from mm_cpgd.cli.evaluation import Done
 
 # Components of a model's path that do not identify the model.
 _GENERIC_NAMES = ("final", "checkpoints", "runs", "..", ".", "/", "~")
@@ -51,10 +58,16 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(help="maximum number of rows, taken from the start")] = None,
     samples: Annotated[int | None, typer.Option(help="responses per question; default 1")] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="official, verifier, separated by commas; default both")
+        str | None,
+        typer.Option(
+            help="official, verifier, judge, judge:NAME, separated by commas; default the first two"
+        ),
     ] = None,
     control: Annotated[
-        str | None, typer.Option(help="blank, shuffled: repeat with grey and with other rows' images")
+        str | None,
+        typer.Option(
+            help="blank, shuffled, text-only: repeat with grey, with other rows' and without images"
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="default: runs/eval/MODEL; contains one folder per benchmark")
@@ -65,9 +78,39 @@ def evaluate(
         int | None, typer.Option(help="default 0: all tokens; of servers, vLLM and SGLang")
     ] = None,
     min_p: Annotated[float | None, typer.Option(help="default 0; of servers, vLLM and SGLang")] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(help="default 1: none; of vLLM, and of servers as for min_p")
+    ] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="text that ends a response, and is no part of it; repeatable")
+    ] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="default: the benchmark's")] = None,
+    force_answer: Annotated[
+        str | None,
+        typer.Option(
+            help="continue a response that the length limit cut off once, after this text, or `ours`: "
+            "So the final answer is \\boxed{"
+        ),
+    ] = None,
+    force_tokens: Annotated[
+        int | None, typer.Option(help="length limit of that continuation; default 64")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="of sampling and of shuffled images; default 0")] = None,
     system_prompt: Annotated[str | None, typer.Option(help="default: the benchmark's; '' for none")] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            help="published (default; ours where it cannot be taken over), ours, or a template with "
+            "{question} and {options}, or with {published}, or a file with one"
+        ),
+    ] = None,
+    shots: Annotated[int | None, typer.Option(help="worked examples before each question; default 0")] = None,
+    shots_data: Annotated[
+        str | None, typer.Option(help="their file or folder, in the benchmark's layout")
+    ] = None,
+    text_only: Annotated[
+        bool, typer.Option("--text-only", help="leave out all images; the result is NAME-text-only")
+    ] = False,
     min_pixels: Annotated[
         int | None, typer.Option(min=1, help="scale smaller images up to this area")
     ] = None,
@@ -79,6 +122,7 @@ def evaluate(
     ] = None,
     revision: Annotated[str | None, typer.Option(help="revision of a hub name")] = None,
     engine: Annotated[str | None, typer.Option(help="local or vllm, as in training; default local")] = None,
+    tensor_parallel: Annotated[int | None, typer.Option(help="GPUs that share one vLLM; default 1")] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="responses decoded together; default 16, with vllm 512")
     ] = None,
@@ -116,17 +160,29 @@ def evaluate(
         Path | None,
         typer.Option(help="repeat a stored result; only the locations of model and data may change"),
     ] = None,
+    judge_url: JudgeUrl = None,
+    judge_model: JudgeModel = None,
+    judge_key_env: JudgeKeyEnv = None,
+    judge_per_minute: JudgePerMinute = None,
+    judge_concurrency: JudgeConcurrency = 8,
+    judge_timeout: JudgeTimeout = 120.0,
+    judge_retries: JudgeRetries = 5,
+    judge_setting: JudgeSetting = None,
+    judge_price_in: JudgePriceIn = None,
+    judge_price_out: JudgePriceOut = None,
+    judge_budget: JudgeBudget = None,
+    judge_cache: JudgeCache = None,
+    yes: Yes = False,
 ) -> None:
     """Generate a model's responses to benchmark questions, score them, and write results and a page.
 
     The same command resumes an interrupted run; only what changed is generated again. Exit status 3: the
-    result is written, but questions have no response; the same command asks these again.
+    result is written, but questions have no response or judgement; the same command asks these again. Started
+    by torchrun, the processes share the questions.
 
     Example: `mm-cpgd eval --model runs/k12/final --benchmark mathvision --data mathvision --limit 100`
     """
-    from eval.run import open_generator, prepare
-    from eval.settings import build_settings, settings_from_result
-    from mm_cpgd.cli.results import print_results, write_results_page
+    from mm_cpgd.cli.evaluation import end_incomplete, judging, opened, run_evaluations, say, shared_processes
 
     given: dict[str, Any] = {
         "model": model, "data": data, "split": split, "limit": limit, "samples": samples,
@@ -134,41 +190,80 @@ def evaluate(
         "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed, "system_prompt": system_prompt,
         "min_pixels": min_pixels, "max_pixels": max_pixels, "dtype": dtype, "revision": revision,
         "engine": engine, "endpoint": ",".join(endpoint) if endpoint else None, "top_k": top_k,
-        "min_p": min_p, "declined": declined,
+        "min_p": min_p, "declined": declined, "repetition_penalty": repetition_penalty,
+        "stop": tuple(stop) if stop else None, "prompt": prompt, "text_only": text_only or None,
+        "shots": shots, "shots_data": shots_data, "force_answer": force_answer,
+        "force_tokens": force_tokens, "tensor_parallel": tensor_parallel,
         "request": parse_settings(setting, "--setting") if setting else None,
     }  # fmt: skip
-    before: Mapping[str, Any] | None = None
-    if like is None:
-        wanted = build_settings(_names(benchmark) or (), given)
-    else:
-        repeated, before = settings_from_result(like, {**given, "benchmark": benchmark})
-        wanted = [repeated]
-    evaluations = [prepare(one) for one in wanted]
-    generator = open_generator(
-        wanted[0], batch=batch, api_key=os.environ.get(api_key_env), concurrency=concurrency,
-        requests_per_minute=requests_per_minute, timeout=timeout, say=_say,
+    options = JudgeOptions(
+        judge_url, judge_model, judge_key_env, judge_per_minute, judge_concurrency, judge_timeout,
+        judge_retries, judge_setting or (), judge_price_in, judge_price_out, judge_cache, yes, judge_budget,
     )  # fmt: skip
-    place = output or _default_output(wanted[0], like)
-    store = nullcontext() if no_cache else _open_cache(cache, generator)
-    with store as opened:
-        results, failed = _run(evaluations, generator, place, opened)
+    before: list[Mapping[str, Any] | None] = []
+
+    def prepared() -> list[Evaluation]:
+        wanted, stored = _wanted(given, benchmark, like)
+        before.append(stored)
+        return _prepared(wanted, options)
+
+    with shared_processes(prepared) as (evaluations, processes):
+        first = evaluations[0].settings
+        place = output or _default_output(first, like)
+
+        def make() -> Generator:
+            from eval.preparation import open_generator
+
+            return open_generator(
+                first, batch=batch, api_key=os.environ.get(api_key_env), concurrency=concurrency,
+                requests_per_minute=requests_per_minute, timeout=timeout, processes=processes, say=say,
+            )  # fmt: skip
+
+        with (
+            opened(make, processes, cache, not no_cache) as (generator, store),
+            judging(evaluations, options, processes) as judge,
+        ):
+            results, failed = run_evaluations(evaluations, generator, place, store, judge, options, processes)
+        if processes.is_main:
+            _show(place, evaluations, results, like, before[0])
+            end_incomplete(results, failed, no_cache)
+
+
+def _wanted(
+    given: Mapping[str, Any], benchmark: str | None, like: Path | None
+) -> tuple[list[Settings], Mapping[str, Any] | None]:
+    """Return the settings of each benchmark, and those of the result that is repeated."""
+    from eval.settings import build_settings, settings_from_result
+
+    if like is None:
+        return build_settings(_names(benchmark) or (), given), None
+    repeated, before = settings_from_result(like, {**given, "benchmark": benchmark})
+    return [repeated], before
+
+
+def _prepared(wanted: Sequence[Settings], options: JudgeOptions) -> list[Evaluation]:
+    from eval.preparation import prepare
+    from eval.scoring.protocols import is_judge
+
+    if any(is_judge(name) for one in wanted for name in one.protocols):
+        check_judge(options)
+    return [prepare(one, judge=True) for one in wanted]
+
+
+def _show(
+    place: Path,
+    evaluations: Sequence[Evaluation],
+    results: Sequence[Done],
+    like: Path | None,
+    before: Mapping[str, Any] | None,
+) -> None:
+    """Write the page, and print the results."""
+    from mm_cpgd.cli.results import print_results, write_results_page
+
     # Before anything is printed: a reader such as head closes the pipe, which ends the command.
     page = write_results_page(place, evaluations, results)
     print_results(results, like, before)
     print(f"page: {page}")
-    _end_incomplete(results, failed, no_cache)
-
-
-def _end_incomplete(
-    results: Sequence[tuple[str, Path, Mapping[str, Any]]], failed: Sequence[str], no_cache: bool
-) -> None:
-    """Raise ``RunEnded`` if questions have no response, or controls have no result."""
-    open_ = {title: summary["unanswered"]["count"] for title, _, summary in results}
-    lacking = [f"{title} lacks {count:,} responses" for title, count in open_.items() if count]
-    lacking += [f"{title} has no result" for title in failed]
-    if lacking:
-        then = "with --no-cache all questions are asked again" if no_cache else "it asks only these again"
-        raise RunEnded(f"{', '.join(lacking)}; run the same command again: {then}", INCOMPLETE)
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
@@ -184,74 +279,3 @@ def _default_output(settings: Settings, like: Path | None) -> Path:
     # The policy of a run is in runs/NAME/final: the run's name identifies it, "final" does not.
     parts = [part for part in path.parts[-3:] if part not in _GENERIC_NAMES]
     return Path("runs") / "eval" / ("-".join(parts) or "model")
-
-
-def _open_cache(folder: Path | None, generator: Generator) -> GenerationCache:
-    from eval.generate.cache import open_cache
-
-    opened = open_cache(folder, generator.identity)
-    if opened.damaged:
-        _say(f"{opened.path}: {opened.damaged:,} damaged lines are skipped, their responses generated again")
-    return opened
-
-
-def _run(
-    evaluations: Sequence[Evaluation], generator: Generator, output: Path, cache: GenerationCache | None
-) -> tuple[list[tuple[str, Path, dict[str, Any]]], list[str]]:
-    """Evaluate every benchmark and its controls.
-
-    Returns:
-        Title, folder and summary of each; titles of controls to which no response could be generated.
-    """
-    from eval.generate.generate import NoneAnswered
-    from eval.run import run_evaluation
-
-    results, failed = [], []
-    for evaluation in evaluations:
-        original = evaluation.folder(output)
-        for control in evaluation.variants:
-            folder = evaluation.folder(output, control)
-            title = folder.name
-            try:
-                summary = run_evaluation(
-                    evaluation, generator, folder, control=control, original=original, cache=cache,
-                    progress=_progress, command=shlex.join(sys.argv),
-                )  # fmt: skip
-            except DataError as error:
-                if control is None:
-                    raise
-                # A control that cannot be made does not invalidate the results without it.
-                _say(f"{title} is skipped: {error}")
-                failed += [title] if isinstance(error, NoneAnswered) else []
-                continue
-            except KeyboardInterrupt:
-                advice = (
-                    "with --no-cache nothing is kept" if cache is None else "the same command resumes here"
-                )
-                raise RunEnded(f"stopped at {title}; {advice}", 130) from None
-            results.append((title, folder, summary))
-    return results, failed
-
-
-@contextmanager
-def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Show progress as a bar in a terminal, else as a line every ``PLAIN_SECONDS``."""
-    from mm_cpgd.tracking.progress import slow_bar
-
-    last = time.monotonic()
-
-    def line(done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= PLAIN_SECONDS:
-            last = time.monotonic()
-            _say(f"{title}: {done:,} of {total:,}")
-
-    if sys.stderr.isatty():
-        with slow_bar(Console(stderr=True), title) as bar:
-            yield bar
-    else:
-        yield line
-
-
-def _say(message: str) -> None:
-    print(f"mm-cpgd: {message}", file=sys.stderr)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from data import Example
     from eval.benchmark import Benchmark, Response
     from eval.generate.client import Endpoint
+    from eval.scoring.budget import Budget
     from eval.scoring.estimate import Estimate
     from eval.scoring.judge import Judge
 
@@ -61,6 +62,13 @@ JudgePriceIn = Annotated[
 JudgePriceOut = Annotated[
     float | None, typer.Option(min=0, help="price of a million completion tokens", rich_help_panel=_PANEL)
 ]
+JudgeBudget = Annotated[
+    float | None,
+    typer.Option(
+        help="ask no more when the requests would cost more, in the currency of the prices",
+        rich_help_panel=_PANEL,
+    ),
+]
 JudgeCache = Annotated[
     Path | None,
     typer.Option(help="file of cached replies; default: in the user's cache folder", rich_help_panel=_PANEL),
@@ -87,6 +95,7 @@ class JudgeOptions:
         price_out: price of a million completion tokens, None if unknown.
         cache: file of cached replies; None for the one in the user's cache folder.
         yes: skip the confirmation.
+        budget: bound of the cost; it takes the place of a confirmation.
     """
 
     url: str | None = None
@@ -101,6 +110,57 @@ class JudgeOptions:
     price_out: float | None = None
     cache: Path | None = None
     yes: bool = False
+    budget: float | None = None
+
+
+def check_judge(options: JudgeOptions) -> None:
+    """Check, before responses are generated, that a judge can be asked without anybody to confirm it.
+
+    Raises:
+        UserError: no server is named, a price is unlimited and unconfirmed, or the budget cannot be used.
+    """
+    _check_named(options)
+    make_budget(options)
+    if not (options.yes or options.budget is not None or _is_free(options)):
+        raise UserError(
+            "the judge is asked when the responses are there, without a confirmation: bound its cost by "
+            "--judge-budget with --judge-price-in and --judge-price-out, or add --yes"
+        )
+
+
+def _check_named(options: JudgeOptions) -> None:
+    if not options.url or not options.model:
+        raise UserError("the protocol judge needs a judge: give --judge-url and --judge-model")
+
+
+def make_budget(options: JudgeOptions) -> Budget | None:
+    """Return the budget of the options, None if there is none. Raises ``UserError``."""
+    from eval.scoring.budget import Budget
+
+    if options.budget is None:
+        return None
+    return Budget(options.budget, options.price_in, options.price_out)
+
+
+@contextmanager
+def judge_session(options: JudgeOptions, console: Console) -> Iterator[Judge]:
+    """Open a judge and its cache; at the end print its usage.
+
+    Raises:
+        UserError: no server is named; at the end: the server refused address, model or key of every request.
+        DataError: the cache cannot be used.
+    """
+    from eval.generate.cache import GenerationCache, default_folder
+    from eval.scoring.judge import Judge
+
+    _check_named(options)
+    budget = make_budget(options)
+    path = options.cache or default_folder().parent / "judgements.jsonl"
+    with GenerationCache(path) as cache:
+        judge = Judge(_endpoint(options), cache=cache, sampling=_sampling(options.settings), budget=budget)
+        yield judge
+        judge.raise_if_refused()
+        _print_usage(judge, options, console)
 
 
 @contextmanager
@@ -122,29 +182,33 @@ def open_judge(
         DataError: the cache cannot be used.
         typer.Abort: the user declined.
     """
-    from eval.generate.cache import GenerationCache, default_folder
-    from eval.scoring.estimate import estimate
-    from eval.scoring.judge import Judge
+    from eval.scoring.estimate import estimate, scorable
     from eval.scoring.protocols import in_turn, judges_of
 
-    if not options.url or not options.model:
-        raise UserError("the protocol judge needs a judge: give --judge-url and --judge-model")
-    path = options.cache or default_folder().parent / "judgements.jsonl"
-    with GenerationCache(path) as cache:
-        judge = Judge(_endpoint(options), cache=cache, sampling=_sampling(options.settings))
+    with judge_session(options, console) as judge:
         expected = estimate(
             in_turn(judges_of(benchmark, protocols).values()),
-            _scorable(examples, responses),
+            scorable(examples, responses),
             judge.cached_reply,
             price_in=options.price_in,
             price_out=options.price_out,
         )
-        console.print(str(expected), highlight=False)
-        if expected.requests:
+        print_estimate(expected, judge, console)
+        if expected.requests and judge.budget is None:
             confirm(expected, options)
         yield judge
-        judge.raise_if_refused()
-        _print_usage(judge, options, console)
+
+
+def print_estimate(expected: Estimate, judge: Judge, console: Console) -> None:
+    """Print the estimate, and whether it exceeds what is left of the budget."""
+    console.print(str(expected), highlight=False, soft_wrap=True)
+    budget = judge.budget
+    if budget is not None and expected.cost is not None and expected.cost > budget.limit - budget.spent:
+        console.print(
+            f"! {budget.limit - budget.spent:,.2f} of the judge's budget of {budget.limit:g} are left: what "
+            "does not fit is not judged",
+            style="yellow", soft_wrap=True,
+        )  # fmt: skip
 
 
 def confirm(expected: Estimate, options: JudgeOptions) -> None:
@@ -154,20 +218,15 @@ def confirm(expected: Estimate, options: JudgeOptions) -> None:
         UserError: standard input is not a terminal.
         typer.Abort: the user declined.
     """
-    free = options.price_in is None and options.price_out is None and _is_local(options.url or "")
-    if options.yes or free:
+    if options.yes or _is_free(options):
         return
     if not sys.stdin.isatty():
         raise UserError(f"{expected}; this cannot be confirmed without a terminal: add --yes")
     typer.confirm("Send these requests?", abort=True, err=True)
 
 
-def _scorable(
-    examples: Sequence[Example], responses: Sequence[Response]
-) -> Iterator[tuple[Example, Response]]:
-    """Yield the pairs to be judged: each response to a question that has a gold answer."""
-    asked = {example.id: example for example in examples if example.answer.strip()}
-    return ((asked[one.id], one) for one in responses if one.id in asked)
+def _is_free(options: JudgeOptions) -> bool:
+    return options.price_in is None and options.price_out is None and _is_local(options.url or "")
 
 
 def _endpoint(options: JudgeOptions) -> Endpoint:
@@ -213,4 +272,4 @@ def _print_usage(judge: Judge, options: JudgeOptions, console: Console) -> None:
     tokens = f"{used.prompt_tokens:,} tokens in and {used.completion_tokens:,} out"
     paid = f", cost {cost:,.2f}" if cost is not None else ""
     replies = f"{used.requests:,} replies, {judge.cached:,} cached ones"
-    console.print(f"judge: {replies}, {tokens}{paid}", highlight=False)
+    console.print(f"judge: {replies}, {tokens}{paid}", highlight=False, soft_wrap=True)

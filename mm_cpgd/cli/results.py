@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from eval.settings import repetition_differences
 from rewards.messages import short
 
 if TYPE_CHECKING:
-    from eval.run import Evaluation
+    from eval.preparation import Evaluation
 
 
 # Limits of what is printed: values of a dimension, and changed responses. The files have all of them.
@@ -77,13 +78,21 @@ def _metric(value: Any) -> str:
 
 def _print_samples(samples: Mapping[str, Any] | None, console: Console) -> None:
     if samples:
-        passed = "  ".join(f"pass@{k} {percent(share)}" for k, share in samples["pass_at_k"].items())
-        majority = f"maj@{samples['k']} {percent(samples['maj_at_k'])}"
+        shares = {f"mean@{samples['k']}": samples["accuracy"]}
+        shares |= {f"pass@{k}": share for k, share in samples["pass_at_k"].items()}
+        shares[f"maj@{samples['k']}"] = samples["maj_at_k"]
+        # Results of former versions have none.
+        found = samples.get("intervals", {})
+        intervals = [found.get("accuracy"), *found.get("pass_at_k", {}).values(), found.get("maj_at_k")]
+        told = [
+            f"{name} {percent(share)}"
+            + (f" ({_interval(interval)})" if interval and share is not None else "")
+            for (name, share), interval in zip_longest(shares.items(), intervals)
+        ]
+        line = "  ".join(told)
         if (complete := samples.get("complete", samples["questions"])) < samples["questions"]:
-            majority += (
-                f" ({complete:,} of {samples['questions']:,} questions have all {samples['k']} scores)"
-            )
-        console.print(f"{samples['k']} samples per question: {passed}  {majority}", soft_wrap=True)
+            line += f" ({complete:,} of {samples['questions']:,} questions have all {samples['k']} scores)"
+        console.print(f"{samples['k']} samples per question: {line}", soft_wrap=True)
 
 
 def _print_groups(protocols: Mapping[str, Any], console: Console) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from mm_cpgd.cli.common import INCOMPLETE, Limit, Split
 from mm_cpgd.cli.judge import (
+    JudgeBudget,
     JudgeCache,
     JudgeConcurrency,
     JudgeKeyEnv,
@@ -82,6 +83,7 @@ def score_command(
     judge_setting: JudgeSetting = None,
     judge_price_in: JudgePriceIn = None,
     judge_price_out: JudgePriceOut = None,
+    judge_budget: JudgeBudget = None,
     judge_cache: JudgeCache = None,
     yes: Yes = False,
 ) -> None:
@@ -99,6 +101,7 @@ def score_command(
     options = JudgeOptions(
         judge_url, judge_model, judge_key_env, judge_per_minute, judge_concurrency, judge_timeout,
         judge_retries, judge_setting or (), judge_price_in, judge_price_out, judge_cache, yes,
+        judge_budget,
     )  # fmt: skip
     named = {
         "id": id_column, "response": response_column, "sample": sample_column, "question": question_column,

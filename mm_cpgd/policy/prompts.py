@@ -45,8 +45,12 @@ class PromptEncoder:
         self.system_turns = system_turns
         self.control_texts = sorted(control_texts(processor))
 
-    def encode(self, example: Example) -> EncodedPrompt:
+    def encode(self, example: Example, beginning: str = "") -> EncodedPrompt:
         """Open the images and return the prompt's tensors; nothing is ever truncated.
+
+        Args:
+            example: the row.
+            beginning: beginning of the response, which the model is to continue.
 
         Raises:
             DataError: a marker without an image, control tokens in the text, or an unreadable image.
@@ -55,7 +59,7 @@ class PromptEncoder:
         pieces = self._pieces(example)
         refs = tuple(example.images[piece] for piece in pieces if isinstance(piece, int))
         images = [ref.open() for ref in refs]
-        chat = self._chat(pieces, example)
+        chat = self._chat(pieces, example) + beginning
         special = self._needs_special_tokens(chat)
         inputs = self.processor(
             text=[chat], images=images or None, add_special_tokens=special, return_tensors="pt"
@@ -69,7 +73,10 @@ class PromptEncoder:
             positions = torch.arange(ids.numel()).unsqueeze(0)
         else:
             positions = prompt_positions(self.model, ids, types, vision)
-        conversation = Conversation(self._messages(pieces, example), refs)
+        messages = self._messages(pieces, example)
+        if beginning:
+            messages.append({"role": "assistant", "content": [{"type": "text", "text": beginning}]})
+        conversation = Conversation(messages, refs)
         return EncodedPrompt(ids, positions, types, vision, types_name, conversation=conversation)
 
     def chat(self, example: Example) -> str:

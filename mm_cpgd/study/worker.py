@@ -175,8 +175,10 @@ class CachingEncoder(PromptEncoder):
         self.size = size
         self._kept: OrderedDict[str, EncodedPrompt] = OrderedDict()
 
-    def encode(self, example: Example) -> EncodedPrompt:
+    def encode(self, example: Example, beginning: str = "") -> EncodedPrompt:
         """Return the prompt's tensors, see ``PromptEncoder.encode``."""
+        if beginning:
+            return super().encode(example, beginning)
         prompt = self._kept.pop(example.id, None) or super().encode(example)
         self._kept[example.id] = prompt
         if len(self._kept) > self.size:

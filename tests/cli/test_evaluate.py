@@ -212,7 +212,7 @@ def test_one_folder_serves_several_benchmarks(run: Run, own: Path) -> None:
         (["--top-p", "2"], ["--top-p 2"]),
         (["--limit", "0"], ["--limit"]),
         (["--protocol", "oficial"], ["oficial", "official"]),
-        (["--protocol", "judge"], ["mm-cpgd score --protocol judge"]),
+        (["--protocol", "judge"], ["--judge-url", "--judge-model"]),
         (["--control", "blanc"], ["blanc", "blank"]),
         (["--model", "./no/such"], ["./no/such"]),
         (["--min-pixels", "9000", "--max-pixels", "4000"], ["9,000", "4,000"]),
@@ -255,11 +255,11 @@ def test_ctrl_c_keeps_finished_responses(run: Run, monkeypatch: pytest.MonkeyPat
 
     real = LocalGenerator._sample
 
-    def interrupted(self: Any, asked: Any, sampling: Any) -> Any:
+    def interrupted(self: Any, *asked: Any) -> Any:
         monkeypatch.setattr(LocalGenerator, "_sample", stop)
-        return real(self, asked, sampling)
+        return real(self, *asked)
 
-    def stop(self: Any, asked: Any, sampling: Any) -> Any:
+    def stop(self: Any, *asked: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(LocalGenerator, "_sample", interrupted)
@@ -275,3 +275,26 @@ def test_a_server_is_evaluated_without_torch(own: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_result_of_a_former_version_is_repeated_with_the_prompt_that_was_its_default(run: Run) -> None:
+    source = Path("own.py").read_text().replace("max_new_tokens=4)", "max_new_tokens=4, published=theirs)")
+    Path("own.py").write_text(
+        source.replace("benchmark =", "def theirs(one):\n    return 'Hm?'\n\nbenchmark =")
+    )
+    run("--output", "out", "--limit", "1")
+    found = summary("out/own")
+    assert (found["settings"]["first_prompt"], found["settings"]["wording"]) == ("Hm?", "published")
+    assert found["settings"].pop("prompt") == "published"
+    Path("out/own/summary.json").write_text(json.dumps(found))
+    run("--like", "out/own", "--output", "again", model=False)
+    settings = summary("again/own")["settings"]
+    assert (settings["first_prompt"], settings["prompt"]) == ("How many 0? Say it.", "ours")
+
+
+def test_without_images_the_result_has_another_name_and_a_flag(run: Run) -> None:
+    run("--output", "out", "--text-only")
+    found = summary("out/own-text-only")
+    assert found["settings"]["text_only"] is True
+    assert "text only: the questions were asked without their images" in found["flags"]
+    assert all(row["images"] == [] for row in rows("out/own-text-only"))

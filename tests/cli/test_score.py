@@ -134,7 +134,10 @@ def test_responses_to_unknown_questions_are_counted(run: Callable[..., str]) -> 
 
 def test_samples_print_pass_and_majority(run: Callable[..., str]) -> None:
     write_lines(Path("answers.jsonl"), [*ANSWERS, *[{**one, "response": "4"} for one in ANSWERS]])
-    assert "2 samples per question: pass@1 33.3  pass@2 33.3  maj@2 33.3" in run(*scoring())
+    printed = run(*scoring())
+    assert "2 samples per question: mean@2 33.3 (" in printed
+    # One right question of three in every metric, with Wilson's interval.
+    assert all(f"{name} 33.3 (6.1 – 79.2)" in printed for name in ("mean@2", "pass@1", "pass@2", "maj@2"))
 
 
 def test_a_result_is_replaced_on_request_only(run: Callable[..., str]) -> None:

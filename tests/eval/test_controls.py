@@ -9,7 +9,7 @@ from PIL import Image
 
 from data import DataError, Example, ImageRef
 from data.images import image_ref
-from eval.controls import accuracy_drop, blank, checked_controls, nothing_to_lose, shuffled
+from eval.controls import CONTROLS, accuracy_drop, blank, checked_controls, nothing_to_lose, shuffled
 from eval.generate.generate import image_digest
 from eval.results import EvalResult
 from mm_cpgd.errors import UserError
@@ -88,6 +88,12 @@ def test_images_are_compared_by_content_not_by_name() -> None:
     rows = [Example(str(i), "?", "1", images=(ImageRef("bytes (9)", make_image(i).load),)) for i in range(4)]
     given = [image_digest(one.images[0]) for one in shuffled(rows, 0)]
     assert all(new != image_digest(old.images[0]) for new, old in zip(given, rows, strict=True))
+
+
+def test_without_images_rows_that_had_none_are_no_control() -> None:
+    rows = [Example("a", "In <image1>, how many?", "1", images=(make_image(1),)), row(2)]
+    (found,) = CONTROLS["text-only"](rows, 0)
+    assert (found.id, found.question, found.images) == ("a", "In , how many?", ())
 
 
 def test_an_unknown_control_is_refused() -> None:

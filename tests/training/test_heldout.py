@@ -167,8 +167,9 @@ def test_the_accuracy_that_training_logs_is_the_one_that_mm_cpgd_eval_reports() 
     from data import load_examples
     from eval.benchmark import Benchmark, verified
     from eval.generate.decoding import Decoding
-    from eval.generate.generate import generate_responses, questions_of
+    from eval.generate.generate import generate_responses
     from eval.generate.local import LocalGenerator
+    from eval.generate.questions import questions_of
     from eval.scoring.score import score_responses
     from eval.scoring.summary import summarise as summarise_result
     from mm_cpgd.rollout import LocalEngine
@@ -182,7 +183,7 @@ def test_the_accuracy_that_training_logs_is_the_one_that_mm_cpgd_eval_reports() 
         max_new_tokens=64, batch_prompts=4,
     )()  # fmt: skip
     benchmark = Benchmark("own", "", lambda source: rows, lambda row: row.question, verified)
-    found = generate_responses(list(questions_of(benchmark, rows, None)), generator, Decoding(64))
+    found = generate_responses(questions_of(benchmark, rows, None), generator, Decoding(64))
     scored = score_responses(benchmark, rows, found.responses, ["verifier"])
     reported = summarise_result(benchmark, scored)
     assert 0 < logged["eval/accuracy"] < 1

@@ -73,9 +73,11 @@ class ColocatedBackend:
         requests, own = self.group.gather(list(zip(conversations, seeds, strict=True)))
         if not requests:
             return []
-        params = [
-            self.make_params(**options, seed=seed, logprobs=0, detokenize=False) for _, seed in requests
-        ]
+        # Texts that end a completion are found in its text.
+        settings = {"logprobs": 0, "detokenize": "stop" in options, **options}
+        params = [self.make_params(**settings, seed=seed) for _, seed in requests]
+        # A conversation that ends with the assistant's turn is continued there; all of one call are alike.
+        begun = requests[0][0][-1]["role"] == "assistant"
         self._wake("weights", "kv_cache")
         # The trainer's autocast must not apply to vLLM.
         with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
@@ -84,6 +86,7 @@ class ColocatedBackend:
                 sampling_params=params,
                 use_tqdm=False,
                 lora_request=self._adapter,
+                **({"add_generation_prompt": False, "continue_final_message": True} if begun else {}),
             )
         self._sleep()
         return [_completion(output) for output in outputs[own]]
@@ -204,6 +207,7 @@ def open_colocated(
     *,
     processes: int = 1,
     tensor_parallel: int = 1,
+    own_workers: bool = False,
     seed: int = 0,
     memory_share: float = 0.3,
     max_model_len: int | None = None,
@@ -220,6 +224,8 @@ def open_colocated(
         model: hub name or folder.
         processes: the run's number of processes.
         tensor_parallel: how many processes share one vLLM over their GPUs.
+        own_workers: one process alone has vLLM start the processes that share it; not for a policy that is
+            updated, since its weights are in this process.
         seed: seed of this process's vLLM; completions have their own seeds.
         memory_share: share of the GPU's memory for weights and key-value cache.
         max_model_len: most tokens of prompt and completion together; None: the model's own limit.
@@ -258,8 +264,9 @@ def open_colocated(
     if processes > 1:
         # vLLM uses the rank and device that the launcher gave this process and starts no processes itself.
         settings["distributed_executor_backend"] = "external_launcher"
-    group = open_group(tensor_parallel, processes)
-    settings["tensor_parallel_size"] = group.size
+    alone = own_workers and processes == 1
+    group = SharingGroup() if alone else open_group(tensor_parallel, processes)
+    settings["tensor_parallel_size"] = tensor_parallel if alone else group.size
     make_adapter: Any = None
     if adapter_rank is not None:
         from vllm.lora.request import LoRARequest
@@ -269,7 +276,7 @@ def open_colocated(
     keep = torch.distributed.is_initialized()
     try:
         llm = LLM(**{**settings, **(options or {})})
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, AssertionError) as error:
         raise UserError(f"vLLM does not start with {model}: {str(error)[:500]}") from error
     return ColocatedBackend(llm, SamplingParams, sleep, group, make_adapter, keep)
 

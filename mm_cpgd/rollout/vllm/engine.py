@@ -5,7 +5,7 @@ The backend determines whether vLLM runs in this process (``colocated``) or as a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,12 +33,17 @@ class VllmEngine:
         policy: provides end tokens, forbidden tokens and the tokenizer.
         backend: does the sampling.
         adapters: the backend once more, if it is to get the policy's adapters and not all weights.
+
+    Attributes:
+        extras: further sampling options of vLLM, such as ``repetition_penalty`` and ``stop``. The trainer's
+            log-probabilities know nothing of them.
     """
 
     def __init__(self, policy: Policy, backend: VllmBackend, adapters: AdapterBackend | None = None) -> None:
         self.policy = policy
         self.backend = backend
         self.adapters = adapters
+        self.extras: Mapping[str, Any] = {}
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -117,6 +122,7 @@ class VllmEngine:
             "max_tokens": sampling.max_new_tokens,
             "stop_token_ids": self.policy.end_ids,
             "logit_bias": dict.fromkeys(self.policy.forbidden_ids, _FORBIDDEN_BIAS),
+            **self.extras,
         }
 
     def _completion(self, sampled: VllmCompletion) -> Completion:

@@ -62,15 +62,47 @@ def start_together(config: RunConfig, command: str, check: Callable[[], None]) -
         UserError: on all processes: the problem of the lowest rank that has one, a difference between two
             processes, or one that has not come within ``distributed.timeout``.
     """
+    seconds = config.distributed.timeout
+    agree(
+        lambda: {"command": command, **_plain(config), **_files(config)}, check,
+        Limit(seconds, f"{seconds:g} s (distributed.timeout)"),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Time that the processes of a launch have to meet.
+
+    Attributes:
+        seconds: its length.
+        text: how messages name it.
+    """
+
+    seconds: float
+    text: str
+
+
+def agree(facts: Callable[[], Mapping[str, Any]], check: Callable[[], None], limit: Limit) -> None:
+    """Check this process, and that all processes of the launch can run and have the same facts.
+
+    Args:
+        facts: returns JSON values by name, called after ``check``; versions and the kind of device are added.
+        check: raises a user error if this process cannot run.
+        limit: for processes that do not come.
+
+    Raises:
+        UserError: as ``start_together``.
+    """
     problem: Exception | None = None
+    found: dict[str, Any] = {}
     try:
         check()
         check_device(os.environ)
+        found = {**facts(), **_environment()} if is_launched(os.environ) else {}
     except USER_ERRORS as error:
         problem = error
     if is_launched(os.environ):
-        facts = {"command": command, **_plain(config), **_environment(), **_files(config)}
-        message = _exchange(None if problem else facts, problem, config.distributed.timeout)
+        message = _exchange(None if problem else found, problem, limit)
         if message is not None:
             raise UserError(message) from problem
     elif problem is not None:
@@ -84,7 +116,7 @@ def fail_start(error: Exception) -> None:
         UserError: the problem of the lowest rank that has one, ``error`` or another.
     """
     if is_launched(os.environ):
-        message = _exchange(None, error, PATIENCE)
+        message = _exchange(None, error, Limit(PATIENCE, f"{PATIENCE:g} s"))
         raise UserError(message or str(error)) from error
 
 
@@ -139,21 +171,21 @@ def verdict(reports: Sequence[Report]) -> str | None:
     return None
 
 
-def _exchange(facts: Mapping[str, Any] | None, problem: Exception | None, timeout: float) -> str | None:
+def _exchange(facts: Mapping[str, Any] | None, problem: Exception | None, limit: Limit) -> str | None:
     """Send this process's report, and return the verdict about all of them."""
     from torch.distributed import DistError, PrefixStore, rendezvous
 
     rank = int(os.environ["RANK"])
     report = Report(rank, socket.gethostname(), None if problem is None else str(problem), dict(facts or {}))
     try:
-        store, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
+        store, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=limit.seconds)))
         _KEPT.append(store)
         board = PrefixStore(PREFIX, store)
         board.set(f"report/{rank}", json.dumps(asdict(report)))
         if rank == 0:
-            board.set("verdict", json.dumps(_judge(board, count, timeout)))
+            board.set("verdict", json.dumps(_judge(board, count, limit)))
         # Somewhat longer than the main process, whose message names those that have not come.
-        board.wait(["verdict"], timedelta(seconds=timeout + PATIENCE / 2))
+        board.wait(["verdict"], timedelta(seconds=limit.seconds + PATIENCE / 2))
         message: str | None = json.loads(board.get("verdict"))
         if message is not None:
             _leave(board, rank, count)
@@ -161,7 +193,7 @@ def _exchange(facts: Mapping[str, Any] | None, problem: Exception | None, timeou
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise UserError(
             f"process {rank} on {report.host} has not met all others at {place} (MASTER_ADDR, MASTER_PORT) "
-            f"within {timeout:g} s (distributed.timeout): {_first_line(error)}"
+            f"within {limit.text}: {_first_line(error)}"
         ) from error
     return message
 
@@ -170,20 +202,20 @@ def _exchange(facts: Mapping[str, Any] | None, problem: Exception | None, timeou
 _KEPT: list[Any] = []
 
 
-def _judge(board: Any, count: int, timeout: float) -> str | None:
+def _judge(board: Any, count: int, limit: Limit) -> str | None:
     """Wait for the reports of all processes, and return the verdict."""
     from torch.distributed import DistError
 
     names = [f"report/{rank}" for rank in range(count)]
     try:
-        board.wait(names, timedelta(seconds=timeout))
+        board.wait(names, timedelta(seconds=limit.seconds))
     except DistError:
         missing = [str(rank) for rank, name in enumerate(names) if not board.check([name])]
         if not missing:
             raise
         return (
             f"{'processes' if len(missing) > 1 else 'process'} {', '.join(missing)} of {count} did not start "
-            f"within {timeout:g} s (distributed.timeout); their own output says why"
+            f"within {limit.text}; their own output says why"
         )
     return verdict([Report(**json.loads(board.get(name))) for name in names])
 

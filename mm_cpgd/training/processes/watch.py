@@ -46,6 +46,7 @@ class ProcessWatch:
         timeout: seconds that a collective waits, for the message.
         on_end: called before this process ends outside of the block.
         warn: called with a line if a process cannot be watched.
+        advice: what to do after a loss, for the message.
     """
 
     def __init__(
@@ -54,11 +55,13 @@ class ProcessWatch:
         timeout: float,
         on_end: Callable[[], None] = lambda: None,
         warn: Callable[[str], None] = lambda text: None,
+        advice: str = "run the same command with --resume to continue from the newest checkpoint",
     ) -> None:
         self.rank, self.count = accelerator.process_index, accelerator.num_processes
         self.timeout = timeout
         self.on_end = on_end
         self.warn = warn
+        self.advice = advice
         self.hosts = [socket.gethostname()]
         self._lost: int | None = None
         self._noticed = threading.Event()
@@ -92,7 +95,7 @@ class ProcessWatch:
             return ProcessLost(
                 f"process {self.rank} on {socket.gethostname()} waited {self.timeout:g} s "
                 "(distributed.timeout) for another process, which hangs or is slower than that; see its "
-                f"output, raise distributed.timeout if it is slow; {_RESUME}",
+                f"output, raise distributed.timeout if it is slow; {self.advice}",
                 everywhere=True,
             )
         return self._message()
@@ -100,9 +103,11 @@ class ProcessWatch:
     def _message(self) -> ProcessLost:
         lost = self._lost
         if lost is None:
-            return ProcessLost(f"another process of the run has ended; {_REASON}; {_RESUME}", everywhere=True)
+            return ProcessLost(
+                f"another process of the run has ended; {_REASON}; {self.advice}", everywhere=True
+            )
         return ProcessLost(
-            f"process {lost} on {self.hosts[lost]} has ended; {_REASON}; {_RESUME}", everywhere=lost == 0
+            f"process {lost} on {self.hosts[lost]} has ended; {_REASON}; {self.advice}", everywhere=lost == 0
         )
 
     def _connect(self) -> None:
@@ -219,7 +224,6 @@ class ProcessWatch:
 
 
 _REASON = "its own output says why, if it could"
-_RESUME = "run the same command with --resume to continue from the newest checkpoint"
 
 
 def _listen() -> socket.socket:

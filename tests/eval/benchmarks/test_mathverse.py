@@ -1,6 +1,7 @@
 """MathVerse as a benchmark, on invented rows in its layout."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -51,6 +52,12 @@ def free(folder):
 
 def official(example, text="", extraction=None):
     return benchmark.official(example, Response(example.id, text, extraction=extraction))
+
+
+def test_the_published_prompt_is_the_rows_own(folder):
+    example = load(folder)[0]
+    assert benchmark.published(example) == "<image>\n…"
+    assert benchmark.published(replace(example, meta={})) is None
 
 
 def test_the_usual_split_is_the_five_versions_with_images(folder):

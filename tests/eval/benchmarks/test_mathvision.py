@@ -98,6 +98,15 @@ def test_every_prompt_of_testmini_has_its_image_once(published):
     assert all(sum(isinstance(one, int) for one in split_at_images(text, 1)) == 1 for text in asked)
 
 
+def test_the_published_prompt_lists_options_unless_they_are_letters(tmp_path):
+    head = 'Please solve the problem step by step and put your answer in one "\\boxed{}". If it is a'
+    asked = benchmark.published(loaded(tmp_path, options=["x", "y"]))
+    assert asked.startswith(head)
+    assert asked.endswith("How many?\n<image>\n(A) x\n(B) y")
+    letters = benchmark.published(loaded(tmp_path, options=list("ABCDE")))
+    assert letters.endswith("How many?\n<image>")
+
+
 def published_form(summary):
     """The totals of the groups under the names and in the form of ``*_result.json``."""
     groups = summary["groups"]

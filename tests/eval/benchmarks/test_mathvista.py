@@ -53,6 +53,12 @@ def never(prompt):
     raise AssertionError("no judge is to be asked")
 
 
+def test_the_published_prompt_is_the_rows_own_where_it_has_one(tmp_path):
+    query = "Hint: Please answer with an integer.\nQuestion: How heavy is it? (Unit: g)"
+    assert benchmark.published(loaded(tmp_path, query=query)) == f"<image>\n{query}"
+    assert benchmark.published(loaded(tmp_path)) is None
+
+
 def test_a_row_in_the_published_layout_is_read(tmp_path):
     example = loaded(tmp_path)
     assert (example.id, example.answer, example.choices) == ("4", "12", ())

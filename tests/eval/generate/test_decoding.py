@@ -14,7 +14,9 @@ from mm_cpgd.errors import UserError
     "values",
     [
         {"temperature": -1}, {"temperature": float("nan")}, {"top_p": 0}, {"max_new_tokens": 0},
-        {"top_k": -1}, {"min_p": 1.0},
+        {"top_k": -1}, {"min_p": 1.0}, {"repetition_penalty": 0}, {"repetition_penalty": float("nan")},
+        {"stop": ("a", "")}, {"stop": ("a",), "request": {"stop": ["b"]}},
+        {"repetition_penalty": 1.1, "request": {"repetition_penalty": 1.2}},
     ],
 )  # fmt: skip
 def test_impossible_sampling_settings_are_refused(values: dict[str, Any]) -> None:
@@ -32,6 +34,11 @@ def test_settings_at_their_default_do_not_change_the_keys_of_former_caches() -> 
     }
 
 
+def test_penalty_and_stop_texts_change_greedy_responses_too() -> None:
+    settings = Decoding(10, repetition_penalty=1.1, stop=("a", "b")).settings()
+    assert settings == {**Decoding(10).settings(), "repetition_penalty": 1.1, "stop": ["a", "b"]}
+
+
 def test_cuts_have_no_effect_on_greedy_decoding() -> None:
     assert Decoding(10, top_k=5, min_p=0.1).settings() == Decoding(10).settings()
 
@@ -43,6 +50,10 @@ def test_cuts_have_no_effect_on_greedy_decoding() -> None:
         (
             Decoding(9, 0.5, 0.9, top_k=5),
             {"max_tokens": 9, "temperature": 0.5, "top_p": 0.9, "top_k": 5, "seed": 4},
+        ),
+        (
+            Decoding(9, repetition_penalty=1.1, stop=("###",)),
+            {"max_tokens": 9, "temperature": 0, "repetition_penalty": 1.1, "stop": ["###"]},
         ),
         (Decoding(9, request={"max_completion_tokens": 20}), {"max_completion_tokens": 20, "temperature": 0}),
         (Decoding(9, request={"temperature": None, "max_tokens": None}), {}),

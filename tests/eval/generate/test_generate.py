@@ -16,14 +16,15 @@ from data.images import image_ref
 from eval.benchmark import Failure
 from eval.generate.cache import Generation, GenerationCache
 from eval.generate.decoding import Decoding
+from eval.generate.forced import Forcing
 from eval.generate.generate import (
-    Generations,
     Job,
     NoneAnswered,
     Question,
     generate_responses,
     image_digest,
 )
+from eval.generate.outcomes import Generations
 from mm_cpgd.errors import UserError
 from rewards import Status
 
@@ -280,3 +281,50 @@ def test_the_images_of_a_run_have_one_fingerprint() -> None:
 
     assert of(questions()) == of(changed(text="other"))
     assert of(questions()) != of(changed(images=(encoded("pink"),)))
+
+
+class Endless(Fake):
+    """Generator whose first responses are cut off; it completes them to "7}"."""
+
+    def generate(self, jobs: Iterable[Job], decoding: Decoding) -> Iterator[tuple[Job, Generation | Failure]]:
+        for job in jobs:
+            self.asked.append((job.question.beginning, decoding.max_new_tokens))
+            if not job.question.beginning:
+                yield job, Generation(f"<think>{job.question.id}", job.question.id == "1", 5)
+            elif job.question.id == self.fails:
+                yield job, Failure("no")
+            else:
+                yield job, Generation("7}", True, 2)
+
+
+FORCING = Forcing("\n\\boxed{", 8)
+
+
+def test_a_response_that_was_cut_off_is_continued_once_after_the_text() -> None:
+    generator = Endless()
+    found = generate_responses(questions(), generator, GREEDY, forcing=FORCING)
+    begun = ["<think>0\n</think>\n\\boxed{", "<think>2\n</think>\n\\boxed{"]
+    assert generator.asked == [("", 100)] * 3 + [(text, 8) for text in begun]
+    assert [one.text for one in found.responses] == [f"{begun[0]}7}}", "<think>1", f"{begun[1]}7}}"]
+    # It stays a response that was cut off.
+    assert [(one.finished, one.forced, one.tokens) for one in found.responses] == [
+        (False, True, 7), (True, False, 5), (False, True, 7),
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_continued_stays_as_it_was() -> None:
+    found = generate_responses(questions(), Endless(fails="2"), GREEDY, forcing=FORCING)
+    assert found.responses[2].text == "<think>2"
+    assert [one.forced for one in found.responses] == [True, False, False]
+    assert found.not_forced == {("2", 0): Failure("no")}
+    assert found.failures == {}
+
+
+def test_continuations_are_cached_and_depend_on_the_text(tmp_path: Path) -> None:
+    counts = []
+    with GenerationCache(tmp_path / "c.jsonl") as cache:
+        for forcing in (None, FORCING, FORCING, Forcing("!", 8), Forcing("!", 9)):
+            generator = Endless()
+            generate_responses(questions(), generator, GREEDY, cache=cache, forcing=forcing)
+            counts.append(len(generator.asked))
+    assert counts == [3, 2, 0, 2, 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import weakref
 from collections.abc import Callable
@@ -16,8 +17,9 @@ from data import DataError, Example, ImageRef
 from eval.benchmark import Failure
 from eval.generate.cache import GenerationCache
 from eval.generate.decoding import Decoding
-from eval.generate.generate import Generations, Question, generate_responses
+from eval.generate.generate import Question, generate_responses
 from eval.generate.local import LocalGenerator
+from eval.generate.outcomes import Generations
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import Policy
 from mm_cpgd.rollout import LocalEngine, Sampling
@@ -211,3 +213,30 @@ def test_vllm_is_the_trainers_engine_with_the_image_limits_of_the_policy(
     assert model == str(tiny_folder)
     assert options["image_limits"] == {"max_pixels": 4000}
     assert options["options"] == {"dtype": "float32"}
+
+
+def test_a_stop_text_ends_a_response_before_it(generator: LocalGenerator, questions: list[Question]) -> None:
+    whole = generate_responses(questions, generator, DRAWN).responses
+    ends = tuple({one.text[2] for one in whole if len(one.text) > 2})
+    cut = generate_responses(questions, generator, dataclasses.replace(DRAWN, stop=ends)).responses
+    for before, after in zip(whole, cut, strict=True):
+        first = min((at for end in ends if (at := before.text.find(end)) >= 0), default=None)
+        assert after.text == before.text[:first]
+        assert after.finished is (before.finished if first is None else True)
+
+
+def test_a_response_is_continued_after_its_beginning(
+    generator: LocalGenerator, questions: list[Question], tiny_policy: Policy
+) -> None:
+    plain = generator._encode(questions[0])
+    begun = generator._encode(dataclasses.replace(questions[0], beginning="<think>Hm. So"))
+    assert not isinstance(plain, Failure)
+    assert not isinstance(begun, Failure)
+    decode = tiny_policy.tokenizer.decode
+    assert decode(begun.input_ids) == decode(plain.input_ids) + "<think>Hm. So"
+    assert begun.positions.shape[1] == len(begun)
+    assert begun.next_position == plain.next_position + len(begun) - len(plain)
+    assert begun.conversation is not None
+    assert begun.conversation.messages[-1] == {
+        "role": "assistant", "content": [{"type": "text", "text": "<think>Hm. So"}],
+    }  # fmt: skip

@@ -130,6 +130,9 @@ def test_responses_without_stored_settings_cannot_be_compared() -> None:
     ("settings", "n", "line"),
     [
         ({"limit": 100}, 100, "questions: only the first 100 here"),
+        ({"text_only": True}, 1000, "images: left out here"),
+        ({"shots": 2}, 1000, "worked examples: 2 before each question here"),
+        ({"force_answer": "ours"}, 1000, "responses that were cut off: their answer is forced here"),
         ({}, 300, "questions: 1,000 there, 300 here"),
         ({"split": "test"}, 1000, "split: testmini there, test here"),
     ],

@@ -152,6 +152,7 @@ def test_a_sample_without_a_response_leaves_pass_at_k_and_the_majority_to_comple
         "accuracy": pytest.approx(0.75),
         "pass_at_k": {"1": pytest.approx(0.75), "2": 1.0},
         "maj_at_k": 0.5,
+        "intervals": samples["intervals"],
     }
 
 
@@ -209,7 +210,31 @@ def test_samples_have_mean_accuracy_pass_at_k_and_majority() -> None:
         "accuracy": pytest.approx(0.5),
         "pass_at_k": {"1": pytest.approx(0.5), "2": pytest.approx((1 + 2 / 3) / 2), "3": 1.0},
         "maj_at_k": 0.5,
+        "intervals": samples["intervals"],
     }
+
+
+def test_the_metrics_of_several_samples_have_intervals_over_questions() -> None:
+    answers = {"a": ["4", "5"], "b": ["5", "5"], "c": ["4", "4"], "d": ["4", "4"]}
+    found = summarise(sums(), scored(answers, FOUR))["samples"]["intervals"]
+    # pass@2 and maj@2 are one value a question: Wilson's interval of 3 of 4, and of ½ + 0 + 1 + 1 of 4.
+    assert found["pass_at_k"]["2"] == pytest.approx(wilson_interval(3, 4))
+    assert found["maj_at_k"] == pytest.approx(wilson_interval(2.5, 4))
+    low, high = found["accuracy"]
+    assert found["pass_at_k"]["1"] == found["accuracy"]
+    # Eight independent samples would give a narrower one, four a wider one.
+    assert wilson_interval(2.5, 4)[0] < low < wilson_interval(5, 8)[0]
+    assert wilson_interval(5, 8)[1] < high < wilson_interval(2.5, 4)[1]
+
+
+def test_forced_answers_are_counted_and_flagged() -> None:
+    responses = [Response("a", "4", finished=False, forced=True), Response("b", "4", finished=False)]
+    summary = summarise(sums(), score_responses(sums(), FOUR[:2], responses, ["official"]))
+    assert summary["forced"] == {"count": 1, "share": 0.5}
+    assert any(
+        flag.startswith("1 of 2 responses were cut off, and their answer was") for flag in summary["flags"]
+    )
+    assert "forced" not in summarise(sums(), scored({"a": "4"}, FOUR[:1]))
 
 
 def test_the_majority_counts_a_letter_and_its_options_text_as_the_same() -> None:

@@ -17,6 +17,7 @@ from torch.distributed.elastic.utils.distributed import get_free_port
 from mm_cpgd.config.loading import load_config
 from mm_cpgd.errors import UserError
 from mm_cpgd.training.processes.start import (
+    Limit,
     Report,
     _judge,
     check_device,
@@ -137,7 +138,7 @@ def test_a_process_that_does_not_report_is_named() -> None:
     board = HashStore()
     for rank in (0, 2):
         board.set(f"report/{rank}", json.dumps(dataclasses.asdict(report(rank))))
-    message = _judge(board, 3, 0.2)
+    message = _judge(board, 3, Limit(0.2, "0.2 s (distributed.timeout)"))
     assert message is not None
     assert message.startswith("process 1 of 3 did not start within 0.2 s (distributed.timeout)")
 
