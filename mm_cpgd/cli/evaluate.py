@@ -10,23 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mm_cpgd.cli.common import parse_settings
-from mm_cpgd.cli.judge import (
-    JudgeBudget,
-    JudgeCache,
-    JudgeConcurrency,
-    JudgeKeyEnv,
-    JudgeModel,
-    JudgeOptions,
-    JudgePerMinute,
-    JudgePriceIn,
-    JudgePriceOut,
-    JudgeRetries,
-    JudgeSetting,
-    JudgeTimeout,
-    JudgeUrl,
-    Yes,
-    check_judge,
-)
+from mm_cpgd.cli.judge import JudgeOptions, check_judge, with_judge
 
 if TYPE_CHECKING:
     from eval.generate.generate import Generator
@@ -38,6 +22,7 @@ if TYPE_CHECKING:
 _GENERIC_NAMES = ("final", "checkpoints", "runs", "..", ".", "/", "~")
 
 
+@with_judge
 def evaluate(
     model: Annotated[
         str | None, typer.Option(help="hub name, folder, embedded:tiny; with --endpoint its name there")
@@ -160,19 +145,8 @@ def evaluate(
         Path | None,
         typer.Option(help="repeat a stored result; only the locations of model and data may change"),
     ] = None,
-    judge_url: JudgeUrl = None,
-    judge_model: JudgeModel = None,
-    judge_key_env: JudgeKeyEnv = None,
-    judge_per_minute: JudgePerMinute = None,
-    judge_concurrency: JudgeConcurrency = 8,
-    judge_timeout: JudgeTimeout = 120.0,
-    judge_retries: JudgeRetries = 5,
-    judge_setting: JudgeSetting = None,
-    judge_price_in: JudgePriceIn = None,
-    judge_price_out: JudgePriceOut = None,
-    judge_budget: JudgeBudget = None,
-    judge_cache: JudgeCache = None,
-    yes: Yes = False,
+    *,
+    options: JudgeOptions,
 ) -> None:
     """Generate a model's responses to benchmark questions, score them, and write results and a page.
 
@@ -196,10 +170,6 @@ def evaluate(
         "force_tokens": force_tokens, "tensor_parallel": tensor_parallel,
         "request": parse_settings(setting, "--setting") if setting else None,
     }  # fmt: skip
-    options = JudgeOptions(
-        judge_url, judge_model, judge_key_env, judge_per_minute, judge_concurrency, judge_timeout,
-        judge_retries, judge_setting or (), judge_price_in, judge_price_out, judge_cache, yes, judge_budget,
-    )  # fmt: skip
     before: list[Mapping[str, Any] | None] = []
 
     def prepared() -> list[Evaluation]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import ipaddress
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 from urllib.parse import urlsplit
 
 import typer
@@ -28,59 +30,15 @@ if TYPE_CHECKING:
 
 _PANEL = "Judge"
 
-JudgeUrl = Annotated[
-    str | None,
-    typer.Option(help="OpenAI-compatible server, such as http://localhost:8000/v1", rich_help_panel=_PANEL),
-]
-JudgeModel = Annotated[str | None, typer.Option(help="its name on the server", rich_help_panel=_PANEL)]
-JudgeKeyEnv = Annotated[
-    str | None, typer.Option(help="environment variable with the server's key", rich_help_panel=_PANEL)
-]
-JudgePerMinute = Annotated[
-    float | None, typer.Option(help="maximum number of requests per minute", rich_help_panel=_PANEL)
-]
-JudgeConcurrency = Annotated[
-    int, typer.Option(min=1, help="maximum number of concurrent requests", rich_help_panel=_PANEL)
-]
-JudgeTimeout = Annotated[
-    float,
-    typer.Option(
-        help="seconds until a request without a complete reply is abandoned", rich_help_panel=_PANEL
-    ),
-]
-JudgeRetries = Annotated[int, typer.Option(min=0, help="retries of a failed request", rich_help_panel=_PANEL)]
-JudgeSetting = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="sampling key=value, such as max_tokens=2000; the value null removes the key; repeatable",
-        rich_help_panel=_PANEL,
-    ),
-]
-JudgePriceIn = Annotated[
-    float | None, typer.Option(min=0, help="price of a million prompt tokens", rich_help_panel=_PANEL)
-]
-JudgePriceOut = Annotated[
-    float | None, typer.Option(min=0, help="price of a million completion tokens", rich_help_panel=_PANEL)
-]
-JudgeBudget = Annotated[
-    float | None,
-    typer.Option(
-        help="ask no more when the requests would cost more, in the currency of the prices",
-        rich_help_panel=_PANEL,
-    ),
-]
-JudgeCache = Annotated[
-    Path | None,
-    typer.Option(help="file of cached replies; default: in the user's cache folder", rich_help_panel=_PANEL),
-]
-Yes = Annotated[
-    bool, typer.Option("--yes", help="call the judge without confirmation", rich_help_panel=_PANEL)
-]
+
+def _option(name: str, text: str, **more: Any) -> Any:
+    """Return a command's option, in the help's panel of the judge."""
+    return typer.Option(name, help=text, rich_help_panel=_PANEL, **more)
 
 
 @dataclass(frozen=True)
 class JudgeOptions:
-    """Options of the judge on the command line; the defaults are those of the commands.
+    """Options of the judge on the command line (``with_judge``).
 
     Attributes:
         url: address of an OpenAI-compatible server, with its ``/v1``.
@@ -93,24 +51,76 @@ class JudgeOptions:
         settings: sampling as ``key=value``, over ``eval.scoring.judge.SAMPLING``; ``null`` removes a key.
         price_in: price of a million prompt tokens, None if unknown.
         price_out: price of a million completion tokens, None if unknown.
+        budget: bound of the cost; it takes the place of a confirmation.
         cache: file of cached replies; None for the one in the user's cache folder.
         yes: skip the confirmation.
-        budget: bound of the cost; it takes the place of a confirmation.
     """
 
-    url: str | None = None
-    model: str | None = None
-    key_env: str | None = None
-    per_minute: float | None = None
-    concurrency: int = 8
-    timeout: float = 120.0
-    retries: int = 5
-    settings: Sequence[str] = ()
-    price_in: float | None = None
-    price_out: float | None = None
-    cache: Path | None = None
-    yes: bool = False
-    budget: float | None = None
+    url: Annotated[
+        str | None, _option("--judge-url", "OpenAI-compatible server, such as http://localhost:8000/v1")
+    ] = None
+    model: Annotated[str | None, _option("--judge-model", "its name on the server")] = None
+    key_env: Annotated[
+        str | None, _option("--judge-key-env", "environment variable with the server's key")
+    ] = None
+    per_minute: Annotated[
+        float | None, _option("--judge-per-minute", "maximum number of requests per minute")
+    ] = None
+    concurrency: Annotated[
+        int, _option("--judge-concurrency", "maximum number of concurrent requests", min=1)
+    ] = 8
+    timeout: Annotated[
+        float, _option("--judge-timeout", "seconds until a request without a complete reply is abandoned")
+    ] = 120.0
+    retries: Annotated[int, _option("--judge-retries", "retries of a failed request", min=0)] = 5
+    settings: Annotated[
+        list[str] | None,
+        _option(
+            "--judge-setting",
+            "sampling key=value, such as max_tokens=2000; the value null removes the key; repeatable",
+        ),
+    ] = None
+    price_in: Annotated[
+        float | None, _option("--judge-price-in", "price of a million prompt tokens", min=0)
+    ] = None
+    price_out: Annotated[
+        float | None, _option("--judge-price-out", "price of a million completion tokens", min=0)
+    ] = None
+    budget: Annotated[
+        float | None,
+        _option(
+            "--judge-budget", "ask no more when the requests would cost more, in the currency of the prices"
+        ),
+    ] = None
+    cache: Annotated[
+        Path | None,
+        _option("--judge-cache", "file of cached replies; default: in the user's cache folder"),
+    ] = None
+    yes: Annotated[bool, _option("--yes", "call the judge without confirmation")] = False
+
+
+def with_judge(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of ``JudgeOptions``; it gets them as its keyword ``options``."""
+    signature = inspect.signature(command, eval_str=True)
+    hints = get_type_hints(JudgeOptions, include_extras=True)
+    own = [one for one in signature.parameters.values() if one.name != "options"]
+    names = {f"judge_{field.name}": field for field in fields(JudgeOptions)}
+    added = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for name, field in names.items()
+    ]
+
+    @functools.wraps(command)
+    def wrapped(**given: Any) -> None:
+        chosen = {field.name: given.pop(name) for name, field in names.items()}
+        command(**given, options=JudgeOptions(**chosen))
+
+    # What typer reads.
+    wrapped.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {one.name: one.annotation for one in (*own, *added)}
+    return wrapped
 
 
 def check_judge(options: JudgeOptions) -> None:
@@ -246,11 +256,11 @@ def _endpoint(options: JudgeOptions) -> Endpoint:
     )
 
 
-def _sampling(settings: Sequence[str]) -> dict[str, Any]:
+def _sampling(settings: Sequence[str] | None) -> dict[str, Any]:
     """Return the judge's default sampling, updated with the settings; null removes a key."""
     from eval.scoring.judge import SAMPLING
 
-    merged: dict[str, Any] = {**SAMPLING, **parse_settings(settings, "--judge-setting")}
+    merged: dict[str, Any] = {**SAMPLING, **parse_settings(settings or (), "--judge-setting")}
     return {name: value for name, value in merged.items() if value is not None}
 
 

@@ -10,23 +10,7 @@ import typer
 from rich.console import Console
 
 from mm_cpgd.cli.common import INCOMPLETE, Limit, Split
-from mm_cpgd.cli.judge import (
-    JudgeBudget,
-    JudgeCache,
-    JudgeConcurrency,
-    JudgeKeyEnv,
-    JudgeModel,
-    JudgeOptions,
-    JudgePerMinute,
-    JudgePriceIn,
-    JudgePriceOut,
-    JudgeRetries,
-    JudgeSetting,
-    JudgeTimeout,
-    JudgeUrl,
-    Yes,
-    open_judge,
-)
+from mm_cpgd.cli.judge import JudgeOptions, open_judge, with_judge
 from mm_cpgd.errors import RunEnded
 
 Folder = Annotated[Path, typer.Argument(help="a result folder, with summary.json and rows.jsonl")]
@@ -35,6 +19,7 @@ BenchmarkName = Annotated[
 ]
 
 
+@with_judge
 def score_command(
     benchmark: BenchmarkName,
     predictions: Annotated[
@@ -73,19 +58,8 @@ def score_command(
         typer.Option(help="beginning of a text that stands for a failed request; may be repeated"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the result in the folder")] = False,
-    judge_url: JudgeUrl = None,
-    judge_model: JudgeModel = None,
-    judge_key_env: JudgeKeyEnv = None,
-    judge_per_minute: JudgePerMinute = None,
-    judge_concurrency: JudgeConcurrency = 8,
-    judge_timeout: JudgeTimeout = 120.0,
-    judge_retries: JudgeRetries = 5,
-    judge_setting: JudgeSetting = None,
-    judge_price_in: JudgePriceIn = None,
-    judge_price_out: JudgePriceOut = None,
-    judge_budget: JudgeBudget = None,
-    judge_cache: JudgeCache = None,
-    yes: Yes = False,
+    *,
+    options: JudgeOptions,
 ) -> None:
     """Score stored responses with the benchmark's official scoring, this project's verifier, or a judge.
 
@@ -98,11 +72,6 @@ def score_command(
     from mm_cpgd.tracking.progress import slow_bar
 
     console = Console()
-    options = JudgeOptions(
-        judge_url, judge_model, judge_key_env, judge_per_minute, judge_concurrency, judge_timeout,
-        judge_retries, judge_setting or (), judge_price_in, judge_price_out, judge_cache, yes,
-        judge_budget,
-    )  # fmt: skip
     named = {
         "id": id_column, "response": response_column, "sample": sample_column, "question": question_column,
     }  # fmt: skip
