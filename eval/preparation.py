@@ -9,7 +9,7 @@ from pathlib import Path
 from data import DataError, Example
 from eval.benchmark import Benchmark, DataSource
 from eval.benchmarks import find_benchmark
-from eval.controls import checked_controls
+from eval.controls import TEXT_ONLY, checked_controls
 from eval.generate.decoding import Decoding, check_request, length_limit
 from eval.generate.forced import Forcing, find_forcing
 from eval.generate.generate import Generator, check_samples
@@ -56,7 +56,7 @@ class Evaluation:
 
     def folder(self, output: Path, control: str | None = None) -> Path:
         """Return the result folder of the benchmark or of one of its controls."""
-        parts = [self.benchmark.name, *(["text-only"] if self.settings.text_only else []), control]
+        parts = [self.benchmark.name, *([TEXT_ONLY] if self.settings.text_only else []), control]
         return output / "-".join(part for part in parts if part)
 
 
@@ -71,19 +71,17 @@ def prepare(settings: Settings, *, judge: bool = False) -> Evaluation:
         UserError, DataError: something in the settings or the data cannot be used.
     """
     benchmark = find_benchmark(settings.benchmark)
-    decoding, forcing = (
-        _decoding(settings, benchmark),
-        find_forcing(settings.force_answer, settings.force_tokens),
-    )
-    protocols, controls = (
-        checked_protocols(settings.protocols, benchmark),
-        checked_controls(settings.controls),
-    )
+    decoding = _decoding(settings, benchmark)
+    forcing = find_forcing(settings.force_answer, settings.force_tokens)
+    protocols = checked_protocols(settings.protocols, benchmark)
+    controls = checked_controls(settings.controls)
     if not judge and (asked := [name for name in protocols if is_judge(name)]):
         raise UserError(f"the protocol {asked[0]} needs a judge: give --judge-url and --judge-model")
     _check(settings)
-    settings = replace(settings, protocols=tuple(protocols), controls=tuple(controls))
-    settings = replace(settings, prompt=read_template(settings.prompt), stop=tuple(settings.stop))
+    settings = replace(
+        settings, protocols=tuple(protocols), controls=tuple(controls),
+        prompt=read_template(settings.prompt), stop=tuple(settings.stop),
+    )  # fmt: skip
     system = settings.system_prompt if settings.system_prompt is not None else benchmark.system_prompt
     examples, shots = _examples(settings, benchmark), _shots(settings, benchmark)
     return Evaluation(settings, benchmark, examples, decoding, system or None, shots, forcing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -108,13 +108,11 @@ class Settings:
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
-            if name not in _LATER - {"prompt"} or value != _default(name)
+            if name not in _LATER - {"prompt"} or value != _DEFAULTS[name]
         }
 
 
-def _default(name: str) -> Any:
-    (own,) = (one for one in fields(Settings) if one.name == name)
-    return {} if own.default is MISSING else own.default
+_DEFAULTS = asdict(Settings(model="", benchmark=""))
 
 
 def build_settings(benchmarks: Sequence[str], given: Mapping[str, Any]) -> list[Settings]:

@@ -108,9 +108,9 @@ class Endpoint:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         _check(base_url, concurrency, requests_per_minute, timeout, max_retries)
-        self.url, self.model = base_url.rstrip("/") + "/chat/completions", model
-        self.concurrency = concurrency
         self.base_url = base_url.rstrip("/")
+        self.url, self.model = f"{self.base_url}/chat/completions", model
+        self.concurrency = concurrency
         self._key, self._timeout = api_key, timeout
         self._slots, self._lock = BoundedSemaphore(concurrency), Lock()
         self.limiter = RateLimiter(requests_per_minute, clock=clock, sleep=sleep)

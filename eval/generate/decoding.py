@@ -83,7 +83,7 @@ class Decoding:
             found["temperature"] = 0
         else:
             found |= {"top_p": self.top_p, "seed": self.seed}
-            found |= {name: value for name, value in self._cuts().items() if value}
+            found |= self._cuts()
         found |= self.extras()
         return found | ({"request": dict(self.request)} if self.request else {})
 
@@ -105,7 +105,7 @@ class Decoding:
         sent: dict[str, Any] = {"max_tokens": self.max_new_tokens, "temperature": 0}
         if self.temperature != 0:
             sent |= {"temperature": self.temperature, "top_p": self.top_p}
-            sent |= {name: value for name, value in self._cuts().items() if value}
+            sent |= self._cuts()
             # Servers store seeds in 32 signed bits.
             sent["seed"] = seed % 2**31
         sent |= self.extras()
@@ -115,7 +115,8 @@ class Decoding:
         return {name: value for name, value in merged.items() if value is not None}
 
     def _cuts(self) -> dict[str, float]:
-        return {"top_k": self.top_k, "min_p": self.min_p}
+        """Return the cuts that leave out tokens, by the names of vLLM and SGLang."""
+        return {name: value for name, value in (("top_k", self.top_k), ("min_p", self.min_p)) if value}
 
 
 def length_limit(request: Mapping[str, Any], given: int | None) -> int | None:

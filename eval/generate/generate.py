@@ -123,7 +123,7 @@ def generate_responses(
     for part in processes.gather(outcomes):
         outcomes.update(part)
     asked = questions if processes.is_main else own
-    generations = in_order([one.id for one in asked], samples, outcomes, forcing)
+    generations = in_order([one.id for one in asked], samples, outcomes)
     processes.together(lambda: _check_some(generations, len(questions)) if processes.is_main else None)
     return generations
 
@@ -164,6 +164,9 @@ class _Work:
         limited = forcing.decoding(decoding)
 
         def record(job: Job, outcome: Generation | Failure, cached: bool) -> None:
+            cut = self.outcomes.found[job.question.id, job.sample]
+            if isinstance(cut, Generation) and isinstance(outcome, Generation):
+                outcome = forcing.joined(cut, outcome)
             self.outcomes.forced[job.question.id, job.sample] = outcome
 
         def jobs() -> Iterator[Job]:

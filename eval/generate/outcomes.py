@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from eval.benchmark import Failure, Response
 from eval.generate.cache import Generation
-from eval.generate.forced import Forcing
 
 
 @dataclass
@@ -41,7 +40,7 @@ class Outcomes:
         found: generations, and reasons why there is none.
         images: SHA-256 of the images' bytes by question, without those that cannot be read.
         cached: those that came from the cache.
-        forced: continuations of responses that were cut off.
+        forced: the whole responses of those that were cut off and continued, or why one could not be.
     """
 
     found: dict[tuple[str, int], Generation | Failure] = field(default_factory=dict)
@@ -57,9 +56,7 @@ class Outcomes:
         self.forced.update(other.forced)
 
 
-def in_order(
-    questions: Iterable[str], samples: int, outcomes: Outcomes, forcing: Forcing | None
-) -> Generations:
+def in_order(questions: Iterable[str], samples: int, outcomes: Outcomes) -> Generations:
     """Return the responses to the questions with these ids, in their order and that of their samples."""
     images, names = hashlib.sha256(), list(questions)
     for name in names:
@@ -69,22 +66,16 @@ def in_order(
         outcome, more = outcomes.found[key], outcomes.forced.get(key)
         if isinstance(more, Failure):
             generations.not_forced[key] = more
-        generations.responses.append(_response(*key, outcome, more, forcing))
+        generations.responses.append(_response(*key, outcome, more))
     return generations
 
 
 def _response(
-    name: str,
-    sample: int,
-    outcome: Generation | Failure,
-    more: Generation | Failure | None,
-    forcing: Forcing | None,
+    name: str, sample: int, outcome: Generation | Failure, more: Generation | Failure | None
 ) -> Response:
     if isinstance(outcome, Failure):
         return Response(name, outcome.text, sample, failure=outcome)
-    forced = forcing is not None and isinstance(more, Generation)
-    if forcing is not None and isinstance(more, Generation):
-        outcome = forcing.joined(outcome, more)
+    whole = more if isinstance(more, Generation) else outcome
     return Response(
-        name, outcome.text, sample, finished=outcome.finished, tokens=outcome.tokens, forced=forced
+        name, whole.text, sample, finished=whole.finished, tokens=whole.tokens, forced=whole is more
     )

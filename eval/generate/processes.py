@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from mm_cpgd.errors import USER_ERRORS, UserError
 
@@ -66,16 +66,22 @@ class Processes:
         all_gather_object(parts, own, group=self.group)
         return parts
 
-    def together(self, work: Callable[[], None]) -> None:
-        """Run ``work``; a user's error of one process is raised on all, so that none waits for another."""
+    def together(self, work: Callable[[], Item]) -> Item:
+        """Return the result of ``work``, of which all processes know that it ended without a user's error.
+
+        Raises:
+            UserError, DataError: what ``work`` raised here, else on another process, so that none waits.
+        """
+        result: Any = None
         problem: Exception | None = None
         try:
-            work()
+            result = work()
         except USER_ERRORS as error:
             problem = error
-        others = [one for one in self.of_all(problem) if one is not None]
-        if problem is not None or others:
-            raise problem or others[0]
+        problems = [one for one in self.of_all(problem) if one is not None]
+        if problems:
+            raise problem or problems[0]
+        return cast(Item, result)
 
 
 ALONE = Processes()

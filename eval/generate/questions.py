@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from data import DataError, Example
@@ -113,17 +114,18 @@ class Shots:
         """
         text = _plain(example.question)
         # The same words about another picture are another question, unless the answer is the same, too.
-        others = [
+        others = (
             one
             for one in self.examples
             if one.id != example.id and (_plain(one.question), one.answer) != (text, example.answer)
-        ]
-        if len(others) < self.count:
+        )
+        found = list(islice(others, self.count))
+        if len(found) < self.count:
             raise DataError(
-                f"--shots {self.count}: only {len(others)} examples are not the question {example.id} "
+                f"--shots {self.count}: only {len(found)} examples are not the question {example.id} "
                 "itself; give more of them in --shots-data, or fewer shots"
             )
-        return others[: self.count]
+        return found
 
     def without_images(self) -> Shots:
         """Return the examples without their images."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from eval.generate.generate import Generator
     from eval.preparation import Evaluation
     from eval.settings import Settings
-    from mm_cpgd.cli.evaluation import Done
+    from mm_cpgd.cli.results import Done
 
 # Components of a model's path that do not identify the model.
 _GENERIC_NAMES = ("final", "checkpoints", "runs", "..", ".", "/", "~")

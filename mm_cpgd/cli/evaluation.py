@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from eval.generate.generate import Generator
     from eval.generate.processes import Processes
     from eval.preparation import Evaluation
+    from eval.run import BeforeJudging
     from eval.scoring.judge import Judge
+    from mm_cpgd.cli.results import Done
 
-# Title, folder and summary of a result.
-Done = tuple[str, Path, Mapping[str, Any]]
 # Seconds between progress lines without a terminal.
 PLAIN_SECONDS = 30.0
 # Seconds that processes of a launch have to come, and that one may wait for the slowest one's responses.
@@ -106,9 +106,7 @@ def opened(
     Raises:
         UserError, DataError: on all processes, if one cannot open them, or finds another model.
     """
-    found: list[Generator] = []
-    processes.together(lambda: found.append(make()))
-    (generator,) = found
+    generator = processes.together(make)
     identities = [dict(one) for one in processes.of_all(generator.identity)]
     if any(one != identities[0] for one in identities):
         names = {name for one in identities for name in one if one[name] != identities[0].get(name)}
@@ -191,18 +189,12 @@ def run_evaluations(
     return results, failed
 
 
-def _telling(
-    judge: Judge | None, options: JudgeOptions
-) -> Callable[[ByJudge, Iterable[tuple[Example, Response]]], None]:
+def _telling(judge: Judge | None, options: JudgeOptions) -> BeforeJudging:
     """Return what prints the estimate of a judge's requests."""
-    from eval.scoring.estimate import estimate
 
     def tell(ask: ByJudge, pairs: Iterable[tuple[Example, Response]]) -> None:
         if judge is not None:
-            expected = estimate(
-                ask, pairs, judge.cached_reply, price_in=options.price_in, price_out=options.price_out
-            )
-            print_estimate(expected, judge, Console(stderr=True))
+            print_estimate(ask, pairs, judge, options, Console(stderr=True))
 
     return tell
 

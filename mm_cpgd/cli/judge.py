@@ -7,7 +7,7 @@ import inspect
 import ipaddress
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -22,7 +22,7 @@ from mm_cpgd.errors import UserError
 
 if TYPE_CHECKING:
     from data import Example
-    from eval.benchmark import Benchmark, Response
+    from eval.benchmark import Benchmark, ByJudge, Response
     from eval.generate.client import Endpoint
     from eval.scoring.budget import Budget
     from eval.scoring.estimate import Estimate
@@ -192,25 +192,34 @@ def open_judge(
         DataError: the cache cannot be used.
         typer.Abort: the user declined.
     """
-    from eval.scoring.estimate import estimate, scorable
+    from eval.scoring.estimate import scorable
     from eval.scoring.protocols import in_turn, judges_of
 
     with judge_session(options, console) as judge:
-        expected = estimate(
-            in_turn(judges_of(benchmark, protocols).values()),
-            scorable(examples, responses),
-            judge.cached_reply,
-            price_in=options.price_in,
-            price_out=options.price_out,
-        )
-        print_estimate(expected, judge, console)
+        asks = in_turn(judges_of(benchmark, protocols).values())
+        expected = print_estimate(asks, scorable(examples, responses), judge, options, console)
         if expected.requests and judge.budget is None:
             confirm(expected, options)
         yield judge
 
 
-def print_estimate(expected: Estimate, judge: Judge, console: Console) -> None:
-    """Print the estimate, and whether it exceeds what is left of the budget."""
+def print_estimate(
+    asks: ByJudge,
+    pairs: Iterable[tuple[Example, Response]],
+    judge: Judge,
+    options: JudgeOptions,
+    console: Console,
+) -> Estimate:
+    """Print the estimate of the requests for these pairs, and whether it exceeds what is left of the budget.
+
+    Returns:
+        The estimate.
+    """
+    from eval.scoring.estimate import estimate
+
+    expected = estimate(
+        asks, pairs, judge.cached_reply, price_in=options.price_in, price_out=options.price_out
+    )
     console.print(str(expected), highlight=False, soft_wrap=True)
     budget = judge.budget
     if budget is not None and expected.cost is not None and expected.cost > budget.limit - budget.spent:
@@ -219,6 +228,7 @@ def print_estimate(expected: Estimate, judge: Judge, console: Console) -> None:
             "does not fit is not judged",
             style="yellow", soft_wrap=True,
         )  # fmt: skip
+    return expected
 
 
 def confirm(expected: Estimate, options: JudgeOptions) -> None:
