@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -125,7 +126,13 @@ def test_a_result_of_a_version_without_these_settings_can_be_repeated(run: Run) 
 
 @pytest.mark.parametrize("comma", [True, False])
 def test_several_servers_share_the_questions(run: Run, comma: bool) -> None:
-    with stub_server(by_prompt=right) as one, stub_server(by_prompt=right) as two:
+    asked = Barrier(4)
+
+    def once_all_are_asked(prompt: str) -> HttpReply:
+        asked.wait(60)
+        return right(prompt)
+
+    with stub_server(by_prompt=once_all_are_asked) as one, stub_server(by_prompt=once_all_are_asked) as two:
         servers = [f"{one.url},{two.url}"] if comma else [one.url, "--endpoint", two.url]
         run("eval", "--model", "m", "--endpoint", *servers, "--output", "out")
     assert (len(one.asked), len(two.asked)) == (2, 2)
