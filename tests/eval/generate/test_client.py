@@ -17,23 +17,9 @@ from eval.generate.client import Endpoint, EndpointError, Usage, image_content
 from eval.generate.reply import Reply
 from rewards import Status
 from tests.fakes.chat_server import HttpReply, Stub, chat_reply, stub_server
+from tests.fakes.clock import Clock
 
 QUESTION = [{"role": "user", "content": "How many?"}]
-
-
-class Clock:
-    """Clock that advances only by waiting, and records the waits."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-        self.waits: list[float] = []
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-        self.waits.append(seconds)
 
 
 def endpoint(stub: Stub, clock: Clock | None = None, **options: Any) -> Endpoint:

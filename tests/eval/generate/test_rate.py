@@ -5,21 +5,7 @@ from __future__ import annotations
 import pytest
 
 from eval.generate.rate import RateLimiter, retry_after_seconds
-
-
-class Clock:
-    """Clock that advances only by waiting, and records the waits."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-        self.waits: list[float] = []
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-        self.waits.append(seconds)
+from tests.fakes.clock import Clock
 
 
 def test_a_rate_limit_spaces_its_callers_evenly() -> None:

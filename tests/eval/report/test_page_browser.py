@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +10,10 @@ import pytest
 
 from eval.report import write_page
 from rewards import Verdict
-from tests.fakes.chromium import Chromium, find_chromium
+from tests.fakes.chromium import Chromium
 from tests.fakes.results import RIGHT, WRONG, mixed, result, row
 
-PROGRAM = find_chromium()
-pytestmark = pytest.mark.skipif(
-    PROGRAM is None, reason="no Chromium in the PATH: the page is not tested in a browser"
-)
-
 HOSTILE = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 2'><b>bold</b>"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    with Chromium(str(PROGRAM), tmp_path_factory.mktemp("profile")) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

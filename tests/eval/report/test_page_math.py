@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +10,12 @@ import pytest
 
 from eval.report import write_page
 from rewards import Status, Verdict
-from tests.fakes.chromium import Chromium, find_chromium
+from tests.fakes.chromium import Chromium
 from tests.fakes.results import RIGHT, WRONG, result, row
 
-PROGRAM = find_chromium()
-pytestmark = pytest.mark.skipif(
-    PROGRAM is None, reason="no Chromium in the PATH: formulas are not tested in a browser"
-)
 # Of the text: its formulas as "<…>" with the characters that MathML shows, all else as it is.
 SHOWN = """(node => [...node.childNodes].map(one =>
   one.nodeType === 3 ? one.data : `<${one.textContent.replace(/[\\u2061-\\u2064\\s]/g, "")}>`).join(""))"""
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    with Chromium(str(PROGRAM), tmp_path_factory.mktemp("profile")) as found:
-        yield found
 
 
 Shown = Callable[..., Any]
