@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -50,15 +50,17 @@ def find_benchmark(name_or_path: str) -> Benchmark:
         return _built(*find_declared(name_or_path))
     if name_or_path.endswith(".py") or "/" in name_or_path:
         return _benchmark_of(_module_at(name_or_path), name_or_path)
-    known = {_plain(name): name for name in benchmark_names()}
-    name = known.get(_plain(name_or_path))
-    if name is None:
-        raise UserError(
-            f"there is no benchmark {name_or_path!r}: {nearest(name_or_path.lower(), known.values())}; {_HOW}"
-        )
-    if name in python_names():
-        return _benchmark_of(importlib.import_module(f"{__name__}.{name}"), name)
-    return _included(name)
+    # First those whose declarations need not be read.
+    if (own := _named(name_or_path, python_names())) is not None:
+        return _benchmark_of(importlib.import_module(f"{__name__}.{own}"), own)
+    if (name := _named(name_or_path, declared_names())) is not None:
+        return _included(name)
+    near = nearest(name_or_path.lower(), benchmark_names())
+    raise UserError(f"there is no benchmark {name_or_path!r}: {near}; {_HOW}")
+
+
+def _named(spelling: str, names: Iterable[str]) -> str | None:
+    return next((name for name in names if _plain(name) == _plain(spelling)), None)
 
 
 def benchmark_of(summary: Mapping[str, Any]) -> Benchmark | None:

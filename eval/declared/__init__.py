@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mm_cpgd.config.messages import explain
-from mm_cpgd.config.yaml import read_yaml
+from mm_cpgd.config.yaml import load_yaml, read_yaml
 from mm_cpgd.errors import UserError
 from rewards.messages import nearest
 
@@ -45,13 +45,9 @@ def read(file: Path) -> dict[str, Declaration | Subset]:
 
     if not file.is_file():
         raise UserError(f"{file} does not exist; mm-cpgd benchmarks lists the benchmarks that have a name")
-    try:
-        declarations = read_yaml(file)
-    except UserError as error:
-        # What read_yaml says is about configs.
-        if "must hold sections" not in str(error):
-            raise
-        raise UserError(f"{file} must hold declarations by name, {_HOW}") from error
+    declarations = load_yaml(file)
+    if declarations is not None and not isinstance(declarations, dict):
+        raise UserError(f"{file} must hold declarations by name, {_HOW}")
     if not declarations:
         raise UserError(f"{file} declares nothing: {_HOW}")
     found: dict[str, Declaration | Subset] = {}
@@ -76,8 +72,8 @@ def _validated(schema: type[Declaration] | type[Subset], content: dict, where: s
     try:
         return schema.model_validate(content)
     except ValidationError as error:
-        lines = [f"{where}.{line}" for line in explain(error, schema, content)]
-        raise UserError("\n".join(lines).replace("; write it in the config", "")) from None
+        lines = [f"{where}.{line}" for line in explain(error, schema, content, missing="")]
+        raise UserError("\n".join(lines)) from None
 
 
 def find_declared(reference: str) -> tuple[str, Declaration | Subset]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterable
+import importlib
 from dataclasses import dataclass
-from pathlib import Path
 
 from eval import benchmarks
-from eval.benchmarks import benchmark_names, find_benchmark, python_names
-from eval.declared import declared, find_declared, is_declared
+from eval.benchmarks import find_benchmark, python_names
+from eval.declared import declared, declared_names, find_declared, is_declared
 from eval.declared.kinds import KINDS
 from eval.declared.schema import Declaration, Subset
 
@@ -57,19 +55,17 @@ def overview(name: str) -> Overview:
     """Return the overview of an included benchmark, or of a user's YAML file. Raises ``UserError``."""
     if is_declared(name):
         name, one = find_declared(name)
-        return _of_subset(name, one) if isinstance(one, Subset) else _of_declaration(name, one)
-    name = find_benchmark(name).name
-    if name in python_names():
-        return _of_python(name)
-    one = declared()[name]
+    else:
+        name = find_benchmark(name).name
+        if name in python_names():
+            return _of_python(name)
+        one = declared()[name]
     return _of_subset(name, one) if isinstance(one, Subset) else _of_declaration(name, one)
 
 
 def _of_python(name: str) -> Overview:
     benchmark = find_benchmark(name)
-    text = ast.get_docstring(
-        ast.parse((Path(*benchmarks.__path__) / f"{name}.py").read_text(encoding="utf-8"))
-    )
+    text = importlib.import_module(f"{benchmarks.__name__}.{name}").__doc__
     title = (text or "").split("\n")[0].rstrip(".")
     return Overview(
         name, title, None, "Python", "own file", "", benchmark.judge is not None, benchmark.source, "", (), ""
@@ -91,14 +87,13 @@ def _of_declaration(name: str, one: Declaration) -> Overview:
     )  # fmt: skip
 
 
-def markdown(names: Iterable[str] | None = None) -> str:
-    """Return the table and the notes of docs/benchmarks.md, of the declared benchmarks unless named."""
-    names = list(names or sorted(set(benchmark_names()) - set(python_names())))
+def markdown() -> str:
+    """Return the table and the notes of docs/benchmarks.md, of the declared benchmarks."""
     lines = [
         "| name | benchmark | rows | kind of answer | official | reported | judge |",
         "|---|---|---|---|---|---|---|",
     ]
-    every = [overview(name) for name in names]
+    every = [overview(name) for name in declared_names()]
     lines += [
         f"| `{one.name}` | {one.title} | {_count(one.rows)} | {one.kind} | {one.official} | {one.reported} | "
         f"{'own' if one.judge else 'general'} |"

@@ -84,7 +84,11 @@ def compare_with_published(
         one for one in tables
         if one.model == found.model and _on_benchmark(one, summary["benchmark"])
     ]  # fmt: skip
-    rows = [_against(one, summary, name) for one in mine for name in summary["protocols"]]
+    if not mine:
+        return Comparison(found, [])
+    split = settings.get("split") or getattr(benchmark_of(summary), "split", None)
+    behind = generation_settings(settings)
+    rows = [_against(one, summary, name, behind, split) for one in mine for name in summary["protocols"]]
     return Comparison(found, rows)
 
 
@@ -97,15 +101,17 @@ def _on_benchmark(published: Published, name: str) -> bool:
     return same_benchmark(published.benchmark, name) or same_benchmark(part, name)
 
 
-def _against(published: Published, summary: Summary, protocol: str) -> Against:
+def _against(
+    published: Published, summary: Summary, protocol: str, settings: Summary, split: str | None
+) -> Against:
+    """Compare one number; ``settings`` are those of the generation, ``split`` is the result's."""
     own = summary["protocols"][protocol]
     number, interval, n = _value(own, published.value)
     difference = None if number is None else number - published.number
     inside = None
     if interval is not None and number is not None:
         inside = interval[0] - ROUNDING <= published.number <= interval[1] + ROUNDING
-    settings = generation_settings(summary.get("settings", {}))
-    differs = [*_run_differs(published, summary, n), *settings_differ(published, settings)]
+    differs = [*_run_differs(published, summary, n, split), *settings_differ(published, settings)]
     stated = published.settings.stated()
     unstated = [name for name in type(published.settings).model_fields if name not in stated]
     others = dict(_scalars(own)) if published.value is None else {}
@@ -147,14 +153,13 @@ def _scalars(own: Summary) -> Iterator[tuple[str, float]]:
             yield name, 100 * value
 
 
-def _run_differs(published: Published, summary: Summary, n: int | None) -> Iterator[str]:
+def _run_differs(published: Published, summary: Summary, n: int | None, split: str | None) -> Iterator[str]:
     """Yield what differs in the questions."""
     settings = summary.get("settings", {})
     if settings.get("limit"):
         yield f"questions: only the first {settings['limit']:,} here"
     elif published.n and n and published.n != n:
         yield f"questions: {published.n:,} there, {n:,} here"
-    split = settings.get("split") or getattr(benchmark_of(summary), "split", None)
     if split and _names_split(published, summary) and _split(split) != _split(published.split or ""):
         yield f"split: {published.split} there, {split} here"
     if settings.get("text_only"):

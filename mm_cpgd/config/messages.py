@@ -15,13 +15,20 @@ from rewards.messages import closest
 Location = tuple[int | str, ...]
 
 
-def explain(error: ValidationError, root: type[BaseModel], data: Mapping[str, Any]) -> list[str]:
+def explain(
+    error: ValidationError,
+    root: type[BaseModel],
+    data: Mapping[str, Any],
+    *,
+    missing: str = "; write it in the config",
+) -> list[str]:
     """Return one line per mistake: dotted key, value, and what is allowed.
 
     Args:
         error: as raised by ``root.model_validate(data)``.
         root: the schema, for the keys that a section allows.
         data: validated data, to distinguish keys from union branches in pydantic's locations.
+        missing: what to do about a key that is missing, at the end of its line.
     """
     allowed: dict[Location, list[str]] = {}
     lines: dict[Location, str] = {}
@@ -30,7 +37,7 @@ def explain(error: ValidationError, root: type[BaseModel], data: Mapping[str, An
         if detail["type"] == "extra_forbidden":
             lines[location] = _unknown_key(root, location)
         elif detail["type"] == "missing":
-            lines[location] = _missing_key(root, location)
+            lines[location] = _missing_key(root, location) + missing
         else:
             # Each branch of a union reports its own error; the message joins them as alternatives.
             alternatives = allowed.setdefault(location, [])
@@ -118,4 +125,4 @@ def _missing_key(root: type[BaseModel], location: Location) -> str:
     if inner:
         required = [name for name, part in inner.model_fields.items() if part.is_required()]
         hint = f" (a section with {', '.join(required)})" if required else ""
-    return f"{dotted(location)}: missing{hint}; write it in the config"
+    return f"{dotted(location)}: missing{hint}"

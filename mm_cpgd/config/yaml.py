@@ -67,18 +67,23 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     Raises ``UserError`` for a missing or unreadable file, broken YAML (with its line), or another value.
     """
+    value = load_yaml(path)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise UserError(f"{path} must hold sections such as 'policy:' and 'data:', not {shorten(value)}")
+    return value
+
+
+def load_yaml(path: Path) -> Any:
+    """Return the value in the file. Raises ``UserError`` if it is missing, unreadable or broken YAML."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"config file {path} does not exist; check the path") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"config file {path} cannot be read: {error}") from None
-    value = parse_yaml(text, str(path))
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise UserError(f"{path} must hold sections such as 'policy:' and 'data:', not {shorten(value)}")
-    return value
+    return parse_yaml(text, str(path))
 
 
 def parse_yaml(text: str, where: str) -> Any:
