@@ -46,6 +46,11 @@ def options_with(gold: str, text: str) -> tuple[str, ...]:
     return options if len(gold) == 1 and gold in "ABCDEFGH"[: len(options)] else ()
 
 
+def lettered(choices: Sequence[str]) -> str:
+    """Return the options one below the other: ``(A) …``; empty without options."""
+    return "\n".join(f"({chr(65 + index)}) {text}" for index, text in enumerate(choices))
+
+
 # Sends one prompt to a judge and returns its reply; raises ``JudgeError`` if there is none.
 Ask = Callable[[str], str]
 

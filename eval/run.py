@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
@@ -29,7 +29,7 @@ from eval.results import (
     write_result,
 )
 from eval.scoring.estimate import scorable
-from eval.scoring.protocols import in_turn, judge_rules, judges_of
+from eval.scoring.protocols import judge_rules, judges_of
 from eval.scoring.score import Progress, score_responses, silent
 from eval.settings import Settings, build_settings
 from mm_cpgd.errors import UserError
@@ -42,8 +42,8 @@ PACKAGES = (*SCORING_PACKAGES, "torch", "transformers", "pillow", "torchvision",
 # Stored as the settings have them, not as the generator reports them; None is the processor's own limit.
 _LIMITS = ("min_pixels", "max_pixels")
 
-# Gets a judge that asks what all requested ones ask, and the pairs to be judged.
-BeforeJudging = Callable[[ByJudge, Iterable[tuple[Example, Response]]], None]
+# Gets the requested judges, and the pairs to be judged.
+BeforeJudging = Callable[[Collection[ByJudge], Iterable[tuple[Example, Response]]], None]
 
 
 def evaluate(
@@ -105,7 +105,7 @@ def run_evaluation(
     original: Path | None = None,
     cache: GenerationCache | None = None,
     judge: Judge | None = None,
-    before_judging: BeforeJudging = lambda ask, pairs: None,
+    before_judging: BeforeJudging = lambda judges, pairs: None,
     processes: Processes = ALONE,
     progress: Progress = silent,
     command: str | None = None,
@@ -176,7 +176,7 @@ def _scored(
     settings, benchmark = evaluation.settings, evaluation.benchmark
     judges = judges_of(benchmark, settings.protocols).values()
     if judge is not None and judges:
-        before_judging(in_turn(judges), scorable(examples, generations.responses))
+        before_judging(judges, scorable(examples, generations.responses))
     with progress(f"{'judging' if judges else 'scoring'} {title}") as report:
         return score_responses(
             benchmark, examples, generations.responses, settings.protocols, progress=report,

@@ -27,7 +27,7 @@ from data.readers import RawRow
 from eval.benchmark import Ask, Benchmark, DataSource, Response, options_with, with_images
 from eval.judges.mathverse import judge_as_mm_eureka, judge_as_published
 from eval.loading import check_published, complete, published_example, published_rows
-from eval.scoring.judgement import ONE_DIGIT, asked_twice, no_verdict, read_digit, unfenced
+from eval.scoring.judgement import ONE_DIGIT, judged_by_digit, unfenced
 from rewards import Status, Verdict, extract_answer
 from rewards.math.choices import letters_in
 from rewards.messages import short
@@ -173,11 +173,12 @@ def judge(example: Example, response: Response, ask: Ask) -> Verdict:
 def _judged(example: Example, answer: str, ask: Ask) -> Verdict:
     question = example.meta.get("question_for_eval") or example.question
     prompt = JUDGEMENT.format(question=question, gold=example.answer, answer=answer)
-    found, reply = asked_twice(prompt, ONE_DIGIT, ask, read_digit)
-    if found is None:
-        return no_verdict(answer, reply)
-    reason = f"the judge finds {_short(answer)} {'equal' if found else 'unequal'} to {_short(example.answer)}"
-    return Verdict(float(found), Status.CORRECT if found else Status.WRONG, answer, reason)
+
+    def reason(right: bool) -> str:
+        relation = "equal" if right else "unequal"
+        return f"the judge finds {_short(answer)} {relation} to {_short(example.answer)}"
+
+    return judged_by_digit(prompt, ONE_DIGIT, ask, answer, reason)
 
 
 def by_rule(example: Example, response: Response) -> bool:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from data import Example
 from data.example import MARKER
 from data.readers import RawRow
-from eval.benchmark import Benchmark, DataSource, Response
+from eval.benchmark import Benchmark, DataSource, Response, lettered
 from eval.judges.options import equal_by_value, judge_with_options
 from eval.judges.whole import question_of
 from eval.loading import check_published, complete, published_example, published_rows
@@ -62,18 +62,14 @@ def _example(row: RawRow) -> Example:
 
 def prompt(example: Example) -> str:
     """Return the question with its options as a list, and the request for a letter or value in a box."""
-    text = f"{example.question.strip()}\n{_options(example)}".strip()
+    text = f"{example.question.strip()}\n{lettered(example.choices)}".strip()
     return f"{_with_image(text, example)}\n\n{LETTER if example.choices else VALUE}"
 
 
 def published(example: Example) -> str:
     """Return the published prompt; options that are only letters are in the image, and not listed."""
-    listed = "" if "".join(example.choices) == "ABCDE" else _options(example)
+    listed = "" if "".join(example.choices) == "ABCDE" else lettered(example.choices)
     return _with_image(f"{PUBLISHED}{example.question.strip()}\n{listed}".strip(), example)
-
-
-def _options(example: Example) -> str:
-    return "\n".join(f"({chr(65 + index)}) {text}" for index, text in enumerate(example.choices))
 
 
 def _with_image(text: str, example: Example) -> str:

@@ -25,7 +25,7 @@ from typing import Any
 
 from data import Example
 from data.readers import RawRow
-from eval.benchmark import Ask, Benchmark, DataSource, Response, with_images
+from eval.benchmark import Ask, Benchmark, DataSource, Response, lettered, with_images
 from eval.judges.options import equal_by_type, judge_with_options
 from eval.judges.wording import filled
 from eval.loading import check_published, complete, published_example, published_rows
@@ -81,7 +81,7 @@ def published(example: Example) -> str | None:
 def _question(example: Example) -> str:
     unit = example.meta.get("unit")
     question = example.question.strip() + (f" (Unit: {unit})" if unit else "")
-    return "\n".join([question, *(f"({chr(65 + i)}) {text}" for i, text in enumerate(example.choices))])
+    return f"{question}\n{lettered(example.choices)}" if example.choices else question
 
 
 def _instruction(example: Example) -> str:

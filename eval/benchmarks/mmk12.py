@@ -11,6 +11,7 @@ from data.readers import RawRow
 from eval.benchmark import Benchmark, DataSource, Response, options_with, with_images
 from eval.judges.whole import judge_marked
 from eval.loading import check_published, complete, published_example, published_rows
+from eval.official.verdicts import picked
 from rewards import Status, Verdict, extract_answer
 from rewards.math.choices import letters_in
 
@@ -61,9 +62,7 @@ def official(example: Example, response: Response) -> Verdict:
     letters = "".join(sorted(letters_in(answer)))
     if not letters:
         return Verdict(0.0, Status.UNPARSABLE_ANSWER, answer, f"{answer[:60]!r} is not an option's letter")
-    right = letters == example.answer
-    reason = f"option {letters} picked, {example.answer} is right"
-    return Verdict(float(right), Status.CORRECT if right else Status.WRONG, letters, reason)
+    return picked(letters, example.answer)
 
 
 def groups(example: Example) -> dict[str, list[str]]:

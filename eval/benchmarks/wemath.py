@@ -20,6 +20,7 @@ from data.readers import RawRow
 from eval.benchmark import Benchmark, DataSource, Response, options_with, with_images
 from eval.loading import check_published, complete, published_example, published_rows
 from eval.official import wemath as scoring
+from eval.official.verdicts import picked
 from eval.official.wemath_domains import domain_accuracy
 from rewards import Status, Verdict
 
@@ -68,9 +69,7 @@ def official(example: Example, response: Response) -> Verdict:
     letter = scoring.extract_letter(response.text)
     if letter is None:
         return Verdict(0.0, Status.NO_ANSWER, None, 'no letter from A to H follows the last "Answer"')
-    right = letter == example.answer
-    reason = f"option {letter} picked, {example.answer} is right"
-    return Verdict(float(right), Status.CORRECT if right else Status.WRONG, letter, reason)
+    return picked(letter, example.answer)
 
 
 def groups(example: Example) -> dict[str, list[str]]:

@@ -8,27 +8,20 @@ from collections.abc import Sequence
 
 from rapidfuzz.distance import Levenshtein
 
+from eval.official.verdicts import compared
 from rewards import Status, Verdict
 from rewards.extract.letters import letters_in
 from rewards.math.bounds import Unreadable
 from rewards.math.choices import find_options, gold_letters
 from rewards.math.clean import plain_text
 from rewards.messages import short
+from rewards.rules.common import partial_credit
 from rewards.rules.numeric import read_number
 
 _TAGGED_NUMBER = re.compile(r"<answer>\s*(\d{1,30})\s*</answer>")
 _YES_NO = re.compile(r"(?<![a-z])(yes|no)(?![a-z])")
 # The time of an edit distance is the product of both lengths.
 _MAX_CHARS = 5_000
-
-
-def verdict(right: bool, answer: str | None, gold: str) -> Verdict:
-    """Return the verdict on an answer, with a reason that quotes both."""
-    status = Status.CORRECT if right else Status.WRONG
-    relation = "is" if right else "is not"
-    return Verdict(
-        float(right), status, answer, f"{short(answer or '', 60)!r} {relation} {short(gold, 60)!r}"
-    )
 
 
 def unreadable(answer: str, what: str) -> Verdict:
@@ -60,7 +53,7 @@ def yes_no(answer: str, gold: str) -> Verdict:
     found = {word.capitalize() for word in _YES_NO.findall(answer.lower())}
     if len(found) != 1:
         return unreadable(answer, "yes or no")
-    return verdict(found == {gold.capitalize()}, found.pop(), gold)
+    return compared(found == {gold.capitalize()}, found.pop(), gold)
 
 
 def number(answer: str, gold: str, absolute: float = 0.0, relative: float = 0.0) -> Verdict:
@@ -73,7 +66,7 @@ def number(answer: str, gold: str, absolute: float = 0.0, relative: float = 0.0)
         value = float(read_number(answer)[0])
     except (Unreadable, OverflowError):
         return unreadable(answer, "a number")
-    return verdict(abs(value - wanted) <= max(absolute, relative * abs(wanted)), answer, gold)
+    return compared(abs(value - wanted) <= max(absolute, relative * abs(wanted)), answer, gold)
 
 
 def tagged_number(response: str, gold: str) -> Verdict:
@@ -82,7 +75,7 @@ def tagged_number(response: str, gold: str) -> Verdict:
     if found is None:
         return Verdict(0.0, Status.NO_ANSWER, None, "no <answer> tag holds a whole number")
     try:
-        return verdict(int(found[1]) == int(float(gold)), found[1], gold)
+        return compared(int(found[1]) == int(float(gold)), found[1], gold)
     except (ValueError, OverflowError):
         return Verdict(None, Status.UNPARSABLE_GOLD, found[1], f"the gold answer {gold[:60]!r} is no number")
 
@@ -94,7 +87,7 @@ def relaxed(answer: str, golds: Sequence[str], relative: float = 0.05) -> Verdic
     2022, arXiv 2203.10244, section 5.1, after Methani et al. 2020.
     """
     best = next((gold for gold in golds if _relaxed(answer.strip(), gold.strip(), relative)), None)
-    return verdict(best is not None, answer, best or golds[0])
+    return compared(best is not None, answer, best or golds[0])
 
 
 def _relaxed(answer: str, gold: str, relative: float) -> bool:
@@ -121,9 +114,8 @@ def anls(answer: str, golds: Sequence[str], threshold: float = 0.5) -> Verdict:
     text = _plain(answer)
     near, best = max(((_similarity(text, _plain(gold)), gold) for gold in golds), key=lambda pair: pair[0])
     score = near if near >= threshold else 0.0
-    status = Status.CORRECT if score == 1 else Status.PARTIAL if score else Status.WRONG
     reason = f"similarity {near:.3f} to {short(best, 60)!r}" + ("" if score else f", below {threshold}")
-    return Verdict(score, status, answer, reason)
+    return partial_credit(score, answer, reason)
 
 
 def _plain(text: str) -> str:
@@ -137,4 +129,4 @@ def _similarity(answer: str, gold: str) -> float:
 def same_text(answer: str, golds: Sequence[str]) -> Verdict:
     """Compare texts but for case, spacing, articles and end stops."""
     best = next((gold for gold in golds if plain_text(answer) == plain_text(gold)), None)
-    return verdict(best is not None, answer, best or golds[0])
+    return compared(best is not None, answer, best or golds[0])

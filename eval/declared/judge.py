@@ -8,7 +8,7 @@ from data import Example
 from eval.benchmark import Ask, Response
 from eval.declared.schema import Judge
 from eval.declared.templates import Template
-from eval.scoring.judge import is_gold_answer
+from eval.scoring.judge import without_judge
 from eval.scoring.judgement import (
     asked_twice,
     bare,
@@ -18,7 +18,7 @@ from eval.scoring.judgement import (
     read_score,
     read_word,
 )
-from rewards import Status, Verdict, extract_answer
+from rewards import Status, Verdict
 from rewards.extract import after_thinking
 from rewards.extract.letters import letters_in
 from rewards.messages import short
@@ -40,11 +40,9 @@ def judged(judge: Judge, compare: Compare, example: Example, response: Response,
         response: the response; a stored extraction is the answer.
         ask: sends a prompt to the judge.
     """
-    answer = response.extraction if response.extraction is not None else extract_answer(response.text)
-    if not (answer or "").strip() and not response.text.strip():
-        return Verdict(0.0, Status.NO_ANSWER, None, "the response is empty")
-    if answer and is_gold_answer(answer, example):
-        return Verdict(1.0, Status.CORRECT, answer, f"{short(answer, 60)} is the gold answer; no judge asked")
+    answer, settled = without_judge(example, response)
+    if settled is not None:
+        return settled
 
     def read(reply: str) -> Verdict | None:
         return _verdict(judge, compare, example, reply, answer)

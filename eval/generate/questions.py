@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data import DataError, Example
 from data.example import MARKER, split_at_images
-from eval.benchmark import Benchmark, with_images
+from eval.benchmark import Benchmark, lettered, with_images
 from eval.generate.generate import Question
 from mm_cpgd.errors import UserError
 
@@ -86,7 +86,7 @@ def prompt_of(benchmark: Benchmark, example: Example, prompt: str = PUBLISHED) -
 def _filled(template: str, example: Example, published: str) -> str:
     if example.choices and _OPTIONS not in template:
         template = template.replace(_QUESTION, f"{_QUESTION}\n{_OPTIONS}")
-    options = "\n".join(f"({chr(65 + index)}) {text}" for index, text in enumerate(example.choices))
+    options = lettered(example.choices)
     if options and all(text in example.question for text in example.choices):
         options = ""
     values = {_QUESTION: example.question.strip(), _OPTIONS: options, _PUBLISHED: published}

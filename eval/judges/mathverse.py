@@ -17,7 +17,7 @@ from __future__ import annotations
 from data import Example
 from eval.benchmark import Ask, Response
 from eval.judges.wording import filled
-from eval.scoring.judgement import ONE_DIGIT, asked_twice, no_verdict, read_digit
+from eval.scoring.judgement import ONE_DIGIT, judged_by_digit
 from rewards import Status, Verdict
 from rewards.extract import after_thinking
 from rewards.messages import short
@@ -60,10 +60,9 @@ def _extraction(prompt: str, response: Response, ask: Ask) -> str | None:
 
 def _judged(prompt: str, example: Example, question: str, answer: str, ask: Ask) -> Verdict:
     asked = filled(prompt, question=question, gold=example.answer, answer=answer)
-    right, reply = asked_twice(asked, ONE_DIGIT, ask, read_digit)
-    if right is None:
-        return no_verdict(answer, reply)
-    status = Status.CORRECT if right else Status.WRONG
-    found = "consistent" if right else "not consistent"
-    reason = f"the judge finds {short(answer, 60)!r} {found} with {short(example.answer, 60)!r}"
-    return Verdict(float(right), status, answer, reason)
+
+    def reason(right: bool) -> str:
+        found = "consistent" if right else "not consistent"
+        return f"the judge finds {short(answer, 60)!r} {found} with {short(example.answer, 60)!r}"
+
+    return judged_by_digit(asked, ONE_DIGIT, ask, answer, reason)

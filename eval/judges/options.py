@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from data import Example
 from eval.benchmark import Ask, ByJudge, Response
 from eval.judges.wording import filled
+from eval.official.mmbench import PUNCTUATION, REFUSALS, spelled_option
 from rewards import Status, Verdict
 from rewards.extract import after_thinking
 from rewards.math.bounds import Unreadable
@@ -26,14 +27,6 @@ from rewards.math.numeric import evaluate
 from rewards.math.parser import parse
 from rewards.messages import short
 
-_MARKS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
-# Of VLMEvalKit's list of refusals.
-_DECLINED = (
-    "Sorry, I can't help with images of people yet.",
-    "I can't process this file.",
-    "I'm sorry, but without the image provided",
-    "Cannot determine the answer",
-)
 _NO_OPTION = "Z"
 _TOLERANCE = 1e-6
 _MAX_CHARS = 2_000
@@ -41,18 +34,16 @@ _MAX_CHARS = 2_000
 
 def infer_option(text: str, choices: Sequence[str]) -> str | None:
     """Return the letter that a text names by the rule, "Z" for a refusal, None if none or several."""
-    if any(words in text for words in _DECLINED):
+    if any(words in text for words in REFUSALS):
         return _NO_OPTION
-    words = set(text.translate(_MARKS).split())
+    words = set(text.translate(PUNCTUATION).split())
     letters = [chr(65 + i) for i in range(len(choices))]
     named = [letter for letter in letters if letter in words]
     if len(named) == 1:
         return named[0]
     if not named and _NO_OPTION in words:
         return _NO_OPTION
-    lowered = text.lower()
-    spelled = [letter for letter, choice in zip(letters, choices, strict=True) if choice.lower() in lowered]
-    return spelled[0] if len(spelled) == 1 else None
+    return spelled_option(text, choices)
 
 
 def judge_with_options(
@@ -84,8 +75,11 @@ def judge_with_options(
             extraction = infer_option(text, example.choices) or extracted(example, text, ask)
             picked = infer_option(extraction, example.choices)
             return _graded(picked == gold_letter(example), extraction, example, picked or "no option")
-        extraction = text if equal(example, text) else extracted(example, text, ask)
-        return _graded(equal(example, extraction), extraction, example, short(extraction, 60))
+        right, extraction = equal(example, text), text
+        if not right:
+            extraction = extracted(example, text, ask)
+            right = equal(example, extraction)
+        return _graded(right, extraction, example, short(extraction, 60))
 
     return judge
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 import re
 
 from data import Example
-from eval.benchmark import Ask, Response, inline_options
+from eval.benchmark import Ask, Response, inline_options, lettered
 from eval.judges.wording import filled
-from eval.scoring.judgement import asked_twice, no_verdict, read_digit
+from eval.scoring.judgement import judged_by_digit
 from rewards import Status, Verdict
 from rewards.extract.marked import boxed
 
@@ -42,11 +42,7 @@ def _judged(prompt: str, example: Example, text: str, ask: Ask) -> Verdict:
     if not text.strip():
         return Verdict(0.0, Status.NO_ANSWER, None, "the response is empty")
     asked = filled(prompt, question=question_of(example), gold=_gold(example), response=text)
-    right, reply = asked_twice(asked, REMINDER, ask, read_digit)
-    if right is None:
-        return no_verdict(None, reply)
-    status = Status.CORRECT if right else Status.WRONG
-    return Verdict(float(right), status, None, f"the judge: {'Yes' if right else 'No'}")
+    return judged_by_digit(asked, REMINDER, ask, None, lambda right: f"the judge: {'Yes' if right else 'No'}")
 
 
 def question_of(example: Example) -> str:
@@ -54,7 +50,7 @@ def question_of(example: Example) -> str:
     text = example.question.strip()
     if not example.choices or inline_options(text):
         return text
-    return "\n".join([text, *(f"({chr(65 + i)}) {option}" for i, option in enumerate(example.choices))])
+    return f"{text}\n{lettered(example.choices)}"
 
 
 def _gold(example: Example) -> str:

@@ -17,8 +17,8 @@ import json
 import math
 import re
 
+from eval.official.verdicts import compared
 from rewards import Status, Verdict
-from rewards.messages import short
 
 TOLERANCE = 0.001
 LETTERS = "ABCDE"
@@ -40,9 +40,7 @@ def grade(response: str, gold: str, answer_type: str) -> Verdict:
     if answer is None:
         reason = "no short answer of the type " + answer_type
         return Verdict(0.0, Status.NO_ANSWER if stated is None else Status.UNPARSABLE_ANSWER, stated, reason)
-    right = _equal(answer, gold, answer_type)
-    reason = f"{short(answer, 60)!r} {'is' if right else 'is not'} {short(gold, 60)!r}"
-    return Verdict(float(right), Status.CORRECT if right else Status.WRONG, answer, reason)
+    return compared(_equal(answer, gold, answer_type), answer, gold)
 
 
 def short_answer(text: str) -> str | None:

@@ -14,11 +14,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from eval.official.verdicts import picked
 from rewards import Status, Verdict
 
-_PUNCTUATION = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
+PUNCTUATION = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 _ANSWER_IS = re.compile(r"answer\s+is\s+\**([ABCD])\**", re.IGNORECASE)
-_REFUSALS = (
+# Of VLMEvalKit's list of refusals.
+REFUSALS = (
     "Sorry, I can't help with images of people yet.",
     "I can't process this file.",
     "I'm sorry, but without the image provided",
@@ -33,17 +35,15 @@ def grade(response: str, gold: str, options: Sequence[str]) -> Verdict:
     if letter is None:
         reason = "the rule finds no single option, and the benchmark would ask an LLM: --protocol judge"
         return Verdict(0.0, Status.NO_ANSWER, None, reason)
-    right = letter == gold
-    reason = f"option {letter} picked, {gold} is right"
-    return Verdict(float(right), Status.CORRECT if right else Status.WRONG, letter, reason)
+    return picked(letter, gold)
 
 
 def pick_option(response: str, options: Sequence[str]) -> str | None:
     """Return the letter of the option that the rule finds, None if it finds none."""
-    if any(refusal in response for refusal in _REFUSALS):
+    if any(refusal in response for refusal in REFUSALS):
         return None
     letters = [chr(65 + index) for index in range(len(options))]
-    words = response.translate(_PUNCTUATION).split()
+    words = response.translate(PUNCTUATION).split()
     named = [letter for letter in letters if letter in words]
     if len(named) == 1 and words.index(named[0]) >= len(words) - _LAST_WORDS:
         return named[0]
@@ -52,11 +52,11 @@ def pick_option(response: str, options: Sequence[str]) -> str | None:
     phrase = _ANSWER_IS.search(response)
     if phrase and phrase[1].upper() in letters:
         return phrase[1].upper()
-    return _by_text(response, dict(zip(letters, options, strict=True)))
+    return spelled_option(response, options) if len(response) <= 2 * sum(map(len, options)) else None
 
 
-def _by_text(response: str, options: dict[str, str]) -> str | None:
-    if len(response) > 2 * sum(map(len, options.values())):
-        return None
-    named = [letter for letter, text in options.items() if text.lower() in response.lower()]
+def spelled_option(text: str, options: Sequence[str]) -> str | None:
+    """Return the letter of the only option whose text occurs, None if none or several do."""
+    lower = text.lower()
+    named = [chr(65 + index) for index, option in enumerate(options) if option.lower() in lower]
     return named[0] if len(named) == 1 else None

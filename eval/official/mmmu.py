@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from eval.official.verdicts import picked
 from rewards import Status, Verdict
 from rewards.messages import short
 
@@ -55,9 +56,7 @@ def grade_pro(response: str, gold: str, options: Sequence[str]) -> Verdict:
 def _picked(letter: str | None, gold: str) -> Verdict:
     if letter is None:
         return Verdict(0.0, Status.NO_ANSWER, None, "the response names no option")
-    right = letter == gold
-    reason = f"option {letter} picked, {gold} is right"
-    return Verdict(float(right), Status.CORRECT if right else Status.WRONG, letter, reason)
+    return picked(letter, gold)
 
 
 def pick_option(response: str, options: Sequence[str]) -> str | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 
+from eval.official.verdicts import picked
 from rewards import Status, Verdict
 from rewards.extract.marked import boxed
 
@@ -41,9 +42,7 @@ def grade(response: str, gold: str) -> Verdict:
         return Verdict(
             0.0, Status.NO_ANSWER, None, "no letter in a box, nor in the forms that the rule knows"
         )
-    right = letter == gold
-    reason = f"option {letter} picked, {gold} is right"
-    return Verdict(float(right), Status.CORRECT if right else Status.WRONG, letter, reason)
+    return picked(letter, gold)
 
 
 def pick_letter(response: str) -> str | None:

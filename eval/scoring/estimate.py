@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from data import Example
-from eval.benchmark import Ask, Response
-from rewards import Verdict
+from eval.benchmark import ByJudge, Response
 
 # Valid as an extraction and as either kind of verdict, so that each stage of a judge is asked once.
 _PLACEHOLDER = '{"verdict": "wrong", "reason": "0"}'
@@ -45,7 +44,7 @@ class Estimate:
 
 
 def estimate(
-    judge: Callable[[Example, Response, Ask], Verdict],
+    judges: Collection[ByJudge],
     pairs: Iterable[tuple[Example, Response]],
     cached_reply: Callable[[str], str | None],
     *,
@@ -53,10 +52,10 @@ def estimate(
     price_out: float | None = None,
     reply_tokens: int = REPLY_TOKENS,
 ) -> Estimate:
-    """Estimate requests, tokens and cost by running a judge on placeholder replies.
+    """Estimate requests, tokens and cost by running judges on placeholder replies.
 
     Args:
-        judge: a benchmark's own, or ``judge_response``.
+        judges: benchmarks' own, or ``judge_response``; all of them ask about every pair.
         pairs: questions with the responses to be judged.
         cached_reply: returns the cached reply to a prompt, None if there is none.
         price_in: price of a million prompt tokens.
@@ -72,9 +71,10 @@ def estimate(
         return _PLACEHOLDER if reply is None else reply
 
     for example, response in pairs:
-        # Fails again while scoring, and is reported there with its row.
-        with suppress(Exception):
-            judge(example, response, ask)
+        for judge in judges:
+            # Fails again while scoring, and is reported there with its row.
+            with suppress(Exception):
+                judge(example, response, ask)
     tokens, replies = sum(map(estimate_tokens, new)), reply_tokens * len(new)
     return Estimate(len(new), len(known), tokens, replies, price(tokens, replies, price_in, price_out))
 

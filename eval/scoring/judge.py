@@ -183,11 +183,9 @@ def judge_response(example: Example, response: Response, ask: Ask) -> Verdict:
     response is not judged.
     Raises what ``ask`` raises.
     """
-    answer = response.extraction if response.extraction is not None else extract_answer(response.text)
-    if not (answer or "").strip() and not response.text.strip():
-        return Verdict(0.0, Status.NO_ANSWER, None, "the response is empty")
-    if answer and is_gold_answer(answer, example):
-        return Verdict(1.0, Status.CORRECT, answer, f"{short(answer, 60)} is the gold answer; no judge asked")
+    answer, settled = without_judge(example, response)
+    if settled is not None:
+        return settled
     prompt, reason = judge_prompt(example, response, answer), ""
 
     def read(reply: str) -> int | None:
@@ -202,6 +200,17 @@ def judge_response(example: Example, response: Response, ask: Ask) -> Verdict:
         return no_verdict(answer, reply)
     status = Status.CORRECT if found else Status.WRONG
     return Verdict(float(found), status, answer, f"the judge: {reason or status.value}")
+
+
+def without_judge(example: Example, response: Response) -> tuple[str | None, Verdict | None]:
+    """Return the answer, stored or extracted, and the verdict if no judge is needed for it."""
+    answer = response.extraction if response.extraction is not None else extract_answer(response.text)
+    if not (answer or "").strip() and not response.text.strip():
+        return answer, Verdict(0.0, Status.NO_ANSWER, None, "the response is empty")
+    if answer and is_gold_answer(answer, example):
+        reason = f"{short(answer, 60)} is the gold answer; no judge asked"
+        return answer, Verdict(1.0, Status.CORRECT, answer, reason)
+    return answer, None
 
 
 def is_gold_answer(answer: str, example: Example) -> bool:

@@ -228,6 +228,28 @@ def asked_twice(
     return read(reply), reply
 
 
+def judged_by_digit(
+    prompt: str, reminder: str, ask: Ask, answer: str | None, reason: Callable[[bool], str]
+) -> Verdict:
+    """Return the verdict of a judge that replies 1 or 0, asked twice if its first reply is not clear.
+
+    Args:
+        prompt: the prompt.
+        reminder: added to it the second time.
+        ask: asks the judge.
+        answer: the answer that is judged, for the verdict.
+        reason: of the verdict, from whether the answer is right.
+
+    Raises:
+        JudgeError: as ``asked_twice``.
+    """
+    found, reply = asked_twice(prompt, reminder, ask, read_digit)
+    if found is None:
+        return no_verdict(answer, reply)
+    right = found == 1
+    return Verdict(float(right), Status.CORRECT if right else Status.WRONG, answer, reason(right))
+
+
 def no_verdict(answer: str | None, reply: str) -> Verdict:
     """Return the verdict on a response for which the judge gave none."""
     return Verdict(None, Status.NOT_JUDGED, answer, f"{NO_VERDICT}: {short(reply, 100)!r}")

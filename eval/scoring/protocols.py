@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 
-from data import Example
-from eval.benchmark import Ask, Benchmark, ByJudge, Response
+from eval.benchmark import Benchmark, ByJudge
 from mm_cpgd.errors import UserError
-from rewards import Status, Verdict
 from rewards.messages import nearest
 
 PROTOCOLS = ("official", "verifier", "judge")
 # Judges of every benchmark, besides its own.
 GENERAL, WHOLE = "general", "whole"
 _JUDGE = "judge"
-_NOT_JUDGED = Verdict(None, Status.NOT_JUDGED, None, "no judge was asked")
 
 
 def protocol_names(benchmark: Benchmark) -> list[str]:
@@ -54,38 +50,29 @@ def judge_rules(benchmark: Benchmark, protocols: Iterable[str]) -> dict[str, str
 
     "own" is a benchmark's judge that has no other name.
     """
-    named = {
-        one.partition(":")[2]: find_judge(benchmark, one) for one in protocol_names(benchmark) if ":" in one
-    }
+    judges = judges_of(benchmark, protocols)
+    every = _judges(benchmark) if judges else {}
+    named = {one.partition(":")[2]: judge for one, judge in every.items() if ":" in one}
     return {
         protocol: protocol.partition(":")[2]
         or next((name for name, one in named.items() if one is judge), "own")
-        for protocol, judge in judges_of(benchmark, protocols).items()
+        for protocol, judge in judges.items()
     }
-
-
-def in_turn(judges: Iterable[ByJudge]) -> ByJudge:
-    """Return a judge that asks what each of several asks, for an estimate; its verdict is the last one's."""
-    several = list(judges)
-
-    def judge(example: Example, response: Response, ask: Ask) -> Verdict:
-        verdict = _NOT_JUDGED
-        for one in several:
-            with suppress(Exception):
-                verdict = one(example, response, ask)
-        return verdict
-
-    return judge
 
 
 def find_judge(benchmark: Benchmark, protocol: str) -> ByJudge:
     """Return the judge of a protocol. Raises ``UserError`` if the benchmark has none of that name."""
-    from eval.judges.whole import judge_whole
-    from eval.scoring.judge import judge_response
-
-    own = {_JUDGE: benchmark.judge or judge_response}
-    general = {GENERAL: judge_response, WHOLE: judge_whole, **benchmark.judges}
-    known = own | {f"{_JUDGE}:{name}": judge for name, judge in general.items()}
+    known = _judges(benchmark)
     if protocol not in known:
         raise UserError(f"{benchmark.name} has no judge {protocol!r}: {nearest(protocol, known)}")
     return known[protocol]
+
+
+def _judges(benchmark: Benchmark) -> dict[str, ByJudge]:
+    """Return all judges of a benchmark by protocol, sorted by name."""
+    from eval.judges.whole import judge_whole
+    from eval.scoring.judge import judge_response
+
+    named = {GENERAL: judge_response, WHOLE: judge_whole, **benchmark.judges}
+    own = {_JUDGE: benchmark.judge or judge_response}
+    return own | {f"{_JUDGE}:{name}": judge for name, judge in sorted(named.items())}

@@ -126,8 +126,8 @@ def load_predictions(
     path = None if data is None else str(data)
     examples = found.load(DataSource(path, split, limit))
     read = read_file(predictions, found, examples=examples, columns=columns, marks=failure_marks)
-    if all(one.failure is not None for one in read.responses):
-        failures = [one.failure.reason for one in read.responses if one.failure is not None]
+    failures = [one.failure.reason for one in read.responses if one.failure is not None]
+    if len(failures) == len(read.responses):
         why = "; ".join([*read.warnings, *failures[:1]])
         raise DataError(f"{predictions} has no response to score: {why}")
     asked, flags = _select(examples, read, only_answered, limit)

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -192,9 +192,9 @@ def run_evaluations(
 def _telling(judge: Judge | None, options: JudgeOptions) -> BeforeJudging:
     """Return what prints the estimate of a judge's requests."""
 
-    def tell(ask: ByJudge, pairs: Iterable[tuple[Example, Response]]) -> None:
+    def tell(judges: Collection[ByJudge], pairs: Iterable[tuple[Example, Response]]) -> None:
         if judge is not None:
-            print_estimate(ask, pairs, judge, options, Console(stderr=True))
+            print_estimate(judges, pairs, judge, options, Console(stderr=True))
 
     return tell
 

@@ -7,7 +7,7 @@ import inspect
 import ipaddress
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -193,18 +193,18 @@ def open_judge(
         typer.Abort: the user declined.
     """
     from eval.scoring.estimate import scorable
-    from eval.scoring.protocols import in_turn, judges_of
+    from eval.scoring.protocols import judges_of
 
     with judge_session(options, console) as judge:
-        asks = in_turn(judges_of(benchmark, protocols).values())
-        expected = print_estimate(asks, scorable(examples, responses), judge, options, console)
+        judges = judges_of(benchmark, protocols).values()
+        expected = print_estimate(judges, scorable(examples, responses), judge, options, console)
         if expected.requests and judge.budget is None:
             confirm(expected, options)
         yield judge
 
 
 def print_estimate(
-    asks: ByJudge,
+    judges: Collection[ByJudge],
     pairs: Iterable[tuple[Example, Response]],
     judge: Judge,
     options: JudgeOptions,
@@ -218,7 +218,7 @@ def print_estimate(
     from eval.scoring.estimate import estimate
 
     expected = estimate(
-        asks, pairs, judge.cached_reply, price_in=options.price_in, price_out=options.price_out
+        judges, pairs, judge.cached_reply, price_in=options.price_in, price_out=options.price_out
     )
     console.print(str(expected), highlight=False, soft_wrap=True)
     budget = judge.budget

@@ -167,4 +167,4 @@ def test_the_estimate_counts_one_request_a_response(how: Judge) -> None:
         return judged(how, compare, example, response, asked)
 
     responses = [(EXAMPLE, Response("1", f"about {i} dozen")) for i in range(3)]
-    assert estimate(judge, responses, lambda prompt: None).requests == 3
+    assert estimate([judge], responses, lambda prompt: None).requests == 3

@@ -9,7 +9,6 @@ from eval.benchmarks import benchmark_names, find_benchmark
 from eval.scoring.protocols import (
     checked_protocols,
     find_judge,
-    in_turn,
     is_judge,
     judge_rules,
     judges_of,
@@ -17,7 +16,7 @@ from eval.scoring.protocols import (
 )
 from mm_cpgd.errors import UserError
 from rewards import Status, Verdict
-from tests.fakes.scoring import example, sums
+from tests.fakes.scoring import sums
 
 
 def own(example: object, response: Response, ask: Ask) -> Verdict:
@@ -52,17 +51,3 @@ def test_the_rule_behind_the_plain_judge_is_named() -> None:
         "judge:whole": "whole",
     }
     assert judge_rules(sums(judge=own), ["judge"]) == {"judge": "own"}
-
-
-def test_judges_in_turn_ask_what_each_asks() -> None:
-    asked: list[str] = []
-
-    def ask(prompt: str) -> str:
-        asked.append(prompt)
-        return "1"
-
-    def failing(example: object, response: Response, ask: Ask) -> Verdict:
-        raise RuntimeError("broken")
-
-    assert in_turn([own, failing, own])(example("a"), Response("a", "4"), ask).score == 1
-    assert asked == ["own?", "own?"]
