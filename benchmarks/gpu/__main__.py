@@ -33,7 +33,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = [name for name in options.only or SECTIONS if name not in (options.skip or ())]
-    command = shlex.join(["python", "-m", "benchmarks.gpu", *(sys.argv[1:] if arguments is None else arguments)])
+    command = shlex.join(
+        ["python", "-m", "benchmarks.gpu", *(sys.argv[1:] if arguments is None else arguments)]
+    )
     results = Results(options.output, f"# Measurements on {_name(device)}\n\n`{command}`")
     run_sections(chosen, _settings(options, device), options.seconds or SECONDS[device], results)
     print("\n" + results.markdown())
@@ -46,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, default=Path("runs/gpu"), help="folder of the results")
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), help="run these sections alone")
     parser.add_argument("--skip", nargs="+", choices=list(SECTIONS), help="leave these sections out")
-    parser.add_argument("--shape", dest="shapes", nargs="+", choices=SHAPES, help="default: 3b 7b, on a CPU tiny")
+    parser.add_argument(
+        "--shape", dest="shapes", nargs="+", choices=SHAPES, help="default: 3b 7b, on a CPU tiny"
+    )
     parser.add_argument("--seconds", type=float, help="of the whole run; default: 440, on a CPU 3000")
     for field in fields(Settings):
         if field.name != "shapes":

@@ -7,6 +7,7 @@ the reduced precision is autocast to bfloat16.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.policies import build, device, encode, experience_of, memory_limit_noted
+from benchmarks.gpu.policies import build, device, encode, experience_of, installed, memory_limit_noted
 from benchmarks.gpu.sections import Row
 from benchmarks.gpu.settings import Settings
 
@@ -41,7 +42,9 @@ class Found:
             (weights * (found[0] + 0.1 * found[1])).sum().backward()
             values.append(torch.stack(found)[:, batch.mask].detach().double().cpu())
         self.logprobs, self.entropies = torch.cat(values, 1)
-        self.gradients = {n: p.grad.double().cpu() for n, p in policy.named_parameters() if p.grad is not None}
+        self.gradients = {
+            n: p.grad.double().cpu() for n, p in policy.named_parameters() if p.grad is not None
+        }
         policy.zero_grad(set_to_none=True)
 
 
@@ -65,11 +68,24 @@ def run(settings: Settings, scratch: Path) -> Iterator[Row]:
         prompt.vision_features = None
     del exact
     with torch.autocast(device(), torch.bfloat16):
-        yield _measured("separate rows", policy, experience, wanted, shared=False)
+        for name in ("sdpa", "eager", *(() if installed("flash_attn") else ("flash_attention_2",))):
+            with _separate(policy, name):
+                yield _measured(f"separate rows, {name}", policy, experience, wanted, shared=False)
         head = _head(policy)
         for name in working(device(), torch.bfloat16, head):
             with forced(name):
                 yield _measured(f"shared prefix, {name}", policy, experience, wanted, shared=True)
+
+
+@contextlib.contextmanager
+def _separate(policy: Policy, name: str) -> Iterator[None]:
+    """Let separate rows use this attention of transformers' within the ``with`` block."""
+    config = policy.model.model.language_model.config
+    before, config._attn_implementation = config._attn_implementation, name
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
 
 
 def _measured(name: str, policy: Policy, experience: Experience, wanted: Found, *, shared: bool) -> Row:
@@ -80,7 +96,9 @@ def _measured(name: str, policy: Policy, experience: Experience, wanted: Found, 
 
 
 def _compare(name: str, found: Found, wanted: Found) -> Row:
-    gradient = torch.cat([(found.gradients[key] - value).flatten() for key, value in wanted.gradients.items()])
+    gradient = torch.cat(
+        [(found.gradients[key] - value).flatten() for key, value in wanted.gradients.items()]
+    )
     size = torch.cat([value.flatten() for value in wanted.gradients.values()]).norm()
     logprobs, entropies = found.logprobs - wanted.logprobs, found.entropies - wanted.entropies
     return {

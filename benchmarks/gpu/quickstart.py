@@ -36,7 +36,11 @@ def summary(rows: list[dict[str, float]]) -> Iterator[Row]:
     """Yield the figures of a run's metrics."""
     steps = [row for row in rows if "seconds/iteration" in row]
     for phase in ("iteration", "rollout", "update"):
-        yield {"what": phase, "value": fmean(row[f"seconds/{phase}"] for row in steps[1:] or steps), "unit": "s"}
+        yield {
+            "what": phase,
+            "value": fmean(row[f"seconds/{phase}"] for row in steps[1:] or steps),
+            "unit": "s",
+        }
     yield {"what": "reward, first iteration", "value": steps[0]["reward/mean"]}
     yield {"what": "reward, last iteration", "value": steps[-1]["reward/mean"]}
     held_out = [row["eval/accuracy"] for row in rows if "eval/accuracy" in row]

@@ -1,4 +1,7 @@
-"""One section in this process: ``python -m benchmarks.gpu.section NAME SETTINGS SCRATCH``; prints its rows."""
+"""One section in this process, whose rows it prints.
+
+python -m benchmarks.gpu.section NAME SETTINGS SCRATCH
+"""
 
 from __future__ import annotations
 
