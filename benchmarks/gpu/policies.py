@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -129,5 +130,6 @@ def memory_limit_noted(row: dict[str, Any]) -> Iterator[None]:
     except torch.OutOfMemoryError:
         row["note"] = "out of memory"
     finally:
+        gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

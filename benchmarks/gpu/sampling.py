@@ -37,21 +37,21 @@ def run(settings: Settings, scratch: Path) -> Iterator[Row]:
     yield _measured("vLLM", _vllm(folder, policy, prompts, settings), settings)
 
 
-def _measured(name: str, sample: Callable[[int], Any], settings: Settings) -> Row:
-    """Return the row of an engine that samples completions of the given number of tokens."""
+def _measured(name: str, sample: Callable[[int], int], settings: Settings) -> Row:
+    """Return the row of an engine whose completions have the given number of tokens; it returns their sum."""
     memory = Memory()
     memory.loaded()
     with torch.no_grad(), autocast():
         sample(WARM_UP)
-        seconds = seconds_of(lambda: sample(settings.completion_tokens))
+        sampled: list[int] = []
+        seconds = seconds_of(lambda: sampled.append(sample(settings.completion_tokens)))
     memory.worked()
-    count = settings.prompts * settings.completions
     return {
         "engine": name,
-        "completions": count,
-        "tokens": settings.completion_tokens,
+        "completions": settings.prompts * settings.completions,
+        "tokens": sampled[0],
         "seconds": seconds,
-        "tokens/s": count * settings.completion_tokens / seconds,
+        "tokens/s": sampled[0] / seconds,
         "peak GiB": memory.peak / 1024,
     }
 
@@ -61,14 +61,26 @@ def _seeds(settings: Settings) -> list[list[int]]:
     return [list(range(prompt * size, (prompt + 1) * size)) for prompt in range(settings.prompts)]
 
 
-def _local(policy: Policy, prompts: Sequence[EncodedPrompt], settings: Settings) -> Callable[[int], Any]:
-    from mm_cpgd.rollout import LocalEngine, Sampling
+def _local(policy: Policy, prompts: Sequence[EncodedPrompt], settings: Settings) -> Callable[[int], int]:
+    from mm_cpgd.rollout import LocalEngine
 
-    engine = LocalEngine(policy)
-    return lambda tokens: engine.generate(prompts, Sampling(tokens), _seeds(settings))
+    return _with(LocalEngine(policy), prompts, settings)
 
 
-def _generate(policy: Policy, prompts: Sequence[EncodedPrompt], settings: Settings) -> Callable[[int], Any]:
+def _with(engine: Any, prompts: Sequence[EncodedPrompt], settings: Settings) -> Callable[[int], int]:
+    """Return the function that samples with an engine of this project's."""
+    from mm_cpgd.rollout import Sampling
+
+    def sample(tokens: int) -> int:
+        for prompt in prompts:
+            prompt.vision_features = None  # the vision tower is part of sampling, as it is of generate
+        groups = engine.generate(prompts, Sampling(tokens), _seeds(settings))
+        return sum(len(one.tokens) for group in groups for one in group)
+
+    return sample
+
+
+def _generate(policy: Policy, prompts: Sequence[EncodedPrompt], settings: Settings) -> Callable[[int], int]:
     """Return transformers' generate on all prompts at once, each repeated for its completions."""
     from mm_cpgd.policy import collate_prompts
 
@@ -76,19 +88,19 @@ def _generate(policy: Policy, prompts: Sequence[EncodedPrompt], settings: Settin
     batch = {name: value.to(device()) for name, value in collate_prompts(rows, policy.pad_id).items()}
     batch.pop("position_ids", None)  # generate computes them itself
 
-    def sample(tokens: int) -> Any:
-        return policy.model.generate(
+    def sample(tokens: int) -> int:
+        found = policy.model.generate(
             **batch, do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
             min_new_tokens=tokens, max_new_tokens=tokens, use_cache=True,
         )  # fmt: skip
+        return int(found[:, batch["input_ids"].shape[1] :].numel())
 
     return sample
 
 
 def _vllm(
     folder: Path, policy: Policy, prompts: Sequence[EncodedPrompt], settings: Settings
-) -> Callable[[int], Any]:
-    from mm_cpgd.rollout import Sampling
+) -> Callable[[int], int]:
     from mm_cpgd.rollout.vllm import VllmEngine
     from mm_cpgd.rollout.vllm.colocated import open_colocated
 
@@ -96,5 +108,4 @@ def _vllm(
     backend = open_colocated(
         str(folder), max_model_len=longest, options={"dtype": "bfloat16", "gpu_memory_utilization": 0.5}
     )
-    engine = VllmEngine(policy, backend)
-    return lambda tokens: engine.generate(prompts, Sampling(tokens), _seeds(settings))
+    return _with(VllmEngine(policy, backend), prompts, settings)

@@ -28,7 +28,7 @@ class Section:
 
 
 SECTIONS = {
-    "device": Section("Device", 4),
+    "device": Section("Device", 6),
     "numerics": Section("Log-probabilities, entropies and gradients against float32", 10),
     "update": Section("Update", 18),
     "sampling": Section("Sampling", 12),

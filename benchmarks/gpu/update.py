@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,23 +54,23 @@ class Case:
 def run(settings: Settings, scratch: Path) -> Iterator[Row]:
     """Yield the cases that matter most first."""
     rate = matmul_rate()
-    first, *others = settings.shapes
-    for shape in (first, *others):
+    first, lora = settings.shapes[0], not installed("peft")
+    for shape in settings.shapes:
         yield measured(Case(shape, lora=True), settings, rate)
-    yield measured(Case(first, lora=True, checkpointing=False), settings, rate)
-    yield measured(Case(first, lora=True, shared=False), settings, rate)
     yield measured(Case(first, lora=False), settings, rate)
-    yield from kernels(first, settings, rate)
+    yield measured(Case(first, lora, checkpointing=False), settings, rate)
+    yield measured(Case(first, lora, shared=False), settings, rate)
+    for name in kernels(first):
+        yield measured(Case(first, lora, kernel=name), settings, rate)
 
 
-def kernels(shape: str, settings: Settings, rate: float) -> Iterator[Row]:
-    """Yield the first model's update with each kernel that works here."""
+def kernels(shape: str) -> Iterator[str]:
+    """Yield the attention kernels that work here for this model."""
     from benchmarks.performance.models import config_of
     from mm_cpgd.policy.shared_prefix.choice import working
 
     dtype = torch.bfloat16 if device() == "cuda" else torch.float32
-    for name in working(device(), dtype, head_size(config_of(shape).get_text_config())):
-        yield measured(Case(shape, lora=True, kernel=name), settings, rate)
+    return working(device(), dtype, head_size(config_of(shape).get_text_config()))
 
 
 def measured(case: Case, settings: Settings, rate: float) -> Row:
@@ -80,17 +79,15 @@ def measured(case: Case, settings: Settings, rate: float) -> Row:
     if case.lora and (missing := installed("peft")):
         return row | {"note": missing}
     with memory_limit_noted(row):
-        policy = build(case.shape, settings, lora=case.lora, checkpointing=case.checkpointing)
-        policy.shared_prefix = case.shared
-        row |= _numbers(policy, case, settings, rate)
-    policy = None
-    gc.collect()
+        row |= _numbers(case, settings, rate)
     return row
 
 
-def _numbers(policy: Policy, case: Case, settings: Settings, rate: float) -> Row:
+def _numbers(case: Case, settings: Settings, rate: float) -> Row:
     from mm_cpgd.policy.shared_prefix.choice import forced
 
+    policy = build(case.shape, settings, lora=case.lora, checkpointing=case.checkpointing)
+    policy.shared_prefix = case.shared
     prompts = encode(policy, settings, settings.prompts)
     lengths = [[settings.completion_tokens] * settings.completions] * settings.prompts
     with forced(case.kernel):

@@ -25,20 +25,14 @@ from mm_cpgd.policy.shared_prefix.varlen import (
 # Of the comparison, in multiples of the resolution of the number format.
 TOLERANCE = 100
 PLAIN = "plain"
-DENSE: dict[str, type[Kernel]] = {"cpu_flash": CpuFlashKernel, "torch_flash": CudaFlashKernel}
+DENSE: dict[str, type[Kernel]] = {"torch_flash": CudaFlashKernel, "cpu_flash": CpuFlashKernel}
 VARLEN: dict[str, type[VarlenKernel]] = {
     "torch_varlen": TorchVarlenKernel,
     "flash_attention_2": FlashAttention2Kernel,
     "flash_attention_3": FlashAttention3Kernel,
 }
-KERNELS = (
-    "flash_attention_3",
-    "flash_attention_2",
-    "torch_varlen",
-    "torch_flash",
-    "flex_attention",
-    "cpu_flash",
-)
+# In the order of ``working``; the one that has to be compiled first comes last.
+KERNELS = (*reversed(VARLEN), *DENSE, PLAIN, "flex_attention")
 # By ``policy.attention``: what is tried in this order, before plain products.
 DEFAULTS = ("torch_varlen", "flex_attention", "torch_flash", "cpu_flash")
 PREFERRED: dict[str, tuple[str, ...]] = {
@@ -71,9 +65,9 @@ def attention_for(preferred: str, device: str, dtype: torch.dtype, head: int) ->
     return next((found for name in names if (found := checked(name, device, dtype, head))), plain())
 
 
-def working(device: str, dtype: torch.dtype, head: int) -> list[str]:
-    """Return the names of all kernels that agree with plain products here, plain products last."""
-    return [*(name for name in KERNELS if checked(name, device, dtype, head)), PLAIN]
+def working(device: str, dtype: torch.dtype, head: int) -> Iterator[str]:
+    """Yield the names of all kernels that agree with plain products here; each is compared when asked for."""
+    return (name for name in KERNELS if checked(name, device, dtype, head))
 
 
 @contextlib.contextmanager
