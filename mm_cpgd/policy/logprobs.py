@@ -117,9 +117,9 @@ class _HeadFunction(torch.autograd.Function):
         ctx.dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         ctx.options = options
         ctx.save_for_backward(hidden, weight, bias, targets)
+        matrix, shift = _cast(weight, bias, ctx.dtype)
         found = [
             _values(_logits(states, matrix, shift, options, own), tokens)
-            for matrix, shift in [_cast(weight, bias, ctx.dtype)]
             for states, tokens, own in _parts(hidden.to(ctx.dtype), targets, options)
         ]
         logprobs, entropies = zip(*found, strict=True)
@@ -131,13 +131,9 @@ class _HeadFunction(torch.autograd.Function):
         hidden, weight, bias, targets = ctx.saved_tensors
         options, size = ctx.options, ctx.options.chunk
         matrix, shift = _cast(weight, bias, ctx.dtype)
-        of_hidden, (of_weight, of_bias) = (
-            [],
-            (
-                torch.zeros_like(value) if needed else None
-                for value, needed in zip((weight, bias), ctx.needs_input_grad[1:3], strict=True)
-            ),
-        )
+        of_hidden: list[Tensor] = []
+        of_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        of_bias = torch.zeros_like(bias) if ctx.needs_input_grad[2] else None
         slopes = zip(*(grad.split(size) for grad in grads), strict=True)
         parts = _parts(hidden.to(ctx.dtype), targets, options)
         for (states, tokens, own), (of_logprob, of_entropy) in zip(parts, slopes, strict=True):
