@@ -23,7 +23,7 @@ CONTROL_TOKENS = (
 
 # Families that support shared-prefix training: causal layers that all use one rotary embedding.
 SHARED_PREFIX = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
-# Values of ``policy.attention`` that do.
+# Values of ``policy.attention`` with which they do.
 SHARED_ATTENTION = ("sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "eager")
 
 
