@@ -84,7 +84,7 @@ def prepare(folder: Path, work: Workload, model: Path | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if model is None:
         write_model(folder / "model", work.shape, work.visual_tokens)
-    else:
+    elif not (folder / "model").exists():
         (folder / "model").symlink_to(model.resolve(), target_is_directory=True)
     _write_rows(folder, work)
     (folder / "workload.json").write_text(json.dumps(asdict(work)), encoding="utf-8")
