@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -36,6 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
     command = shlex.join(
         ["python", "-m", "benchmarks.gpu", *(sys.argv[1:] if arguments is None else arguments)]
     )
+    # As an exception, so that the section that runs, a session of its own, is ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     results = Results(options.output, f"# Measurements on {_name(device)}\n\n`{command}`")
     run_sections(chosen, _settings(options, device), options.seconds or SECONDS[device], results)
     print("\n" + results.markdown())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Of a line on standard output that is a row, and not something that a library prints.
 MARK = "row\t"
 SHORTEST = 1.0
+EXCEPTION = re.compile(r"[\w.]+(Error|Exception|Exit|Interrupt)\b")
 
 
 def run_sections(
@@ -73,7 +75,9 @@ def run_section(
             _kill(process)
     if overdue.is_set():
         return "out of time", f"ended at {seconds:.0f} s"
-    return ("done", "") if status == 0 else ("failed", _last_line(results.folder / f"{name}.log"))
+    if status < 0:
+        return "failed", signal.Signals(-status).name
+    return ("done", "") if status == 0 else ("failed", _reason(results.folder / f"{name}.log"))
 
 
 def _read(
@@ -109,6 +113,8 @@ def _kill(process: subprocess.Popen[str]) -> None:
         return
 
 
-def _last_line(log: Path) -> str:
+def _reason(log: Path) -> str:
+    """Return the last line that names an exception, else the last one: libraries print after it too."""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1][:300] if lines else "it printed no reason"
+    named = [line for line in lines if EXCEPTION.match(line)]
+    return (named or lines or ["it printed no reason"])[-1][:300]

@@ -20,9 +20,8 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace what takes time: no model is written, and all packages but vLLM are there."""
     monkeypatch.setattr(iteration, "write_model", lambda folder, *_: folder)
     monkeypatch.setattr(iteration, "prepare", lambda *_: None)
-    monkeypatch.setattr(
-        iteration, "installed", lambda *names: ("vllm" in names and "not installed: vllm") or ""
-    )
+    missing = {("vllm",): "not installed: vllm"}
+    monkeypatch.setattr(iteration, "installed", lambda *names: missing.get(names, ""))
 
 
 @pytest.mark.usefixtures("alone")

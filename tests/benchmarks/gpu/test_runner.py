@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -52,9 +54,18 @@ def test_rows_are_recorded_and_other_output_is_logged(
 def test_a_section_that_fails_keeps_its_rows_and_says_why(
     results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replace_section("raise ValueError('no such card')", monkeypatch)
+    replace_section(
+        "import atexit; atexit.register(print, 'bye'); raise ValueError('no such card')", monkeypatch
+    )
     assert run(results, 60) == ("failed", "ValueError: no such card")
     assert results.rows == {"update": [{"seconds": 1.5}]}
+
+
+def test_a_section_that_is_killed_says_by_which_signal(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_section("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", monkeypatch)
+    assert run(results, 60) == ("failed", "SIGKILL")
 
 
 def test_a_section_that_hangs_is_ended_with_the_processes_that_it_started(
@@ -110,3 +121,26 @@ def test_sections_can_be_chosen_and_left_out(tmp_path: Path, monkeypatch: pytest
     command.main(["--output", str(tmp_path), "--only", "update", "growth", "--skip", "growth"])
     command.main(["--output", str(tmp_path), "--skip", "quickstart"])
     assert called == [["update"], [name for name in SECTIONS if name != "quickstart"]]
+
+
+def test_a_run_that_is_asked_to_stop_ends_its_section(tmp_path: Path) -> None:
+    late = tmp_path / "late"
+    child = f"import time; print(1, flush=True); time.sleep(8); open({str(late)!r}, 'w')"
+    code = (
+        "from benchmarks.gpu import __main__ as command, runner\n"
+        "start = runner.subprocess.Popen\n"
+        f"runner.subprocess.Popen = lambda _, **o: start([runner.sys.executable, '-c', {child!r}], **o)\n"
+        f"command.main(['--output', {str(tmp_path / 'out')!r}, '--only', 'update'])\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=runner.ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("update")
+    log = tmp_path / "out" / "update.log"
+    while not (log.exists() and log.read_text()):
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    time.sleep(9)
+    assert not late.exists()
