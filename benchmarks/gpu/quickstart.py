@@ -13,15 +13,13 @@ from statistics import fmean
 from benchmarks.gpu.sections import Row
 from benchmarks.gpu.settings import Settings
 
-HELD_OUT = 200
-
 
 def run(settings: Settings, scratch: Path) -> Iterator[Row]:
     """Yield what the run's metrics say: reward, seconds, accuracy on held-out rows before and after."""
     folder = scratch / "quickstart"
     options = [
         f"output={folder}", f"training.iterations={settings.quickstart_iterations}",
-        f"data.eval.limit={HELD_OUT}", "checkpoint.every=0",
+        f"data.eval.limit={settings.quickstart_rows}", "checkpoint.every=0",
     ]  # fmt: skip
     started = time.perf_counter()
     subprocess.run(

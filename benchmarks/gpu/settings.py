@@ -23,6 +23,7 @@ class Settings:
         lora: rank of the adapters.
         rounds: timed repetitions, after one that is not timed.
         quickstart_iterations: of the quickstart's run.
+        quickstart_rows: held-out rows that it is evaluated on, before and after.
     """
 
     shapes: tuple[str, ...]
@@ -37,6 +38,7 @@ class Settings:
     lora: int = 16
     rounds: int = 3
     quickstart_iterations: int = 16
+    quickstart_rows: int = 200
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Settings:
@@ -55,4 +57,5 @@ CPU = Settings(
     peer_rows=64,
     rounds=1,
     quickstart_iterations=2,
+    quickstart_rows=40,
 )

@@ -97,6 +97,7 @@ def test_settings_survive_the_way_to_a_section() -> None:
 SMALL = [
     "--prompts", "2", "--completions", "2", "--visual-tokens", "16", "--completion-tokens", "8",
     "--growth-completions", "2", "--growth-tokens", "8", "--quickstart-iterations", "1",
+    "--quickstart-rows", "8",
 ]  # fmt: skip
 
 
