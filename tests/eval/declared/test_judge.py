@@ -10,7 +10,7 @@ from data import Example
 from eval.benchmark import Response
 from eval.declared.judge import judged
 from eval.declared.schema import Judge
-from eval.scoring.judge import estimate
+from eval.scoring.estimate import estimate
 from rewards import Status, Verdict
 
 EXAMPLE = Example("1", "How many?", "12", meta={"unit": "kg"})
