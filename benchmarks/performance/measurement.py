@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import resource
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -32,6 +34,21 @@ class Memory:
             self.peak = torch.cuda.max_memory_allocated() / MIB
         else:
             self.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def wait() -> None:
+    """Wait until the GPU, if there is one, has done all that it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Return the seconds that a call takes, the GPU's work included."""
+    wait()
+    started = time.perf_counter()
+    work()
+    wait()
+    return time.perf_counter() - started
 
 
 def _resident() -> float:

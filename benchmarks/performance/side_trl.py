@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.performance.measurement import Memory, finish
+from benchmarks.performance.measurement import Memory, finish, wait
 from benchmarks.performance.workload import Workload, coin, read
 
 
@@ -58,20 +58,20 @@ def _trainer(folder: Path, work: Workload) -> tuple[Any, Clock]:
 
     class Timing(TrainerCallback):
         def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-            _wait()
+            wait()
             clock.began, clock.sampling = time.perf_counter(), 0.0
 
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            _wait()
+            wait()
             clock.steps.append(time.perf_counter() - clock.began)
             clock.rollouts.append(clock.sampling)
 
     class Timed(GRPOTrainer):
         def _generate_and_score_completions(self, *args: Any, **kwargs: Any) -> Any:
-            _wait()
+            wait()
             started = time.perf_counter()
             result = super()._generate_and_score_completions(*args, **kwargs)
-            _wait()
+            wait()
             clock.sampling += time.perf_counter() - started
             return result
 
@@ -85,11 +85,22 @@ def _trainer(folder: Path, work: Workload) -> tuple[Any, Clock]:
         train_dataset=_rows(folder),
         processing_class=AutoProcessor.from_pretrained(folder / "model"),
         callbacks=[Timing()],
+        peft_config=_adapters(work),
     )
     if work.frozen_vision:
         for module in vision_modules(trainer.model):
             module.requires_grad_(False)
     return trainer, clock
+
+
+def _adapters(work: Workload) -> Any:
+    """Return adapters on all linear layers of the language model, as this project's, or None."""
+    if not work.lora:
+        return None
+    from peft import LoraConfig
+
+    layers = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
+    return LoraConfig(r=work.lora, lora_alpha=2 * work.lora, target_modules=layers)
 
 
 def _rows(folder: Path) -> Any:
@@ -129,18 +140,15 @@ def _config(folder: Path, work: Workload) -> Any:
         gradient_checkpointing=work.checkpointing,
         bf16=work.cuda,
         use_cpu=not work.cuda,
-        model_init_kwargs={"dtype": work.dtype},
+        model_init_kwargs={"dtype": work.dtype, "attn_implementation": work.attention},
+        use_vllm=work.engine == "vllm",
+        vllm_mode="colocate",
         logging_steps=10**6,
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,
         shuffle_dataset=False,
     )
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

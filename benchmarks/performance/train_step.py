@@ -24,6 +24,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.performance.models import SHAPES
 from benchmarks.performance.workload import Workload, prepare
 
 PEERS = {"trl": "benchmarks.performance.side_trl", "unshared": "benchmarks.performance.side_ours"}
@@ -143,7 +144,8 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
         "--tokens", type=int, default=defaults.tokens, help="tokens in a forward pass of our update"
     )
     parser.add_argument("--rows", type=int, help="completions in a forward pass of the peer; default: all")
-    parser.add_argument("--shape", choices=("tiny", "3b"), default=defaults.shape)
+    parser.add_argument("--shape", choices=SHAPES, default=defaults.shape)
+    parser.add_argument("--lora", type=int, default=0, metavar="RANK", help="train adapters, on both sides")
     parser.add_argument("--reference", action="store_true", help="add a frozen reference policy (KL)")
     parser.add_argument(
         "--train-vision", dest="frozen_vision", action="store_false", help="train the vision tower too"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-# One visual token of the Qwen family is a square of two by two patches of 14 pixels.
-PIXELS = 28
+from benchmarks.performance.models import PIXELS, write_model
+
+QUESTION = "How many red dots are there?"
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Workload:
         completion_tokens: T of every completion, forced.
         updates: optimizer steps on each rollout batch, each over the whole batch.
         reference: whether there is a frozen reference policy (a KL penalty).
-        shape: ``tiny``, or ``3b`` for random weights in the shape of Qwen2.5-VL-3B.
+        shape: ``tiny``, or ``3b`` or ``7b`` for random weights in the shapes of Qwen2.5-VL.
         iterations: number of timed iterations.
         warmup: iterations before the timed ones.
         threads: CPU threads.
@@ -36,6 +38,9 @@ class Workload:
         frozen_vision: whether the vision tower is frozen, on both sides.
         checkpointing: whether both sides recompute the layers' activations in the backward pass.
         shared: whether this project shares prefixes; the peer has no such option.
+        lora: rank of the adapters that both sides train; 0 trains all weights.
+        engine: ``local`` for each side's own sampling, or ``vllm`` in the training process.
+        attention: attention implementation of both sides, as transformers names it.
     """
 
     prompts: int = 8
@@ -53,6 +58,9 @@ class Workload:
     frozen_vision: bool = True
     checkpointing: bool = True
     shared: bool = True
+    lora: int = 0
+    engine: str = "local"
+    attention: str = "sdpa"
 
     @property
     def cuda(self) -> bool:
@@ -65,10 +73,19 @@ class Workload:
         return "bfloat16" if self.cuda else "float32"
 
 
-def prepare(folder: Path, work: Workload) -> None:
-    """Write ``model/``, ``rows.jsonl`` with its images, and ``workload.json``."""
+def prepare(folder: Path, work: Workload, model: Path | None = None) -> None:
+    """Write ``model/``, ``rows.jsonl`` with its images, and ``workload.json``.
+
+    Args:
+        folder: created if absent.
+        work: what both sides do.
+        model: a folder that ``write_model`` has written, to be used in place of a new one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    _write_model(folder / "model", work)
+    if model is None:
+        write_model(folder / "model", work.shape, work.visual_tokens)
+    elif not (folder / "model").exists():
+        (folder / "model").symlink_to(model.resolve(), target_is_directory=True)
     _write_rows(folder, work)
     (folder / "workload.json").write_text(json.dumps(asdict(work)), encoding="utf-8")
 
@@ -89,67 +106,23 @@ def image_size(visual_tokens: int) -> tuple[int, int]:
     return visual_tokens // short * PIXELS, short * PIXELS
 
 
-def _write_model(folder: Path, work: Workload) -> None:
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    from mm_cpgd.policy.families import set_pixel_limits
-    from mm_cpgd.policy.model import EMBEDDED
-
-    source = EMBEDDED["embedded:tiny"]
-    processor = AutoProcessor.from_pretrained(source)
-    set_pixel_limits(processor, PIXELS**2, PIXELS**2 * max(1280, work.visual_tokens))
-    processor.save_pretrained(folder)
-    if work.shape == "3b":
-        model = _random_3b(source)
-    else:
-        model = AutoModelForImageTextToText.from_pretrained(source, dtype=torch.float32)
-    model.save_pretrained(folder)
-
-
-def _random_3b(source: Path) -> Any:
-    """Return random weights in the published shape of Qwen2.5-VL-3B; the tokenizer stays the tiny one."""
-    from transformers import AutoConfig, AutoModelForImageTextToText
-
-    config = AutoConfig.from_pretrained(source)
-    for name, value in {
-        "vocab_size": 151_936,
-        "hidden_size": 2048,
-        "intermediate_size": 11_008,
-        "num_hidden_layers": 36,
-        "layer_types": ["full_attention"] * 36,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 2,
-        "initializer_range": 0.02,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
-    }.items():
-        setattr(config.text_config, name, value)
-    for name, value in {
-        "depth": 32,
-        "hidden_size": 1280,
-        "intermediate_size": 3420,
-        "num_heads": 16,
-        "out_hidden_size": 2048,
-        "fullatt_block_indexes": [7, 15, 23, 31],
-        "initializer_range": 0.02,
-    }.items():
-        setattr(config.vision_config, name, value)
-    torch.manual_seed(0)
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        return AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
+def images(visual_tokens: int, count: int) -> Iterator[Image.Image]:
+    """Yield images of this many visual tokens: smooth noise, since their content does not affect the cost."""
+    random = np.random.default_rng(0)
+    width, height = image_size(visual_tokens)
+    for _ in range(count):
+        small = random.integers(0, 256, (height // 14, width // 14, 3), dtype=np.uint8)
+        yield Image.fromarray(small).resize((width, height))
 
 
 def _write_rows(folder: Path, work: Workload) -> None:
-    """Write one row per prompt; images are smooth noise, since their content does not affect the cost."""
-    random = np.random.default_rng(0)
-    width, height = image_size(work.visual_tokens)
+    """Write one row per prompt."""
     (folder / "pictures").mkdir(exist_ok=True)
     rows = []
-    for index in range(work.prompts * (work.warmup + work.iterations)):
-        small = random.integers(0, 256, (height // 14, width // 14, 3), dtype=np.uint8)
+    count = work.prompts * (work.warmup + work.iterations)
+    for index, image in enumerate(images(work.visual_tokens, count)):
         path = f"pictures/{index}.png"
-        Image.fromarray(small).resize((width, height)).save(folder / path)
-        rows.append(
-            {"id": str(index), "question": "How many red dots are there?", "answer": "3", "image": path}
-        )
+        image.save(folder / path)
+        rows.append({"id": str(index), "question": QUESTION, "answer": "3", "image": path})
     lines = (json.dumps(row) for row in rows)
     (folder / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -23,6 +23,8 @@ CONTROL_TOKENS = (
 
 # Families that support shared-prefix training: causal layers that all use one rotary embedding.
 SHARED_PREFIX = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+# Values of ``policy.attention`` with which they do.
+SHARED_ATTENTION = ("sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "eager")
 
 
 def base_model(model: Any) -> Any:
@@ -43,8 +45,8 @@ def shared_prefix_obstacle(model: Any) -> str | None:
     config = language_model(model).config
     if set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
         return "some layers use sliding-window attention"
-    if config._attn_implementation != "sdpa":
-        return f"policy.attention is {config._attn_implementation}, not sdpa"
+    if config._attn_implementation not in SHARED_ATTENTION:
+        return f"policy.attention is {config._attn_implementation}, not {', '.join(SHARED_ATTENTION)}"
     return None
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from mm_cpgd.policy.distribution import kept_mask
@@ -42,10 +45,12 @@ def token_logprobs(
     Returns:
         log-probabilities (M,) and entropies in nats (M,), float32 (float64 where the logits are).
     """
+    options = _Options(temperature, forbidden, kept, chunk, entropy_gradient)
+    if torch.is_grad_enabled() and _is_plain(head):
+        logprobs, entropies = _HeadFunction.apply(hidden, head.weight, head.bias, targets, options)
+        return logprobs, entropies if entropy_gradient else entropies.detach()
     chunks = []
-    # Splitting an empty tensor yields one empty chunk, so the result still depends on hidden and head.
-    parts = zip(hidden.split(chunk), targets.split(chunk), _split(kept, len(targets), chunk), strict=True)
-    for states, tokens, own in parts:
+    for states, tokens, own in _parts(hidden, targets, options):
         arguments = (states, head, tokens, temperature, forbidden, own)
         if torch.is_grad_enabled():
             chunks.append(checkpoint(_chunk, *arguments, entropy_gradient, use_reentrant=False))
@@ -55,11 +60,133 @@ def token_logprobs(
     return torch.cat(logprobs), torch.cat(entropies)
 
 
+@dataclass(frozen=True)
+class _Options:
+    """Arguments of ``token_logprobs`` that carry no gradient."""
+
+    temperature: float
+    forbidden: Tensor | None
+    kept: Kept | None
+    chunk: int
+    entropy_gradient: bool
+
+
+def _is_plain(head: nn.Module) -> bool:
+    """Return whether calling the head is a product with its weight on this process, and nothing else."""
+    return (
+        type(head) is nn.Linear
+        and type(head.weight) is nn.Parameter
+        and not (head._forward_hooks or head._forward_pre_hooks or head._backward_hooks)
+    )
+
+
+def _parts(
+    hidden: Tensor, targets: Tensor, options: _Options
+) -> Iterator[tuple[Tensor, Tensor, Kept | None]]:
+    """Yield hidden states, targets and kept tokens chunk by chunk; of no positions, one empty chunk."""
+    size = options.chunk
+    kept = _split(options.kept, len(targets), size)
+    # The empty chunk keeps the result dependent on hidden and head.
+    return zip(hidden.split(size), targets.split(size), kept, strict=True)
+
+
 def _split(kept: Kept | None, positions: int, chunk: int) -> Sequence[Kept | None]:
     if kept is None:
         return [None] * max(1, -(-positions // chunk))
     counts = kept[0].split(chunk)
     return list(zip(counts, kept[1].split([int(own.sum()) for own in counts]), strict=True))
+
+
+class _HeadFunction(torch.autograd.Function):
+    """Head (weight (V, H), bias (V,) or None) and softmax in one; hidden (M, H), targets (M,) → 2 x (M,).
+
+    The backward pass computes each chunk's logits again and writes their gradient in their place:
+
+        d log π(t) / d z = (1[t] - π) / T,        d entropy / d z = -π (log π + entropy) / T
+
+    Checkpointed autograd would compute log-probabilities and entropies again too, and hold several tensors of
+    the size of the logits. (Liger's fused cross-entropy, arXiv 2410.10989, knows its loss already in the
+    forward pass; here each token's gradient comes from the objective.)
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, options: _Options
+    ) -> tuple[Tensor, Tensor]:
+        device = hidden.device.type
+        ctx.dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+        ctx.options = options
+        ctx.save_for_backward(hidden, weight, bias, targets)
+        matrix, shift = _cast(weight, bias, ctx.dtype)
+        found = [
+            _values(_logits(states, matrix, shift, options, own), tokens)
+            for states, tokens, own in _parts(hidden.to(ctx.dtype), targets, options)
+        ]
+        logprobs, entropies = zip(*found, strict=True)
+        return torch.cat(logprobs), torch.cat(entropies)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, targets = ctx.saved_tensors
+        options, size = ctx.options, ctx.options.chunk
+        matrix, shift = _cast(weight, bias, ctx.dtype)
+        of_hidden: list[Tensor] = []
+        of_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        of_bias = torch.zeros_like(bias) if ctx.needs_input_grad[2] else None
+        slopes = zip(*(grad.split(size) for grad in grads), strict=True)
+        parts = _parts(hidden.to(ctx.dtype), targets, options)
+        for (states, tokens, own), (of_logprob, of_entropy) in zip(parts, slopes, strict=True):
+            logits = _logits(states, matrix, shift, options, own)
+            of_logits = _gradient(logits, tokens, of_logprob, of_entropy, options).to(ctx.dtype)
+            if ctx.needs_input_grad[0]:
+                of_hidden.append((of_logits @ matrix).to(hidden.dtype))
+            if of_weight is not None:
+                of_weight += of_logits.T @ states
+            if of_bias is not None:
+                of_bias += of_logits.sum(0)
+        return torch.cat(of_hidden) if of_hidden else None, of_weight, of_bias, None, None
+
+
+def _cast(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    return weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def _logits(
+    states: Tensor, weight: Tensor, bias: Tensor | None, options: _Options, kept: Kept | None
+) -> Tensor:
+    """Return ``allowed_logits`` (m, V)."""
+    with torch.autocast(states.device.type, enabled=False):
+        logits = torch.nn.functional.linear(states, weight, bias)
+    return allowed_logits(logits, options.temperature, options.forbidden, kept)
+
+
+def _values(logits: Tensor, tokens: Tensor, entropy_gradient: bool = False) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities (m,) of the tokens and entropies (m,), in at least float32."""
+    all_logprobs = logits.log_softmax(-1, dtype=_precise(logits))
+    logprobs = all_logprobs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
+        return logprobs, entropy_of(all_logprobs)
+
+
+def _precise(values: Tensor) -> torch.dtype:
+    return torch.promote_types(values.dtype, torch.float32)
+
+
+def _gradient(
+    logits: Tensor, tokens: Tensor, of_logprob: Tensor, of_entropy: Tensor, options: _Options
+) -> Tensor:
+    """Return the gradient (m, V) of the logits before the temperature, from those of the two results (m,)."""
+    rows = tokens.unsqueeze(-1)
+    scale = of_logprob.unsqueeze(-1) / options.temperature
+    if not options.entropy_gradient:
+        return logits.softmax(-1, dtype=_precise(logits)).mul_(-scale).scatter_add_(-1, rows, scale)
+    log = logits.log_softmax(-1, dtype=_precise(logits))
+    probabilities = log.exp()
+    finite = log.clamp_(min=torch.finfo(log.dtype).min)
+    entropy = -(finite * probabilities).sum(-1, keepdim=True)
+    slope = of_entropy.unsqueeze(-1) / options.temperature
+    return finite.add_(entropy).mul_(-slope).sub_(scale).mul_(probabilities).scatter_add_(-1, rows, scale)
 
 
 def _chunk(
@@ -71,13 +198,7 @@ def _chunk(
     kept: Kept | None,
     entropy_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
-    logits = allowed_logits(head(states), temperature, forbidden, kept)
-    all_logprobs = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
-    logprobs = all_logprobs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-    # Without a gradient it is not recomputed: recomputation stops at the last tensor the backward pass needs.
-    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
-        entropy = entropy_of(all_logprobs)
-    return logprobs, entropy
+    return _values(allowed_logits(head(states), temperature, forbidden, kept), tokens, entropy_gradient)
 
 
 def allowed_logits(

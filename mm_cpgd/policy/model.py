@@ -86,6 +86,28 @@ def load_policy(
     source = _ModelSource(config)
     processor = source.processor(samples)
     model = source.model(as_stored) if weights else source.empty_model()
+    return prepare_policy(model, processor, config, logprob_chunk, shared_prefix=shared_prefix, say=say)
+
+
+def prepare_policy(
+    model: Any,
+    processor: Any,
+    config: PolicyConfig,
+    logprob_chunk: int = 1024,
+    *,
+    shared_prefix: bool = True,
+    say: Callable[[str], None] = lambda text: None,
+) -> Policy:
+    """Make a policy of a loaded model, as the config's policy section says; the model is changed in place.
+
+    Args:
+        model: with its language head.
+        processor: the same model's.
+        config: frozen parts, adapters, checkpointing and prompts.
+        logprob_chunk: see ``load_policy``.
+        shared_prefix: see ``load_policy``.
+        say: see ``load_policy``.
+    """
     _remove_dropout(model)
     project_patches_as_matrices(model)
     if config.freeze_vision:

@@ -1,10 +1,13 @@
 """Log-probabilities and entropies in chunks equal the plain computation."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mm_cpgd.policy import token_logprobs
 
@@ -124,3 +127,96 @@ def test_no_tokens_give_no_values_and_a_gradient_of_zero() -> None:
     logprobs.sum().backward()
     assert head.weight.grad is not None
     assert not head.weight.grad.any()
+
+
+def hooked(head: nn.Linear) -> nn.Linear:
+    """Return a head that must be called: its gradient is left to autograd."""
+    head.register_forward_hook(lambda *_: None)
+    return head
+
+
+CUTS: dict[str, Any] = {
+    "all tokens": {},
+    "at a temperature": {"temperature": 0.7},
+    "without forbidden tokens": {"forbidden": torch.tensor([3, 50])},
+    "over kept tokens": {
+        "kept": (
+            torch.tensor([0] + [4] * (M - 1)),
+            torch.cat([torch.tensor([1, 9, 30, 56]) for _ in range(M - 1)]),
+        ),
+        "temperature": 1.3,
+    },
+}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4], ids=["logprobs alone", "with entropy"])
+@pytest.mark.parametrize("bias", [False, True], ids=["without bias", "with bias"])
+@pytest.mark.parametrize("options", CUTS.values(), ids=CUTS)
+def test_the_gradient_written_in_place_is_that_of_autograd(
+    options: dict[str, Any], bias: bool, share: float
+) -> None:
+    hidden, plain_head, _ = setting(torch.float64)
+    head = nn.Linear(H, V, bias=bias, dtype=torch.float64)
+    head.weight.data = plain_head.weight.data
+    targets = torch.tensor([1, 9, 30, 56])[torch.arange(M) % 4]
+    weights = torch.linspace(-1, 2, M, dtype=torch.float64)
+
+    def results() -> list[Tensor]:
+        pair = token_logprobs(hidden, head, targets, chunk=5, entropy_gradient=share > 0, **options)
+        loss = (weights * pair[0]).sum() + share * (weights.flip(0) * pair[1]).sum()
+        return [*pair, *torch.autograd.grad(loss, [hidden, *head.parameters()])]
+
+    found = results()
+    hooked(head)
+    for one, other in zip(found, results(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-13)
+
+
+def test_a_frozen_head_gets_no_gradient() -> None:
+    hidden, head, targets = setting()
+    head.requires_grad_(False)
+    token_logprobs(hidden, head, targets, chunk=5)[0].sum().backward()
+    assert hidden.grad is not None
+    assert head.weight.grad is None
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0], ids=["logprobs alone", "with entropy"])
+def test_under_autocast_gradients_are_those_of_autograd(share: float) -> None:
+    hidden, head, targets = setting()
+
+    def gradients() -> tuple[Tensor, ...]:
+        with torch.autocast("cpu", torch.bfloat16):
+            pair = token_logprobs(hidden, head, targets, chunk=5, entropy_gradient=share > 0)
+        loss = pair[0].sum() + (share * pair[1]).sum()
+        return torch.autograd.grad(loss, [hidden, head.weight])
+
+    found = gradients()
+    hooked(head)
+    for one, other in zip(found, gradients(), strict=True):
+        assert one.dtype == other.dtype == torch.float32
+        assert (one - other).norm() < 0.005 * other.norm()
+
+
+class Largest(TorchDispatchMode):
+    """Notes the most values of any tensor that an operation returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = 0
+
+    def __torch_dispatch__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        self.found = max(self.found, result.numel() if isinstance(result, Tensor) else 0)
+        return result
+
+
+@pytest.mark.parametrize("entropy", [False, True])
+def test_neither_pass_has_more_than_a_chunk_of_logits(entropy: bool) -> None:
+    hidden, head, targets = setting()
+    with Largest() as largest:
+        pair = token_logprobs(hidden, head, targets, chunk=20, entropy_gradient=entropy)
+        sum(one.sum() for one in pair if one.requires_grad).backward()
+    assert M * V > 20 * V >= V * H
+    assert largest.found == 20 * V

@@ -318,8 +318,11 @@ def test_a_disabled_shared_prefix_is_neither_used_nor_reported(tiny_folder: Path
     assert (policy.shared_prefix, lines) == (False, [])
 
 
-def test_an_unsupported_shared_prefix_is_reported_in_one_line(tiny_folder: Path) -> None:
+def test_an_unsupported_shared_prefix_is_reported_in_one_line(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines: list[str] = []
+    monkeypatch.setattr("mm_cpgd.policy.families.SHARED_ATTENTION", ("sdpa",))
     config = PolicyConfig(model=str(tiny_folder), attention="eager")
     assert not load_policy(config, say=lines.append).shared_prefix
     (line,) = lines

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mm_cpgd.policy.batch import EncodedPrompt
 from mm_cpgd.policy.families import language_model
-from mm_cpgd.policy.shared_prefix.attention import ATTENTION_NAME, AttentionBackend, SharedPrefixAttention
-from mm_cpgd.policy.shared_prefix.packing import PackedBatch, PackedLayout
+from mm_cpgd.policy.shared_prefix.attention import (
+    ATTENTION_NAMES,
+    AttentionBackend,
+    SharedPrefixAttention,
+    preferred_attention,
+)
+from mm_cpgd.policy.shared_prefix.packing import PackedBatch
 from mm_cpgd.policy.vision import VisionFeatureCache
 
 
 def enable_shared_prefix(model: Any) -> None:
     """Make the language model's layers use an ``AttentionBackend`` if they are given one."""
-    language_model(model).config._attn_implementation = ATTENTION_NAME
+    config = language_model(model).config
+    name = config._attn_implementation
+    config._attn_implementation = ATTENTION_NAMES.get(name, name)
 
 
 def hidden_states(
@@ -39,7 +44,7 @@ def hidden_states(
     """
     language = language_model(model)
     device = language.embed_tokens.weight.device
-    layout = _to_device(batch.layout, device)
+    layout = batch.layout.to(device)
     input_ids = batch.input_ids.to(device, non_blocking=True)
     embedded = language.embed_tokens(input_ids.unsqueeze(0))
     features = vision_cache.features(prompts)
@@ -55,7 +60,7 @@ def hidden_states(
         language,
         embedded,
         rotary_cos_sin(language, embedded, batch.positions.to(device, non_blocking=True).unsqueeze(1)),
-        backend or SharedPrefixAttention(layout),
+        backend or SharedPrefixAttention(layout, preferred_attention(language)),
         (image_tokens, features[1:]) if features is not None and image_tokens is not None else None,
     ).squeeze(0)
 
@@ -93,9 +98,3 @@ def run_layers(
             hidden = hidden.index_add(1, deepstack[0], deepstack[1][number : number + 1].to(hidden.dtype))
     normed: Tensor = language.norm(hidden)
     return normed
-
-
-def _to_device(layout: PackedLayout, device: torch.device) -> PackedLayout:
-    if layout.pad is None or layout.unpad is None:
-        return layout
-    return replace(layout, pad=layout.pad.to(device), unpad=layout.unpad.to(device))

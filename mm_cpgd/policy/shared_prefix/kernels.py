@@ -1,4 +1,4 @@
-"""Attention kernels that return the log-sum-exp, so that results over several sets of keys merge exactly.
+"""Attention kernels for equal lengths; the log-sum-exp that they return merges several sets of keys exactly.
 
 For queries that attend to the union of two sets of keys, the result is the mean of those over each set, with
 the exponentials of their log-sum-exps (lse) as weights. The gradient of each set needs only the merged out
@@ -8,15 +8,12 @@ and ring attention rest on the same identity, arXiv 2310.01889.)
 
 from __future__ import annotations
 
-import functools
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 aten: Any = torch.ops.aten
-# Of the check in ``kernel_for``, in multiples of the resolution of the number format.
-TOLERANCE = 100
 
 
 class Kernel(Protocol):
@@ -164,53 +161,6 @@ class CudaFlashKernel:
             scale=scale,
         )
         return grads
-
-
-@functools.cache
-def kernel_for(device: str, dtype: torch.dtype, head: int) -> Kernel:
-    """Return the fastest correct kernel for this device type, number format and head size."""
-    if device == "cpu":
-        candidate: Kernel = CpuFlashKernel()
-    elif device == "cuda" and dtype in (torch.float16, torch.bfloat16):
-        candidate = CudaFlashKernel()
-    else:
-        return PlainKernel()
-    return candidate if _matches_plain(candidate, device, dtype, head) else PlainKernel()
-
-
-def _matches_plain(kernel: Kernel, device: str, dtype: torch.dtype, head: int) -> bool:
-    """Compare a kernel, whose interface torch does not guarantee, with ``PlainKernel``."""
-    with torch.no_grad():
-        try:
-            results = _results(kernel, device, dtype, head)
-        except (RuntimeError, TypeError, AttributeError, NotImplementedError):
-            return False
-        expected = _results(PlainKernel(), device, dtype, head)
-    tolerance = TOLERANCE * torch.finfo(dtype).eps
-    return all(
-        torch.allclose(one.double(), other.double(), rtol=tolerance, atol=tolerance)
-        for one, other in zip(results, expected, strict=True)
-    )
-
-
-def _results(kernel: Kernel, device: str, dtype: torch.dtype, head: int) -> list[Tensor]:
-    """Return out, lse and gradients of random queries over two sets of keys, one of them causal."""
-    generator = torch.Generator().manual_seed(0)
-
-    def random(heads: int) -> Tensor:
-        return torch.randn(1, 40, heads, head, generator=generator).to(device, dtype).transpose(1, 2)
-
-    query, grad, keys, values = random(4), random(4), (random(2), random(2)), (random(2), random(2))
-    scale = head**-0.5
-    forwards = [
-        kernel.forward(query, k, v, scale=scale, causal=c)
-        for k, v, c in zip(keys, values, (False, True), strict=True)
-    ]
-    out, lse = merge(*forwards[0], *forwards[1])
-    results = [out, lse]
-    for k, v, c in zip(keys, values, (False, True), strict=True):
-        results += kernel.backward(grad, query, k, v, out, lse, scale=scale, causal=c)
-    return results
 
 
 def merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:

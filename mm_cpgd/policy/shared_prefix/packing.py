@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mm_cpgd.policy.batch import EncodedPrompt
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Ends of the spans of a packed sequence on one device, each int32 and with 0 before the first.
+
+    Attributes:
+        prefixes: (P + 1,) of prefixes.
+        groups: (P + 1,) of groups of completions, from the first completion on.
+        completions: (N + 1,) of completions, likewise.
+    """
+
+    prefixes: Tensor
+    groups: Tensor
+    completions: Tensor
 
 
 @dataclass(frozen=True)
@@ -22,6 +38,7 @@ class PackedLayout:
         pad: (N · W,) maps each position of a padded table, N completions by W = max length, to a token of the
             completions; positions of padding map to any. None if all completions have the same length.
         unpad: (M,) maps each token of the completions to its position in that table.
+        stored: what kernels have derived from the layout for a device; layers use it again.
     """
 
     prefix_lengths: list[int]
@@ -29,6 +46,12 @@ class PackedLayout:
     completion_lengths: list[int]
     pad: Tensor | None = None
     unpad: Tensor | None = None
+    stored: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def tokens(self) -> int:
+        """S: tokens of the sequence."""
+        return self.prefix_tokens + sum(self.group_lengths)
 
     @property
     def prefix_tokens(self) -> int:
@@ -39,6 +62,30 @@ class PackedLayout:
     def width(self) -> int:
         """Tokens of the longest completion."""
         return max(self.completion_lengths, default=0)
+
+    def to(self, device: torch.device) -> PackedLayout:
+        """Return the layout with its tensors on a device."""
+        if self.pad is None or self.unpad is None:
+            return self
+        return replace(self, pad=self.pad.to(device), unpad=self.unpad.to(device), stored={})
+
+    def ends(self, device: torch.device) -> Ends:
+        """Return the ends of all spans; they reach the device once."""
+        known: Ends | None = self.stored.get(("ends", device))
+        if known is None:
+            lengths = (self.prefix_lengths, self.group_lengths, self.completion_lengths)
+            known = self.stored[("ends", device)] = Ends(*(_ends(one).to(device) for one in lengths))
+        return known
+
+    def owners(self) -> tuple[Tensor, Tensor]:
+        """Return each token's prompt (S,) and sequence (S,): index of a completion, or -1 - p of a prefix."""
+        prompts = torch.arange(len(self.prefix_lengths))
+        prefixes, groups = torch.tensor(self.prefix_lengths), torch.tensor(self.group_lengths)
+        completions = torch.tensor(self.completion_lengths, dtype=torch.long)
+        sequence = [(-1 - prompts).repeat_interleave(prefixes)]
+        sequence += [torch.arange(len(completions)).repeat_interleave(completions)]
+        prompt = [prompts.repeat_interleave(prefixes), prompts.repeat_interleave(groups)]
+        return torch.cat(prompt), torch.cat(sequence)
 
 
 @dataclass(frozen=True)
@@ -118,6 +165,10 @@ def packed_layout(prefixes: Tensor, groups: Tensor, completions: Tensor) -> Pack
         unpad = inside.flatten().nonzero().squeeze(1)
         pad = torch.zeros(inside.numel(), dtype=torch.long).index_copy(0, unpad, torch.arange(len(unpad)))
     return PackedLayout(prefixes.tolist(), groups.tolist(), completions.tolist(), pad, unpad)
+
+
+def _ends(lengths: Sequence[int]) -> Tensor:
+    return torch.tensor([0, *lengths]).cumsum(0).int()
 
 
 def _ranges(lengths: Tensor) -> Tensor:

@@ -1,42 +1,26 @@
-"""Choice of the attention kernel: the fast one only if it agrees with plain matrix products."""
+"""Attention kernels: results over two sets of keys, merged, are those over their union."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
-from mm_cpgd.policy.shared_prefix import kernels
-from mm_cpgd.policy.shared_prefix.kernels import CpuFlashKernel, PlainKernel, kernel_for
-
-
-class Wrong(CpuFlashKernel):
-    """A kernel with a wrong log-sum-exp."""
-
-    def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, *, scale: float, causal: bool
-    ) -> tuple[Tensor, Tensor]:
-        out, lse = super().forward(query, key, value, scale=scale, causal=causal)
-        return out, lse + 0.1
+from mm_cpgd.policy.shared_prefix.kernels import CpuFlashKernel, Kernel, PlainKernel, merge
 
 
-class Gone(CpuFlashKernel):
-    """A kernel whose operator torch has removed."""
-
-    def forward(self, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        raise AttributeError("no such operator")
-
-
-@pytest.mark.parametrize("broken", [Wrong, Gone])
-def test_an_incorrect_kernel_is_not_used(
-    broken: type[CpuFlashKernel], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(kernels, "CpuFlashKernel", broken)
-    kernel_for.cache_clear()
-    assert isinstance(kernel_for("cpu", torch.float32, 16), PlainKernel)
-    kernel_for.cache_clear()
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_the_fast_kernel_is_used_if_it_is_correct(dtype: torch.dtype) -> None:
-    assert isinstance(kernel_for("cpu", dtype, 32), CpuFlashKernel)
+@pytest.mark.parametrize("kernel", [PlainKernel(), CpuFlashKernel()], ids=["plain", "flash"])
+def test_merged_results_are_those_over_all_keys(kernel: Kernel) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(2, heads, 12, 16, generator=generator, dtype=torch.float64) for heads in (4, 2, 2)
+    )
+    parts = (slice(0, 5), slice(5, 12))
+    found = [
+        kernel.forward(query, key[:, :, part], value[:, :, part], scale=0.3, causal=False) for part in parts
+    ]
+    out, lse = merge(*found[0], *found[1])
+    scores = 0.3 * query @ key.repeat_interleave(2, 1).transpose(-1, -2)
+    torch.testing.assert_close(lse, scores.logsumexp(-1), rtol=1e-12, atol=0)
+    wanted = scaled_dot_product_attention(query, key, value, scale=0.3, enable_gqa=True)
+    torch.testing.assert_close(out, wanted, rtol=1e-12, atol=1e-12)
