@@ -82,27 +82,40 @@ def merged_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def named_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield name and whole value of every weight, one at a time, with adapters merged in.
+    """Yield name and whole value of every tensor of a model's files, one at a time, with adapters merged in.
 
     Names are those of the plain model; a weight that several modules share comes once. Sharded weights are
     gathered as they are asked for, so all processes have to go through this in step.
     """
     adapted = _adapted_layers(model)
-    for name, parameter in model.named_parameters():
-        if ".lora_" in name:
-            continue
+    for name, tensor in _stored_tensors(model):
         layer = adapted.get(name)
-        value = full_value(parameter) if layer is None else _merged(layer)
+        value = full_value(tensor) if layer is None else _merged(layer)
         yield name.replace(".base_layer.", "."), value
 
 
 def named_sizes(model: nn.Module) -> list[tuple[str, int]]:
     """Return name and bytes of what ``named_weights`` yields, in the same order."""
     return [
-        (name.replace(".base_layer.", "."), parameter.numel() * parameter.element_size())
-        for name, parameter in model.named_parameters()
-        if ".lora_" not in name
+        (name.replace(".base_layer.", "."), tensor.numel() * tensor.element_size())
+        for name, tensor in _stored_tensors(model)
     ]
+
+
+def _stored_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield parameters and persistent buffers, module by module, each tensor once; adapters are left out."""
+    seen: set[int] = set()
+    for path, module in model.named_modules():
+        buffers = {
+            name: value
+            for name, value in module._buffers.items()
+            if name not in module._non_persistent_buffers_set
+        }
+        for name, value in {**module._parameters, **buffers}.items():
+            full = f"{path}.{name}" if path else name
+            if value is not None and ".lora_" not in full and id(value) not in seen:
+                seen.add(id(value))
+                yield full, value
 
 
 def _adapted_layers(model: nn.Module) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from mm_cpgd.policy.families import (
     image_token_id,
     set_pixel_limits,
     shared_prefix_obstacle,
-    vision_modules,
+    vision_parameters,
 )
 from mm_cpgd.policy.lora import add_lora
 from mm_cpgd.policy.policy import Policy
@@ -89,8 +89,8 @@ def load_policy(
     _remove_dropout(model)
     project_patches_as_matrices(model)
     if config.freeze_vision:
-        for module in vision_modules(model):
-            module.requires_grad_(False)
+        for parameter in vision_parameters(model):
+            parameter.requires_grad_(False)
     lora = config.lora
     adapter = add_lora(model, lora.rank, lora.alpha, lora.targets) if lora else None
     if config.gradient_checkpointing:

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoModelForImageTextToText
 
 from mm_cpgd.config.schema import LoraConfig, PolicyConfig
-from mm_cpgd.policy.families import base_model, vision_modules
+from mm_cpgd.policy.families import language_model, vision_modules, vision_parameters
 from mm_cpgd.policy.lora import add_lora
 from mm_cpgd.policy.support import check_parts
 from mm_cpgd.preflight.model_source import FoundConfig, find_config
@@ -144,7 +144,7 @@ def measure_model(policy: PolicyConfig, found: FoundConfig | None = None) -> Mod
         )
     check_parts(policy.model, model)
     head = model.get_output_embeddings()
-    tower = {p for module in vision_modules(model) for p in module.parameters()}
+    tower = set(vision_parameters(model))
     if policy.freeze_vision:
         for parameter in tower:
             parameter.requires_grad_(False)
@@ -183,8 +183,7 @@ def _weights(model: Any, tower: set[nn.Parameter]) -> Iterable[Weight]:
 
 def _units(model: Any) -> dict[int, str]:
     """Return the unit of every parameter that is part of a layer or a block, by the parameter's ``id``."""
-    base = base_model(model)
-    layers = getattr(getattr(base, "language_model", base), "layers", [])
+    layers = getattr(language_model(model), "layers", [])
     stacks = {"layer": list(layers), "block": _longest_list(vision_modules(model))}
     return {
         id(parameter): f"{kind} {number}"

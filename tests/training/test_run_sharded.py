@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.families.build import build_family
 from mm_cpgd.checkpoint.folder import newest_checkpoint
 from mm_cpgd.checkpoint.serialization import load_state
 from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.policy import load_policy
 from mm_cpgd.training.saving.shards import FOLDER
 from tests.fakes import training_runs as jobs
-from tests.fakes.families import build_family
 
 Rows = Callable[[Path], list[dict[str, Any]]]
 SHARDED = "distributed.strategy=fsdp2"

@@ -29,7 +29,7 @@ from torch.distributed.fsdp import (
 from torch.utils.checkpoint import checkpoint
 
 from mm_cpgd.errors import UserError
-from mm_cpgd.policy.families import base_model, vision_modules
+from mm_cpgd.policy.families import decoder_layers, vision_modules, vision_parameters
 from mm_cpgd.policy.policy import Policy
 from mm_cpgd.policy.sharding.tensors import full_value, is_sharded, local_value, offset_of, replace_tensors
 from mm_cpgd.policy.vision import VisionFeatureCache
@@ -144,10 +144,10 @@ def _shard(policy: Policy, settings: ShardSettings, device: torch.device) -> Non
     model, tower = policy.model, vision_modules(policy.model)
     whole = [*model.buffers()]
     if policy.vision_cache.frozen:
-        whole += [parameter for module in tower for parameter in module.parameters()]
+        whole += vision_parameters(model)
     replace_tensors(model, {id(value): _allocated(value, device) for value in whole})
     blocks = [] if policy.vision_cache.frozen else _blocks(tower)
-    for unit in [*blocks, *_layers(model)]:
+    for unit in [*blocks, *decoder_layers(model)]:
         _checkpoint_inside(unit)
         make(unit, reshard_after_forward=settings.reshard_after_forward)
     ignored = {parameter for parameter in model.parameters() if not parameter.is_meta}
@@ -177,12 +177,6 @@ def _allocate_shards(policy: Policy, device: torch.device) -> None:
 def _allocated(value: Tensor, device: torch.device) -> Tensor:
     empty = torch.empty_like(value, device=device)
     return nn.Parameter(empty, value.requires_grad) if isinstance(value, nn.Parameter) else empty
-
-
-def _layers(model: Any) -> list[nn.Module]:
-    """Return the decoder layers."""
-    base = base_model(model)
-    return list(getattr(base, "language_model", base).layers)
 
 
 def _blocks(tower: list[nn.Module]) -> list[nn.Module]:

@@ -1,0 +1,87 @@
+"""All families of the matrix, and the writing of a tiny model of one, with random weights."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Qwen2Tokenizer
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+from benchmarks.families import gemma, glm, idefics, llava, packed, qwen
+from benchmarks.families.parts import Made
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of models.
+
+    Attributes:
+        title: names of published models.
+        make: builds model and processor from tokenizer and chat template; None: the tiny policy itself.
+        needs: packages besides the project's that its processor imports.
+    """
+
+    title: str
+    make: Callable[[Any, str], Made] | None
+    needs: tuple[str, ...] = ()
+
+
+FAMILIES = {
+    "qwen2_vl": Family("Qwen2-VL", qwen.qwen2_vl),
+    "qwen2_5_vl": Family("Qwen2.5-VL", None),
+    "qwen3_vl": Family("Qwen3-VL", qwen.qwen3_vl),
+    "qwen3_vl_moe": Family("Qwen3-VL-MoE", qwen.qwen3_vl_moe),
+    "qwen3_5": Family("Qwen3.5, Qwen3.6", qwen.qwen3_5),
+    "qwen3_5_moe": Family("Qwen3.5-MoE, Qwen3.6-MoE", qwen.qwen3_5_moe),
+    "internvl": Family("InternVL3, InternVL3.5 (-HF)", llava.internvl),
+    "glm4v": Family("GLM-4.1V", glm.glm4v),
+    "glm4v_moe": Family("GLM-4.5V", glm.glm4v_moe),
+    "gemma3": Family("Gemma 3", gemma.gemma3),
+    "gemma4": Family("Gemma 4", gemma.gemma4),
+    "llava": Family("LLaVA 1.5", llava.llava),
+    "llava_onevision": Family("LLaVA-OneVision", llava.llava_onevision),
+    "smolvlm": Family("SmolVLM, SmolVLM2", idefics.smolvlm, ("num2words",)),
+    "idefics3": Family("Idefics3", idefics.idefics3),
+    "kimi_k25": Family("Kimi K2.5, K2.6", packed.kimi_k25),
+    "minicpmv4_6": Family("MiniCPM-V 4.6", packed.minicpmv4_6),
+    "minicpmv4_7": Family("MiniCPM-V 4.7", packed.minicpmv4_7),
+}
+
+
+def absence(name: str) -> str | None:
+    """Return why the family cannot be built here, None if it can."""
+    if name not in CONFIG_MAPPING_NAMES:
+        return f"this version of transformers has no {name}"
+    for package in FAMILIES[name].needs:
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            return f"{package} is not installed"
+    return None
+
+
+def build_family(name: str, tiny_folder: Path, place: Path) -> Path:
+    """Write a model of a family into ``place``, with the tokenizer of the tiny policy; return its folder.
+
+    Args:
+        name: key of ``FAMILIES``, and of transformers' configs.
+        tiny_folder: as ``mm_cpgd.tiny.build.build_tiny`` writes it.
+        place: an empty folder; not used for the tiny policy's own family.
+    """
+    make = FAMILIES[name].make
+    if make is None:
+        return tiny_folder
+    tokenizer = Qwen2Tokenizer.from_pretrained(tiny_folder)
+    torch.manual_seed(0)
+    model, processor = make(tokenizer, (tiny_folder / "chat_template.jinja").read_text())
+    tokenizer = processor.tokenizer
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(place)
+    processor.save_pretrained(place)
+    return place
