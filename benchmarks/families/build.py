@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
+import importlib.util
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,12 +57,13 @@ def absence(name: str) -> str | None:
     """Return why the family cannot be built here, None if it can."""
     if name not in CONFIG_MAPPING_NAMES:
         return f"this version of transformers has no {name}"
-    for package in FAMILIES[name].needs:
-        try:
-            importlib.import_module(package)
-        except ImportError:
-            return f"{package} is not installed"
-    return None
+    return not_installed(FAMILIES[name].needs)
+
+
+def not_installed(packages: Iterable[str]) -> str | None:
+    """Return which of the packages is not installed, None if all are."""
+    missing = (package for package in packages if importlib.util.find_spec(package) is None)
+    return next((f"{package} is not installed" for package in missing), None)
 
 
 def build_family(name: str, tiny_folder: Path, place: Path) -> Path:

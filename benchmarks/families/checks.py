@@ -72,7 +72,7 @@ def logprobs(subject: Subject) -> None:
 def backward(subject: Subject) -> None:
     """The gradient reaches every weight of the language model, and none of a frozen vision tower."""
     policy = subject.load()
-    _backward(subject, policy)
+    backward_of(subject, policy)
     vision = set(vision_parameters(policy.model))
     expect(vision, "no vision tower found")
     for name, parameter in policy.named_parameters():
@@ -86,7 +86,7 @@ def backward(subject: Subject) -> None:
 def vision(subject: Subject) -> None:
     """With ``policy.freeze_vision=false`` the gradient reaches the vision tower and its projector."""
     policy = subject.load(freeze_vision=False)
-    _backward(subject, policy)
+    backward_of(subject, policy)
     found = {p: p.grad is not None and bool(p.grad.any()) for p in vision_parameters(policy.model)}
     share = sum(p.numel() for p, moved in found.items() if moved) / sum(p.numel() for p in found)
     # A head of the tower that the family does not use, and rows of positions that no image has.
@@ -107,7 +107,7 @@ def sharded(subject: Subject) -> None:
         policy = subject.load()
         gathered = shard_policy(policy, ShardSettings(), torch.device("cpu"), reference=False)
         close(subject.logprobs_of(policy), subject.logprobs)
-        _backward(subject, policy)
+        backward_of(subject, policy)
         close(subject.logprobs_of(gathered.gather()), subject.logprobs)
         gathered.release()
         folder = subject.new_folder()
@@ -128,7 +128,8 @@ def close(found: Tensor, wanted: Tensor) -> None:
     torch.testing.assert_close(found, wanted, rtol=0, atol=TOLERANCE)
 
 
-def _backward(subject: Subject, policy: Policy) -> None:
+def backward_of(subject: Subject, policy: Policy) -> None:
+    """Differentiate log-probabilities and entropies of the subject's rows, in training mode."""
     policy.train()
     values, entropies = policy(subject.prompts, *completions(), True)
     (values.sin() + entropies).sum().backward()

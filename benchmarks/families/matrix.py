@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.families import checks
+from benchmarks.families import adapters, checks
 from benchmarks.families.build import FAMILIES
 from benchmarks.families.subject import Subject
 from mm_cpgd.policy.families import SHARED_PREFIX
@@ -23,10 +23,12 @@ class Check:
     Attributes:
         title: its head.
         run: returns if a family passes, raises if not.
+        needs: packages besides the project's.
     """
 
     title: str
     run: Callable[[Subject], None]
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ CHECKS = {
     "backward": Check("train", checks.backward),
     "vision": Check("train vision", checks.vision),
     "shared_prefix": Check("shared prefix", checks.shared_prefix),
+    "lora": Check("LoRA", adapters.language),
+    "lora_vision": Check("LoRA vision", adapters.vision),
+    "dora": Check("DoRA", adapters.dora),
+    "qlora": Check("QLoRA", adapters.quantized, ("bitsandbytes",)),
     "save": Check("save", checks.save),
     "sharded": Check("fsdp2", checks.sharded),
 }

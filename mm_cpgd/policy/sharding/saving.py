@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -108,10 +109,14 @@ def save_gathered(model: Any, folder: Path, *, write: bool, limit: int = FILE_BY
 
 
 def _save_config(model: Any, folder: Path) -> None:
-    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    # Quantized weights are written unpacked.
+    dtype = str(next(p.dtype for p in model.parameters() if p.is_floating_point())).removeprefix("torch.")
     parts = [getattr(model.config, name, None) for name in model.config.sub_configs]
     for config in (model.config, *(part for part in parts if part is not None)):
         config.dtype = dtype
     model.config.architectures = [type(model).__name__]
-    model.config.save_pretrained(folder)
+    config = copy.deepcopy(model.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
