@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.families.parts import TEXT, Made, with_image, with_marks
+from benchmarks.families.parts import TEXT, Made, vocabulary, with_image, with_marks
 
 VISION: dict[str, Any] = {
     "hidden_size": 32,
@@ -32,7 +32,7 @@ def gemma3(tokenizer: Any, template: str) -> Made:
     }
     tokenizer, ids = with_marks(tokenizer, marks)
     config = Gemma3Config(
-        text_config={**TEXT, "head_dim": 16, "vocab_size": len(tokenizer), "sliding_window": 16},
+        text_config={**TEXT, "head_dim": 16, **vocabulary(tokenizer), "sliding_window": 16},
         vision_config={**VISION, "image_size": 56, "patch_size": 14},
         mm_tokens_per_image=4,
         boi_token_index=ids["boi_token"],
@@ -66,7 +66,7 @@ def gemma4(tokenizer: Any, template: str) -> Made:
     marks = {f"{name}_token": f"<|{text}|>" for name, text in names.items()}
     marks |= {f"{name}_token": f"<|{name}|>" for name in ("boi", "eoi", "boa", "eoa")}
     tokenizer, ids = with_marks(tokenizer, marks)
-    text = {**TEXT, "num_hidden_layers": 4, "vocab_size": len(tokenizer), "head_dim": 16}
+    text = {**TEXT, "num_hidden_layers": 4, **vocabulary(tokenizer), "head_dim": 16}
     sharing = {
         "global_head_dim": 16,
         "sliding_window": 16,

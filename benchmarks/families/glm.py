@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.families.parts import AREA, EXPERTS, MROPE, TEXT, Made, with_image, with_marks
+from benchmarks.families.parts import AREA, EXPERTS, MROPE, TEXT, Made, vocabulary, with_image, with_marks
 
 VISION: dict[str, Any] = {
     "depth": 2,
@@ -30,7 +30,7 @@ def glm4v(tokenizer: Any, template: str) -> Made:
     from transformers import Glm4vConfig, Glm4vForConditionalGeneration
 
     tokenizer, ids = with_marks(tokenizer, MARKS)
-    text = {**TEXT, "vocab_size": len(tokenizer), "rope_parameters": MROPE}
+    text = {**TEXT, **vocabulary(tokenizer), "rope_parameters": MROPE}
     config = Glm4vConfig(text_config=text, vision_config=VISION, **_ids(ids))
     return Glm4vForConditionalGeneration(config), _processor(tokenizer, template)
 
@@ -41,7 +41,7 @@ def glm4v_moe(tokenizer: Any, template: str) -> Made:
 
     tokenizer, ids = with_marks(tokenizer, MARKS)
     rope = MROPE | {"partial_rotary_factor": 0.5, "mrope_section": [1, 1, 2]}
-    text = {**TEXT, "head_dim": 16, "vocab_size": len(tokenizer), "rope_parameters": rope}
+    text = {**TEXT, "head_dim": 16, **vocabulary(tokenizer), "rope_parameters": rope}
     config = Glm4vMoeConfig(
         text_config={**text, "n_routed_experts": 4, **EXPERTS}, vision_config=VISION, **_ids(ids)
     )

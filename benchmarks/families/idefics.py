@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.families.parts import TEXT, Made, with_image, with_marks
+from benchmarks.families.parts import TEXT, Made, vocabulary, with_image, with_marks
 
 VISION: dict[str, Any] = {
     "hidden_size": 32,
@@ -70,8 +70,7 @@ def _parts(tokenizer: Any, ids: dict[str, int]) -> dict[str, Any]:
         "text_config": {
             "model_type": "llama",
             **TEXT,
-            "vocab_size": len(tokenizer),
-            "pad_token_id": tokenizer.pad_token_id,
+            **vocabulary(tokenizer),
         },
         "vision_config": VISION,
         "image_token_id": ids["image_token"],

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import CLIPImageProcessor, CLIPVisionConfig, LlamaConfig, LlavaProcessor, Qwen2Config
 
-from benchmarks.families.parts import TEXT, Made, with_image, with_marks
+from benchmarks.families.parts import TEXT, Made, vocabulary, with_image, with_marks
 from benchmarks.families.qwen import special_ids
 
 VISION: dict[str, Any] = {
@@ -23,7 +23,7 @@ def llava(tokenizer: Any, template: str) -> Made:
     from transformers import LlavaConfig, LlavaForConditionalGeneration
 
     config = LlavaConfig(
-        text_config=LlamaConfig(**TEXT, vocab_size=len(tokenizer)),
+        text_config=LlamaConfig(**TEXT, **vocabulary(tokenizer)),
         vision_config=CLIPVisionConfig(**VISION, image_size=56, patch_size=14),
         image_token_index=special_ids(tokenizer)["image_token_id"],
     )
@@ -55,7 +55,7 @@ def llava_onevision(tokenizer: Any, template: str) -> Made:
     tokenizer, ids = with_marks(tokenizer, {"image_token": "<image>", "video_token": "<video>"})
     grid = [[56, 56], [56, 112], [112, 56], [112, 112]]
     config = LlavaOnevisionConfig(
-        text_config=Qwen2Config(**TEXT, vocab_size=len(tokenizer)),
+        text_config=Qwen2Config(**TEXT, **vocabulary(tokenizer)),
         vision_config=SiglipVisionConfig(**VISION, image_size=56, patch_size=14, vision_use_head=False),
         image_token_index=ids["image_token"],
         video_token_index=ids["video_token"],
@@ -90,7 +90,7 @@ def internvl(tokenizer: Any, template: str) -> Made:
     }
     tokenizer, ids = with_marks(tokenizer, marks)
     config = InternVLConfig(
-        text_config=Qwen2Config(**TEXT, vocab_size=len(tokenizer)).to_dict(),
+        text_config=Qwen2Config(**TEXT, **vocabulary(tokenizer)).to_dict(),
         vision_config={**VISION, "image_size": [56, 56], "patch_size": [14, 14]},
         image_token_id=ids["context_image_token"],
         image_seq_length=4,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.families.parts import EXPERTS, TEXT, Made, with_image, with_marks
+from benchmarks.families.parts import EXPERTS, TEXT, Made, vocabulary, with_image, with_marks
 from benchmarks.families.qwen import HYBRID
 
 VISION: dict[str, Any] = {
@@ -35,7 +35,7 @@ def kimi_k25(tokenizer: Any, template: str) -> Made:
     tokenizer, ids = with_marks(tokenizer, marks)
     attention = {"kv_lora_rank": 16, "q_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8}
     experts = {**EXPERTS, "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1}
-    text = {**TEXT, "model_type": "deepseek_v3", "vocab_size": len(tokenizer), "num_key_value_heads": 4}
+    text = {**TEXT, "model_type": "deepseek_v3", **vocabulary(tokenizer), "num_key_value_heads": 4}
     config = Kimi_K25Config(
         text_config={**text, **attention, **experts, "v_head_dim": 16},
         vision_config={**VISION, "pos_emb_height": 8, "pos_emb_width": 8},
@@ -110,7 +110,7 @@ _MARKERS = ("image_start", "image_end", "slice_start", "slice_end")
 
 
 def _minicpm(tokenizer: Any, ids: dict[str, int]) -> dict[str, Any]:
-    text = {**TEXT, "model_type": "qwen3_5_text", "head_dim": 16, "vocab_size": len(tokenizer), **HYBRID}
+    text = {**TEXT, "model_type": "qwen3_5_text", "head_dim": 16, **vocabulary(tokenizer), **HYBRID}
     return {
         "text_config": text,
         "vision_config": {**VISION, "image_size": 112, "insert_layer_id": 0},

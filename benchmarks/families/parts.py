@@ -25,6 +25,11 @@ AREA = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}
 QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 
 
+def vocabulary(tokenizer: Any) -> dict[str, int]:
+    """Return a text config's keys about the tokenizer; some versions of transformers know no default."""
+    return {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+
+
 def with_marks(tokenizer: Any, marks: Mapping[str, str]) -> tuple[Any, dict[str, int]]:
     """Return the tokenizer with further special tokens as attributes, and their ids by the same names.
 

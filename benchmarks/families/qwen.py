@@ -12,7 +12,7 @@ from transformers import (
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 
-from benchmarks.families.parts import AREA, EXPERTS, MROPE, TEXT, Made
+from benchmarks.families.parts import AREA, EXPERTS, MROPE, TEXT, Made, vocabulary
 
 INTERLEAVED: dict[str, Any] = MROPE | {"mrope_section": [4, 2, 2]}
 VISION: dict[str, Any] = {
@@ -42,7 +42,7 @@ def qwen2_vl(tokenizer: Any, template: str) -> Made:
 
     vision: dict[str, Any] = {"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2}
     config = Qwen2VLConfig(
-        text_config={**TEXT, "vocab_size": len(tokenizer), "rope_parameters": MROPE},
+        text_config={**TEXT, **vocabulary(tokenizer), "rope_parameters": MROPE},
         vision_config=vision,
         tie_word_embeddings=False,
         **special_ids(tokenizer),
@@ -106,7 +106,7 @@ def _config(
     kind: Any, tokenizer: Any, text: dict[str, Any], vision: dict[str, Any], *, tied: bool = False
 ) -> Any:
     return kind(
-        text_config={**TEXT, "head_dim": 16, "vocab_size": len(tokenizer), **text},
+        text_config={**TEXT, "head_dim": 16, **vocabulary(tokenizer), **text},
         vision_config={**VISION, **vision},
         tie_word_embeddings=tied,
         **special_ids(tokenizer),

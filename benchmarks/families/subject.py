@@ -87,9 +87,12 @@ class Subject:
         groups = LocalEngine(policy).generate(self.prompts, Sampling(count, temperature=0), [[0]] * 4)
         return [completion.tokens.tolist() for (completion,) in groups]
 
-    def greedy_by_transformers(self, policy: Policy, count: int) -> list[list[int]]:
-        """Return the same from transformers' ``generate``, prompt by prompt."""
-        return [_generate(policy, prompt, count) for prompt in self.prompts]
+    def greedy_by_transformers(self, policy: Policy, count: int) -> list[list[int] | None]:
+        """Return the same from transformers' ``generate``, prompt by prompt.
+
+        Of prompts whose images transformers places wrongly (see ``stop_time_in_images``) the tokens are None.
+        """
+        return [_generate(policy, one, count) if _is_placed(policy, one) else None for one in self.prompts]
 
 
 def completions() -> tuple[Tensor, Tensor]:
@@ -114,6 +117,21 @@ def same(found: Sequence[Any], wanted: Sequence[Any], what: str) -> None:
     """Raise an AssertionError that names the first difference of two sequences."""
     for number, (one, other) in enumerate(zip(found, wanted, strict=True)):
         expect(one == other, f"{what} {number}: {one}, not {other}")
+
+
+def _is_placed(policy: Policy, prompt: EncodedPrompt) -> bool:
+    """Return whether transformers' own positions of the prompt's images are the prompt's."""
+    base = policy.model.model
+    if prompt.token_types is None or "image_grid_thw" not in prompt.vision:
+        return True
+    if not hasattr(base, "get_rope_index"):
+        return True
+    own, _ = base.get_rope_index(
+        prompt.input_ids.unsqueeze(0),
+        mm_token_type_ids=prompt.token_types.unsqueeze(0),
+        image_grid_thw=prompt.vision["image_grid_thw"],
+    )
+    return torch.equal(own[:, 0], prompt.positions)
 
 
 def _generate(policy: Policy, prompt: EncodedPrompt, count: int) -> list[int]:

@@ -154,7 +154,27 @@ def prompt_positions(
     taken = inspect.signature(base.get_rope_index).parameters
     options = {name: value for name, value in known.items() if name in taken}
     positions, _ = base.get_rope_index(input_ids.unsqueeze(0), **options)
-    return positions[:, 0]
+    found: Tensor = positions[:, 0]
+    if token_types is not None and "image_grid_thw" in vision:
+        stop_time_in_images(found, token_types)
+    return found
+
+
+def stop_time_in_images(positions: Tensor, token_types: Tensor) -> None:
+    """Give all tokens of an image one position in time, where it begins; changes ``positions``.
+
+    Some versions of transformers multiply it as they do for videos (huggingface/transformers#45325).
+
+    Args:
+        positions: (3, L) time, height and width.
+        token_types: (L,) 1 for images, which never touch.
+    """
+    inside = token_types == 1
+    before = torch.cat([inside.new_zeros(1), inside[:-1]])
+    image_of = (inside & ~before).cumsum(0)
+    for image in range(1, int(image_of.max()) + 1):
+        tokens = inside & (image_of == image)
+        positions[0, tokens] = positions[1, tokens].min()
 
 
 def image_token_counts(processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int] | None:
@@ -163,8 +183,10 @@ def image_token_counts(processor: Any, sizes: Sequence[tuple[int, int]]) -> list
     Raises:
         ValueError: the processor does not accept an image of such a size.
     """
-    # Processors of other families add text around the image tokens: line breaks, tile names.
-    if not hasattr(processor.image_processor, "merge_size"):
+    # Processors of other families add text around the image tokens: line breaks, tile names. In some versions
+    # of transformers GLM's cannot count.
+    images = processor.image_processor
+    if not hasattr(images, "merge_size") or not hasattr(images, "get_number_of_image_patches"):
         return None
     return list(processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"])
 
