@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import Qwen2Tokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
@@ -24,11 +25,13 @@ class Family:
         title: names of published models.
         make: builds model and processor from tokenizer and chat template; None: the tiny policy itself.
         needs: packages besides the project's that its processor imports.
+        tower: name of the vision tower in published files, if transformers shortens it.
     """
 
     title: str
     make: Callable[[Any, str], Made] | None
     needs: tuple[str, ...] = ()
+    tower: str = ""
 
 
 FAMILIES = {
@@ -41,10 +44,10 @@ FAMILIES = {
     "internvl": Family("InternVL3, InternVL3.5 (-HF)", llava.internvl),
     "glm4v": Family("GLM-4.1V", glm.glm4v),
     "glm4v_moe": Family("GLM-4.5V", glm.glm4v_moe),
-    "gemma3": Family("Gemma 3", gemma.gemma3),
+    "gemma3": Family("Gemma 3", gemma.gemma3, tower="vision_tower.vision_model"),
     "gemma4": Family("Gemma 4", gemma.gemma4),
-    "llava": Family("LLaVA 1.5", llava.llava),
-    "llava_onevision": Family("LLaVA-OneVision", llava.llava_onevision),
+    "llava": Family("LLaVA 1.5", llava.llava, tower="vision_tower.vision_model"),
+    "llava_onevision": Family("LLaVA-OneVision", llava.llava_onevision, tower="vision_tower.vision_model"),
     "smolvlm": Family("SmolVLM, SmolVLM2", idefics.smolvlm, ("num2words",)),
     "idefics3": Family("Idefics3", idefics.idefics3),
     "kimi_k25": Family("Kimi K2.5, K2.6", packed.kimi_k25),
@@ -84,5 +87,17 @@ def build_family(name: str, tiny_folder: Path, place: Path) -> Path:
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(place)
+    _name_as_published(place / "model.safetensors", FAMILIES[name].tower)
     processor.save_pretrained(place)
     return place
+
+
+def _name_as_published(file: Path, tower: str) -> None:
+    """Rename the vision tower's weights, where a model that was not loaded is saved under shorter names."""
+    if not tower:
+        return
+    first = f"{tower.split('.')[0]}."
+    weights = load_file(file)
+    inside = {key: value for key, value in weights.items() if first in key and tower not in key}
+    renamed = {key.replace(first, f"{tower}.", 1): weights.pop(key) for key in inside}
+    save_file(weights | renamed, file, metadata={"format": "pt"})

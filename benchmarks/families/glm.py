@@ -15,6 +15,7 @@ VISION: dict[str, Any] = {
     "image_size": 56,
     "patch_size": 14,
 }
+HALF_ROTARY: dict[str, Any] = MROPE | {"partial_rotary_factor": 0.5, "mrope_section": [1, 1, 2]}
 MARKS = {
     "image_token": "<|image|>",
     "video_token": "<|video|>",
@@ -30,7 +31,7 @@ def glm4v(tokenizer: Any, template: str) -> Made:
     from transformers import Glm4vConfig, Glm4vForConditionalGeneration
 
     tokenizer, ids = with_marks(tokenizer, MARKS)
-    text = {**TEXT, **vocabulary(tokenizer), "rope_parameters": MROPE}
+    text = {**TEXT, **vocabulary(tokenizer), "rope_parameters": HALF_ROTARY}
     config = Glm4vConfig(text_config=text, vision_config=VISION, **_ids(ids))
     return Glm4vForConditionalGeneration(config), _processor(tokenizer, template)
 
@@ -40,11 +41,9 @@ def glm4v_moe(tokenizer: Any, template: str) -> Made:
     from transformers import Glm4vMoeConfig, Glm4vMoeForConditionalGeneration
 
     tokenizer, ids = with_marks(tokenizer, MARKS)
-    rope = MROPE | {"partial_rotary_factor": 0.5, "mrope_section": [1, 1, 2]}
-    text = {**TEXT, "head_dim": 16, **vocabulary(tokenizer), "rope_parameters": rope}
-    config = Glm4vMoeConfig(
-        text_config={**text, "n_routed_experts": 4, **EXPERTS}, vision_config=VISION, **_ids(ids)
-    )
+    text = {**TEXT, "head_dim": 16, **vocabulary(tokenizer), "rope_parameters": HALF_ROTARY}
+    experts: dict[str, Any] = {"n_routed_experts": 4, "use_qk_norm": False, **EXPERTS}
+    config = Glm4vMoeConfig(text_config=text | experts, vision_config=VISION, **_ids(ids))
     return Glm4vMoeForConditionalGeneration(config), _processor(tokenizer, template)
 
 

@@ -17,7 +17,7 @@ TEXT: dict[str, Any] = {
     "num_key_value_heads": 2,
     "initializer_range": 0.1,
 }
-EXPERTS: dict[str, Any] = {"moe_intermediate_size": 32, "num_experts_per_tok": 2}
+EXPERTS: dict[str, Any] = {"moe_intermediate_size": 24, "num_experts_per_tok": 2}
 # For layers whose rotary positions have three axes.
 MROPE: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
 # Smallest and largest area of an image in pixels.

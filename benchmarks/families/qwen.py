@@ -68,7 +68,7 @@ def qwen3_vl_moe(tokenizer: Any, template: str) -> Made:
     """The same with experts, whose weights are one tensor per layer."""
     from transformers import Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration
 
-    text = {"rope_parameters": INTERLEAVED, "num_experts": 4, **EXPERTS}
+    text = {"rope_parameters": INTERLEAVED, "num_experts": 4, "norm_topk_prob": True, **EXPERTS}
     config = _config(Qwen3VLMoeConfig, tokenizer, text, DEEPSTACK)
     return Qwen3VLMoeForConditionalGeneration(config), _processor(tokenizer, template)
 

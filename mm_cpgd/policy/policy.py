@@ -18,7 +18,7 @@ from mm_cpgd.policy.families import base_model, control_token_ids
 from mm_cpgd.policy.logprobs import allowed_logits, token_logprobs
 from mm_cpgd.policy.lora import is_quantized, merged_weights
 from mm_cpgd.policy.prompts import PromptEncoder
-from mm_cpgd.policy.sharding.saving import save_gathered
+from mm_cpgd.policy.sharding.saving import save_gathered, transposes_experts
 from mm_cpgd.policy.sharding.tensors import forget_gathered, is_sharded, local_value
 from mm_cpgd.policy.shared_prefix.forward import hidden_states
 from mm_cpgd.policy.shared_prefix.packing import pack, unique_prompts
@@ -299,7 +299,8 @@ class Policy(nn.Module):
             write: whether this process writes; sharded weights are gathered on all processes.
         """
         sharded = any(is_sharded(parameter) for parameter in self.model.parameters())
-        if sharded or (write and is_quantized(self.model)):
+        # What transformers itself would write packed, or as only it reads it, is written like shards.
+        if sharded or (write and (is_quantized(self.model) or transposes_experts(self.model))):
             save_gathered(self.model, folder, write=write)
         elif write:
             weights = None if self.adapter is None else merged_weights(self.model)

@@ -193,3 +193,21 @@ def test_a_full_disk_of_one_process_ends_all_with_one_message(
     assert "the disk is full" in printed
     assert "Traceback" not in printed
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_shards_keep_the_adapters_of_the_start_as_reference(
+    yaml: Path, tmp_path: Path, tiny_folder: Path, read_rows: Rows
+) -> None:
+    torch.manual_seed(0)
+    first = load_policy(PolicyConfig.model_validate({"model": str(tiny_folder), "lora": {"rank": 2}}))
+    with torch.no_grad():
+        for name, parameter in first.named_parameters():
+            if ".lora_B." in name:
+                parameter.normal_(std=0.05)
+    first.save(tmp_path / "first")
+    lora = f"{{rank: 2, adapter: '{tmp_path / 'first' / 'adapter'}'}}"
+    options = [*SMALL, f"policy.model={tiny_folder}", f"policy.lora={lora}", KL]
+    jobs.run(yaml, [*options, f"output={tmp_path / 'one'}"])
+    assert jobs.in_processes(2, yaml, [*options, SHARDED]) == [0, 0]
+    assert_same_run(tmp_path / "run", tmp_path / "one", read_rows)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from torch import Tensor
 
@@ -10,6 +12,10 @@ from mm_cpgd.policy.adapters import AdapterFiles
 from mm_cpgd.policy.adapters import adapter_files as files_of_adapters
 from mm_cpgd.policy.lora import named_weights as weights_of_model
 from mm_cpgd.policy.policy import Policy
+from mm_cpgd.policy.sharding.saving import as_in_files, layer_of
+
+# Families whose names and layouts in transformers vLLM takes as it takes those of files.
+SAME_NAMES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
 __all__ = ["AdapterFiles", "adapter_files", "named_weights"]
 
@@ -17,10 +23,19 @@ __all__ = ["AdapterFiles", "adapter_files", "named_weights"]
 def named_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
     """Yield name and whole value of every weight in a fixed order, tied ones once, adapters merged in.
 
-    A value is gathered or merged when it is asked for, so that there is never a second copy of the model.
-    With sharded weights all processes have to go through this in step.
+    A value is gathered or merged when it is asked for, or with the layer that it is part of, so that there is
+    never a second copy of the model. With sharded weights all processes have to go through this in step.
     """
-    return weights_of_model(policy.model)
+    weights = weights_of_model(policy.model)
+    if policy.model.config.model_type in SAME_NAMES:
+        return weights
+    return _as_in_files(policy.model, weights)
+
+
+def _as_in_files(model: Any, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """Yield weights layer by layer with the names and layouts of files, which vLLM's loaders are for."""
+    for _, layer in itertools.groupby(weights, lambda item: layer_of(item[0])):
+        yield from as_in_files(model, dict(layer)).items()
 
 
 def adapter_files(policy: Policy) -> AdapterFiles:
