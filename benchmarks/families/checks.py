@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.families.subject import LENGTHS, Subject, completions, expect, noise_image, same
 from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.policy import Policy, load_policy
-from mm_cpgd.policy.families import control_token_ids, image_token_id, vision_parameters
+from mm_cpgd.policy.families import control_token_ids, image_token_id, language_model, vision_parameters
 from mm_cpgd.policy.sharding.fsdp2 import ShardSettings, shard_policy
 from mm_cpgd.rollout import Completion, LocalEngine, Sampling
 
@@ -77,6 +77,11 @@ def backward(subject: Subject) -> None:
     backward_of(subject, policy)
     vision = set(vision_parameters(policy.model))
     expect(vision, "no vision tower found")
+    head = policy.model.get_output_embeddings()
+    inside = {*language_model(policy.model).parameters(), *head.parameters()}
+    known = vision | inside
+    others = [name for name, parameter in policy.named_parameters() if parameter not in known]
+    expect(not others, f"neither of the language model nor of the vision tower: {others}")
     for name, parameter in policy.named_parameters():
         if parameter in vision:
             expect(parameter.grad is None, f"{name} has a gradient")

@@ -51,11 +51,12 @@ def assert_same_run(found: Path, expected: Path, read_rows: Rows, tolerance: flo
         (4, ("rollout.prompts=8", "training.mini_batch_prompts=4")),
         (2, ("policy.freeze_vision=false", "policy.gradient_checkpointing=true")),
         (2, ("policy.lora={rank: 4}", KL)),
+        (2, ("policy.lora={rank: 4, vision: true, dora: true}",)),
         (2, (KL, "policy.freeze_vision=false", "distributed.reshard_after_forward=false")),
         (2, ("rollout.shared_prefix=false", "rollout.temperature=1.3", "rollout.top_k=60")),
         (2, ("distributed.cpu_offload=true",)),
     ],
-    ids=["plain", "four", "vision", "lora", "reference", "padded", "offload"],
+    ids=["plain", "four", "vision", "lora", "vision-lora", "reference", "padded", "offload"],
 )
 def test_shards_give_the_results_of_one_process(
     yaml: Path, tmp_path: Path, read_rows: Rows, processes: int, options: tuple[str, ...]
