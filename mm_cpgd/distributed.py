@@ -22,7 +22,7 @@ from accelerate.utils import (
     is_wandb_available,
 )
 
-from mm_cpgd.config.schema import DistributedConfig, RunConfig
+from mm_cpgd.config.schema import DistributedConfig, RunConfig, trains_vision
 from mm_cpgd.errors import USER_ERRORS, RunEnded, UserError
 from mm_cpgd.interrupt import Interrupted
 
@@ -125,7 +125,7 @@ def start_accelerator(config: RunConfig, strategy: Strategy) -> Accelerator:
         project_dir=str(config.folder / TRACKING),
         kwargs_handlers=[
             # Rows without an image leave a trained vision tower without gradient.
-            DistributedDataParallelKwargs(find_unused_parameters=not config.policy.freeze_vision),
+            DistributedDataParallelKwargs(find_unused_parameters=trains_vision(config.policy)),
             _process_group(config.distributed.timeout, sharded=strategy.sharded),
         ],
     )

@@ -27,13 +27,21 @@ class Section(BaseModel):
 
 
 class LoraConfig(Section):
-    """Low-rank adapters on the language model instead of full training (peft)."""
+    """Low-rank adapters instead of full training (peft)."""
 
     rank: PositiveInt = Field(16, description="rank of the adapters")
     alpha: PositiveInt = Field(32, description="scale of the adapters is alpha / rank")
     targets: list[str] | Literal["all-linear"] = Field(
         "all-linear", description="names of the adapted modules, or all linear ones"
     )
+    vision: bool = Field(
+        False, description="adapt the vision tower and its projector too, not the language model alone"
+    )
+    dora: bool = Field(False, description="train the norms of weights apart from their directions (DoRA)")
+    quantize: Literal["nf4"] | None = Field(
+        None, description="keep the frozen weights in 4 bits (QLoRA; bitsandbytes); null: in policy.dtype"
+    )
+    adapter: str | None = Field(None, description="folder of adapters to start from; null: new ones")
 
 
 class PolicyConfig(Section):
@@ -55,6 +63,11 @@ class PolicyConfig(Section):
     )
     prompt_template: str = Field("{question}", description="{question} and {choices} are filled in")
     trust_remote_code: bool = Field(False, description="run model code from the hub")
+
+
+def trains_vision(policy: PolicyConfig) -> bool:
+    """Return whether weights of the vision tower, or adapters on it, are trained."""
+    return not policy.freeze_vision or (policy.lora is not None and policy.lora.vision)
 
 
 class SourceConfig(Section):

@@ -8,8 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from data import ImageRef
+
+# MiniCPM-V: the patches of all images in one row (1, channels, patch, patches), beside the images' sizes.
+PACKED, SIZES = "pixel_values", "target_sizes"
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class EncodedPrompt:
         input_ids: (L,).
         positions: (axes, L); 3 axes for the Qwen family, else 1.
         token_types: (L,) 0 text, 1 image, 2 video; None where the family has none.
-        vision: per-image tensors, concatenated over a batch along the first axis (``pixel_values`` …).
+        vision: tensors of its images (``pixel_values`` …), see ``concatenate_vision``.
         types_name: the model's argument name for the token types.
         vision_features: the cache that computed them, and the features of the images from its frozen vision
             tower; never stored in a checkpoint.
@@ -109,6 +113,30 @@ def _collate(
 
 
 def concatenate_vision(prompts: Sequence[EncodedPrompt]) -> dict[str, Tensor]:
-    """Concatenate the vision tensors of several prompts along the first axis."""
+    """Concatenate the vision tensors of several prompts, as their processor does that of several images.
+
+    Along the first axis; where other axes differ, as with the number of tiles of an image, smaller tensors
+    are filled up with zeros. Pixels that one row holds of all images are concatenated along the last axis.
+    """
     names = {name: None for prompt in prompts for name in prompt.vision}  # distinct, in order
-    return {name: torch.cat([p.vision[name] for p in prompts if name in p.vision]) for name in names}
+    return {
+        name: _concatenate(
+            [p.vision[name] for p in prompts if name in p.vision], packed=name == PACKED and SIZES in names
+        )
+        for name in names
+    }
+
+
+def _concatenate(values: Sequence[Tensor], *, packed: bool) -> Tensor:
+    if packed:
+        return torch.cat(list(values), -1)
+    if len({value.shape[1:] for value in values}) > 1:
+        sizes = [max(axis) for axis in zip(*(value.shape[1:] for value in values), strict=True)]
+        values = [_fill_up(value, sizes) for value in values]
+    return torch.cat(list(values))
+
+
+def _fill_up(value: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Append zeros to the axes after the first, up to these sizes."""
+    missing = [wanted - size for wanted, size in zip(sizes, value.shape[1:], strict=True)]
+    return pad(value, [amount for axis in reversed(missing) for amount in (0, axis)])

@@ -15,17 +15,19 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
-from mm_cpgd.config.schema import PolicyConfig
+from mm_cpgd.config.schema import LoraConfig, PolicyConfig
 from mm_cpgd.errors import UserError
+from mm_cpgd.policy.adapters import start_from
 from mm_cpgd.policy.families import (
     image_token_id,
     set_pixel_limits,
     shared_prefix_obstacle,
-    vision_modules,
+    vision_parameters,
 )
 from mm_cpgd.policy.lora import add_lora
 from mm_cpgd.policy.policy import Policy
 from mm_cpgd.policy.prompts import PromptEncoder
+from mm_cpgd.policy.quantization import keep_one_layout, quantization_options
 from mm_cpgd.policy.shared_prefix.forward import enable_shared_prefix
 from mm_cpgd.policy.support import (
     check_architecture,
@@ -80,8 +82,8 @@ def load_policy(
     """
     if config.lora and not config.freeze_vision:
         raise UserError(
-            "policy.lora trains adapters on the language model alone; set policy.freeze_vision=true, or "
-            "leave policy.lora out"
+            "policy.lora trains adapters alone; set policy.freeze_vision=true (and policy.lora.vision=true "
+            "for adapters on the vision tower too), or leave policy.lora out"
         )
     source = _ModelSource(config)
     processor = source.processor(samples)
@@ -111,10 +113,9 @@ def prepare_policy(
     _remove_dropout(model)
     project_patches_as_matrices(model)
     if config.freeze_vision:
-        for module in vision_modules(model):
-            module.requires_grad_(False)
-    lora = config.lora
-    adapter = add_lora(model, lora.rank, lora.alpha, lora.targets) if lora else None
+        for parameter in vision_parameters(model):
+            parameter.requires_grad_(False)
+    adapter = _add_adapters(model, config.lora) if config.lora else None
     if config.gradient_checkpointing:
         _checkpoint_layers(model)
     encoder = PromptEncoder(
@@ -125,7 +126,22 @@ def prepare_policy(
         shared_prefix = False
     if shared_prefix:
         enable_shared_prefix(model)
-    return Policy(model, processor, encoder, adapter, logprob_chunk, shared_prefix).eval()
+    return Policy(
+        model,
+        processor,
+        encoder,
+        adapter,
+        logprob_chunk,
+        shared_prefix,
+        starts_from_adapters=config.lora is not None and config.lora.adapter is not None,
+    ).eval()
+
+
+def _add_adapters(model: Any, lora: LoraConfig) -> Any:
+    adapter = add_lora(model, lora.rank, lora.alpha, lora.targets, vision=lora.vision, dora=lora.dora)
+    if lora.adapter is not None:
+        start_from(model, adapter, _expand_user(lora.adapter))
+    return adapter
 
 
 def load_processor(config: PolicyConfig, *, samples: bool = True) -> Any:
@@ -188,14 +204,18 @@ class _ModelSource:
 
     def model(self, as_stored: bool = False) -> Any:
         """Load the model, all of it, in the number format of training or, if wanted, of its files."""
+        dtype = training_dtype(self.config)
+        packing = quantization_options(self.config.lora.quantize if self.config.lora else None, dtype)
         with without_loading_report() as reports:
             model, info = self._load(
                 AutoModelForImageTextToText,
-                dtype="auto" if as_stored else training_dtype(self.config),
+                dtype="auto" if as_stored else dtype,
+                **packing,
                 attn_implementation=self.config.attention,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # refused below, by name
             )
+        keep_one_layout(model)
         check_complete(self.config.model, info, reports)
         check_parts(self.config.model, model)
         check_finite(self.config.model, model)

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mm_cpgd.policy.adapters import adapter_files
 from mm_cpgd.policy.batch import EncodedPrompt, collate_rows
 from mm_cpgd.policy.distribution import KeptTokens, Sampling, kept_mass, kept_of, sampling_logits
 from mm_cpgd.policy.families import base_model, control_token_ids
 from mm_cpgd.policy.logprobs import allowed_logits, token_logprobs
-from mm_cpgd.policy.lora import merged_weights
+from mm_cpgd.policy.lora import is_quantized, merged_weights
 from mm_cpgd.policy.prompts import PromptEncoder
-from mm_cpgd.policy.sharding.saving import save_gathered
-from mm_cpgd.policy.sharding.tensors import is_sharded
+from mm_cpgd.policy.sharding.saving import save_gathered, transposes_experts
+from mm_cpgd.policy.sharding.tensors import forget_gathered, is_sharded, local_value
 from mm_cpgd.policy.shared_prefix.forward import hidden_states
 from mm_cpgd.policy.shared_prefix.packing import pack, unique_prompts
 from mm_cpgd.policy.vision import VisionFeatureCache
+
+# Folder of the adapters beside the merged model.
+ADAPTER_FOLDER = "adapter"
 
 
 class Policy(nn.Module):
@@ -37,6 +41,8 @@ class Policy(nn.Module):
         logprob_chunk: tokens whose logits exist at a time.
         shared_prefix: whether rows with the same prompt share its forward pass; requires
             ``enable_shared_prefix(model)``.
+        starts_from_adapters: whether the adapters have values of an earlier training, so that the policy at
+            the start is not the model without them.
     """
 
     def __init__(
@@ -47,6 +53,8 @@ class Policy(nn.Module):
         adapter: Any = None,
         logprob_chunk: int = 1024,
         shared_prefix: bool = False,
+        *,
+        starts_from_adapters: bool = False,
     ) -> None:
         super().__init__()
         self.model: Any = model
@@ -54,12 +62,15 @@ class Policy(nn.Module):
         self.encoder = encoder
         self.logprob_chunk = logprob_chunk
         self.shared_prefix = shared_prefix
+        self.starts_from_adapters = starts_from_adapters
         self.vision_cache = VisionFeatureCache(model)
         self.adapter: Any
         self.reference: Any
         # Not registered with nn.Module: adapter and reference do not add parameters to this module.
         self.__dict__["adapter"] = adapter
         self.__dict__["reference"] = None
+        # Of adapters that the run starts from: this process's part of their first values.
+        self.first_adapters: dict[str, Tensor] | None = None
         self._unused_ids: set[int] | None = None
 
     @property
@@ -221,18 +232,29 @@ class Policy(nn.Module):
         return hidden[indices], rows, columns
 
     def keep_reference(self) -> None:
-        """Keep the current policy as reference: a frozen copy; with adapters, the model without them.
+        """Keep the current policy as reference: a frozen copy; with new adapters, the model without them.
 
-        Of sharded weights ``shard_policy`` keeps one.
+        Of adapters that the policy starts from, their values are kept. Of sharded weights ``shard_policy``
+        keeps a copy.
         """
         if self.adapter is None:
             frozen = copy.deepcopy(self.model).eval().requires_grad_(False)
             self.__dict__["reference"] = frozen
+        elif self.starts_from_adapters:
+            self.first_adapters = {name: value.clone() for name, value in self._adapter_values().items()}
+
+    def _adapter_values(self) -> dict[str, Tensor]:
+        """Return this process's part of the adapters, in the same memory."""
+        named = self.model.named_parameters()
+        return {name: local_value(parameter) for name, parameter in named if ".lora_" in name}
 
     @contextlib.contextmanager
     def as_reference(self) -> Iterator[Policy]:
         """Yield the reference policy; valid within the ``with`` block."""
-        if self.adapter is not None:
+        if self.first_adapters is not None:
+            with self._exchanged_adapters(self.first_adapters):
+                yield self
+        elif self.adapter is not None:
             with self.adapter.disable_adapter():
                 yield self
         elif self.reference is None:
@@ -252,23 +274,44 @@ class Policy(nn.Module):
                 reference.vision_cache = self.vision_cache
             yield reference
 
+    @contextlib.contextmanager
+    def _exchanged_adapters(self, others: Mapping[str, Tensor]) -> Iterator[None]:
+        """Give the adapters other values for a while; nothing may be differentiated meanwhile."""
+        forget_gathered(self)
+        present = self._adapter_values()
+        kept = {name: value.clone() for name, value in present.items()}
+        for name, value in others.items():
+            present[name].copy_(value)
+        try:
+            yield
+        finally:
+            forget_gathered(self)
+            for name, value in kept.items():
+                present[name].copy_(value)
+
     def save(self, folder: Path, *, write: bool = True) -> None:
-        """Write a ``from_pretrained`` folder with the adapters merged in; the live policy does not change.
+        """Write a ``from_pretrained`` folder with the adapters merged in, and the adapters alone beside it.
+
+        The live policy does not change.
 
         Args:
-            folder: created if absent.
+            folder: created if absent; adapters are in its folder ``adapter``.
             write: whether this process writes; sharded weights are gathered on all processes.
         """
-        if any(is_sharded(parameter) for parameter in self.model.parameters()):
+        sharded = any(is_sharded(parameter) for parameter in self.model.parameters())
+        # What transformers itself would write packed, or as only it reads it, is written like shards.
+        if sharded or (write and (is_quantized(self.model) or transposes_experts(self.model))):
             save_gathered(self.model, folder, write=write)
+        elif write:
+            weights = None if self.adapter is None else merged_weights(self.model)
+            self.model.save_pretrained(folder, state_dict=weights)
+        if self.adapter is not None and (sharded or write):
+            files = adapter_files(self.model, self.adapter, self.model.name_or_path)
             if write:
-                self.processor.save_pretrained(folder)
-            return
-        if not write:
-            return
-        weights = None if self.adapter is None else merged_weights(self.model)
-        self.model.save_pretrained(folder, state_dict=weights)
-        self.processor.save_pretrained(folder)
+                (folder / ADAPTER_FOLDER).mkdir(exist_ok=True)
+                files.write(folder / ADAPTER_FOLDER)
+        if write:
+            self.processor.save_pretrained(folder)
 
 
 def _to_device(values: tuple[Tensor, Tensor], device: torch.device) -> tuple[Tensor, Tensor]:

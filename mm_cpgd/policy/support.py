@@ -16,15 +16,11 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import nn
-from transformers import DynamicCache, cache_utils
 
 from data import Example, ImageRef
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy.prompts import PromptEncoder
 
-# Names of layers that keep a state instead of keys and values.
-RECURRENT_LAYERS = re.compile("linear|mamba|conv|recurrent|rwkv|retention", re.IGNORECASE)
-RECURRENT_CACHE = getattr(cache_utils, "LinearAttentionCacheLayerMixin", ())
 # A line of the table that transformers prints of a model that was loaded in part, and its colours.
 REPORTED = re.compile(r"^(\S+)\s*\|\s*(MISSING|UNEXPECTED|MISMATCH)", re.MULTILINE)
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -45,18 +41,13 @@ def check_architecture(name: str, config: Any, kind: Any) -> None:
         kind: the model's class; not checked if only the model's own code knows it.
 
     Raises:
-        UserError: encoder and decoder, layers with a recurrent state, images read by cross-attention, a
-            forward pass without positions, or no text.
+        UserError: encoder and decoder, images read by cross-attention, a forward pass without positions, or
+            no text.
     """
     inputs = _inputs(kind)
     reason = None
     if getattr(config, "is_encoder_decoder", False) or "decoder_input_ids" in inputs:
         reason = "it has a separate encoder, and completions are sampled and trained as one sequence"
-    elif layers := _recurrent_layers(config):
-        reason = (
-            f"its {layers} layers keep a recurrent state, which cannot be copied for the completions of a "
-            "prompt, as keys and values can"
-        )
     elif CROSS_ATTENTION & inputs:
         reason = "images are read by cross-attention, and not as tokens of the prompt"
     elif inputs and not POSITIONS & inputs:
@@ -207,26 +198,6 @@ def without_loading_report() -> Iterator[list[str]]:
         yield reports
     finally:
         logger.removeFilter(other)
-
-
-def _recurrent_layers(config: Any) -> str | None:
-    """Return the kinds of layers that keep a recurrent state, None if there are none."""
-    text = config.get_text_config()
-    types = getattr(text, "layer_types", None) or getattr(text, "layers_block_type", None) or []
-    named = sorted({str(kind) for kind in types if RECURRENT_LAYERS.search(str(kind))})
-    if named:
-        return " and ".join(named)
-    try:
-        layers = DynamicCache(config=config).layers
-    except Exception:  # configs of a model's own code; such a model is tried
-        return None
-    copied = ("batch_repeat_interleave", "batch_select_indices")
-    kinds = {
-        type(layer).__name__
-        for layer in layers
-        if isinstance(layer, RECURRENT_CACHE) or not all(hasattr(layer, method) for method in copied)
-    }
-    return " and ".join(sorted(kinds)) or None
 
 
 def _inputs(kind: Any) -> set[str]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from mm_cpgd.policy.batch import EncodedPrompt, concatenate_vision
-from mm_cpgd.policy.families import image_features, vision_modules
+from mm_cpgd.policy.families import image_features, vision_modules, vision_parameters
 from mm_cpgd.policy.sharding.tensors import is_sharded
 
 # Most patches of one pass through a frozen tower; larger batches are no faster.
@@ -46,7 +46,7 @@ class VisionFeatureCache:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.parameters = [p for module in vision_modules(model) for p in module.parameters()]
+        self.parameters = vision_parameters(model)
 
     @property
     def frozen(self) -> bool:

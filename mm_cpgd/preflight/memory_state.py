@@ -16,6 +16,8 @@ ADAM_MOMENTS = 2
 GATHERED_LAYERS = 2
 # AdamW's temporary values of a tensor, where it goes from tensor to tensor: a root, and the denominator.
 TENSOR_VALUES = 2
+# Bytes of a weight in 4 bits: with a scale of one byte for 64 weights.
+PACKED = 1 / 2 + 1 / 64
 
 
 def state_items(
@@ -41,7 +43,7 @@ def state_items(
 
 def shard_bytes(size: ModelSize, setting: Setting) -> int:
     """Return the bytes of this process's weights without a frozen vision tower, which is never divided."""
-    return _sum(_divisible(size), lambda one: one.part(setting.parts) * _bytes(one, setting))
+    return _sum(_divisible(size), lambda one: _held_bytes(one, setting))
 
 
 def gradient_bytes(size: ModelSize, setting: Setting) -> int:
@@ -68,6 +70,8 @@ def gathered_copy_bytes(size: ModelSize, setting: Setting) -> int:
 
 def _weights(size: ModelSize, setting: Setting) -> MemoryItem:
     each = f"{setting.weight} bytes each" + (", adapters 4" if size.adapters else "")
+    if any(one.packed for one in size.weights):
+        each += ", quantized ones half a byte"
     whole = size.vision * setting.weight if size.whole_vision() else 0
     if not setting.sharded:
         return always("weights", shard_bytes(size, setting) + whole, each)
@@ -157,6 +161,13 @@ def _divisible(size: ModelSize) -> list[Weight]:
     """Return the weights that sharding divides."""
     whole = size.whole_vision()
     return [one for one in size.weights if not (whole and one.vision)]
+
+
+def _held_bytes(one: Weight, setting: Setting) -> int:
+    """Return the bytes of this process's part of a weight; quantized ones are never divided."""
+    if one.packed:
+        return int(one.count * PACKED)
+    return one.part(setting.parts) * _bytes(one, setting)
 
 
 def _bytes(one: Weight, setting: Setting) -> int:

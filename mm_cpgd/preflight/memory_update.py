@@ -42,7 +42,7 @@ def layer_bytes(blocks: Blocks, setting: Setting, *, adapters: bool = False) -> 
 def _activations(config: RunConfig, size: ModelSize, setting: Setting, tokens: int) -> MemoryItem:
     stacks = [(size.text, tokens, bool(size.adapters))]
     if not size.whole_vision():
-        stacks.append((size.tower, tokens * PATCHES_PER_TOKEN, False))
+        stacks.append((size.tower, tokens * PATCHES_PER_TOKEN, bool(size.adapters)))
     checkpointing = checkpoints_layers(config, setting)
     kept, passing = 0, 0
     for blocks, count, adapters in stacks:

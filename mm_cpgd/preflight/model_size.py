@@ -13,8 +13,8 @@ from torch import nn
 from transformers import AutoModelForImageTextToText
 
 from mm_cpgd.config.schema import LoraConfig, PolicyConfig
-from mm_cpgd.policy.families import base_model, vision_modules
-from mm_cpgd.policy.lora import add_lora
+from mm_cpgd.policy.families import language_model, vision_modules, vision_parameters
+from mm_cpgd.policy.lora import add_lora, linear_layers
 from mm_cpgd.policy.support import check_parts
 from mm_cpgd.preflight.model_source import FoundConfig, find_config
 
@@ -43,6 +43,7 @@ class Weight:
         vision: whether it is part of the vision tower.
         trained: whether it has a gradient.
         adapter: whether it is LoRA's.
+        packed: whether it is kept in 4 bits.
     """
 
     shape: tuple[int, ...]
@@ -50,6 +51,7 @@ class Weight:
     vision: bool = False
     trained: bool = True
     adapter: bool = False
+    packed: bool = False
 
     @property
     def count(self) -> int:
@@ -105,7 +107,7 @@ class ModelSize:
     @cached_property
     def vision(self) -> int:
         """Parameters of the vision tower."""
-        return counted(one for one in self.weights if one.vision)
+        return counted(one for one in self.weights if one.vision and not one.adapter)
 
     @cached_property
     def largest(self) -> int:
@@ -144,16 +146,19 @@ def measure_model(policy: PolicyConfig, found: FoundConfig | None = None) -> Mod
         )
     check_parts(policy.model, model)
     head = model.get_output_embeddings()
-    tower = {p for module in vision_modules(model) for p in module.parameters()}
     if policy.freeze_vision:
-        for parameter in tower:
+        for parameter in vision_parameters(model):
             parameter.requires_grad_(False)
-    if policy.lora:
-        add_lora(model, policy.lora.rank, policy.lora.alpha, policy.lora.targets)
+    packed: set[int] = set()
+    if lora := policy.lora:
+        if lora.quantize:
+            packed = {id(model.get_submodule(name).weight) for name in linear_layers(model)}
+        add_lora(model, lora.rank, lora.alpha, lora.targets, vision=lora.vision, dora=lora.dora)
+    tower = set(vision_parameters(model))
     text = found.config.get_text_config()
     return ModelSize(
         kind=type(model).__name__,
-        weights=tuple(_weights(model, tower)),
+        weights=tuple(_weights(model, tower, packed)),
         stored=_stored_bytes(found.config),
         vocabulary=text.vocab_size,
         head=0 if head is None else head.weight.numel(),
@@ -169,7 +174,7 @@ def with_lora(size: ModelSize, policy: PolicyConfig, found: FoundConfig, lora: L
     return replace(measure_model(changed, found), source=size.source)
 
 
-def _weights(model: Any, tower: set[nn.Parameter]) -> Iterable[Weight]:
+def _weights(model: Any, tower: set[nn.Parameter], packed: set[int]) -> Iterable[Weight]:
     units = _units(model)
     for name, parameter in model.named_parameters():
         yield Weight(
@@ -178,13 +183,13 @@ def _weights(model: Any, tower: set[nn.Parameter]) -> Iterable[Weight]:
             parameter in tower,
             parameter.requires_grad,
             ".lora_" in name,
+            id(parameter) in packed,
         )
 
 
 def _units(model: Any) -> dict[int, str]:
     """Return the unit of every parameter that is part of a layer or a block, by the parameter's ``id``."""
-    base = base_model(model)
-    layers = getattr(getattr(base, "language_model", base), "layers", [])
+    layers = getattr(language_model(model), "layers", [])
     stacks = {"layer": list(layers), "block": _longest_list(vision_modules(model))}
     return {
         id(parameter): f"{kind} {number}"

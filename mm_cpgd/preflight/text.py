@@ -75,10 +75,11 @@ def model_lines(config: RunConfig, size: ModelSize | None, setting: Setting | No
         yield "architecture", size.kind
         yield "parameters", f"{_count(size.total)}, vision tower {_count(size.vision)} of them"
         yield "trained", f"{_count(size.trained)} ({size.trained / (size.total + size.adapters):.2%})"
-    frozen = "frozen" if policy.freeze_vision or policy.lora else "trained"
-    yield "vision tower", frozen
+    adapted = "adapted" if policy.lora and policy.lora.vision else "frozen"
+    yield "vision tower", adapted if policy.freeze_vision or policy.lora else "trained"
     if policy.lora:
-        yield "LoRA", f"rank {policy.lora.rank}, alpha {policy.lora.alpha}, on {policy.lora.targets}"
+        kind = ("Q" if policy.lora.quantize else "") + ("DoRA" if policy.lora.dora else "LoRA")
+        yield kind, f"rank {policy.lora.rank}, alpha {policy.lora.alpha}, on {policy.lora.targets}"
     stored = NUMBERS.get(setting.weight, "?") if setting else policy.dtype
     computed = "bfloat16" if setting and setting.half else stored
     yield "precision", f"weights {stored}, computed in {computed}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -78,15 +79,24 @@ class SharedDecoder:
 
 
 class PaddedDecoder:
-    """For any family: prompts are padded on the left; each completion has a copy of its prompt's cache."""
+    """For any family: prompts are padded on the left; each completion has a copy of its prompt's cache.
+
+    ``reorder_cache`` copies and drops rows: every kind of cache has it for beam search, those with recurrent
+    states or compressed keys too, where ``batch_repeat_interleave`` exists for keys and values alone.
+    """
 
     def __init__(self, policy: Policy, prompts: Sequence[EncodedPrompt], copies: int) -> None:
         self.model: Any = policy.model
         batch = collate_prompts(prompts, policy.pad_id)
         batch = {name: value.to(policy.device) for name, value in batch.items()}
+        # Renamed in transformers 5.24; the old name ends with 5.40.
+        inputs = inspect.signature(self.model.forward).parameters
+        self.cache_name = "cache" if "cache" in inputs else "past_key_values"
         output = self.model(**batch, use_cache=True, logits_to_keep=1)
-        self.cache = output.past_key_values
-        self.cache.batch_repeat_interleave(copies)
+        self.cache = getattr(output, self.cache_name)
+        if copies > 1:
+            rows = torch.arange(len(prompts), device=policy.device)
+            self.cache.reorder_cache(rows.repeat_interleave(copies))
         self.logits: Tensor = output.logits[:, -1].repeat_interleave(copies, 0)
         self.mask = batch["attention_mask"].repeat_interleave(copies, 0)
         next_position = torch.tensor([prompt.next_position for prompt in prompts], device=policy.device)
@@ -101,15 +111,15 @@ class PaddedDecoder:
             input_ids=tokens.unsqueeze(-1),
             attention_mask=self.mask,
             position_ids=positions.expand(self.axes, -1, -1) if self.axes else positions,
-            past_key_values=self.cache,
             use_cache=True,
+            **{self.cache_name: self.cache},
         )
         self.logits = output.logits[:, -1]
         self.positions = self.positions + 1
 
     def keep(self, rows: Tensor) -> None:
         """See ``IncrementalDecoder``."""
-        self.cache.batch_select_indices(rows)
+        self.cache.reorder_cache(rows)
         self.mask, self.positions = self.mask[rows], self.positions[rows]
 
 

@@ -14,7 +14,7 @@ from transformers import get_scheduler
 from mm_cpgd.config.schema import TrainingConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import Policy
-from mm_cpgd.policy.families import vision_modules
+from mm_cpgd.policy.families import vision_parameters
 from mm_cpgd.policy.sharding.tensors import (
     clip_gradients,
     is_sharded,
@@ -241,7 +241,7 @@ def build_optimizer(policy: Policy, training: TrainingConfig) -> torch.optim.Ada
             "the merged model"
         )
     check_head(policy.model.name_or_path, policy.model)
-    vision = {id(p) for module in vision_modules(policy.model) for p in module.parameters()}
+    vision = {id(parameter) for parameter in vision_parameters(policy.model)}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in policy.parameters():
         if parameter.requires_grad:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from data import Example
-from mm_cpgd.config.schema import RunConfig
+from mm_cpgd.config.schema import LoraConfig, RunConfig
 from mm_cpgd.config.yaml import shorten
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy.sharding.tensors import full_value
@@ -149,7 +149,7 @@ def compare(saved: Mapping[str, Any] | None, now: RunIdentity) -> Changes:
         return Changes(lines=["the checkpoint is of an earlier version: settings and rows were not compared"])
     old, new = saved["settings"], now.settings
     # A setting that the earlier version did not have counts as unchanged.
-    changed = [name for name in new if name in old and old[name] != new[name]]
+    changed = [name for name in new if name in old and _completed(name, old[name]) != new[name]]
     lines = {name: f"{name}: {shorten(old[name])} → {shorten(new[name])}" for name in changed}
     _check_rows(saved["rows"], now.rows, [lines[name] for name in changed if name in BY_ROWS])
     if fixed := [lines[name] for name in changed if name in {*FIXED, COMMAND}]:
@@ -166,6 +166,13 @@ def compare(saved: Mapping[str, Any] | None, now: RunIdentity) -> Changes:
     ]
     noted = [lines[name] for name in changed if name in NOTED] + files
     return Changes(frozenset(changed), [*lines.values(), *files], noted)
+
+
+def _completed(name: str, value: Any) -> Any:
+    """Return a checkpoint's value, with the defaults of keys that its version did not have."""
+    if name == "policy.lora" and isinstance(value, Mapping):
+        return LoraConfig().model_dump(mode="json") | dict(value)
+    return value
 
 
 def _check_rows(old: Tensor, new: Tensor, named: Sequence[str]) -> None:

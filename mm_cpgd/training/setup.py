@@ -344,15 +344,18 @@ def check_sampling(config: RunConfig, objective: Objective) -> None:
     """Check guard and rollouts before anything is loaded.
 
     Raises:
-        UserError: as ``check_guard``, ``check_ahead``, ``build_correction`` and ``check_servers``.
+        UserError: as ``check_guard``, ``check_ahead``, ``build_correction``, ``check_servers`` and
+            ``check_adapters``.
     """
     check_guard(config.guard, objective)
     check_ahead(config.rollout, objective)
     build_correction(config.rollout)
-    if config.rollout.engine == "vllm" and config.rollout.vllm.mode == "server":
-        from mm_cpgd.rollout.vllm.configured import check_servers
+    if config.rollout.engine == "vllm":
+        from mm_cpgd.rollout.vllm.configured import check_adapters, check_servers
 
-        check_servers(config)
+        if config.rollout.vllm.mode == "server":
+            check_servers(config)
+        check_adapters(config)
 
 
 def check_processes(rollout: RolloutConfig, processes: int) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from data import Example
 from mm_cpgd.policy import EncodedPrompt, Policy, collate_prompts, collate_rows
+from mm_cpgd.policy.batch import concatenate_vision
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +43,26 @@ def test_a_text_batch_has_no_vision_tensors(prompts: list[EncodedPrompt]) -> Non
     names = set(collate_prompts([prompts[3]], pad_id=0))
     # Token types come with newer versions of transformers.
     assert names - {"mm_token_type_ids"} == {"input_ids", "attention_mask", "position_ids"}
+
+
+def with_vision(**vision: Tensor) -> EncodedPrompt:
+    return EncodedPrompt(torch.arange(3), torch.arange(3).unsqueeze(0), vision=vision)
+
+
+def test_images_with_fewer_tiles_are_filled_up_with_zeros() -> None:
+    one, other = torch.ones(1, 2, 3, 4), 2 * torch.ones(2, 5, 3, 2)
+    found = concatenate_vision([with_vision(pixel_values=one), with_vision(pixel_values=other)])
+    assert found["pixel_values"].shape == (3, 5, 3, 4)
+    assert torch.equal(found["pixel_values"][:1, :2], one)
+    assert torch.equal(found["pixel_values"][1:, :, :, :2], other)
+    assert found["pixel_values"].sum() == one.sum() + other.sum()
+
+
+def test_patches_of_all_images_in_one_row_stay_in_one_row() -> None:
+    one, other = torch.ones(1, 3, 2, 4), torch.zeros(1, 3, 2, 4)
+    sizes = torch.tensor([[1, 2]])
+    found = concatenate_vision(
+        [with_vision(pixel_values=values, target_sizes=sizes) for values in (one, other)]
+    )
+    assert torch.equal(found["pixel_values"], torch.cat([one, other], -1))
+    assert torch.equal(found["target_sizes"], torch.cat([sizes, sizes]))

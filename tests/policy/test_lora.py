@@ -14,6 +14,7 @@ from data import Example
 from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import Policy, load_policy
+from mm_cpgd.policy.lora import linear_layers, merged_weights
 
 
 def adapted(folder: Path, dtype: str = "float32", **lora: object) -> Policy:
@@ -144,3 +145,47 @@ def test_half_precision_weights_are_merged_before_they_are_rounded(tiny_folder: 
     merged = AutoModelForImageTextToText.from_pretrained(tmp_path / "out").state_dict()
     assert merged[f"{name}.weight"].dtype == torch.bfloat16
     assert torch.equal(merged[f"{name}.weight"], wanted)
+
+
+def test_vision_layers_get_adapters_by_choice(tiny_folder: Path) -> None:
+    policy = adapted(tiny_folder, vision=True)
+    trained = [name for name, parameter in policy.named_parameters() if parameter.requires_grad]
+    assert all(".lora_" in name for name in trained)
+    assert {name.split(".")[2] for name in trained} == {"visual", "language_model"}
+    assert not policy.vision_cache.frozen
+
+
+def test_full_training_of_the_vision_tower_beside_adapters_is_refused(tiny_folder: Path) -> None:
+    config = {"model": str(tiny_folder), "lora": {}, "freeze_vision": False}
+    with pytest.raises(UserError, match=r"policy\.lora\.vision=true"):
+        load_policy(PolicyConfig.model_validate(config))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_dora_starts_from_the_norms_of_the_weights(tiny_folder: Path, dtype: str) -> None:
+    policy = load_policy(
+        PolicyConfig.model_validate({"model": str(tiny_folder), "dtype": dtype, "lora": {"dora": True}})
+    )
+    layer = policy.model.model.language_model.layers[1].mlp.down_proj
+    norms = layer.lora_magnitude_vector["default"].weight
+    assert norms.requires_grad
+    expected = layer.base_layer.weight.float().square().sum(1).sqrt()
+    torch.testing.assert_close(norms.data, expected, rtol=1e-6, atol=0)
+
+
+def test_dora_is_merged_by_its_formula(tiny_folder: Path) -> None:
+    policy = adapted(tiny_folder, dora=True)
+    name = "model.language_model.layers.2.mlp.up_proj"
+    layer = policy.model.get_submodule(name)
+    layer.lora_magnitude_vector["default"].weight.data *= 1.5
+    moved = layer.base_layer.weight + 2 * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+    norms = 1.5 * layer.base_layer.weight.norm(dim=1, keepdim=True)
+    expected = norms * moved / moved.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(merged_weights(policy.model)[f"{name}.weight"], expected.detach())
+
+
+def test_projections_that_torch_reads_itself_get_no_adapter(tiny_folder: Path) -> None:
+    model = load_policy(PolicyConfig(model=str(tiny_folder))).model
+    model.model.visual.pooling = torch.nn.MultiheadAttention(8, 2)
+    assert not any("pooling" in name for name in linear_layers(model, vision=True))
+    assert any("visual" in name for name in linear_layers(model, vision=True))

@@ -13,6 +13,7 @@ from PIL import Image
 from data import DataError, Example, ImageRef
 from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.policy import Policy, PromptEncoder, load_processor
+from mm_cpgd.policy.families import stop_time_in_images
 from tests.paths import DATASETS
 
 K12 = DATASETS / "k12"
@@ -231,3 +232,20 @@ def test_length_equals_the_number_of_encoded_tokens_of_real_images(tiny_policy: 
         assert tiny_policy.encoder.length(row) == len(prompt)
         visual = int((prompt.input_ids == tiny_policy.model.config.image_token_id).sum())
         assert 4 * visual == prompt.vision["pixel_values"].shape[0]
+
+
+def test_an_image_has_one_position_in_time() -> None:
+    # Two images of 2 x 2 and 1 x 2 tokens; the second's time is multiplied, as in transformers 5.4.
+    types = torch.tensor([0, 1, 1, 1, 1, 0, 1, 1, 0])
+    time, height, width = (
+        [0, 1, 1, 1, 1, 3, 4, 4, 6],
+        [0, 1, 1, 2, 2, 3, 4, 4, 6],
+        [0, 1, 2, 1, 2, 3, 4, 5, 6],
+    )
+    wanted = torch.tensor([time, height, width])
+    positions = wanted.clone()
+    stop_time_in_images(positions, types)
+    assert torch.equal(positions, wanted)
+    positions[0, 6:8] *= 4
+    stop_time_in_images(positions, types)
+    assert torch.equal(positions, wanted)

@@ -42,6 +42,13 @@ def test_weights_gradients_and_moments_are_bytes_times_parameters(
     assert found["optimizer state"].rollout == 2 * 1040 * 4
 
 
+def test_a_quantized_weight_takes_half_a_byte_and_its_scales(configured: Configured, toy: ModelSize) -> None:
+    first, *others = toy.weights
+    packed = replace(toy, weights=(replace(first, packed=True, trained=False), *others))
+    before, after = (items(configured("toy"), size)["weights"].rollout for size in (toy, packed))
+    assert before - after == 4 * first.count - first.count // 2 - first.count // 64
+
+
 def test_gradients_add_to_the_activations_of_further_micro_batches_only(
     configured: Configured, toy: ModelSize
 ) -> None:

@@ -18,7 +18,14 @@ from mm_cpgd.preflight.model_source import MODELS, find_config
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"freeze_vision": False}, {"lora": LoraConfig(rank=4)}, {"lora": LoraConfig(targets=["q_proj"])}],
+    [
+        {},
+        {"freeze_vision": False},
+        {"lora": LoraConfig(rank=4)},
+        {"lora": LoraConfig(targets=["q_proj"])},
+        {"lora": LoraConfig(vision=True)},
+        {"lora": LoraConfig(dora=True)},
+    ],
 )
 def test_parameters_are_counted_without_weights_as_the_loaded_policy_counts_them(
     tiny_folder: Path, changes: dict[str, Any]
@@ -56,6 +63,22 @@ def test_the_width_of_qwen2_vls_tower_is_its_own_and_not_that_of_its_output() ->
     policy = PolicyConfig(model="Qwen/Qwen2-VL-7B-Instruct")
     tower = measure_model(policy, find_config(policy, file)).tower
     assert (tower.layers, tower.hidden, tower.intermediate) == (32, 1280, 5120)
+
+
+def test_quantized_are_the_layers_that_could_have_adapters(tiny_folder: Path) -> None:
+    lora = LoraConfig(targets=["q_proj"], quantize="nf4")
+    weights = measure_model(PolicyConfig(model=str(tiny_folder), lora=lora)).weights
+    packed = [one for one in weights if one.packed]
+    # Four layers of q, k, v, o, gate, up, down.
+    assert len(packed) == 4 * 7
+    assert not any(one.vision or one.adapter or one.trained for one in packed)
+
+
+def test_adapters_on_the_vision_tower_are_trained_with_it(tiny_folder: Path) -> None:
+    size = measure_model(PolicyConfig(model=str(tiny_folder), lora=LoraConfig(vision=True)))
+    plain = measure_model(PolicyConfig(model=str(tiny_folder)))
+    assert not size.whole_vision()
+    assert (size.total, size.vision) == (plain.total, plain.vision)
 
 
 def test_adapters_can_be_tried_on_a_model_that_is_planned_without(tiny_folder: Path) -> None:

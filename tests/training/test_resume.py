@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from data import Example, ImageRef
 from mm_cpgd.checkpoint.serialization import load_state, save_state
 from mm_cpgd.config.loading import load_config
-from mm_cpgd.config.schema import RunConfig
+from mm_cpgd.config.schema import LoraConfig, RunConfig
 from mm_cpgd.errors import RunEnded, UserError
 from mm_cpgd.training import resume
 from mm_cpgd.training.optimizer import OptimizerStep
@@ -144,6 +144,18 @@ def test_another_experiment_is_a_warning_and_in_the_history(
     assert "warning: from here on this is another experiment than before: " in output
     assert line in output.split("another experiment")[1]
     assert line in (tmp_path / "run" / "config.yaml").read_text().splitlines()[1]
+
+
+def test_adapters_of_a_checkpoint_without_newer_keys_are_the_same() -> None:
+    rows = torch.zeros(1, dtype=torch.int64)
+    now = resume.RunIdentity({"policy.lora": LoraConfig(rank=4).model_dump(mode="json")}, rows, "", {})
+    earlier = {"policy.lora": {"rank": 4, "alpha": 32, "targets": "all-linear"}}
+    assert not resume.compare({**now.state(), "settings": earlier}, now).lines
+    dora = resume.RunIdentity(
+        {"policy.lora": LoraConfig(rank=4, dora=True).model_dump(mode="json")}, rows, "", {}
+    )
+    with pytest.raises(UserError, match=r"policy\.lora: "):
+        resume.compare({**now.state(), "settings": earlier}, dora)
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.families.build import build_family
 from mm_cpgd.checkpoint.folder import newest_checkpoint
 from mm_cpgd.checkpoint.serialization import load_state
 from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.policy import load_policy
 from mm_cpgd.training.saving.shards import FOLDER
 from tests.fakes import training_runs as jobs
-from tests.fakes.families import build_family
 
 Rows = Callable[[Path], list[dict[str, Any]]]
 SHARDED = "distributed.strategy=fsdp2"
@@ -51,11 +51,12 @@ def assert_same_run(found: Path, expected: Path, read_rows: Rows, tolerance: flo
         (4, ("rollout.prompts=8", "training.mini_batch_prompts=4")),
         (2, ("policy.freeze_vision=false", "policy.gradient_checkpointing=true")),
         (2, ("policy.lora={rank: 4}", KL)),
+        (2, ("policy.lora={rank: 4, vision: true, dora: true}",)),
         (2, (KL, "policy.freeze_vision=false", "distributed.reshard_after_forward=false")),
         (2, ("rollout.shared_prefix=false", "rollout.temperature=1.3", "rollout.top_k=60")),
         (2, ("distributed.cpu_offload=true",)),
     ],
-    ids=["plain", "four", "vision", "lora", "reference", "padded", "offload"],
+    ids=["plain", "four", "vision", "lora", "vision-lora", "reference", "padded", "offload"],
 )
 def test_shards_give_the_results_of_one_process(
     yaml: Path, tmp_path: Path, read_rows: Rows, processes: int, options: tuple[str, ...]
@@ -193,3 +194,21 @@ def test_a_full_disk_of_one_process_ends_all_with_one_message(
     assert "the disk is full" in printed
     assert "Traceback" not in printed
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_shards_keep_the_adapters_of_the_start_as_reference(
+    yaml: Path, tmp_path: Path, tiny_folder: Path, read_rows: Rows
+) -> None:
+    torch.manual_seed(0)
+    first = load_policy(PolicyConfig.model_validate({"model": str(tiny_folder), "lora": {"rank": 2}}))
+    with torch.no_grad():
+        for name, parameter in first.named_parameters():
+            if ".lora_B." in name:
+                parameter.normal_(std=0.05)
+    first.save(tmp_path / "first")
+    lora = f"{{rank: 2, adapter: '{tmp_path / 'first' / 'adapter'}'}}"
+    options = [*SMALL, f"policy.model={tiny_folder}", f"policy.lora={lora}", KL]
+    jobs.run(yaml, [*options, f"output={tmp_path / 'one'}"])
+    assert jobs.in_processes(2, yaml, [*options, SHARDED]) == [0, 0]
+    assert_same_run(tmp_path / "run", tmp_path / "one", read_rows)

@@ -29,7 +29,8 @@ from torch.distributed.fsdp import (
 from torch.utils.checkpoint import checkpoint
 
 from mm_cpgd.errors import UserError
-from mm_cpgd.policy.families import base_model, vision_modules
+from mm_cpgd.policy.families import decoder_layers, vision_modules, vision_parameters
+from mm_cpgd.policy.lora import is_quantized
 from mm_cpgd.policy.policy import Policy
 from mm_cpgd.policy.sharding.tensors import full_value, is_sharded, local_value, offset_of, replace_tensors
 from mm_cpgd.policy.vision import VisionFeatureCache
@@ -70,20 +71,27 @@ def shard_policy(
         The same policy with whole weights, to sample from.
 
     Raises:
-        UserError: the family's vision tower cannot be trained in shards.
+        UserError: the family's vision tower cannot be trained in shards, or weights are quantized.
     """
     model, tower = policy.model, vision_modules(policy.model)
     if tower and not policy.vision_cache.frozen and not policy.shared_prefix:
         raise UserError(
-            "distributed.strategy=fsdp2 with policy.freeze_vision=false needs a family with shared prefixes "
-            "and rollout.shared_prefix=true: a process without an image would not run the vision tower, and "
-            "the others would wait for it; set policy.freeze_vision=true"
+            "distributed.strategy=fsdp2 with policy.freeze_vision=false or policy.lora.vision=true needs a "
+            "family with shared prefixes and rollout.shared_prefix=true: a process without an image would "
+            "not run the vision tower, and the others would wait for it; freeze the vision tower"
+        )
+    if is_quantized(model):
+        raise UserError(
+            "policy.lora.quantize keeps weights packed, which cannot be sharded; set "
+            "distributed.strategy=ddp, or leave it out"
         )
     held = _take_weights(model, settings.dtype)
     copies = [_skeleton(model) for _ in range(2 if reference and policy.adapter is None else 1)]
     _shard(policy, settings, device)
     for name, target in _tensors(model).items():
         _receive(target, held.pop(name, None), device)
+    if reference and policy.adapter is not None:
+        policy.keep_reference()
     if len(copies) > 1:
         policy.__dict__["reference"] = _sharded_reference(policy, copies[1], settings, device)
     return GatheredPolicy(policy, copies[0], settings.compute_dtype, device)
@@ -144,10 +152,10 @@ def _shard(policy: Policy, settings: ShardSettings, device: torch.device) -> Non
     model, tower = policy.model, vision_modules(policy.model)
     whole = [*model.buffers()]
     if policy.vision_cache.frozen:
-        whole += [parameter for module in tower for parameter in module.parameters()]
+        whole += vision_parameters(model)
     replace_tensors(model, {id(value): _allocated(value, device) for value in whole})
     blocks = [] if policy.vision_cache.frozen else _blocks(tower)
-    for unit in [*blocks, *_layers(model)]:
+    for unit in [*blocks, *decoder_layers(model)]:
         _checkpoint_inside(unit)
         make(unit, reshard_after_forward=settings.reshard_after_forward)
     ignored = {parameter for parameter in model.parameters() if not parameter.is_meta}
@@ -177,12 +185,6 @@ def _allocate_shards(policy: Policy, device: torch.device) -> None:
 def _allocated(value: Tensor, device: torch.device) -> Tensor:
     empty = torch.empty_like(value, device=device)
     return nn.Parameter(empty, value.requires_grad) if isinstance(value, nn.Parameter) else empty
-
-
-def _layers(model: Any) -> list[nn.Module]:
-    """Return the decoder layers."""
-    base = base_model(model)
-    return list(getattr(base, "language_model", base).layers)
 
 
 def _blocks(tower: list[nn.Module]) -> list[nn.Module]:

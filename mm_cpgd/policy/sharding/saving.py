@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from mm_cpgd.policy.lora import named_sizes, named_weights
 # Largest size of a file, in bytes, unless a single layer exceeds it; that of transformers' save_pretrained.
 FILE_BYTES = 5_000_000_000
 INDEX = "model.safetensors.index.json"
+TRANSPOSED = (".experts.gate_up_proj", ".experts.down_proj")
 LAYER = re.compile(r"^.*?\.\d+(?=\.)")
 
 
@@ -49,12 +51,17 @@ def plan_files(sizes: Sequence[tuple[str, int]], limit: int = FILE_BYTES) -> lis
     return [PlannedFile(tuple(names)) for names in files]
 
 
+def layer_of(name: str) -> str:
+    """Return the name of the layer or block that a weight is part of, or its own name outside of all."""
+    layer = LAYER.match(name)
+    return layer[0] if layer else name
+
+
 def _layers(sizes: Sequence[tuple[str, int]]) -> Iterator[tuple[list[str], int]]:
     """Yield the names of each layer, or of a single weight outside of all layers, and their bytes."""
     groups: dict[str, list[tuple[str, int]]] = {}
     for name, size in sizes:
-        layer = LAYER.match(name)
-        groups.setdefault(layer[0] if layer else name, []).append((name, size))
+        groups.setdefault(layer_of(name), []).append((name, size))
     for group in groups.values():
         yield [name for name, _ in group], sum(size for _, size in group)
 
@@ -92,7 +99,7 @@ def save_gathered(model: Any, folder: Path, *, write: bool, limit: int = FILE_BY
             continue
         name = f"model-{number:05}-of-{len(files):05}.safetensors"
         try:
-            stored = revert_weight_conversion(model, tensors)
+            stored = as_in_files(model, tensors)
             save_file(stored, folder / name, metadata={"format": "pt"})
         except (OSError, SafetensorError) as error:
             problem = error
@@ -107,11 +114,41 @@ def save_gathered(model: Any, folder: Path, *, write: bool, limit: int = FILE_BY
         _save_config(model, folder)
 
 
+def as_in_files(model: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of whole layers with the names and layouts of the family's published files."""
+    stored: dict[str, Tensor] = revert_weight_conversion(model, tensors)
+    if not transposes_experts(model):
+        return stored
+    return {
+        name: value.transpose(1, 2).contiguous() if _is_readable_transposed(name, value) else value
+        for name, value in stored.items()
+    }
+
+
+def _is_readable_transposed(name: str, value: Tensor) -> bool:
+    """Return whether these are experts, in which transformers can tell the two layouts apart."""
+    return name.endswith(TRANSPOSED) and value.shape[1] != value.shape[2]
+
+
+def transposes_experts(model: Any) -> bool:
+    """Return whether transformers reads the published layout of experts, and writes another one.
+
+    So does Qwen3-VL-MoE's, and vLLM reads the published one alone.
+    """
+    conversions = getattr(model, "_weight_conversions", None) or []
+    steps = (step for conversion in conversions for step in getattr(conversion, "operations", ()))
+    return model.config.model_type == "qwen3_vl_moe" and any(getattr(s, "check_dims", False) for s in steps)
+
+
 def _save_config(model: Any, folder: Path) -> None:
-    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    # Quantized weights are written unpacked.
+    dtype = str(next(p.dtype for p in model.parameters() if p.is_floating_point())).removeprefix("torch.")
     parts = [getattr(model.config, name, None) for name in model.config.sub_configs]
     for config in (model.config, *(part for part in parts if part is not None)):
         config.dtype = dtype
     model.config.architectures = [type(model).__name__]
-    model.config.save_pretrained(folder)
+    config = copy.deepcopy(model.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 
@@ -79,6 +80,13 @@ def sample_values(value: Tensor, parameter: Tensor, count: int) -> Tensor:
     stride = max(1, -(-parameter.numel() // count))
     start = offset_of(parameter) * (parameter.numel() // max(1, parameter.shape[0])) if parameter.ndim else 0
     return value.flatten()[(-start) % stride :: stride]
+
+
+def forget_gathered(module: nn.Module) -> None:
+    """Free what earlier forward passes have gathered, so that the next one sees shards that have changed."""
+    for child in module.modules():
+        if isinstance(child, FSDPModule):
+            child.reshard()
 
 
 def replace_tensors(module: nn.Module, new: Mapping[int, Any]) -> None:

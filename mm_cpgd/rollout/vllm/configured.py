@@ -90,6 +90,23 @@ def _weights_folder(config: RunConfig) -> Path:
     return root / f"run-{sha256(str(config.folder.resolve()).encode()).hexdigest()[:12]}"
 
 
+def check_adapters(config: RunConfig) -> None:
+    """Refuse adapters that vLLM cannot apply apart from their weights.
+
+    Raises:
+        UserError: they are DoRA's, or also on the vision tower.
+    """
+    lora = config.policy.lora
+    if lora is None or config.rollout.vllm.adapters == "merged":
+        return
+    for key in ("dora", "vision"):
+        if getattr(lora, key):
+            raise UserError(
+                f"rollout.vllm.adapters=adapter: vLLM does not apply adapters with policy.lora.{key}=true; "
+                "set rollout.vllm.adapters=merged"
+            )
+
+
 def check_servers(config: RunConfig) -> list[str]:
     """Return the addresses of the vLLM servers.
 

@@ -98,3 +98,17 @@ def test_a_full_disk_is_an_error_after_the_last_weight(
     with pytest.raises(OSError, match="No space"):
         save_gathered(policy.model, tmp_path / "files", write=True, limit=100_000)
     assert len(asked) == len(named_sizes(policy.model))
+
+
+def test_persistent_buffers_are_saved_beside_their_layer(tiny_folder: Path, tmp_path: Path) -> None:
+    model = load_policy(PolicyConfig(model=str(tiny_folder))).model
+    layer = model.model.language_model.layers[1]
+    layer.register_buffer("scale", torch.tensor([1.5]))
+    layer.register_buffer("scratch", torch.zeros(3), persistent=False)
+    names = [name for name, _ in named_sizes(model) if ".layers.1." in name]
+    assert names[0] == "model.language_model.layers.1.scale"
+    assert not any("scratch" in name for name in names)
+    save_gathered(model, tmp_path, write=True, limit=100_000)
+    saved = [load_file(file) for file in tmp_path.glob("*.safetensors")]
+    (found,) = (own[name] for own in saved for name in own if name.endswith("layers.1.scale"))
+    assert found.item() == 1.5

@@ -40,6 +40,8 @@ def config_with(output: Path, lora: str = "null", **vllm: Any) -> RunConfig:
         ({"urls": ["http://a:8000", "b:8000"]}, "null", "'b:8000' is no address"),
         ({"url": "gpu-7"}, "null", "'gpu-7' is no address"),
         ({"adapters": "adapter"}, "{rank: 2}", "servers get merged weights"),
+        ({"mode": "colocated", "adapters": "adapter"}, "{dora: true}", "policy.lora.dora=true; set"),
+        ({"mode": "colocated", "adapters": "adapter"}, "{vision: true}", "policy.lora.vision=true; set"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_loaded(

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from benchmarks.families.build import absence, build_family
 from mm_cpgd.config.schema import LoraConfig, PolicyConfig
 from mm_cpgd.policy import Policy, load_policy
 from mm_cpgd.rollout.vllm.weights import adapter_files, named_weights
@@ -58,3 +60,19 @@ def test_files_of_adapters_are_read_by_peft(adapted: Policy, tiny_folder: Any, t
 def test_a_policy_without_adapters_has_no_files_of_them(tiny_policy: Policy) -> None:
     with pytest.raises(ValueError, match="no adapters"):
         adapter_files(tiny_policy)
+
+
+def test_experts_are_sent_and_saved_as_published(tiny_folder: Path, tmp_path: Path) -> None:
+    if reason := absence("qwen3_vl_moe"):
+        pytest.skip(reason)
+    policy = load_policy(
+        PolicyConfig(model=str(build_family("qwen3_vl_moe", tiny_folder, tmp_path / "model")))
+    )
+    policy.save(tmp_path / "saved")
+    (file,) = (tmp_path / "saved").glob("*.safetensors")
+    saved, sent = load_file(file), dict(named_weights(policy))
+    # Four experts of width 24 for 64 hidden values; gate and up projection are one tensor.
+    for kind, shape in {"gate_up_proj": (4, 64, 48), "down_proj": (4, 24, 64)}.items():
+        name = f"model.language_model.layers.1.mlp.experts.{kind}"
+        assert saved[name].shape == sent[name].shape == shape
+        assert torch.equal(saved[name], sent[name])
