@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -163,10 +164,22 @@ def _logits(
 
 def _values(logits: Tensor, tokens: Tensor, entropy_gradient: bool = False) -> tuple[Tensor, Tensor]:
     """Return log-probabilities (m,) of the tokens and entropies (m,), in at least float32."""
+    if not logits.requires_grad and (kernels := _kernels(logits)):
+        found: tuple[Tensor, Tensor] = kernels.values(logits, tokens)
+        return found
     all_logprobs = logits.log_softmax(-1, dtype=_precise(logits))
     logprobs = all_logprobs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
     with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
         return logprobs, entropy_of(all_logprobs)
+
+
+def _kernels(logits: Tensor) -> Any:
+    """Return the module of kernels if they run for these logits, else None."""
+    if not logits.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        return None
+    from mm_cpgd.policy import head_kernels  # imports Triton
+
+    return head_kernels if head_kernels.usable(logits) else None
 
 
 def _precise(values: Tensor) -> torch.dtype:
@@ -177,6 +190,10 @@ def _gradient(
     logits: Tensor, tokens: Tensor, of_logprob: Tensor, of_entropy: Tensor, options: _Options
 ) -> Tensor:
     """Return the gradient (m, V) of the logits before the temperature, from those of the two results (m,)."""
+    if kernels := _kernels(logits):
+        slopes = of_entropy / options.temperature if options.entropy_gradient else None
+        gradient: Tensor = kernels.write_gradient(logits, tokens, of_logprob / options.temperature, slopes)
+        return gradient
     rows = tokens.unsqueeze(-1)
     scale = of_logprob.unsqueeze(-1) / options.temperature
     if not options.entropy_gradient:
@@ -186,7 +203,9 @@ def _gradient(
     finite = log.clamp_(min=torch.finfo(log.dtype).min)
     entropy = -(finite * probabilities).sum(-1, keepdim=True)
     slope = of_entropy.unsqueeze(-1) / options.temperature
-    return finite.add_(entropy).mul_(-slope).sub_(scale).mul_(probabilities).scatter_add_(-1, rows, scale)
+    # Probabilities first: a slope above 1 would take the lowest number to -inf, and -inf · 0 is NaN.
+    of_logits = finite.add_(entropy).mul_(probabilities).mul_(-slope)
+    return of_logits.sub_(probabilities.mul_(scale)).scatter_add_(-1, rows, scale)
 
 
 def _chunk(
