@@ -21,7 +21,9 @@ def run(settings: Settings, scratch: Path) -> Iterator[Row]:
     for group, tokens in dict.fromkeys(points):
         row: Row = {"completions per prompt": group, "completion tokens": tokens}
         with memory_limit_noted(row):
-            seconds, peak = timed(policy, experience_of(prompts, [[tokens] * group] * len(prompts)), settings)
+            _, seconds, peak = timed(
+                policy, experience_of(prompts, [[tokens] * group] * len(prompts)), settings
+            )
             total = len(prompts) * group * tokens
             row |= {"seconds": seconds, "tokens/s": total / seconds, "peak GiB": peak / 1024}
         yield row

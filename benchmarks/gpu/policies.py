@@ -34,7 +34,13 @@ def installed(*packages: str) -> str:
 
 
 def build(
-    shape: str, settings: Settings, *, lora: bool, checkpointing: bool = True, attention: str = "sdpa"
+    shape: str,
+    settings: Settings,
+    *,
+    lora: bool,
+    checkpointing: bool | str = True,
+    attention: str = "sdpa",
+    compiled: bool = False,
 ) -> Policy:
     """Return a policy in training mode, all of whose tokens can be sampled, with the vision tower frozen."""
     from mm_cpgd.config.schema import PolicyConfig
@@ -42,7 +48,13 @@ def build(
 
     adapters = {"rank": settings.lora, "alpha": 2 * settings.lora} if lora else None
     config = PolicyConfig.model_validate(
-        {"model": shape, "lora": adapters, "gradient_checkpointing": checkpointing, "attention": attention}
+        {
+            "model": shape,
+            "lora": adapters,
+            "gradient_checkpointing": checkpointing,
+            "attention": attention,
+            "compile": compiled,
+        }
     )
     model = random_model(shape, device(), attention)
     policy = prepare_policy(model, processor_for(settings.visual_tokens), config).to(device()).train()

@@ -36,7 +36,8 @@ class Case:
     shape: str
     lora: bool
     shared: bool = True
-    checkpointing: bool = True
+    checkpointing: bool | str = True
+    compiled: bool = True
     kernel: str | None = None
 
     @property
@@ -47,7 +48,8 @@ class Case:
             "model": self.shape,
             "trained": "adapters" if self.lora else "all",
             "shared prefix": prefix,
-            "checkpointing": "yes" if self.checkpointing else "no",
+            "checkpointing": {True: "full", False: "no"}.get(self.checkpointing, self.checkpointing),
+            "compiled": "yes" if self.compiled else "no",
         }
 
 
@@ -58,10 +60,12 @@ def run(settings: Settings, scratch: Path) -> Iterator[Row]:
     for shape in settings.shapes:
         yield measured(Case(shape, lora=True), settings, rate)
     yield measured(Case(first, lora=False), settings, rate)
-    yield measured(Case(first, lora, checkpointing=False), settings, rate)
-    yield measured(Case(first, lora, shared=False), settings, rate)
+    for kind in (True, "selective", False):
+        for compiled in (False, True) if kind is not True else (False,):
+            yield measured(Case(first, lora, checkpointing=kind, compiled=compiled), settings, rate)
+    yield measured(Case(first, lora, shared=False, compiled=False), settings, rate)
     for name in kernels(first):
-        yield measured(Case(first, lora, kernel=name), settings, rate)
+        yield measured(Case(first, lora, kernel=name, compiled=False), settings, rate)
 
 
 def kernels(shape: str) -> Iterator[str]:
@@ -86,16 +90,19 @@ def measured(case: Case, settings: Settings, rate: float) -> Row:
 def _numbers(case: Case, settings: Settings, rate: float) -> Row:
     from mm_cpgd.policy.shared_prefix.choice import forced
 
-    policy = build(case.shape, settings, lora=case.lora, checkpointing=case.checkpointing)
+    policy = build(
+        case.shape, settings, lora=case.lora, checkpointing=case.checkpointing, compiled=case.compiled
+    )
     policy.shared_prefix = case.shared
     prompts = encode(policy, settings, settings.prompts)
     lengths = [[settings.completion_tokens] * settings.completions] * settings.prompts
     with forced(case.kernel):
-        seconds, peak = timed(policy, experience_of(prompts, lengths), settings)
+        first, seconds, peak = timed(policy, experience_of(prompts, lengths), settings)
     text = policy.model.config.get_text_config()
     sizes = [len(prompt) for prompt in prompts]
     flops = update_flops(text, sizes, lengths, trained=not case.lora, shared=case.shared)
     return {
+        "first, s": first,
         "seconds": seconds,
         "TFLOP/s": flops / seconds / 1e12,
         "share of matmul rate": flops / seconds / rate,
@@ -103,12 +110,12 @@ def _numbers(case: Case, settings: Settings, rate: float) -> Row:
     }
 
 
-def timed(policy: Policy, experience: object, settings: Settings) -> tuple[float, float]:
-    """Return the median seconds of an optimizer step, and the peak memory in MiB."""
+def timed(policy: Policy, experience: object, settings: Settings) -> tuple[float, float, float]:
+    """Return seconds of the first optimizer step, their median after it, and the peak memory in MiB."""
     memory = Memory()
     memory.loaded()
     update = Update(policy, experience, settings.micro_batch_tokens)  # type: ignore[arg-type]
-    update()
+    first = seconds_of(update)
     seconds = statistics.median(seconds_of(update) for _ in range(settings.rounds))
     memory.worked()
-    return seconds, memory.peak
+    return first, seconds, memory.peak

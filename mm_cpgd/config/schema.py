@@ -52,7 +52,13 @@ class PolicyConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="type of the loaded weights")
     attention: str = Field("sdpa", description="attention implementation, as transformers names it")
     freeze_vision: bool = Field(True, description="do not train the vision tower")
-    gradient_checkpointing: bool = Field(False, description="less memory, one more forward pass")
+    gradient_checkpointing: bool | Literal["selective"] = Field(
+        False,
+        description="less memory, one more forward pass; selective: half of one, and half of the memory",
+    )
+    compile: bool | Literal["auto"] = Field(
+        "auto", description="compile the layers for the update; auto: large models on a GPU"
+    )
     lora: LoraConfig | None = Field(None, description="train adapters; null: train all weights")
     min_pixels: PositiveInt | None = Field(None, description="smaller images are enlarged; null: processor's")
     max_pixels: PositiveInt | None = Field(None, description="larger images are shrunk; null: processor's")

@@ -13,13 +13,17 @@ import torch
 from huggingface_hub import constants, get_session, snapshot_download
 from safetensors import SafetensorError
 from torch import nn
+from torch.utils._triton import has_triton
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 from mm_cpgd.config.schema import LoraConfig, PolicyConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy.adapters import start_from
+from mm_cpgd.policy.checkpointing import checkpoint_layers
 from mm_cpgd.policy.families import (
+    decoder_layers,
     image_token_id,
+    language_model,
     set_pixel_limits,
     shared_prefix_obstacle,
     vision_parameters,
@@ -28,6 +32,7 @@ from mm_cpgd.policy.lora import add_lora
 from mm_cpgd.policy.policy import Policy
 from mm_cpgd.policy.prompts import PromptEncoder
 from mm_cpgd.policy.quantization import keep_one_layout, quantization_options
+from mm_cpgd.policy.shared_prefix.compiled import compile_layers
 from mm_cpgd.policy.shared_prefix.forward import enable_shared_prefix
 from mm_cpgd.policy.support import (
     check_architecture,
@@ -53,6 +58,8 @@ LOADING_ERRORS = (
     SafetensorError,
 )
 HUB_SECONDS = 5
+# Weights of all layers from which on ``policy.compile=auto`` compiles them.
+COMPILED_WEIGHTS = 100_000_000
 LFS_POINTER = b"version https://git-lfs"
 
 
@@ -119,7 +126,7 @@ def prepare_policy(
             parameter.requires_grad_(False)
     adapter = _add_adapters(model, config.lora) if config.lora else None
     if config.gradient_checkpointing:
-        _checkpoint_layers(model)
+        checkpoint_layers(model, config.gradient_checkpointing)
     encoder = PromptEncoder(
         processor, model, config.system_prompt, config.prompt_template, system_turns=config.system_turns
     )
@@ -128,6 +135,11 @@ def prepare_policy(
         shared_prefix = False
     if shared_prefix:
         enable_shared_prefix(model)
+        if compilation_pays(model) if config.compile == "auto" else config.compile:
+            required = config.compile is True
+            compile_layers(language_model(model), config.gradient_checkpointing, required=required)
+    elif config.compile is True:
+        say("the layers are not compiled: that needs a shared prefix")
     return Policy(
         model,
         processor,
@@ -310,14 +322,10 @@ def training_dtype(config: PolicyConfig) -> torch.dtype | str:
     return "auto" if config.lora and torch.cuda.is_available() else torch.float32
 
 
-def _checkpoint_layers(model: Any) -> None:
-    """Keep only the layers' inputs in training mode; the backward pass recomputes the other activations."""
-    # The newer name in transformers; the older one is deprecated.
-    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
-    # It makes embeddings and patches require gradients, as reentrant checkpointing needs; here that would
-    # only propagate a gradient through the frozen vision tower.
-    model.disable_input_require_grads()
+def compilation_pays(model: Any) -> bool:
+    """Return whether compiling the layers costs less time than it saves within a few iterations."""
+    weights = sum(value.numel() for layer in decoder_layers(model) for value in layer.parameters())
+    return torch.cuda.is_available() and has_triton() and weights >= COMPILED_WEIGHTS
 
 
 def _remove_dropout(model: nn.Module) -> None:

@@ -31,4 +31,4 @@ def micro_batches(config: RunConfig, setting: Setting, prompt_tokens: int) -> in
 
 def checkpoints_layers(config: RunConfig, setting: Setting) -> bool:
     """Return whether layers keep their inputs only, and are computed again in the backward pass."""
-    return config.policy.gradient_checkpointing or setting.strategy.checkpoint_layers
+    return bool(config.policy.gradient_checkpointing) or setting.strategy.checkpoint_layers

@@ -52,7 +52,7 @@ def place_policy(
     if strategy.sharded and not sharded:
         say("distributed.strategy=fsdp2: with one process there is nothing to shard")
     loaded = config.policy
-    if strategy.checkpoint_layers:
+    if strategy.checkpoint_layers and not loaded.gradient_checkpointing:
         loaded = loaded.model_copy(update={"gradient_checkpointing": True})
 
     def load() -> Policy:

@@ -46,7 +46,7 @@ FREE = frozenset(
     | _of("rollout", "batch_prompts shared_prefix prefetch")
     | _of("rollout.vllm", "mode url urls weights weights_folder weights_port wait timeout requests")
     | _of("rollout.vllm", "tensor_parallel memory_share max_model_len sleep adapters max_difference")
-    | _of("policy", "gradient_checkpointing attention trust_remote_code")
+    | _of("policy", "gradient_checkpointing compile attention trust_remote_code")
 )
 # Completions, rewards and objective: possible, but from here on it is another experiment.
 NOTED = frozenset(

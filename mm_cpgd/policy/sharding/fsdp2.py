@@ -26,7 +26,6 @@ from torch.distributed.fsdp import (
     fully_shard,
     register_fsdp_forward_method,
 )
-from torch.utils.checkpoint import checkpoint
 
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy.families import decoder_layers, vision_modules, vision_parameters
@@ -206,8 +205,9 @@ def _checkpoint_inside(unit: Any) -> None:
     plain = unit.forward
 
     def forward(*args: Any, **options: Any) -> Any:
-        if unit.training and torch.is_grad_enabled():
-            return checkpoint(plain, *args, use_reentrant=False, **options)
+        # A compiled layer checkpoints itself.
+        if unit.training and torch.is_grad_enabled() and "packed" not in options:
+            return unit._gradient_checkpointing_func(plain, *args, **options)
         return plain(*args, **options)
 
     unit.forward = forward

@@ -16,6 +16,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from mm_cpgd.policy.shared_prefix.choice import PREFERRED, attention_for
+from mm_cpgd.policy.shared_prefix.operator import OperatorAttention
 from mm_cpgd.policy.shared_prefix.packing import PackedLayout
 
 # By ``policy.attention``, the name in a language model's config. Without an ``attention_backend`` it is
@@ -38,13 +39,16 @@ def attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    attention_backend: AttentionBackend | None = None,
+    attention_backend: AttentionBackend | OperatorAttention | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Compute attention by the backend, or without one by transformers' sdpa."""
     if attention_backend is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     query, key, value = _cast(query, key, value)
+    if isinstance(attention_backend, OperatorAttention):
+        # Without the layer's number, for each value of which a layer would be compiled again.
+        return attention_backend(query, key, value, options["scaling"]), None
     return attention_backend.attend(module.layer_idx, query, key, value, options["scaling"]), None
 
 

@@ -25,6 +25,7 @@ from mm_cpgd.policy.shared_prefix.varlen import (
 # Of the comparison, in multiples of the resolution of the number format.
 TOLERANCE = 100
 PLAIN = "plain"
+FLEX = "flex_attention"
 DENSE: dict[str, type[Kernel]] = {"torch_flash": CudaFlashKernel, "cpu_flash": CpuFlashKernel}
 VARLEN: dict[str, type[VarlenKernel]] = {
     "torch_varlen": TorchVarlenKernel,
@@ -32,14 +33,14 @@ VARLEN: dict[str, type[VarlenKernel]] = {
     "flash_attention_3": FlashAttention3Kernel,
 }
 # In the order of ``working``; the one that has to be compiled first comes last.
-KERNELS = (*reversed(VARLEN), *DENSE, PLAIN, "flex_attention")
+KERNELS = (*reversed(VARLEN), *DENSE, PLAIN, FLEX)
 # By ``policy.attention``: what is tried in this order, before plain products.
-DEFAULTS = ("torch_varlen", "flex_attention", "torch_flash", "cpu_flash")
+DEFAULTS = ("torch_varlen", FLEX, "torch_flash", "cpu_flash")
 PREFERRED: dict[str, tuple[str, ...]] = {
     "sdpa": DEFAULTS,
     "flash_attention_2": ("flash_attention_2", *DEFAULTS),
     "flash_attention_3": ("flash_attention_3", *DEFAULTS),
-    "flex_attention": ("flex_attention", *DEFAULTS),
+    "flex_attention": (FLEX, *DEFAULTS),
     "eager": (),
 }
 # What kernels that are missing, or whose interface has changed, raise.
@@ -65,6 +66,18 @@ def attention_for(preferred: str, device: str, dtype: torch.dtype, head: int) ->
     return next((found for name in names if (found := checked(name, device, dtype, head))), plain())
 
 
+def blocks_for(preferred: str, device: str, dtype: torch.dtype, head: int) -> BlockAttention:
+    """Return the first attention by blocks of those that ``attention_for`` tries."""
+    names = _forced[-1:] or PREFERRED[preferred]
+    found = (checked(name, device, dtype, head) for name in names if name != FLEX)
+    return next((one for one in found if isinstance(one, BlockAttention)), plain())
+
+
+def wants_flex(preferred: str) -> bool:
+    """Return whether FlexAttention is to be used first: the one attention that is not by blocks."""
+    return next(iter(_forced[-1:] or PREFERRED[preferred]), PLAIN) == FLEX
+
+
 def working(device: str, dtype: torch.dtype, head: int) -> Iterator[str]:
     """Yield the names of all kernels that agree with plain products here; each is compared when asked for."""
     return (name for name in KERNELS if checked(name, device, dtype, head))
@@ -84,7 +97,7 @@ def forced(name: str | None) -> Iterator[None]:
 
 
 @functools.cache
-def plain() -> PackedAttention:
+def plain() -> BlockAttention:
     """Return attention by matrix products, for any device and number format."""
     return BlockAttention(functools.partial(DenseBlocks, PlainKernel()))
 
@@ -108,7 +121,7 @@ def _build(name: str, device: str, dtype: torch.dtype) -> PackedAttention | None
         return BlockAttention(functools.partial(DenseBlocks, CpuFlashKernel())) if device == "cpu" else None
     if device != "cuda" or not half:
         return None
-    if name == "flex_attention":
+    if name == FLEX:
         from mm_cpgd.policy.shared_prefix.flex import flex
 
         return flex

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from mm_cpgd.policy.batch import EncodedPrompt
+from mm_cpgd.policy.checkpointing import keeps_attention
 from mm_cpgd.policy.families import language_model
 from mm_cpgd.policy.shared_prefix.attention import (
     ATTENTION_NAMES,
@@ -15,7 +16,10 @@ from mm_cpgd.policy.shared_prefix.attention import (
     SharedPrefixAttention,
     preferred_attention,
 )
-from mm_cpgd.policy.shared_prefix.packing import PackedBatch
+from mm_cpgd.policy.shared_prefix.choice import wants_flex
+from mm_cpgd.policy.shared_prefix.compiled import compiles, packed_tokens
+from mm_cpgd.policy.shared_prefix.operator import OperatorAttention, layout_lengths
+from mm_cpgd.policy.shared_prefix.packing import PackedBatch, PackedLayout
 from mm_cpgd.policy.vision import VisionFeatureCache
 
 
@@ -56,13 +60,23 @@ def hidden_states(
         image_tokens = batch.input_ids[: layout.prefix_tokens] == model.config.image_token_id
         image_tokens = image_tokens.nonzero().squeeze(1).to(device, non_blocking=True)
         embedded = embedded.index_copy(1, image_tokens, features[:1].to(embedded.dtype))
-    return run_layers(
-        language,
-        embedded,
-        rotary_cos_sin(language, embedded, batch.positions.to(device, non_blocking=True).unsqueeze(1)),
-        backend or SharedPrefixAttention(layout, preferred_attention(language)),
-        (image_tokens, features[1:]) if features is not None and image_tokens is not None else None,
-    ).squeeze(0)
+    cos_sin = rotary_cos_sin(language, embedded, batch.positions.to(device, non_blocking=True).unsqueeze(1))
+    options = layer_options(language, layout, cos_sin, backend)
+    deepstack = (image_tokens, features[1:]) if features is not None and image_tokens is not None else None
+    return _run_layers(language, embedded, options, deepstack).squeeze(0)
+
+
+def layer_options(
+    language: Any, layout: PackedLayout, cos_sin: tuple[Tensor, Tensor], backend: AttentionBackend | None
+) -> dict[str, Any]:
+    """Return the options of the layers' forward pass: compiled in the update if they can be."""
+    preferred = preferred_attention(language)
+    if backend is None and compiles(language, layout.tokens, preferred):
+        return {"packed": packed_tokens(layout, cos_sin, preferred)}
+    attention: Any = backend or SharedPrefixAttention(layout, preferred)
+    if backend is None and keeps_attention(language) and not wants_flex(preferred):
+        attention = OperatorAttention(layout_lengths(layout), preferred)
+    return {"position_embeddings": cos_sin, "attention_mask": None, "attention_backend": attention}
 
 
 def rotary_cos_sin(language: Any, like: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,7 +92,6 @@ def run_layers(
     hidden: Tensor,
     cos_sin: tuple[Tensor, Tensor],
     backend: AttentionBackend,
-    deepstack: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Run the layers and the final norm on embedded tokens (B, S, H).
 
@@ -87,11 +100,24 @@ def run_layers(
         hidden: embeddings.
         cos_sin: ``rotary_cos_sin`` of their positions.
         backend: attention of the layers.
-        deepstack: indices (V,) in the sequence, and (K, V, H) to be added there after each of the first K
-            layers.
+    """
+    options = {"attention_mask": None, "position_embeddings": cos_sin, "attention_backend": backend}
+    return _run_layers(language, hidden, options)
+
+
+def _run_layers(
+    language: Any,
+    hidden: Tensor,
+    options: Mapping[str, Any],
+    deepstack: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Run the layers, with these options, and the final norm.
+
+    ``deepstack`` is indices (V,) in the sequence, and (K, V, H) to be added there after each of the first K
+    layers.
     """
     for number, layer in enumerate(language.layers):
-        hidden = layer(hidden, attention_mask=None, position_embeddings=cos_sin, attention_backend=backend)
+        hidden = layer(hidden, **options)
         if isinstance(hidden, tuple):
             hidden = hidden[0]
         if deepstack is not None and number < len(deepstack[1]):
