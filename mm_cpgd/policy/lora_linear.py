@@ -1,4 +1,4 @@
-"""Linear layers with an adapter, whose product is added to the layer's output in place."""
+"""Linear layers with an adapter, whose second product is accumulated onto the layer's output."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 
-def add_in_place(model: nn.Module) -> None:
-    """Turn peft's adapted linear layers into ``InPlaceLinear``; names and weights do not change."""
+def accumulate(model: nn.Module) -> None:
+    """Turn peft's adapted linear layers into ``AccumulatingLinear``; names and weights do not change."""
     for module in model.modules():
         if type(module) is Linear and not module.fan_in_fan_out:
-            module.__class__ = InPlaceLinear
+            module.__class__ = AccumulatingLinear
 
 
-class InPlaceLinear(Linear):
+class AccumulatingLinear(Linear):
     """W·x + s·B·A·x with the second product accumulated onto the first.
 
     peft computes B·A·x, its multiple and the sum one after the other, and casts x to the adapter's float32
@@ -33,11 +33,12 @@ class InPlaceLinear(Linear):
         base: Tensor = self.get_base_layer()(x)
         down, up = self._weights(name)
         low = linear(x, down)
-        # Autocast leaves operations in place alone.
-        base.view(-1, base.shape[-1]).addmm_(
-            low.view(-1, low.shape[-1]).to(base.dtype), up.t().to(base.dtype), alpha=self.scaling[name]
-        )
-        return base
+        # By hand: autocast leaves operations in place alone.
+        factors = low.view(-1, low.shape[-1]).to(base.dtype), up.t().to(base.dtype)
+        flat = base.view(-1, base.shape[-1])
+        # With gradients into a copy: selective checkpointing keeps what the layer has returned.
+        add = flat.addmm if torch.is_grad_enabled() else flat.addmm_
+        return add(*factors, alpha=self.scaling[name]).view(base.shape)
 
     def _weights(self, name: str) -> tuple[Tensor, Tensor]:
         """Return A (r, in) and B (out, r)."""

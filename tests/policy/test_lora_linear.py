@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
-from mm_cpgd.policy.lora_linear import InPlaceLinear, add_in_place
+from mm_cpgd.policy.lora_linear import AccumulatingLinear, accumulate
 
 
 def adapted(*, bias: bool = True, dtype: torch.dtype = torch.float32, **options: object) -> nn.Module:
@@ -43,8 +43,8 @@ def test_values_and_gradients_are_those_of_peft(bias: bool, shape: tuple[int, ..
     inputs = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     model = adapted(bias=bias)
     expected = results(model, inputs)
-    add_in_place(model)
-    assert sum(isinstance(module, InPlaceLinear) for module in model.modules()) == 2
+    accumulate(model)
+    assert sum(isinstance(module, AccumulatingLinear) for module in model.modules()) == 2
     for one, other in zip(results(model, inputs), expected, strict=True):
         torch.testing.assert_close(one, other)
     assert len(expected) == 2 + 4
@@ -56,7 +56,7 @@ def test_under_autocast_they_are_no_further_from_float32_than_those_of_peft(dtyp
     model = adapted(dtype=dtype)
     exact = results(adapted(dtype=dtype).float(), inputs)
     by_peft = results(model, inputs.to(dtype), autocast=True)
-    add_in_place(model)
+    accumulate(model)
     own = results(model, inputs.to(dtype), autocast=True)
     assert [value.dtype for value in own] == [value.dtype for value in by_peft]
     errors = torch.tensor(
@@ -69,9 +69,9 @@ def test_under_autocast_they_are_no_further_from_float32_than_those_of_peft(dtyp
     assert errors[:, 0].mean() <= errors[:, 1].mean()
 
 
-def test_the_output_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_gradients_the_output_of_the_layer_is_reused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = adapted()
-    add_in_place(model)
+    accumulate(model)
     layer = model.base_model.model[0]  # type: ignore[index, union-attr, operator]
     written: list[int] = []
     product = layer.base_layer.forward
@@ -82,7 +82,9 @@ def test_the_output_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return output
 
     monkeypatch.setattr(layer.base_layer, "forward", recorded)
-    assert layer(torch.randn(4, 12)).data_ptr() == written[0]
+    with torch.no_grad():
+        assert layer(torch.randn(4, 12)).data_ptr() == written[0]
+    assert layer(torch.randn(4, 12)).data_ptr() != written[1]
 
 
 @pytest.mark.parametrize("options", [{"use_dora": True}, {"lora_bias": True}, {"lora_dropout": 0.5}])
@@ -91,7 +93,7 @@ def test_other_kinds_of_adapters_are_left_to_peft(options: dict[str, object]) ->
     model = adapted(**options)
     torch.manual_seed(2)
     expected = results(model, inputs)
-    add_in_place(model)
+    accumulate(model)
     torch.manual_seed(2)
     assert all(torch.equal(*both) for both in zip(results(model, inputs), expected, strict=True))
 
@@ -102,7 +104,7 @@ def test_switched_off_and_merged_adapters_are_left_to_peft() -> None:
     expected = model(inputs)
     with model.disable_adapter():  # type: ignore[operator]
         without = model(inputs)
-    add_in_place(model)
+    accumulate(model)
     with model.disable_adapter():  # type: ignore[operator]
         assert torch.equal(model(inputs), without)
     for module in model.modules():
@@ -115,5 +117,5 @@ def test_float32_adapters_of_a_bfloat16_model_work_without_autocast() -> None:
     inputs = torch.randn(6, 12, generator=torch.Generator().manual_seed(1)).bfloat16()
     model = adapted(dtype=torch.bfloat16)
     expected = results(model, inputs)
-    add_in_place(model)
+    accumulate(model)
     assert all(torch.equal(*both) for both in zip(results(model, inputs), expected, strict=True))
