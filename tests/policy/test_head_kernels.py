@@ -10,6 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from packaging.version import Version
 from torch import Tensor
 
 from mm_cpgd.policy import head_kernels
@@ -54,6 +55,9 @@ def check() -> None:
     assert head_kernels.values(torch.zeros(0, 9), torch.zeros(0, dtype=torch.long))[0].shape == (0,)
 
 
+@pytest.mark.skipif(
+    Version(triton.__version__) < Version("3.7"), reason="its interpreter fails with numpy 2.4"
+)
 @pytest.mark.parametrize("name", ["check", "check_head"])
 def test_values_and_gradients_are_those_of_torch(name: str) -> None:
     code = f"from tests.policy.test_head_kernels import {name}; {name}()"

@@ -45,7 +45,9 @@ def test_a_tower_has_the_values_and_gradients_of_transformers_own_attention(
         pytest.skip(reason)
     subject = Subject(name, tiny_folder, tmp_path)
     policy = subject.load(freeze_vision=False)
-    batch = collate_prompts(subject.prompts, policy.pad_id)
+    # Some versions of transformers take images of one size only for these.
+    prompts = subject.prompts[:1] if name.startswith("minicpm") else subject.prompts
+    batch = collate_prompts(prompts, policy.pad_id)
     tower = vision_modules(policy.model)[0]
 
     def found() -> tuple[Tensor, Tensor]:
