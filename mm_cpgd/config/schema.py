@@ -260,7 +260,8 @@ class TrainingConfig(Section):
         "adamw", description="moments in the weights' format, or in 8 bits (bitsandbytes)"
     )
     rounding: Literal["nearest", "stochastic"] = Field(
-        "nearest", description="of steps on bfloat16 weights; stochastic: up or down, so that the mean is exact"
+        "nearest",
+        description="of steps on bfloat16 weights; stochastic: up or down, so that the mean is exact",
     )
     offload_moments: bool = Field(False, description="keep the moments in CPU memory; slower steps")
     learning_rate: PositiveFloat = 1e-6

@@ -78,8 +78,8 @@ def check_compact(training: TrainingConfig, trained: Sequence[nn.Parameter]) -> 
     """
     if any(is_sharded(parameter) for parameter in trained):
         raise UserError(
-            "training.optimizer=adamw_8bit, training.rounding=stochastic and training.offload_moments are for "
-            "whole weights; distributed.strategy=fsdp2 divides weights and moments among the processes, and "
+            "training.optimizer=adamw_8bit, rounding=stochastic and offload_moments are for whole weights; "
+            "distributed.strategy=fsdp2 divides weights and moments among the processes, and "
             "distributed.cpu_offload=true keeps them in CPU memory: leave these settings out"
         )
     if training.rounding == "stochastic" and all(one.dtype != torch.bfloat16 for one in trained):
@@ -89,8 +89,8 @@ def check_compact(training: TrainingConfig, trained: Sequence[nn.Parameter]) -> 
         )
     if training.optimizer == "adamw_8bit" and not eight_bit_available():
         raise UserError(
-            f"training.optimizer=adamw_8bit needs {EIGHT_BIT_PACKAGE}: pip install {EIGHT_BIT_PACKAGE}; or set "
-            "training.optimizer=adamw with training.offload_moments=true, which needs as little GPU memory"
+            f"training.optimizer=adamw_8bit needs {EIGHT_BIT_PACKAGE}: pip install {EIGHT_BIT_PACKAGE}; or "
+            "set training.optimizer=adamw with offload_moments=true, which needs as little memory of the GPU"
         )
 
 

@@ -75,7 +75,9 @@ class CompactAdamW(torch.optim.Optimizer):
         saved = [number for group in state_dict["param_groups"] for number in group["params"]]
         own = [parameter for group in self.param_groups for parameter in group["params"]]
         for number, parameter in zip(saved, own, strict=True):
-            for key, value in state_dict["state"].get(number, {}).items():
+            if number not in state_dict["state"]:
+                continue
+            for key, value in state_dict["state"][number].items():
                 kept = value.detach().clone() if isinstance(value, Tensor) else value
                 self.state[parameter][key] = kept
             self._place(parameter)

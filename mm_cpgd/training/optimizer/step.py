@@ -202,7 +202,8 @@ class OptimizerStep:
         names = ("optimizer/learning_rate", "optimizer/grad_norm")
         stepped = all(metrics.get(name, 0.0) > 0 for name in names) and not metrics.get("optimizer/skipped")
         moved = math.isnan(share) or share >= MOSTLY_LOST
-        at_random = getattr(self.optimizer, "rounds_at_random", False)
+        bare = getattr(self.optimizer, "optimizer", self.optimizer)  # without accelerate's wrapper
+        at_random = getattr(bare, "rounds_at_random", False)
         if self._warned or moved or not stepped or at_random or not self.changed.reduced:
             return None
         self._warned = True

@@ -1,106 +1,15 @@
-"""Parameter groups and learning rates."""
+"""Optimizer steps: which are skipped, and which weights they change."""
 
 from __future__ import annotations
-
-import shutil
-from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
-from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import AutoModelForImageTextToText
 
-from mm_cpgd.config.schema import PolicyConfig, TrainingConfig
-from mm_cpgd.errors import UserError
-from mm_cpgd.policy import Policy, load_policy
-from mm_cpgd.policy.families import vision_modules
-from mm_cpgd.training.optimizer import OptimizerStep, build_optimizer, build_schedule
-
-
-def load(tiny_folder: Path, freeze_vision: bool) -> Policy:
-    return load_policy(PolicyConfig(model=str(tiny_folder), freeze_vision=freeze_vision))
-
-
-def rates(training: TrainingConfig, steps: int) -> list[float]:
-    """The learning rates of the first steps."""
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=training.learning_rate)
-    schedule = build_schedule(optimizer, training, steps)
-    found = []
-    for _ in range(steps):
-        found.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    return found
-
-
-def test_the_vision_tower_has_its_own_learning_rate(tiny_folder: Path) -> None:
-    policy = load(tiny_folder, freeze_vision=False)
-    optimizer = build_optimizer(policy, TrainingConfig(learning_rate=1e-3, vision_learning_rate=1e-5))
-    vision = {id(p) for module in vision_modules(policy.model) for p in module.parameters()}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            assert group["lr"] == (1e-5 if id(parameter) in vision else 1e-3)
-
-
-def test_every_trained_weight_is_in_one_group_and_no_frozen_one(tiny_folder: Path) -> None:
-    policy = load(tiny_folder, freeze_vision=True)
-    optimizer = build_optimizer(policy, TrainingConfig())
-    grouped = [id(p) for group in optimizer.param_groups for p in group["params"]]
-    assert sorted(grouped) == sorted(id(p) for p in policy.parameters() if p.requires_grad)
-    assert len(grouped) < len(list(policy.parameters()))
-
-
-def test_weight_decay_is_for_matrices_alone(tiny_folder: Path) -> None:
-    policy = load(tiny_folder, freeze_vision=True)
-    for group in build_optimizer(policy, TrainingConfig(weight_decay=0.1)).param_groups:
-        assert {p.ndim >= 2 for p in group["params"]} == {group["weight_decay"] == 0.1}
-
-
-def test_nothing_to_train_is_a_user_error(tiny_folder: Path) -> None:
-    policy = load(tiny_folder, freeze_vision=True)
-    policy.requires_grad_(False)
-    with pytest.raises(UserError, match="no weight is trained"):
-        build_optimizer(policy, TrainingConfig())
-
-
-def test_warm_up_counts_with_a_constant_schedule_too() -> None:
-    found = rates(TrainingConfig(learning_rate=1.0, schedule="constant", warmup_steps=4), 6)
-    assert found == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
-
-
-def test_a_linear_schedule_falls_to_zero_over_the_steps_of_the_run() -> None:
-    found = rates(TrainingConfig(learning_rate=1.0, schedule="linear"), 4)
-    assert found == [1.0, 0.75, 0.5, 0.25]
-
-
-@pytest.mark.parametrize("name", ["linaer", "reduce_lr_on_plateau"])
-def test_a_schedule_that_cannot_be_used_is_named_with_the_usable_ones(name: str) -> None:
-    with pytest.raises(UserError, match=rf"training\.schedule='{name}' cannot be used.*cosine"):
-        rates(TrainingConfig(schedule=name), 1)
-
-
-def test_a_model_without_a_language_head_is_refused(
-    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    policy = load(tiny_folder, freeze_vision=True)
-    monkeypatch.setattr(policy.model, "get_output_embeddings", lambda: None)
-    with pytest.raises(UserError, match="names no language head"):
-        build_optimizer(policy, TrainingConfig())
-
-
-def test_adapters_in_the_model_folder_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
-    model = AutoModelForImageTextToText.from_pretrained(tiny_folder)
-    get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(tmp_path / "model")
-    shutil.copytree(
-        tiny_folder, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True
-    )
-    with pytest.raises(UserError, match="adapters without a model; merge"):
-        load(tmp_path / "model", freeze_vision=True)
-    shutil.copy(tiny_folder / "model.safetensors", tmp_path / "model")
-    with pytest.raises(UserError, match=r"holds adapters.*merge_and_unload"):
-        build_optimizer(load(tmp_path / "model", freeze_vision=True), TrainingConfig())
+from mm_cpgd.config.schema import TrainingConfig
+from mm_cpgd.training.optimizer import OptimizerStep, build_schedule
+from mm_cpgd.training.optimizer.compact import CompactAdamW
 
 
 def step_of(weights: torch.Tensor, rate: float) -> tuple[OptimizerStep, nn.Parameter]:
@@ -180,3 +89,14 @@ def test_a_rate_of_zero_during_warm_up_is_not_reported() -> None:
     step, parameter = step_of(torch.full((64,), 0.02, dtype=torch.bfloat16), 1e-2)
     step.optimizer.param_groups[0]["lr"] = 0.0
     assert step.lost_steps(take(step, parameter)) is None
+
+
+def test_steps_that_are_rounded_at_random_are_not_reported() -> None:
+    parameter = nn.Parameter(torch.full((4096,), 0.01, dtype=torch.bfloat16))
+    optimizer = CompactAdamW([{"params": [parameter], "lr": 1e-6}], stochastic=True)
+    schedule = build_schedule(optimizer, TrainingConfig(learning_rate=1e-6), 10)
+    accelerator = Accelerator(cpu=True)
+    step = OptimizerStep(accelerator, [parameter], accelerator.prepare(optimizer), schedule, 1.0, 3)
+    metrics = take(step, parameter)
+    assert 0 < metrics["optimizer/weights_changed"] < 0.1
+    assert step.lost_steps(metrics) is None
