@@ -40,7 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
     # As an exception, so that the section that runs, a session of its own, is ended too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     results = Results(options.output, f"# Measurements on {_name(device)}\n\n`{command}`")
-    run_sections(chosen, _settings(options, device), options.seconds or SECONDS[device], results)
+    seconds = options.seconds or SECONDS[device]
+    run_sections(chosen, _settings(options, device), seconds, results, ahead=device == "cuda")
     print("\n" + results.markdown())
 
 

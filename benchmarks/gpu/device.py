@@ -29,6 +29,7 @@ def run(settings: Settings, scratch: Path) -> Iterator[Row]:
         yield {"what": name, "value": value}
     yield {"what": "matrix product", "value": matmul_rate() / 1e12, "unit": "TFLOP/s"}
     yield {"what": "memory copy, read and written", "value": copy_rate() / 1e9, "unit": "GB/s"}
+    yield {"what": "start of a small operation", "value": launch_seconds() * 1e6, "unit": "µs"}
 
 
 def device_name() -> str:
@@ -54,6 +55,18 @@ def copy_rate() -> float:
     source = torch.ones(COPIED[device], dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * source.numel() / _seconds_each(lambda: target.copy_(source))
+
+
+def launch_seconds() -> float:
+    """Return the seconds from one small operation to the next: what a step of many of them costs at least."""
+    value = torch.zeros(64, device="cuda" if torch.cuda.is_available() else "cpu")
+    count = 1000
+
+    def work() -> None:
+        for _ in range(count):
+            value.add_(1)
+
+    return _seconds_each(work) / count
 
 
 def _seconds_each(work: Callable[[], object]) -> float:

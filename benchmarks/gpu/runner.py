@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 import re
@@ -32,52 +34,84 @@ def run_sections(
     seconds: float,
     results: Results,
     say: Callable[[str], None] = print,
+    *,
+    ahead: bool = False,
 ) -> None:
-    """Run the sections one after the other within ``seconds``; one that fails does not keep the next back."""
+    """Run the sections one after the other within ``seconds``; one that fails does not keep the next back.
+
+    With ``ahead``, the next section's process imports its libraries while a section runs: for a machine with
+    more CPU cores than a section uses.
+    """
     end = time.monotonic() + seconds
-    with tempfile.TemporaryDirectory(dir=results.folder) as scratch:
-        for name in chosen:
+    with tempfile.TemporaryDirectory(dir=results.folder) as scratch, contextlib.ExitStack() as started:
+        begin = functools.partial(_start, started, settings, Path(scratch), results)
+        following: SectionProcess | None = None
+        for number, name in enumerate(chosen):
+            section = following or begin(name)
+            later = chosen[number + 1 : number + 2] if ahead else ()
+            following = next(map(begin, later), None)
             most = max(SHORTEST, limit(name, chosen, end - time.monotonic()))
             say(f"{name}: up to {most:.0f} s")
-            started = time.monotonic()
-            outcome, reason = run_section(name, settings, Path(scratch), most, results, say)
-            results.end(name, outcome, time.monotonic() - started, reason)
+            began = time.monotonic()
+            outcome, reason = section.run(most, results, say)
+            results.end(name, outcome, time.monotonic() - began, reason)
             say(f"{name}: {results.outcomes[name]}")
 
 
-def run_section(
-    name: str,
-    settings: Settings,
-    scratch: Path,
-    seconds: float,
-    results: Results,
-    say: Callable[[str], None] = print,
-) -> tuple[str, str]:
-    """Run one section; record its rows as it prints them.
+def _start(
+    started: contextlib.ExitStack, settings: Settings, scratch: Path, results: Results, name: str
+) -> SectionProcess:
+    """Start a section's process, which is ended with the block that ``started`` belongs to."""
+    section = SectionProcess(name, settings, scratch, results.folder)
+    started.callback(section.kill)
+    return section
 
-    Returns:
-        How it ended, and why.
-    """
-    command = [sys.executable, "-m", "benchmarks.gpu.section", name, json.dumps(vars(settings)), str(scratch)]
-    with (results.folder / f"{name}.log").open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=_environment(), stdout=subprocess.PIPE, stderr=log, text=True,
-            start_new_session=True,
-        )  # fmt: skip
+
+class SectionProcess:
+    """Process of one section, in a session of its own; it imports its libraries, and waits for ``run``."""
+
+    def __init__(self, name: str, settings: Settings, scratch: Path, folder: Path) -> None:
+        self.name = name
+        self.log = folder / f"{name}.log"
+        command = [
+            sys.executable, "-m", "benchmarks.gpu.section", name, json.dumps(vars(settings)), str(scratch),
+        ]  # fmt: skip
+        with self.log.open("w", encoding="utf-8") as log:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=log, text=True, start_new_session=True,
+            )  # fmt: skip
+
+    def run(self, seconds: float, results: Results, say: Callable[[str], None] = print) -> tuple[str, str]:
+        """Let the section begin; record its rows as it prints them; end it after ``seconds``.
+
+        Returns:
+            How it ended, and why.
+        """
         overdue = threading.Event()
-        timer = threading.Timer(seconds, _end, (process, overdue))
+        timer = threading.Timer(seconds, lambda: (overdue.set(), self.kill()))
         timer.start()
         try:
-            _read(process.stdout, name, results, log, say)
-            status = process.wait()
+            if self.process.stdin is not None:
+                with contextlib.suppress(OSError):  # it has ended already; its status says why
+                    self.process.stdin.close()
+            with self.log.open("a", encoding="utf-8") as log:
+                _read(self.process.stdout, self.name, results, log, say)
+            status = self.process.wait()
         finally:
             timer.cancel()
-            _kill(process)
-    if overdue.is_set():
-        return "out of time", f"ended at {seconds:.0f} s"
-    if status < 0:
-        return "failed", signal.Signals(-status).name
-    return ("done", "") if status == 0 else ("failed", _reason(results.folder / f"{name}.log"))
+            self.kill()
+        if overdue.is_set():
+            return "out of time", f"ended at {seconds:.0f} s"
+        if status < 0:
+            return "failed", signal.Signals(-status).name
+        return ("done", "") if status == 0 else ("failed", _reason(self.log))
+
+    def kill(self) -> None:
+        """End the section's whole session: the sides of a comparison, and an engine's processes."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
 
 def _read(
@@ -98,19 +132,6 @@ def _environment() -> dict[str, str]:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     fixed = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TRL_EXPERIMENTAL_SILENCE": "1"}
     return {**os.environ, **fixed, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-
-
-def _end(process: subprocess.Popen[str], overdue: threading.Event) -> None:
-    overdue.set()
-    _kill(process)
-
-
-def _kill(process: subprocess.Popen[str]) -> None:
-    """End the section's whole session: the sides of a comparison, and an engine's processes."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
 
 
 def _reason(log: Path) -> str:

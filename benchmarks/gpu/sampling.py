@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,17 +25,48 @@ WARM_UP = 4
 def run(settings: Settings, scratch: Path) -> Iterator[Row]:
     """Yield a row for each engine; all complete the same prompts with the same number of tokens."""
     policy = build(settings.shapes[0], settings, lora=False).eval()
-    ends = policy.end_ids
-    policy._unused_ids = set(ends)
-    type(policy).end_ids = property(lambda self: [])  # type: ignore[assignment,method-assign]
+    policy._unused_ids = set(policy.end_ids)
     prompts = encode(policy, settings, settings.prompts)
-    yield _measured("local engine", _local(policy, prompts, settings), settings)
-    yield _measured("transformers' generate", _generate(policy, prompts, settings), settings)
-    if missing := installed("vllm"):
-        yield {"engine": "vLLM", "note": missing}
-        return
-    folder = write_model(scratch / settings.shapes[0], settings.shapes[0], settings.visual_tokens)
-    yield _measured("vLLM", _vllm(folder, policy, prompts, settings), settings)
+    with _ends(policy, []):
+        yield _measured("local engine", _local(policy, prompts, settings), settings)
+        yield _measured("transformers' generate", _generate(policy, prompts, settings), settings)
+        unrecorded = _local(policy, prompts, settings, graph=False)
+        yield _measured("local engine, without CUDA graph", unrecorded, settings)
+        yield from _uneven(policy, prompts, settings)
+        if missing := installed("vllm"):
+            yield {"engine": "vLLM", "note": missing}
+            return
+        folder = write_model(scratch / settings.shapes[0], settings.shapes[0], settings.visual_tokens)
+        yield _measured("vLLM", _vllm(folder, policy, prompts, settings), settings)
+
+
+def _uneven(policy: Policy, prompts: Sequence[EncodedPrompt], settings: Settings) -> Iterator[Row]:
+    """Yield rows of a quarter of the prompts at a time, whose completions have uneven lengths.
+
+    Each token ends a completion with about the same probability, four times in as many tokens as the limit.
+    """
+    size = max(1, len(prompts) // 4)
+    with _ends(policy, list(range(0, policy.head_rows, max(2, settings.completion_tokens // 4)))):
+        refilled = _local(policy, prompts, settings, size)
+        yield _measured("local engine, uneven lengths, places refilled", refilled, settings)
+        batches = [_local(policy, prompts[i : i + size], settings) for i in range(0, len(prompts), size)]
+        one_by_one = _sum(batches)
+        yield _measured("local engine, uneven lengths, batch after batch", one_by_one, settings)
+
+
+@contextlib.contextmanager
+def _ends(policy: Policy, tokens: list[int]) -> Iterator[None]:
+    """Let these tokens end completions, and no others, within the ``with`` block."""
+    kind, usual = type(policy), type(policy).end_ids
+    kind.end_ids = property(lambda self: tokens)  # type: ignore[assignment,method-assign]
+    try:
+        yield
+    finally:
+        kind.end_ids = usual  # type: ignore[method-assign]
+
+
+def _sum(samples: Sequence[Callable[[int], int]]) -> Callable[[int], int]:
+    return lambda tokens: sum(sample(tokens) for sample in samples)
 
 
 def _measured(name: str, sample: Callable[[int], int], settings: Settings) -> Row:
@@ -61,10 +93,17 @@ def _seeds(settings: Settings) -> list[list[int]]:
     return [list(range(prompt * size, (prompt + 1) * size)) for prompt in range(settings.prompts)]
 
 
-def _local(policy: Policy, prompts: Sequence[EncodedPrompt], settings: Settings) -> Callable[[int], int]:
+def _local(
+    policy: Policy,
+    prompts: Sequence[EncodedPrompt],
+    settings: Settings,
+    batch_prompts: int = 32,
+    *,
+    graph: bool | None = None,
+) -> Callable[[int], int]:
     from mm_cpgd.rollout import LocalEngine
 
-    return _with(LocalEngine(policy), prompts, settings)
+    return _with(LocalEngine(policy, batch_prompts, graph=graph), prompts, settings)
 
 
 def _with(engine: Any, prompts: Sequence[EncodedPrompt], settings: Settings) -> Callable[[int], int]:
@@ -74,7 +113,7 @@ def _with(engine: Any, prompts: Sequence[EncodedPrompt], settings: Settings) -> 
     def sample(tokens: int) -> int:
         for prompt in prompts:
             prompt.vision_features = None  # the vision tower is part of sampling, as it is of generate
-        groups = engine.generate(prompts, Sampling(tokens), _seeds(settings))
+        groups = engine.generate(prompts, Sampling(tokens), _seeds(settings)[: len(prompts)])
         return sum(len(one.tokens) for group in groups for one in group)
 
     return sample

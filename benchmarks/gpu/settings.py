@@ -20,6 +20,8 @@ class Settings:
         growth_tokens: values of T whose update is measured.
         micro_batch_tokens: largest number of tokens in a forward pass.
         peer_rows: completions in a forward pass of TRL's update.
+        peer_warmup: iterations of TRL before its timed ones, see ``Workload``.
+        peer_iterations: timed iterations of TRL, of which one can take minutes.
         lora: rank of the adapters.
         rounds: timed repetitions, after one that is not timed.
         quickstart_iterations: of the quickstart's run.
@@ -35,6 +37,8 @@ class Settings:
     growth_tokens: tuple[int, ...] = (256, 1024, 2048, 4096)
     micro_batch_tokens: int = 16384
     peer_rows: int = 16
+    peer_warmup: int = 0
+    peer_iterations: int = 1
     lora: int = 16
     rounds: int = 3
     quickstart_iterations: int = 16

@@ -24,6 +24,8 @@ def main(folder: Path) -> None:
     torch.set_num_threads(work.threads)
     memory = Memory()
     trainer, clock = _trainer(folder, work)
+    if not work.peer_iterations_before:
+        _warm_up(trainer, work)
     memory.loaded()
     trainer.train()
     memory.worked()
@@ -41,7 +43,7 @@ class Clock:
 
     def iterations(self, work: Workload) -> tuple[list[float], dict[str, list[float]]]:
         """Return seconds per iteration, in total and by phase, without the warm-up."""
-        groups = range(work.warmup * work.updates, len(self.steps), work.updates)
+        groups = range(work.peer_iterations_before * work.updates, len(self.steps), work.updates)
         totals = [sum(self.steps[i : i + work.updates]) for i in groups]
         rollouts = [sum(self.rollouts[i : i + work.updates]) for i in groups]
         updates = [total - rollout for total, rollout in zip(totals, rollouts, strict=True)]
@@ -93,6 +95,24 @@ def _trainer(folder: Path, work: Workload) -> tuple[Any, Clock]:
     return trainer, clock
 
 
+def _warm_up(trainer: Any, work: Workload) -> None:
+    """Generate four tokens and take a backward pass of one prompt, so that libraries are ready."""
+    row = trainer.train_dataset[0]
+    content = [
+        {"type": "image", "image": row["image"]},
+        {"type": "text", "text": row["prompt"][0]["content"]},
+    ]
+    batch = trainer.processing_class.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
+    ).to(trainer.accelerator.device)  # fmt: skip
+    device = trainer.accelerator.device.type
+    with torch.autocast(device, torch.bfloat16, enabled=work.cuda):
+        trainer.model.generate(**batch, max_new_tokens=4)
+        trainer.model(**batch).logits.float().square().mean().backward()
+    trainer.model.zero_grad()
+
+
 def _adapters(work: Workload) -> Any:
     """Return adapters on all linear layers of the language model, as this project's, or None."""
     if not work.lora:
@@ -134,7 +154,7 @@ def _config(folder: Path, work: Workload) -> Any:
         generation_kwargs={"min_new_tokens": work.completion_tokens},
         beta=0.04 if work.reference else 0.0,
         loss_type="grpo",
-        max_steps=(work.warmup + work.iterations) * work.updates,
+        max_steps=(work.peer_iterations_before + work.peer_iterations_timed) * work.updates,
         learning_rate=1e-6,
         lr_scheduler_type="constant",
         gradient_checkpointing=work.checkpointing,

@@ -32,6 +32,9 @@ class Workload:
         shape: ``tiny``, or ``3b`` or ``7b`` for random weights in the shapes of Qwen2.5-VL.
         iterations: number of timed iterations.
         warmup: iterations before the timed ones.
+        peer_warmup: those of the peer, where they differ: without one, it generates four tokens and takes a
+            backward pass of one prompt before the clock starts.
+        peer_iterations: number of timed iterations of the peer, where it differs.
         threads: CPU threads.
         tokens: largest number of tokens in a forward pass of this project's update.
         rows: completions in a forward pass of the peer's update; None for all of them.
@@ -52,6 +55,8 @@ class Workload:
     shape: str = "tiny"
     iterations: int = 3
     warmup: int = 1
+    peer_warmup: int | None = None
+    peer_iterations: int | None = None
     threads: int = 2
     tokens: int = 16384
     rows: int | None = None
@@ -61,6 +66,16 @@ class Workload:
     lora: int = 0
     engine: str = "local"
     attention: str = "sdpa"
+
+    @property
+    def peer_iterations_before(self) -> int:
+        """Iterations of the peer before its timed ones."""
+        return self.warmup if self.peer_warmup is None else self.peer_warmup
+
+    @property
+    def peer_iterations_timed(self) -> int:
+        """Timed iterations of the peer."""
+        return self.peer_iterations or self.iterations
 
     @property
     def cuda(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ from mm_cpgd.policy.distribution import kept_mask
 
 # Counts (M,) and ids of the tokens kept at M positions, see ``KeptTokens.at``.
 Kept = tuple[Tensor, Tensor]
+
+# Log-probability of which exp is 0 in every format, and whose product with a weight is finite in any.
+LOWEST = -1e4
 
 
 def token_logprobs(
@@ -163,10 +167,22 @@ def _logits(
 
 def _values(logits: Tensor, tokens: Tensor, entropy_gradient: bool = False) -> tuple[Tensor, Tensor]:
     """Return log-probabilities (m,) of the tokens and entropies (m,), in at least float32."""
+    if not logits.requires_grad and (kernels := _kernels(logits)):
+        found: tuple[Tensor, Tensor] = kernels.values(logits, tokens)
+        return found
     all_logprobs = logits.log_softmax(-1, dtype=_precise(logits))
     logprobs = all_logprobs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
     with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
         return logprobs, entropy_of(all_logprobs)
+
+
+def _kernels(logits: Tensor) -> Any:
+    """Return the module of kernels if they run for these logits, else None."""
+    if not logits.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        return None
+    from mm_cpgd.policy import head_kernels  # imports Triton
+
+    return head_kernels if head_kernels.usable(logits) else None
 
 
 def _precise(values: Tensor) -> torch.dtype:
@@ -177,13 +193,17 @@ def _gradient(
     logits: Tensor, tokens: Tensor, of_logprob: Tensor, of_entropy: Tensor, options: _Options
 ) -> Tensor:
     """Return the gradient (m, V) of the logits before the temperature, from those of the two results (m,)."""
+    if kernels := _kernels(logits):
+        slopes = of_entropy / options.temperature if options.entropy_gradient else None
+        gradient: Tensor = kernels.write_gradient(logits, tokens, of_logprob / options.temperature, slopes)
+        return gradient
     rows = tokens.unsqueeze(-1)
     scale = of_logprob.unsqueeze(-1) / options.temperature
     if not options.entropy_gradient:
         return logits.softmax(-1, dtype=_precise(logits)).mul_(-scale).scatter_add_(-1, rows, scale)
     log = logits.log_softmax(-1, dtype=_precise(logits))
     probabilities = log.exp()
-    finite = log.clamp_(min=torch.finfo(log.dtype).min)
+    finite = log.clamp_(min=LOWEST)
     entropy = -(finite * probabilities).sum(-1, keepdim=True)
     slope = of_entropy.unsqueeze(-1) / options.temperature
     return finite.add_(entropy).mul_(-slope).sub_(scale).mul_(probabilities).scatter_add_(-1, rows, scale)
@@ -222,6 +242,6 @@ def allowed_logits(
 def entropy_of(logprobs: Tensor) -> Tensor:
     """Return the entropy in nats (M,) of distributions given by their log-probabilities (M, V)."""
     # A token of probability 0 contributes 0, where -inf · 0 would be NaN.
-    finite = logprobs.clamp(min=torch.finfo(logprobs.dtype).min)
+    finite = logprobs.clamp(min=LOWEST)
     # In place where no gradient needs the factors: a third less time in memory-bound (M, V) operations.
     return -(finite * logprobs.exp() if torch.is_grad_enabled() else finite.mul_(logprobs.exp())).sum(-1)

@@ -45,6 +45,8 @@ def add_lora(
     """
     from peft import LoraConfig, get_peft_model
 
+    from mm_cpgd.policy.lora_linear import accumulate
+
     layers = linear_layers(model, vision=vision)
     chosen = [name for name in layers if targets == "all-linear" or name.rsplit(".", 1)[-1] in targets]
     if not chosen:
@@ -57,6 +59,7 @@ def add_lora(
         adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
     if dora:
         _measure_norms(model)
+    accumulate(model)
     return adapted
 
 

@@ -43,6 +43,7 @@ from mm_cpgd.policy.support import (
     without_loading_report,
 )
 from mm_cpgd.policy.vision import project_patches_as_matrices
+from mm_cpgd.policy.vision_attention import attend_within_segments
 
 EMBEDDED = {"embedded:tiny": Path(__file__).parent.parent / "tiny" / "assets"}
 # Exceptions of transformers for folders and names without a usable model.
@@ -119,6 +120,7 @@ def prepare_policy(
     """
     _remove_dropout(model)
     project_patches_as_matrices(model)
+    attend_within_segments(model)
     if config.freeze_vision:
         for parameter in vision_parameters(model):
             parameter.requires_grad_(False)

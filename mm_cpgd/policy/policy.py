@@ -97,6 +97,13 @@ class Policy(nn.Module):
         return sorted({int(i) for i in [*ids, self.tokenizer.eos_token_id] if i is not None})
 
     @property
+    def head_rows(self) -> int:
+        """V, rows of the language head."""
+        head = self.model.get_output_embeddings()
+        rows = getattr(head, "out_features", None)
+        return int(rows if rows is not None else self.model.config.get_text_config().vocab_size)
+
+    @property
     def forbidden_ids(self) -> list[int]:
         """Tokens of probability 0: image and video tokens, and rows of the head that no token has.
 
@@ -105,7 +112,7 @@ class Policy(nn.Module):
         """
         if self._unused_ids is None:
             known = set(self.tokenizer.get_vocab().values())
-            self._unused_ids = set(range(self._head_rows())) - known
+            self._unused_ids = set(range(self.head_rows)) - known
         return sorted((control_token_ids(self.model) | self._unused_ids) - set(self.end_ids))
 
     @property
@@ -202,11 +209,6 @@ class Policy(nn.Module):
         if self.shared_prefix:
             return self._packed_states(prompts, completions, mask)
         return self._padded_states(prompts, completions, mask)
-
-    def _head_rows(self) -> int:
-        head = self.model.get_output_embeddings()
-        rows = getattr(head, "out_features", None)
-        return int(rows if rows is not None else self.model.config.get_text_config().vocab_size)
 
     def _packed_states(
         self, prompts: Sequence[EncodedPrompt], completions: Tensor, mask: Tensor

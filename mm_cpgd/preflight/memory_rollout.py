@@ -10,7 +10,7 @@ from mm_cpgd.preflight.memory_update import PATCHES_PER_TOKEN
 from mm_cpgd.preflight.model_size import Blocks, ModelSize
 from mm_cpgd.preflight.setting import FLOAT, HALF, Setting
 from mm_cpgd.rollout.decoding import CACHE_BLOCK
-from mm_cpgd.rollout.local import MAX_FINISHED_SHARE
+from mm_cpgd.rollout.sampler import MAX_FINISHED_SHARE
 from mm_cpgd.rollout.vllm.weights_folder import FILE_BYTES
 
 DOUBLE = 8

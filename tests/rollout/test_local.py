@@ -13,7 +13,7 @@ from torch import Tensor
 from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.policy import EncodedPrompt, Policy, load_policy
 from mm_cpgd.rollout import KeptTokens, LocalEngine, Sampling
-from mm_cpgd.rollout.local import MAX_FINISHED_SHARE
+from mm_cpgd.rollout.sampler import MAX_FINISHED_SHARE
 from mm_cpgd.training.experience import pad_tokens
 from tests.fakes.sampling import flat, sampled
 

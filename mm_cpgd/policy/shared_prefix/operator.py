@@ -21,7 +21,7 @@ from mm_cpgd.policy.shared_prefix.packing import PackedLayout, packed_layout
 KNOWN_LAYOUTS = 16
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # hashed by identity: compilers hash it before it has its attributes
 class OperatorAttention:
     """Causal attention within prefixes; a completion attends to its prefix and its own earlier tokens.
 

@@ -15,7 +15,7 @@ import pytest
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import runner
 from benchmarks.gpu.results import Results
-from benchmarks.gpu.runner import MARK, run_section, run_sections
+from benchmarks.gpu.runner import MARK, SectionProcess, run_sections
 from benchmarks.gpu.sections import SECTIONS
 from benchmarks.gpu.settings import CPU, Settings
 
@@ -39,7 +39,8 @@ def replace_section(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(results: Results, seconds: float) -> tuple[str, str]:
-    return run_section("update", CPU, results.folder, seconds, results, lambda _: None)
+    section = SectionProcess("update", CPU, results.folder, results.folder)
+    return section.run(seconds, results, lambda _: None)
 
 
 def test_rows_are_recorded_and_other_output_is_logged(
@@ -83,11 +84,35 @@ def test_a_section_that_hangs_is_ended_with_the_processes_that_it_started(
     assert not late.exists()
 
 
-def test_the_sections_after_a_failed_one_run(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ahead", [False, True])
+def test_the_sections_after_a_failed_one_run(
+    ahead: bool, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
     replace_section("raise ValueError", monkeypatch)
-    run_sections(["numerics", "update"], CPU, 60, results, lambda _: None)
+    run_sections(["numerics", "update"], CPU, 60, results, lambda _: None, ahead=ahead)
     assert list(results.rows) == ["numerics", "update"]
     assert all("failed" in outcome for outcome in results.outcomes.values())
+
+
+def test_the_next_section_imports_its_libraries_while_one_runs_but_does_not_begin(
+    results: Results, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ready, begun = tmp_path / "ready", tmp_path / "begun"
+    code = {
+        # Ends when the other one is ready, and tells whether it has begun.
+        "numerics": f"import pathlib\nwhile not pathlib.Path({str(ready)!r}).exists(): time.sleep(0.05)\n"
+        f"time.sleep(0.5); assert not pathlib.Path({str(begun)!r}).exists()",
+        "update": f"open({str(ready)!r}, 'w'); sys.stdin.read(); open({str(begun)!r}, 'w')",
+    }
+    start = runner.subprocess.Popen
+
+    def run(command: list[str], **options: Any) -> Any:
+        return start([sys.executable, "-c", "import sys, time\n" + code[command[3]]], **options)
+
+    monkeypatch.setattr(runner.subprocess, "Popen", run)
+    run_sections(["numerics", "update"], CPU, 60, results, lambda _: None, ahead=True)
+    assert all(outcome.startswith("done") for outcome in results.outcomes.values())
+    assert begun.exists()
 
 
 def test_settings_survive_the_way_to_a_section() -> None:
@@ -118,7 +143,7 @@ def test_all_sections_run_on_a_cpu_with_the_tiny_model(tmp_path: Path) -> None:
 
 def test_sections_can_be_chosen_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[list[str]] = []
-    monkeypatch.setattr(command, "run_sections", lambda chosen, *_: called.append(chosen))
+    monkeypatch.setattr(command, "run_sections", lambda chosen, *_, **options: called.append(chosen))
     command.main(["--output", str(tmp_path), "--only", "update", "growth", "--skip", "growth"])
     command.main(["--output", str(tmp_path), "--skip", "quickstart"])
     assert called == [["update"], [name for name in SECTIONS if name != "quickstart"]]

@@ -7,14 +7,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mm_cpgd.policy.distribution import sampling_logits
-from mm_cpgd.rollout import Sampling, local
+from mm_cpgd.rollout import Sampling, drawing
 
 GRID = 4000
 
 
 def draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
     greedy = sampling.temperature == 0
-    return local.draw(sampling_logits(logits, sampling), uniforms, greedy=greedy)
+    return drawing.draw(sampling_logits(logits, sampling), uniforms, greedy=greedy)
 
 
 def expected(logits: Tensor, sampling: Sampling) -> NDArray[np.float64]:

@@ -1,0 +1,38 @@
+"""How close a run's draws come to a boundary between two tokens."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from mm_cpgd.rollout import local
+
+# Between numbers of processes, weights differ by about 1e-6, and cumulative probabilities by less.
+ROUNDING = 2e-7
+
+
+@contextlib.contextmanager
+def clear_draws() -> Iterator[None]:
+    """Fail if rounding decided a token that this process has sampled in between.
+
+    A uniform number that lies on a boundary between two tokens gives one or the other by the last digits of
+    the weights, and everything after it differs. Such a run shows nothing about sums over processes: it needs
+    another seed.
+    """
+    draw, margins = local.draw, [torch.inf]
+
+    def watched(logits: Tensor, uniforms: Tensor, *, greedy: bool = False) -> Tensor:
+        if not greedy:
+            cumulative = logits.softmax(-1).cumsum(-1, dtype=torch.float64)
+            margins.append(float((cumulative / cumulative[:, -1:] - uniforms.unsqueeze(-1)).abs().min()))
+        return draw(logits, uniforms, greedy=greedy)
+
+    with patch.object(local, "draw", watched):
+        yield
+    assert min(margins) > ROUNDING, (
+        f"a uniform number is {min(margins):.1e} from a boundary between two tokens; choose another seed"
+    )
