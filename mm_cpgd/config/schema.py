@@ -256,6 +256,14 @@ class TrainingConfig(Section):
     mini_batch_prompts: PositiveInt | None = Field(None, description="prompts per optimizer step; null: all")
     micro_batch_tokens: PositiveInt = Field(16384, description="tokens per forward pass, per process")
     logprob_chunk: PositiveInt = Field(1024, description="tokens whose logits are in memory at a time")
+    optimizer: Literal["adamw", "adamw_8bit"] = Field(
+        "adamw", description="moments in the weights' format, or in 8 bits (bitsandbytes)"
+    )
+    rounding: Literal["nearest", "stochastic"] = Field(
+        "nearest",
+        description="of steps on bfloat16 weights; stochastic: up or down, so that the mean is exact",
+    )
+    offload_moments: bool = Field(False, description="keep the moments in CPU memory; slower steps")
     learning_rate: PositiveFloat = 1e-6
     vision_learning_rate: PositiveFloat | None = Field(
         None, description="learning rate of the vision tower; null: the same"

@@ -34,6 +34,7 @@ FREE = frozenset(
         "training", "iterations learning_rate vision_learning_rate schedule warmup_steps weight_decay betas"
     )
     | _of("training", "max_grad_norm max_skipped_steps micro_batch_tokens logprob_chunk threads")
+    | _of("training", "offload_moments")
     | _of("sft", "epochs steps")
     | _of("evaluation", "every before after batch_prompts max_new_tokens")
     | _of("checkpoint", "every keep background")
@@ -56,13 +57,13 @@ NOTED = frozenset(
     | _of("rollout.vllm", "options correction importance_cap importance_floor")
     | _of("algorithm", "recipe advantage surrogate regularizers token_weights aggregation selection shaping")
     | _of("algorithm", "prompts")
-    | _of("training", "inner_epochs mini_batch_prompts mixed_precision")
+    | _of("training", "inner_epochs mini_batch_prompts mixed_precision rounding")
     | _of("sft", "batch target_template")
     | _of("policy", "dtype min_pixels max_pixels system_prompt system_turns")
     | _of("policy", "prompt_template")
 )
 # The state of the checkpoint belongs to these.
-FIXED = frozenset({"seed"} | _of("policy", "freeze_vision lora"))
+FIXED = frozenset({"seed", "training.optimizer"} | _of("policy", "freeze_vision lora"))
 # Fixed as well, and no setting: whether the run is one of mm-cpgd sft or mm-cpgd train.
 COMMAND = "command"
 # Names of things that are compared themselves: another path to the same rows or weights is no change.

@@ -56,8 +56,21 @@ def assert_same_run(found: Path, expected: Path, read_rows: Rows, tolerance: flo
         (2, (KL, "policy.freeze_vision=false", "distributed.reshard_after_forward=false", "seed=4")),
         (2, ("rollout.shared_prefix=false", "rollout.temperature=1.3", "rollout.top_k=60")),
         (2, ("distributed.cpu_offload=true",)),
+        (2, ("policy.compile=true", "policy.gradient_checkpointing=true", KL)),
+        (2, ("policy.gradient_checkpointing=selective",)),
     ],
-    ids=["plain", "four", "vision", "lora", "vision-lora", "reference", "padded", "offload"],
+    ids=[
+        "plain",
+        "four",
+        "vision",
+        "lora",
+        "vision-lora",
+        "reference",
+        "padded",
+        "offload",
+        "compiled",
+        "selective",
+    ],
 )
 def test_shards_give_the_results_of_one_process(
     yaml: Path, tmp_path: Path, read_rows: Rows, processes: int, options: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Optimizer: AdamW parameter groups, learning-rate schedule, and a step that skips non-finite gradients."""
+"""Optimizer step: clips the gradient, skips what is not finite, and measures which weights change."""
 
 from __future__ import annotations
 
@@ -9,12 +9,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from transformers import get_scheduler
 
-from mm_cpgd.config.schema import TrainingConfig
-from mm_cpgd.errors import UserError
-from mm_cpgd.policy import Policy
-from mm_cpgd.policy.families import vision_parameters
 from mm_cpgd.policy.sharding.tensors import (
     clip_gradients,
     is_sharded,
@@ -22,7 +17,6 @@ from mm_cpgd.policy.sharding.tensors import (
     sample_values,
     sum_over_processes,
 )
-from mm_cpgd.policy.support import check_head
 
 # Settings from which the learning rates follow, and those that set their course over the run's steps.
 RATES = {"training.learning_rate", "training.vision_learning_rate"}
@@ -208,7 +202,9 @@ class OptimizerStep:
         names = ("optimizer/learning_rate", "optimizer/grad_norm")
         stepped = all(metrics.get(name, 0.0) > 0 for name in names) and not metrics.get("optimizer/skipped")
         moved = math.isnan(share) or share >= MOSTLY_LOST
-        if self._warned or moved or not stepped or not self.changed.reduced:
+        bare = getattr(self.optimizer, "optimizer", self.optimizer)  # without accelerate's wrapper
+        at_random = getattr(bare, "rounds_at_random", False)
+        if self._warned or moved or not stepped or at_random or not self.changed.reduced:
             return None
         self._warned = True
         kinds = ", ".join(str(kind).removeprefix("torch.") for kind in self.changed.reduced)
@@ -216,7 +212,8 @@ class OptimizerStep:
             f"WARNING: an optimizer step changes {share:.1%} of the trained {kinds} weights; at this rate "
             "the others stay as they are: the step is below the resolution of their number format. Set "
             "policy.dtype=float32, which keeps the weights in float32 while training.mixed_precision=bf16 "
-            "computes in bfloat16; or train adapters, which are float32, with policy.lora"
+            "computes in bfloat16; or training.rounding=stochastic, with which steps are kept on average; or "
+            "train adapters, which are float32, with policy.lora"
         )
 
     def scale_learning_rates(self, factor: float) -> None:
@@ -225,64 +222,3 @@ class OptimizerStep:
             group["lr"] *= factor
         self.scheduler.base_lrs = [rate * factor for rate in self.scheduler.base_lrs]
         self.skipped_in_a_row = 0
-
-
-def build_optimizer(policy: Policy, training: TrainingConfig) -> torch.optim.AdamW:
-    """Return AdamW with separate groups for the vision tower, and no weight decay on norms and biases.
-
-    Raises:
-        UserError: no parameter is trained, the model folder brought its own adapters, or it has no head.
-    """
-    if getattr(policy.model, "_hf_peft_config_loaded", False):
-        # They would be frozen, and peft would save them alone, without what was trained.
-        raise UserError(
-            f"policy.model={policy.model.name_or_path!r} holds adapters (adapter_config.json) beside its "
-            "weights; merge them into the weights (peft: merge_and_unload, then save_pretrained), and train "
-            "the merged model"
-        )
-    check_head(policy.model.name_or_path, policy.model)
-    vision = {id(parameter) for parameter in vision_parameters(policy.model)}
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in policy.parameters():
-        if parameter.requires_grad:
-            groups.setdefault((id(parameter) in vision, parameter.ndim >= 2), []).append(parameter)
-    if not groups:
-        raise UserError("no weight is trained; set policy.freeze_vision=false or give policy.lora")
-    return torch.optim.AdamW(
-        [
-            {
-                "params": parameters,
-                "lr": (training.vision_learning_rate if is_vision else None) or training.learning_rate,
-                "weight_decay": training.weight_decay if decays else 0.0,
-            }
-            for (is_vision, decays), parameters in groups.items()
-        ],
-        betas=training.betas,
-    )
-
-
-def build_schedule(optimizer: torch.optim.Optimizer, training: TrainingConfig, steps: int) -> Any:
-    """Return the learning-rate schedule named in the config.
-
-    Args:
-        optimizer: the optimizer before accelerate prepares it.
-        training: ``schedule`` and ``warmup_steps``, in optimizer steps.
-        steps: upper bound of the run's optimizer steps: selection may leave an iteration with fewer.
-
-    Raises:
-        UserError: transformers has no such schedule, or one that needs more than these numbers.
-    """
-    name = training.schedule
-    if name == "constant" and training.warmup_steps:
-        name = "constant_with_warmup"  # transformers' plain constant would drop the warm-up silently
-    try:
-        if name == "reduce_lr_on_plateau":
-            raise ValueError("it needs a metric to watch")
-        return get_scheduler(
-            name, optimizer, num_warmup_steps=training.warmup_steps, num_training_steps=steps
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"training.schedule={training.schedule!r} cannot be used: {error}; choose constant, linear, "
-            "cosine, polynomial or inverse_sqrt"
-        ) from error

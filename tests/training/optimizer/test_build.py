@@ -1,13 +1,13 @@
-"""Parameter groups and learning rates."""
+"""Parameter groups, learning rates, and which optimizer a config gets."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForImageTextToText
@@ -16,7 +16,8 @@ from mm_cpgd.config.schema import PolicyConfig, TrainingConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import Policy, load_policy
 from mm_cpgd.policy.families import vision_modules
-from mm_cpgd.training.optimizer import OptimizerStep, build_optimizer, build_schedule
+from mm_cpgd.training.optimizer import build_optimizer, build_schedule
+from mm_cpgd.training.optimizer.compact import CompactAdamW
 
 
 def load(tiny_folder: Path, freeze_vision: bool) -> Policy:
@@ -103,80 +104,31 @@ def test_adapters_in_the_model_folder_are_refused(tiny_folder: Path, tmp_path: P
         build_optimizer(load(tmp_path / "model", freeze_vision=True), TrainingConfig())
 
 
-def step_of(weights: torch.Tensor, rate: float) -> tuple[OptimizerStep, nn.Parameter]:
-    """An AdamW step on these weights; its first steps have the size of the rate."""
-    parameter = nn.Parameter(weights)
-    optimizer = torch.optim.AdamW([parameter], lr=rate, weight_decay=0.0)
-    schedule = build_schedule(optimizer, TrainingConfig(learning_rate=rate), 10)
-    return OptimizerStep(Accelerator(cpu=True), [parameter], optimizer, schedule, 1.0, 3), parameter
+COMPACT = {
+    "training.optimizer=adamw_8bit": {"optimizer": "adamw_8bit"},
+    "training.offload_moments": {"offload_moments": True},
+}
 
 
-def take(
-    step: OptimizerStep, parameter: nn.Parameter, gradient: torch.Tensor | None = None
-) -> dict[str, float]:
-    parameter.grad = torch.ones_like(parameter) if gradient is None else gradient.to(parameter.dtype)
-    return step(0.0)
+@pytest.mark.parametrize("options", COMPACT.values(), ids=COMPACT)
+def test_the_config_chooses_the_optimizer(tiny_folder: Path, options: dict[str, Any]) -> None:
+    policy = load(tiny_folder, freeze_vision=True)
+    assert type(build_optimizer(policy, TrainingConfig())) is torch.optim.AdamW
+    found = build_optimizer(policy, TrainingConfig(**options, weight_decay=0.1, betas=(0.8, 0.9)))
+    assert isinstance(found, CompactAdamW)
+    assert (found.eight_bit, found.offload) == ("optimizer" in options, "offload_moments" in options)
+    assert {group["betas"] for group in found.param_groups} == {(0.8, 0.9)}
+    assert {group["weight_decay"] for group in found.param_groups} == {0.0, 0.1}
 
 
-@pytest.mark.parametrize(
-    ("dtype", "rate", "expected"),
-    [
-        # Below 2^-n bfloat16 numbers are 2^-(n+8) apart, so a smaller step than half of it is lost, and half
-        # of it is rounded back to 2^-n: 2^-20 changes the weights from n = 12 on.
-        (torch.bfloat16, 2.0**-20, 9 / 20),
-        (torch.float32, 2.0**-20, 20 / 20),
-        (torch.bfloat16, 2.0**-8, 20 / 20),
-        (torch.bfloat16, 2.0**-32, 0.0),
-    ],
-)
-def test_the_share_of_weights_that_a_step_changes(dtype: torch.dtype, rate: float, expected: float) -> None:
-    step, parameter = step_of(torch.tensor([2.0**-n for n in range(1, 21)]).to(dtype), rate)
-    assert take(step, parameter)["optimizer/weights_changed"] == pytest.approx(expected)
+def test_stochastic_rounding_of_float32_weights_is_refused(tiny_folder: Path) -> None:
+    with pytest.raises(UserError, match="for bfloat16 weights, and all trained weights are float32"):
+        build_optimizer(load(tiny_folder, freeze_vision=True), TrainingConfig(rounding="stochastic"))
 
 
-def test_weights_without_a_gradient_do_not_count() -> None:
-    step, parameter = step_of(torch.ones(8), 0.1)
-    gradient = torch.tensor([0.0, 1.0] * 4)
-    assert take(step, parameter, gradient)["optimizer/weights_changed"] == 1.0
-
-
-def test_a_large_parameter_is_sampled_evenly() -> None:
-    step, parameter = step_of(torch.ones(10, 100_000), 1e-9)
-    with torch.no_grad():
-        parameter[5:] = 0.0  # a step of any size changes a weight of 0
-    assert take(step, parameter)["optimizer/weights_changed"] == pytest.approx(0.5, abs=0.001)
-
-
-def test_a_skipped_step_changes_nothing() -> None:
-    step, parameter = step_of(torch.ones(4), 0.1)
-    metrics = take(step, parameter, torch.full((4,), torch.nan))
-    assert (metrics["optimizer/skipped"], metrics["optimizer/weights_changed"]) == (1.0, 0.0)
-    assert step.lost_steps(metrics) is None
-
-
-def test_lost_steps_are_reported_once_with_the_remedy() -> None:
-    step, parameter = step_of(torch.full((64,), 0.02, dtype=torch.bfloat16), 1e-6)
-    warning = step.lost_steps(take(step, parameter))
-    assert warning is not None
-    assert "changes 0.0% of the trained bfloat16 weights" in warning
-    assert "policy.dtype=float32" in warning
-    assert step.lost_steps(take(step, parameter)) is None
-
-
-@pytest.mark.parametrize(("dtype", "rate"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
-def test_steps_that_arrive_are_not_reported(dtype: torch.dtype, rate: float) -> None:
-    step, parameter = step_of(torch.full((64,), 0.02, dtype=dtype), rate)
-    assert step.lost_steps(take(step, parameter)) is None
-
-
-def test_a_gradient_of_zero_is_not_reported() -> None:
-    step, parameter = step_of(torch.full((64,), 0.02, dtype=torch.bfloat16), 1e-6)
-    metrics = take(step, parameter, torch.zeros(64))
-    assert metrics["optimizer/weights_changed"] == 0.0
-    assert step.lost_steps(metrics) is None
-
-
-def test_a_rate_of_zero_during_warm_up_is_not_reported() -> None:
-    step, parameter = step_of(torch.full((64,), 0.02, dtype=torch.bfloat16), 1e-2)
-    step.optimizer.param_groups[0]["lr"] = 0.0
-    assert step.lost_steps(take(step, parameter)) is None
+def test_8_bits_without_their_package_are_refused_with_what_to_install(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mm_cpgd.training.optimizer.build.eight_bit_available", lambda: False)
+    with pytest.raises(UserError, match="pip install bitsandbytes"):
+        build_optimizer(load(tiny_folder, freeze_vision=True), TrainingConfig(optimizer="adamw_8bit"))
