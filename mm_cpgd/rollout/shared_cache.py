@@ -61,6 +61,7 @@ class SharedCache:
         # (P, K, L, D) and (N, K, C, D) for each layer.
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
+        self.lengths: Tensor  # (P,) tokens of each slot's prompt
         self.own_keys: list[Tensor] = []
         self.own_values: list[Tensor] = []
         self.padding: Tensor | None = None

@@ -84,7 +84,7 @@ class GraphStep:
     def __init__(self, step: Callable[[], None]) -> None:
         self.step = step
         self.version: int | None = None
-        self.graph: Any = None
+        self.graph: Callable[[], None] | None = None
         self.records: bool | None = None
 
     def __call__(self, version: int) -> None:
@@ -95,11 +95,11 @@ class GraphStep:
             self._call()
             return
         if self.graph is None and self.records:
-            self.graph = self._record()
+            self._record()
         if self.graph is None:
             self.step()
         else:
-            self.graph.replay()
+            self.graph()
 
     def _call(self) -> None:
         if self.records is not None:
@@ -111,17 +111,30 @@ class GraphStep:
         if reads.found:
             _say(f"the host reads values in it ({', '.join(sorted(set(reads.found)))})")
 
-    def _record(self) -> Any:
-        graph = torch.cuda.CUDAGraph()
+    def _record(self) -> None:
         try:
-            # Other threads, which load images, may use the device meanwhile.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self.step()
+            self.graph = record(self.step)
         except RuntimeError as error:
             self.records = False
             _say(f"recording failed: {str(error).splitlines()[0]}")
-            return None
-        return graph
+
+
+def record(step: Callable[[], None]) -> Callable[[], None]:
+    """Record the kernels of a step, none of which runs meanwhile, and return what repeats them.
+
+    Raises:
+        RuntimeError: they cannot be recorded.
+    """
+    graph = torch.cuda.CUDAGraph()
+    enabled, dtype = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+    # Casts that autocast keeps would be freed when it ends, before the graph that refers to them. Other
+    # threads, which load images, may use the device meanwhile.
+    with (
+        torch.autocast("cuda", dtype, enabled, cache_enabled=False),
+        torch.cuda.graph(graph, capture_error_mode="thread_local"),
+    ):
+        step()
+    return graph.replay
 
 
 def _say(reason: str) -> None:
