@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,7 +70,7 @@ class Sampler:
             self.decoder = SharedDecoder(
                 policy, prompts, places=count, slots=slots, copies=copies, limit=self.limit, fixed=self.graph
             )
-        self.step: Any = GraphStep(self._step) if self.graph else EagerStep(self._step)
+        self.step = GraphStep() if self.graph else EagerStep()
         self.uniforms = _uniforms(seeds, self.limit)
         self.ages = [0] * count  # tokens drawn in each place, while its completion runs
         self.drawn: dict[int, Drawn] = {}
@@ -109,7 +108,7 @@ class Sampler:
         steps = min(self.steps, self.limit - min(ages))
         for step in range(steps):
             self.decoder.reserve(min(oldest + step, self.limit), uniform=uniform)
-            self.step(self.decoder.version)
+            self.step(self._step, self.decoder.version)
         for place in running:
             self.ages[place] += steps
 

@@ -1,4 +1,4 @@
-"""Recording of a step on a CPU, as a CUDA graph records it: operations on the same tensors, without Python."""
+"""Recording of a step on a CPU, like a CUDA graph: operations on the same tensors, without Python."""
 
 from __future__ import annotations
 

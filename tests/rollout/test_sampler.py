@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.rollout import Completion, Group, LocalEngine, Sampling, decoding, sampler, steps
 from mm_cpgd.rollout.kept import KeptSteps
+from mm_cpgd.rollout.shared_cache import SharedCache
 from mm_cpgd.rollout.steps import HostReads
 from tests.fakes import recorded_steps
 from tests.fakes.sampling import flat
@@ -110,9 +113,9 @@ def test_a_step_needs_nothing_on_the_host(
     found: list[str] = []
 
     class Checked(steps.GraphStep):
-        def __call__(self, version: int) -> None:
+        def __call__(self, step: steps.Step, version: int) -> None:
             with HostReads() as reads:
-                self.step()
+                step()
             found.extend(reads.found)
 
     monkeypatch.setattr(sampler, "GraphStep", Checked)
@@ -145,3 +148,23 @@ def test_refilling_needs_fewer_steps_than_batch_after_batch(
     for first in (0, 3, 6):
         engine.generate(nine_prompts[first : first + 3], Sampling(24), SEEDS[first : first + 3])
     assert refilled < 0.8 * len(token_counts)
+
+
+def test_the_cache_is_freed_as_soon_as_all_is_sampled(
+    tiny_policy: Policy, prompts: list[EncodedPrompt], recorded: list[int]
+) -> None:
+    caches = []
+    made = SharedCache.__init__
+
+    def noted(self: SharedCache, *args: Any) -> None:
+        made(self, *args)
+        caches.append(weakref.ref(self))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SharedCache, "__init__", noted)
+        gc.disable()
+        try:
+            LocalEngine(tiny_policy, graph=True).generate(prompts, Sampling(8), SEEDS[:3])
+            assert [cache() for cache in caches] == [None]
+        finally:
+            gc.enable()
