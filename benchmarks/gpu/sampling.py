@@ -49,9 +49,8 @@ def _uneven(policy: Policy, prompts: Sequence[EncodedPrompt], settings: Settings
     with _ends(policy, list(range(0, policy.head_rows, max(2, settings.completion_tokens // 4)))):
         refilled = _local(policy, prompts, settings, size)
         yield _measured("local engine, uneven lengths, places refilled", refilled, settings)
-        batches = [_local(policy, prompts[i : i + size], settings) for i in range(0, len(prompts), size)]
-        one_by_one = _sum(batches)
-        yield _measured("local engine, uneven lengths, batch after batch", one_by_one, settings)
+        batches = _local(policy, prompts, settings, size, at_once=size)
+        yield _measured("local engine, uneven lengths, batch after batch", batches, settings)
 
 
 @contextlib.contextmanager
@@ -63,10 +62,6 @@ def _ends(policy: Policy, tokens: list[int]) -> Iterator[None]:
         yield
     finally:
         kind.end_ids = usual  # type: ignore[method-assign]
-
-
-def _sum(samples: Sequence[Callable[[int], int]]) -> Callable[[int], int]:
-    return lambda tokens: sum(sample(tokens) for sample in samples)
 
 
 def _measured(name: str, sample: Callable[[int], int], settings: Settings) -> Row:
@@ -99,22 +94,27 @@ def _local(
     settings: Settings,
     batch_prompts: int = 32,
     *,
+    at_once: int | None = None,
     graph: bool | None = None,
 ) -> Callable[[int], int]:
     from mm_cpgd.rollout import LocalEngine
 
-    return _with(LocalEngine(policy, batch_prompts, graph=graph), prompts, settings)
+    return _with(LocalEngine(policy, batch_prompts, graph=graph), prompts, settings, at_once)
 
 
-def _with(engine: Any, prompts: Sequence[EncodedPrompt], settings: Settings) -> Callable[[int], int]:
-    """Return the function that samples with an engine of this project's."""
+def _with(
+    engine: Any, prompts: Sequence[EncodedPrompt], settings: Settings, at_once: int | None = None
+) -> Callable[[int], int]:
+    """Return the function that samples with an engine of this project's, ``at_once`` prompts in a call."""
     from mm_cpgd.rollout import Sampling
 
     def sample(tokens: int) -> int:
         for prompt in prompts:
             prompt.vision_features = None  # the vision tower is part of sampling, as it is of generate
-        groups = engine.generate(prompts, Sampling(tokens), _seeds(settings)[: len(prompts)])
-        return sum(len(one.tokens) for group in groups for one in group)
+        size, seeds = at_once or len(prompts), _seeds(settings)
+        calls = [slice(start, start + size) for start in range(0, len(prompts), size)]
+        found = [engine.generate(prompts[one], Sampling(tokens), seeds[one]) for one in calls]
+        return sum(len(one.tokens) for groups in found for group in groups for one in group)
 
     return sample
 

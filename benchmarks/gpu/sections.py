@@ -33,6 +33,7 @@ SECTIONS = {
     "update": Section("Update", 18),
     "sampling": Section("Sampling", 12),
     "iteration": Section("A whole iteration beside TRL's GRPOTrainer", 32),
+    "profile": Section("Where the time goes", 10),
     "growth": Section("Growth of the update", 10),
     "quickstart": Section("Quickstart", 14),
 }

@@ -24,6 +24,7 @@ class Settings:
         peer_iterations: timed iterations of TRL, of which one can take minutes.
         lora: rank of the adapters.
         rounds: timed repetitions, after one that is not timed.
+        profiled_tokens: tokens of each completion whose sampling is profiled.
         quickstart_iterations: of the quickstart's run.
         quickstart_rows: held-out rows that it is evaluated on, before and after.
     """
@@ -41,6 +42,7 @@ class Settings:
     peer_iterations: int = 1
     lora: int = 16
     rounds: int = 3
+    profiled_tokens: int = 64
     quickstart_iterations: int = 16
     quickstart_rows: int = 200
 
@@ -60,6 +62,7 @@ CPU = Settings(
     growth_tokens=(32, 64),
     peer_rows=64,
     rounds=1,
+    profiled_tokens=16,
     quickstart_iterations=2,
     quickstart_rows=40,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,7 @@ class Case:
     checkpointing: bool | str = True
     compiled: bool = True
     kernel: str | None = None
+    tokens: int | None = None  # in place of the settings' micro_batch_tokens
 
     @property
     def names(self) -> Row:
@@ -50,6 +51,7 @@ class Case:
             "shared prefix": prefix,
             "checkpointing": {True: "full", False: "no"}.get(self.checkpointing, self.checkpointing),
             "compiled": "yes" if self.compiled else "no",
+            **({"micro-batch": self.tokens} if self.tokens else {}),
         }
 
 
@@ -57,13 +59,16 @@ def run(settings: Settings, scratch: Path) -> Iterator[Row]:
     """Yield the cases that matter most first."""
     rate = matmul_rate()
     first, lora = settings.shapes[0], not installed("peft")
-    for shape in settings.shapes:
-        yield measured(Case(shape, lora=True), settings, rate)
-    yield measured(Case(first, lora=False), settings, rate)
-    for kind in (True, "selective", False):
-        for compiled in (False, True) if kind is not True else (False,):
-            yield measured(Case(first, lora, checkpointing=kind, compiled=compiled), settings, rate)
+    for kind in ("selective", True):
+        yield measured(Case(first, lora, checkpointing=kind), settings, rate)
+    half = settings.micro_batch_tokens // 2
+    yield measured(Case(first, lora, checkpointing=False, tokens=half), settings, rate)
+    for kind in ("selective", True):
+        yield measured(Case(first, lora, checkpointing=kind, compiled=False), settings, rate)
     yield measured(Case(first, lora, shared=False, compiled=False), settings, rate)
+    yield measured(Case(first, lora=False), settings, rate)
+    for shape in settings.shapes[1:]:
+        yield measured(Case(shape, lora, checkpointing="selective"), settings, rate)
     for name in kernels(first):
         yield measured(Case(first, lora, kernel=name, compiled=False), settings, rate)
 
@@ -96,6 +101,7 @@ def _numbers(case: Case, settings: Settings, rate: float) -> Row:
     policy.shared_prefix = case.shared
     prompts = encode(policy, settings, settings.prompts)
     lengths = [[settings.completion_tokens] * settings.completions] * settings.prompts
+    settings = replace(settings, micro_batch_tokens=case.tokens or settings.micro_batch_tokens)
     with forced(case.kernel):
         first, seconds, peak = timed(policy, experience_of(prompts, lengths), settings)
     text = policy.model.config.get_text_config()

@@ -27,11 +27,11 @@ def cast_weights(model: Any) -> Iterator[None]:
     dtype = torch.get_autocast_dtype(device)
     replaced: list[tuple[nn.Module, str, nn.Parameter]] = []
     try:
-        for module in _linear_layers(model):
-            for name, value in list(module._parameters.items()):
+        for layer in _linear_layers(model):
+            for name, value in list(layer._parameters.items()):
                 if value is not None and value.is_floating_point() and value.dtype != dtype:
-                    replaced.append((module, name, value))
-                    module._parameters[name] = nn.Parameter(value.detach().to(dtype), requires_grad=False)
+                    replaced.append((layer, name, value))
+                    layer._parameters[name] = nn.Parameter(value.detach().to(dtype), requires_grad=False)
         yield
     finally:
         for module, name, value in replaced:

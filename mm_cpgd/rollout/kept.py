@@ -49,13 +49,13 @@ class KeptSteps:
         self.columns[self.step, rows] = columns
         self.step += 1
 
-    def read(self, completions: Sequence[int]) -> None:
-        """Read the stored steps of the places whose completions these are (N,), and forget them."""
+    def read(self, completions: Sequence[int | None]) -> None:
+        """Read the stored steps of the places that have these completions (N,), and forget them."""
         if self.left is None:
             return
         steps, places = (self.columns < self.limit).nonzero(as_tuple=True)
         columns, left = self.columns[steps, places], self.left[steps, places]
-        owners = torch.tensor(completions)[places.cpu()]
+        owners = torch.tensor([-1 if one is None else one for one in completions])[places.cpu()]
         counts, ids = left.sum(-1, dtype=torch.int32), left.nonzero()[:, 1].int()
         self._read.append((owners, columns.cpu(), counts.cpu(), ids.cpu()))
         self.step.zero_()

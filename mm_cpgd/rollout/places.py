@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ from mm_cpgd.policy.distribution import Sampling, sampling_logits
 from mm_cpgd.policy.logprobs import allowed_logits
 from mm_cpgd.rollout.drawing import draw
 from mm_cpgd.rollout.kept import KeptSteps
+
+# Tensors with one row for each place.
+STATE = ("uniforms", "tokens", "logprobs", "lengths", "ended", "token")
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Places:
         kept: stores the tokens that the cuts leave; None: they are not reported.
 
     Attributes:
+        uniforms: (N, T + 1) in [0, 1), one for each token; the last is not used.
         tokens: (N, T + 1); the last column takes what is drawn after the end.
         logprobs: (N, T + 1).
         lengths: (N,) tokens drawn.
@@ -65,41 +70,46 @@ class Places:
         self.forbidden = forbidden
         self.ends = torch.tensor(ends, dtype=torch.long, device=device)
         self.limit = sampling.max_new_tokens
-        self.uniforms = torch.zeros(count, self.limit, device=device)
+        self.kept = kept
+        self.rows = torch.arange(count, device=device)
+        self.uniforms = torch.zeros(count, self.limit + 1, device=device)
         self.tokens = torch.full((count, self.limit + 1), pad, device=device)
         self.logprobs = torch.zeros(count, self.limit + 1, device=device)
         self.lengths = torch.full((count,), self.limit, device=device)
         self.ended = torch.zeros(count, dtype=torch.bool, device=device)
         self.token = torch.full((count,), pad, device=device)
-        self.rows = torch.arange(count, device=device)
-        self.kept = kept
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def start(self, rows: Tensor, uniforms: Tensor, logits: Tensor) -> None:
         """Begin new completions in these places (n,) with their uniforms (n, T) and first logits (n, V)."""
-        self.uniforms[rows] = uniforms
-        self.lengths[rows] = 0
-        self.ended[rows] = False
-        self.choose(logits, rows)
+        fresh = copy.copy(self)
+        for name in STATE:
+            setattr(fresh, name, getattr(self, name)[rows])
+        fresh.rows = rows
+        fresh.uniforms[:, : self.limit] = uniforms
+        fresh.lengths.zero_()
+        fresh.ended.zero_()
+        fresh.choose(logits)
+        for name in STATE:
+            getattr(self, name).index_copy_(0, rows, getattr(fresh, name))
 
-    def choose(self, logits: Tensor, rows: Tensor | None = None) -> None:
-        """Draw the next token of all places, or of some (n,), from logits (n, V) that may be changed."""
-        rows = self.rows if rows is None else rows
+    def choose(self, logits: Tensor) -> None:
+        """Draw the next token of each place from logits (N, V), which may be changed."""
         logits = sampling_logits(allowed_logits(logits.float(), forbidden=self.forbidden), self.sampling)
-        lengths = self.lengths[rows]
-        running = (lengths < self.limit) & ~self.ended[rows]
-        uniforms = self.uniforms[rows, lengths.clamp(max=self.limit - 1)]
+        running = (self.lengths < self.limit) & ~self.ended
+        column = self.lengths.where(running, self.limit).unsqueeze(1)
+        uniforms = self.uniforms.gather(1, column).squeeze(1)
         token = draw(logits, uniforms, greedy=self.sampling.temperature == 0)
-        column = lengths.where(running, self.limit)
-        self.tokens[rows, column] = token
-        self.logprobs[rows, column] = logits.log_softmax(-1).gather(-1, token.unsqueeze(-1)).squeeze(-1)
+        drawn = token.unsqueeze(1)
+        self.token.copy_(token)
+        self.tokens.scatter_(1, column, drawn)
+        self.logprobs.scatter_(1, column, logits.log_softmax(-1).gather(1, drawn))
+        self.lengths += running
+        self.ended |= running & (drawn == self.ends).any(1)
         if self.kept is not None:
-            self.kept.add(rows, column, logits)
-        self.token[rows] = token
-        self.lengths[rows] = lengths + running
-        self.ended[rows] |= running & (token.unsqueeze(-1) == self.ends).any(-1)
+            self.kept.add(self.rows, column.squeeze(1), logits)
 
     @property
     def newest(self) -> Tensor:
@@ -121,12 +131,8 @@ class Places:
 
     def keep(self, rows: Tensor) -> None:
         """Drop all places except these."""
-        self.uniforms, self.tokens, self.logprobs, self.lengths, self.ended, self.token = (
-            values[rows]
-            for values in (
-                self.uniforms, self.tokens, self.logprobs, self.lengths, self.ended, self.token
-            )
-        )  # fmt: skip
+        for name in STATE:
+            setattr(self, name, getattr(self, name)[rows])
         self.rows = torch.arange(len(rows), device=rows.device)
         if self.kept is not None:
             self.kept.keep(len(rows))

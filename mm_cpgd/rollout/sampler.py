@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +23,7 @@ MAX_FINISHED_SHARE = 1 / 8
 MAX_FINISHED_SHARE_OF_GRAPH = 1 / 2
 # Steps between two looks at a GPU, which has to end its work for each.
 STEPS = 16
+STEPS_ON_CPU = 1
 
 
 class Sampler:
@@ -58,7 +58,7 @@ class Sampler:
         slots = min(len(prompts), 2 * batch_prompts if len(prompts) > batch_prompts else batch_prompts)
         on_gpu = policy.device.type == "cuda"
         self.graph = on_gpu and policy.shared_prefix and not _sharded(policy) if graph is None else graph
-        self.steps = STEPS if on_gpu else 1
+        self.steps = STEPS if on_gpu else STEPS_ON_CPU
         kept = None
         if sampling.has_cuts and report_kept:
             self.steps = min(self.steps, KeptSteps.most_steps(count, policy.head_rows) - 1)
@@ -70,7 +70,7 @@ class Sampler:
             self.decoder = SharedDecoder(
                 policy, prompts, places=count, slots=slots, copies=copies, limit=self.limit, fixed=self.graph
             )
-        self.step: Any = (GraphStep if on_gpu and self.graph else EagerStep)(self._step)
+        self.step = GraphStep() if self.graph else EagerStep()
         self.uniforms = _uniforms(seeds, self.limit)
         self.ages = [0] * count  # tokens drawn in each place, while its completion runs
         self.drawn: dict[int, Drawn] = {}
@@ -108,7 +108,7 @@ class Sampler:
         steps = min(self.steps, self.limit - min(ages))
         for step in range(steps):
             self.decoder.reserve(min(oldest + step, self.limit), uniform=uniform)
-            self.step(self.decoder.version)
+            self.step(self._step, self.decoder.version)
         for place in running:
             self.ages[place] += steps
 

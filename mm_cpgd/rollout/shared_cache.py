@@ -61,9 +61,12 @@ class SharedCache:
         # (P, K, L, D) and (N, K, C, D) for each layer.
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
+        self.lengths: Tensor  # (P,) tokens of each slot's prompt
         self.own_keys: list[Tensor] = []
         self.own_values: list[Tensor] = []
         self.padding: Tensor | None = None
+        # Of the present step: where each place's newest key goes (N · K,), and what is after it (N, 1, 1, W).
+        self.column: Tensor | None = None
         self.future: Tensor | None = None
         # On the device: the seat of each place (N,), and the place in each seat (P · R,).
         # Of an empty seat any place, whose result is not used.
@@ -116,14 +119,15 @@ class SharedCache:
 
     def begin(self, newest: Tensor) -> None:
         """Begin a step, in which each place attends up to the index (N,) of its newest token."""
+        self.column = self.future = None
+        if self.uniform:
+            return
         heads = self.own_keys[0].shape[1]
         newest = newest.clamp(max=self.capacity - 1)
         first = torch.arange(self.places * heads, device=newest.device) * self.capacity
         self.column = (first.view(-1, heads) + newest.unsqueeze(1)).flatten()
-        self.future = None
-        if not self.uniform:
-            positions = torch.arange(self.width, device=newest.device)
-            self.future = (positions > newest.unsqueeze(1))[:, None, None]
+        positions = torch.arange(self.width, device=newest.device)
+        self.future = (positions > newest.unsqueeze(1))[:, None, None]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """See ``AttentionBackend``; the packed sequence is one token of each completion."""
@@ -201,8 +205,11 @@ class SharedCache:
             self.place_index.copy_(new[1])
 
     def _append(self, cache: Tensor, new: Tensor) -> None:
-        rows = new[0].transpose(0, 1).reshape(-1, new.shape[-1])  # (N · K, D)
-        cache.view(-1, cache.shape[-1]).index_copy_(0, self.column, rows)
+        values = new[0].transpose(0, 1)  # (N, K, D)
+        if self.column is None:
+            cache[:, :, self.width - 1] = values
+        else:
+            cache.view(-1, cache.shape[-1]).index_copy_(0, self.column, values.flatten(0, 1))
 
     def _to_table(self, values: Tensor) -> Tensor:
         """Put (N, K, g, X) into the table (P, K, R · g, X)."""

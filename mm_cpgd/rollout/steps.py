@@ -61,67 +61,78 @@ def _crosses(func: Any, args: tuple[Any, ...], result: Any) -> bool:
     return bool(source.device != result.device)
 
 
+Step = Callable[[], None]
+
+
 class EagerStep:
-    """Calls the step."""
+    """Calls a step."""
 
-    def __init__(self, step: Callable[[], None]) -> None:
-        self.step = step
-
-    def __call__(self, version: int) -> None:
-        """Do the step; ``version`` belongs to the tensors that it uses."""
-        self.step()
+    def __call__(self, step: Step, version: int) -> None:
+        """Do the step."""
+        step()
 
 
 class GraphStep:
-    """Calls the step once, and repeats its kernels from then on, until the tensors that it uses change.
+    """Calls a step once, and repeats its kernels from then on, until the tensors that it uses change.
 
-    If the host reads values of the device in it, or recording fails, it is called each time.
-
-    Args:
-        step: a function without arguments and results that changes tensors in place.
+    A step is a function without arguments and results that changes tensors in place. It is not kept: it holds
+    the tensors, whose memory must be freed as soon as all is sampled. If the host reads values of the device
+    in it, or recording fails, it is called each time.
     """
 
-    def __init__(self, step: Callable[[], None]) -> None:
-        self.step = step
+    def __init__(self) -> None:
         self.version: int | None = None
-        self.graph: Any = None
+        self.graph: Step | None = None
         self.records: bool | None = None
 
-    def __call__(self, version: int) -> None:
+    def __call__(self, step: Step, version: int) -> None:
         """Do the step; kernels recorded for another ``version`` are not used."""
         if version != self.version:
             self.graph, self.version = None, version
             # The first time by calling it: kernels load and libraries choose theirs; neither is recorded.
-            self._call()
+            self._call(step)
             return
         if self.graph is None and self.records:
-            self.graph = self._record()
+            self._record(step)
         if self.graph is None:
-            self.step()
+            step()
         else:
-            self.graph.replay()
+            self.graph()
 
-    def _call(self) -> None:
+    def _call(self, step: Step) -> None:
         if self.records is not None:
-            self.step()
+            step()
             return
         with HostReads() as reads:
-            self.step()
+            step()
         self.records = not reads.found
         if reads.found:
             _say(f"the host reads values in it ({', '.join(sorted(set(reads.found)))})")
 
-    def _record(self) -> Any:
-        graph = torch.cuda.CUDAGraph()
+    def _record(self, step: Step) -> None:
         try:
-            # Other threads, which load images, may use the device meanwhile.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self.step()
+            self.graph = record(step)
         except RuntimeError as error:
             self.records = False
             _say(f"recording failed: {str(error).splitlines()[0]}")
-            return None
-        return graph
+
+
+def record(step: Step) -> Step:
+    """Record the kernels of a step, none of which runs meanwhile, and return what repeats them.
+
+    Raises:
+        RuntimeError: they cannot be recorded.
+    """
+    graph = torch.cuda.CUDAGraph()
+    enabled, dtype = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+    # Casts that autocast keeps would be freed when it ends, before the graph that refers to them. Other
+    # threads, which load images, may use the device meanwhile.
+    with (
+        torch.autocast("cuda", dtype, enabled, cache_enabled=False),
+        torch.cuda.graph(graph, capture_error_mode="thread_local"),
+    ):
+        step()
+    return graph.replay
 
 
 def _say(reason: str) -> None:

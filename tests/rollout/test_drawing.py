@@ -139,3 +139,19 @@ def test_a_rows_draw_depends_on_its_own_number_alone() -> None:
     together = draw(logits, uniforms, Sampling(1, top_p=0.9))
     alone = [draw(logits[i : i + 1], uniforms[i : i + 1], Sampling(1, top_p=0.9)).item() for i in range(6)]
     assert together.tolist() == alone
+
+
+@pytest.mark.parametrize("size", [20_000, 20_480, 150_000])
+def test_drawing_by_blocks_draws_what_one_running_sum_draws(size: int) -> None:
+    generator = torch.Generator().manual_seed(size)
+    logits = 3 * torch.randn(64, size, generator=generator)
+    logits[torch.rand(64, size, generator=generator) < 0.3] = -torch.inf
+    logits[:, 400:600] = -torch.inf  # the end of a block and the beginning of the next
+    uniforms = torch.rand(64, generator=generator)
+    uniforms[:2] = torch.tensor([0.0, 1 - 2**-24])
+    cumulative = logits.double().softmax(-1).cumsum(-1)
+    expected = torch.searchsorted(cumulative, uniforms.double().unsqueeze(1) * cumulative[:, -1:], right=True)
+    drawn = draw(logits, uniforms, Sampling(1))
+    # float32 rounds probabilities, which may move the border between two tokens past a number.
+    assert (drawn == expected.squeeze(1)).float().mean() > 0.95
+    assert (logits.gather(1, drawn.unsqueeze(1)) > -torch.inf).all()
