@@ -31,6 +31,7 @@ SECTIONS = {
     "device": Section("Device", 6),
     "numerics": Section("Log-probabilities, entropies and gradients against float32", 10),
     "update": Section("Update", 18),
+    "optimizer": Section("Optimizer step on all weights", 4),
     "sampling": Section("Sampling", 12),
     "iteration": Section("A whole iteration beside TRL's GRPOTrainer", 32),
     "profile": Section("Where the time goes", 10),

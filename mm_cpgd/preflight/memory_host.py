@@ -46,6 +46,8 @@ def host_items(config: RunConfig, size: ModelSize, setting: Setting, *, referenc
         if reference and not size.adapters:
             count += reference_shard_bytes(size, setting)
         items.append(HostItem("offloaded shards", count, how="weights, gradients, optimizer state"))
+    if setting.moments_offloaded:
+        items.append(HostItem("offloaded moments", moments, how="AdamW's, of whole weights"))
     snapshots = 0
     if config.guard.action == "rollback" and config.guard.copies == "memory":
         snapshots = SNAPSHOTS * state

@@ -10,12 +10,17 @@ from mm_cpgd.preflight.memory_item import MemoryItem, always
 from mm_cpgd.preflight.micro_batch import checkpoints_layers, micro_batches
 from mm_cpgd.preflight.model_size import ROOT, ModelSize, Weight
 from mm_cpgd.preflight.setting import FLOAT, HALF, Setting
+from mm_cpgd.training.optimizer.compact import CHUNK
 
 ADAM_MOMENTS = 2
 # Layers whose gathered weights exist at a time: the one that computes, and the next one on its way.
 GATHERED_LAYERS = 2
 # AdamW's temporary values of a tensor, where it goes from tensor to tensor: a root, and the denominator.
 TENSOR_VALUES = 2
+# Those of ``CompactAdamW``, for each value that it updates at a time: weights, gradient, both moments, their
+# denominator and root, and the noise of rounding; and tensors whose offloaded moments are on the GPU.
+CHUNK_VALUES = 7
+FETCHED_TENSORS = 2
 # Bytes of a weight in 4 bits: with a scale of one byte for 64 weights.
 PACKED = 1 / 2 + 1 / 64
 
@@ -31,10 +36,10 @@ def state_items(
         items += _whole_items(config, size, setting)
     if not setting.offloaded:
         several = micro_batches(config, setting, prompt_tokens) > 1
-        items += [
-            _gradients(size, setting, several=several),
-            always("optimizer state", moment_bytes(size, setting), f"AdamW: two moments{_divided(setting)}"),
-        ]
+        items.append(_gradients(size, setting, several=several))
+        if not setting.moments_offloaded:
+            how = f"AdamW: two moments{_divided(setting)}"
+            items.append(always("optimizer state", moment_bytes(size, setting), how))
     items.append(_last_values(size, setting))
     if reference and not size.adapters:
         items.append(_reference(size, setting))
@@ -53,8 +58,11 @@ def gradient_bytes(size: ModelSize, setting: Setting) -> int:
 
 
 def moment_bytes(size: ModelSize, setting: Setting) -> int:
-    """Return the bytes of this process's part of AdamW's moments, in the format of the weights."""
-    return ADAM_MOMENTS * gradient_bytes(size, setting)
+    """Return the bytes of this process's part of AdamW's moments."""
+    if setting.moment is None:  # in the format of the weights
+        return ADAM_MOMENTS * gradient_bytes(size, setting)
+    values = sum(one.part(setting.parts) for one in size.weights if one.trained)
+    return int(ADAM_MOMENTS * setting.moment * values)
 
 
 def reference_shard_bytes(size: ModelSize, setting: Setting) -> int:
@@ -144,8 +152,14 @@ def _last_values(size: ModelSize, setting: Setting) -> MemoryItem:
     if setting.sharded:
         last = max(0 if setting.offloaded else tensor, _undivided(size, setting)[ROOT])
         return MemoryItem(name, step=last, how="gradients of embeddings and head before their sum")
+    if setting.moment is not None:
+        values = max((one.count for one in size.weights if one.trained), default=0)
+        step = CHUNK_VALUES * FLOAT * min(values, CHUNK)
+        if setting.moments_offloaded:
+            step += FETCHED_TENSORS * int(ADAM_MOMENTS * setting.moment * values)
+        return MemoryItem(name, step=step, how="AdamW's, of a part of a tensor")
     if setting.machines.on_gpu:
-        return MemoryItem(name, step=sum(trained), how="AdamW's denominators")
+        return MemoryItem(name, how="the fused AdamW has none")
     return MemoryItem(name, step=tensor, how=how)
 
 

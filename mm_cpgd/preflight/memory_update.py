@@ -39,20 +39,30 @@ def layer_bytes(blocks: Blocks, setting: Setting, *, adapters: bool = False) -> 
     return norms + setting.compute * (hidden * blocks.hidden + 4 * blocks.intermediate)
 
 
+def selective_bytes(blocks: Blocks, setting: Setting) -> int:
+    """Return the bytes that a token keeps of a layer with selective checkpointing, beside its input."""
+    # Queries, the gate, and attention's output; its log-sum-exps are few.
+    return setting.compute * (2 * blocks.hidden + blocks.intermediate)
+
+
 def _activations(config: RunConfig, size: ModelSize, setting: Setting, tokens: int) -> MemoryItem:
     stacks = [(size.text, tokens, bool(size.adapters))]
     if not size.whole_vision():
         stacks.append((size.tower, tokens * PATCHES_PER_TOKEN, bool(size.adapters)))
     checkpointing = checkpoints_layers(config, setting)
+    selective = config.policy.gradient_checkpointing == "selective"
     kept, passing = 0, 0
     for blocks, count, adapters in stacks:
         layer = count * layer_bytes(blocks, setting, adapters=adapters)
         inputs = count * setting.stream * blocks.hidden
-        kept += blocks.layers * (inputs if checkpointing else layer)
+        products = count * selective_bytes(blocks, setting) if selective else 0
+        kept += blocks.layers * (inputs + products if checkpointing else layer)
         # Gradients of a layer's hidden states, and of the MLP's two factors.
         gradients = 2 * inputs + 2 * count * setting.compute * blocks.intermediate
         passing = max(passing, gradients + (layer if checkpointing else 0))
     how = "layer inputs and one layer" if checkpointing else "all layers"
+    if selective:
+        how = "layer inputs, half of the products, and one layer"
     return MemoryItem("activations", loss=kept, layers=kept + passing, how=f"{tokens:,} tokens, {how}")
 
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 import torch
 
-from mm_cpgd.config.schema import PolicyConfig, RunConfig
+from mm_cpgd.config.schema import PolicyConfig, RunConfig, TrainingConfig
 from mm_cpgd.distributed import Strategy, choose_strategy
 from mm_cpgd.errors import UserError
 from mm_cpgd.preflight.model_size import ModelSize
+from mm_cpgd.training.optimizer.build import is_compact
+from mm_cpgd.training.optimizer.moments import BLOCK
 
 UNITS = {"": 2**30, "gib": 2**30, "gb": 10**9, "mib": 2**20, "mb": 10**6}
 FLOAT = 4
@@ -50,12 +52,16 @@ class Setting:
         strategy: the strategy of the config or of ``accelerate launch``.
         weight: bytes per weight, adapters excepted.
         half: whether it computes in bfloat16.
+        moment: bytes per value of AdamW's moments; None: as many as of the weight.
+        moments_offloaded: whether whole weights' moments are in CPU memory.
     """
 
     machines: Machines
     strategy: Strategy
     weight: int
     half: bool
+    moment: float | None = None
+    moments_offloaded: bool = False
 
     @property
     def sharded(self) -> bool:
@@ -140,7 +146,21 @@ def plan_setting(config: RunConfig, size: ModelSize, machines: Machines) -> Sett
     wanted = config.training.mixed_precision
     half = machines.on_gpu if wanted == "auto" else wanted == "bf16"
     strategy = choose_strategy(config.distributed, os.environ)
-    return Setting(machines, strategy, _weight_bytes(config.policy, size, machines), half)
+    training = config.training
+    return Setting(
+        machines,
+        strategy,
+        _weight_bytes(config.policy, size, machines),
+        half,
+        _moment_bytes(training),
+        training.offload_moments,
+    )
+
+
+def _moment_bytes(training: TrainingConfig) -> float | None:
+    if not is_compact(training):
+        return None
+    return 1 + FLOAT / BLOCK if training.optimizer == "adamw_8bit" else FLOAT
 
 
 def _weight_bytes(policy: PolicyConfig, size: ModelSize, machines: Machines) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from data import ExampleSet
 from mm_cpgd.algorithms.objective import Objective
-from mm_cpgd.config.schema import RolloutConfig, RunConfig, SourceConfig
+from mm_cpgd.config.schema import RolloutConfig, RunConfig, SourceConfig, TrainingConfig
 from mm_cpgd.policy import PromptEncoder
 from mm_cpgd.preflight.data import quantiles, reasons_table
 from mm_cpgd.preflight.model_size import ModelSize
@@ -145,12 +145,19 @@ def step_lines(config: RunConfig, objective: Objective, processes: int) -> Lines
         "optimizer",
         (
             f"{epochs}{steps} steps per iteration, {steps * schedule.iterations:,} in "
-            f"{schedule.iterations:,} iterations; AdamW, gradient norm at most {training.max_grad_norm:g}"
+            f"{schedule.iterations:,} iterations; {_optimizer(training)}, gradient norm at most "
+            f"{training.max_grad_norm:g}"
         ),
     )
     warmup = f", warm-up over {training.warmup_steps} steps" if training.warmup_steps else ""
     yield "learning rate", f"{training.learning_rate:g}, {training.schedule}{warmup}"
     yield "prompts drawn", f"{rollout.prompts * schedule.iterations:,} in all"
+
+
+def _optimizer(training: TrainingConfig) -> str:
+    bits = "8-bit AdamW" if training.optimizer == "adamw_8bit" else "AdamW"
+    place = ", moments in CPU memory" if training.offload_moments else ""
+    return f"{bits}{place}{', stochastic rounding' if training.rounding == 'stochastic' else ''}"
 
 
 def objective_lines(config: RunConfig, objective: Objective) -> Lines:

@@ -149,11 +149,13 @@ def _changes(case: Case) -> Iterator[tuple[str, Case]]:
             )
         if not distributed.cpu_offload:
             yield "distributed.cpu_offload=true (slower)", case.changed("distributed", cpu_offload=True)
-    if not policy.gradient_checkpointing:
+    if policy.gradient_checkpointing is not True:
         yield "policy.gradient_checkpointing=true", case.changed("policy", gradient_checkpointing=True)
     if not policy.lora:
         adapted = replace(case, size=case.adapted(LoraConfig()))
         yield "policy.lora={rank: 16}", adapted.changed("policy", lora=LoraConfig(), freeze_vision=True)
+    if not setting.sharded and not config.training.offload_moments:
+        yield "training.offload_moments=true (slower)", case.changed("training", offload_moments=True)
     half = max(1, config.training.micro_batch_tokens // 2)
     yield f"training.micro_batch_tokens={half}", case.changed("training", micro_batch_tokens=half)
     chunk = max(1, config.training.logprob_chunk // 2)

@@ -9,10 +9,11 @@ import pytest
 
 from mm_cpgd.config.schema import RunConfig
 from mm_cpgd.distributed import Strategy
+from mm_cpgd.preflight.memory_host import host_items
 from mm_cpgd.preflight.memory_item import MemoryItem
 from mm_cpgd.preflight.memory_state import state_items
 from mm_cpgd.preflight.model_size import ModelSize, Weight
-from mm_cpgd.preflight.setting import Machines, Setting
+from mm_cpgd.preflight.setting import Machines, Setting, plan_setting
 
 Configured = Callable[..., RunConfig]
 ONE = Setting(Machines(), Strategy(), 4, half=False)
@@ -124,12 +125,44 @@ def test_offloaded_shards_leave_the_frozen_tower_and_what_is_gathered_on_the_gpu
     assert found["gathered weights"].loss == 800 * 4
 
 
-def test_a_gpu_computes_the_denominators_of_all_weights_at_once_and_a_cpu_of_one_tensor(
+def test_a_cpu_computes_the_denominators_of_one_tensor_and_the_fused_step_of_a_gpu_none(
     configured: Configured, toy: ModelSize
 ) -> None:
     on_gpu = replace(ONE, machines=Machines(on_gpu=True))
     assert items(configured("toy"), toy)["last values"].step == 2 * 400 * 4
-    assert items(configured("toy"), toy, on_gpu)["last values"].step == 1040 * 4
+    assert "last values" not in items(configured("toy"), toy, on_gpu)
+
+
+def test_moments_in_8_bits_take_two_bytes_and_their_scales(configured: Configured, toy: ModelSize) -> None:
+    config = configured("toy", "training.optimizer=adamw_8bit")
+    setting = plan_setting(config, toy, Machines())
+    found = items(config, toy, setting)
+    assert found["optimizer state"].rollout == int(1040 * 2 * (1 + 4 / 256))
+    # Weights, gradient, two moments, denominator, root and noise of the largest tensor.
+    assert found["last values"].step == 7 * 4 * 400
+
+
+def test_moments_of_bfloat16_weights_that_are_rounded_at_random_are_float32(
+    configured: Configured, toy: ModelSize
+) -> None:
+    config = configured("toy", "policy.dtype=bfloat16", "training.rounding=stochastic")
+    found = items(config, toy, plan_setting(config, toy, Machines()))
+    assert found["optimizer state"].rollout == 1040 * 2 * 4
+    assert found["gradients"].step == 1040 * 2
+
+
+def test_offloaded_moments_are_in_cpu_memory_and_two_tensors_of_them_on_the_gpu(
+    configured: Configured, toy: ModelSize
+) -> None:
+    config = configured("toy", "training.offload_moments=true")
+    setting = plan_setting(config, toy, Machines())
+    found = items(config, toy, setting)
+    assert "optimizer state" not in found
+    assert found["last values"].step == 7 * 4 * 400 + 2 * (2 * 4 * 400)
+    (host,) = (
+        item for item in host_items(config, toy, setting, reference=False) if item.name == "offloaded moments"
+    )
+    assert host.each == 1040 * 2 * 4
 
 
 def test_a_reference_policy_is_counted_only_where_the_objective_needs_one(

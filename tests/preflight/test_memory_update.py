@@ -37,6 +37,17 @@ def test_recomputed_layers_keep_their_inputs_and_one_layer_comes_back(
     assert whole.layers == whole.loss + passing
 
 
+def test_selective_checkpointing_keeps_queries_attention_and_the_gate_too(
+    configured: Configured, toy: ModelSize
+) -> None:
+    full, selective = (
+        items(configured("toy", f"policy.gradient_checkpointing={kind}"), toy)["activations"]
+        for kind in ("true", "selective")
+    )
+    kept = 30 * 3 * (8 + 8 + 16) * 4
+    assert (selective.loss - full.loss, selective.layers - full.layers) == (kept, kept)
+
+
 def test_a_process_never_has_more_tokens_than_its_share_of_an_optimizer_step(
     configured: Configured, toy: ModelSize
 ) -> None:

@@ -62,8 +62,7 @@ def read(moments: dict[str, Tensor], name: str, part: slice) -> Tensor:
     found: Tensor = _functions().dequantize_blockwise(values, absmax=scales, code=levels, blocksize=BLOCK)
     if name == SECOND:
         # Second moments that were stored as 0 would let the next step divide by almost 0.
-        smallest = levels[levels > 0].min()
-        found = found.maximum((scales * smallest).repeat_interleave(BLOCK)[: len(found)])
+        found = found.maximum((scales * _smallest()).repeat_interleave(BLOCK)[: len(found)])
     return found
 
 
@@ -92,3 +91,10 @@ def _levels(signed: bool, device: torch.device) -> Tensor:
     """Return the 256 values that a code stands for, as shares of the scale."""
     levels: Tensor = _functions().create_dynamic_map(signed=signed).to(device)
     return levels
+
+
+@functools.cache
+def _smallest() -> float:
+    """Return the smallest second moment above 0, as a share of the scale."""
+    levels = _levels(False, torch.device("cpu"))
+    return float(levels[levels > 0].min())
