@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -75,19 +75,29 @@ class Sampler:
         self.ages = [0] * count  # tokens drawn in each place, while its completion runs
         self.drawn: dict[int, Drawn] = {}
 
-    def run(self) -> list[Drawn]:
-        """Return what each completion has drawn, in order."""
+    def run(self) -> Iterator[list[tuple[Drawn, KeptTokens | None]]]:
+        """Yield what completions have drawn, and the tokens that the cuts left to each if they are reported.
+
+        Completions come in order, all of a prompt's together, as soon as they have ended.
+        """
+        given, copies = 0, self.schedule.copies
         self._start()
         while running := self.schedule.running:
             self._steps(running)
             self._look(running)
-        return [self.drawn[completion] for completion in range(len(self.drawn))]
+            ready = self.schedule.ended_prompts(given)
+            if ready:
+                yield self._results(
+                    range(given * self.schedule.copies, (given + ready) * self.schedule.copies)
+                )
+                given += ready
 
-    def kept(self) -> list[KeptTokens] | None:
-        """Return the tokens that the cuts left to each completion; None if they are not reported."""
-        if self.places.kept is None:
-            return None
-        return self.places.kept.of_completions([len(self.drawn[i].tokens) for i in range(len(self.drawn))])
+    def _results(self, completions: range) -> list[tuple[Drawn, KeptTokens | None]]:
+        drawn = [self.drawn.pop(completion) for completion in completions]
+        kept: Sequence[KeptTokens | None] = [None] * len(drawn)
+        if self.places.kept is not None:
+            kept = self.places.kept.take(completions, [len(one.tokens) for one in drawn])
+        return list(zip(drawn, kept, strict=True))
 
     def _start(self) -> None:
         starts = self.schedule.start()
