@@ -85,11 +85,8 @@ class Sampler:
         while running := self.schedule.running:
             self._steps(running)
             self._look(running)
-            ready = self.schedule.ended_prompts(given)
-            if ready:
-                yield self._results(
-                    range(given * self.schedule.copies, (given + ready) * self.schedule.copies)
-                )
+            if ready := self.schedule.ended_prompts(given):
+                yield self._results(range(given * copies, (given + ready) * copies))
                 given += ready
 
     def _results(self, completions: range) -> list[tuple[Drawn, KeptTokens | None]]:
