@@ -12,7 +12,7 @@ from mm_cpgd.policy.distribution import Sampling
 from mm_cpgd.policy.policy import Policy
 from mm_cpgd.rollout.computed_weights import cast_weights
 from mm_cpgd.rollout.engine import Completion, Group
-from mm_cpgd.rollout.sampler import Sampler
+from mm_cpgd.rollout.sampler import Sampler, can_be_graph
 
 
 class LocalEngine:
@@ -20,8 +20,8 @@ class LocalEngine:
 
     Args:
         policy: the live policy; updates take effect immediately.
-        batch_prompts: prompts of which all completions are decoded together; those of further prompts begin
-            as they end, where the family shares prefixes.
+        batch_prompts: prompts of which all completions are decoded together; with a graph, those of further
+            prompts begin as they end.
         report_kept: whether completions say which tokens the cuts left; not needed if none are trained on.
         graph: whether the kernels of a step are recorded as a CUDA graph; None: where that is possible.
     """
@@ -68,15 +68,22 @@ class LocalEngine:
             raise ValueError(
                 f"{len(prompts)} prompts with {counts} seeds; every prompt needs the same number of seeds"
             )
-        # Where prefixes are not shared, places cannot be filled again.
-        size = max(1, len(prompts) if self.policy.shared_prefix else self.batch_prompts)
+        graph = can_be_graph(self.policy) if self.graph is None else self.graph and self.policy.shared_prefix
+        # Elsewhere a step takes longer the more completions run: to let the last ones of a batch run alone
+        # costs less than gathering places that are filled again.
+        size = max(1, len(prompts) if graph else self.batch_prompts)
         with _evaluation_mode(self.policy), cast_weights(self.policy.model):
             for first in range(0, len(prompts), size):
                 batch = slice(first, first + size)
-                yield from self._decode(prompts[batch], sampling, seeds[batch])
+                yield from self._decode(prompts[batch], sampling, seeds[batch], graph=graph)
 
     def _decode(
-        self, prompts: Sequence[EncodedPrompt], sampling: Sampling, seeds: Sequence[Sequence[int]]
+        self,
+        prompts: Sequence[EncodedPrompt],
+        sampling: Sampling,
+        seeds: Sequence[Sequence[int]],
+        *,
+        graph: bool,
     ) -> Iterator[Group]:
         sampler = Sampler(
             self.policy,
@@ -85,7 +92,7 @@ class LocalEngine:
             seeds,
             batch_prompts=self.batch_prompts,
             report_kept=self.report_kept,
-            graph=self.graph,
+            graph=graph,
         )
         copies = len(seeds[0])
         for found in sampler.run():

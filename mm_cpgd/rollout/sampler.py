@@ -36,7 +36,7 @@ class Sampler:
         seeds: (P', G).
         batch_prompts: prompts of which all completions are decoded together.
         report_kept: whether the tokens that the cuts left are reported.
-        graph: whether the step is recorded as a CUDA graph; None: where that is possible.
+        graph: whether the step is recorded as a CUDA graph.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Sampler:
         *,
         batch_prompts: int,
         report_kept: bool,
-        graph: bool | None = None,
+        graph: bool,
     ) -> None:
         self.prompts = prompts
         self.limit = sampling.max_new_tokens
@@ -57,7 +57,7 @@ class Sampler:
         # A prompt stays until its longest completion ends, when most of its others have made room.
         slots = min(len(prompts), 2 * batch_prompts if len(prompts) > batch_prompts else batch_prompts)
         on_gpu = policy.device.type == "cuda"
-        self.graph = on_gpu and policy.shared_prefix and not _sharded(policy) if graph is None else graph
+        self.graph = graph
         self.steps = STEPS if on_gpu else STEPS_ON_CPU
         kept = None
         if sampling.has_cuts and report_kept:
@@ -147,8 +147,10 @@ class Sampler:
         self.ages = [self.ages[place] for place in places]
 
 
-def _sharded(policy: Policy) -> bool:
-    return any(is_sharded(parameter) for parameter in policy.model.parameters())
+def can_be_graph(policy: Policy) -> bool:
+    """Return whether the step of this policy can be a CUDA graph, unless its layers need the host."""
+    sharded = any(is_sharded(parameter) for parameter in policy.model.parameters())
+    return policy.device.type == "cuda" and policy.shared_prefix and not sharded
 
 
 def _uniforms(seeds: Sequence[Sequence[int]], count: int) -> Tensor:

@@ -41,7 +41,7 @@ def in_parts(engine: Any, prompts: Sequence[EncodedPrompt | None]) -> list[Group
 def test_parts_are_those_of_one_call_with_or_without_a_stream(
     tiny_policy: Policy, four: list[EncodedPrompt]
 ) -> None:
-    engine = LocalEngine(tiny_policy, batch_prompts=1)
+    engine = LocalEngine(tiny_policy, batch_prompts=1, graph=True)
     wanted = [one.tokens.tolist() for one in flat(engine.generate(four, Sampling(6), SEEDS))]
     for one in (engine, CallByCall(engine)):
         assert [c.tokens.tolist() for c in flat(in_parts(one, four))] == wanted
@@ -72,7 +72,9 @@ def test_a_stream_that_is_left_early_gives_the_policy_back(
 ) -> None:
     tiny_policy.train()
     try:
-        with GroupsInParts(LocalEngine(tiny_policy, batch_prompts=1), Sampling(6), SEEDS) as parted:
+        with GroupsInParts(
+            LocalEngine(tiny_policy, batch_prompts=1, graph=True), Sampling(6), SEEDS
+        ) as parted:
             parted.take(four, slice(0, 1))
             assert not tiny_policy.training
         assert tiny_policy.training
@@ -83,7 +85,9 @@ def test_a_stream_that_is_left_early_gives_the_policy_back(
 def test_groups_are_given_before_all_are_sampled(
     tiny_policy: Policy, four: list[EncodedPrompt], token_counts: list[int]
 ) -> None:
-    stream: Iterator[Group] = LocalEngine(tiny_policy, batch_prompts=1).stream(four, Sampling(6), SEEDS)
+    stream: Iterator[Group] = LocalEngine(tiny_policy, batch_prompts=1, graph=True).stream(
+        four, Sampling(6), SEEDS
+    )
     next(stream)
     begun = len(token_counts)
     assert len(list(stream)) == 3

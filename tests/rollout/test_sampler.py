@@ -73,7 +73,7 @@ def test_places_that_are_filled_again_change_no_completion(
 ) -> None:
     sampling = Sampling(**{"max_new_tokens": 12, **options})
     at_once = LocalEngine(tiny_policy).generate(nine_prompts, sampling, SEEDS)
-    refilled = LocalEngine(tiny_policy, batch_prompts=2).generate(nine_prompts, sampling, SEEDS)
+    refilled = LocalEngine(tiny_policy, batch_prompts=2, graph=True).generate(nine_prompts, sampling, SEEDS)
     assert_same(refilled, at_once)
 
 
@@ -141,7 +141,7 @@ def test_a_full_store_of_kept_tokens_is_read_in_time(
 def test_refilling_needs_fewer_steps_than_batch_after_batch(
     tiny_policy: Policy, nine_prompts: list[EncodedPrompt], many_ends: list[int], token_counts: list[int]
 ) -> None:
-    engine = LocalEngine(tiny_policy, batch_prompts=3)
+    engine = LocalEngine(tiny_policy, batch_prompts=3, graph=True)
     engine.generate(nine_prompts, Sampling(24), SEEDS)
     refilled = len(token_counts)
     token_counts.clear()
