@@ -21,6 +21,10 @@ MAX_FINISHED_SHARE = 1 / 8
 # The same for removal where the step is a graph: its time hardly depends on the number of places, and a new
 # graph has to be recorded.
 MAX_FINISHED_SHARE_OF_GRAPH = 1 / 2
+# Slots for each prompt that is sampled at a time: a prompt stays until its longest completion ends, when most
+# of its others have made room. And the share of these prompts that are prefilled together later on.
+SLOTS = 2
+LATER_SHARE = 1 / 8
 # Steps between two looks at a GPU, which has to end its work for each.
 STEPS = 16
 STEPS_ON_CPU = 1
@@ -54,8 +58,9 @@ class Sampler:
         self.limit = sampling.max_new_tokens
         copies = len(seeds[0])
         count = min(len(prompts), batch_prompts) * copies
-        # A prompt stays until its longest completion ends, when most of its others have made room.
-        slots = min(len(prompts), 2 * batch_prompts if len(prompts) > batch_prompts else batch_prompts)
+        slots = min(len(prompts), SLOTS * batch_prompts if len(prompts) > batch_prompts else batch_prompts)
+        # Prompts that are prefilled together: fewer as soon as completions have a cache.
+        self.loads, self.later_loads = batch_prompts, later_loads(batch_prompts)
         on_gpu = policy.device.type == "cuda"
         self.graph = graph
         self.steps = STEPS if on_gpu else STEPS_ON_CPU
@@ -98,8 +103,11 @@ class Sampler:
 
     def _start(self) -> None:
         starts = self.schedule.start()
-        if starts.prompts:
-            self.decoder.load([self.prompts[prompt] for prompt in starts.prompts], starts.slots)
+        for first in range(0, len(starts.prompts), self.loads):
+            part = slice(first, first + self.loads)
+            prompts = [self.prompts[prompt] for prompt in starts.prompts[part]]
+            self.decoder.load(prompts, starts.slots[part])
+        self.loads = self.later_loads
         if not starts.places:
             return
         logits = self.decoder.start(starts.places, starts.seats)
@@ -145,6 +153,11 @@ class Sampler:
         self.decoder.keep(places)
         self.places.keep(torch.tensor(places, device=self.places.rows.device))
         self.ages = [self.ages[place] for place in places]
+
+
+def later_loads(batch_prompts: int) -> int:
+    """Return how many prompts are prefilled together while completions of others are sampled."""
+    return max(1, int(batch_prompts * LATER_SHARE))
 
 
 def can_be_graph(policy: Policy) -> bool:
