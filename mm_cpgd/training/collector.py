@@ -20,7 +20,7 @@ from mm_cpgd.distributed import Parts, together
 from mm_cpgd.errors import UserError
 from mm_cpgd.interrupt import ShouldStop, check, never
 from mm_cpgd.policy import EncodedPrompt, Policy
-from mm_cpgd.rollout import Group, KeptTokens, RolloutEngine, Sampling
+from mm_cpgd.rollout import Group, GroupsInParts, KeptTokens, RolloutEngine, Sampling
 from mm_cpgd.tracking import PromptRollout, ScoredCompletion, ScoredComponent
 from mm_cpgd.training.ahead.prefetch import (
     PromptPrefetcher,
@@ -285,21 +285,21 @@ class Collector:
         groups: list[Group] = []
         lost: list[str] = []
         parts = Parts()
-        with background_thread("scores") as thread:
+        parted = GroupsInParts(self.engine, self.sampling, seeds)
+        with background_thread("scores") as thread, parted:
             scores = []
             for start in range(0, len(indices), self.config.batch_prompts):
                 check(should_stop)
                 batch = slice(start, start + self.config.batch_prompts)
                 if len(prompts) == start:
-                    encoded, gone = encode_rows(
-                        self.policy.encoder, [self.examples[index] for index in indices[batch]]
-                    )
+                    rows = indices[start:] if parted.needs_all else indices[batch]
+                    encoded, gone = encode_rows(self.policy.encoder, [self.examples[index] for index in rows])
                     prompts += encoded
                     lost += gone
                 # After an error the others still meet this process before each batch.
-                present = prompts[batch] if parts.problem is None else [None] * len(prompts[batch])
-                nothing: list[Group] = [[] for _ in present]
-                new = parts.run(partial(self._generate, present, seeds[batch]), nothing)
+                present = prompts if parts.problem is None else [None] * len(prompts)
+                nothing: list[Group] = [[] for _ in prompts[batch]]
+                new = parts.run(partial(self._generate, parted, present, batch), nothing)
                 prompts[batch], gone = self._without_lost(indices[batch], prompts[batch], new)
                 lost += gone
                 groups += new
@@ -310,14 +310,10 @@ class Collector:
         return prompts, groups, scored, lost, time.perf_counter() - ended
 
     def _generate(
-        self, prompts: Sequence[EncodedPrompt | None], seeds: Sequence[Sequence[int]]
+        self, parted: GroupsInParts, prompts: Sequence[EncodedPrompt | None], batch: slice
     ) -> list[Group]:
-        """Return the completions of each prompt, none for a lost row."""
-        present = [prompt for prompt in prompts if prompt is not None]
-        own = [of_prompt for prompt, of_prompt in zip(prompts, seeds, strict=True) if prompt is not None]
         with self.accelerator.autocast():
-            groups = iter(self.engine.generate(present, self.sampling, own))
-        return [[] if prompt is None else next(groups) for prompt in prompts]
+            return parted.take(prompts, batch)
 
     def _without_lost(
         self, indices: Sequence[int], prompts: Sequence[EncodedPrompt | None], groups: Sequence[Group]

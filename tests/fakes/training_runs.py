@@ -194,10 +194,9 @@ def die() -> None:
 
 def die_in_rollout() -> None:
     """In the second iteration, after one of its two batches."""
-    from mm_cpgd.rollout import LocalEngine
+    from mm_cpgd.rollout import GroupsInParts
 
-    # Two batches per iteration, and two of the evaluation before training.
-    at_call(LocalEngine, "generate", 2 + 2 + 2, die)
+    at_call(GroupsInParts, "take", 2 + 2, die)
 
 
 def die_in_update() -> None:
