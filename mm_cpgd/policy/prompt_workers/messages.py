@@ -6,6 +6,7 @@ system call without the interpreter lock; they need no shared memory, which is s
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import socket
 import struct
@@ -60,7 +61,7 @@ def receive(connection: socket.socket, *, pinned: bool = False) -> Any:
     if isinstance(value, dict):
         for name, place in value.items():
             if isinstance(place, _Shape):
-                value[name] = torch.empty(place.shape, dtype=place.dtype, pin_memory=pinned)
+                value[name] = _empty(place, pinned)
                 _fill(connection, _bytes(value[name]))
     return value
 
@@ -73,6 +74,13 @@ def _fill(connection: socket.socket, memory: memoryview) -> memoryview:
             raise EOFError
         done += count
     return memory
+
+
+def _empty(place: _Shape, pinned: bool) -> Tensor:
+    # Pinned memory is limited, and none where there is no GPU.
+    with contextlib.suppress(RuntimeError):
+        return torch.empty(place.shape, dtype=place.dtype, pin_memory=pinned)
+    return torch.empty(place.shape, dtype=place.dtype)
 
 
 def _bytes(value: Tensor) -> memoryview:

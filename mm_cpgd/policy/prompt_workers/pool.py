@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,12 +65,13 @@ class PromptWorkers:
     @property
     def ready(self) -> bool:
         """Whether a process has loaded its libraries and processes have not failed repeatedly."""
-        return not self._closed and any(one.done() and one.result() for one in self._started)
+        return not self._closed and any(
+            one.done() and not one.exception() and one.result() for one in self._started
+        )
 
     def wait(self) -> None:
         """Block until all processes have started, or failed to."""
-        for one in self._started:
-            one.result()
+        wait(self._started)
 
     def submit(self, example: Example) -> Future[EncodedPrompt | None]:
         """Encode an example's prompt in one of the processes, after those submitted before."""
@@ -92,10 +93,15 @@ class PromptWorkers:
         process = self._process()
         if process is None:
             return None
+        message = _to_encode(example)
         try:
-            send(process.connection, _to_encode(example))
+            send(process.connection, message)
+        except OSError:
+            self._note_end(process)
+            return None
+        try:
             inputs = receive(process.connection, pinned=self.pinned)
-        except (EOFError, OSError):
+        except Exception:  # whatever is left of the answer could not be told from the next one
             self._note_end(process)
             return None
         return None if inputs is None else self.encoder.prompt(inputs, example)

@@ -45,6 +45,24 @@ def test_tensors_keep_their_format_shape_order_and_bits() -> None:
         )
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without pinned memory")
+def test_without_pinned_memory_tensors_arrive_in_ordinary_memory() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        send_tensors(theirs, {"pixels": torch.arange(6.0).view(2, 3)})
+        assert receive(ours, pinned=True)["pixels"].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_tensors_arrive_in_pinned_memory() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        send_tensors(theirs, {"pixels": torch.arange(6.0).view(2, 3)})
+        found = receive(ours, pinned=True)["pixels"]
+        assert found.is_pinned()
+        assert found.cuda(non_blocking=True).tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
 def test_values_arrive_one_by_one() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:

@@ -19,7 +19,7 @@ from data import Example, ImageRef, image_ref, load_examples
 from data.example import DataError
 from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.policy import EncodedPrompt, PromptEncoder, load_policy
-from mm_cpgd.policy.prompt_workers import PromptWorkers, pool
+from mm_cpgd.policy.prompt_workers import PromptWorkers, messages, pool
 from tests.paths import ROOT
 
 LIMIT = 60  # seconds
@@ -119,6 +119,21 @@ def test_ctrl_c_is_left_to_this_process(workers: PromptWorkers, encoder: PromptE
         assert os.getpgid(pid) != os.getpgid(0)
         os.kill(pid, signal.SIGINT)
     assert_same(workers.submit(example).result(LIMIT), encoder.encode(example))
+
+
+def test_an_answer_that_cannot_be_received_is_no_part_of_the_next_one(
+    encoder: PromptEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    example = load_examples("generated:shapes", limit=1).examples[0]
+    workers = PromptWorkers(encoder, 1, say=said.append)
+    workers.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(messages, "_empty", lambda *_: 1 / 0)
+        assert workers.submit(example).result(LIMIT) is None
+    assert_same(workers.submit(example).result(LIMIT), encoder.encode(example))
+    workers.close()
+    assert len(said) == 1
 
 
 @pytest.mark.slow

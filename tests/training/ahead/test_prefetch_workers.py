@@ -23,6 +23,7 @@ from mm_cpgd.training.ahead.prefetch import PromptPrefetcher, default_workers, e
 from mm_cpgd.training.optimizer import OptimizerStep
 from mm_cpgd.training.setup import _prefetches
 from tests.fakes import training_runs as jobs
+from tests.fakes.overlap import AS_VLLM
 
 Rows = Callable[[Path], list[dict[str, Any]]]
 NO_EVALUATION = ("evaluation.before=false", "evaluation.after=false")
@@ -207,6 +208,21 @@ def test_a_run_with_processes_equals_the_run_without(
     assert counts[0]["others"] == counts[1]["here"] == 0
     # With further rounds, the prompts of one that is not needed are those of the next iteration.
     assert counts[0]["here"] <= counts[1]["others"] <= counts[0]["here"] + 4
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ready_workers", "copy_engine")
+def test_batches_that_are_sampled_in_the_background_take_their_prompts_from_processes(
+    yaml: Path, tmp_path: Path, read_rows: Rows, encodings: dict[str, list[str]]
+) -> None:
+    options = [*AS_VLLM, "rollout.ahead=2", "training.iterations=4", *NO_EVALUATION]
+    jobs.run(yaml, [*options, f"output={tmp_path / 'straight'}"])
+    encodings["here"].clear()
+    jobs.run(yaml, [*options, "data.workers=2"])
+    assert encodings["here"] == []
+    # Those that are compared with the engine beforehand are prompts of the batch that is sampled next.
+    assert len(encodings["others"]) == 4 * 4
+    assert_same_run(tmp_path / "run", tmp_path / "straight", read_rows)
 
 
 @pytest.mark.slow
