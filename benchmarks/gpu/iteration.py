@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +13,7 @@ from benchmarks.gpu.policies import device, installed
 from benchmarks.gpu.sections import Row
 from benchmarks.gpu.settings import Settings
 from benchmarks.performance.models import write_model
-from benchmarks.performance.train_step import run_side
+from benchmarks.performance.train_step import Side
 from benchmarks.performance.workload import Workload, prepare
 
 SIDES = {
@@ -31,10 +32,14 @@ def run(settings: Settings, scratch: Path) -> Iterator[Row]:
             yield {"engine": engine, "note": missing}
             return
         folder = scratch / f"iteration-{engine}"
-        prepare(folder, replace(work, engine=engine), model)
+        work = replace(work, engine=engine)
+        prepare(folder, work, model)
         rows = {}
+        # On a GPU both load their models at the same time; on a CPU that would take as long.
+        begin = functools.partial(_begin, folder=folder, work=work, logs=scratch.parent)
+        begun = {side: begin(side, waits=True) for side in SIDES} if device() == "cuda" else {}
         for side in SIDES:
-            rows[side] = measured(side, engine, folder, work)
+            rows[side] = {"engine": engine, "side": side} | measured(begun.get(side) or begin(side))
             yield rows[side]
         if all("seconds" in row for row in rows.values()):
             yield _ratios(engine, rows["mm-cpgd"], rows["TRL"])
@@ -57,18 +62,23 @@ def _work(settings: Settings) -> Workload:
     )
 
 
-def measured(side: str, engine: str, folder: Path, work: Workload) -> Row:
-    """Return one side's row; a side that fails is a note, and does not keep the other one back."""
-    module, packages = SIDES[side]
-    row: Row = {"engine": engine, "side": side}
-    if missing := installed(*packages):
-        return row | {"note": missing}
+def _begin(name: str, *, folder: Path, work: Workload, logs: Path, waits: bool = False) -> Side | str:
+    """Start a side's process; return why not where packages are missing."""
+    module, packages = SIDES[name]
+    log = logs / f"{module.rpartition('.')[2]}-{work.engine}.log"
+    return installed(*packages) or Side(module, folder, work.threads, log, waits=waits)
+
+
+def measured(side: Side | str) -> Row:
+    """Return one side's numbers; a side that fails is a note, and does not keep the other one back."""
+    if isinstance(side, str):
+        return {"note": side}
     try:
-        report = run_side(module, folder, work.threads)
+        report = side.report()
     except SystemExit as error:
         lines = str(error).strip().splitlines()
-        return row | {"note": f"failed: {lines[-1] if lines else module}"[:300]}
-    return row | _numbers(report)
+        return {"note": f"failed: {lines[-1] if lines else side.module}"[:300]}
+    return _numbers(report)
 
 
 def _numbers(report: dict[str, Any]) -> Row:

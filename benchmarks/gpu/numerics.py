@@ -68,13 +68,15 @@ def run(settings: Settings, scratch: Path) -> Iterator[Row]:
         prompt.vision_features = None
     del exact
     with torch.autocast(device(), torch.bfloat16):
-        for name in ("sdpa", "eager", *(() if installed("flash_attn") else ("flash_attention_2",))):
-            with _separate(policy, name):
-                yield _measured(f"separate rows, {name}", policy, experience, wanted, shared=False)
-        head = _head(policy)
-        for name in working(device(), torch.bfloat16, head):
+        others = ("eager", *(() if installed("flash_attn") else ("flash_attention_2",)))
+        with _separate(policy, "sdpa"):
+            yield _measured("separate rows, sdpa", policy, experience, wanted, shared=False)
+        for name in working(device(), torch.bfloat16, _head(policy)):
             with forced(name):
                 yield _measured(f"shared prefix, {name}", policy, experience, wanted, shared=True)
+        for name in others:
+            with _separate(policy, name):
+                yield _measured(f"separate rows, {name}", policy, experience, wanted, shared=False)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,8 @@ from benchmarks.gpu.settings import Settings
 
 def main(name: str, settings: str, scratch: str) -> None:
     run = rows_of(name)
-    _import_libraries()
+    if name != "device":
+        _import_libraries()
     sys.stdin.read()
     for row in run(Settings.from_json(json.loads(settings)), Path(scratch)):
         print(MARK + json.dumps(row), flush=True)

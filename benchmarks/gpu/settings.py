@@ -23,6 +23,7 @@ class Settings:
         peer_warmup: iterations of TRL before its timed ones, see ``Workload``.
         peer_iterations: timed iterations of TRL, of which one can take minutes.
         lora: rank of the adapters.
+        update_cases: how many of the updates are measured, the ones that matter most first.
         rounds: timed repetitions, after one that is not timed.
         profiled_tokens: tokens of each completion whose sampling is profiled.
         quickstart_iterations: of the quickstart's run.
@@ -41,6 +42,7 @@ class Settings:
     peer_warmup: int = 0
     peer_iterations: int = 1
     lora: int = 16
+    update_cases: int = 100
     rounds: int = 3
     profiled_tokens: int = 64
     quickstart_iterations: int = 16

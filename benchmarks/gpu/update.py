@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -58,19 +59,22 @@ class Case:
 def run(settings: Settings, scratch: Path) -> Iterator[Row]:
     """Yield the cases that matter most first."""
     rate = matmul_rate()
+    for case in itertools.islice(cases(settings), settings.update_cases):
+        yield measured(case, settings, rate)
+
+
+def cases(settings: Settings) -> Iterator[Case]:
+    """Yield what is measured; kernels are compared with plain products when they are asked for."""
     first, lora = settings.shapes[0], not installed("peft")
-    for kind in ("selective", True):
-        yield measured(Case(first, lora, checkpointing=kind), settings, rate)
-    half = settings.micro_batch_tokens // 2
-    yield measured(Case(first, lora, checkpointing=False, tokens=half), settings, rate)
-    for kind in ("selective", True):
-        yield measured(Case(first, lora, checkpointing=kind, compiled=False), settings, rate)
-    yield measured(Case(first, lora, shared=False, compiled=False), settings, rate)
-    yield measured(Case(first, lora=False), settings, rate)
-    for shape in settings.shapes[1:]:
-        yield measured(Case(shape, lora, checkpointing="selective"), settings, rate)
-    for name in kernels(first):
-        yield measured(Case(first, lora, kernel=name, compiled=False), settings, rate)
+    kept = Case(first, lora, checkpointing=False)
+    yield from (kept, replace(kept, checkpointing="selective"), replace(kept, checkpointing=True))
+    yield replace(kept, tokens=settings.micro_batch_tokens // 2)
+    plain = replace(kept, compiled=False)
+    yield from (replace(plain, checkpointing="selective"), replace(plain, checkpointing=True))
+    yield replace(plain, checkpointing=True, shared=False)
+    yield Case(first, lora=False)
+    yield from (replace(kept, shape=shape, checkpointing="selective") for shape in settings.shapes[1:])
+    yield from (replace(plain, checkpointing=True, kernel=name) for name in kernels(first))
 
 
 def kernels(shape: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,12 @@ class Memory:
             self.peak = torch.cuda.max_memory_allocated() / MIB
         else:
             self.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def await_turn() -> None:
+    """Wait, if the command line says ``--wait``, until standard input is closed: the other side works now."""
+    if "--wait" in sys.argv:
+        sys.stdin.read()
 
 
 def wait() -> None:

@@ -16,7 +16,7 @@ import torch
 import yaml
 from rich.console import Console
 
-from benchmarks.performance.measurement import Memory, finish
+from benchmarks.performance.measurement import Memory, await_turn, finish
 from benchmarks.performance.workload import Workload, read
 
 
@@ -93,6 +93,7 @@ def _run(config: Any, memory: Memory) -> None:
     begin = Trainer.run
 
     def run(self: Trainer, progress: Any) -> None:
+        await_turn()
         memory.loaded()
         begin(self, progress)
         memory.worked()

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.performance.measurement import Memory, finish, wait
+from benchmarks.performance.measurement import Memory, await_turn, finish, wait
 from benchmarks.performance.workload import Workload, coin, read
 
 
@@ -24,6 +24,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(work.threads)
     memory = Memory()
     trainer, clock = _trainer(folder, work)
+    await_turn()
     if not work.peer_iterations_before:
         _warm_up(trainer, work)
     memory.loaded()
@@ -75,6 +76,7 @@ def _trainer(folder: Path, work: Workload) -> tuple[Any, Clock]:
             result = super()._generate_and_score_completions(*args, **kwargs)
             wait()
             clock.sampling += time.perf_counter() - started
+            print(f"sampled and scored in {clock.sampling:.2f} s", file=sys.stderr, flush=True)
             return result
 
     def reward(completions: list[Any], **kwargs: Any) -> list[float]:

@@ -31,16 +31,41 @@ PEERS = {"trl": "benchmarks.performance.side_trl", "unshared": "benchmarks.perfo
 ROOT = Path(__file__).resolve().parents[2]
 
 
+class Side:
+    """One side in its own process.
+
+    Args:
+        module: of the side.
+        folder: as ``prepare`` wrote it.
+        threads: of its CPU work.
+        log: receives what it prints on standard error.
+        waits: whether it waits for ``report`` once its model is loaded.
+    """
+
+    def __init__(self, module: str, folder: Path, threads: int, log: Path, *, waits: bool = False) -> None:
+        self.module = module
+        self.log = log
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TRL_EXPERIMENTAL_SILENCE": "1"}
+        with log.open("w", encoding="utf-8") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", module, str(folder), *(["--wait"] if waits else [])],
+                cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+                text=True,
+            )  # fmt: skip
+
+    def report(self) -> dict[str, Any]:
+        """Let it work, and return its report; raises SystemExit with its last messages."""
+        output, _ = self.process.communicate()  # which closes its standard input
+        if self.process.returncode:
+            messages = self.log.read_text(encoding="utf-8", errors="replace")
+            raise SystemExit(f"{self.module} failed:\n{messages[-3000:]}")
+        found: dict[str, Any] = json.loads(output.splitlines()[-1])
+        return found
+
+
 def run_side(module: str, folder: Path, threads: int) -> dict[str, Any]:
     """Run one side in its own process and return its report."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TRL_EXPERIMENTAL_SILENCE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", module, str(folder)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        raise SystemExit(f"{module} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return Side(module, folder, threads, folder / "errors.log").report()
 
 
 def compare(work: Workload, peer: str, rounds: int) -> dict[str, Any]:
