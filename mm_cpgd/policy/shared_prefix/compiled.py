@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo import maybe_mark_dynamic
 
+from mm_cpgd.errors import UserError
 from mm_cpgd.policy.checkpointing import Checkpointing, checkpointed
 from mm_cpgd.policy.shared_prefix.choice import wants_flex
 from mm_cpgd.policy.shared_prefix.operator import OperatorAttention, layout_lengths
@@ -119,11 +120,14 @@ def _call(layer: Any, compilation: Compilation, hidden: Tensor, packed: PackedTo
         try:
             return _compiled()(*inputs)
         except torch._dynamo.exc.TorchDynamoException as error:
+            reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
             if compilation.required:
-                raise
+                raise UserError(
+                    f"policy.compile=true: the layers cannot be compiled: {reason}; set policy.compile=false, "
+                    "or auto, which then runs them as they are"
+                ) from error
             compilation.active = False
-            reason = next(iter(str(error).splitlines()), "")
-            warnings.warn(f"the layers run uncompiled: {type(error).__name__}: {reason}", stacklevel=2)
+            warnings.warn(f"the layers run uncompiled: {reason}", stacklevel=2)
     return _layer(*inputs)
 
 
