@@ -168,3 +168,19 @@ def test_the_cache_is_freed_as_soon_as_all_is_sampled(
             assert [cache() for cache in caches] == [None]
         finally:
             gc.enable()
+
+
+def test_later_prompts_are_prefilled_in_smaller_parts_beside_the_cache(
+    tiny_policy: Policy, nine_prompts: list[EncodedPrompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    load = decoding.SharedDecoder.load
+
+    def noted(self: Any, prompts: Any, slots: Any) -> None:
+        sizes.append(len(prompts))
+        load(self, prompts, slots)
+
+    monkeypatch.setattr(decoding.SharedDecoder, "load", noted)
+    monkeypatch.setattr(sampler, "LATER_SHARE", 1 / 2)
+    LocalEngine(tiny_policy, batch_prompts=4, graph=True).generate(nine_prompts, Sampling(4), SEEDS)
+    assert sizes == [4, 2, 2, 1]
