@@ -60,11 +60,12 @@ def small_operations(count: int) -> None:
 
 def operations_in(seconds: float) -> int:
     """Return how many take this long."""
-    count = 20_000
-    small_operations(count)
-    started = time.perf_counter()
-    small_operations(count)
-    return round(count * seconds / (time.perf_counter() - started))
+    count, times = 50_000, []
+    for _ in range(10):
+        started = time.perf_counter()
+        small_operations(count)
+        times.append(time.perf_counter() - started)
+    return round(count * seconds / median(times))
 
 
 def measure(
