@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data.example import DataError
-from data.images import image_ref, image_size, to_rgb
+from data.images import image_ref, image_size, portable, to_rgb
 
 RED = (255, 0, 0)
 Png = Callable[..., bytes]
@@ -226,3 +226,30 @@ def test_sixteen_bit_png_and_big_endian_files_keep_their_levels(tmp_path: Path) 
 def test_levels_that_are_not_finite_are_black() -> None:
     picture = Image.fromarray(np.array([[np.nan, 1.0, np.inf, 0.5]], dtype=np.float32))
     assert np.asarray(image_ref(picture).open())[0, :, 0].tolist() == [0, 255, 0, 128]
+
+
+def test_a_portable_reference_needs_neither_its_rows_nor_their_reader(
+    png: Callable[..., bytes], tmp_path: Path
+) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(png("blue", (6, 3)))
+    reads: list[int] = []
+
+    def reload() -> bytes:
+        reads.append(1)
+        return png("red", (8, 4))
+
+    sent = [portable(image_ref(b"", reload=reload)), portable(image_ref(file))]
+    received = pickle.loads(pickle.dumps(sent))
+    assert [one.open().size for one in received] == [(8, 4), (6, 3)]
+    assert received[0].open().getpixel((0, 0)) == (255, 0, 0)
+    assert len(reads) == 1
+    assert len(pickle.dumps(sent[1])) < 600  # the path, not the file
+
+
+def test_a_portable_reference_to_what_cannot_be_read_is_an_error_with_its_name() -> None:
+    def gone() -> bytes:
+        raise OSError("the disk is away")
+
+    with pytest.raises(DataError, match=r"image bytes \(0\) cannot be decoded: the disk is away"):
+        portable(image_ref(b"", reload=gone))
