@@ -123,8 +123,8 @@ def _call(layer: Any, compilation: Compilation, hidden: Tensor, packed: PackedTo
             reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
             if compilation.required:
                 raise UserError(
-                    f"policy.compile=true: the layers cannot be compiled: {reason}; set policy.compile=false, "
-                    "or auto, which then runs them as they are"
+                    f"policy.compile=true: the layers cannot be compiled: {reason}; set policy.compile=false "
+                    "or auto, with which they run as they are"
                 ) from error
             compilation.active = False
             warnings.warn(f"the layers run uncompiled: {reason}", stacklevel=2)

@@ -102,13 +102,10 @@ def test_steps_below_the_resolution_are_lost_unless_rounding_is_stochastic() -> 
 
 def test_rounding_at_random_gives_one_of_both_neighbours_with_the_exact_mean() -> None:
     generator = torch.Generator().manual_seed(0)
-    for value, low, high in ((1.002, 1.0, 1.0078125), (-1.002, -1.0078125, -1.0), (3e-39, None, None)):
+    for value, low, high in ((1.002, 1.0, 1.0078125), (-1.002, -1.0078125, -1.0)):
         found = round_at_random(torch.full((200_000,), value), generator).float()
-        assert len(found.unique()) == 2
-        if low is not None:
-            assert found.unique().tolist() == [low, high]
-        step = float(found.max() - found.min())
-        assert abs(float(found.double().mean()) - value) <= 0.01 * step
+        assert found.unique().tolist() == [low, high]
+        assert abs(float(found.double().mean()) - value) <= 0.01 * (high - low)
     exact = torch.tensor([0.0, 1.0, -2.5, 0.00390625])
     assert torch.equal(round_at_random(exact, generator).float(), exact)
 
