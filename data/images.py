@@ -12,7 +12,7 @@ import io
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -122,6 +122,22 @@ def _is_bare_base64(text: str) -> bool:
 def image_size(ref: ImageRef) -> tuple[int, int]:
     """Return (width, height), from the header where there is one, else by opening. Raises ``DataError``."""
     return ref.load.size() if isinstance(ref.load, EncodedImage) else ref.open().size
+
+
+def portable(ref: ImageRef) -> ImageRef:
+    """Return a reference to the same image for another process, which cannot read the rows again.
+
+    Raises:
+        DataError: the encoded bytes cannot be read.
+    """
+    if not isinstance(ref.load, EncodedImage) or _reads_file(ref.load.stream):
+        return ref
+    with _errors_as_data_errors(ref.origin), ref.load.stream() as stream:
+        return ImageRef(ref.origin, replace(ref.load, stream=partial(_open_bytes, stream.read())))
+
+
+def _reads_file(stream: Callable[[], IO[bytes]]) -> bool:
+    return isinstance(stream, partial) and stream.func is _open_file
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

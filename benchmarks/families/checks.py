@@ -5,6 +5,7 @@ A check returns if the family passes, and raises an error if it does not.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,7 +26,7 @@ TOLERANCE = 2e-5
 
 
 def encode(subject: Subject) -> None:
-    """Every image has tokens, none of which is ever sampled, and lengths are counted without encoding."""
+    """Every image has tokens, none of which is ever sampled; lengths need no encoding, encoding no model."""
     policy = subject.policy
     token = image_token_id(policy.model.config)
     expect(token in control_token_ids(policy.model), f"image token {token} can be sampled")
@@ -34,6 +35,10 @@ def encode(subject: Subject) -> None:
     expect(all(counts[:3]) and not counts[3], f"image tokens: {counts}")
     lengths = [policy.encoder.length(example) for example in subject.examples]
     same(lengths, [len(prompt) for prompt in subject.prompts], "length of prompt")
+    # As in the processes of ``data.workers``.
+    sent = pickle.loads(pickle.dumps(policy.encoder.without_model()))
+    inputs = [sent.inputs(example)["input_ids"][0].tolist() for example in subject.examples]
+    same(inputs, [prompt.input_ids.tolist() for prompt in subject.prompts], "tokens of prompt")
 
 
 def sample(subject: Subject) -> None:

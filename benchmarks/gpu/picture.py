@@ -68,6 +68,8 @@ def _stack(axes: plt.Axes, bars: Sequence[tuple[str, dict[str, float]]]) -> None
     left = [0.0] * len(bars)
     for kind, colour in zip((*KINDS, IDLE), COLOURS, strict=True):
         widths = [kinds.get(kind, 0.0) for _, kinds in bars]
+        if not any(widths):
+            continue
         axes.barh(labels, widths, left=left, color=colour, label=kind, edgecolor="white", linewidth=0.5)
         left = [start + width for start, width in zip(left, widths, strict=True)]
     for label, end in zip(labels, left, strict=True):

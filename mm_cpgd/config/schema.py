@@ -99,6 +99,11 @@ class DataConfig(Section):
     check_images: Literal["decode", "header"] = Field(
         "decode", description="check whole images at the start, or their headers only"
     )
+    workers: NonNegativeInt | None = Field(
+        None,
+        description="processes that open and encode images ahead, per process of the run; 0: none; null: of "
+        "data with images and on an accelerator, up to 4",
+    )
 
 
 class VllmConfig(Section):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from copy import copy
 from typing import Any, Literal
 
 import torch
@@ -56,14 +58,31 @@ class PromptEncoder:
             DataError: a marker without an image, control tokens in the text, or an unreadable image.
             ValueError: the processor rejects an image.
         """
+        return self.prompt(self.inputs(example, beginning), example, beginning)
+
+    def without_model(self) -> PromptEncoder:
+        """Return an encoder for ``inputs`` alone, which another process can be sent."""
+        other = copy(self)
+        other.model = None
+        return other
+
+    def inputs(self, example: Example, beginning: str = "") -> dict[str, Any]:
+        """Open the images and return what the processor makes of the prompt: the slow part of ``encode``.
+
+        Needs no model, so that another process can do it. Arguments and errors as in ``encode``.
+        """
         pieces = self._pieces(example)
-        refs = tuple(example.images[piece] for piece in pieces if isinstance(piece, int))
-        images = [ref.open() for ref in refs]
+        images = [example.images[piece].open() for piece in pieces if isinstance(piece, int)]
         chat = self._chat(pieces, example) + beginning
         special = self._needs_special_tokens(chat)
-        inputs = self.processor(
-            text=[chat], images=images or None, add_special_tokens=special, return_tensors="pt"
+        return dict(
+            self.processor(
+                text=[chat], images=images or None, add_special_tokens=special, return_tensors="pt"
+            )
         )
+
+    def prompt(self, inputs: Mapping[str, Any], example: Example, beginning: str = "") -> EncodedPrompt:
+        """Return the prompt's tensors from the ``inputs`` of the same example; opens no image."""
         ids = inputs["input_ids"][0]
         types_name = next((name for name in TOKEN_TYPES if name in inputs), TOKEN_TYPES[0])
         types = inputs[types_name][0] if types_name in inputs else None
@@ -73,9 +92,11 @@ class PromptEncoder:
             positions = torch.arange(ids.numel()).unsqueeze(0)
         else:
             positions = prompt_positions(self.model, ids, types, vision)
+        pieces = self._pieces(example)
         messages = self._messages(pieces, example)
         if beginning:
             messages.append({"role": "assistant", "content": [{"type": "text", "text": beginning}]})
+        refs = tuple(example.images[piece] for piece in pieces if isinstance(piece, int))
         conversation = Conversation(messages, refs)
         return EncodedPrompt(ids, positions, types, vision, types_name, conversation=conversation)
 

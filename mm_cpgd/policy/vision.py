@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ class VisionFeatureCache:
             return None
         device = self.parameters[0].device
         if not self.frozen:
-            return image_features(self.model, _to(concatenate_vision(with_images), device))
+            return image_features(self.model, _vision_on(device, with_images))
         self.encode(with_images)
         return torch.cat(
             [
@@ -91,7 +92,7 @@ class VisionFeatureCache:
         """Run a frozen tower on the prompts' images and store the features in each prompt that lacks them."""
         new = _group_by_images(p for p in prompts if p.vision and not self._has_features(p))
         for batch in _batch_by_patches([same[0] for same in new]):
-            features = image_features(self.model, _to(concatenate_vision(batch), self.parameters[0].device))
+            features = image_features(self.model, _vision_on(self.parameters[0].device, batch))
             counts = [int(p.vision["image_grid_thw"].prod(1).sum()) for p in batch]
             patches = sum(counts)
             sizes = [features.shape[1] * count // patches for count in counts]
@@ -137,5 +138,13 @@ def _batch_by_patches(prompts: Sequence[EncodedPrompt]) -> Iterator[list[Encoded
         yield batch
 
 
-def _to(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+def _vision_on(device: torch.device, prompts: Sequence[EncodedPrompt]) -> dict[str, Tensor]:
+    """Return ``concatenate_vision`` of the prompts, moved to the device first.
+
+    A GPU fetches by itself what is in pinned memory, which a concatenation on the CPU is not any more.
+    """
+
+    def move(values: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value.to(device, non_blocking=True) for name, value in values.items()}
+
+    return concatenate_vision([replace(prompt, vision=move(prompt.vision)) for prompt in prompts])

@@ -10,7 +10,7 @@ from mm_cpgd.preflight.memory_update import PATCHES_PER_TOKEN
 from mm_cpgd.preflight.model_size import Blocks, ModelSize
 from mm_cpgd.preflight.setting import FLOAT, HALF, Setting
 from mm_cpgd.rollout.decoding import CACHE_BLOCK
-from mm_cpgd.rollout.sampler import MAX_FINISHED_SHARE
+from mm_cpgd.rollout.sampler import MAX_FINISHED_SHARE, SLOTS, later_loads
 from mm_cpgd.rollout.vllm.weights_folder import FILE_BYTES
 
 DOUBLE = 8
@@ -67,16 +67,25 @@ def _local_items(
     """Return what sampling by the policy itself needs beside the weights: for rollouts or for evaluation."""
     rollout = config.rollout
     share = -(-rollout.prompts // setting.machines.processes)
-    cases = [("rollout", min(rollout.batch_prompts, share), rollout.completions, rollout.max_new_tokens)]
+    batch, copies = min(rollout.batch_prompts, share), rollout.completions
+    cases = [("rollout", batch, _prefixes(config, setting, batch, share), copies, rollout.max_new_tokens)]
     evaluation = config.evaluation
     if config.data.eval and (evaluation.before or evaluation.after or evaluation.every):
         prompts = min(evaluation.batch_prompts, config.data.eval.limit or evaluation.batch_prompts)
-        cases.append(("evaluation", prompts, 1, evaluation.max_new_tokens or rollout.max_new_tokens))
+        new = evaluation.max_new_tokens or rollout.max_new_tokens
+        cases.append(("evaluation", prompts, prompts, 1, new))
     found = [
-        _sampling_items(size, setting, name, prompts, copies, prompt_tokens, new, rollout.shared_prefix)
-        for name, prompts, copies, new in cases
+        _sampling_items(size, setting, name, prompts, prefixes, copies, prompt_tokens, new)
+        for name, prompts, prefixes, copies, new in cases
     ]
     return max(found, key=lambda items: sum(item.rollout for item in items))
+
+
+def _prefixes(config: RunConfig, setting: Setting, batch: int, share: int) -> int:
+    """Return how many prefixes the cache holds, of ``share`` prompts sampled ``batch`` at a time."""
+    if not config.rollout.shared_prefix:
+        return batch * config.rollout.completions
+    return min(share, SLOTS * batch) if setting.machines.on_gpu else batch
 
 
 def _sampling_items(
@@ -84,14 +93,13 @@ def _sampling_items(
     setting: Setting,
     name: str,
     prompts: int,
+    prefixes: int,
     completions: int,
     prompt_tokens: int,
     new: int,
-    shared_prefix: bool,
 ) -> list[MemoryItem]:
     """Return what decoding a batch of prompts needs, of ``new`` tokens for each of their completions."""
     rows = prompts * completions
-    copies = prompts if shared_prefix else rows
     token = size.text.layers * 2 * size.text.keys * setting.compute
     own = rows * -(-new // CACHE_BLOCK) * CACHE_BLOCK * token
     # When completions end, the others' keys, or values, are copied before the old ones are freed.
@@ -100,14 +108,15 @@ def _sampling_items(
     logits = rows * size.vocabulary * (setting.compute + 2 * FLOAT + DOUBLE)
     scores = rows * size.text.heads * (prompt_tokens + new) * (2 * setting.compute + 2 * FLOAT)
     prefill = _prefill_bytes(size, setting, prompts, prompt_tokens)
-    decoding = max(moved, logits, scores + rows * size.vocabulary * setting.compute)
+    later = _prefill_bytes(size, setting, later_loads(prompts), prompt_tokens) if prefixes > prompts else 0
+    decoding = max(later, moved, logits, scores + rows * size.vocabulary * setting.compute)
     return [
         MemoryItem(
             f"{name}: KV cache",
-            copies * prompt_tokens * token + own,
-            how=f"{copies} × {prompt_tokens:,} + {rows} × {new:,} tokens",
+            prefixes * prompt_tokens * token + own,
+            how=f"{prefixes} × {prompt_tokens:,} + {rows} × {new:,} tokens",
         ),
-        # Never two at once: prompts are prefilled before the completions have a cache.
+        # Never two at once: the first prompts are prefilled before the completions have a cache.
         MemoryItem(
             f"{name}: prefill or sampling",
             max(prefill - own, decoding),

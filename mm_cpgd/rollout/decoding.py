@@ -82,7 +82,7 @@ class SharedDecoder:
         self.copies = copies
         self.limit = limit
         self.fixed = fixed
-        self.cache = SharedCache(places, slots, copies, [len(prompt) for prompt in prompts])
+        self.cache = SharedCache(places, slots, copies, [len(prompt) for prompt in prompts], fixed=fixed)
         self.axes = prompts[0].positions.shape[0]
         self.last_position = max(prompt.next_position for prompt in prompts) + limit
         self.slots = slots
@@ -130,9 +130,10 @@ class SharedDecoder:
 
     def reserve(self, width: int, *, uniform: bool) -> None:
         """See ``IncrementalDecoder``."""
-        block = max(GRAPH_BLOCK, self.cache.capacity) if self.fixed else CACHE_BLOCK
-        block = min(block, max(width, self.limit))
-        self.cache.reserve(width, uniform=uniform, block=block, exact=not self.fixed)
+        room = GRAPH_BLOCK if self.fixed else -(-width // CACHE_BLOCK) * CACHE_BLOCK
+        while room < width:
+            room *= 2
+        self.cache.reserve(width, room=min(room, max(width, self.limit)), uniform=uniform)
 
     def advance(self, tokens: Tensor, newest: Tensor) -> Tensor:
         """See ``IncrementalDecoder``; the packed sequence is one token of each completion."""

@@ -65,10 +65,16 @@ class KeptSteps:
         """Go on with fewer places; everything must have been read."""
         self.places, self.left = places, None
 
-    def of_completions(self, lengths: Sequence[int]) -> list[KeptTokens]:
-        """Return the kept tokens of all completions, which have these lengths."""
+    def take(self, completions: range, lengths: Sequence[int]) -> list[KeptTokens]:
+        """Return the kept tokens of these completions, which have these lengths, and forget them."""
         owners, columns, counts, ids = (torch.cat(values) for values in zip(*self._read, strict=True))
-        everything = KeptTokens.at_positions((len(lengths), self.limit), owners, columns, counts, ids)
+        own = (owners >= completions.start) & (owners < completions.stop)
+        of_id = own.repeat_interleave(counts)
+        self._read = [(owners[~own], columns[~own], counts[~own], ids[~of_id])]
+        everything = KeptTokens.at_positions(
+            (len(completions), self.limit),
+            owners[own] - completions.start, columns[own], counts[own], ids[of_id],
+        )  # fmt: skip
         return [everything.select(torch.tensor([row]), length) for row, length in enumerate(lengths)]
 
     def _allocate(self, logits: Tensor) -> None:

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from mm_cpgd.policy.batch import EncodedPrompt
-from mm_cpgd.policy.distribution import KeptTokens, Sampling
+from mm_cpgd.policy.distribution import Sampling
 from mm_cpgd.policy.policy import Policy
 from mm_cpgd.rollout.computed_weights import cast_weights
 from mm_cpgd.rollout.engine import Completion, Group
-from mm_cpgd.rollout.sampler import Sampler
+from mm_cpgd.rollout.sampler import Sampler, can_be_graph
 
 
 class LocalEngine:
@@ -20,8 +20,8 @@ class LocalEngine:
 
     Args:
         policy: the live policy; updates take effect immediately.
-        batch_prompts: prompts of which all completions are decoded together; those of further prompts begin
-            as they end, where the family shares prefixes.
+        batch_prompts: prompts of which all completions are decoded together; with a graph, those of further
+            prompts begin as they end.
         report_kept: whether completions say which tokens the cuts left; not needed if none are trained on.
         graph: whether the kernels of a step are recorded as a CUDA graph; None: where that is possible.
     """
@@ -49,30 +49,42 @@ class LocalEngine:
     def close(self) -> None:
         """Nothing to end."""
 
-    @torch.no_grad()
     def generate(
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, seeds: Sequence[Sequence[int]]
     ) -> list[Group]:
         """See ``RolloutEngine.generate``; all prompts of a call must have the same number of seeds."""
+        return list(self.stream(prompts, sampling, seeds))
+
+    @torch.no_grad()
+    def stream(
+        self, prompts: Sequence[EncodedPrompt], sampling: Sampling, seeds: Sequence[Sequence[int]]
+    ) -> Iterator[Group]:
+        """Yield what ``generate`` returns, each group as soon as it and those before it are complete.
+
+        Until the iterator ends or is closed the policy is in evaluation mode, and may not be trained.
+        """
         counts = [len(group) for group in seeds]
         if len(counts) != len(prompts) or len(set(counts)) > 1:
             raise ValueError(
                 f"{len(prompts)} prompts with {counts} seeds; every prompt needs the same number of seeds"
             )
-        if not prompts:
-            return []
+        graph = can_be_graph(self.policy) if self.graph is None else self.graph and self.policy.shared_prefix
+        # Elsewhere a step takes longer the more completions run: to let the last ones of a batch run alone
+        # costs less than gathering places that are filled again.
+        size = max(1, len(prompts) if graph else self.batch_prompts)
         with _evaluation_mode(self.policy), cast_weights(self.policy.model):
-            if self.policy.shared_prefix:
-                return self._decode(prompts, sampling, seeds)
-            groups: list[Group] = []
-            for first in range(0, len(prompts), self.batch_prompts):
-                batch = slice(first, first + self.batch_prompts)
-                groups += self._decode(prompts[batch], sampling, seeds[batch])
-            return groups
+            for first in range(0, len(prompts), size):
+                batch = slice(first, first + size)
+                yield from self._decode(prompts[batch], sampling, seeds[batch], graph=graph)
 
     def _decode(
-        self, prompts: Sequence[EncodedPrompt], sampling: Sampling, seeds: Sequence[Sequence[int]]
-    ) -> list[Group]:
+        self,
+        prompts: Sequence[EncodedPrompt],
+        sampling: Sampling,
+        seeds: Sequence[Sequence[int]],
+        *,
+        graph: bool,
+    ) -> Iterator[Group]:
         sampler = Sampler(
             self.policy,
             prompts,
@@ -80,19 +92,18 @@ class LocalEngine:
             seeds,
             batch_prompts=self.batch_prompts,
             report_kept=self.report_kept,
-            graph=self.graph,
+            graph=graph,
         )
-        drawn = sampler.run()
-        kept: Sequence[KeptTokens | None] = sampler.kept() or [None] * len(drawn)
-        # As lists: for a tiny model, decoding tensors to text takes longer than sampling.
-        tokens = [one.tokens.tolist() for one in drawn]
-        texts = self.policy.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        completions = [
-            Completion(one.tokens, one.logprobs, text, one.ended, own)
-            for one, text, own in zip(drawn, texts, kept, strict=True)
-        ]
         copies = len(seeds[0])
-        return [completions[i : i + copies] for i in range(0, len(completions), copies)]
+        for found in sampler.run():
+            # As lists: for a tiny model, decoding tensors to text takes longer than sampling.
+            tokens = [drawn.tokens.tolist() for drawn, _ in found]
+            texts = self.policy.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+            completions = [
+                Completion(drawn.tokens, drawn.logprobs, text, drawn.ended, kept)
+                for (drawn, kept), text in zip(found, texts, strict=True)
+            ]
+            yield from (completions[i : i + copies] for i in range(0, len(completions), copies))
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -21,6 +21,10 @@ MAX_FINISHED_SHARE = 1 / 8
 # The same for removal where the step is a graph: its time hardly depends on the number of places, and a new
 # graph has to be recorded.
 MAX_FINISHED_SHARE_OF_GRAPH = 1 / 2
+# Slots for each prompt that is sampled at a time: a prompt stays until its longest completion ends, when most
+# of its others have made room. And the share of these prompts that are prefilled together later on.
+SLOTS = 2
+LATER_SHARE = 1 / 8
 # Steps between two looks at a GPU, which has to end its work for each.
 STEPS = 16
 STEPS_ON_CPU = 1
@@ -36,7 +40,7 @@ class Sampler:
         seeds: (P', G).
         batch_prompts: prompts of which all completions are decoded together.
         report_kept: whether the tokens that the cuts left are reported.
-        graph: whether the step is recorded as a CUDA graph; None: where that is possible.
+        graph: whether the step is recorded as a CUDA graph.
     """
 
     def __init__(
@@ -48,16 +52,17 @@ class Sampler:
         *,
         batch_prompts: int,
         report_kept: bool,
-        graph: bool | None = None,
+        graph: bool,
     ) -> None:
         self.prompts = prompts
         self.limit = sampling.max_new_tokens
         copies = len(seeds[0])
         count = min(len(prompts), batch_prompts) * copies
-        # A prompt stays until its longest completion ends, when most of its others have made room.
-        slots = min(len(prompts), 2 * batch_prompts if len(prompts) > batch_prompts else batch_prompts)
+        slots = min(len(prompts), SLOTS * batch_prompts if len(prompts) > batch_prompts else batch_prompts)
+        # Prompts that are prefilled together: fewer as soon as completions have a cache.
+        self.loads, self.later_loads = batch_prompts, later_loads(batch_prompts)
         on_gpu = policy.device.type == "cuda"
-        self.graph = on_gpu and policy.shared_prefix and not _sharded(policy) if graph is None else graph
+        self.graph = graph
         self.steps = STEPS if on_gpu else STEPS_ON_CPU
         kept = None
         if sampling.has_cuts and report_kept:
@@ -75,24 +80,34 @@ class Sampler:
         self.ages = [0] * count  # tokens drawn in each place, while its completion runs
         self.drawn: dict[int, Drawn] = {}
 
-    def run(self) -> list[Drawn]:
-        """Return what each completion has drawn, in order."""
+    def run(self) -> Iterator[list[tuple[Drawn, KeptTokens | None]]]:
+        """Yield what completions have drawn, and the tokens that the cuts left to each if they are reported.
+
+        Completions come in order, all of a prompt's together, as soon as they have ended.
+        """
+        given, copies = 0, self.schedule.copies
         self._start()
         while running := self.schedule.running:
             self._steps(running)
             self._look(running)
-        return [self.drawn[completion] for completion in range(len(self.drawn))]
+            if ready := self.schedule.ended_prompts(given):
+                yield self._results(range(given * copies, (given + ready) * copies))
+                given += ready
 
-    def kept(self) -> list[KeptTokens] | None:
-        """Return the tokens that the cuts left to each completion; None if they are not reported."""
-        if self.places.kept is None:
-            return None
-        return self.places.kept.of_completions([len(self.drawn[i].tokens) for i in range(len(self.drawn))])
+    def _results(self, completions: range) -> list[tuple[Drawn, KeptTokens | None]]:
+        drawn = [self.drawn.pop(completion) for completion in completions]
+        kept: Sequence[KeptTokens | None] = [None] * len(drawn)
+        if self.places.kept is not None:
+            kept = self.places.kept.take(completions, [len(one.tokens) for one in drawn])
+        return list(zip(drawn, kept, strict=True))
 
     def _start(self) -> None:
         starts = self.schedule.start()
-        if starts.prompts:
-            self.decoder.load([self.prompts[prompt] for prompt in starts.prompts], starts.slots)
+        for first in range(0, len(starts.prompts), self.loads):
+            part = slice(first, first + self.loads)
+            prompts = [self.prompts[prompt] for prompt in starts.prompts[part]]
+            self.decoder.load(prompts, starts.slots[part])
+        self.loads = self.later_loads
         if not starts.places:
             return
         logits = self.decoder.start(starts.places, starts.seats)
@@ -140,8 +155,15 @@ class Sampler:
         self.ages = [self.ages[place] for place in places]
 
 
-def _sharded(policy: Policy) -> bool:
-    return any(is_sharded(parameter) for parameter in policy.model.parameters())
+def later_loads(batch_prompts: int) -> int:
+    """Return how many prompts are prefilled together while completions of others are sampled."""
+    return max(1, int(batch_prompts * LATER_SHARE))
+
+
+def can_be_graph(policy: Policy) -> bool:
+    """Return whether the step of this policy can be a CUDA graph, unless its layers need the host."""
+    sharded = any(is_sharded(parameter) for parameter in policy.model.parameters())
+    return policy.device.type == "cuda" and policy.shared_prefix and not sharded
 
 
 def _uniforms(seeds: Sequence[Sequence[int]], count: int) -> Tensor:

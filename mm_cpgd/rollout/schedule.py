@@ -54,6 +54,11 @@ class Schedule:
         """Places whose completion has not been ended."""
         return [place for place, owner in enumerate(self.owner) if owner is not None]
 
+    def ended_prompts(self, first: int) -> int:
+        """Return how many prompts from ``first`` on, in order, have no completion that runs or waits."""
+        left = self.left[first:]
+        return next((number for number, count in enumerate(left) if count), len(left))
+
     def start(self) -> Starts:
         """Give the free places to the next completions, as far as their prompts find slots."""
         starts = Starts()

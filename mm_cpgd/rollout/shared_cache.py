@@ -37,20 +37,25 @@ class SharedCache:
         slots: P.
         seats: R of each slot.
         prompt_lengths: of all prompts that will ever be in a slot.
+        fixed: whether the whole room is attended to, so that no shape changes before it grows; else exactly
+            the tokens that there are.
 
     Attributes:
         capacity: C, tokens of a completion that there is room for.
         width: W, the first of them that are attended to.
-        uniform: whether the newest token of all places has the index W - 1.
+        uniform: whether the newest token of all places that matter has the index W - 1.
         version: changes whenever recorded kernels become invalid: with tensors, shapes or the layout.
     """
 
-    def __init__(self, places: int, slots: int, seats: int, prompt_lengths: Sequence[int]) -> None:
+    def __init__(
+        self, places: int, slots: int, seats: int, prompt_lengths: Sequence[int], *, fixed: bool
+    ) -> None:
         self.places = places
         self.slots = slots
         self.seats = seats
-        self.longest = max(prompt_lengths)
-        self.padded = len(set(prompt_lengths)) > 1
+        self.fixed = fixed
+        self.longest = _aligned(max(prompt_lengths)) if fixed else max(prompt_lengths)
+        self.padded = set(prompt_lengths) != {self.longest}
         self.capacity = 0
         self.width = 0
         self.uniform = False
@@ -100,21 +105,19 @@ class SharedCache:
         self.identity = identity
         self._copy_seats()
 
-    def reserve(self, width: int, *, uniform: bool, block: int, exact: bool) -> None:
+    def reserve(self, width: int, *, room: int, uniform: bool) -> None:
         """Make room for ``width`` tokens of each completion.
 
         Args:
             width: at least one more than the index of any token that is still to be attended to.
+            room: tokens to make room for if there is too little.
             uniform: whether the newest token of all places that matter has the index ``width`` - 1.
-            block: tokens by which the room grows, at least.
-            exact: attend to ``width`` tokens; otherwise to the whole room, whose shape stays.
         """
         if width > self.capacity:
-            self._grow(-(-width // block) * block)
-        width = width if exact else self.capacity
-        uniform = uniform and exact
-        if (width, uniform) != (self.width, self.uniform):
-            self.version += 1
+            self._grow(_aligned(room) if self.fixed else room)
+        if self.fixed:
+            width, uniform = self.capacity, False
+        self.version += (width, uniform) != (self.width, self.uniform)
         self.width, self.uniform = width, uniform
 
     def begin(self, newest: Tensor) -> None:
@@ -223,3 +226,8 @@ class SharedCache:
         if self.identity or self.seat_index is None:
             return values
         return values.index_select(0, self.seat_index)
+
+
+def _aligned(length: int) -> int:
+    """Round up to 16 bytes of half precision; matrix products with other row lengths are slower on a GPU."""
+    return -(-length // 8) * 8

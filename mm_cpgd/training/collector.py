@@ -20,9 +20,11 @@ from mm_cpgd.distributed import Parts, together
 from mm_cpgd.errors import UserError
 from mm_cpgd.interrupt import ShouldStop, check, never
 from mm_cpgd.policy import EncodedPrompt, Policy
-from mm_cpgd.rollout import Group, KeptTokens, RolloutEngine, Sampling
+from mm_cpgd.policy.prompt_workers import PromptWorkers
+from mm_cpgd.rollout import Group, GroupsInParts, KeptTokens, RolloutEngine, Sampling
 from mm_cpgd.tracking import PromptRollout, ScoredCompletion, ScoredComponent
 from mm_cpgd.training.ahead.prefetch import (
+    Pending,
     PromptPrefetcher,
     background_thread,
     encode_rows,
@@ -86,6 +88,7 @@ class Collector:
         mini_batch_prompts: prompts per optimizer step, over all processes.
         seed: seed of the sampled tokens.
         prefetch_until: last iteration whose prompts may be encoded during the update before it; 0: none.
+        workers: processes that encode prompts; None: this process does.
 
     Raises:
         UserError: P is not a multiple of the number of processes.
@@ -105,6 +108,7 @@ class Collector:
         mini_batch_prompts: int,
         seed: int,
         prefetch_until: int = 0,
+        workers: PromptWorkers | None = None,
     ) -> None:
         check_prompts(rollout.prompts, accelerator.num_processes)
         self.config = rollout
@@ -126,7 +130,7 @@ class Collector:
             rollout.min_p,
             min_p_first=rollout.engine == "vllm",
         )
-        self.prefetcher = PromptPrefetcher(lambda index: self.reencode([index])[0])
+        self.prefetcher = PromptPrefetcher(lambda index: self.reencode([index])[0], examples, workers)
 
     def collect(
         self, iteration: int, should_stop: ShouldStop = never, sampled: Sampled | None = None
@@ -164,7 +168,9 @@ class Collector:
         usable = learned.unsqueeze(1) & ~rewards.isnan()
         experience = self.experience(batches, stats.lengths, usable, advantages)
         metrics = self._metrics(batches, stats, keep, time.perf_counter() - started)
-        if iteration < self.prefetch_until:
+        # With ``ahead`` a thread may encode the next prompts itself, or have begun them.
+        free = not self.config.ahead or (self.prefetcher.in_processes and sampled is None)
+        if iteration < self.prefetch_until and free:
             self.prefetcher.begin(self.own(self.sampler.peek(self.config.prompts)))
         pairs = [pair for batch in batches for pair in zip(batch.indices, batch.groups, strict=True)]
         examples = [self.examples[index] for index, group in pairs if group]
@@ -184,7 +190,12 @@ class Collector:
         """
         drawn = self.sampler.take(self.config.prompts)
         if sampled is None:
-            sampled = together(self.accelerator, lambda: self.sample(drawn, iteration, number, should_stop))
+            # Without scores the next draws are known: those of a further batch, or of the next iteration.
+            again = number + 1 < self.objective.max_rounds and not self.objective.prompts
+            following = self.sampler.peek(self.config.prompts) if again else []
+            sampled = together(
+                self.accelerator, lambda: self.sample(drawn, iteration, number, should_stop, following)
+            )
         stats = gather_stats(self.accelerator, sampled.groups, sampled.scored)
         check_rules(self.accelerator, sampled.failures, stats.silent_rules(list(self.rewards.rules)))
         if self.objective.prompts and isinstance(self.sampler, ScoredPromptSampler):
@@ -195,12 +206,17 @@ class Collector:
         return Rollouts(**vars(sampled), stats=stats)
 
     def sample(
-        self, drawn: Sequence[int], iteration: int, number: int = 0, should_stop: ShouldStop = never
+        self,
+        drawn: Sequence[int],
+        iteration: int,
+        number: int = 0,
+        should_stop: ShouldStop = never,
+        following: Sequence[int] = (),
     ) -> Sampled:
         """Sample and score this process's share of the prompts drawn.
 
         Neither this nor what it calls waits for other processes, ``should_stop`` aside, so that it may run in
-        a thread; one call at a time.
+        a thread; one call at a time. Meanwhile processes, if there are any, encode the prompts ``following``.
         """
         self.rewards.failures.clear()
         indices = self.own(drawn)
@@ -208,7 +224,10 @@ class Collector:
             [_seed(self.seed, iteration, number, slot, k) for k in range(self.config.completions)]
             for slot in self.own(range(self.config.prompts))
         ]
-        prompts, groups, scored, lost, seconds = self._sample(indices, seeds, should_stop)
+        pending = self.prefetcher.take(indices)
+        if following and self.prefetcher.in_processes:
+            self.prefetcher.begin(self.own(following))
+        prompts, groups, scored, lost, seconds = self._sample(indices, pending, seeds, should_stop)
         return Sampled(indices, prompts, groups, scored, lost, dict(self.rewards.failures), seconds)
 
     def keep(self, stats: RolloutStats) -> Tensor:
@@ -275,31 +294,36 @@ class Collector:
         self.prefetcher.drop()
 
     def _sample(
-        self, indices: Sequence[int], seeds: Sequence[Sequence[int]], should_stop: ShouldStop
+        self,
+        indices: Sequence[int],
+        pending: Sequence[Pending] | None,
+        seeds: Sequence[Sequence[int]],
+        should_stop: ShouldStop,
     ) -> tuple[list[EncodedPrompt | None], list[Group], list[list[Scored]], list[str], float]:
         """Return prompts, groups, scores, lines about lost rows, and the seconds spent waiting for scores.
 
         The completions of a batch of prompts are scored in a second thread while the next are sampled.
         """
-        prompts: list[EncodedPrompt | None] = [*(self.prefetcher.take(indices) or [])]
+        prompts: list[EncodedPrompt | None] = []
         groups: list[Group] = []
         lost: list[str] = []
         parts = Parts()
-        with background_thread("scores") as thread:
+        parted = GroupsInParts(self.engine, self.sampling, seeds)
+        with background_thread("scores") as thread, parted:
             scores = []
             for start in range(0, len(indices), self.config.batch_prompts):
                 check(should_stop)
                 batch = slice(start, start + self.config.batch_prompts)
                 if len(prompts) == start:
-                    encoded, gone = encode_rows(
-                        self.policy.encoder, [self.examples[index] for index in indices[batch]]
-                    )
+                    part = slice(start, None) if parted.needs_all else batch
+                    rows = [self.examples[index] for index in indices[part]]
+                    encoded, gone = encode_rows(self.policy.encoder, rows, pending and pending[part])
                     prompts += encoded
                     lost += gone
                 # After an error the others still meet this process before each batch.
-                present = prompts[batch] if parts.problem is None else [None] * len(prompts[batch])
-                nothing: list[Group] = [[] for _ in present]
-                new = parts.run(partial(self._generate, present, seeds[batch]), nothing)
+                present = prompts if parts.problem is None else [None] * len(prompts)
+                nothing: list[Group] = [[] for _ in prompts[batch]]
+                new = parts.run(partial(self._generate, parted, present, batch), nothing)
                 prompts[batch], gone = self._without_lost(indices[batch], prompts[batch], new)
                 lost += gone
                 groups += new
@@ -310,14 +334,10 @@ class Collector:
         return prompts, groups, scored, lost, time.perf_counter() - ended
 
     def _generate(
-        self, prompts: Sequence[EncodedPrompt | None], seeds: Sequence[Sequence[int]]
+        self, parted: GroupsInParts, prompts: Sequence[EncodedPrompt | None], batch: slice
     ) -> list[Group]:
-        """Return the completions of each prompt, none for a lost row."""
-        present = [prompt for prompt in prompts if prompt is not None]
-        own = [of_prompt for prompt, of_prompt in zip(prompts, seeds, strict=True) if prompt is not None]
         with self.accelerator.autocast():
-            groups = iter(self.engine.generate(present, self.sampling, own))
-        return [[] if prompt is None else next(groups) for prompt in prompts]
+            return parted.take(prompts, batch)
 
     def _without_lost(
         self, indices: Sequence[int], prompts: Sequence[EncodedPrompt | None], groups: Sequence[Group]

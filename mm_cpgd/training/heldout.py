@@ -15,8 +15,9 @@ from data import Example
 from mm_cpgd.distributed import Parts, together
 from mm_cpgd.interrupt import ShouldStop, check, never
 from mm_cpgd.policy import Policy
+from mm_cpgd.policy.prompt_workers import PromptWorkers
 from mm_cpgd.rollout import RolloutEngine, Sampling
-from mm_cpgd.training.ahead.prefetch import encode_rows, lost_line
+from mm_cpgd.training.ahead.prefetch import PromptPrefetcher, encode_rows, lost_line
 from mm_cpgd.training.rollout_stats import check_rules
 from rewards import RewardSum
 
@@ -50,6 +51,7 @@ class HeldOut:
         max_new_tokens: limit of a completion.
         batch_prompts: prompts sampled together, per process.
         say: called with a line for each row whose image has vanished; such a row is left out.
+        workers: processes that encode the prompts of the next batch meanwhile; None: there are none.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class HeldOut:
         max_new_tokens: int,
         batch_prompts: int,
         say: Callable[[str], None] = lambda text: None,
+        workers: PromptWorkers | None = None,
     ) -> None:
         self.accelerator = accelerator
         self.policy = policy
@@ -72,6 +75,9 @@ class HeldOut:
         self.sampling = Sampling(max_new_tokens, temperature=0)
         self.batch_prompts = batch_prompts
         self.say = say
+        self.prefetcher = PromptPrefetcher(
+            lambda index: policy.encoder.encode(examples[index]), examples, workers
+        )
         self._lost: list[str] = []
         self._reported: set[str] = set()
 
@@ -84,15 +90,19 @@ class HeldOut:
         """
         self.engine.load_weights(self.policy)
         self.rewards.failures.clear()
-        workers = self.accelerator.num_processes
-        mine = self.examples[self.accelerator.process_index :: workers]
+        processes = self.accelerator.num_processes
+        mine = range(self.accelerator.process_index, len(self.examples), processes)
         scored_examples: list[ScoredExample] = []
         parts = Parts()
         # Equally often on all processes, also after an error: the decision to stop is collective.
-        for start in range(0, -(-len(self.examples) // workers), self.batch_prompts):
+        for start in range(0, -(-len(self.examples) // processes), self.batch_prompts):
             check(should_stop)
-            batch = mine[start : start + self.batch_prompts] if parts.problem is None else []
-            scored_examples += parts.run(partial(self._batch, batch), [])
+            batch, following = (
+                mine[at : at + self.batch_prompts] for at in (start, start + self.batch_prompts)
+            )
+            if parts.problem is not None:
+                batch = following = range(0)
+            scored_examples += parts.run(partial(self._batch, batch, following), [])
         together(self.accelerator, parts.end)
         self.engine.release()
         gathered: list[ScoredExample] = gather_object(scored_examples)
@@ -107,8 +117,13 @@ class HeldOut:
         counted = {"eval/lost": float(len(lost))} if lost else {}
         return {f"eval/{name}": value for name, value in metrics.items()} | counted
 
-    def _batch(self, examples: Sequence[Example]) -> list[ScoredExample]:
-        encoded, lost = encode_rows(self.policy.encoder, examples)
+    def _batch(self, indices: Sequence[int], following: Sequence[int]) -> list[ScoredExample]:
+        """Return the scores of these rows, while processes encode the prompts of those ``following``."""
+        examples = [self.examples[index] for index in indices]
+        pending = self.prefetcher.take(indices)
+        if self.prefetcher.in_processes:
+            self.prefetcher.begin(following)
+        encoded, lost = encode_rows(self.policy.encoder, examples, pending)
         self._lost += lost
         prompts = [prompt for prompt in encoded if prompt is not None]
         examples = [one for one, prompt in zip(examples, encoded, strict=True) if prompt is not None]

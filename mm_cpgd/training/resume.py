@@ -43,7 +43,7 @@ FREE = frozenset(
     | _of(
         "guard", "action max_rollbacks step_factor target_drift alpha_factor settle copy_every copies ignore"
     )
-    | _of("data", "max_prompt_tokens max_bad_share max_image_pixels check_images")
+    | _of("data", "max_prompt_tokens max_bad_share max_image_pixels check_images workers")
     | _of("rollout", "batch_prompts shared_prefix prefetch")
     | _of("rollout.vllm", "mode url urls weights weights_folder weights_port wait timeout requests")
     | _of("rollout.vllm", "tensor_parallel memory_share max_model_len sleep adapters max_difference")

@@ -28,6 +28,7 @@ from mm_cpgd.errors import RunEnded
 from mm_cpgd.policy import Policy
 from mm_cpgd.report.page import write_report
 from mm_cpgd.tracking import Progress, read_metrics
+from mm_cpgd.training.ahead.prefetch import start_workers
 from mm_cpgd.training.placement import PlacedPolicy, place_policy
 from mm_cpgd.training.processes import ProcessWatch, check_rows, check_run_folder, start_together
 from mm_cpgd.training.processes.run_lock import RunLock
@@ -208,6 +209,15 @@ def _build(
     rows = _load(config, config.data.train, accelerator, policy, console, "training", sft)
     engine = build_engine(config, accelerator, placed, lambda line: console.print(line, markup=False))
     opened.callback(engine.close)
+    workers = start_workers(
+        config.data.workers,
+        accelerator,
+        policy.encoder,
+        rows.examples,
+        lambda line: console.print(line, markup=False),
+    )
+    if workers:
+        opened.callback(workers.close)
     evaluator = None
     if config.data.eval:
         held_out = _load(config, config.data.eval, accelerator, policy, console, "held-out", False)
@@ -219,10 +229,11 @@ def _build(
             engine,
             list(held_out.examples),
             say=lambda line: console.print(line, markup=False),
+            workers=workers,
         )
     if sft:
-        return build_sft_trainer(config, accelerator, policy, rows.examples, evaluator)
-    return build_trainer(config, accelerator, policy, engine, rows.examples, evaluator)
+        return build_sft_trainer(config, accelerator, policy, rows.examples, evaluator, workers)
+    return build_trainer(config, accelerator, policy, engine, rows.examples, evaluator, workers)
 
 
 def _load(

@@ -19,6 +19,7 @@ from mm_cpgd.guard.rollback import RollbackController, Snapshots
 from mm_cpgd.guard.signals import select_signals
 from mm_cpgd.interrupt import ShouldStop
 from mm_cpgd.policy import Policy
+from mm_cpgd.policy.prompt_workers import PromptWorkers
 from mm_cpgd.policy.sharding.tensors import is_sharded
 from mm_cpgd.rollout import GatheredEngine, LocalEngine, RolloutEngine, Sampling
 from mm_cpgd.rollout.parity import ParityGate, largest_difference
@@ -85,6 +86,7 @@ def held_out_evaluator(
     engine: RolloutEngine,
     examples: Sequence[Example],
     say: Callable[[str], None] = lambda text: None,
+    workers: PromptWorkers | None = None,
 ) -> Evaluator:
     """Return the greedy held-out evaluation that the config describes; ``say`` as in ``HeldOut``."""
     return HeldOut(
@@ -96,6 +98,7 @@ def held_out_evaluator(
         max_new_tokens=config.evaluation.max_new_tokens or config.rollout.max_new_tokens,
         batch_prompts=config.evaluation.batch_prompts,
         say=say,
+        workers=workers,
     )
 
 
@@ -135,6 +138,7 @@ def build_trainer(
     engine: RolloutEngine,
     examples: Sequence[Example],
     evaluator: Evaluator | None,
+    workers: PromptWorkers | None = None,
 ) -> Trainer:
     """Return the trainer of a reinforcement learning run."""
     objective, schedule = build_run_objective(config), step_schedule(config)
@@ -150,7 +154,8 @@ def build_trainer(
         sampler,
         mini_batch_prompts=schedule.mini_batch_prompts,
         seed=config.seed,
-        prefetch_until=schedule.iterations if _prefetches(config, accelerator) else 0,
+        prefetch_until=schedule.iterations if _prefetches(config, accelerator, workers) else 0,
+        workers=workers,
     )
     steps = schedule.iterations * schedule.steps_per_iteration
     identity = identify(config, examples, policy.model)
@@ -198,11 +203,12 @@ def build_sft_trainer(
     policy: Policy,
     examples: Sequence[Example],
     evaluator: Evaluator | None,
+    workers: PromptWorkers | None = None,
 ) -> Trainer:
     """Return the trainer of a supervised fine-tuning run; one iteration is one optimizer step."""
     sampler = PromptSampler(len(examples), config.seed)
-    source = SftSource(config.sft, accelerator, policy, examples, sampler)
     steps = config.sft.steps or max(1, round(config.sft.epochs * len(examples) / config.sft.batch))
+    source = SftSource(config.sft, accelerator, policy, examples, sampler, workers, steps)
     objective = sft_objective(config.rollout.max_new_tokens)
     identity = identify(config, examples, policy.model, sft=True)
     one_epoch = config.training.model_copy(update={"inner_epochs": 1})
@@ -220,12 +226,12 @@ def build_sft_trainer(
     return Trainer(config, accelerator, source, learner, state, evaluator, steps)
 
 
-def _prefetches(config: RunConfig, accelerator: Accelerator) -> bool:
-    if config.rollout.ahead:  # prompts are encoded with their batch
+def _prefetches(config: RunConfig, accelerator: Accelerator, workers: PromptWorkers | None) -> bool:
+    if config.rollout.ahead and not workers:  # in this process, prompts are encoded with their batch
         return False
     # On a CPU the update itself keeps all cores busy.
     chosen = config.rollout.prefetch
-    return accelerator.device.type != "cpu" if chosen is None else chosen
+    return bool(workers) or accelerator.device.type != "cpu" if chosen is None else chosen
 
 
 def _after(settle: Callable[[ShouldStop], None], evaluator: Evaluator) -> Evaluator:

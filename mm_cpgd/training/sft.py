@@ -15,7 +15,8 @@ from mm_cpgd.config.schema import AlgorithmConfig, PartConfig, SftConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.interrupt import ShouldStop, never
 from mm_cpgd.policy import EncodedPrompt, Policy
-from mm_cpgd.training.ahead.prefetch import encode_rows
+from mm_cpgd.policy.prompt_workers import PromptWorkers
+from mm_cpgd.training.ahead.prefetch import PromptPrefetcher, encode_rows
 from mm_cpgd.training.experience import Collected, Experience, RowsLost, pad_tokens
 
 # Old log-probabilities are set to 0, so ratio and drift mean nothing and are not logged.
@@ -42,6 +43,8 @@ class SftSource:
         policy: encodes prompts and tokenizes solutions.
         examples: rows with solutions.
         sampler: draws examples; identical on all processes.
+        workers: processes that encode the next batch's prompts meanwhile; None: there are none.
+        steps: of the whole run, after which no batch is encoded.
 
     Raises:
         UserError: the batch is not a multiple of the number of processes.
@@ -54,6 +57,8 @@ class SftSource:
         policy: Policy,
         examples: Sequence[Example],
         sampler: PromptSampler,
+        workers: PromptWorkers | None = None,
+        steps: int = 0,
     ) -> None:
         if sft.batch % accelerator.num_processes:
             raise UserError(
@@ -64,14 +69,21 @@ class SftSource:
         self.examples = examples
         self.sampler = sampler
         self.config = sft
+        self.steps = steps
+        self.prefetcher = PromptPrefetcher(lambda index: self.reencode([index])[0], examples, workers)
 
     def collect(self, iteration: int, should_stop: ShouldStop = never) -> Collected:
-        """Return the next batch; neither argument has an effect: drawing a batch takes no time."""
+        """Return the next batch; ``should_stop`` has no effect: drawing a batch takes no time."""
         drawn = self.sampler.take(self.config.batch)
         targets = [target_tokens(self.policy, self.examples[i], self.config.target_template) for i in drawn]
         lengths = torch.tensor([float(target.numel()) for target in targets])
         mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
-        encoded, lost = encode_rows(self.policy.encoder, [self.examples[index] for index in drawn[mine]])
+        pending = self.prefetcher.take(drawn[mine])
+        if iteration < self.steps and self.prefetcher.in_processes:
+            self.prefetcher.begin(self.sampler.peek(self.config.batch)[mine])
+        encoded, lost = encode_rows(
+            self.policy.encoder, [self.examples[index] for index in drawn[mine]], pending
+        )
         gone = self._gone(encoded)
         if gone.all():
             raise RowsLost(
@@ -113,7 +125,8 @@ class SftSource:
         """Do nothing: a batch is drawn when it is learned from."""
 
     def close(self) -> None:
-        """Do nothing: no thread runs in the background."""
+        """Drop what was encoded ahead."""
+        self.prefetcher.drop()
 
 
 def target_tokens(policy: Policy, example: Example, template: str) -> Tensor:

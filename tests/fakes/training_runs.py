@@ -193,11 +193,11 @@ def die() -> None:
 
 
 def die_in_rollout() -> None:
-    """In the second iteration, after one of its two batches."""
-    from mm_cpgd.rollout import LocalEngine
+    """In the second iteration, before the last of its batches: two of one process, one of each of two."""
+    from mm_cpgd.rollout import GroupsInParts
 
-    # Two batches per iteration, and two of the evaluation before training.
-    at_call(LocalEngine, "generate", 2 + 2 + 2, die)
+    batches = 2 // int(os.environ.get("WORLD_SIZE", "1"))
+    at_call(GroupsInParts, "take", 2 * batches, die)
 
 
 def die_in_update() -> None:

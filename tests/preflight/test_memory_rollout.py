@@ -101,3 +101,13 @@ def test_tensor_parallel_processes_divide_weights_and_cache(configured: Configur
     assert vllm_cache_bytes(one, toy, 10) == 15 * 3 * 2 * 4 * 2 == 2 * vllm_cache_bytes(two, toy, 10)
     float32 = configured("toy", VLLM, "rollout.vllm.options={dtype: float32}")
     assert vllm_weight_bytes(float32, toy) == 4960
+
+
+def test_a_gpu_holds_two_prompts_in_memory_for_each_that_is_sampled_if_more_wait(
+    configured: Configured, toy: ModelSize
+) -> None:
+    on_gpu = replace(ONE, machines=Machines(1, on_gpu=True))
+    for setting, batch, prefixes in ((ONE, 1, 1), (on_gpu, 1, 2), (on_gpu, 3, 4), (on_gpu, 4, 4)):
+        found = items(configured("toy", f"rollout.batch_prompts={batch}"), toy, setting)
+        expected = (prefixes * 10 + batch * 2 * 64) * 3 * 2 * 4 * 4
+        assert found["rollout: KV cache"].rollout == expected

@@ -63,7 +63,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(steps, "record", record)
     monkeypatch.setattr(sampler, "STEPS_ON_CPU", 3)
-    monkeypatch.setattr(decoding, "GRAPH_BLOCK", 4)
+    monkeypatch.setattr(decoding, "GRAPH_BLOCK", 8)
     return counts
 
 
@@ -73,7 +73,7 @@ def test_places_that_are_filled_again_change_no_completion(
 ) -> None:
     sampling = Sampling(**{"max_new_tokens": 12, **options})
     at_once = LocalEngine(tiny_policy).generate(nine_prompts, sampling, SEEDS)
-    refilled = LocalEngine(tiny_policy, batch_prompts=2).generate(nine_prompts, sampling, SEEDS)
+    refilled = LocalEngine(tiny_policy, batch_prompts=2, graph=True).generate(nine_prompts, sampling, SEEDS)
     assert_same(refilled, at_once)
 
 
@@ -98,8 +98,8 @@ def test_a_graph_is_recorded_once_for_each_size_of_the_cache(
     tiny_policy: Policy, prompts: list[EncodedPrompt], recorded: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tiny_policy.model.generation_config, "eos_token_id", None)
-    LocalEngine(tiny_policy, graph=True).generate(prompts, Sampling(16), SEEDS[:3])
-    # 4, 8 and 16 tokens of a completion.
+    LocalEngine(tiny_policy, graph=True).generate(prompts, Sampling(32), SEEDS[:3])
+    # 8, 16 and 32 tokens of a completion.
     assert len(recorded) == 3
 
 
@@ -141,7 +141,7 @@ def test_a_full_store_of_kept_tokens_is_read_in_time(
 def test_refilling_needs_fewer_steps_than_batch_after_batch(
     tiny_policy: Policy, nine_prompts: list[EncodedPrompt], many_ends: list[int], token_counts: list[int]
 ) -> None:
-    engine = LocalEngine(tiny_policy, batch_prompts=3)
+    engine = LocalEngine(tiny_policy, batch_prompts=3, graph=True)
     engine.generate(nine_prompts, Sampling(24), SEEDS)
     refilled = len(token_counts)
     token_counts.clear()
@@ -156,8 +156,8 @@ def test_the_cache_is_freed_as_soon_as_all_is_sampled(
     caches = []
     made = SharedCache.__init__
 
-    def noted(self: SharedCache, *args: Any) -> None:
-        made(self, *args)
+    def noted(self: SharedCache, *args: Any, **options: Any) -> None:
+        made(self, *args, **options)
         caches.append(weakref.ref(self))
 
     with pytest.MonkeyPatch.context() as patch:
@@ -168,3 +168,19 @@ def test_the_cache_is_freed_as_soon_as_all_is_sampled(
             assert [cache() for cache in caches] == [None]
         finally:
             gc.enable()
+
+
+def test_later_prompts_are_prefilled_in_smaller_parts_beside_the_cache(
+    tiny_policy: Policy, nine_prompts: list[EncodedPrompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    load = decoding.SharedDecoder.load
+
+    def noted(self: Any, prompts: Any, slots: Any) -> None:
+        sizes.append(len(prompts))
+        load(self, prompts, slots)
+
+    monkeypatch.setattr(decoding.SharedDecoder, "load", noted)
+    monkeypatch.setattr(sampler, "LATER_SHARE", 1 / 2)
+    LocalEngine(tiny_policy, batch_prompts=4, graph=True).generate(nine_prompts, Sampling(4), SEEDS)
+    assert sizes == [4, 2, 2, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from data.generated import generate
 from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.policy import Policy, load_policy
+from mm_cpgd.policy.prompt_workers import PromptWorkers
 from mm_cpgd.training.experience import Experience, pad_tokens
 from tests.fakes.learning import ADVANTAGES, LENGTHS
 
@@ -17,6 +19,18 @@ from tests.fakes.learning import ADVANTAGES, LENGTHS
 @pytest.fixture(autouse=True)
 def _on_cpu(on_cpu: None) -> None:
     pass
+
+
+@pytest.fixture
+def ready_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a run with ``data.workers`` wait until they can be used, so that they are from the start."""
+
+    class Ready(PromptWorkers):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self.wait()
+
+    monkeypatch.setattr("mm_cpgd.training.ahead.prefetch.PromptWorkers", Ready)
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,7 @@ def pictures(tmp_path: Path, noise_image: Callable[..., ImageRef]) -> list[Path]
 
 
 def test_a_picture_that_vanishes_costs_its_row_and_is_named_once(
-    yaml: Path, tmp_path: Path, read_rows: Rows, pictures: list[Path]
+    yaml: Path, tmp_path: Path, read_rows: Rows, pictures: list[Path], ready_workers: None
 ) -> None:
     options = [f"data.train={{path: {tmp_path}/rows.jsonl}}", f"data.eval={{path: {tmp_path}/rows.jsonl}}"]
 
@@ -82,13 +82,13 @@ def test_a_picture_that_vanishes_costs_its_row_and_is_named_once(
         pictures[2].unlink(missing_ok=True)
         pictures[5].write_bytes(b"no image any more")
 
-    for prefetch in ("false", "true"):
+    for prefetch in ("rollout.prefetch=false", "rollout.prefetch=true", "data.workers=1"):
         with patch("mm_cpgd.training.trainer.Progress.update", vanish):
             _, output = trainer_jobs.run(
                 yaml,
                 [
                     *options,
-                    f"rollout.prefetch={prefetch}",
+                    prefetch,
                     "evaluation.every=1",
                     f"output={tmp_path / prefetch}",
                 ],

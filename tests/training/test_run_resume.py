@@ -13,7 +13,7 @@ import pytest
 
 from mm_cpgd.checkpoint.serialization import load_state
 from mm_cpgd.errors import RunEnded, UserError
-from mm_cpgd.rollout import LocalEngine
+from mm_cpgd.rollout import GroupsInParts
 from mm_cpgd.training.heldout import HeldOut
 from mm_cpgd.training.optimizer import OptimizerStep
 from tests.fakes import training_runs as trainer_jobs
@@ -135,9 +135,9 @@ def signal_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any, str, i
 # iteration or None. The first two batches are the evaluation before; an iteration has four optimizer steps.
 STOPS = [
     pytest.param(HeldOut, "_batch", 1, "step-0", None, id="evaluation-before"),
-    pytest.param(LocalEngine, "generate", 3, "step-0", None, id="first-rollout"),
-    pytest.param(LocalEngine, "generate", 4, "step-1", 0, id="end-of-rollout"),
-    pytest.param(LocalEngine, "generate", 5, "step-1", None, id="later-rollout"),
+    pytest.param(GroupsInParts, "take", 1, "step-0", None, id="first-rollout"),
+    pytest.param(GroupsInParts, "take", 2, "step-1", 0, id="end-of-rollout"),
+    pytest.param(GroupsInParts, "take", 3, "step-1", None, id="later-rollout"),
     pytest.param(OptimizerStep, "__call__", 1, "step-1", 1, id="first-step"),
     pytest.param(OptimizerStep, "__call__", 6, "step-2", 2, id="later-step"),
     pytest.param(HeldOut, "_batch", 3, "step-2", 4, id="evaluation-on-the-way"),

@@ -69,15 +69,21 @@ class OverlappedBatches:
             return 0.0
         self._join()
         collector, size = self.collector, self.collector.config.prompts
+        drawn = collector.sampler.peek(size * (len(iterations) + 1))
+        if collector.prefetcher.in_processes:
+            collector.prefetcher.begin(collector.own(drawn[:size]))
         collector.engine.load_weights(collector.policy)
-        drawn = collector.sampler.peek(size * len(iterations))
         samples = together(self.accelerator, lambda: probe(collector, drawn[:size]))
         self._differences = self.compare(samples, iterations[0] - 1)  # which the weights are of
         self._thread, self._dropped = ThreadPoolExecutor(1, thread_name_prefix="ahead"), threading.Event()
         for place, iteration in enumerate(iterations):
-            prompts = drawn[place * size : (place + 1) * size]
+            prompts, following = (drawn[at * size : (at + 1) * size] for at in (place, place + 1))
             self._held[iteration] = self._thread.submit(
-                collector.sample, prompts, iteration, should_stop=self._dropped.is_set
+                collector.sample,
+                prompts,
+                iteration,
+                should_stop=self._dropped.is_set,
+                following=following if iteration < collector.prefetch_until else (),
             )
         self._thread.shutdown(wait=False)  # the thread ends after the last batch
         return 0.0
@@ -164,8 +170,11 @@ def probe(collector: Collector, drawn: Sequence[int]) -> Experience:
         Rows without advantages in one mini-batch, with the engine's log-probabilities; none if the images of
         these prompts have vanished.
     """
+    indices = collector.own(drawn)[:PROBED_PROMPTS]
     encoded, _ = encode_rows(
-        collector.policy.encoder, [collector.examples[i] for i in collector.own(drawn)[:PROBED_PROMPTS]]
+        collector.policy.encoder,
+        [collector.examples[index] for index in indices],
+        collector.prefetcher.first(indices),
     )
     prompts = [prompt for prompt in encoded if prompt is not None]
     tokens = min(PROBED_TOKENS, collector.sampling.max_new_tokens)

@@ -96,13 +96,16 @@ class WaitingCollector:
     accelerator: Any = SimpleNamespace(device=torch.device("cpu"), gather=lambda value: value)
     config: Any = SimpleNamespace(prompts=2)
     engine: Any = SimpleNamespace(load_weights=lambda policy: None)
-    policy = None
+    prefetcher: Any = SimpleNamespace(in_processes=False)
+    policy, prefetch_until = None, 0
 
     def __init__(self, seconds: float) -> None:
         self.sampler = PromptSampler(100, 0)
         self.seconds = seconds
 
-    def sample(self, drawn: Sequence[int], iteration: int, should_stop: Any = never) -> Any:
+    def sample(
+        self, drawn: Sequence[int], iteration: int, should_stop: Any = never, following: Any = ()
+    ) -> Any:
         time.sleep(self.seconds)
         return SimpleNamespace(prompts=drawn)
 
@@ -282,9 +285,9 @@ def test_rows_that_vanish_in_the_background_end_the_run_with_a_checkpoint(
 ) -> None:
     encode = collecting.encode_rows
 
-    def vanished(encoder: Any, examples: Any) -> Any:
+    def vanished(encoder: Any, examples: Any, pending: Any) -> Any:
         if threading.current_thread() is threading.main_thread():
-            return encode(encoder, examples)
+            return encode(encoder, examples, pending)
         return [None] * len(examples), ["the file is gone"] * len(examples)
 
     monkeypatch.setattr(collecting, "encode_rows", vanished)

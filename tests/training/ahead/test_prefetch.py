@@ -275,7 +275,7 @@ def test_without_a_setting_only_a_run_with_an_accelerator_prefetches(
     config.rollout = config  # type: ignore[attr-defined]
     config.prefetch, config.ahead = chosen, 0  # type: ignore[attr-defined]
     accelerator.device = torch.device(device)
-    assert _prefetches(config, accelerator) is expected  # type: ignore[arg-type]
+    assert _prefetches(config, accelerator, None) is expected  # type: ignore[arg-type]
 
 
 @pytest.fixture

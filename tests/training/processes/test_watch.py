@@ -22,12 +22,12 @@ def wait_long() -> None:
     """Let the main process be in a rollout of an hour, the other die meanwhile."""
     import os
 
-    from mm_cpgd.rollout import LocalEngine
+    from mm_cpgd.rollout import GroupsInParts
     from mm_cpgd.training.processes import watch
 
     watch.GRACE = 1.0
     action = jobs.die if os.environ["RANK"] == "1" else lambda: time.sleep(3600)
-    jobs.at_call(LocalEngine, "generate", 2, action)
+    jobs.at_call(GroupsInParts, "take", 2, action)
 
 
 def test_a_process_in_a_long_rollout_ends_soon_after_its_partner(yaml: Path, tmp_path: Path) -> None:
@@ -41,12 +41,12 @@ def test_a_process_in_a_long_rollout_ends_soon_after_its_partner(yaml: Path, tmp
 def wait_long_on_the_other() -> None:
     import os
 
-    from mm_cpgd.rollout import LocalEngine
+    from mm_cpgd.rollout import GroupsInParts
     from mm_cpgd.training.processes import watch
 
     watch.GRACE = 1.0
     action = jobs.die if os.environ["RANK"] == "0" else lambda: time.sleep(3600)
-    jobs.at_call(LocalEngine, "generate", 2, action)
+    jobs.at_call(GroupsInParts, "take", 2, action)
 
 
 def test_the_others_are_told_of_each_other_by_the_main_process(yaml: Path, tmp_path: Path) -> None:
@@ -61,12 +61,12 @@ def test_the_others_are_told_of_each_other_by_the_main_process(yaml: Path, tmp_p
 
 
 def fail() -> None:
-    from mm_cpgd.rollout import LocalEngine
+    from mm_cpgd.rollout import GroupsInParts
 
     def bug(*args: Any) -> None:
         raise RuntimeError("a bug")
 
-    jobs.at_call(LocalEngine, "generate", 2, bug)
+    jobs.at_call(GroupsInParts, "take", 2, bug)
 
 
 def test_without_the_main_process_the_others_say_it(yaml: Path, tmp_path: Path) -> None:
