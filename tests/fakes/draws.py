@@ -9,7 +9,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from mm_cpgd.rollout import local
+from mm_cpgd.rollout import places
 
 # Between numbers of processes, weights differ by about 1e-6, and cumulative probabilities by less.
 ROUNDING = 2e-7
@@ -23,7 +23,7 @@ def clear_draws() -> Iterator[None]:
     the weights, and everything after it differs. Such a run shows nothing about sums over processes: it needs
     another seed.
     """
-    draw, margins = local.draw, [torch.inf]
+    draw, margins = places.draw, [torch.inf]
 
     def watched(logits: Tensor, uniforms: Tensor, *, greedy: bool = False) -> Tensor:
         if not greedy:
@@ -31,7 +31,7 @@ def clear_draws() -> Iterator[None]:
             margins.append(float((cumulative / cumulative[:, -1:] - uniforms.unsqueeze(-1)).abs().min()))
         return draw(logits, uniforms, greedy=greedy)
 
-    with patch.object(local, "draw", watched):
+    with patch.object(places, "draw", watched):
         yield
     assert min(margins) > ROUNDING, (
         f"a uniform number is {min(margins):.1e} from a boundary between two tokens; choose another seed"
