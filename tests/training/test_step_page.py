@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from mm_cpgd.rollout import GroupsInParts
 from mm_cpgd.training.collector import Collector
 from mm_cpgd.training.learner import Learner
 from tests.paths import DOCS
@@ -22,6 +23,7 @@ CODE = {
         Collector.advantages,
         Collector._sample,
         Collector._generate,
+        GroupsInParts.take,
     ],
     "update": [Learner.update, Learner.prepare, Learner._loss],
 }

@@ -10,6 +10,8 @@ from benchmarks.families.build import FAMILIES, absence
 from benchmarks.families.matrix import failure
 from benchmarks.families.subject import Subject
 
+pytest.importorskip("vllm", reason="needs a real vLLM: make test-vllm")
+
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_loader_takes_what_the_table_says(name: str, tiny_folder: Path, tmp_path: Path) -> None:
