@@ -30,14 +30,16 @@ _RESULTS = ("final", "summary.json", "report.html")
 _FINAL_TEMPORARY = ".final.tmp"
 # Sections that every config.yaml of a run has, of this version and earlier ones.
 _SECTIONS = {"policy", "data", "rollout", "rewards", "algorithm", "training", "evaluation", "checkpoint"}
+_MODEL = (
+    r"(model|pytorch_model|adapter_model)\b.*|.*config\.json|(tokenizer|vocab|added_tokens|special_tokens_map|"
+    r"chat_template)\.(json|jinja|model|txt)|merges\.txt|.*\.model|.*\.py|README\.md"
+)
 # What a run writes into its folders; --overwrite removes nothing else.
 _WRITTEN = {
     "checkpoints": re.compile(r"step-\d+(\.replaced)?|\.step-.*\.tmp"),
     "rollouts": re.compile(r"iteration-\d+\.jsonl|images|\..*\.tmp"),
-    "final": re.compile(
-        r"(model|pytorch_model|adapter_model)\b.*|.*config\.json|(tokenizer|vocab|added_tokens|special_tokens_map|"
-        r"chat_template)\.(json|jinja|model|txt)|merges\.txt|.*\.model|.*\.py|README\.md"
-    ),
+    "final": re.compile(rf"{_MODEL}|adapter"),
+    "final/adapter": re.compile(_MODEL),
 }
 _RUN = (CONFIG, _FINAL_TEMPORARY, "metrics.jsonl", "rollouts", "checkpoints", "guard", *_RESULTS, TRACKING)
 

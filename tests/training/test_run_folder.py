@@ -62,10 +62,13 @@ def test_a_config_of_something_else_is_no_run(tmp_path: Path, content: str) -> N
     assert len([one for one in tmp_path.rglob("*") if one.is_file()]) == 3
 
 
-@pytest.mark.parametrize("name", ["final/thesis.tex", "checkpoints/theirs.bin", "rollouts/notes.md"])
+@pytest.mark.parametrize(
+    "name",
+    ["final/thesis.tex", "final/adapter/notes.md", "checkpoints/theirs.bin", "rollouts/notes.md"],
+)
 def test_overwrite_removes_nothing_if_a_folder_holds_what_no_run_has_written(run: Path, name: str) -> None:
     (run / "metrics.jsonl").write_text("{}")
-    (run / name).parent.mkdir(exist_ok=True)
+    (run / name).parent.mkdir(exist_ok=True, parents=True)
     (run / name).write_text("mine")
     with pytest.raises(UserError, match=f"would remove what no run has written: .*{name}"):
         prepare_run_folder(run, ExistingRun(overwrite=True))
@@ -73,8 +76,9 @@ def test_overwrite_removes_nothing_if_a_folder_holds_what_no_run_has_written(run
     assert (run / name).read_text() == "mine"
 
 
-def test_overwrite_knows_every_file_of_a_run(yaml: Path, tmp_path: Path) -> None:
-    trainer_jobs.run(yaml, ["training.iterations=1", "guard.action=rollback"], report=True)
+@pytest.mark.parametrize("more", [[], ["policy.lora={rank: 2}"]], ids=["all weights", "adapters"])
+def test_overwrite_knows_every_file_of_a_run(yaml: Path, tmp_path: Path, more: list[str]) -> None:
+    trainer_jobs.run(yaml, ["training.iterations=1", "guard.action=rollback", *more], report=True)
     prepare_run_folder(tmp_path / "run", ExistingRun(overwrite=True))
     assert list((tmp_path / "run").iterdir()) == []
 
