@@ -28,7 +28,9 @@ def clear_draws() -> Iterator[None]:
     def watched(logits: Tensor, uniforms: Tensor, *, greedy: bool = False) -> Tensor:
         if not greedy:
             cumulative = logits.softmax(-1).cumsum(-1, dtype=torch.float64)
-            margins.append(float((cumulative / cumulative[:, -1:] - uniforms.unsqueeze(-1)).abs().min()))
+            distances = (cumulative / cumulative[:, -1:] - uniforms.unsqueeze(-1)).abs()
+            # 0 before the first token that is possible is exact; places without a completion draw at 0.
+            margins.append(float(distances[cumulative > 0].min()))
         return draw(logits, uniforms, greedy=greedy)
 
     with patch.object(places, "draw", watched):
