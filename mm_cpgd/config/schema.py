@@ -259,7 +259,9 @@ class TrainingConfig(Section):
     iterations: PositiveInt = Field(100, description="rollout batches of the whole run")
     inner_epochs: PositiveInt = Field(1, description="passes over one rollout batch")
     mini_batch_prompts: PositiveInt | None = Field(None, description="prompts per optimizer step; null: all")
-    micro_batch_tokens: PositiveInt = Field(16384, description="tokens per forward pass, per process")
+    micro_batch_tokens: PositiveInt | None = Field(
+        None, description="tokens per forward pass, per process; null: 16384, on a CPU 4096"
+    )
     logprob_chunk: PositiveInt = Field(1024, description="tokens whose logits are in memory at a time")
     optimizer: Literal["adamw", "adamw_8bit"] = Field(
         "adamw", description="moments in the weights' format, or in 8 bits (bitsandbytes)"
@@ -285,6 +287,10 @@ class TrainingConfig(Section):
         "auto", description="precision of the forward pass"
     )
     threads: PositiveInt | None = Field(None, description="CPU threads; null: torch's default")
+
+    def tokens_of_pass(self, *, on_gpu: bool) -> int:
+        """Return ``micro_batch_tokens``, or its default: a CPU gains nothing by larger passes."""
+        return self.micro_batch_tokens or (16384 if on_gpu else 4096)
 
 
 class SftConfig(Section):

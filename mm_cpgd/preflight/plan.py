@@ -92,7 +92,7 @@ def print_plan(
         if rows.found.quarantined:
             console.print(f"Unusable {rows.purpose} rows:", first_bad_rows(rows.found), sep="\n")
     _print(console, "First prompt, as the model reads it", prompt_lines(encoder, sets[0]))
-    _print(console, "One iteration", step_lines(config, objective, machines.processes))
+    _print(console, "One iteration", step_lines(config, objective, machines))
     _print(console, "Objective, to be maximised", objective_lines(config, objective))
     _print(console, "Rewards", reward_lines(config))
     _print_memory(console, config, model, sets, objective)
