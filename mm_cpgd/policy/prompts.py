@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from copy import copy
 from typing import Any, Literal
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 
 from data import DataError, Example
-from data.example import split_at_images
+from data.example import fill_template, split_at_images
 from data.images import image_size
 from mm_cpgd.policy.batch import Conversation, EncodedPrompt
 from mm_cpgd.policy.families import control_texts, image_token_counts, prompt_positions
@@ -158,16 +157,3 @@ class PromptEncoder:
         return self.processor.apply_chat_template(
             self._messages(pieces, example), add_generation_prompt=True, tokenize=False
         )
-
-
-def fill_template(template: str, example: Example) -> str:
-    """Fill question and choices into the prompt template; choices as ``(A) …`` lines.
-
-    A template without ``{choices}`` gets them after the question, which could not be answered without them.
-    """
-    if example.choices and "{choices}" not in template:
-        template = template.replace("{question}", "{question}\n{choices}")
-    choices = "\n".join(f"({chr(ord('A') + index)}) {text}" for index, text in enumerate(example.choices))
-    values = {"{question}": example.question, "{choices}": choices}
-    # In one pass, so that placeholders inside the values are not replaced.
-    return re.sub(r"\{question\}|\{choices\}", lambda match: values[match[0]], template).strip()
