@@ -23,10 +23,12 @@ class Conversation:
     Attributes:
         messages: in the format of chat templates, with ``{"type": "image"}`` in place of each image.
         images: in the same order; opened only when needed.
+        tools: JSON schemas of tools that the template itself describes; usually none.
     """
 
     messages: list[dict[str, Any]]
     images: tuple[ImageRef, ...] = ()
+    tools: tuple[dict[str, Any], ...] = ()
 
 
 class HasImages(Protocol):

@@ -54,7 +54,7 @@ class ObservationEncoder:
             DataError: an image cannot be read.
             ValueError: the processor rejects an image.
         """
-        images = [piece for message in messages for piece in message.content if isinstance(piece, ImageRef)]
+        images = [image for message in messages for image in message.images]
         processor = self.encoder.processor
         inputs = processor(
             text=[self._text([self._rendered(message) for message in messages])],
