@@ -207,7 +207,7 @@ def _build(
 ) -> Trainer:
     """Load the rows and put the trainer together; ``opened`` closes the engine."""
     policy = placed.policy
-    policy.encoder.environment = None if sft else load_environment(config)
+    policy.encoder.environment = load_environment(config)
     rows = _load(config, config.data.train, accelerator, policy, console, "training", sft)
     engine = build_engine(config, accelerator, placed, lambda line: console.print(line, markup=False))
     opened.callback(engine.close)

@@ -101,6 +101,8 @@ def held_out_evaluator(
         batch_prompts=config.evaluation.batch_prompts,
         say=say,
         workers=workers,
+        conversations=build_conversations(config, policy, engine),
+        scores=config.rollout.environment.scores if config.rollout.environment else None,
     )
 
 

@@ -117,6 +117,17 @@ def test_the_plain_environment_gives_the_run_without_one(yaml: Path, read_rows: 
         assert {key: mine[key] for key in other} == pytest.approx(other, rel=0, abs=0, nan_ok=True)
 
 
+def test_held_out_rows_are_evaluated_in_conversations(yaml: Path, read_rows: Rows) -> None:
+    with_rows = [one for one in OVERRIDES if one != "data.eval=null"]
+    with_rows.append("training.iterations=1")
+    run(yaml, [*with_rows, f"output={yaml.parent}/one"])
+    before, *_ = read_rows(yaml.parent / "one")
+    assert 1 < before["eval/turns"] <= 3
+    assert before["eval/seen"] > 0
+    assert in_two_processes(yaml, [*with_rows, f"output={yaml.parent}/two"]) == [0, 0]
+    assert read_rows(yaml.parent / "two")[0] == pytest.approx(before, rel=1e-6)
+
+
 def test_a_score_with_the_name_of_a_reward_is_refused(yaml: Path) -> None:
     with pytest.raises(UserError, match=r"scores has vowels, which is the name of a reward"):
         run(yaml, [*OVERRIDES, "rollout.environment.scores={vowels: 1}"])
