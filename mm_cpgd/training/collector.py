@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -33,46 +32,19 @@ from mm_cpgd.training.ahead.prefetch import (
 )
 from mm_cpgd.training.experience import Collected, Experience, RowsLost, pad_tokens, plan_mini_batches
 from mm_cpgd.training.rollout_stats import RolloutStats, check_rules, gather_diversity, gather_stats
+from mm_cpgd.training.rollouts.batches import Rollouts, Sampled
 from mm_cpgd.training.rollouts.conversations import gather_conversations
 from mm_cpgd.training.rollouts.records import record_of
+from mm_cpgd.training.rollouts.returns import (
+    by_token,
+    gather_turn_rewards,
+    turn_advantages,
+    turn_returns,
+)
 from mm_cpgd.training.rollouts.scorer import CompletionScorer
 from mm_cpgd.training.rollouts.seeds import turn_seed
 from rewards import RewardSum, Status, Verdict
 from rewards.compose import Scored
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """What a process samples of a rollout batch, without a word to the others.
-
-    Attributes:
-        indices: dataset index of each prompt.
-        prompts: the encoded prompts; None for a row whose image has vanished.
-        groups: the G completions of each prompt; none for such a row.
-        scored: the scores of each group, in the same order; G times None for such a row.
-        lost: a line for each row whose image has vanished.
-        failures: of each rule that has failed, its newest error and traceback.
-        seconds_of_rewards: time spent waiting for scores after the last completion.
-    """
-
-    indices: list[int]
-    prompts: list[EncodedPrompt | None]
-    groups: list[Group]
-    scored: list[list[Scored]]
-    lost: list[str]
-    failures: dict[str, str]
-    seconds_of_rewards: float
-
-
-@dataclass(frozen=True)
-class Rollouts(Sampled):
-    """One rollout batch: the prompts of this process, and the statistics of all processes.
-
-    Attributes:
-        stats: statistics of the whole batch, (P, G) over all processes.
-    """
-
-    stats: RolloutStats
 
 
 class Collector:
@@ -176,7 +148,10 @@ class Collector:
         learned = self._within_budget(keep)
         advantages = self.advantages(rewards, learned)
         usable = learned.unsqueeze(1) & ~rewards.isnan()
-        experience = self.experience(batches, stats.lengths, usable, advantages)
+        by_turn = self._by_turn(batches, rewards, learned)
+        experience = self.experience(
+            batches, stats.lengths, usable, advantages if by_turn is None else by_turn
+        )
         metrics = self._metrics(batches, stats, keep, time.perf_counter() - started)
         # With ``ahead`` a thread may encode the next prompts itself, or have begun them.
         free = not self.config.ahead or (self.prefetcher.in_processes and sampled is None)
@@ -254,6 +229,21 @@ class Collector:
             advantages[keep] = self.objective.advantages(rewards[keep])
         return advantages
 
+    def _by_turn(self, batches: Sequence[Rollouts], rewards: Tensor, keep: Tensor) -> Tensor | None:
+        """Return advantages (P, G, turns) of turns; None where a completion has one advantage."""
+        chosen = self.config.environment
+        if self.conversations is None or chosen is None or chosen.returns != "by_turn":
+            return None
+        scored = gather_turn_rewards(
+            self.accelerator,
+            [batch.groups for batch in batches],
+            chosen.scores,
+            completions=self.config.completions,
+            turns=chosen.max_turns,
+        )
+        returns = turn_returns(rewards, scored, chosen.discount)
+        return turn_advantages(returns, keep, self.objective.advantages)
+
     def experience(
         self, batches: Sequence[Rollouts], lengths: Tensor, usable: Tensor, advantages: Tensor
     ) -> Experience:
@@ -263,7 +253,7 @@ class Collector:
             batches: the iteration's rollout batches.
             lengths: (P, G) completion lengths over all batches and processes.
             usable: (P, G) bool, completions that take part in the update.
-            advantages: (P, G).
+            advantages: (P, G), or (P, G, turns) for one per turn.
         """
         mine = self._owner(len(usable)) == self.accelerator.process_index
         plan = plan_mini_batches(usable, lengths, self.mini_batch_prompts)
@@ -289,7 +279,7 @@ class Collector:
             prompt_of=torch.searchsorted(torch.tensor(used), slot),
             tokens=tokens,
             mask=mask,
-            advantages=advantages[mine][usable[mine]].float(),
+            advantages=by_token(own, advantages[mine][usable[mine]].float()),
             mini_batch=plan.step_of[mine][slot],
             lengths=plan.lengths,
             sampled_logprobs=sampled_logprobs,

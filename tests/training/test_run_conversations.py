@@ -117,6 +117,20 @@ def test_the_plain_environment_gives_the_run_without_one(yaml: Path, read_rows: 
         assert {key: mine[key] for key in other} == pytest.approx(other, rel=0, abs=0, nan_ok=True)
 
 
+def test_returns_by_turn_learn_something_else_than_one_advantage_and_survive_a_resume(
+    yaml: Path, read_rows: Rows
+) -> None:
+    run(yaml, [*OVERRIDES, f"output={yaml.parent}/outcome"])
+    by_turn = [*OVERRIDES, "rollout.environment.returns=by_turn", "rollout.environment.discount=0.9"]
+    run(yaml, [*by_turn, f"output={yaml.parent}/whole"])
+    run(yaml, [*by_turn, f"output={yaml.parent}/parts", "training.iterations=1"])
+    run(yaml, [*by_turn, f"output={yaml.parent}/parts"], resume=True)
+    outcome, whole, parts = (read_rows(yaml.parent / name) for name in ("outcome", "whole", "parts"))
+    assert whole[-1]["policy/drift"] != outcome[-1]["policy/drift"]
+    for mine, other in zip(parts, whole, strict=True):
+        assert mine == pytest.approx(other, rel=1e-6, abs=1e-9, nan_ok=True)
+
+
 def test_held_out_rows_are_evaluated_in_conversations(yaml: Path, read_rows: Rows) -> None:
     with_rows = [one for one in OVERRIDES if one != "data.eval=null"]
     with_rows.append("training.iterations=1")
