@@ -99,3 +99,16 @@ class Example:
     source: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
     system: str | None = None
+
+
+def fill_template(template: str, example: Example) -> str:
+    """Fill question and choices into the prompt template; choices as ``(A) …`` lines.
+
+    A template without ``{choices}`` gets them after the question, which could not be answered without them.
+    """
+    if example.choices and "{choices}" not in template:
+        template = template.replace("{question}", "{question}\n{choices}")
+    choices = "\n".join(f"({chr(ord('A') + index)}) {text}" for index, text in enumerate(example.choices))
+    values = {"{question}": example.question, "{choices}": choices}
+    # In one pass, so that placeholders inside the values are not replaced.
+    return re.sub(r"\{question\}|\{choices\}", lambda match: values[match[0]], template).strip()

@@ -25,7 +25,8 @@ LAYERS = (
     ("algorithms",),
     ("checkpoint", "tracking", "distributed", "interrupt"),
     ("config",),
-    ("errors", "statistics"),
+    ("environments",),
+    ("errors",),
     ("import_guard",),
 )
 FOLDERS = "mm_cpgd|rewards|data|eval|configs|tests|benchmarks"

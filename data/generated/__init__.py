@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from PIL import Image
 
 from data.example import DataError, Example, ImageRef
-from data.generated import chart, clock, lengths, shapes, table
-from data.generated.scene import Question, format_response
+from data.generated import chart, clock, detail, lengths, shapes, table
+from data.generated.scene import SIDE, Question, format_response
 
 
 class Kind(NamedTuple):
-    """Kind of task: functions that make a scene, draw it, ask a question about it and describe it."""
+    """Kind of task: functions that make a scene, draw it, ask a question about it and describe it.
+
+    ``side`` is that of the square image, in pixels.
+    """
 
     make: Callable[[random.Random], Any]
     draw: Callable[[Any], Image.Image]
     ask: Callable[[Any, random.Random], Question]
     describe: Callable[[Any], str]
+    side: int = SIDE
 
 
 KINDS: dict[str, Kind] = {
@@ -38,14 +42,34 @@ KINDS: dict[str, Kind] = {
         ("lengths", lengths),
     )
 }
+# The kinds that "all" stands for: the whole image shows what is asked.
+ALL = tuple(KINDS)
+KINDS["detail"] = Kind(detail.make, detail.draw, detail.ask, detail.describe, detail.LARGE)
 GUESS_STEPS = "One look is enough."
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Loader that draws a scene afresh on every call; the image has ``side`` pixels a side."""
+
+    draw: Callable[[Any], Image.Image]
+    scene: Any
+    side: int
+
+    def __call__(self) -> Image.Image:
+        """Draw the image."""
+        return self.draw(self.scene)
+
+    def size(self) -> tuple[int, int]:
+        """Return (width, height) without drawing."""
+        return self.side, self.side
 
 
 def generate(kinds: tuple[str, ...], count: int, seed: int = 0, offset: int = 0) -> list[Example]:
     """Return ``count`` examples, alternating between the kinds.
 
     Args:
-        kinds: names from ``KINDS``; empty or ``("all",)`` for all.
+        kinds: names from ``KINDS``; empty or ``("all",)`` for those in ``ALL``.
         count: number of rows.
         seed: rows of different seeds are drawn independently.
         offset: index of the first row: rows 0–99 and 100–199 of one seed never share randomness.
@@ -67,7 +91,7 @@ def cold_start(
 
 
 def _alternate(kinds: tuple[str, ...], count: int, offset: int) -> list[tuple[str, int]]:
-    names = tuple(KINDS) if kinds in ((), ("all",)) else kinds
+    names = ALL if kinds in ((), ("all",)) else kinds
     unknown = [name for name in names if name not in KINDS]
     if unknown:
         raise DataError(f"unknown generated task {unknown[0]!r}; available: all, {', '.join(KINDS)}")
@@ -84,10 +108,10 @@ def _example(kind: str, seed: int, index: int) -> tuple[Example, Question, Any, 
         id=name,
         question=question.text,
         answer=question.answer,
-        images=(ImageRef(f"drawn: {name}", partial(KINDS[kind].draw, scene)),),
+        images=(ImageRef(f"drawn: {name}", Drawn(KINDS[kind].draw, scene, KINDS[kind].side)),),
         solution=question.solution,
         source=f"generated:{kind}",
-        meta={"kind": kind},
+        meta={"kind": kind, **question.meta},
     )
     return example, question, scene, rng
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from PIL import Image, ImageDraw
 
@@ -23,12 +24,14 @@ class Question:
         answer: the gold answer.
         steps: reasoning of a careful solution, before the answer.
         guesses: answers that are plausible without the image; may include the gold answer.
+        meta: further columns of the row.
     """
 
     text: str
     answer: str
     steps: str
     guesses: Sequence[str]
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def solution(self) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from math import comb, sqrt
 from statistics import NormalDist, fmean
 
-from mm_cpgd.statistics import normal_quantile, wilson_interval_of_share
-from mm_cpgd.statistics import wilson_interval as wilson_interval
+from mm_cpgd.report.intervals import normal_quantile, wilson_interval_of_share
+from mm_cpgd.report.intervals import wilson_interval as wilson_interval
 from rewards.verdict import RuleError
 
 Same = Callable[[str, str], bool]

@@ -162,6 +162,31 @@ class VllmConfig(Section):
     )
 
 
+class EnvironmentConfig(Section):
+    """Conversations of several turns with an environment (``docs/environments.md``)."""
+
+    name: str = Field(description="plain, tools, an installed environment's name, or path/to/file.py:name")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the environment")
+    max_turns: PositiveInt = Field(8, description="turns of the policy in a conversation")
+    max_tokens: PositiveInt = Field(
+        8192, description="tokens of a conversation after its prompt: own ones and those of observations"
+    )
+    max_images: NonNegativeInt = Field(16, description="images in the observations of a conversation")
+    tool_seconds: PositiveFloat = Field(
+        30.0, description="seconds for one reply; without it by then, the completion cannot be scored"
+    )
+    threads: PositiveInt = Field(16, description="environments that reply at a time, per process")
+    scores: dict[str, float] = Field(
+        default_factory=dict,
+        description="weights in the reward of the parts that the environment scores; others are only logged",
+    )
+    returns: Literal["outcome", "by_turn"] = Field(
+        "outcome",
+        description="one advantage for the whole conversation, or one for each turn from what follows it",
+    )
+    discount: float = Field(1.0, gt=0, le=1, description="by_turn: factor on what is scored one turn later")
+
+
 class RolloutConfig(Section):
     """Sampling of completions."""
 
@@ -184,6 +209,9 @@ class RolloutConfig(Section):
         "all tokens, each token's advantage weighted by π_old / π_sampled",
     )
     batch_prompts: PositiveInt = Field(32, description="prompts decoded together, per process")
+    environment: EnvironmentConfig | None = Field(
+        None, description="replies to the policy's turns; null: a completion is one turn"
+    )
     shared_prefix: bool = Field(
         True, description="run each prompt once for all its completions, in sampling and training"
     )

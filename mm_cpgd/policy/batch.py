@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -23,10 +23,24 @@ class Conversation:
     Attributes:
         messages: in the format of chat templates, with ``{"type": "image"}`` in place of each image.
         images: in the same order; opened only when needed.
+        tools: JSON schemas of tools that the template itself describes; usually none.
     """
 
     messages: list[dict[str, Any]]
     images: tuple[ImageRef, ...] = ()
+    tools: tuple[dict[str, Any], ...] = ()
+
+
+class HasImages(Protocol):
+    """A prompt, or a part of a conversation, with the tensors of its images.
+
+    Attributes:
+        vision: see ``EncodedPrompt``.
+        vision_features: likewise.
+    """
+
+    vision: dict[str, Tensor]
+    vision_features: tuple[object, Tensor] | None
 
 
 @dataclass
@@ -112,8 +126,8 @@ def _collate(
     return batch | concatenate_vision(prompts)
 
 
-def concatenate_vision(prompts: Sequence[EncodedPrompt]) -> dict[str, Tensor]:
-    """Concatenate the vision tensors of several prompts, as their processor does that of several images.
+def concatenate_vision(prompts: Sequence[HasImages]) -> dict[str, Tensor]:
+    """Concatenate the vision tensors of prompts or observations, as a processor does that of several images.
 
     Along the first axis; where other axes differ, as with the number of tiles of an image, smaller tensors
     are filled up with zeros. Pixels that one row holds of all images are concatenated along the last axis.

@@ -18,7 +18,6 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 
 from mm_cpgd.config.schema import LoraConfig, PolicyConfig
 from mm_cpgd.errors import UserError
-from mm_cpgd.policy.adapters import start_from
 from mm_cpgd.policy.checkpointing import checkpoint_layers
 from mm_cpgd.policy.families import (
     decoder_layers,
@@ -28,7 +27,8 @@ from mm_cpgd.policy.families import (
     shared_prefix_obstacle,
     vision_parameters,
 )
-from mm_cpgd.policy.lora import add_lora
+from mm_cpgd.policy.lora.adapters import start_from
+from mm_cpgd.policy.lora.layers import add_lora
 from mm_cpgd.policy.policy import Policy
 from mm_cpgd.policy.prompts import PromptEncoder
 from mm_cpgd.policy.quantization import keep_one_layout, quantization_options

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from data import DataError, Example
-from data.example import split_at_images
+from data.example import fill_template, split_at_images
 from data.images import image_size
+from mm_cpgd.environments.protocol import EnvironmentFactory, Message, template_tools
 from mm_cpgd.policy.batch import Conversation, EncodedPrompt
 from mm_cpgd.policy.families import control_texts, image_token_counts, prompt_positions
 
 # The families' names of the tensor that distinguishes image tokens from text.
 TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")
+# Of the environment that writes a prompt; that of each completion has a seed of its own, and the same prompt.
+PROMPT_SEED = 0
 
 
 class PromptEncoder:
@@ -29,6 +32,9 @@ class PromptEncoder:
         system_prompt: text of the system message; None leaves it to the chat template.
         system_turns: "row" uses an example's own system turn in its place, "config" leaves that out.
         template: prompt text with the placeholders ``{question}`` and ``{choices}``.
+
+    Attributes:
+        environment: makes the environment whose messages are the prompt; None: the example's question is.
     """
 
     def __init__(
@@ -46,6 +52,7 @@ class PromptEncoder:
         self.template = template
         self.system_turns = system_turns
         self.control_texts = sorted(control_texts(processor))
+        self.environment: EnvironmentFactory | None = None
 
     def encode(self, example: Example, beginning: str = "") -> EncodedPrompt:
         """Open the images and return the prompt's tensors; nothing is ever truncated.
@@ -71,9 +78,9 @@ class PromptEncoder:
 
         Needs no model, so that another process can do it. Arguments and errors as in ``encode``.
         """
-        pieces = self._pieces(example)
-        images = [example.images[piece].open() for piece in pieces if isinstance(piece, int)]
-        chat = self._chat(pieces, example) + beginning
+        conversation = self._conversation(example)
+        images = [image.open() for image in conversation.images]
+        chat = self._chat(conversation) + beginning
         special = self._needs_special_tokens(chat)
         return dict(
             self.processor(
@@ -92,12 +99,10 @@ class PromptEncoder:
             positions = torch.arange(ids.numel()).unsqueeze(0)
         else:
             positions = prompt_positions(self.model, ids, types, vision)
-        pieces = self._pieces(example)
-        messages = self._messages(pieces, example)
+        conversation = self._conversation(example)
         if beginning:
-            messages.append({"role": "assistant", "content": [{"type": "text", "text": beginning}]})
-        refs = tuple(example.images[piece] for piece in pieces if isinstance(piece, int))
-        conversation = Conversation(messages, refs)
+            turn = {"role": "assistant", "content": [{"type": "text", "text": beginning}]}
+            conversation.messages.append(turn)
         return EncodedPrompt(ids, positions, types, vision, types_name, conversation=conversation)
 
     def chat(self, example: Example) -> str:
@@ -106,7 +111,7 @@ class PromptEncoder:
         Raises:
             DataError: as ``encode``.
         """
-        return self._chat(self._pieces(example), example)
+        return self._chat(self._conversation(example))
 
     def length(self, example: Example) -> int:
         """Count the prompt's tokens, without decoding images if their sizes suffice.
@@ -114,26 +119,62 @@ class PromptEncoder:
         Raises:
             DataError, ValueError: as ``encode``.
         """
-        pieces = self._pieces(example)
-        order = [piece for piece in pieces if isinstance(piece, int)]
-        sizes = [image_size(example.images[index])[::-1] for index in order]
+        conversation = self._conversation(example)
+        sizes = [image_size(image)[::-1] for image in conversation.images]
         counts = image_token_counts(self.processor, sizes) if sizes else []
         if counts is None:
             return len(self.encode(example))
-        chat = self._chat(pieces, example)
+        chat = self._chat(conversation)
         special = self._needs_special_tokens(chat)
         text = self.processor.tokenizer(chat, add_special_tokens=special)["input_ids"]
         # Each image is one placeholder token in the text, and ``counts`` tokens in the prompt.
-        return len(text) + sum(counts) - len(order)
+        return len(text) + sum(counts) - len(sizes)
+
+    def conversation_of(self, messages: Sequence[Message]) -> Conversation:
+        """Return an environment's messages as chat templates take them.
+
+        ``system_prompt`` comes first unless they have a system message.
+
+        Raises:
+            DataError: control tokens in the text.
+        """
+        turns = list(messages)
+        if self.system_prompt and all(turn.role != "system" for turn in turns):
+            turns.insert(0, Message.of("system", self.system_prompt))
+        self._check_texts([piece for turn in turns for piece in turn.content])
+        rendered = [
+            {
+                "role": turn.role,
+                "content": [
+                    {"type": "text", "text": piece} if isinstance(piece, str) else {"type": "image"}
+                    for piece in turn.content
+                ],
+            }
+            for turn in turns
+        ]
+        return Conversation(rendered, tuple(image for turn in turns for image in turn.images))
+
+    def _conversation(self, example: Example) -> Conversation:
+        if self.environment is not None:
+            environment = self.environment(PROMPT_SEED)
+            found = self.conversation_of(environment.reset(example))
+            return replace(found, tools=tuple(template_tools(environment)))
+        pieces = self._pieces(example)
+        images = tuple(example.images[piece] for piece in pieces if isinstance(piece, int))
+        return Conversation(self._messages(pieces, example), images)
 
     def _pieces(self, example: Example) -> list[str | int]:
         """Return texts and image indices in the order in which the model reads them."""
         pieces = split_at_images(fill_template(self.template, example), len(example.images))
-        # As a control token, such a text would end the turn or refer to an image that does not exist.
-        for token in self.control_texts:
-            if any(isinstance(piece, str) and token in piece for piece in [*pieces, self._system(example)]):
-                raise DataError(f"the prompt's text contains the model's control token {token}")
+        self._check_texts([*pieces, self._system(example)])
         return pieces
+
+    def _check_texts(self, pieces: Iterable[object]) -> None:
+        # As a control token, such a text would end the turn or refer to an image that does not exist.
+        texts = [piece for piece in pieces if isinstance(piece, str)]
+        for token in self.control_texts:
+            if any(token in text for text in texts):
+                raise DataError(f"the prompt's text contains the model's control token {token}")
 
     def _needs_special_tokens(self, chat: str) -> bool:
         # Most chat templates write the beginning-of-text token themselves; no model was trained with two.
@@ -154,20 +195,10 @@ class PromptEncoder:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
         return messages
 
-    def _chat(self, pieces: list[str | int], example: Example) -> str:
+    def _chat(self, conversation: Conversation) -> str:
         return self.processor.apply_chat_template(
-            self._messages(pieces, example), add_generation_prompt=True, tokenize=False
+            conversation.messages,
+            tools=list(conversation.tools) or None,
+            add_generation_prompt=True,
+            tokenize=False,
         )
-
-
-def fill_template(template: str, example: Example) -> str:
-    """Fill question and choices into the prompt template; choices as ``(A) …`` lines.
-
-    A template without ``{choices}`` gets them after the question, which could not be answered without them.
-    """
-    if example.choices and "{choices}" not in template:
-        template = template.replace("{question}", "{question}\n{choices}")
-    choices = "\n".join(f"({chr(ord('A') + index)}) {text}" for index, text in enumerate(example.choices))
-    values = {"{question}": example.question, "{choices}": choices}
-    # In one pass, so that placeholders inside the values are not replaced.
-    return re.sub(r"\{question\}|\{choices\}", lambda match: values[match[0]], template).strip()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from mm_cpgd.policy.batch import EncodedPrompt, concatenate_vision
+from mm_cpgd.policy.batch import HasImages, concatenate_vision
 from mm_cpgd.policy.families import image_features, vision_modules, vision_parameters
 from mm_cpgd.policy.sharding.tensors import is_sharded
 
@@ -18,6 +18,14 @@ from mm_cpgd.policy.sharding.tensors import is_sharded
 MAX_PATCHES = 16384
 # Pixel values in the hash key of an image; images with the same key are then compared in full.
 KEY_VALUES = 64
+
+
+@dataclass
+class _Images:
+    """Vision tensors on another device."""
+
+    vision: dict[str, Tensor]
+    vision_features: tuple[object, Tensor] | None = None
 
 
 class PatchProjection(nn.Conv3d):
@@ -54,7 +62,7 @@ class VisionFeatureCache:
         """Whether the tower is frozen, so that features stay valid."""
         return not any(parameter.requires_grad for parameter in self.parameters)
 
-    def features(self, prompts: Sequence[EncodedPrompt]) -> Tensor | None:
+    def features(self, prompts: Sequence[HasImages]) -> Tensor | None:
         """Return (1 + K, V, H) as ``image_features`` for the prompts' V image tokens; None without images."""
         with_images = [prompt for prompt in prompts if prompt.vision]
         if not with_images:
@@ -88,7 +96,7 @@ class VisionFeatureCache:
         return image_features(self.model, {"pixel_values": patches, "image_grid_thw": grid})
 
     @torch.no_grad()
-    def encode(self, prompts: Sequence[EncodedPrompt]) -> None:
+    def encode(self, prompts: Sequence[HasImages]) -> None:
         """Run a frozen tower on the prompts' images and store the features in each prompt that lacks them."""
         new = _group_by_images(p for p in prompts if p.vision and not self._has_features(p))
         for batch in _batch_by_patches([same[0] for same in new]):
@@ -103,13 +111,13 @@ class VisionFeatureCache:
             for prompt in others:
                 prompt.vision_features = first.vision_features
 
-    def _has_features(self, prompt: EncodedPrompt) -> bool:
+    def _has_features(self, prompt: HasImages) -> bool:
         return prompt.vision_features is not None and prompt.vision_features[0] is self
 
 
-def _group_by_images(prompts: Iterable[EncodedPrompt]) -> list[list[EncodedPrompt]]:
+def _group_by_images(prompts: Iterable[HasImages]) -> list[list[HasImages]]:
     """Group prompts with identical images: several questions may be about one image."""
-    groups: dict[tuple[float, ...], list[list[EncodedPrompt]]] = {}
+    groups: dict[tuple[float, ...], list[list[HasImages]]] = {}
     for prompt in prompts:
         pixels, grids = prompt.vision["pixel_values"], prompt.vision["image_grid_thw"]
         values = pixels.flatten()[:: max(1, pixels.numel() // KEY_VALUES)]
@@ -123,9 +131,9 @@ def _group_by_images(prompts: Iterable[EncodedPrompt]) -> list[list[EncodedPromp
     return [group for candidates in groups.values() for group in candidates]
 
 
-def _batch_by_patches(prompts: Sequence[EncodedPrompt]) -> Iterator[list[EncodedPrompt]]:
+def _batch_by_patches(prompts: Sequence[HasImages]) -> Iterator[list[HasImages]]:
     """Split prompts into batches of at most ``MAX_PATCHES`` patches, or of a single prompt."""
-    batch: list[EncodedPrompt] = []
+    batch: list[HasImages] = []
     patches = 0
     for prompt in prompts:
         own = prompt.vision["pixel_values"].shape[0]
@@ -138,7 +146,7 @@ def _batch_by_patches(prompts: Sequence[EncodedPrompt]) -> Iterator[list[Encoded
         yield batch
 
 
-def _vision_on(device: torch.device, prompts: Sequence[EncodedPrompt]) -> dict[str, Tensor]:
+def _vision_on(device: torch.device, prompts: Sequence[HasImages]) -> dict[str, Tensor]:
     """Return ``concatenate_vision`` of the prompts, moved to the device first.
 
     A GPU fetches by itself what is in pinned memory, which a concatenation on the CPU is not any more.
@@ -147,4 +155,4 @@ def _vision_on(device: torch.device, prompts: Sequence[EncodedPrompt]) -> dict[s
     def move(values: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: value.to(device, non_blocking=True) for name, value in values.items()}
 
-    return concatenate_vision([replace(prompt, vision=move(prompt.vision)) for prompt in prompts])
+    return concatenate_vision([_Images(move(prompt.vision)) for prompt in prompts])

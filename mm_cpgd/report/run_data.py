@@ -11,7 +11,7 @@ from typing import Any
 
 from mm_cpgd.config.yaml import read_yaml
 from mm_cpgd.errors import UserError
-from mm_cpgd.statistics import Z95, wilson_interval_of_share
+from mm_cpgd.report.intervals import Z95, wilson_interval_of_share
 from mm_cpgd.tracking import read_metrics
 
 Series = list[tuple[int, float]]

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from mm_cpgd.statistics import wilson_interval
+from mm_cpgd.report.intervals import wilson_interval
 from mm_cpgd.study.grid import Grid, Stress, Trial
 from mm_cpgd.study.results import Outcome, StudyRun, outcome_of
 

@@ -53,7 +53,7 @@ FREE = frozenset(
 NOTED = frozenset(
     {"rewards"}
     | _of("rollout", "engine prompts completions max_new_tokens temperature top_p top_k min_p cuts")
-    | _of("rollout", "ahead swap_midway")
+    | _of("rollout", "ahead swap_midway environment")
     | _of("rollout.vllm", "options correction importance_cap importance_floor")
     | _of("algorithm", "recipe advantage surrogate regularizers token_weights aggregation selection shaping")
     | _of("algorithm", "prompts")
@@ -231,6 +231,7 @@ def file_digests(config: RunConfig) -> dict[str, str]:
     lists = [algorithm.regularizers, algorithm.token_weights, algorithm.selection, algorithm.shaping]
     names = [reward.rule for reward in config.rewards]
     names += [part.name for part in [*parts, *(one for several in lists for one in several)] if part]
+    names += [config.rollout.environment.name] if config.rollout.environment else []
     files = {Path(name.rpartition(":")[0]).expanduser() for name in names if ".py:" in name}
     return {
         str(file): hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()

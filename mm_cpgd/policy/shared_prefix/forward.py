@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mm_cpgd.policy.batch import EncodedPrompt
@@ -51,13 +52,15 @@ def hidden_states(
     layout = batch.layout.to(device)
     input_ids = batch.input_ids.to(device, non_blocking=True)
     embedded = language.embed_tokens(input_ids.unsqueeze(0))
-    features = vision_cache.features(prompts)
+    features = vision_cache.features([*prompts, *batch.suffixes])
     image_tokens = None
     if features is None and vision_cache.runs_always:
         # Without influence, but with the same gathering of weights as on processes that have images.
         embedded = embedded + 0.0 * vision_cache.blank_features().sum()
     if features is not None:
         image_tokens = batch.input_ids[: layout.prefix_tokens] == model.config.image_token_id
+        if batch.image_tokens is not None:
+            image_tokens = torch.cat([image_tokens, batch.image_tokens])
         image_tokens = image_tokens.nonzero().squeeze(1).to(device, non_blocking=True)
         embedded = embedded.index_copy(1, image_tokens, features[:1].to(embedded.dtype))
     cos_sin = rotary_cos_sin(language, embedded, batch.positions.to(device, non_blocking=True).unsqueeze(1))

@@ -1,0 +1,115 @@
+"""The task ``detail``: the whole picture hides the pattern, a crop of the box in ``meta`` shows it."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from data import Example
+from data.generated import ALL, generate
+from data.generated.detail import CELL, LARGE, PATTERNS, PLATE, SCALE, draw, make
+from data.generated.scene import COLOURS, SIDE
+from data.images import image_size
+
+ROWS = generate(("detail",), 900, seed=3)
+
+
+def at_first_look(example: Example) -> NDArray[np.float64]:
+    """The plate in the picture shrunk to 112 pixels, as closely as whole pixels allow."""
+    image = example.images[0].open().resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    left, top = (edge / SCALE for edge in example.meta["box"][:2])
+    return _grey(image.crop((round(left), round(top), round(left) + 14, round(top) + 14)))
+
+
+def in_a_crop(example: Example) -> NDArray[np.float64]:
+    """Spectrum of the plate: where the patch lies does not matter, as for a policy that has read many."""
+    return np.abs(np.fft.fft2(_grey(example.images[0].open().crop(example.meta["box"]))))
+
+
+def _grey(image: Image.Image) -> NDArray[np.float64]:
+    pixels = np.asarray(image.convert("L")).astype(float)
+    return (pixels - np.median(pixels)) / 255
+
+
+def share_right(features: list[NDArray[np.float64]], answers: list[str]) -> float:
+    """Share of the last third that the nearest five of the others tell, for the best classifier by eye."""
+    rows = np.array([one.ravel() for one in features])
+    names = np.array(answers)
+    known, asked = rows[: len(rows) * 2 // 3], rows[len(rows) * 2 // 3 :]
+    squares = (known**2).sum(1)[None] - 2 * asked @ known.T
+    votes = names[np.argsort(squares, axis=1)[:, :5]]
+    told = [Counter(vote).most_common(1)[0][0] for vote in votes.tolist()]
+    return float(np.mean(np.array(told) == names[len(known) :]))
+
+
+def test_the_pattern_is_hidden_at_first_and_shown_by_the_crop() -> None:
+    answers = [example.answer for example in ROWS]
+    assert share_right([in_a_crop(example) for example in ROWS], answers) > 0.95
+    # One in four is chance.
+    assert share_right([at_first_look(example) for example in ROWS], answers) < 0.4
+
+
+def test_at_first_look_all_patterns_have_the_same_contrast() -> None:
+    contrast = {name: [] for name in PATTERNS}
+    for example in ROWS:
+        contrast[example.answer].append(np.abs(at_first_look(example)).max())
+    means = [np.mean(values) for values in contrast.values()]
+    assert max(means) / min(means) < 1.1
+
+
+def test_the_first_look_shows_where_the_plate_is() -> None:
+    for example in ROWS[:100]:
+        image = example.images[0].open().resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        left, top, _, _ = example.meta["box"]
+        colour = next(word for word in COLOURS if word in example.question)
+        # In a corner of the plate, where no patch reaches.
+        pixel = image.getpixel((left // SCALE + 1, top // SCALE + 1))
+        assert np.abs(np.array(pixel) - COLOURS[colour]).max() < 40
+
+
+def test_the_box_is_the_plate_of_the_question() -> None:
+    for example in ROWS[:100]:
+        left, top, right, bottom = example.meta["box"]
+        assert (right - left, bottom - top) == (PLATE, PLATE)
+        assert 0 <= left < right <= LARGE
+        assert left // CELL == (right - 1) // CELL
+        assert top // CELL == (bottom - 1) // CELL
+        assert (example.meta["width"], example.meta["height"]) == image_size(example.images[0])
+
+
+def test_answers_are_as_likely_as_each_other() -> None:
+    counts = Counter(example.answer for example in ROWS)
+    assert set(counts) == set(PATTERNS)
+    assert min(counts.values()) > 0.75 * len(ROWS) / 4
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_half_of_a_patch_is_white(pattern: str) -> None:
+    y, x = np.mgrid[:48, :48]
+    assert (PATTERNS[pattern](x + 3, y + 5) % 2).mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_the_same_seed_is_the_same_picture() -> None:
+    first, again = (generate(("detail",), 3, seed=3) for _ in range(2))
+    for one, other in zip(first, again, strict=True):
+        assert (one.question, one.answer, one.meta) == (other.question, other.answer, other.meta)
+        assert one.images[0].open().tobytes() == other.images[0].open().tobytes()
+    digests = {hashlib.sha256(example.images[0].open().tobytes()).digest() for example in ROWS[:50]}
+    assert len(digests) == 50
+
+
+def test_all_leaves_it_out() -> None:
+    assert "detail" not in ALL
+    assert {example.meta["kind"] for example in generate(("all",), 12)} == set(ALL)
+
+
+def test_a_picture_is_drawn_of_its_scene_alone() -> None:
+    scene = make(random.Random(1))
+    assert draw(scene).tobytes() == draw(scene).tobytes()
+    assert draw(scene).size == (LARGE, LARGE)
