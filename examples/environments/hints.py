@@ -1,6 +1,6 @@
-"""An environment without tools: a wrong answer gets one hint, and a second try counts half.
+r"""An environment without tools: a wrong answer gets one hint, and a second try counts half.
 
-mm-cpgd environments try examples/environments/hints.py:Hints generated:shapes \\
+mm-cpgd environments try examples/environments/hints.py:Hints generated:shapes \
     --turn '<answer>0</answer>' --turn '<answer>2</answer>'
 """
 
