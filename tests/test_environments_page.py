@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -33,7 +34,7 @@ def test_the_example_of_a_tool_is_the_file() -> None:
     assert len(CODE[0].splitlines()) <= 40
 
 
-@pytest.mark.parametrize(("code", "name"), zip(CODE, ["environment", "Hints"], strict=True))
+@pytest.mark.parametrize(("code", "name"), zip(CODE[:2], ["environment", "Hints"], strict=True))
 def test_the_examples_run_as_they_stand(code: str, name: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(code)
@@ -41,6 +42,13 @@ def test_the_examples_run_as_they_stand(code: str, name: str, tmp_path: Path) ->
     example = generate(("detail",), 1)[0]
     assert made.reset(example)[-1].text.endswith(example.question)
     assert made.step(f"<answer>{example.answer}</answer>").done
+
+
+def test_the_class_for_trl_is_made() -> None:
+    names: dict[str, Any] = {}
+    exec(compile(CODE[2], "page", "exec"), names)
+    assert callable(names["Looking"]().zoom)
+    assert len(CODE) == 3
 
 
 def test_the_calls_of_the_page_are_read() -> None:
