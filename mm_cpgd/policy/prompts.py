@@ -10,18 +10,27 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from data import DataError, Example
-from data.example import split_at_images
+from data import DataError, Example, VideoLimits
+from data.example import Place, split_at_media
 from data.images import image_size
 from mm_cpgd.policy.batch import Conversation, EncodedPrompt
 from mm_cpgd.policy.families import control_texts, image_token_counts, prompt_positions
+from mm_cpgd.policy.videos import (
+    PromptVideo,
+    processor_options,
+    prompt_videos,
+    video_text,
+    with_video_places,
+)
 
 # The families' names of the tensor that distinguishes image tokens from text.
 TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")
+# Outputs of the processor that positions are computed from, and that the model then does not need.
+OF_POSITIONS = ("second_per_grid_ts",)
 
 
 class PromptEncoder:
-    """Applies the chat template, opens the images and tokenizes, one example at a time.
+    """Applies the chat template, opens images and videos and tokenizes, one example at a time.
 
     Args:
         processor: the model's processor from transformers.
@@ -29,6 +38,7 @@ class PromptEncoder:
         system_prompt: text of the system message; None leaves it to the chat template.
         system_turns: "row" uses an example's own system turn in its place, "config" leaves that out.
         template: prompt text with the placeholders ``{question}`` and ``{choices}``.
+        video: which frames of a video the model sees, and how large; None: the defaults.
     """
 
     def __init__(
@@ -39,12 +49,14 @@ class PromptEncoder:
         template: str = "{question}",
         *,
         system_turns: Literal["row", "config"] = "row",
+        video: VideoLimits | None = None,
     ) -> None:
         self.processor = processor
         self.model = model
         self.system_prompt = system_prompt
         self.template = template
         self.system_turns = system_turns
+        self.video = video or VideoLimits()
         self.control_texts = sorted(control_texts(processor))
 
     def encode(self, example: Example, beginning: str = "") -> EncodedPrompt:
@@ -72,12 +84,17 @@ class PromptEncoder:
         Needs no model, so that another process can do it. Arguments and errors as in ``encode``.
         """
         pieces = self._pieces(example)
-        images = [example.images[piece].open() for piece in pieces if isinstance(piece, int)]
-        chat = self._chat(pieces, example) + beginning
+        images = [example.images[index].open() for index in _indices(pieces, "image")]
+        videos = [video.frames() for video in self._videos(pieces, example)]
+        chat = with_video_places(self.processor, self._chat(pieces, example) + beginning)
         special = self._needs_special_tokens(chat)
         return dict(
             self.processor(
-                text=[chat], images=images or None, add_special_tokens=special, return_tensors="pt"
+                text=[chat],
+                images=images or None,
+                add_special_tokens=special,
+                return_tensors="pt",
+                **processor_options(self.processor, videos),
             )
         )
 
@@ -92,12 +109,13 @@ class PromptEncoder:
             positions = torch.arange(ids.numel()).unsqueeze(0)
         else:
             positions = prompt_positions(self.model, ids, types, vision)
+        vision = {name: value for name, value in vision.items() if name not in OF_POSITIONS}
         pieces = self._pieces(example)
         messages = self._messages(pieces, example)
         if beginning:
             messages.append({"role": "assistant", "content": [{"type": "text", "text": beginning}]})
-        refs = tuple(example.images[piece] for piece in pieces if isinstance(piece, int))
-        conversation = Conversation(messages, refs)
+        refs = tuple(example.images[index] for index in _indices(pieces, "image"))
+        conversation = Conversation(messages, refs, self._videos(pieces, example))
         return EncodedPrompt(ids, positions, types, vision, types_name, conversation=conversation)
 
     def chat(self, example: Example) -> str:
@@ -109,31 +127,41 @@ class PromptEncoder:
         return self._chat(self._pieces(example), example)
 
     def length(self, example: Example) -> int:
-        """Count the prompt's tokens, without decoding images if their sizes suffice.
+        """Count the prompt's tokens, without decoding images if their sizes suffice, or videos.
 
         Raises:
             DataError, ValueError: as ``encode``.
         """
         pieces = self._pieces(example)
-        order = [piece for piece in pieces if isinstance(piece, int)]
+        order = _indices(pieces, "image")
         sizes = [image_size(example.images[index])[::-1] for index in order]
         counts = image_token_counts(self.processor, sizes) if sizes else []
         if counts is None:
             return len(self.encode(example))
-        chat = self._chat(pieces, example)
+        chat = with_video_places(self.processor, self._chat(pieces, example))
+        videos = self._videos(pieces, example)
+        if videos:  # the chat has one placeholder for each
+            texts = [video_text(self.processor, video.choice(), video.patches) for video in videos]
+            between = chat.split(self.processor.video_token)
+            chat = "".join(part for pair in zip(between, [*texts, ""], strict=True) for part in pair)
         special = self._needs_special_tokens(chat)
         text = self.processor.tokenizer(chat, add_special_tokens=special)["input_ids"]
         # Each image is one placeholder token in the text, and ``counts`` tokens in the prompt.
         return len(text) + sum(counts) - len(order)
 
-    def _pieces(self, example: Example) -> list[str | int]:
-        """Return texts and image indices in the order in which the model reads them."""
-        pieces = split_at_images(fill_template(self.template, example), len(example.images))
+    def _pieces(self, example: Example) -> list[str | Place]:
+        """Return texts and places of images and videos in the order in which the model reads them."""
+        text = fill_template(self.template, example)
+        pieces = split_at_media(text, len(example.images), len(example.videos))
         # As a control token, such a text would end the turn or refer to an image that does not exist.
         for token in self.control_texts:
             if any(isinstance(piece, str) and token in piece for piece in [*pieces, self._system(example)]):
                 raise DataError(f"the prompt's text contains the model's control token {token}")
         return pieces
+
+    def _videos(self, pieces: list[str | Place], example: Example) -> tuple[PromptVideo, ...]:
+        refs = [example.videos[index] for index in _indices(pieces, "video")]
+        return prompt_videos(self.processor, self.video, refs)
 
     def _needs_special_tokens(self, chat: str) -> bool:
         # Most chat templates write the beginning-of-text token themselves; no model was trained with two.
@@ -144,9 +172,9 @@ class PromptEncoder:
         own = example.system if self.system_turns == "row" else None
         return own or self.system_prompt or ""
 
-    def _messages(self, pieces: list[str | int], example: Example) -> list[dict[str, Any]]:
+    def _messages(self, pieces: list[str | Place], example: Example) -> list[dict[str, Any]]:
         content = [
-            {"type": "image"} if isinstance(piece, int) else {"type": "text", "text": piece}
+            {"type": "text", "text": piece} if isinstance(piece, str) else {"type": piece.kind}
             for piece in pieces
         ]
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
@@ -154,10 +182,15 @@ class PromptEncoder:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
         return messages
 
-    def _chat(self, pieces: list[str | int], example: Example) -> str:
+    def _chat(self, pieces: list[str | Place], example: Example) -> str:
         return self.processor.apply_chat_template(
             self._messages(pieces, example), add_generation_prompt=True, tokenize=False
         )
+
+
+def _indices(pieces: list[str | Place], kind: Literal["image", "video"]) -> list[int]:
+    """Return the indices of the images or videos in the order in which the model reads them."""
+    return [piece.index for piece in pieces if isinstance(piece, Place) and piece.kind == kind]
 
 
 def fill_template(template: str, example: Example) -> str:
