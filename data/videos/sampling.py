@@ -7,7 +7,6 @@ models were trained; frames that are not evenly spaced are chosen by their time 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,11 +137,6 @@ def read_frames(ref: VideoRef, choice: Choice) -> VideoFrames:
 def scaled(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Return the image in this size (width, height)."""
     return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
-
-
-def nearest_seconds(choice: Choice, count: int) -> Sequence[int]:
-    """Return the numbers of ``count`` evenly spread chosen frames, for pages that show a few."""
-    return sorted(set(np.linspace(0, len(choice.indices) - 1, count).round().astype(int).tolist()))
 
 
 def _frame_count(timeline: Timeline, limits: VideoLimits, patches: Patches, tokens: int) -> int:

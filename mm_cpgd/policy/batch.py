@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from data import ImageRef
-from mm_cpgd.policy.videos import PromptVideo
+from mm_cpgd.policy.visual.videos import PromptVideo
 
 # MiniCPM-V: the patches of all images in one row (1, channels, patch, patches), beside the images' sizes.
 PACKED, SIZES = "pixel_values", "target_sizes"

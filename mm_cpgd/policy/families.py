@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mm_cpgd.errors import UserError
-from mm_cpgd.policy.video_positions import positions_of
+from mm_cpgd.policy.visual.positions import positions_of
 
 # Attribute names of the vision tower and of its projector to the language model; the last two are for sound,
 # which no prompt has.

@@ -44,7 +44,7 @@ from mm_cpgd.policy.support import (
     without_loading_report,
 )
 from mm_cpgd.policy.vision import project_patches_as_matrices
-from mm_cpgd.policy.vision_attention import attend_within_segments
+from mm_cpgd.policy.visual.attention import attend_within_segments
 
 EMBEDDED = {"embedded:tiny": Path(__file__).parent.parent / "tiny" / "assets"}
 # Exceptions of transformers for folders and names without a usable model.

@@ -15,7 +15,7 @@ from data.example import Place, split_at_media
 from data.images import image_size
 from mm_cpgd.policy.batch import Conversation, EncodedPrompt
 from mm_cpgd.policy.families import control_texts, image_token_counts, prompt_positions
-from mm_cpgd.policy.videos import (
+from mm_cpgd.policy.visual.videos import (
     PromptVideo,
     processor_options,
     prompt_videos,

@@ -258,12 +258,38 @@ def _example_lines(examples: Sequence[Example], console: Console) -> Iterator[tu
     ):
         if count:
             yield name, f"{count:,}"
+    yield from _video_lines(examples, console)
     total = sum(len(example.images) for example in examples)
     sizes = _sizes(examples, console)
     if sizes:
         yield "images measured", f"{len(sizes):,} of {total:,}"
         yield "  width, pixels", quantiles([width for width, _ in sizes])
         yield "  height, pixels", quantiles([height for _, height in sizes])
+
+
+def _video_lines(examples: Sequence[Example], console: Console) -> Iterator[tuple[str, str]]:
+    """Yield (name, value) of the videos of the rows, of at most ``MEASURED_IMAGES`` of them."""
+    videos = [video for example in examples for video in example.videos]
+    if not videos:
+        return
+    counts = Counter(len(example.videos) for example in examples)
+    yield "videos per row", "  ".join(f"{count}: {rows:,} rows" for count, rows in sorted(counts.items()))
+    found = []
+    chosen = videos[:: math.ceil(len(videos) / MEASURED_IMAGES)]
+    with slow_bar(console, "measuring videos") as report:
+        for done, video in enumerate(chosen, 1):
+            try:
+                found.append(video.timeline())
+            except DataError:  # changed on disk since it was checked
+                continue
+            finally:
+                report(done, len(chosen))
+    yield "videos measured", f"{len(found):,} of {len(videos):,}"
+    yield "  seconds", quantiles([round(one.duration, 1) for one in found])
+    yield "  frames", quantiles([len(one) for one in found])
+    yield "  frames unevenly spaced", f"{sum(one.rate is None for one in found):,}"
+    yield "  width, pixels", quantiles([one.width for one in found])
+    yield "  height, pixels", quantiles([one.height for one in found])
 
 
 def _sizes(examples: Sequence[Example], console: Console) -> list[tuple[int, int]]:

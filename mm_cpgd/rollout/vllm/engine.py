@@ -71,7 +71,7 @@ class VllmEngine:
         """See ``RolloutEngine.generate``; a prompt gets no completions if its image has vanished.
 
         Raises:
-            UserError: vLLM tokenizes a prompt differently from the policy.
+            UserError: vLLM tokenizes a prompt differently from the policy, or a prompt has a video.
         """
         if len(seeds) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts, but seeds for {len(seeds)}")
@@ -95,10 +95,18 @@ class VllmEngine:
         return groups
 
     def _conversation(self, prompt: EncodedPrompt) -> list[dict[str, Any]] | None:
-        """Return the prompt's messages with the images inserted; None if one cannot be opened any more."""
+        """Return the prompt's messages with the images inserted; None if one cannot be opened any more.
+
+        Raises:
+            UserError: the prompt has a video.
+        """
         if prompt.conversation is None:
             raise ValueError(
                 "a prompt without its conversation cannot be sent to vLLM; encode it with PromptEncoder"
+            )
+        if prompt.conversation.videos:
+            raise UserError(
+                "rollout.engine=vllm gets no videos yet; set rollout.engine=local for rows with videos"
             )
         try:
             images = iter([reference.open() for reference in prompt.conversation.images])

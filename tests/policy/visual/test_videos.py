@@ -18,7 +18,7 @@ from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.policy import EncodedPrompt, Policy, load_policy
 from mm_cpgd.policy.families import vision_modules
 from mm_cpgd.policy.prompt_workers import PromptWorkers
-from mm_cpgd.policy.videos import video_patches
+from mm_cpgd.policy.visual.videos import video_patches
 from mm_cpgd.rollout import LocalEngine, Sampling
 from tests.fakes.videos import write_video
 

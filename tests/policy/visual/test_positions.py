@@ -12,7 +12,7 @@ from data import Example, ImageRef, VideoRef
 from data.videos.pictures import PictureSequence
 from mm_cpgd.policy import Policy
 from mm_cpgd.policy.families import base_model
-from mm_cpgd.policy.video_positions import video_positions
+from mm_cpgd.policy.visual.positions import video_positions
 
 
 def positions(
