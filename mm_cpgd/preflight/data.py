@@ -59,7 +59,7 @@ REASON_KINDS = (
     ("is damaged", "video damaged"),
     ("ends early", "video damaged"),
     ("cannot be read", "video that cannot be read"),
-    ("clip", "clip of a video that is empty"),
+    ("s; its clip from", "clip of a video that is empty"),
     ("without their rate", "frames of a video without their rate"),
 )
 
@@ -187,7 +187,7 @@ def reason_kind(reason: str) -> str:
     """Return the kind of a reason: its text without the names and numbers of the individual row."""
     for text, kind in REASON_KINDS:
         if text in reason:
-            return kind
+            return kind.replace("image", "video", 1) if reason.startswith("video ") else kind
     return re.sub(r"'[^']*'|\d[\d,.]*", "…", reason)[:80]
 
 
