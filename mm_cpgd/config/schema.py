@@ -44,6 +44,18 @@ class LoraConfig(Section):
     adapter: str | None = Field(None, description="folder of adapters to start from; null: new ones")
 
 
+class VideoConfig(Section):
+    """Which frames of a video the model sees, and how large (``docs/video.md``)."""
+
+    fps: PositiveFloat = Field(2.0, description="frames per second of video")
+    frames: PositiveInt | None = Field(None, description="frames of every video, in place of fps")
+    min_frames: PositiveInt = Field(4, description="fewest frames, if the video has so many")
+    max_frames: PositiveInt = Field(64, ge=2, description="most frames")
+    min_pixels: PositiveInt = Field(3136, description="smaller frames are enlarged")
+    max_pixels: PositiveInt = Field(602_112, description="larger frames are shrunk")
+    max_tokens: PositiveInt = Field(2048, description="most vision tokens of all videos of a prompt")
+
+
 class PolicyConfig(Section):
     """The model, how it is loaded, and how it is prompted."""
 
@@ -62,6 +74,7 @@ class PolicyConfig(Section):
     lora: LoraConfig | None = Field(None, description="train adapters; null: train all weights")
     min_pixels: PositiveInt | None = Field(None, description="smaller images are enlarged; null: processor's")
     max_pixels: PositiveInt | None = Field(None, description="larger images are shrunk; null: processor's")
+    video: VideoConfig = Field(default_factory=VideoConfig)
     system_prompt: str | None = Field(None, description="null: as in the chat template")
     system_turns: Literal["row", "config"] = Field(
         "row",

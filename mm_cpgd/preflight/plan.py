@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from data import DataError, Example, ExampleSet, Quarantined
+from data import DataError, Example, ExampleSet, Quarantined, VideoLimits
 from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.config.schema import RunConfig, SourceConfig, TrainingConfig
 from mm_cpgd.distributed import choose_strategy
@@ -134,7 +134,12 @@ def _encoder(config: RunConfig) -> tuple[PromptEncoder | None, str]:
         return None, "the model's processor is not here"
     processor = load_processor(policy, samples=config.rollout.engine == "local")
     encoder = PromptEncoder(
-        processor, None, policy.system_prompt, policy.prompt_template, system_turns=policy.system_turns
+        processor,
+        None,
+        policy.system_prompt,
+        policy.prompt_template,
+        system_turns=policy.system_turns,
+        video=VideoLimits(**policy.video.model_dump()),
     )
     return encoder, ""
 
@@ -145,7 +150,7 @@ def _rows(
     try:
         # Without a network, the cache is asked alone: the client would try for a minute.
         with offline() if is_out_of_reach(source.path) else nullcontext():
-            rows = SourceRows(purpose, source, read_all_rows(source, config.data, console))
+            rows = SourceRows(purpose, source, read_all_rows(source, config.data, console, config.policy))
     except DataError:
         if not is_out_of_reach(source.path):
             raise
