@@ -118,11 +118,14 @@ def _example(kind: str, seed: int, index: int) -> tuple[Example, Question, Any, 
 
 def _cold_start_example(kind: str, seed: int, index: int, *, describe: float, careful: float) -> Example:
     example, question, scene, rng = _example(kind, seed, index)
+    meta = dict(example.meta)
     style = rng.random()
     if style < describe:
         text, solution = "Describe the picture.", KINDS[kind].describe(scene)
     elif style < describe + careful:
         text, solution = question.text, question.solution
+        if question.turns:
+            meta["turns"] = list(question.turns)
     else:
         text, solution = question.text, format_response(GUESS_STEPS, rng.choice(list(question.guesses)))
     return Example(
@@ -132,5 +135,5 @@ def _cold_start_example(kind: str, seed: int, index: int, *, describe: float, ca
         images=example.images,
         solution=solution,
         source=example.source.replace("generated:", "cold-start:"),
-        meta=example.meta,
+        meta=meta,
     )

@@ -19,6 +19,7 @@ from rich.table import Table
 from mm_cpgd.cli.algorithms import algorithms_app
 from mm_cpgd.cli.benchmarks import benchmarks_command
 from mm_cpgd.cli.common import Columns, Limit, Name, Split
+from mm_cpgd.cli.environments import environments_app
 from mm_cpgd.cli.evaluate import evaluate
 from mm_cpgd.cli.export import export_command
 from mm_cpgd.cli.guard import guard_command
@@ -43,6 +44,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Inspect data without training
 tiny_app = typer.Typer(no_args_is_help=True, help="The embedded tiny policy.")
 app.add_typer(algorithms_app, name="algorithms")
 app.add_typer(data_app, name="data")
+app.add_typer(environments_app, name="environments")
 app.add_typer(rewards_app, name="rewards")
 app.add_typer(tiny_app, name="tiny")
 app.add_typer(study_app, name="study")

@@ -102,7 +102,7 @@ class View:
 
 def _whole(start: float, end: float, limit: int) -> tuple[int, int]:
     """Return the interval inside 0 … limit as whole pixels, at least one."""
-    first = min(max(int(start), 0), limit - 1)
+    first = min(max(round(start), 0), limit - 1)
     return first, max(min(round(end), limit), first + 1)
 
 

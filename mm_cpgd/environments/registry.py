@@ -114,15 +114,23 @@ def _seed_parameter(name: str, function: Any) -> str:
     return first.name
 
 
-def _builtin() -> dict[str, Callable[..., Any]]:
+def builtin() -> dict[str, Callable[..., Any]]:
+    """Return the environments that come with the project, by name."""
+    from mm_cpgd.environments.adapters.from_trl import TrlEnvironment
+    from mm_cpgd.environments.adapters.from_verifiers import VerifiersEnvironment
     from mm_cpgd.environments.conversation import ToolEnvironment
 
-    return {"plain": PlainEnvironment, "tools": ToolEnvironment}
+    return {
+        "plain": PlainEnvironment,
+        "tools": ToolEnvironment,
+        "trl": TrlEnvironment,
+        "verifiers": VerifiersEnvironment,
+    }
 
 
 def list_environments() -> dict[str, str]:
     """Return the names of all built-in and installed environments, each with its docstring's first line."""
-    found = {name: (inspect.getdoc(one) or "").partition("\n")[0] for name, one in _builtin().items()}
+    found = {name: (inspect.getdoc(one) or "").partition("\n")[0] for name, one in builtin().items()}
     for entry in entry_points(group=GROUP):
         found.setdefault(entry.name, f"installed: {entry.value}")
     return dict(sorted(found.items()))
@@ -139,7 +147,7 @@ def get_environment(name: str, options: Mapping[str, Any] | None = None) -> Boun
         UserError: unknown environment or option (the nearest is named), an option of the wrong type, or what
             the function raises when it makes an environment.
     """
-    reference, function = find_named("environment", name, _builtin(), GROUP)
+    reference, function = find_named("environment", name, builtin(), GROUP)
     factory = BoundEnvironment(name, reference, function, options or {})
     try:
         factory(0)

@@ -54,7 +54,7 @@ class Parameter:
         """Validator of values from JSON."""
         return TypeAdapter(int if self.is_image else self.hint)
 
-    @property
+    @cached_property
     def schema(self) -> dict[str, Any]:
         """JSON schema of the values."""
         schema = {key: value for key, value in self.adapter.json_schema().items() if key != "title"}
@@ -80,7 +80,7 @@ class Signature:
     parameters: tuple[Parameter, ...]
     hidden: tuple[str, ...]
 
-    @property
+    @cached_property
     def schema(self) -> dict[str, Any]:
         """JSON schema of the arguments."""
         return {

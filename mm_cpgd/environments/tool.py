@@ -109,7 +109,10 @@ class Tool:
         missing = [one.name for one in known.values() if one.is_required and one.name not in arguments]
         if missing:
             raise ToolError(f"{self.name} needs the argument {missing[0]!r}")
-        return {key: self._converted(known[key], value) for key, value in arguments.items()}
+        converted = {key: self._converted(known[key], value) for key, value in arguments.items()}
+        # Again: texts such as "nan" have become numbers.
+        check_bounds(converted)
+        return converted
 
     def from_texts(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return arguments that were written as texts; those of other types than text are read as JSON."""

@@ -9,6 +9,7 @@ import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,8 @@ from mm_cpgd.environments.checks import check_observation
 from mm_cpgd.environments.tools import TOOLS
 
 CALLS = 1_000
+# Of an image that a tool returns: 1.2 MB when it is decoded.
+PIXELS = 401_408
 NUMBERS = [
     0, -1, 1, 500, 999.5, 1000, 1001, -0.0, 1e-300, 1e300, -1e300, 10**9, 10**18, 10**400, 2**63,
     float("nan"), float("inf"), -float("inf"), True, None,
@@ -61,7 +64,8 @@ def hostile_value(rng: random.Random, depth: int = 0) -> Any:
     if kind == "list":
         return [hostile_value(rng, depth + 1) for _ in range(rng.randint(0, 6))]
     if kind == "box":  # reversed, outside, empty, tiny, huge
-        return [rng.choice([-5, 0, 1, 499.999, 500, 1000, 10**9, rng.uniform(-1, 1001)]) for _ in range(4)]
+        edges = [-5, 0, 1, 499.999, 500, 1000, 10**9, rng.uniform(-1, 1001), "nan", "inf", "500", "1e999"]
+        return [rng.choice(edges) for _ in range(4)]
     if kind == "mapping":
         return {rng.choice(TEXTS)[:50]: hostile_value(rng, depth + 1) for _ in range(rng.randint(0, 4))}
     value: Any = 1
@@ -75,9 +79,9 @@ def hostile_turn(rng: random.Random) -> str:
     tool = TOOLS[rng.choice(list(TOOLS))]
     names = [one.name for one in tool.signature.parameters]
     arguments = {name: SOUND[name] for name in names}
-    for name in rng.sample(names, rng.randint(0, len(names))):
+    for name in rng.sample(names, min(len(names), rng.choice([0, 0, 1, 1, 1, 2, 9]))):
         arguments[name] = hostile_value(rng)
-    if rng.random() < 0.2:
+    if rng.random() < 0.1:
         arguments[rng.choice(["", "example", "view", "images", "rng", "self", *TEXTS])[:60]] = hostile_value(
             rng
         )
@@ -86,7 +90,7 @@ def hostile_turn(rng: random.Random) -> str:
     )
     call = write_call(name, arguments, rng.choice(["json", "xml"]))
     damage = rng.choice(
-        ["none"] * 4 + ["cut", "twice", "nested", "unclosed", "swap", "bytes", "think", "repeat"]
+        ["none"] * 9 + ["cut", "twice", "nested", "unclosed", "swap", "bytes", "think", "repeat"]
     )
     if damage == "cut":
         return call[: rng.randrange(len(call))]
@@ -103,7 +107,14 @@ def hostile_turn(rng: random.Random) -> str:
         return call[:place] + "".join(map(chr, rng.choices(range(1, 0x2FFF), k=20))) + call[place + 5 :]
     if damage == "think":
         return f"{call}</think><think>{call}</think>{call}"
-    return call * 200 if damage == "repeat" else call
+    # As many as a completion of 100,000 tokens could hold.
+    return call * max(2, min(200, 300_000 // len(call))) if damage == "repeat" else call
+
+
+def resident() -> int:
+    """Memory of this process, bytes; pixels are not allocated by Python."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
 
 
 def attacks() -> Iterator[tuple[int, str]]:
@@ -116,11 +127,11 @@ def test_a_thousand_hostile_calls_cost_neither_run_nor_memory(example: Example) 
     statuses: Counter[str] = Counter()
     kept = []
     tracemalloc.start()
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = most = resident()
     started = time.process_time()
     for seed, turn in attacks():
         made = ToolEnvironment(
-            seed, list(TOOLS), image_pixels=50_000, scores={"crop_iou": {}, "call_cost": {}}
+            seed, list(TOOLS), image_pixels=PIXELS, scores={"crop_iou": {}, "call_cost": {}}
         )
         made.reset(example)
         began = time.process_time()
@@ -137,19 +148,21 @@ def test_a_thousand_hostile_calls_cost_neither_run_nor_memory(example: Example) 
             json.dumps(message.text).encode("utf-8")
             for image in message.images:
                 width, height = image_size(image)
-                assert width * height <= 50_000
+                assert width * height <= PIXELS
                 assert image.open().size == (width, height)
         kept.append((made, observation))
+        most = max(most, resident())
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    # A thousand conversations with their images, all kept; decoded they would be 400 MB.
-    assert peak < 60e6
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resident < 300_000  # kB
+    # All conversations are kept with their images, which would be hundreds of megabytes if they were decoded.
+    assert sum(len(message.images) for _, one in kept for message in one.messages) > 120
+    assert peak < 30e6
+    assert most - before < 100e6
     assert time.process_time() - started < 120
     # The attack is one: most calls are refused, and enough get through for tools to see hostile values.
     assert statuses["replied"] > 700
     assert statuses["malformed_calls"] > 500
-    assert statuses["tool_calls"] - statuses["malformed_calls"] > 200
+    assert statuses["tool_calls"] - statuses["malformed_calls"] - statuses["calls_over_limit"] > 200
     assert statuses["failed_calls"] == 0
 
 

@@ -93,6 +93,8 @@ def test_the_shipped_tools_have_valid_schemas_and_describe_every_argument(tool: 
         ({"colour": "red", "points": [], "width": 1e300}, "beyond 1e+12"),
         ({"colour": "red", "points": [[float("nan"), 1]]}, "not finite"),
         ({"colour": "red", "points": [[10**400, 1]]}, "beyond 1e+12"),
+        ({"colour": "red", "points": [["nan", 1]]}, "not finite"),
+        ({"colour": "red", "points": [["1e999", 1]]}, "not finite"),
         ({"colour": "red", "points": [], "label": "x" * 20_000}, "20,000 characters"),
         ({"colour": "red", "points": [[0.0] * 3_000]}, "more than 2,000 values"),
     ],
