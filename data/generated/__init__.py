@@ -143,11 +143,14 @@ def _shown(kind: str, name: str, scene: Any, question: Question) -> dict[str, An
 
 def _cold_start_example(kind: str, seed: int, index: int, *, describe: float, careful: float) -> Example:
     example, question, scene, rng = _example(kind, seed, index)
+    meta = dict(example.meta)
     style = rng.random()
     if style < describe:
         text, solution = _DESCRIBE[bool(example.videos)], _EVERY[kind].describe(scene)
     elif style < describe + careful:
         text, solution = question.text, question.solution
+        if question.turns:
+            meta["turns"] = list(question.turns)
     else:
         text, solution = question.text, format_response(GUESS_STEPS, rng.choice(list(question.guesses)))
     return Example(
@@ -158,5 +161,5 @@ def _cold_start_example(kind: str, seed: int, index: int, *, describe: float, ca
         videos=example.videos,
         solution=solution,
         source=example.source.replace("generated:", "cold-start:"),
-        meta=example.meta,
+        meta=meta,
     )

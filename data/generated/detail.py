@@ -8,6 +8,7 @@ colours and places remain. A part of the picture around a plate shows the patter
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from data.generated.scene import COLOURS, SIDE, Question, shade
+from data.generated.scene import COLOURS, SIDE, Question, format_response, shade
 
 SCALE = 8
 # Pixels: sides of the picture, of a cell of its four by four grid, of a plate and of a patch.
@@ -102,13 +103,23 @@ def ask(scene: Scene, rng: random.Random) -> Question:
     plate = rng.choice(scene.plates)
     text = f"Which pattern is on the {plate.colour} square?"
     meta = {"box": list(plate.box), "width": LARGE, "height": LARGE}
-    return Question(text, plate.pattern, f"{plate.colour}: {plate.pattern}.", list(PATTERNS), meta)
+    steps = f"{plate.colour}: {plate.pattern}."
+    turns = (look_at(plate), format_response(steps, plate.pattern))
+    return Question(text, plate.pattern, steps, list(PATTERNS), meta, turns)
+
+
+def look_at(plate: Plate) -> str:
+    """Return the turn that calls the tool ``zoom`` for the plate's cell, in thousandths of the sides."""
+    column, row = plate.corner[0] // CELL, plate.corner[1] // CELL
+    box = [column * 250, row * 250, (column + 1) * 250, (row + 1) * 250]
+    call = json.dumps({"name": "zoom", "arguments": {"box": box}})
+    return f"<think>{_place(plate)}</think><tool_call>{call}</tool_call>"
 
 
 def describe(scene: Scene) -> str:
     """List where the plates lie, which the whole picture shows; not their patterns."""
-    places = (
-        f"{plate.colour} row {plate.corner[1] // CELL + 1} column {plate.corner[0] // CELL + 1}"
-        for plate in scene.plates
-    )
-    return ", ".join(places) + "."
+    return ", ".join(map(_place, scene.plates)) + "."
+
+
+def _place(plate: Plate) -> str:
+    return f"{plate.colour} row {plate.corner[1] // CELL + 1} column {plate.corner[0] // CELL + 1}"

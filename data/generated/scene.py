@@ -25,6 +25,7 @@ class Question:
         steps: reasoning of a careful solution, before the answer.
         guesses: answers that are plausible without the image; may include the gold answer.
         meta: further columns of the row.
+        turns: turns of a careful conversation with tools, for kinds that need one.
     """
 
     text: str
@@ -32,6 +33,7 @@ class Question:
     steps: str
     guesses: Sequence[str]
     meta: Mapping[str, Any] = field(default_factory=dict)
+    turns: tuple[str, ...] = ()
 
     @property
     def solution(self) -> str:

@@ -117,9 +117,15 @@ def _seed_parameter(name: str, function: Any) -> str:
 def builtin() -> dict[str, Callable[..., Any]]:
     """Return the environments that come with the project, by name."""
     from mm_cpgd.environments.adapters.from_trl import TrlEnvironment
+    from mm_cpgd.environments.adapters.from_verifiers import VerifiersEnvironment
     from mm_cpgd.environments.conversation import ToolEnvironment
 
-    return {"plain": PlainEnvironment, "tools": ToolEnvironment, "trl": TrlEnvironment}
+    return {
+        "plain": PlainEnvironment,
+        "tools": ToolEnvironment,
+        "trl": TrlEnvironment,
+        "verifiers": VerifiersEnvironment,
+    }
 
 
 def list_environments() -> dict[str, str]:

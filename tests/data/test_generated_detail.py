@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data import Example
-from data.generated import ALL, generate
+from data.generated import ALL, cold_start, generate
 from data.generated.detail import CELL, LARGE, PATTERNS, PLATE, SCALE, draw, make
 from data.generated.scene import COLOURS, SIDE
 from data.images import image_size
+from mm_cpgd.environments import ToolEnvironment
 
 ROWS = generate(("detail",), 900, seed=3)
 
@@ -102,6 +103,19 @@ def test_the_same_seed_is_the_same_picture() -> None:
         assert one.images[0].open().tobytes() == other.images[0].open().tobytes()
     digests = {hashlib.sha256(example.images[0].open().tobytes()).digest() for example in ROWS[:50]}
     assert len(digests) == 50
+
+
+def test_a_careful_conversation_looks_at_the_plate_and_answers() -> None:
+    rows = cold_start(("detail",), 60, seed=3, describe=0.2, careful=0.5)
+    careful = [row for row in rows if "turns" in row.meta]
+    assert 20 < len(careful) < 40
+    for row in careful:
+        call, answer = row.meta["turns"]
+        made = ToolEnvironment(0, ["zoom"], scores={"crop_iou": {}})
+        made.reset(row)
+        # A plate is a quarter of its cell.
+        assert made.step(call).scores["crop_iou"].score == pytest.approx(PLATE**2 / CELL**2)
+        assert answer.endswith(f"<answer>{row.answer}</answer>")
 
 
 def test_all_leaves_it_out() -> None:

@@ -52,7 +52,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_environments_are_listed() -> None:
     listed = list_environments()
-    assert list(listed) == ["plain", "tools", "trl"]
+    assert list(listed) == ["plain", "tools", "trl", "verifiers"]
     assert all(listed.values())
 
 

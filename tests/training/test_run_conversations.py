@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 from collections.abc import Callable
@@ -140,6 +141,26 @@ def test_held_out_rows_are_evaluated_in_conversations(yaml: Path, read_rows: Row
     assert before["eval/seen"] > 0
     assert in_two_processes(yaml, [*with_rows, f"output={yaml.parent}/two"]) == [0, 0]
     assert read_rows(yaml.parent / "two")[0] == pytest.approx(before, rel=1e-6)
+
+
+def test_log_and_report_show_the_conversation_turn_by_turn_with_its_pictures(yaml: Path) -> None:
+    run(yaml, [*OVERRIDES, "training.iterations=1"], report=True)
+    folder = yaml.parent / "run"
+    first, *others = read_rollouts(folder / "rollouts/iteration-000001.jsonl")
+    turns = [turn for completion in first.completions for turn in completion.turns]
+    assert all(completion.turns[-1].text == completion.text for completion in first.completions)
+    shown = [turn for turn in turns if turn.observed]
+    assert shown
+    for turn in shown:
+        assert turn.observed.startswith("Look ")
+        assert set(turn.scores) == {"seen"}
+        (name,) = turn.images
+        assert (folder / "rollouts/images" / name).is_file()
+    assert all(not turn.images for prompt in others for one in prompt.completions for turn in one.turns)
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "after turn 1" in page
+    pictures = [base64.b64encode((folder / "rollouts/images" / t.images[0]).read_bytes()) for t in shown]
+    assert any(picture.decode() in page for picture in pictures)
 
 
 def test_a_score_with_the_name_of_a_reward_is_refused(yaml: Path) -> None:
