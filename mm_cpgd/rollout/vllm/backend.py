@@ -34,6 +34,23 @@ class VllmCompletion:
     logprobs: Sequence[float | None]
 
 
+@dataclass(frozen=True)
+class TokenPrompt:
+    """A prompt that ends with tokens that were sampled, and is not encoded again.
+
+    Attributes:
+        token_ids: the tokens, of each image one alone: vLLM puts as many in its place as the image has.
+        images: the images in order.
+    """
+
+    token_ids: list[int]
+    images: tuple[Image.Image, ...] = ()
+
+
+Request = list[dict[str, Any]] | TokenPrompt
+"""A conversation as messages, or as tokens where the backend takes these."""
+
+
 class VllmBackend(Protocol):
     """A vLLM instance, in this process or behind a server."""
 
@@ -42,9 +59,12 @@ class VllmBackend(Protocol):
         ...
 
     def chat(
-        self, conversations: Sequence[list[dict[str, Any]]], seeds: Sequence[int], options: Mapping[str, Any]
+        self, conversations: Sequence[Request], seeds: Sequence[int], options: Mapping[str, Any]
     ) -> list[VllmCompletion]:
-        """Sample one completion per conversation, each with its own seed, with vLLM's sampling options."""
+        """Sample one completion per conversation, each with its own seed, with vLLM's sampling options.
+
+        All conversations of one call are messages, or all are tokens, on all processes that share a vLLM.
+        """
         ...
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from mm_cpgd.errors import UserError
-from mm_cpgd.rollout.vllm.backend import MISSING, VllmCompletion
+from mm_cpgd.rollout.vllm.backend import MISSING, Request, TokenPrompt, VllmCompletion
 from mm_cpgd.rollout.vllm.group import SharingGroup, open_group
 from mm_cpgd.rollout.vllm.weights import AdapterFiles
 
@@ -67,7 +67,7 @@ class ColocatedBackend:
         return {"type": "image_pil", "image_pil": image}
 
     def chat(
-        self, conversations: Sequence[list[dict[str, Any]]], seeds: Sequence[int], options: Mapping[str, Any]
+        self, conversations: Sequence[Request], seeds: Sequence[int], options: Mapping[str, Any]
     ) -> list[VllmCompletion]:
         """See ``VllmBackend.chat``; called by all processes that share this vLLM, for the same options."""
         requests, own = self.group.gather(list(zip(conversations, seeds, strict=True)))
@@ -76,20 +76,26 @@ class ColocatedBackend:
         # Texts that end a completion are found in its text.
         settings = {"logprobs": 0, "detokenize": "stop" in options, **options}
         params = [self.make_params(**settings, seed=seed) for _, seed in requests]
-        # A conversation that ends with the assistant's turn is continued there; all of one call are alike.
-        begun = requests[0][0][-1]["role"] == "assistant"
         self._wake("weights", "kv_cache")
         # The trainer's autocast must not apply to vLLM.
         with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
-            outputs = self.llm.chat(
-                [conversation for conversation, _ in requests],
-                sampling_params=params,
-                use_tqdm=False,
-                lora_request=self._adapter,
-                **({"add_generation_prompt": False, "continue_final_message": True} if begun else {}),
-            )
+            outputs = self._outputs([request for request, _ in requests], params)
         self._sleep()
         return [_completion(output) for output in outputs[own]]
+
+    def _outputs(self, requests: Sequence[Request], params: Sequence[Any]) -> Sequence[Any]:
+        """Let vLLM sample; all requests of one call are alike."""
+        settings = {"sampling_params": params, "use_tqdm": False, "lora_request": self._adapter}
+        prompts = [_token_prompt(one) for one in requests if isinstance(one, TokenPrompt)]
+        if prompts:
+            outputs: Sequence[Any] = self.llm.generate(prompts, **settings)
+            return outputs
+        messages = [one for one in requests if not isinstance(one, TokenPrompt)]
+        # A conversation that ends with the assistant's turn is continued there.
+        if messages[0][-1]["role"] == "assistant":
+            settings |= {"add_generation_prompt": False, "continue_final_message": True}
+        outputs = self.llm.chat(messages, **settings)
+        return outputs
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """See ``VllmBackend.load``."""
@@ -192,6 +198,14 @@ def _default_group_kept() -> Iterator[None]:
         yield
     finally:
         torch.distributed.destroy_process_group = destroy
+
+
+def _token_prompt(prompt: TokenPrompt) -> dict[str, Any]:
+    """Return a prompt as vLLM's ``generate`` takes it."""
+    found: dict[str, Any] = {"prompt_token_ids": prompt.token_ids}
+    if prompt.images:
+        found["multi_modal_data"] = {"image": list(prompt.images)}
+    return found
 
 
 def _completion(result: Any) -> VllmCompletion:

@@ -12,10 +12,17 @@ import torch
 
 from mm_cpgd.errors import DataError, UserError
 from mm_cpgd.policy.batch import EncodedPrompt
+from mm_cpgd.policy.conversation.suffix import ContinuedPrompt
 from mm_cpgd.policy.distribution import Sampling
 from mm_cpgd.policy.policy import Policy
 from mm_cpgd.rollout.engine import Completion, Group
-from mm_cpgd.rollout.vllm.backend import AdapterBackend, VllmBackend, VllmCompletion
+from mm_cpgd.rollout.vllm.backend import (
+    AdapterBackend,
+    Request,
+    TokenPrompt,
+    VllmBackend,
+    VllmCompletion,
+)
 from mm_cpgd.rollout.vllm.weights import adapter_files, named_weights
 
 # The strongest logit bias that vLLM accepts: it multiplies the odds of a token by e⁻¹⁰⁰.
@@ -94,11 +101,21 @@ class VllmEngine:
             groups[owner].append(self._completion(completion))
         return groups
 
-    def _conversation(self, prompt: EncodedPrompt) -> list[dict[str, Any]] | None:
-        """Return the prompt's messages with the images inserted; None if one cannot be opened any more."""
+    def _conversation(self, prompt: EncodedPrompt) -> Request | None:
+        """Return the prompt's messages with the images inserted; None if one cannot be opened any more.
+
+        A prompt that ends with tokens that were sampled is returned as tokens.
+        """
+        if isinstance(prompt, ContinuedPrompt):
+            return _as_tokens(prompt)
         if prompt.conversation is None:
             raise ValueError(
                 "a prompt without its conversation cannot be sent to vLLM; encode it with PromptEncoder"
+            )
+        if prompt.conversation.tools:
+            raise UserError(
+                "rollout.environment has the chat template describe its tools, which vLLM's messages cannot; "
+                "let the environment describe them in its system message (options: {describe: system})"
             )
         try:
             images = iter([reference.open() for reference in prompt.conversation.images])
@@ -134,6 +151,21 @@ class VllmEngine:
         finished = bool(len(tokens)) and int(tokens[-1]) in self.policy.end_ids
         text = self.policy.tokenizer.decode(sampled.token_ids, skip_special_tokens=True)
         return Completion(tokens, torch.tensor(values, dtype=torch.float32), text, finished)
+
+
+def _as_tokens(prompt: ContinuedPrompt) -> TokenPrompt | None:
+    """Return a prompt as tokens, one for each image; None if an image cannot be opened any more."""
+    begun = prompt.prompt.conversation
+    references = (*(begun.images if begun else ()), *prompt.images)
+    try:
+        images = tuple(reference.open() for reference in references)
+    except DataError:
+        return None
+    kept = torch.ones(len(prompt), dtype=torch.bool)
+    if prompt.token_types is not None:
+        inside = prompt.token_types == 1
+        kept[1:] = ~(inside[1:] & inside[:-1])  # images never touch
+    return TokenPrompt(prompt.input_ids[kept].tolist(), images)
 
 
 def _check_prompt(prompt: EncodedPrompt, sampled: VllmCompletion) -> None:
