@@ -168,8 +168,6 @@ def test_a_score_with_the_name_of_a_reward_is_refused(yaml: Path) -> None:
         run(yaml, [*OVERRIDES, "rollout.environment.scores={vowels: 1}"])
 
 
-def test_vllm_is_refused(yaml: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"rollout\.environment does not go together with rollout\.engine=vllm"
-    ):
-        run(yaml, [*OVERRIDES, "rollout.engine=vllm"])
+def test_vllm_servers_are_refused(yaml: Path) -> None:
+    with pytest.raises(UserError, match=r"environment does not go together with rollout\.vllm\.mode=server"):
+        run(yaml, [*OVERRIDES, "rollout.engine=vllm", "rollout.vllm.mode=server"])

@@ -75,11 +75,13 @@ class ContinuedPrompt(EncodedPrompt):
         prompt: the prompt alone.
         tokens: (T,) of the suffix.
         suffix: of these tokens.
+        images: of its observations, for engines that encode them.
     """
 
     prompt: EncodedPrompt = field(kw_only=True)
     tokens: Tensor = field(kw_only=True)
     suffix: Suffix = field(kw_only=True)
+    images: tuple[ImageRef, ...] = field(default=(), kw_only=True)
 
 
 Part = Tensor | EncodedObservation

@@ -16,6 +16,7 @@ from mm_cpgd.policy.policy import Policy
 from mm_cpgd.rollout.conversations.state import Conversation, Limits
 from mm_cpgd.rollout.conversations.stepping import StepFailed, run_steps
 from mm_cpgd.rollout.engine import Completion, Group, RolloutEngine
+from mm_cpgd.rollout.local import LocalEngine
 from rewards import Status, Verdict
 
 Seeds = Callable[[int], int]
@@ -158,9 +159,12 @@ class ConversationSampler:
             one.note_reply(StepFailed(Status.ERROR, f"its image cannot be used: {error}"), self.limits)
 
     def _encode_images(self, parts: Sequence[object]) -> None:
-        """Compute image features once, for all turns and for the update, where the tower is frozen."""
+        """Compute image features once, for all turns and for the update, where the tower is frozen.
+
+        Engines other than the policy itself compute their own; then the update does it.
+        """
         cache = self.policy.vision_cache
-        if self.policy.shared_prefix and cache.frozen:
+        if isinstance(self.engine, LocalEngine) and self.policy.shared_prefix and cache.frozen:
             cache.encode([part for part in parts if part is not None])  # type: ignore[misc]
 
 
