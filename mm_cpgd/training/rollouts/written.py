@@ -94,7 +94,9 @@ class WrittenConversations:
 
     def _turn(self, text: str) -> Completion:
         tokens = turn_tokens(self.sampler.policy, text)
-        return Completion(tokens, torch.zeros(tokens.shape), text, finished=True)
+        # As the environment reads a sampled turn.
+        read = self.sampler.policy.tokenizer.decode(tokens.tolist(), skip_special_tokens=True)
+        return Completion(tokens, torch.zeros(tokens.shape), read, finished=True)
 
     def _result(self, one: Conversation, turns: int) -> Completion | str:
         if one.failure is not None:
