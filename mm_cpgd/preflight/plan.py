@@ -47,6 +47,7 @@ from mm_cpgd.preflight.text import (
 from mm_cpgd.preflight.verdict import Case
 from mm_cpgd.tracking.progress import slow_bar
 from mm_cpgd.training.optimizer import build_schedule
+from mm_cpgd.training.rollouts.build import load_environment
 from mm_cpgd.training.rows import length_check
 from mm_cpgd.training.setup import build_rewards, build_run_objective, check_processes, check_sampling
 
@@ -136,6 +137,7 @@ def _encoder(config: RunConfig) -> tuple[PromptEncoder | None, str]:
     encoder = PromptEncoder(
         processor, None, policy.system_prompt, policy.prompt_template, system_turns=policy.system_turns
     )
+    encoder.environment = load_environment(config)
     return encoder, ""
 
 
