@@ -94,12 +94,13 @@ def load_objective(name: str) -> Objective:
     from mm_cpgd.config.loading import load_config
     from mm_cpgd.config.recipes import load_recipe
     from mm_cpgd.config.schema import AlgorithmConfig
+    from mm_cpgd.training.rollouts.build import longest_completion
 
     if _is_config(name):
         config = load_config(name)
         rollout = config.rollout
         return build_objective(
-            config.algorithm, completions=rollout.completions, max_new_tokens=rollout.max_new_tokens
+            config.algorithm, completions=rollout.completions, max_new_tokens=longest_completion(rollout)
         )
     # A recipe does not define these numbers of a run; no formula contains them.
     return build_objective(AlgorithmConfig(**load_recipe(name)), completions=8, max_new_tokens=1024)

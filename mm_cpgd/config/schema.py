@@ -242,6 +242,11 @@ class RolloutConfig(Section):
         description="encode the next iteration's prompts during the update; null: not on the CPU",
     )
 
+    @property
+    def most_tokens(self) -> int:
+        """Largest number of tokens after a prompt, those of observations included."""
+        return self.environment.max_tokens if self.environment else self.max_new_tokens
+
 
 class RewardConfig(Section):
     """One rule of the weighted sum, see ``rewards.Component``."""

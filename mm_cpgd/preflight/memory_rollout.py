@@ -57,7 +57,7 @@ def vllm_weight_bytes(config: RunConfig, size: ModelSize) -> int:
 
 def vllm_cache_bytes(config: RunConfig, size: ModelSize, prompt_tokens: int) -> int:
     """Return the bytes of keys and values of one longest completion with its prompt in each vLLM process."""
-    tokens = prompt_tokens + config.rollout.max_new_tokens
+    tokens = prompt_tokens + config.rollout.most_tokens
     return -(-tokens * size.text.layers * 2 * size.text.keys * HALF // _tensor_parallel(config))
 
 
@@ -74,6 +74,10 @@ def _local_items(
         prompts = min(evaluation.batch_prompts, config.data.eval.limit or evaluation.batch_prompts)
         new = evaluation.max_new_tokens or rollout.max_new_tokens
         cases.append(("evaluation", prompts, prompts, 1, new))
+    if rollout.environment:
+        # From the second turn on each conversation has a prefix of its own, with all that came before.
+        prompt_tokens += rollout.most_tokens
+        cases = [(name, prompts, prompts * n, n, new) for name, prompts, _, n, new in cases]
     found = [
         _sampling_items(size, setting, name, prompts, prefixes, copies, prompt_tokens, new)
         for name, prompts, prefixes, copies, new in cases

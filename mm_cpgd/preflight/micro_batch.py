@@ -13,13 +13,13 @@ def mini_batch_tokens(config: RunConfig, setting: Setting, prompt_tokens: int) -
     mini = min(step_schedule(config).mini_batch_prompts, rollout.prompts)
     prompts = -(-mini // setting.machines.processes)
     copies = 1 if rollout.shared_prefix else rollout.completions
-    return prompts * (copies * prompt_tokens + rollout.completions * rollout.max_new_tokens)
+    return prompts * (copies * prompt_tokens + rollout.completions * rollout.most_tokens)
 
 
 def micro_batch_tokens(config: RunConfig, setting: Setting, prompt_tokens: int) -> int:
     """Return the tokens of a process's largest forward pass; a row longer than the budget runs alone."""
     everything = mini_batch_tokens(config, setting, prompt_tokens)
-    row = prompt_tokens + config.rollout.max_new_tokens
+    row = prompt_tokens + config.rollout.most_tokens
     return max(min(config.training.tokens_of_pass(on_gpu=setting.machines.on_gpu), everything), row)
 
 

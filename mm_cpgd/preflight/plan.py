@@ -47,6 +47,7 @@ from mm_cpgd.preflight.text import (
 from mm_cpgd.preflight.verdict import Case
 from mm_cpgd.tracking.progress import slow_bar
 from mm_cpgd.training.optimizer import build_schedule
+from mm_cpgd.training.rollouts.build import load_environment
 from mm_cpgd.training.rows import length_check
 from mm_cpgd.training.setup import build_rewards, build_run_objective, check_processes, check_sampling
 
@@ -141,6 +142,7 @@ def _encoder(config: RunConfig) -> tuple[PromptEncoder | None, str]:
         system_turns=policy.system_turns,
         video=VideoLimits(**policy.video.model_dump()),
     )
+    encoder.environment = load_environment(config)
     return encoder, ""
 
 

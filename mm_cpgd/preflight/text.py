@@ -135,6 +135,14 @@ def step_lines(config: RunConfig, objective: Objective, machines: Machines) -> L
             f"at most {rollout.max_new_tokens:,} tokens, temperature {rollout.temperature:g}{_cuts(rollout)}"
         ),
     )
+    if chosen := rollout.environment:
+        yield (
+            "conversations",
+            (
+                f"with {chosen.name}: at most {chosen.max_turns:,} turns, {chosen.max_tokens:,} tokens after "
+                f"the prompt and {chosen.max_images:,} images"
+            ),
+        )
     if objective.max_rounds > 1:
         yield "", f"again, up to {objective.max_rounds} times, until enough prompts are kept"
     mini = min(schedule.mini_batch_prompts, rollout.prompts)

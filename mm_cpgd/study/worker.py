@@ -27,6 +27,7 @@ from mm_cpgd.study.grid import Trial, config_of
 from mm_cpgd.study.results import StudyRun, code_fingerprint, key_of, write_run
 from mm_cpgd.tracking import Progress, read_metrics
 from mm_cpgd.training.placement import PlacedPolicy
+from mm_cpgd.training.rollouts.build import load_environment
 from mm_cpgd.training.rows import load_rows
 from mm_cpgd.training.setup import (
     build_engine,
@@ -102,6 +103,7 @@ class TrialRunner:
         """Return None, or why the run diverged."""
         accelerator = start_accelerator(config, Strategy())
         policy = self._policy(config).to(accelerator.device)
+        policy.encoder.environment = load_environment(config)
         if build_run_objective(config).needs_reference:
             policy.keep_reference()
         engine = build_engine(config, accelerator, PlacedPolicy(policy))

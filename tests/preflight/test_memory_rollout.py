@@ -33,6 +33,15 @@ def test_the_cache_holds_keys_and_values_of_every_prompt_or_its_copies_and_every
     assert items(config, toy)["rollout: KV cache"].rollout == (prompts * 10 + 8 * 64) * 3 * 2 * 4 * 4
 
 
+def test_every_conversation_may_have_a_prefix_with_all_that_came_before(
+    configured: Configured, toy: ModelSize
+) -> None:
+    # 4 prompts × 2 completions, each with 10 tokens of the prompt and up to 100 after it.
+    chosen = "rollout.environment={name: plain, max_tokens: 100}"
+    found = items(configured("toy", chosen), toy)["rollout: KV cache"]
+    assert found.rollout == (8 * (10 + 100) + 8 * 64) * 3 * 2 * 4 * 4
+
+
 def test_processes_share_the_prompts(configured: Configured, toy: ModelSize) -> None:
     found = items(configured("toy"), toy, replace(ONE, machines=Machines(4)))
     assert found["rollout: KV cache"].rollout == (10 + 2 * 64) * 3 * 2 * 4 * 4
