@@ -43,6 +43,7 @@ KNOWN: dict[str, list[str]] = {
     "selection.dynamic_sampling": ["ends the run"],
     "shaping.overlong_penalty": ["half of their range"],
     "configs/satori.yaml": ["BLEU:", "Words:", "possible_answers", "[[ ... ]]", "Run:"],
+    "configs/video_rlt.yaml": ["Answers:", "Grounded questions:"],
 }
 TEXTS = {name: [text for row, text in ROWS if row == name] for name in KNOWN}
 
