@@ -44,6 +44,18 @@ class LoraConfig(Section):
     adapter: str | None = Field(None, description="folder of adapters to start from; null: new ones")
 
 
+class VideoConfig(Section):
+    """Which frames of a video the model sees, and how large (``docs/video.md``)."""
+
+    fps: PositiveFloat = Field(2.0, description="frames per second of video")
+    frames: PositiveInt | None = Field(None, description="frames of every video, in place of fps")
+    min_frames: PositiveInt = Field(4, description="fewest frames, if the video has so many")
+    max_frames: PositiveInt = Field(64, ge=2, description="most frames")
+    min_pixels: PositiveInt = Field(3136, description="smaller frames are enlarged")
+    max_pixels: PositiveInt = Field(602_112, description="larger frames are shrunk")
+    max_tokens: PositiveInt = Field(2048, description="most vision tokens of all videos of a prompt")
+
+
 class PolicyConfig(Section):
     """The model, how it is loaded, and how it is prompted."""
 
@@ -62,6 +74,7 @@ class PolicyConfig(Section):
     lora: LoraConfig | None = Field(None, description="train adapters; null: train all weights")
     min_pixels: PositiveInt | None = Field(None, description="smaller images are enlarged; null: processor's")
     max_pixels: PositiveInt | None = Field(None, description="larger images are shrunk; null: processor's")
+    video: VideoConfig = Field(default_factory=VideoConfig)
     system_prompt: str | None = Field(None, description="null: as in the chat template")
     system_turns: Literal["row", "config"] = Field(
         "row",
@@ -292,7 +305,9 @@ class TrainingConfig(Section):
     iterations: PositiveInt = Field(100, description="rollout batches of the whole run")
     inner_epochs: PositiveInt = Field(1, description="passes over one rollout batch")
     mini_batch_prompts: PositiveInt | None = Field(None, description="prompts per optimizer step; null: all")
-    micro_batch_tokens: PositiveInt = Field(16384, description="tokens per forward pass, per process")
+    micro_batch_tokens: PositiveInt | None = Field(
+        None, description="tokens per forward pass, per process; null: 16384, on a CPU 4096"
+    )
     logprob_chunk: PositiveInt = Field(1024, description="tokens whose logits are in memory at a time")
     optimizer: Literal["adamw", "adamw_8bit"] = Field(
         "adamw", description="moments in the weights' format, or in 8 bits (bitsandbytes)"
@@ -318,6 +333,10 @@ class TrainingConfig(Section):
         "auto", description="precision of the forward pass"
     )
     threads: PositiveInt | None = Field(None, description="CPU threads; null: torch's default")
+
+    def tokens_of_pass(self, *, on_gpu: bool) -> int:
+        """Return ``micro_batch_tokens``, or its default: a CPU gains nothing by larger passes."""
+        return self.micro_batch_tokens or (16384 if on_gpu else 4096)
 
 
 class SftConfig(Section):

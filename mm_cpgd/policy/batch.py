@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from data import ImageRef
+from mm_cpgd.policy.visual.videos import PromptVideo
 
 # MiniCPM-V: the patches of all images in one row (1, channels, patch, patches), beside the images' sizes.
 PACKED, SIZES = "pixel_values", "target_sizes"
@@ -21,14 +22,17 @@ class Conversation:
     """A prompt before tokenization, for engines that apply the chat template themselves.
 
     Attributes:
-        messages: in the format of chat templates, with ``{"type": "image"}`` in place of each image.
+        messages: in the format of chat templates, with ``{"type": "image"}`` in place of each image and
+            ``{"type": "video"}`` in place of each video.
         images: in the same order; opened only when needed.
+        videos: likewise.
         tools: JSON schemas of tools that the template itself describes; usually none.
     """
 
     messages: list[dict[str, Any]]
     images: tuple[ImageRef, ...] = ()
     tools: tuple[dict[str, Any], ...] = ()
+    videos: tuple[PromptVideo, ...] = ()
 
 
 class HasImages(Protocol):
@@ -51,10 +55,11 @@ class EncodedPrompt:
         input_ids: (L,).
         positions: (axes, L); 3 axes for the Qwen family, else 1.
         token_types: (L,) 0 text, 1 image, 2 video; None where the family has none.
-        vision: tensors of its images (``pixel_values`` …), see ``concatenate_vision``.
+        vision: tensors of its images (``pixel_values`` …) and videos (``pixel_values_videos`` …), see
+            ``concatenate_vision``.
         types_name: the model's argument name for the token types.
-        vision_features: the cache that computed them, and the features of the images from its frozen vision
-            tower; never stored in a checkpoint.
+        vision_features: the cache that computed them, and the features of its images and videos from its
+            frozen vision tower; never stored in a checkpoint.
         conversation: the prompt before tokenization, if kept.
     """
 

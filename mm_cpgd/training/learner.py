@@ -78,6 +78,7 @@ class Learner:
         reweighted_cuts: Sampling | None = None,
     ) -> None:
         self.config = training
+        self.tokens = training.tokens_of_pass(on_gpu=accelerator.device.type != "cpu")
         self.accelerator = accelerator
         self.policy = policy
         self.wrapped = wrapped
@@ -165,9 +166,7 @@ class Learner:
 
     def _micro_batches(self, experience: Experience, mini_batch: int) -> list[Tensor]:
         """Return the rows of each forward pass; all processes get equally many passes, some without rows."""
-        rows = experience.split(
-            mini_batch, self.config.micro_batch_tokens, shared_prefix=self.policy.shared_prefix
-        )
+        rows = experience.split(mini_batch, self.tokens, shared_prefix=self.policy.shared_prefix)
         count = torch.tensor([len(rows)], device=self.accelerator.device)
         most = int(self.accelerator.gather(count).max())
         return rows + [torch.zeros(0, dtype=torch.long)] * (most - len(rows))

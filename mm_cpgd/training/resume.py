@@ -59,7 +59,7 @@ NOTED = frozenset(
     | _of("algorithm", "prompts")
     | _of("training", "inner_epochs mini_batch_prompts mixed_precision rounding")
     | _of("sft", "batch target_template")
-    | _of("policy", "dtype min_pixels max_pixels system_prompt system_turns")
+    | _of("policy", "dtype min_pixels max_pixels video system_prompt system_turns")
     | _of("policy", "prompt_template")
 )
 # The state of the checkpoint belongs to these.
@@ -119,7 +119,7 @@ def identify(
 
 
 def row_digests(examples: Sequence[Example]) -> Tensor:
-    """Return a digest (R,) int64 of each row's content; an image counts by its name in the row."""
+    """Return a digest (R,) int64 of each row's content; an image or a video counts by its name in the row."""
     return torch.tensor([_row_digest(example) for example in examples], dtype=torch.int64)
 
 
@@ -207,6 +207,8 @@ def _row_digest(example: Example) -> int:
         [image.origin for image in example.images],
         example.system,
     ]
+    if example.videos:
+        content.append([video.origin for video in example.videos])
     text = json.dumps(content, default=str).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from transformers.video_utils import VideoMetadata
 
 from mm_cpgd.policy import Policy
 from mm_cpgd.rollout import Sampling
@@ -91,6 +92,23 @@ class Model(torch.nn.Module):
         # With an odd seed the completion has no end token.
         last = 60 if seed % 2 else self.policy.end_ids[0]
         return self.spoil(ids), [40 + seed % 10, 50 + len(images), last], [-0.5, -1.0, -float(seed)]
+
+    def answer_video(self, prompt: dict[str, Any], seed: int) -> tuple[list[int], list[int], list[float]]:
+        """As ``answer``, for a prompt with frames and metadata of videos."""
+        videos = prompt["multi_modal_data"]["video"]
+        options = {name: value for name, value in prompt["mm_processor_kwargs"].items() if name != "fps"}
+        known = [
+            VideoMetadata(**{name: value for name, value in one.items() if name != "do_sample_frames"})
+            for _, one in videos
+        ]
+        ids = self.policy.processor(
+            text=[prompt["prompt"]],
+            videos=[torch.from_numpy(frames).permute(0, 3, 1, 2) for frames, _ in videos],
+            videos_kwargs={**options, "video_metadata": known},
+            return_tensors="pt",
+        )["input_ids"][0].tolist()
+        last = 60 if seed % 2 else self.policy.end_ids[0]
+        return self.spoil(ids), [40 + seed % 10, 30, last], [-0.5, -1.0, -float(seed)]
 
 
 def _expanded(policy: Policy, ids: list[int], images: list[Image.Image]) -> list[int]:
@@ -170,6 +188,7 @@ class FakeLLM:
         self.worker: Any = Worker(self.model)
         self.llm_engine = Engine(self.calls)
         self.adapter: Any = None
+        self.prompts: list[dict[str, Any]] = []
 
     def chat(
         self,
@@ -201,11 +220,15 @@ class FakeLLM:
         self.calls.append("generate")
         self.params += sampling_params
         self.adapter = lora_request
-        expanded = [self.model.expand(**prompt) for prompt in prompts]
+        expanded = [
+            prompt if "mm_processor_kwargs" in prompt else self.model.expand(**prompt) for prompt in prompts
+        ]
+        self.prompts += [prompt for prompt in prompts if "mm_processor_kwargs" in prompt]
         return [self._output(*pair) for pair in zip(expanded, sampling_params, strict=True)]
 
     def _output(self, conversation: Any, params: Any) -> Any:
-        prompt, tokens, logprobs = self.model.answer(conversation, params.seed)
+        answer = self.model.answer_video if isinstance(conversation, dict) else self.model.answer
+        prompt, tokens, logprobs = answer(conversation, params.seed)
         of_tokens = [
             {token: SimpleNamespace(logprob=value, rank=1, decoded_token=None)}
             for token, value in zip(tokens, logprobs, strict=True)

@@ -183,6 +183,8 @@ def _join_features(
     parts: Sequence[HasImages],
 ) -> tuple[object, Tensor] | None:
     """Return the image features of several parts, if one cache has computed all of them."""
+    if any("pixel_values_videos" in part.vision for part in parts):
+        return None  # of a prompt with both, the features of images precede those of videos
     known = [part.vision_features for part in parts if part.vision_features is not None]
     if not known or len(known) < len(parts) or len({id(cache) for cache, _ in known}) > 1:
         return None

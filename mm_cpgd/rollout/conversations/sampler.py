@@ -92,10 +92,10 @@ class ConversationSampler:
             assert prompt is not None
             for seed, completion in zip(seeds[place], group, strict=False):
                 one = Conversation(prompt, examples[place], seed)
-                self._add_turn(one, completion)
+                self.add_turn(one, completion)
                 groups[place].append(one)
         everyone = [one for group in groups for one in group]
-        going = self._reply(everyone)
+        going = self.reply(everyone)
         for turn in range(1, self.limits.turns):
             going = self._round(going, sampling, turn)
         return [[one.completion(self.policy.model) for one in group] for group in groups]
@@ -107,21 +107,22 @@ class ConversationSampler:
         groups = self.engine.generate(prompts, sampling, [[one.seed(turn)] for one in going])
         for one, group in zip(going, groups, strict=True):
             if group:
-                self._add_turn(one, group[0])
+                self.add_turn(one, group[0])
             else:
                 one.fail(
                     Verdict(None, Status.ERROR, None, "an image of an observation cannot be opened any more")
                 )
-        return self._reply([one for one in going if not one.ended])
+        return self.reply([one for one in going if not one.ended])
 
-    def _add_turn(self, one: Conversation, completion: Completion) -> None:
+    def add_turn(self, one: Conversation, completion: Completion) -> None:
+        """Append a turn to the conversation, as far as there is room for it."""
         room = self.limits.tokens - one.tokens
         if completion.tokens.numel() > room:
             text = self.policy.tokenizer.decode(completion.tokens[:room].tolist(), skip_special_tokens=True)
             completion = replace(completion, text=text)
         one.add_turn(completion, self.limits)
 
-    def _reply(self, conversations: Sequence[Conversation]) -> list[Conversation]:
+    def reply(self, conversations: Sequence[Conversation]) -> list[Conversation]:
         """Let the environments reply to the newest turns; return the conversations that go on."""
         steps = [partial(self._step, one) for one in conversations]
         replies = run_steps(steps, seconds=self.seconds, threads=self.threads)

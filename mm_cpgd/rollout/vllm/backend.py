@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -35,6 +37,30 @@ class VllmCompletion:
 
 
 @dataclass(frozen=True)
+class VideoRequest:
+    """A prompt with videos, whose frames are chosen and scaled already.
+
+    Attributes:
+        text: as the chat template writes it, with one placeholder for each video.
+        videos: of each video its frames (n, height, width, 3) uint8, and the metadata of transformers'
+            ``VideoMetadata`` by name.
+        options: arguments of the model's processor.
+    """
+
+    text: str
+    videos: tuple[tuple[NDArray[np.uint8], dict[str, Any]], ...]
+    options: dict[str, Any]
+
+    def prompt(self) -> dict[str, Any]:
+        """Return the prompt of ``vllm.LLM.generate``."""
+        return {
+            "prompt": self.text,
+            "multi_modal_data": {"video": list(self.videos)},
+            "mm_processor_kwargs": self.options,
+        }
+
+
+@dataclass(frozen=True)
 class TokenPrompt:
     """A prompt that ends with tokens that were sampled, and is not encoded again.
 
@@ -47,8 +73,8 @@ class TokenPrompt:
     images: tuple[Image.Image, ...] = ()
 
 
-Request = list[dict[str, Any]] | TokenPrompt
-"""A conversation as messages, or as tokens where the backend takes these."""
+Request = list[dict[str, Any]] | VideoRequest | TokenPrompt
+"""A conversation as messages, or in another form where the backend takes it."""
 
 
 class VllmBackend(Protocol):
@@ -63,7 +89,8 @@ class VllmBackend(Protocol):
     ) -> list[VllmCompletion]:
         """Sample one completion per conversation, each with its own seed, with vLLM's sampling options.
 
-        All conversations of one call are messages, or all are tokens, on all processes that share a vLLM.
+        All conversations of one call are messages, or all are tokens, on all processes that share a vLLM; a
+        backend whose ``takes_videos`` is True takes ``VideoRequest`` among messages.
         """
         ...
 

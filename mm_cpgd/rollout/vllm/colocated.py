@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from mm_cpgd.errors import UserError
-from mm_cpgd.rollout.vllm.backend import MISSING, Request, TokenPrompt, VllmCompletion
+from mm_cpgd.rollout.vllm.backend import MISSING, Request, TokenPrompt, VideoRequest, VllmCompletion
 from mm_cpgd.rollout.vllm.group import SharingGroup, open_group
 from mm_cpgd.rollout.vllm.weights import AdapterFiles
 
@@ -66,6 +66,8 @@ class ColocatedBackend:
         """See ``VllmBackend.image_content``."""
         return {"type": "image_pil", "image_pil": image}
 
+    takes_videos = True
+
     def chat(
         self, conversations: Sequence[Request], seeds: Sequence[int], options: Mapping[str, Any]
     ) -> list[VllmCompletion]:
@@ -76,26 +78,38 @@ class ColocatedBackend:
         # Texts that end a completion are found in its text.
         settings = {"logprobs": 0, "detokenize": "stop" in options, **options}
         params = [self.make_params(**settings, seed=seed) for _, seed in requests]
+        generated = [isinstance(request, VideoRequest | TokenPrompt) for request, _ in requests]
         self._wake("weights", "kv_cache")
         # The trainer's autocast must not apply to vLLM.
         with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
-            outputs = self._outputs([request for request, _ in requests], params)
+            prompts = [index for index, plain in enumerate(generated) if plain]
+            chats = [index for index, plain in enumerate(generated) if not plain]
+            outputs: dict[int, Any] = {}
+            for chosen, sample in ((chats, self._sample_chats), (prompts, self._sample_prompts)):
+                if chosen:
+                    found = sample([requests[i][0] for i in chosen], [params[i] for i in chosen])
+                    outputs |= dict(zip(chosen, found, strict=True))
         self._sleep()
-        return [_completion(output) for output in outputs[own]]
+        return [_completion(outputs[index]) for index in range(len(requests))[own]]
 
-    def _outputs(self, requests: Sequence[Request], params: Sequence[Any]) -> Sequence[Any]:
-        """Let vLLM sample; all requests of one call are alike."""
-        settings = {"sampling_params": params, "use_tqdm": False, "lora_request": self._adapter}
-        prompts = [_token_prompt(one) for one in requests if isinstance(one, TokenPrompt)]
-        if prompts:
-            outputs: Sequence[Any] = self.llm.generate(prompts, **settings)
-            return outputs
-        messages = [one for one in requests if not isinstance(one, TokenPrompt)]
-        # A conversation that ends with the assistant's turn is continued there.
-        if messages[0][-1]["role"] == "assistant":
-            settings |= {"add_generation_prompt": False, "continue_final_message": True}
-        outputs = self.llm.chat(messages, **settings)
-        return outputs
+    def _sample_chats(self, conversations: list[Any], params: list[Any]) -> Any:
+        # A conversation that ends with the assistant's turn is continued there; all of one call are alike.
+        begun = conversations[0][-1]["role"] == "assistant"
+        return self.llm.chat(
+            conversations,
+            sampling_params=params,
+            use_tqdm=False,
+            lora_request=self._adapter,
+            **({"add_generation_prompt": False, "continue_final_message": True} if begun else {}),
+        )
+
+    def _sample_prompts(self, requests: list[Any], params: list[Any]) -> Any:
+        return self.llm.generate(
+            [one.prompt() if isinstance(one, VideoRequest) else _token_prompt(one) for one in requests],
+            sampling_params=params,
+            use_tqdm=False,
+            lora_request=self._adapter,
+        )
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """See ``VllmBackend.load``."""

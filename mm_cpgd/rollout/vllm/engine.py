@@ -8,18 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from mm_cpgd.errors import DataError, UserError
-from mm_cpgd.policy.batch import EncodedPrompt
+from mm_cpgd.policy.batch import Conversation, EncodedPrompt
 from mm_cpgd.policy.conversation.suffix import ContinuedPrompt
 from mm_cpgd.policy.distribution import Sampling
 from mm_cpgd.policy.policy import Policy
+from mm_cpgd.policy.visual.videos import WITH_TIME_IN_POSITIONS, metadata
 from mm_cpgd.rollout.engine import Completion, Group
 from mm_cpgd.rollout.vllm.backend import (
     AdapterBackend,
     Request,
     TokenPrompt,
+    VideoRequest,
     VllmBackend,
     VllmCompletion,
 )
@@ -78,7 +81,7 @@ class VllmEngine:
         """See ``RolloutEngine.generate``; a prompt gets no completions if its image has vanished.
 
         Raises:
-            UserError: vLLM tokenizes a prompt differently from the policy.
+            UserError: vLLM tokenizes a prompt differently from the policy, or a prompt has a video.
         """
         if len(seeds) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts, but seeds for {len(seeds)}")
@@ -105,6 +108,9 @@ class VllmEngine:
         """Return the prompt's messages with the images inserted; None if one cannot be opened any more.
 
         A prompt that ends with tokens that were sampled is returned as tokens.
+
+        Raises:
+            UserError: the backend takes no videos, or none beside images.
         """
         if isinstance(prompt, ContinuedPrompt):
             return _as_tokens(prompt)
@@ -118,6 +124,8 @@ class VllmEngine:
                 "let the environment describe them in its system message (options: {describe: system})"
             )
         try:
+            if prompt.conversation.videos:
+                return self._video_request(prompt.conversation)
             images = iter([reference.open() for reference in prompt.conversation.images])
         except DataError:
             return None
@@ -129,6 +137,18 @@ class VllmEngine:
             {**message, "content": [with_image(item) for item in message["content"]]}
             for message in prompt.conversation.messages
         ]
+
+    def _video_request(self, conversation: Conversation) -> VideoRequest:
+        if not getattr(self.backend, "takes_videos", False):
+            raise UserError(
+                "vLLM's servers get no videos; set rollout.vllm.mode=colocated or rollout.engine=local for "
+                "rows with videos"
+            )
+        if conversation.images:
+            raise UserError(
+                "vLLM gets no prompts with images beside videos; set rollout.engine=local for such rows"
+            )
+        return video_request(self.policy.processor, conversation)
 
     def _options(self, sampling: Sampling) -> dict[str, Any]:
         return {
@@ -151,6 +171,34 @@ class VllmEngine:
         finished = bool(len(tokens)) and int(tokens[-1]) in self.policy.end_ids
         text = self.policy.tokenizer.decode(sampled.token_ids, skip_special_tokens=True)
         return Completion(tokens, torch.tensor(values, dtype=torch.float32), text, finished)
+
+
+def video_request(processor: Any, conversation: Conversation) -> VideoRequest:
+    """Return a prompt with videos as vLLM takes it, with the frames that the policy sees.
+
+    Raises:
+        DataError: a video cannot be read any more.
+    """
+    found = [video.frames() for video in conversation.videos]
+    begun = conversation.messages[-1]["role"] == "assistant"
+    text = processor.apply_chat_template(
+        conversation.messages,
+        add_generation_prompt=not begun,
+        continue_final_message=begun,
+        tokenize=False,
+    )
+    videos = tuple(
+        (
+            np.stack([np.asarray(image) for image in video.images]),
+            {**metadata(video.choice), "video_backend": "pyav", "do_sample_frames": False},
+        )
+        for video in found
+    )
+    options: dict[str, Any] = {"do_sample_frames": False, "do_resize": False}
+    if type(processor.video_processor).__name__ == WITH_TIME_IN_POSITIONS:
+        # Processors that are not given the metadata take the seconds between frames from here.
+        options["fps"] = [video.choice.fps for video in found]
+    return VideoRequest(text, videos, options)
 
 
 def _as_tokens(prompt: ContinuedPrompt) -> TokenPrompt | None:

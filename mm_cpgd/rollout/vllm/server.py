@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mm_cpgd.distributed import on_main
 from mm_cpgd.errors import EngineFailed, UserError
-from mm_cpgd.rollout.vllm.backend import Request, TokenPrompt, VllmCompletion
+from mm_cpgd.rollout.vllm.backend import Request, VllmCompletion
 from mm_cpgd.rollout.vllm.client import ServerFailed, VllmClient
 from mm_cpgd.rollout.vllm.dispatch import Dispatch
 from mm_cpgd.rollout.vllm.pool import (
@@ -74,7 +74,7 @@ class ServerBackend:
         if _changes_distribution(options):
             self.pool.processed = True
             self._check_mode()
-        messages = [one for one in conversations if not isinstance(one, TokenPrompt)]
+        messages = [one for one in conversations if isinstance(one, list)]
         if len(messages) < len(conversations):
             raise UserError(
                 "a vLLM server takes messages, and no prompts that end with tokens that were sampled; set "
