@@ -130,7 +130,10 @@ class Conversation:
         tokens, own = join_parts(self.parts)
         last = self.sampled[-1]
         suffix = suffix_of(model, self.prompt, self.parts) if self.observations else None
-        talk = Talk(tuple(self.turns), own, suffix, self.cut, self.failure)
+        *earlier, final = self.turns
+        if final.observation is not None:  # which the policy has not read
+            final = replace(final, observation=replace(final.observation, messages=()))
+        talk = Talk((*earlier, final), own, suffix, self.cut, self.failure)
         kept = [one.kept for one in self.sampled if one.kept is not None]
         return Completion(
             tokens,
