@@ -10,6 +10,9 @@ from data.load import ExampleSet, Quarantined, TooManyBadRows, load_examples, wr
 from data.overlap import shared_rows
 from data.readers import read_rows
 from data.sampler import PromptSampler, ScoredPromptSampler
+from data.videos.reference import video_ref
+from data.videos.sampling import VideoLimits
+from data.videos.timeline import VideoRef
 
 __all__ = [
     "DataError",
@@ -20,11 +23,14 @@ __all__ = [
     "Quarantined",
     "ScoredPromptSampler",
     "TooManyBadRows",
+    "VideoLimits",
+    "VideoRef",
     "check_example",
     "image_ref",
     "load_examples",
     "read_rows",
     "shared_rows",
+    "video_ref",
     "write_quarantine",
 ]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from data.example import DataError, Example, split_at_images
+from data.example import DataError, Example, split_at_media
 from data.images import image_size
+from data.videos.sampling import VideoLimits, choose, read_frames
 
 # In a prompt the tokenizer would turn these into control tokens (an end of turn, an image pad, …).
 CONTROL_TOKENS = (
@@ -26,6 +27,7 @@ def check_example(
     *,
     check_images: ImageCheck | None = "decode",
     control_tokens: Sequence[str] = CONTROL_TOKENS,
+    video: VideoLimits | None = None,
 ) -> str | None:
     """Return why the example cannot be used, or None.
 
@@ -33,15 +35,16 @@ def check_example(
         example: checked on its own; duplicate ids are found by ``load_examples``.
         check_images: ``"decode"`` every image, read only its ``"header"``, or (None) leave images unopened.
         control_tokens: strings that must not occur in any of the example's texts.
+        video: limits of videos, as for ``check_all_media``.
     """
     reason = check_text(example, control_tokens=control_tokens)
     if reason is None and check_images is not None:
-        reason = check_all_images(example, check_images)
+        reason = check_all_media(example, check_images, video)
     return reason
 
 
 def check_text(example: Example, *, control_tokens: Sequence[str] = CONTROL_TOKENS) -> str | None:
-    """Return the first problem of the texts and their image markers, or None."""
+    """Return the first problem of the texts and their markers, or None."""
     if not example.question.strip():
         return "empty question"
     if not example.answer.strip():
@@ -59,7 +62,8 @@ def check_text(example: Example, *, control_tokens: Sequence[str] = CONTROL_TOKE
     if token is not None:
         return f"the text contains the model's control token {token}"
     try:
-        split_at_images("\n".join((example.question, *example.choices)), len(example.images))
+        text = "\n".join((example.question, *example.choices))
+        split_at_media(text, len(example.images), len(example.videos))
     except DataError as error:
         return str(error)
     return None
@@ -74,14 +78,25 @@ def _has_surrogate(text: str) -> bool:
     return False
 
 
-def check_all_images(example: Example, how: ImageCheck) -> str | None:
-    """Return the problem of the first unusable image, or None."""
+def check_all_media(example: Example, how: ImageCheck, video: VideoLimits | None = None) -> str | None:
+    """Return the problem of the first unusable image or video, or None.
+
+    Args:
+        example: the row.
+        how: ``"header"`` reads the times of a video's frames and decodes one of them, ``"decode"`` those that
+            the limits choose.
+        video: limits of videos; None: the defaults.
+    """
     try:
         for image in example.images:
             if how == "header":
                 image_size(image)
             else:
                 image.open()
+        for ref in example.videos:
+            choice = choose(ref.timeline(), video or VideoLimits(), videos=len(example.videos))
+            if how == "decode":
+                read_frames(ref, choice)
     except DataError as error:
         return str(error)
     return None

@@ -8,18 +8,19 @@ A column that a row lacks counts as empty.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
-from data.example import MARKER, DataError, Example, ImageRef
+from data.chat import Chat, parse_chat
+from data.example import DataError, Example, ImageRef
 from data.images import MAX_PIXELS, image_ref, is_embedded
 from data.readers import RawRow, Values
+from data.videos.reference import Clip, is_list_of_images, seconds, video_ref
+from data.videos.timeline import VideoRef
 
 # Field → columns that are tried in this order where the config names none.
 DEFAULTS: dict[str, tuple[str, ...]] = {
@@ -31,15 +32,16 @@ DEFAULTS: dict[str, tuple[str, ...]] = {
     "solution": ("solution", "rationale"),
     "choices": ("choices", "options"),
     "system": ("system", "system_prompt"),
+    "videos": ("videos", "video", "video_path", "video_paths"),
+    "video_start": ("video_start",),
+    "video_end": ("video_end",),
+    "video_fps": ("video_fps",),
 }
-# Columns and content of a row that hold a video.
-VIDEOS = ("videos", "video", "video_path", "video_paths")
-ALIASES = {"image": "images", "options": "choices", "messages": "message"}
+ALIASES = {"image": "images", "video": "videos", "options": "choices", "messages": "message"}
 # Longer text in an unused column is rarely a property worth reporting and often an embedded file.
 META_CHARACTERS = 10_000
 
 _BRACES = re.compile(r"\{([^{}]+)\}")
-_VIDEO_MARKER = re.compile(r"<video\d*>")
 # Names of columns, nested ones too, that may hold the gold answer.
 _LIKE_ANSWER = re.compile(r"answer|solution|truth|gold|label|target|correct|response|output", re.IGNORECASE)
 # Longest reply of an assistant that counts as the answer itself, in characters; a longer one is a solution.
@@ -87,19 +89,17 @@ def to_example(row: RawRow, columns: Mapping[str, str], *, max_pixels: int = MAX
     """
     if row.error:
         raise DataError(row.error)
-    _reject_videos(row.values)
     sources = {field: _source(field, row.values, columns) for field in DEFAULTS}
     chat = _chat(row.values, columns)
     question = chat.question if chat else _text(_get(row, sources["question"]), "question")
     solution = _text(_get(row, sources["solution"]), "solution") or (chat.solution if chat else None)
     system = chat.system if chat and chat.system else _text(_get(row, sources["system"]), "system")
-    if any(_VIDEO_MARKER.search(text) for text in (question, system)):
-        raise DataError("the text has <video>, which is not supported yet; leave the row out")
     return Example(
         id=_text(_get(row, sources["id"]), "id") or str(row.index),
         question=question,
         answer=_answer(_get(row, sources["answer"])) or _reply(chat, sources["answer"]),
         images=_images(row, chat, columns, max_pixels),
+        videos=_videos(row, chat, columns, max_pixels),
         solution=solution or None,
         choices=_choices(_get(row, sources["choices"])),
         source=row.where,
@@ -149,16 +149,6 @@ def _leaves(value: Any, name: str = "", depth: int = 4) -> Iterator[tuple[str, A
         yield from _leaves(one, f"{name}.{key}" if name else str(key), depth - 1)
 
 
-def _reject_videos(values: Values) -> None:
-    """Raise ``DataError`` for a row that holds a video: trained without it, the answer would be a guess."""
-    for name in VIDEOS:
-        value = values.get(name)
-        if not _is_empty(value) and not (isinstance(value, list) and all(map(_is_empty, value))):
-            raise DataError(
-                f"the row has a video in {name!r}, and videos are not supported yet; leave it out"
-            )
-
-
 def _plain(value: Any) -> Any:
     """Return Python's number for a scalar of NumPy, and None for NaN, which stands for a missing value."""
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
@@ -172,16 +162,27 @@ def _is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, (str, bytes, list, tuple, Mapping)) and not value)
 
 
-def _image_values(row_values: Values, chat: Chat | None, columns: Mapping[str, str], index: int) -> list[Any]:
-    """Return the row's image values in order (paths, bytes, …), unopened."""
-    if chat and chat.images and all(image is not None for image in chat.images):
-        return chat.images
-    value = _lookup(row_values, _source("images", row_values, columns), index)
-    values = value if isinstance(value, (list, tuple)) else [value]
-    given = [one for one in values if not _is_empty(one) and not (isinstance(one, str) and not one.strip())]
-    if chat and chat.images:  # placeholders in the chat, whose images are in a column
+def _media_values(
+    field: Literal["images", "videos"],
+    values: Values,
+    chat: Chat | None,
+    columns: Mapping[str, str],
+    index: int,
+) -> list[Any]:
+    """Return the row's images or videos in order (paths, bytes, …), unopened."""
+    in_chat = (chat.images if field == "images" else chat.videos) if chat else []
+    if in_chat and all(one is not None for one in in_chat):
+        return in_chat
+    value = _lookup(values, _source(field, values, columns), index)
+    several = isinstance(value, (list, tuple)) and not (field == "videos" and is_list_of_images(value))
+    given = [
+        one
+        for one in (value if several else [value])
+        if not _is_empty(one) and not (isinstance(one, str) and not one.strip())
+    ]
+    if in_chat:  # placeholders in the chat, whose images or videos are in a column
         rest = iter(given)
-        return [next(rest, None) if image is None else image for image in chat.images] + list(rest)
+        return [next(rest, None) if one is None else one for one in in_chat] + list(rest)
     return given
 
 
@@ -189,17 +190,46 @@ def _images(
     row: RawRow, chat: Chat | None, columns: Mapping[str, str], max_pixels: int
 ) -> tuple[ImageRef, ...]:
     refs = []
-    for number, value in enumerate(_image_values(row.values, chat, columns, row.index)):
+    for number, value in enumerate(_media_values("images", row.values, chat, columns, row.index)):
         reload = None
         if row.reload is not None and is_embedded(value):
-            reload = partial(_reload_image, row.reload, columns, row.index, number)
+            reload = partial(_reload, "images", row.reload, columns, row.index, number)
         refs.append(image_ref(value, folder=row.folder, max_pixels=max_pixels, reload=reload))
     return tuple(refs)
 
 
-def _reload_image(reload: Callable[[], Values], columns: Mapping[str, str], index: int, number: int) -> Any:
+def _videos(
+    row: RawRow, chat: Chat | None, columns: Mapping[str, str], max_pixels: int
+) -> tuple[VideoRef, ...]:
+    values = _media_values("videos", row.values, chat, columns, row.index)
+    names = ("video_start", "video_end", "video_fps")
+    given = [_per_video(_get(row, _source(name, row.values, columns)), name, len(values)) for name in names]
+    refs = []
+    for number, (value, *times) in enumerate(zip(values, *given, strict=True)):
+        reload = None
+        if row.reload is not None:
+            reload = partial(_reload, "videos", row.reload, columns, row.index, number)
+        refs.append(video_ref(value, Clip(*times), folder=row.folder, max_pixels=max_pixels, reload=reload))
+    return tuple(refs)
+
+
+def _per_video(value: Any, what: str, videos: int) -> list[float | None]:
+    """Return a number for each video: a list has one for each, a number is that of all."""
+    values = list(value) if isinstance(value, (list, tuple)) else [value] * videos
+    if len(values) != videos:
+        raise DataError(f"{what} has {len(values)} numbers, but the row has {videos} videos")
+    return [None if _is_empty(one) else seconds(one, what) for one in values]
+
+
+def _reload(
+    field: Literal["images", "videos"],
+    reload: Callable[[], Values],
+    columns: Mapping[str, str],
+    index: int,
+    number: int,
+) -> Any:
     values = reload()
-    return _image_values(values, _chat(values, columns), columns, index)[number]
+    return _media_values(field, values, _chat(values, columns), columns, index)[number]
 
 
 def _chat(values: Values, columns: Mapping[str, str]) -> Chat | None:
@@ -308,77 +338,3 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(_is_plain, value))
     return isinstance(value, (bool, int, float, str))
-
-
-_ROLES = {"human": "user", "gpt": "assistant"}
-
-
-@dataclass(frozen=True)
-class Chat:
-    """Content of a chat: the single user turn, and the assistant's reply and the system turn where given."""
-
-    question: str
-    images: list[Any]
-    solution: str | None
-    system: str | None
-
-
-def parse_chat(value: Any) -> Chat:
-    """Parse a chat with one user turn. Raises ``DataError`` for any other form."""
-    turns: dict[str, list[tuple[str, list[Any]]]] = {"system": [], "user": [], "assistant": []}
-    for message in _messages(value):
-        role = str(message.get("role") or message.get("from"))
-        role = _ROLES.get(role, role)
-        if role not in turns:
-            raise DataError(f"message has the role {role[:40]!r}; the known roles are {', '.join(turns)}")
-        turns[role].append(_content(message.get("content", message.get("value"))))
-    if len(turns["user"]) != 1 or len(turns["assistant"]) > 1:
-        raise DataError(f"message has {len(turns['user'])} user turns; exactly one question is supported")
-    question, images = turns["user"][0]
-    solution, system = (turns[role][0][0] if turns[role] else None for role in ("assistant", "system"))
-    return Chat(question, images, solution, system)
-
-
-def _messages(value: Any) -> Sequence[Mapping[str, Any]]:
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"message is not JSON: {error}") from error
-    messages = [value] if isinstance(value, Mapping) else value
-    if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
-        raise DataError("message is not a chat: a list of objects with role and content")
-    return messages
-
-
-def _content(content: Any) -> tuple[str, list[Any]]:
-    """Return text and images; an image that does not precede all text leaves a marker at its position."""
-    if isinstance(content, str):
-        return content, []
-    if not isinstance(content, list):
-        raise DataError(f"message content is {type(content).__name__}; use a text or a list of content items")
-    items = [_content_item(item) for item in content]
-    texts = [text for text, _ in items if text is not None]
-    images = [image for text, image in items if text is None]
-    images_first = all(text is None for text, _ in items[: len(images)])
-    if images_first or any(MARKER.search(text) for text in texts):
-        return "".join(texts), images
-    return "".join("<image>" if text is None else text for text, _ in items), images
-
-
-def _content_item(item: Any) -> tuple[str | None, Any]:
-    """Return (text, None) or (None, image)."""
-    if isinstance(item, str):
-        return item, None
-    kind = item.get("type") if isinstance(item, Mapping) else None
-    if kind == "text" and isinstance(item.get("text"), str):
-        return item["text"], None
-    if kind == "image":
-        return None, item.get("image", item.get("url", item.get("path")))
-    if kind == "image_url":
-        return None, item.get("image_url")
-    if kind in ("video", "video_url"):
-        raise DataError("message has a video, which is not supported yet; leave the row out")
-    raise DataError(
-        f"message has a content item of type {str(kind)[:40]!r}; known are text, image and image_url"
-    )

@@ -1,13 +1,15 @@
-"""Example: one row with its images as references, the ``<image>`` markers of its text, and ``DataError``."""
+"""Example: one row with its images and videos as references, the markers of its text, and ``DataError``."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
+
+from data.videos.timeline import VideoRef
 
 
 class DataError(ValueError):
@@ -15,35 +17,64 @@ class DataError(ValueError):
 
 
 MARKER = re.compile(r"<image(\d*)>")
+VIDEO_MARKER = re.compile(r"<video(\d*)>")
+_MARKERS = re.compile(r"<(image|video)(\d*)>")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Position of an image or a video in a text: its index (from 0) among those of its kind."""
+
+    kind: Literal["image", "video"]
+    index: int
+
+
+def split_at_media(text: str, images: int, videos: int = 0) -> list[str | Place]:
+    """Split ``text`` into strings and places, each of the images and videos exactly once.
+
+    Those without a marker come first, images before videos, in order. A marker that names one a second time
+    is a mention of it, not its position: it is replaced by the words ``image 1`` or ``video 1``.
+
+    Raises:
+        DataError: a marker without an image or video.
+    """
+    counts = {"image": images, "video": videos}
+    found = [(match, *_kind_and_digits(match)) for match in _MARKERS.finditer(text)]
+    numbered = {Place(kind, int(digits) - 1) for _, kind, digits in found if digits}
+    unnamed = {
+        kind: iter([place for index in range(count) if (place := Place(kind, index)) not in numbered])
+        for kind, count in _counted(images, videos)
+    }
+    placed: list[Place] = []
+    pieces: list[str | Place] = []
+    start = 0
+    for match, kind, digits in found:
+        place = Place(kind, int(digits) - 1) if digits else next(unnamed[kind], Place(kind, -1))
+        if not 0 <= place.index < counts[kind]:
+            raise DataError(f"the text has {match[0]}, but the row has {_count(counts[kind], kind)}")
+        pieces += [text[start : match.start()], f"{kind} {place.index + 1}" if place in placed else place]
+        placed.append(place)
+        start = match.end()
+    pieces.append(text[start:])
+    every = [Place(kind, index) for kind, count in _counted(images, videos) for index in range(count)]
+    return [*(place for place in every if place not in placed), *_merge_strings(pieces)]
 
 
 def split_at_images(text: str, images: int) -> list[str | int]:
-    """Split ``text`` into strings and image indices (from 0), each of the ``images`` exactly once.
-
-    Images without a marker come first, in order. A marker that names an image a second time is a mention of
-    that image, not its position: it is replaced by the words ``image 1``.
-
-    Raises:
-        DataError: a marker without an image.
-    """
-    numbered = {int(digits) - 1 for digits in MARKER.findall(text) if digits}
-    unnamed = iter([index for index in range(images) if index not in numbered])
-    placed: list[int] = []
-    pieces: list[str | int] = []
-    start = 0
-    for match in MARKER.finditer(text):
-        index = int(match[1]) - 1 if match[1] else next(unnamed, -1)
-        if not 0 <= index < images:
-            raise DataError(f"the text has {match[0]}, but the row has {_image_count(images)}")
-        pieces += [text[start : match.start()], f"image {index + 1}" if index in placed else index]
-        placed.append(index)
-        start = match.end()
-    pieces.append(text[start:])
-    return [*(index for index in range(images) if index not in placed), *_merge_strings(pieces)]
+    """Split ``text`` into strings and image indices as ``split_at_media`` does for a row without videos."""
+    return [piece if isinstance(piece, str) else piece.index for piece in split_at_media(text, images)]
 
 
-def _merge_strings(pieces: list[str | int]) -> list[str | int]:
-    joined: list[str | int] = []
+def _counted(images: int, videos: int) -> tuple[tuple[Literal["image", "video"], int], ...]:
+    return (("image", images), ("video", videos))
+
+
+def _kind_and_digits(match: re.Match[str]) -> tuple[Literal["image", "video"], str]:
+    return ("image" if match[1] == "image" else "video"), match[2]
+
+
+def _merge_strings(pieces: list[str | Place]) -> list[str | Place]:
+    joined: list[str | Place] = []
     for piece in pieces:
         if isinstance(piece, str) and joined and isinstance(joined[-1], str):
             joined[-1] += piece
@@ -52,8 +83,8 @@ def _merge_strings(pieces: list[str | int]) -> list[str | int]:
     return joined
 
 
-def _image_count(images: int) -> str:
-    return {0: "no image", 1: "1 image"}.get(images, f"{images} images")
+def _count(number: int, kind: str) -> str:
+    return {0: f"no {kind}", 1: f"1 {kind}"}.get(number, f"{number} {kind}s")
 
 
 @dataclass(frozen=True)
@@ -88,6 +119,7 @@ class Example:
         source: data set and row that it comes from.
         meta: the row's other columns (subject, level, …).
         system: the row's own system turn, or None.
+        videos: none, one or several; ``<video>`` marks their positions as ``<image>`` does for images.
     """
 
     id: str
@@ -99,6 +131,7 @@ class Example:
     source: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
     system: str | None = None
+    videos: tuple[VideoRef, ...] = ()
 
 
 def fill_template(template: str, example: Example) -> str:

@@ -107,12 +107,14 @@ def image_ref(
     if isinstance(value, Path) or (isinstance(value, str) and not is_embedded(value)):
         text = str(value)
         origin = text if len(text) <= 200 else text[:200] + "…"
-        return ImageRef(origin, EncodedImage(origin, partial(_open_file, _paths(text, folder)), max_pixels))
+        return ImageRef(
+            origin, EncodedImage(origin, partial(open_paths, file_paths(text, folder)), max_pixels)
+        )
     if not is_embedded(value):
         raise DataError(f"an image is given as {type(value).__name__}; use a path, bytes or a data: URL")
     origin = f"data URL ({len(value):,} characters)" if isinstance(value, str) else f"bytes ({len(value):,})"
-    stream = partial(_open_reloaded, reload) if reload else partial(_open_bytes, value)
-    return ImageRef(origin, EncodedImage(origin, stream, max_pixels))
+    opened = partial(_open_reloaded, reload) if reload else partial(encoded_stream, value)
+    return ImageRef(origin, EncodedImage(origin, opened, max_pixels))
 
 
 def is_embedded(value: Any) -> bool:
@@ -142,11 +144,11 @@ def portable(ref: ImageRef) -> ImageRef:
     if not isinstance(ref.load, EncodedImage) or _reads_file(ref.load.stream):
         return ref
     with _errors_as_data_errors(ref.origin), ref.load.stream() as stream:
-        return ImageRef(ref.origin, replace(ref.load, stream=partial(_open_bytes, stream.read())))
+        return ImageRef(ref.origin, replace(ref.load, stream=partial(encoded_stream, stream.read())))
 
 
 def _reads_file(stream: Callable[[], IO[bytes]]) -> bool:
-    return isinstance(stream, partial) and stream.func is _open_file
+    return isinstance(stream, partial) and stream.func is open_paths
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -198,10 +200,10 @@ def _check_size(image: Image.Image, origin: str, max_pixels: int) -> None:
         )
 
 
-def _paths(text: str, folder: Path | None) -> tuple[Path, ...]:
-    """Return the paths at which the file may be, likeliest first."""
+def file_paths(text: str, folder: Path | None, what: str = "image") -> tuple[Path, ...]:
+    """Return the paths at which the file may be, likeliest first. Raises ``DataError``."""
     if _WEB.match(text):
-        raise DataError(f"image {text[:120]} is a web address; download it and give its path")
+        raise DataError(f"{what} {text[:120]} is a web address; download it and give its path")
     names = [text]
     if text.lower().startswith("file://"):
         plain = text[len("file://") :].removeprefix("localhost")
@@ -209,21 +211,23 @@ def _paths(text: str, folder: Path | None) -> tuple[Path, ...]:
         names = [plain, unquote(plain)]
     if folder is None and not Path(names[0]).is_absolute():
         raise DataError(
-            f"image {text[:120]} is a relative path, but these rows come from no folder; make it absolute"
+            f"{what} {text[:120]} is a relative path, but these rows come from no folder; make it absolute"
         )
     return tuple((folder or Path()) / name for name in names)
 
 
-def _open_file(paths: tuple[Path, ...]) -> IO[bytes]:
+def open_paths(paths: tuple[Path, ...], what: str = "image") -> IO[bytes]:
+    """Open the first of these paths that is a file. Raises ``DataError`` if none is."""
     # Besides a clearer message: opening a pipe or a device could block forever.
     for path in paths:
         if path.is_file():
             return path.open("rb")
     shown = str(paths[0]) if len(str(paths[0])) <= 300 else f"{str(paths[0])[:300]}…"
-    raise DataError(f"image file {shown} " + ("is not a file" if paths[0].exists() else "does not exist"))
+    raise DataError(f"{what} file {shown} " + ("is not a file" if paths[0].exists() else "does not exist"))
 
 
-def _open_bytes(value: Any) -> IO[bytes]:
+def encoded_stream(value: Any) -> IO[bytes]:
+    """Return the stream of encoded bytes, of a ``data:`` URL or of bare base64. Raises ``ValueError``."""
     if isinstance(value, str):
         # A data URL may escape characters; in bare base64 nothing precedes the data.
         encoded = unquote(value[value.index(",") + 1 :]) if "," in value[:200] else value
@@ -233,7 +237,7 @@ def _open_bytes(value: Any) -> IO[bytes]:
 
 
 def _open_reloaded(reload: Callable[[], Any]) -> IO[bytes]:
-    return _open_bytes(_unwrap(reload()))
+    return encoded_stream(_unwrap(reload()))
 
 
 def _orientation(image: Image.Image) -> int:

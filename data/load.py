@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from data.checks import CONTROL_TOKENS, ImageCheck, check_all_images, check_text
+from data.checks import CONTROL_TOKENS, ImageCheck, check_all_media, check_text
 from data.columns import check_columns, check_present, missing, to_example
 from data.example import DataError, Example
 from data.images import MAX_PIXELS
 from data.readers import RawRow, read_rows
+from data.videos.sampling import VideoLimits
 
 GENERATED = ("generated:", "cold-start:")
 # Bad rows listed in the message of ``TooManyBadRows``; the others are in the quarantine file.
@@ -71,6 +72,7 @@ def load_examples(
     max_bad_share: float = 0.1,
     max_image_pixels: int = MAX_PIXELS,
     check_images: ImageCheck | None = "decode",
+    video: VideoLimits | None = None,
     control_tokens: Sequence[str] = CONTROL_TOKENS,
     extra_checks: Sequence[Callable[[Example], str | None]] = (),
     progress: Callable[[int, int], None] | None = None,
@@ -90,7 +92,8 @@ def load_examples(
         max_bad_share: largest share (0 to 1) of unusable rows that is tolerated.
         max_image_pixels: images with more pixels are refused as decompression bombs.
         check_images: decode every image now, or read the headers only; None leaves images unopened, and
-            missing ones unnoticed.
+            missing ones unnoticed. Videos likewise.
+        video: limits of videos, by which the frames to decode are chosen; None: the defaults.
         control_tokens: strings that no row may contain.
         extra_checks: each returns why an example cannot be used, or None; called sequentially.
         progress: called with (rows checked, all rows).
@@ -114,7 +117,12 @@ def load_examples(
     if generated or check_images is None:
         _report(progress, len(drafts), len(drafts))
     else:
-        _apply_image_checks(check_images, drafts, threads or min(8, os.cpu_count() or 1), progress)
+        _apply_media_checks(
+            partial(check_all_media, how=check_images, video=video),
+            drafts,
+            threads or min(8, os.cpu_count() or 1),
+            progress,
+        )
     _apply(extra_checks, drafts)
     return _example_set(title, drafts, max_bad_share)
 
@@ -193,13 +201,16 @@ def _reject_duplicates(drafts: list[_Draft]) -> None:
                 draft.reason = f"the id {shortened(draft.id, 100)!r} is already used by {known.source}"
 
 
-def _apply_image_checks(
-    how: ImageCheck, drafts: list[_Draft], threads: int, progress: Callable[[int, int], None] | None
+def _apply_media_checks(
+    check_media: Callable[[Example], str | None],
+    drafts: list[_Draft],
+    threads: int,
+    progress: Callable[[int, int], None] | None,
 ) -> None:
     def check(draft: _Draft) -> str | None:
         if draft.example is None or draft.reason is not None:
             return draft.reason
-        return check_all_images(draft.example, how)
+        return check_media(draft.example)
 
     # Pillow releases the interpreter lock while it decodes. On Ctrl-C, map cancels what has not started.
     with ThreadPoolExecutor(threads) as pool:

@@ -1,4 +1,4 @@
-"""Rows that occur in two sets: same question about the same images."""
+"""Rows that occur in two sets: same question about the same images and videos."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from data.example import DataError, Example, ImageRef
 from data.images import EncodedImage
+from data.videos.reference import video_content
+from data.videos.timeline import VideoRef
 
 
 def shared_rows(train: Sequence[Example], held_out: Sequence[Example]) -> list[Example]:
@@ -27,7 +29,8 @@ def _text(example: Example) -> tuple[str, tuple[str, ...]]:
 
 def _key(example: Example) -> tuple[object, ...] | None:
     try:
-        return (*_text(example), *(_digest(image) for image in example.images))
+        images = (_digest(image) for image in example.images)
+        return (*_text(example), *images, *(_video_digest(video) for video in example.videos))
     except (DataError, OSError):
         return None
 
@@ -41,4 +44,12 @@ def _digest(image: ImageRef) -> bytes:
             content = pickle.dumps(image.load)  # what a drawn image is drawn from
         except Exception:
             content = image.open().tobytes()
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def _video_digest(video: VideoRef) -> bytes:
+    try:
+        content = pickle.dumps(video_content(video))
+    except (pickle.PicklingError, AttributeError, TypeError):  # frames that only this process can draw
+        content = video.origin.encode()
     return hashlib.blake2b(content, digest_size=16).digest()

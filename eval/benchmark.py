@@ -8,16 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data import Example
-from data.example import MARKER
+from data.example import MARKER, VIDEO_MARKER
 from rewards import Status, Verdict, verify
 
 _OPTION = re.compile(r"(?:^|(?<=[\s;；,，(（]))[(（]?([A-H])\s*[.:．：、)）]", re.MULTILINE)
 
 
 def with_images(text: str, example: Example) -> str:
-    """Prepend one ``<image>`` per image, unless the text has markers itself."""
-    # A marker without an image would stop the run; such rows are errors in the published data.
+    """Prepend one ``<image>`` per image, unless the text has markers itself; videos come first anyway."""
+    # A marker without an image or a video would stop the run; such rows are errors in the published data.
     text = MARKER.sub(lambda mark: mark[0] if int(mark[1] or 1) <= len(example.images) else "", text)
+    text = VIDEO_MARKER.sub(lambda mark: mark[0] if int(mark[1] or 1) <= len(example.videos) else "", text)
     return text if MARKER.search(text) else "<image>\n" * len(example.images) + text
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from data import DataError, Example
 from eval.benchmark import Benchmark, DataSource
 from eval.benchmarks import find_benchmark
-from eval.controls import TEXT_ONLY, checked_controls
+from eval.controls import OF_VIDEOS, TEXT_ONLY, checked_controls
 from eval.generate.decoding import Decoding, check_request, length_limit
 from eval.generate.forced import Forcing, find_forcing
 from eval.generate.generate import Generator, check_samples
@@ -104,11 +104,14 @@ def _examples(settings: Settings, benchmark: Benchmark) -> list[Example]:
     examples = benchmark.load(DataSource(settings.data, settings.split, settings.limit))
     if not examples:
         raise DataError(f"{settings.benchmark} has no rows in {settings.data or 'the hub'}; check --split")
-    pictured = any(one.images for one in examples)
+    pictured = any(one.images or one.videos for one in examples)
     if settings.controls and not pictured:
-        raise DataError(f"no row of {benchmark.name} has an image; omit --control")
+        raise DataError(f"no row of {benchmark.name} has an image or a video; omit --control")
+    moving = [name for name in settings.controls if name in OF_VIDEOS]
+    if moving and not any(one.videos for one in examples):
+        raise DataError(f"no row of {benchmark.name} has a video; omit --control {moving[0]}")
     if settings.text_only and not pictured:
-        raise DataError(f"no row of {benchmark.name} has an image; omit --text-only")
+        raise DataError(f"no row of {benchmark.name} has an image or a video; omit --text-only")
     return [without_images(one) for one in examples] if settings.text_only else examples
 
 

@@ -98,6 +98,7 @@ def _record(benchmark: Benchmark, row: ScoredRow) -> dict[str, Any]:
             name: [str(value) for value in values] for name, values in benchmark.groups(example).items()
         },
         "images": [image.origin for image in example.images],
+        **({"videos": [video.origin for video in example.videos]} if example.videos else {}),
         "finished": response.finished,
         "tokens": response.tokens,
         **({"forced": True} if response.forced else {}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +37,9 @@ UNSUPPORTED = {
 FSDP = "ACCELERATE_USE_FSDP"
 # Errors of one process that are raised on all: what a user can fix, and what ends a run in good order.
 SHARED_ERRORS = (*USER_ERRORS, RunEnded, Interrupted)
+# Parameters of glibc's mallopt, and the largest threshold that it accepts (malloc.h, malloc/malloc.c).
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+LARGEST_MMAP_THRESHOLD = 32 * 1024**2
 # Folder in the run folder that TensorBoard and Weights & Biases write to.
 TRACKING = "tracking"
 
@@ -131,7 +135,23 @@ def start_accelerator(config: RunConfig, strategy: Strategy) -> Accelerator:
     )
     if accelerator.distributed_type is DistributedType.XLA:
         raise UserError("TPUs (XLA) are not supported; use GPUs or CPUs")
+    if accelerator.device.type == "cpu":
+        _keep_freed_memory()
     return accelerator
+
+
+def _keep_freed_memory() -> bool:
+    """Let glibc, where it is the allocator, keep the memory of freed tensors for the next ones.
+
+    Otherwise it returns what lies at the end of its heap to the system, which clears each page anew when it
+    is next written: an operation on some MB then takes several times as long. Returns whether it does so.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError):
+        return False  # no glibc
+    accepted = [mallopt(M_TRIM_THRESHOLD, 2**31 - 1), mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)]
+    return all(accepted)
 
 
 def _process_group(timeout: float, *, sharded: bool) -> InitProcessGroupKwargs:

@@ -1,6 +1,7 @@
 """Verifiable rewards of mm-cpgd: verdicts on completions. No torch; sympy runs in worker processes."""
 
 from rewards.compose import Component, RewardSum, Scored
+from rewards.conversation import ConversationText, turns_of
 from rewards.explain import Explanation, explain
 from rewards.extract import extract_answer
 from rewards.registry import get_rule, list_rules, rule
@@ -9,6 +10,7 @@ from rewards.verify import equivalent, verify, verify_many
 
 __all__ = [
     "Component",
+    "ConversationText",
     "Explanation",
     "RewardSum",
     "RuleError",
@@ -21,6 +23,7 @@ __all__ = [
     "get_rule",
     "list_rules",
     "rule",
+    "turns_of",
     "verify",
     "verify_many",
 ]

@@ -15,7 +15,7 @@ from rewards.workers.rule_processes import RuleFailed, RuleProcesses, RuleTimeou
 from rewards.workers.rule_worker import describe, trace_of
 
 # Metrics under reward/ beside the components' means.
-_RESERVED_NAMES = ("mean", "std", "unscored", "failed")
+RESERVED_NAMES = ("mean", "std", "unscored", "failed")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def check_components(components: Sequence[Component]) -> None:
             raise RuleError(
                 f"component {one.key!r} is given twice; give one a name of its own (name: …), or keep one"
             )
-        if one.key in _RESERVED_NAMES or not one.key.strip():
+        if one.key in RESERVED_NAMES or not one.key.strip():
             raise RuleError(
                 f"a component cannot be called {one.key!r}, which the log uses; give it a name (name: …)"
             )

@@ -81,6 +81,7 @@ _BUILTIN = tuple(
         "numeric",
         "program_output",
         "text",
+        "video",
     )
 )
 # Entry points of installed packages: [project.entry-points."mm_cpgd.rewards"] brevity = "package:function".

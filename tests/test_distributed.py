@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 from mm_cpgd.config.schema import DistributedConfig
 from mm_cpgd.distributed import Strategy, choose_strategy, ignored_precision
 from mm_cpgd.errors import UserError
+from tests.paths import ROOT
 
 PLAIN = DistributedConfig()
 SHARDED = DistributedConfig(strategy="fsdp2")
@@ -121,3 +123,24 @@ def test_a_precision_that_is_not_carried_out_is_said() -> None:
     for wanted in ("no", "bf16"):
         assert ignored_precision({"ACCELERATE_MIXED_PRECISION": wanted}) is None
     assert ignored_precision({}) is None
+
+
+def test_the_allocator_keeps_freed_memory() -> None:
+    # In a process of its own, which it is meant for.
+    code = "from mm_cpgd.distributed import _keep_freed_memory; print(_keep_freed_memory())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(platform.libc_ver()[0] == "glibc")]
+
+
+def test_a_run_imports_no_package_that_it_does_not_use() -> None:
+    names = ["matplotlib", "peft", "bitsandbytes", "trl", "datasets", "wandb"]
+    code = (
+        "import sys, torch; from mm_cpgd.config.schema import PolicyConfig, TrainingConfig; "
+        "from mm_cpgd.policy import load_policy; from mm_cpgd.training import run; "
+        "from mm_cpgd.training.optimizer import build_optimizer, build_schedule; "
+        "training = TrainingConfig(); "
+        "optimizer = build_optimizer(load_policy(PolicyConfig(model='embedded:tiny')), training); "
+        f"build_schedule(optimizer, training, 1); print([name for name in {names} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]"]

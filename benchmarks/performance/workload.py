@@ -36,7 +36,7 @@ class Workload:
             backward pass of one prompt before the clock starts.
         peer_iterations: number of timed iterations of the peer, where it differs.
         threads: CPU threads.
-        tokens: largest number of tokens in a forward pass of this project's update.
+        tokens: largest number of tokens in a forward pass of this project's update; None: its default.
         rows: completions in a forward pass of the peer's update; None for all of them.
         frozen_vision: whether the vision tower is frozen, on both sides.
         checkpointing: whether both sides recompute the layers' activations in the backward pass.
@@ -58,7 +58,7 @@ class Workload:
     peer_warmup: int | None = None
     peer_iterations: int | None = None
     threads: int = 2
-    tokens: int = 16384
+    tokens: int | None = None
     rows: int | None = None
     frozen_vision: bool = True
     checkpointing: bool = True

@@ -10,26 +10,31 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from PIL import Image
 
 from data.example import DataError, Example, ImageRef
-from data.generated import chart, clock, detail, lengths, shapes, table
+from data.generated import chart, clock, detail, lengths, motion, shapes, table
 from data.generated.scene import SIDE, Question, format_response
+from data.videos.pictures import PictureSequence
+from data.videos.timeline import VideoRef
 
 
 class Kind(NamedTuple):
     """Kind of task: functions that make a scene, draw it, ask a question about it and describe it.
 
-    ``side`` is that of the square image, in pixels.
+    ``side`` is that of the square image, in pixels. The kind of a video draws a frame by its number, and
+    ``span`` says when what is asked for happens.
     """
 
     make: Callable[[random.Random], Any]
-    draw: Callable[[Any], Image.Image]
+    draw: Callable[..., Image.Image]
     ask: Callable[[Any, random.Random], Question]
     describe: Callable[[Any], str]
     side: int = SIDE
+    span: Callable[[Any], str] | None = None
 
 
 KINDS: dict[str, Kind] = {
@@ -45,6 +50,12 @@ KINDS: dict[str, Kind] = {
 # The kinds that "all" stands for: the whole image shows what is asked.
 ALL = tuple(KINDS)
 KINDS["detail"] = Kind(detail.make, detail.draw, detail.ask, detail.describe, detail.LARGE)
+# Not among ``all``, whose rows and their order stay those that the embedded policy was built with.
+VIDEOS: dict[str, Kind] = {
+    "motion": Kind(motion.make, motion.draw_frame, motion.ask, motion.describe, span=motion.span),
+}
+_EVERY = KINDS | VIDEOS
+_DESCRIBE = ("Describe the picture.", "Describe the video.")
 GUESS_STEPS = "One look is enough."
 
 
@@ -69,7 +80,7 @@ def generate(kinds: tuple[str, ...], count: int, seed: int = 0, offset: int = 0)
     """Return ``count`` examples, alternating between the kinds.
 
     Args:
-        kinds: names from ``KINDS``; empty or ``("all",)`` for those in ``ALL``.
+        kinds: names from ``KINDS`` or ``VIDEOS``; empty or ``("all",)`` for those in ``ALL``.
         count: number of rows.
         seed: rows of different seeds are drawn independently.
         offset: index of the first row: rows 0–99 and 100–199 of one seed never share randomness.
@@ -92,28 +103,42 @@ def cold_start(
 
 def _alternate(kinds: tuple[str, ...], count: int, offset: int) -> list[tuple[str, int]]:
     names = ALL if kinds in ((), ("all",)) else kinds
-    unknown = [name for name in names if name not in KINDS]
+    unknown = [name for name in names if name not in _EVERY]
     if unknown:
-        raise DataError(f"unknown generated task {unknown[0]!r}; available: all, {', '.join(KINDS)}")
+        raise DataError(f"unknown generated task {unknown[0]!r}; available: all, {', '.join(_EVERY)}")
     return [(names[index % len(names)], index) for index in range(offset, offset + count)]
 
 
 def _example(kind: str, seed: int, index: int) -> tuple[Example, Question, Any, random.Random]:
     # random.Random hashes all of a string seed, so neighbouring rows are independent.
     rng = random.Random(f"{kind}/{seed}/{index}")
-    scene = KINDS[kind].make(rng)
-    question = KINDS[kind].ask(scene, rng)
+    scene = _EVERY[kind].make(rng)
+    question = _EVERY[kind].ask(scene, rng)
     name = f"{kind}-{seed}-{index}"
     example = Example(
         id=name,
         question=question.text,
         answer=question.answer,
-        images=(ImageRef(f"drawn: {name}", Drawn(KINDS[kind].draw, scene, KINDS[kind].side)),),
         solution=question.solution,
         source=f"generated:{kind}",
-        meta={"kind": kind, **question.meta},
+        **_shown(kind, name, scene, question),
     )
     return example, question, scene, rng
+
+
+def _shown(kind: str, name: str, scene: Any, question: Question) -> dict[str, Any]:
+    """Return the fields of the example that hold its image, or its video and when it happens."""
+    own, origin, meta = _EVERY[kind], f"drawn: {name}", {"kind": kind, **question.meta}
+    if own.span is None:
+        return {"images": (ImageRef(origin, Drawn(own.draw, scene, own.side)),), "meta": meta}
+    frames = (
+        ImageRef(f"{origin}, frame {number}", partial(own.draw, scene, number))
+        for number in range(motion.SECONDS * motion.FPS)
+    )
+    video = VideoRef(origin, PictureSequence(origin, tuple(frames), motion.FPS))
+    span = own.span(scene)
+    task = "grounding" if question.answer == span else "qa"
+    return {"videos": (video,), "meta": meta | {"task": task, "span": span}}
 
 
 def _cold_start_example(kind: str, seed: int, index: int, *, describe: float, careful: float) -> Example:
@@ -121,7 +146,7 @@ def _cold_start_example(kind: str, seed: int, index: int, *, describe: float, ca
     meta = dict(example.meta)
     style = rng.random()
     if style < describe:
-        text, solution = "Describe the picture.", KINDS[kind].describe(scene)
+        text, solution = _DESCRIBE[bool(example.videos)], _EVERY[kind].describe(scene)
     elif style < describe + careful:
         text, solution = question.text, question.solution
         if question.turns:
@@ -133,6 +158,7 @@ def _cold_start_example(kind: str, seed: int, index: int, *, describe: float, ca
         question=text,
         answer=example.answer,
         images=example.images,
+        videos=example.videos,
         solution=solution,
         source=example.source.replace("generated:", "cold-start:"),
         meta=meta,

@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from data.generated.scene import CELL, COLOURS, Question, blank, shade
 
@@ -45,14 +45,22 @@ def draw(scene: Scene) -> Image.Image:
                 continue
             colour, form = cell
             right, down = scene.shifts[row][column]
-            x, y, r = column * CELL + CELL // 2 + right, row * CELL + CELL // 2 + down, 9
-            if form == "circle":
-                pen.ellipse((x - r, y - r, x + r, y + r), fill=scene.fills[colour])
-            elif form == "square":
-                pen.rectangle((x - r, y - r, x + r, y + r), fill=scene.fills[colour])
-            else:
-                pen.polygon(((x, y - r), (x - r, y + r), (x + r, y + r)), fill=scene.fills[colour])
+            place = column * CELL + CELL // 2 + right, row * CELL + CELL // 2 + down
+            draw_shape(pen, form, place, scene.fills[colour])
     return image
+
+
+def draw_shape(
+    pen: ImageDraw.ImageDraw, form: str, place: tuple[int, int], fill: tuple[int, int, int]
+) -> None:
+    """Draw one of ``FORMS`` around a place (x, y)."""
+    (x, y), r = place, 9
+    if form == "circle":
+        pen.ellipse((x - r, y - r, x + r, y + r), fill=fill)
+    elif form == "square":
+        pen.rectangle((x - r, y - r, x + r, y + r), fill=fill)
+    else:
+        pen.polygon(((x, y - r), (x - r, y + r), (x + r, y + r)), fill=fill)
 
 
 def ask(scene: Scene, rng: random.Random) -> Question:

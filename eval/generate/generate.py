@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from data import DataError, ImageRef
+from data import DataError, ImageRef, VideoRef
 from data.images import EncodedImage
+from data.videos.pictures import PictureSequence
+from data.videos.reference import video_content
 from eval.benchmark import Failure
 from eval.generate.cache import VERSION, Generation, GenerationCache, digest
 from eval.generate.decoding import Decoding
@@ -33,6 +36,7 @@ class Question:
         images: opened only when needed.
         system_prompt: None for the default of the chat template.
         beginning: beginning of the response, which the model continues.
+        videos: like the images, with ``<video>``.
     """
 
     id: str
@@ -40,6 +44,7 @@ class Question:
     images: tuple[ImageRef, ...] = ()
     system_prompt: str | None = None
     beginning: str = ""
+    videos: tuple[VideoRef, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,7 @@ class _Work:
             for question in questions:
                 try:
                     digests = [image_digest(image) for image in question.images]
+                    digests += [video_digest(video) for video in question.videos]
                 except DataError as error:
                     for sample in range(self.samples):
                         self._record(question, sample, Failure(str(error)), len(questions))
@@ -239,6 +245,22 @@ def image_digest(image: ImageRef) -> str:
         found.update(f"{opened.size}".encode())
         found.update(opened.tobytes())
     return found.hexdigest()
+
+
+def video_digest(video: VideoRef) -> str:
+    """Return the SHA-256 of the encoded video and its clip, or of its frames if it is a list of images.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    content = video_content(video)
+    if isinstance(content, PictureSequence):
+        clip = [content.fps, content.start, content.end]
+        return digest([*map(image_digest, content.pictures), *clip])
+    try:
+        return hashlib.sha256(pickle.dumps(content)).hexdigest()
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return digest([video.origin])
 
 
 def _jobs(

@@ -187,9 +187,14 @@ class LocalGenerator:
             yield from self._sample(asked, sampling, stop)
 
     def _encode(self, question: Question) -> EncodedPrompt | Failure:
-        encoder = PromptEncoder(self.policy.processor, self.policy.model, question.system_prompt)
+        encoder = PromptEncoder(
+            self.policy.processor,
+            self.policy.model,
+            question.system_prompt,
+            video=self.policy.encoder.video,
+        )
         try:
-            example = Example(question.id, question.text, "", question.images)
+            example = Example(question.id, question.text, "", question.images, videos=question.videos)
             prompt = encoder.encode(example, question.beginning)
         except DataError as error:
             return Failure(str(error))

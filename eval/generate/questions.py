@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from data import DataError, Example
-from data.example import MARKER, split_at_images
+from data import DataError, Example, ImageRef, VideoRef
+from data.example import MARKER, VIDEO_MARKER, Place, split_at_media
 from eval.benchmark import Benchmark, lettered, with_images
 from eval.generate.generate import Question
 from mm_cpgd.errors import UserError
@@ -136,14 +136,18 @@ NO_SHOTS = Shots()
 
 
 def without_images(example: Example) -> Example:
-    """Return a row without its images, and without their markers in its text."""
-    question = MARKER.sub("", example.question).strip()
-    choices = tuple(MARKER.sub("", choice).strip() for choice in example.choices)
-    return replace(example, question=question, choices=choices, images=())
+    """Return a row without its images and videos, and without their markers in its text."""
+    question = _unmarked(example.question).strip()
+    choices = tuple(_unmarked(choice).strip() for choice in example.choices)
+    return replace(example, question=question, choices=choices, images=(), videos=())
+
+
+def _unmarked(text: str) -> str:
+    return VIDEO_MARKER.sub("", MARKER.sub("", text))
 
 
 def _plain(text: str) -> str:
-    return "".join(MARKER.sub("", text).split()).lower()
+    return "".join(_unmarked(text).split()).lower()
 
 
 def questions_of(
@@ -168,7 +172,8 @@ def questions_of(
     """
     asked = []
     for example in examples:
-        question = Question(example.id, prompt_of(benchmark, example, prompt), example.images, system_prompt)
+        text = prompt_of(benchmark, example, prompt)
+        question = Question(example.id, text, example.images, system_prompt, videos=example.videos)
         before = [_worked(prompt_of(benchmark, one, prompt), one) for one in shots.before(example)]
         asked.append(_after(before, question) if before else question)
     return asked
@@ -177,16 +182,21 @@ def questions_of(
 def _worked(prompt: str, example: Example) -> Question:
     """Return an example with its answer: the worked solution, if there is one, and the gold answer."""
     solution = f"{example.solution.strip()}\n" if example.solution and example.solution.strip() else ""
-    return Question(example.id, f"{prompt}\n\n{solution}The answer is {example.answer}.", example.images)
+    text = f"{prompt}\n\n{solution}The answer is {example.answer}."
+    return Question(example.id, text, example.images, videos=example.videos)
 
 
 def _after(before: Sequence[Question], question: Question) -> Question:
-    """Return the question after its examples, as one turn; images are in the order of the text."""
-    texts, images = [], []
+    """Return the question after its examples, as one turn; images and videos are in the order of the text."""
+    texts: list[str] = []
+    images: list[ImageRef] = []
+    videos: list[VideoRef] = []
     for number, one in enumerate([*before, question], 1):
-        pieces = split_at_images(one.text, len(one.images))
-        images += [one.images[piece] for piece in pieces if isinstance(piece, int)]
-        text = "".join("<image>" if isinstance(piece, int) else piece for piece in pieces)
+        pieces = split_at_media(one.text, len(one.images), len(one.videos))
+        places = [piece for piece in pieces if isinstance(piece, Place)]
+        images += [one.images[place.index] for place in places if place.kind == "image"]
+        videos += [one.videos[place.index] for place in places if place.kind == "video"]
+        text = "".join(piece if isinstance(piece, str) else f"<{piece.kind}>" for piece in pieces)
         last = number > len(before)
         texts.append(f"{'Question' if last else f'Example {number}'}:\n{text}")
-    return replace(question, text="\n\n".join(texts), images=tuple(images))
+    return replace(question, text="\n\n".join(texts), images=tuple(images), videos=tuple(videos))

@@ -105,6 +105,8 @@ class ServerGenerator:
         return Generation(reply.text, reply.finished, reply.completion_tokens)
 
     def _messages(self, question: Question) -> list[dict[str, Any]]:
+        if question.videos:
+            raise DataError("a server gets no videos here; evaluate videos with a local model")
         content = [
             image_content(self._scaled(question.images[piece].open()))
             if isinstance(piece, int)

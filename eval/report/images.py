@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from data import DataError, Example, ImageRef, image_ref
+from data.videos.preview import pictures_of
 from eval.report.sheets import Sheet
 
 
@@ -135,7 +136,7 @@ def references(images: Images | None) -> tuple[ImageRef, ...]:
     if images is None:
         return ()
     if isinstance(images, Example):
-        return images.images
+        return pictures_of(images)
     return (images,) if isinstance(images, ImageRef) else (image_ref(images),)
 
 

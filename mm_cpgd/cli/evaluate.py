@@ -51,7 +51,8 @@ def evaluate(
     control: Annotated[
         str | None,
         typer.Option(
-            help="blank, shuffled, text-only: repeat with grey, with other rows' and without images"
+            help="blank, shuffled, text-only: repeat with grey, with other rows' and without images; "
+            "of videos also reversed, still"
         ),
     ] = None,
     output: Annotated[
@@ -94,7 +95,8 @@ def evaluate(
         str | None, typer.Option(help="their file or folder, in the benchmark's layout")
     ] = None,
     text_only: Annotated[
-        bool, typer.Option("--text-only", help="leave out all images; the result is NAME-text-only")
+        bool,
+        typer.Option("--text-only", help="leave out images and videos; the result is NAME-text-only"),
     ] = False,
     min_pixels: Annotated[
         int | None, typer.Option(min=1, help="scale smaller images up to this area")

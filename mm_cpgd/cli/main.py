@@ -181,6 +181,25 @@ def data_check(
         raise typer.Exit(1)
 
 
+@data_app.command("select")
+def data_select(
+    config: ConfigPath,
+    output: Annotated[Path, typer.Option(help="JSON Lines file for the rows to keep, beside the rows")],
+    overrides: Overrides = None,
+    samples: Annotated[int, typer.Option(help="completions of each row")] = 8,
+    least: Annotated[float, typer.Option(help="smallest standard deviation of the rewards")] = 0.0,
+    share: Annotated[float, typer.Option(help="largest share of each task's rows")] = 1.0,
+) -> None:
+    """Keep the training rows whose rewards differ between samples of the policy.
+
+    Example: `mm-cpgd data select video_rlt --output video_rlt/selected.jsonl --share 0.1`
+    """
+    from mm_cpgd.preflight.selection import select_rows
+
+    chosen = _load(config, overrides)
+    select_rows(chosen, output, Console(), samples=samples, least=least, share=share)
+
+
 @tiny_app.command("build")
 def tiny_build(
     output: Annotated[Path, typer.Option(help="run folder of the cold start")] = Path("runs/tiny"),

@@ -44,6 +44,18 @@ class LoraConfig(Section):
     adapter: str | None = Field(None, description="folder of adapters to start from; null: new ones")
 
 
+class VideoConfig(Section):
+    """Which frames of a video the model sees, and how large (``docs/video.md``)."""
+
+    fps: PositiveFloat = Field(2.0, description="frames per second of video")
+    frames: PositiveInt | None = Field(None, description="frames of every video, in place of fps")
+    min_frames: PositiveInt = Field(4, description="fewest frames, if the video has so many")
+    max_frames: PositiveInt = Field(64, ge=2, description="most frames")
+    min_pixels: PositiveInt = Field(3136, description="smaller frames are enlarged")
+    max_pixels: PositiveInt = Field(602_112, description="larger frames are shrunk")
+    max_tokens: PositiveInt = Field(2048, description="most vision tokens of all videos of a prompt")
+
+
 class PolicyConfig(Section):
     """The model, how it is loaded, and how it is prompted."""
 
@@ -62,6 +74,7 @@ class PolicyConfig(Section):
     lora: LoraConfig | None = Field(None, description="train adapters; null: train all weights")
     min_pixels: PositiveInt | None = Field(None, description="smaller images are enlarged; null: processor's")
     max_pixels: PositiveInt | None = Field(None, description="larger images are shrunk; null: processor's")
+    video: VideoConfig = Field(default_factory=VideoConfig)
     system_prompt: str | None = Field(None, description="null: as in the chat template")
     system_turns: Literal["row", "config"] = Field(
         "row",
@@ -162,6 +175,31 @@ class VllmConfig(Section):
     )
 
 
+class EnvironmentConfig(Section):
+    """Conversations of several turns with an environment (``docs/environments.md``)."""
+
+    name: str = Field(description="plain, tools, an installed environment's name, or path/to/file.py:name")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the environment")
+    max_turns: PositiveInt = Field(8, description="turns of the policy in a conversation")
+    max_tokens: PositiveInt = Field(
+        8192, description="tokens of a conversation after its prompt: own ones and those of observations"
+    )
+    max_images: NonNegativeInt = Field(16, description="images in the observations of a conversation")
+    tool_seconds: PositiveFloat = Field(
+        30.0, description="seconds for one reply; without it by then, the completion cannot be scored"
+    )
+    threads: PositiveInt = Field(16, description="environments that reply at a time, per process")
+    scores: dict[str, float] = Field(
+        default_factory=dict,
+        description="weights in the reward of the parts that the environment scores; others are only logged",
+    )
+    returns: Literal["outcome", "by_turn"] = Field(
+        "outcome",
+        description="one advantage for the whole conversation, or one for each turn from what follows it",
+    )
+    discount: float = Field(1.0, gt=0, le=1, description="by_turn: factor on what is scored one turn later")
+
+
 class RolloutConfig(Section):
     """Sampling of completions."""
 
@@ -184,6 +222,9 @@ class RolloutConfig(Section):
         "all tokens, each token's advantage weighted by π_old / π_sampled",
     )
     batch_prompts: PositiveInt = Field(32, description="prompts decoded together, per process")
+    environment: EnvironmentConfig | None = Field(
+        None, description="replies to the policy's turns; null: a completion is one turn"
+    )
     shared_prefix: bool = Field(
         True, description="run each prompt once for all its completions, in sampling and training"
     )
@@ -259,7 +300,9 @@ class TrainingConfig(Section):
     iterations: PositiveInt = Field(100, description="rollout batches of the whole run")
     inner_epochs: PositiveInt = Field(1, description="passes over one rollout batch")
     mini_batch_prompts: PositiveInt | None = Field(None, description="prompts per optimizer step; null: all")
-    micro_batch_tokens: PositiveInt = Field(16384, description="tokens per forward pass, per process")
+    micro_batch_tokens: PositiveInt | None = Field(
+        None, description="tokens per forward pass, per process; null: 16384, on a CPU 4096"
+    )
     logprob_chunk: PositiveInt = Field(1024, description="tokens whose logits are in memory at a time")
     optimizer: Literal["adamw", "adamw_8bit"] = Field(
         "adamw", description="moments in the weights' format, or in 8 bits (bitsandbytes)"
@@ -285,6 +328,10 @@ class TrainingConfig(Section):
         "auto", description="precision of the forward pass"
     )
     threads: PositiveInt | None = Field(None, description="CPU threads; null: torch's default")
+
+    def tokens_of_pass(self, *, on_gpu: bool) -> int:
+        """Return ``micro_batch_tokens``, or its default: a CPU gains nothing by larger passes."""
+        return self.micro_batch_tokens or (16384 if on_gpu else 4096)
 
 
 class SftConfig(Section):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from data import ImageRef
+from mm_cpgd.policy.visual.videos import PromptVideo
 
 # MiniCPM-V: the patches of all images in one row (1, channels, patch, patches), beside the images' sizes.
 PACKED, SIZES = "pixel_values", "target_sizes"
@@ -21,12 +22,29 @@ class Conversation:
     """A prompt before tokenization, for engines that apply the chat template themselves.
 
     Attributes:
-        messages: in the format of chat templates, with ``{"type": "image"}`` in place of each image.
+        messages: in the format of chat templates, with ``{"type": "image"}`` in place of each image and
+            ``{"type": "video"}`` in place of each video.
         images: in the same order; opened only when needed.
+        videos: likewise.
+        tools: JSON schemas of tools that the template itself describes; usually none.
     """
 
     messages: list[dict[str, Any]]
     images: tuple[ImageRef, ...] = ()
+    tools: tuple[dict[str, Any], ...] = ()
+    videos: tuple[PromptVideo, ...] = ()
+
+
+class HasImages(Protocol):
+    """A prompt, or a part of a conversation, with the tensors of its images.
+
+    Attributes:
+        vision: see ``EncodedPrompt``.
+        vision_features: likewise.
+    """
+
+    vision: dict[str, Tensor]
+    vision_features: tuple[object, Tensor] | None
 
 
 @dataclass
@@ -37,10 +55,11 @@ class EncodedPrompt:
         input_ids: (L,).
         positions: (axes, L); 3 axes for the Qwen family, else 1.
         token_types: (L,) 0 text, 1 image, 2 video; None where the family has none.
-        vision: tensors of its images (``pixel_values`` …), see ``concatenate_vision``.
+        vision: tensors of its images (``pixel_values`` …) and videos (``pixel_values_videos`` …), see
+            ``concatenate_vision``.
         types_name: the model's argument name for the token types.
-        vision_features: the cache that computed them, and the features of the images from its frozen vision
-            tower; never stored in a checkpoint.
+        vision_features: the cache that computed them, and the features of its images and videos from its
+            frozen vision tower; never stored in a checkpoint.
         conversation: the prompt before tokenization, if kept.
     """
 
@@ -112,8 +131,8 @@ def _collate(
     return batch | concatenate_vision(prompts)
 
 
-def concatenate_vision(prompts: Sequence[EncodedPrompt]) -> dict[str, Tensor]:
-    """Concatenate the vision tensors of several prompts, as their processor does that of several images.
+def concatenate_vision(prompts: Sequence[HasImages]) -> dict[str, Tensor]:
+    """Concatenate the vision tensors of prompts or observations, as a processor does that of several images.
 
     Along the first axis; where other axes differ, as with the number of tiles of an image, smaller tensors
     are filled up with zeros. Pixels that one row holds of all images are concatenated along the last axis.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mm_cpgd.errors import UserError
+from mm_cpgd.policy.visual.positions import positions_of
 
 # Attribute names of the vision tower and of its projector to the language model; the last two are for sound,
 # which no prompt has.
@@ -125,6 +126,12 @@ def image_token_id(config: Any) -> int | None:
     return next((token for token in ids if isinstance(token, int)), None)
 
 
+def vision_token_ids(config: Any) -> list[int]:
+    """Return the ids of the tokens that a ``SHARED_PREFIX`` family replaces by features: image, video."""
+    ids = (getattr(config, name, None) for name in ("image_token_id", "video_token_id"))
+    return [token for token in ids if isinstance(token, int)]
+
+
 def control_texts(processor: Any) -> set[str]:
     """Return texts that the tokenizer would read as control tokens: turn markers, image placeholders."""
     named = {getattr(processor, name, None) for name in CONTROL_TOKENS}
@@ -150,6 +157,8 @@ def prompt_positions(
     if not hasattr(base, "get_rope_index"):
         return torch.arange(input_ids.numel()).unsqueeze(0)
     known = dict(vision)
+    if token_types is not None and "video_grid_thw" in vision:
+        return positions_of(model, token_types, known)
     if token_types is not None:
         known["mm_token_type_ids"] = token_types.unsqueeze(0)
     # Families differ in what they need, and older transformers find the images by their tokens alone.

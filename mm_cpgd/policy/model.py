@@ -16,9 +16,9 @@ from torch import nn
 from torch.utils._triton import has_triton
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
+from data import VideoLimits
 from mm_cpgd.config.schema import LoraConfig, PolicyConfig
 from mm_cpgd.errors import UserError
-from mm_cpgd.policy.adapters import start_from
 from mm_cpgd.policy.checkpointing import checkpoint_layers
 from mm_cpgd.policy.families import (
     decoder_layers,
@@ -28,7 +28,8 @@ from mm_cpgd.policy.families import (
     shared_prefix_obstacle,
     vision_parameters,
 )
-from mm_cpgd.policy.lora import add_lora
+from mm_cpgd.policy.lora.adapters import start_from
+from mm_cpgd.policy.lora.layers import add_lora
 from mm_cpgd.policy.policy import Policy
 from mm_cpgd.policy.prompts import PromptEncoder
 from mm_cpgd.policy.quantization import keep_one_layout, quantization_options
@@ -43,7 +44,7 @@ from mm_cpgd.policy.support import (
     without_loading_report,
 )
 from mm_cpgd.policy.vision import project_patches_as_matrices
-from mm_cpgd.policy.vision_attention import attend_within_segments
+from mm_cpgd.policy.visual.attention import attend_within_segments
 
 EMBEDDED = {"embedded:tiny": Path(__file__).parent.parent / "tiny" / "assets"}
 # Exceptions of transformers for folders and names without a usable model.
@@ -128,7 +129,12 @@ def prepare_policy(
     if config.gradient_checkpointing:
         checkpoint_layers(model, config.gradient_checkpointing)
     encoder = PromptEncoder(
-        processor, model, config.system_prompt, config.prompt_template, system_turns=config.system_turns
+        processor,
+        model,
+        config.system_prompt,
+        config.prompt_template,
+        system_turns=config.system_turns,
+        video=VideoLimits(**config.video.model_dump()),
     )
     if shared_prefix and (reason := shared_prefix_obstacle(model)):
         say(f"no shared prefix: the prompt is recomputed for every completion ({reason})")

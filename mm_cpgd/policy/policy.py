@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mm_cpgd.policy.adapters import adapter_files
 from mm_cpgd.policy.batch import EncodedPrompt, collate_rows
+from mm_cpgd.policy.conversation.suffix import Suffix, extend_rows, suffix_lengths
 from mm_cpgd.policy.distribution import KeptTokens, Sampling, kept_mass, kept_of, sampling_logits
 from mm_cpgd.policy.families import base_model, control_token_ids
 from mm_cpgd.policy.logprobs import allowed_logits, token_logprobs
-from mm_cpgd.policy.lora import is_quantized, merged_weights
+from mm_cpgd.policy.lora.adapters import adapter_files
+from mm_cpgd.policy.lora.layers import is_quantized, merged_weights
 from mm_cpgd.policy.prompts import PromptEncoder
 from mm_cpgd.policy.sharding.saving import save_gathered, transposes_experts
 from mm_cpgd.policy.sharding.tensors import forget_gathered, is_sharded, local_value
@@ -26,6 +27,8 @@ from mm_cpgd.policy.vision import VisionFeatureCache
 
 # Folder of the adapters beside the merged model.
 ADAPTER_FOLDER = "adapter"
+# Of each row of a batch, None for those without observations; None: no row has any.
+Suffixes = Sequence[Suffix | None] | None
 
 
 class Policy(nn.Module):
@@ -128,6 +131,7 @@ class Policy(nn.Module):
         entropy_gradient: bool = False,
         temperature: float = 1.0,
         kept: KeptTokens | None = None,
+        suffixes: Suffixes = None,
     ) -> tuple[Tensor, Tensor]:
         """Compute log π and entropy of completion tokens, in the distribution that they were sampled from.
 
@@ -140,11 +144,13 @@ class Policy(nn.Module):
             temperature: of sampling; the logits are divided by it.
             kept: the tokens that the sampler's cuts left, over which π is normalised; None: all but the
                 forbidden ones.
+            suffixes: of each row whose completion has observations, whose tokens are False in the mask; None:
+                no row has any.
 
         Returns:
             log-probabilities (n, T) and entropies in nats (n, T); 0 where the mask is False.
         """
-        hidden, rows, columns = self._hidden_states(prompts, completions, mask)
+        hidden, rows, columns = self._hidden_states(prompts, completions, mask, suffixes)
         values, entropies = token_logprobs(
             hidden,
             self.model.get_output_embeddings(),
@@ -161,7 +167,12 @@ class Policy(nn.Module):
 
     @torch.no_grad()
     def kept_tokens(
-        self, prompts: Sequence[EncodedPrompt], completions: Tensor, mask: Tensor, sampling: Sampling
+        self,
+        prompts: Sequence[EncodedPrompt],
+        completions: Tensor,
+        mask: Tensor,
+        sampling: Sampling,
+        suffixes: Suffixes = None,
     ) -> KeptTokens:
         """Compute which tokens the cuts leave at each position, for engines that do not report them.
 
@@ -172,8 +183,9 @@ class Policy(nn.Module):
             completions: (n, T) token ids.
             mask: (n, T) True where a token is the completion's own.
             sampling: its temperature and cuts.
+            suffixes: as for ``forward``.
         """
-        hidden, rows, columns = self._hidden_states(prompts, completions, mask)
+        hidden, rows, columns = self._hidden_states(prompts, completions, mask, suffixes)
         head = self.model.get_output_embeddings()
         tokens = completions[rows, columns].to(self.device).unsqueeze(1)
         found = []
@@ -187,10 +199,15 @@ class Policy(nn.Module):
 
     @torch.no_grad()
     def kept_mass(
-        self, prompts: Sequence[EncodedPrompt], completions: Tensor, mask: Tensor, sampling: Sampling
+        self,
+        prompts: Sequence[EncodedPrompt],
+        completions: Tensor,
+        mask: Tensor,
+        sampling: Sampling,
+        suffixes: Suffixes = None,
     ) -> Tensor:
         """Return ln of the probability (n, T) that the cuts leave at each position; as ``kept_tokens``."""
-        hidden, rows, columns = self._hidden_states(prompts, completions, mask)
+        hidden, rows, columns = self._hidden_states(prompts, completions, mask, suffixes)
         head = self.model.get_output_embeddings()
         tokens = completions[rows, columns].to(self.device)
         pieces = zip(hidden.split(self.logprob_chunk), tokens.split(self.logprob_chunk), strict=True)
@@ -203,32 +220,34 @@ class Policy(nn.Module):
         return table
 
     def _hidden_states(
-        self, prompts: Sequence[EncodedPrompt], completions: Tensor, mask: Tensor
+        self, prompts: Sequence[EncodedPrompt], completions: Tensor, mask: Tensor, suffixes: Suffixes
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the hidden states (Y, H) that predict the tokens at rows (Y,) and columns (Y,)."""
         if self.shared_prefix:
-            return self._packed_states(prompts, completions, mask)
-        return self._padded_states(prompts, completions, mask)
+            return self._packed_states(prompts, completions, mask, suffixes)
+        return self._padded_states(prompts, completions, mask, suffixes)
 
     def _packed_states(
-        self, prompts: Sequence[EncodedPrompt], completions: Tensor, mask: Tensor
+        self, prompts: Sequence[EncodedPrompt], completions: Tensor, mask: Tensor, suffixes: Suffixes
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return them from one sequence in which rows with the same prompt share it."""
         unique, prompt_of = unique_prompts(prompts)
-        batch = pack(unique, prompt_of, completions, mask)
+        batch = pack(unique, prompt_of, completions, mask, suffixes)
         hidden = hidden_states(self.model, self.vision_cache, unique, batch)
         return hidden[batch.predictors.to(self.device)], batch.rows, batch.columns
 
     def _padded_states(
-        self, prompts: Sequence[EncodedPrompt], completions: Tensor, mask: Tensor
+        self, prompts: Sequence[EncodedPrompt], completions: Tensor, mask: Tensor, suffixes: Suffixes
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return them from a padded batch in which each row contains its prompt; for any family."""
-        lengths = mask.sum(1).tolist()
+        lengths = suffix_lengths(mask).tolist()
         own = [row[:length] for row, length in zip(completions, lengths, strict=True)]
+        starts = torch.tensor([len(prompt) for prompt in prompts])
+        if suffixes is not None:
+            prompts, own = extend_rows(prompts, own, suffixes)
         batch = _to(collate_rows(prompts, own, self.pad_id), self.device)
         hidden = base_model(self.model)(**batch, use_cache=False).last_hidden_state
         rows, columns = mask.nonzero(as_tuple=True)
-        starts = torch.tensor([len(prompt) for prompt in prompts])
         # The hidden state at the position before a token predicts it.
         indices = (rows.to(self.device), (starts[rows] + columns - 1).to(self.device))
         return hidden[indices], rows, columns

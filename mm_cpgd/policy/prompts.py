@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from data import DataError, Example
-from data.example import fill_template, split_at_images
+from data import DataError, Example, VideoLimits
+from data.example import Place, fill_template, split_at_media
 from data.images import image_size
+from mm_cpgd.environments.protocol import EnvironmentFactory, Message, template_tools
 from mm_cpgd.policy.batch import Conversation, EncodedPrompt
 from mm_cpgd.policy.families import control_texts, image_token_counts, prompt_positions
+from mm_cpgd.policy.visual.videos import (
+    PromptVideo,
+    processor_options,
+    prompt_videos,
+    video_text,
+    with_video_places,
+)
 
 # The families' names of the tensor that distinguishes image tokens from text.
 TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")
+# Of the environment that writes a prompt; that of each completion has a seed of its own, and the same prompt.
+PROMPT_SEED = 0
+# Outputs of the processor that positions are computed from, and that the model then does not need.
+OF_POSITIONS = ("second_per_grid_ts",)
 
 
 class PromptEncoder:
-    """Applies the chat template, opens the images and tokenizes, one example at a time.
+    """Applies the chat template, opens images and videos and tokenizes, one example at a time.
 
     Args:
         processor: the model's processor from transformers.
@@ -28,6 +41,10 @@ class PromptEncoder:
         system_prompt: text of the system message; None leaves it to the chat template.
         system_turns: "row" uses an example's own system turn in its place, "config" leaves that out.
         template: prompt text with the placeholders ``{question}`` and ``{choices}``.
+        video: which frames of a video the model sees, and how large; None: the defaults.
+
+    Attributes:
+        environment: makes the environment whose messages are the prompt; None: the example's question is.
     """
 
     def __init__(
@@ -38,13 +55,16 @@ class PromptEncoder:
         template: str = "{question}",
         *,
         system_turns: Literal["row", "config"] = "row",
+        video: VideoLimits | None = None,
     ) -> None:
         self.processor = processor
         self.model = model
         self.system_prompt = system_prompt
         self.template = template
         self.system_turns = system_turns
+        self.video = video or VideoLimits()
         self.control_texts = sorted(control_texts(processor))
+        self.environment: EnvironmentFactory | None = None
 
     def encode(self, example: Example, beginning: str = "") -> EncodedPrompt:
         """Open the images and return the prompt's tensors; nothing is ever truncated.
@@ -70,13 +90,18 @@ class PromptEncoder:
 
         Needs no model, so that another process can do it. Arguments and errors as in ``encode``.
         """
-        pieces = self._pieces(example)
-        images = [example.images[piece].open() for piece in pieces if isinstance(piece, int)]
-        chat = self._chat(pieces, example) + beginning
+        conversation = self._conversation(example)
+        images = [image.open() for image in conversation.images]
+        videos = [video.frames() for video in conversation.videos]
+        chat = with_video_places(self.processor, self._chat(conversation) + beginning)
         special = self._needs_special_tokens(chat)
         return dict(
             self.processor(
-                text=[chat], images=images or None, add_special_tokens=special, return_tensors="pt"
+                text=[chat],
+                images=images or None,
+                add_special_tokens=special,
+                return_tensors="pt",
+                **processor_options(self.processor, videos),
             )
         )
 
@@ -91,12 +116,11 @@ class PromptEncoder:
             positions = torch.arange(ids.numel()).unsqueeze(0)
         else:
             positions = prompt_positions(self.model, ids, types, vision)
-        pieces = self._pieces(example)
-        messages = self._messages(pieces, example)
+        vision = {name: value for name, value in vision.items() if name not in OF_POSITIONS}
+        conversation = self._conversation(example)
         if beginning:
-            messages.append({"role": "assistant", "content": [{"type": "text", "text": beginning}]})
-        refs = tuple(example.images[piece] for piece in pieces if isinstance(piece, int))
-        conversation = Conversation(messages, refs)
+            turn = {"role": "assistant", "content": [{"type": "text", "text": beginning}]}
+            conversation.messages.append(turn)
         return EncodedPrompt(ids, positions, types, vision, types_name, conversation=conversation)
 
     def chat(self, example: Example) -> str:
@@ -105,34 +129,82 @@ class PromptEncoder:
         Raises:
             DataError: as ``encode``.
         """
-        return self._chat(self._pieces(example), example)
+        return self._chat(self._conversation(example))
 
     def length(self, example: Example) -> int:
-        """Count the prompt's tokens, without decoding images if their sizes suffice.
+        """Count the prompt's tokens, without decoding images if their sizes suffice, or videos.
 
         Raises:
             DataError, ValueError: as ``encode``.
         """
-        pieces = self._pieces(example)
-        order = [piece for piece in pieces if isinstance(piece, int)]
-        sizes = [image_size(example.images[index])[::-1] for index in order]
+        conversation = self._conversation(example)
+        sizes = [image_size(image)[::-1] for image in conversation.images]
         counts = image_token_counts(self.processor, sizes) if sizes else []
         if counts is None:
             return len(self.encode(example))
-        chat = self._chat(pieces, example)
+        chat = with_video_places(self.processor, self._chat(conversation))
+        videos = conversation.videos
+        if videos:  # the chat has one placeholder for each
+            texts = [video_text(self.processor, video.choice(), video.patches) for video in videos]
+            between = chat.split(self.processor.video_token)
+            chat = "".join(part for pair in zip(between, [*texts, ""], strict=True) for part in pair)
         special = self._needs_special_tokens(chat)
         text = self.processor.tokenizer(chat, add_special_tokens=special)["input_ids"]
         # Each image is one placeholder token in the text, and ``counts`` tokens in the prompt.
-        return len(text) + sum(counts) - len(order)
+        return len(text) + sum(counts) - len(sizes)
 
-    def _pieces(self, example: Example) -> list[str | int]:
-        """Return texts and image indices in the order in which the model reads them."""
-        pieces = split_at_images(fill_template(self.template, example), len(example.images))
-        # As a control token, such a text would end the turn or refer to an image that does not exist.
-        for token in self.control_texts:
-            if any(isinstance(piece, str) and token in piece for piece in [*pieces, self._system(example)]):
-                raise DataError(f"the prompt's text contains the model's control token {token}")
+    def conversation_of(self, messages: Sequence[Message]) -> Conversation:
+        """Return an environment's messages as chat templates take them.
+
+        ``system_prompt`` comes first unless they have a system message.
+
+        Raises:
+            DataError: control tokens in the text.
+        """
+        turns = list(messages)
+        if self.system_prompt and all(turn.role != "system" for turn in turns):
+            turns.insert(0, Message.of("system", self.system_prompt))
+        self._check_texts([piece for turn in turns for piece in turn.content])
+        rendered = [
+            {
+                "role": turn.role,
+                "content": [
+                    {"type": "text", "text": piece} if isinstance(piece, str) else {"type": "image"}
+                    for piece in turn.content
+                ],
+            }
+            for turn in turns
+        ]
+        return Conversation(rendered, tuple(image for turn in turns for image in turn.images))
+
+    def _conversation(self, example: Example) -> Conversation:
+        if self.environment is not None:
+            if example.videos:
+                raise DataError("rollout.environment is for rows with images; this one has videos")
+            environment = self.environment(PROMPT_SEED)
+            found = self.conversation_of(environment.reset(example))
+            return replace(found, tools=tuple(template_tools(environment)))
+        pieces = self._pieces(example)
+        images = tuple(example.images[index] for index in _indices(pieces, "image"))
+        return Conversation(self._messages(pieces, example), images, videos=self._videos(pieces, example))
+
+    def _pieces(self, example: Example) -> list[str | Place]:
+        """Return texts and places of images and videos in the order in which the model reads them."""
+        text = fill_template(self.template, example)
+        pieces = split_at_media(text, len(example.images), len(example.videos))
+        self._check_texts([*pieces, self._system(example)])
         return pieces
+
+    def _check_texts(self, pieces: Iterable[object]) -> None:
+        # As a control token, such a text would end the turn or refer to an image that does not exist.
+        texts = [piece for piece in pieces if isinstance(piece, str)]
+        for token in self.control_texts:
+            if any(token in text for text in texts):
+                raise DataError(f"the prompt's text contains the model's control token {token}")
+
+    def _videos(self, pieces: list[str | Place], example: Example) -> tuple[PromptVideo, ...]:
+        refs = [example.videos[index] for index in _indices(pieces, "video")]
+        return prompt_videos(self.processor, self.video, refs)
 
     def _needs_special_tokens(self, chat: str) -> bool:
         # Most chat templates write the beginning-of-text token themselves; no model was trained with two.
@@ -143,9 +215,9 @@ class PromptEncoder:
         own = example.system if self.system_turns == "row" else None
         return own or self.system_prompt or ""
 
-    def _messages(self, pieces: list[str | int], example: Example) -> list[dict[str, Any]]:
+    def _messages(self, pieces: list[str | Place], example: Example) -> list[dict[str, Any]]:
         content = [
-            {"type": "image"} if isinstance(piece, int) else {"type": "text", "text": piece}
+            {"type": "text", "text": piece} if isinstance(piece, str) else {"type": piece.kind}
             for piece in pieces
         ]
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
@@ -153,7 +225,15 @@ class PromptEncoder:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
         return messages
 
-    def _chat(self, pieces: list[str | int], example: Example) -> str:
+    def _chat(self, conversation: Conversation) -> str:
         return self.processor.apply_chat_template(
-            self._messages(pieces, example), add_generation_prompt=True, tokenize=False
+            conversation.messages,
+            tools=list(conversation.tools) or None,
+            add_generation_prompt=True,
+            tokenize=False,
         )
+
+
+def _indices(pieces: list[str | Place], kind: Literal["image", "video"]) -> list[int]:
+    """Return the indices of the images or videos in the order in which the model reads them."""
+    return [piece.index for piece in pieces if isinstance(piece, Place) and piece.kind == kind]

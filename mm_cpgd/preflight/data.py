@@ -13,7 +13,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from data import DataError, Example, ExampleSet, Quarantined, TooManyBadRows, shared_rows, write_quarantine
+from data import (
+    DataError,
+    Example,
+    ExampleSet,
+    Quarantined,
+    TooManyBadRows,
+    VideoLimits,
+    shared_rows,
+    write_quarantine,
+)
 from data.images import image_size
 from mm_cpgd.config.loading import load_config
 from mm_cpgd.config.schema import DataConfig, PolicyConfig, SourceConfig
@@ -38,6 +47,7 @@ REASON_KINDS = (
     ("cannot be decoded", "image broken"),
     ("is none of", "image of another format"),
     ("control token", "control token in the text"),
+    ("<video", "video marker without a video"),
     ("but the row has", "image marker without an image"),
     ("is already used by", "id used twice"),
     ("data.max_prompt_tokens", "prompt too long"),
@@ -45,7 +55,12 @@ REASON_KINDS = (
     ("empty answer", "empty answer"),
     ("empty question", "empty question"),
     ("surrogate pair", "half a surrogate pair"),
-    ("not supported yet", "video"),
+    ("reads none here", "video for a model that reads none"),
+    ("is damaged", "video damaged"),
+    ("ends early", "video damaged"),
+    ("cannot be read", "video that cannot be read"),
+    ("s; its clip from", "clip of a video that is empty"),
+    ("without their rate", "frames of a video without their rate"),
 )
 
 
@@ -83,7 +98,7 @@ def check_data(
     encoder = _encoder(policy, console) if policy else None
     results = []
     for source in sources:
-        rows = read_all_rows(source, data, console)
+        rows = read_all_rows(source, data, console, policy)
         if encoder is not None:
             rows = _check_prompts(rows, encoder, data.max_prompt_tokens, source, console)
         _print_rows(source, rows, console)
@@ -107,7 +122,12 @@ def _encoder(policy: PolicyConfig, console: Console) -> PromptEncoder | None:
         console.print(Text(f"the rows are not checked by a processor: {error}"), soft_wrap=True)
         return None
     return PromptEncoder(
-        processor, None, policy.system_prompt, policy.prompt_template, system_turns=policy.system_turns
+        processor,
+        None,
+        policy.system_prompt,
+        policy.prompt_template,
+        system_turns=policy.system_turns,
+        video=VideoLimits(**policy.video.model_dump()),
     )
 
 
@@ -127,11 +147,13 @@ def _check_prompts(
     return ExampleSet(good, bad, rows.total)
 
 
-def read_all_rows(source: SourceConfig, data: DataConfig, console: Console) -> ExampleSet:
+def read_all_rows(
+    source: SourceConfig, data: DataConfig, console: Console, policy: PolicyConfig | None = None
+) -> ExampleSet:
     """Read and check the rows of a source, however many are unusable; shows a bar if it takes long."""
     try:
         with slow_bar(console, f"reading {source.path}") as report:
-            return read_source(source, data, max_bad_share=1.0, progress=report)
+            return read_source(source, data, policy, max_bad_share=1.0, progress=report)
     except TooManyBadRows as error:
         return ExampleSet([], error.quarantined, len(error.quarantined))
 
@@ -165,7 +187,7 @@ def reason_kind(reason: str) -> str:
     """Return the kind of a reason: its text without the names and numbers of the individual row."""
     for text, kind in REASON_KINDS:
         if text in reason:
-            return kind
+            return kind.replace("image", "video", 1) if reason.startswith("video ") else kind
     return re.sub(r"'[^']*'|\d[\d,.]*", "…", reason)[:80]
 
 
@@ -236,12 +258,38 @@ def _example_lines(examples: Sequence[Example], console: Console) -> Iterator[tu
     ):
         if count:
             yield name, f"{count:,}"
+    yield from _video_lines(examples, console)
     total = sum(len(example.images) for example in examples)
     sizes = _sizes(examples, console)
     if sizes:
         yield "images measured", f"{len(sizes):,} of {total:,}"
         yield "  width, pixels", quantiles([width for width, _ in sizes])
         yield "  height, pixels", quantiles([height for _, height in sizes])
+
+
+def _video_lines(examples: Sequence[Example], console: Console) -> Iterator[tuple[str, str]]:
+    """Yield (name, value) of the videos of the rows, of at most ``MEASURED_IMAGES`` of them."""
+    videos = [video for example in examples for video in example.videos]
+    if not videos:
+        return
+    counts = Counter(len(example.videos) for example in examples)
+    yield "videos per row", "  ".join(f"{count}: {rows:,} rows" for count, rows in sorted(counts.items()))
+    found = []
+    chosen = videos[:: math.ceil(len(videos) / MEASURED_IMAGES)]
+    with slow_bar(console, "measuring videos") as report:
+        for done, video in enumerate(chosen, 1):
+            try:
+                found.append(video.timeline())
+            except DataError:  # changed on disk since it was checked
+                continue
+            finally:
+                report(done, len(chosen))
+    yield "videos measured", f"{len(found):,} of {len(videos):,}"
+    yield "  seconds", quantiles([round(one.duration, 1) for one in found])
+    yield "  frames", quantiles([len(one) for one in found])
+    yield "  frames unevenly spaced", f"{sum(one.rate is None for one in found):,}"
+    yield "  width, pixels", quantiles([one.width for one in found])
+    yield "  height, pixels", quantiles([one.height for one in found])
 
 
 def _sizes(examples: Sequence[Example], console: Console) -> list[tuple[int, int]]:

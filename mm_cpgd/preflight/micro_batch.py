@@ -20,7 +20,7 @@ def micro_batch_tokens(config: RunConfig, setting: Setting, prompt_tokens: int) 
     """Return the tokens of a process's largest forward pass; a row longer than the budget runs alone."""
     everything = mini_batch_tokens(config, setting, prompt_tokens)
     row = prompt_tokens + config.rollout.max_new_tokens
-    return max(min(config.training.micro_batch_tokens, everything), row)
+    return max(min(config.training.tokens_of_pass(on_gpu=setting.machines.on_gpu), everything), row)
 
 
 def micro_batches(config: RunConfig, setting: Setting, prompt_tokens: int) -> int:

@@ -14,7 +14,7 @@ from transformers import AutoModelForImageTextToText
 
 from mm_cpgd.config.schema import LoraConfig, PolicyConfig
 from mm_cpgd.policy.families import language_model, vision_modules, vision_parameters
-from mm_cpgd.policy.lora import add_lora, linear_layers
+from mm_cpgd.policy.lora.layers import add_lora, linear_layers
 from mm_cpgd.policy.support import check_parts
 from mm_cpgd.preflight.model_source import FoundConfig, find_config
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from data import DataError, Example, ExampleSet, Quarantined
+from data import DataError, Example, ExampleSet, Quarantined, VideoLimits
 from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.config.schema import RunConfig, SourceConfig, TrainingConfig
 from mm_cpgd.distributed import choose_strategy
@@ -92,7 +92,7 @@ def print_plan(
         if rows.found.quarantined:
             console.print(f"Unusable {rows.purpose} rows:", first_bad_rows(rows.found), sep="\n")
     _print(console, "First prompt, as the model reads it", prompt_lines(encoder, sets[0]))
-    _print(console, "One iteration", step_lines(config, objective, machines.processes))
+    _print(console, "One iteration", step_lines(config, objective, machines))
     _print(console, "Objective, to be maximised", objective_lines(config, objective))
     _print(console, "Rewards", reward_lines(config))
     _print_memory(console, config, model, sets, objective)
@@ -134,7 +134,12 @@ def _encoder(config: RunConfig) -> tuple[PromptEncoder | None, str]:
         return None, "the model's processor is not here"
     processor = load_processor(policy, samples=config.rollout.engine == "local")
     encoder = PromptEncoder(
-        processor, None, policy.system_prompt, policy.prompt_template, system_turns=policy.system_turns
+        processor,
+        None,
+        policy.system_prompt,
+        policy.prompt_template,
+        system_turns=policy.system_turns,
+        video=VideoLimits(**policy.video.model_dump()),
     )
     return encoder, ""
 
@@ -145,7 +150,7 @@ def _rows(
     try:
         # Without a network, the cache is asked alone: the client would try for a minute.
         with offline() if is_out_of_reach(source.path) else nullcontext():
-            rows = SourceRows(purpose, source, read_all_rows(source, config.data, console))
+            rows = SourceRows(purpose, source, read_all_rows(source, config.data, console, config.policy))
     except DataError:
         if not is_out_of_reach(source.path):
             raise

@@ -13,7 +13,7 @@ from mm_cpgd.config.schema import RolloutConfig, RunConfig, SourceConfig, Traini
 from mm_cpgd.policy import PromptEncoder
 from mm_cpgd.preflight.data import quantiles, reasons_table
 from mm_cpgd.preflight.model_size import ModelSize
-from mm_cpgd.preflight.setting import Setting
+from mm_cpgd.preflight.setting import Machines, Setting
 from mm_cpgd.training.setup import step_schedule
 from rewards import list_rules
 
@@ -122,9 +122,10 @@ def _cuts(rollout: RolloutConfig) -> str:
     return ", ".join(["", *cuts, over[rollout.cuts]]) if cuts else ""
 
 
-def step_lines(config: RunConfig, objective: Objective, processes: int) -> Lines:
+def step_lines(config: RunConfig, objective: Objective, machines: Machines) -> Lines:
     """Yield prompts, completions and optimizer steps."""
     rollout, training, schedule = config.rollout, config.training, step_schedule(config)
+    processes = machines.processes
     completions = rollout.prompts * rollout.completions
     each = "" if processes == 1 else f", {completions // processes:,} on each of {processes} processes"
     yield (
@@ -138,7 +139,8 @@ def step_lines(config: RunConfig, objective: Objective, processes: int) -> Lines
         yield "", f"again, up to {objective.max_rounds} times, until enough prompts are kept"
     mini = min(schedule.mini_batch_prompts, rollout.prompts)
     yield "mini-batch", f"{mini:,} prompts = {mini * rollout.completions:,} completions per optimizer step"
-    yield "micro-batch", f"{training.micro_batch_tokens:,} tokens per forward pass and process"
+    tokens = training.tokens_of_pass(on_gpu=machines.on_gpu)
+    yield "micro-batch", f"{tokens:,} tokens per forward pass and process"
     steps = schedule.steps_per_iteration
     epochs = f"{training.inner_epochs} inner epochs, " if training.inner_epochs > 1 else ""
     yield (

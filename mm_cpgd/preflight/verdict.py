@@ -156,7 +156,7 @@ def _changes(case: Case) -> Iterator[tuple[str, Case]]:
         yield "policy.lora={rank: 16}", adapted.changed("policy", lora=LoraConfig(), freeze_vision=True)
     if not setting.sharded and not config.training.offload_moments:
         yield "training.offload_moments=true (slower)", case.changed("training", offload_moments=True)
-    half = max(1, config.training.micro_batch_tokens // 2)
+    half = max(1, config.training.tokens_of_pass(on_gpu=setting.machines.on_gpu) // 2)
     yield f"training.micro_batch_tokens={half}", case.changed("training", micro_batch_tokens=half)
     chunk = max(1, config.training.logprob_chunk // 2)
     yield f"training.logprob_chunk={chunk}", case.changed("training", logprob_chunk=chunk)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from mm_cpgd.config.yaml import dump_yaml
-from mm_cpgd.report.charts import draw_charts, draw_other_metrics
 from mm_cpgd.report.examples import choose_rollouts, is_right
 from mm_cpgd.report.html import template_environment
 from mm_cpgd.report.run_data import RunData, Share, load_run, number
@@ -20,6 +19,9 @@ def write_report(run: Path) -> Path:
     Reads ``config.yaml``, ``metrics.jsonl``, ``summary.json`` and ``rollouts/``; each may be absent, but not
     both of the first two. Raises ``UserError`` if the folder is no run folder or a file in it is broken.
     """
+    # Draws with matplotlib, which a run needs at its end only.
+    from mm_cpgd.report.charts import draw_charts, draw_other_metrics
+
     data = load_run(run)
     environment = template_environment("mm_cpgd", "report")
     environment.filters |= {each.__name__: each for each in (interval, signed, score, is_right)}

@@ -108,7 +108,7 @@ class RolloutLog:
         Args:
             iteration: counted from 1.
             prompts: the P prompts; their ``images`` are set here.
-            images: the images of each prompt, as in ``Example.images``.
+            images: what each prompt shows: its images, and a few frames of its videos.
             force: write even if the iteration is not due.
 
         Raises ``UserError`` if the previous file could not be written.

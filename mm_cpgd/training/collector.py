@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -22,7 +20,9 @@ from mm_cpgd.interrupt import ShouldStop, check, never
 from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.policy.prompt_workers import PromptWorkers
 from mm_cpgd.rollout import Group, GroupsInParts, KeptTokens, RolloutEngine, Sampling
-from mm_cpgd.tracking import PromptRollout, ScoredCompletion, ScoredComponent
+from mm_cpgd.rollout.conversations.parts import ConversationsInParts
+from mm_cpgd.rollout.conversations.sampler import ConversationSampler, Seeds
+from mm_cpgd.tracking import PromptRollout
 from mm_cpgd.training.ahead.prefetch import (
     Pending,
     PromptPrefetcher,
@@ -32,42 +32,19 @@ from mm_cpgd.training.ahead.prefetch import (
 )
 from mm_cpgd.training.experience import Collected, Experience, RowsLost, pad_tokens, plan_mini_batches
 from mm_cpgd.training.rollout_stats import RolloutStats, check_rules, gather_diversity, gather_stats
+from mm_cpgd.training.rollouts.batches import Rollouts, Sampled
+from mm_cpgd.training.rollouts.conversations import gather_conversations
+from mm_cpgd.training.rollouts.records import record_of
+from mm_cpgd.training.rollouts.returns import (
+    by_token,
+    gather_turn_rewards,
+    turn_advantages,
+    turn_returns,
+)
+from mm_cpgd.training.rollouts.scorer import CompletionScorer
+from mm_cpgd.training.rollouts.seeds import turn_seed
 from rewards import RewardSum, Status, Verdict
 from rewards.compose import Scored
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """What a process samples of a rollout batch, without a word to the others.
-
-    Attributes:
-        indices: dataset index of each prompt.
-        prompts: the encoded prompts; None for a row whose image has vanished.
-        groups: the G completions of each prompt; none for such a row.
-        scored: the scores of each group, in the same order; G times None for such a row.
-        lost: a line for each row whose image has vanished.
-        failures: of each rule that has failed, its newest error and traceback.
-        seconds_of_rewards: time spent waiting for scores after the last completion.
-    """
-
-    indices: list[int]
-    prompts: list[EncodedPrompt | None]
-    groups: list[Group]
-    scored: list[list[Scored]]
-    lost: list[str]
-    failures: dict[str, str]
-    seconds_of_rewards: float
-
-
-@dataclass(frozen=True)
-class Rollouts(Sampled):
-    """One rollout batch: the prompts of this process, and the statistics of all processes.
-
-    Attributes:
-        stats: statistics of the whole batch, (P, G) over all processes.
-    """
-
-    stats: RolloutStats
 
 
 class Collector:
@@ -89,6 +66,7 @@ class Collector:
         seed: seed of the sampled tokens.
         prefetch_until: last iteration whose prompts may be encoded during the update before it; 0: none.
         workers: processes that encode prompts; None: this process does.
+        conversations: samples conversations with the config's environment; None: a completion is one turn.
 
     Raises:
         UserError: P is not a multiple of the number of processes.
@@ -109,6 +87,7 @@ class Collector:
         seed: int,
         prefetch_until: int = 0,
         workers: PromptWorkers | None = None,
+        conversations: ConversationSampler | None = None,
     ) -> None:
         check_prompts(rollout.prompts, accelerator.num_processes)
         self.config = rollout
@@ -116,6 +95,9 @@ class Collector:
         self.policy = policy
         self.engine = engine
         self.rewards = rewards
+        self.conversations = conversations
+        weights = rollout.environment.scores if conversations and rollout.environment else {}
+        self.scorer = CompletionScorer(rewards, weights)
         self.objective = objective
         self.examples = examples
         self.sampler = sampler
@@ -166,7 +148,10 @@ class Collector:
         learned = self._within_budget(keep)
         advantages = self.advantages(rewards, learned)
         usable = learned.unsqueeze(1) & ~rewards.isnan()
-        experience = self.experience(batches, stats.lengths, usable, advantages)
+        by_turn = self._by_turn(batches, rewards, learned)
+        experience = self.experience(
+            batches, stats.lengths, usable, advantages if by_turn is None else by_turn
+        )
         metrics = self._metrics(batches, stats, keep, time.perf_counter() - started)
         # With ``ahead`` a thread may encode the next prompts itself, or have begun them.
         free = not self.config.ahead or (self.prefetcher.in_processes and sampled is None)
@@ -197,7 +182,7 @@ class Collector:
                 self.accelerator, lambda: self.sample(drawn, iteration, number, should_stop, following)
             )
         stats = gather_stats(self.accelerator, sampled.groups, sampled.scored)
-        check_rules(self.accelerator, sampled.failures, stats.silent_rules(list(self.rewards.rules)))
+        check_rules(self.accelerator, sampled.failures, stats.silent_rules(self.scorer.names))
         if self.objective.prompts and isinstance(self.sampler, ScoredPromptSampler):
             diversity = gather_diversity(self.accelerator, sampled.groups)
             self.sampler.update_scores(
@@ -221,7 +206,10 @@ class Collector:
         self.rewards.failures.clear()
         indices = self.own(drawn)
         seeds = [
-            [_seed(self.seed, iteration, number, slot, k) for k in range(self.config.completions)]
+            [
+                partial(turn_seed, self.seed, iteration, number, slot, k)
+                for k in range(self.config.completions)
+            ]
             for slot in self.own(range(self.config.prompts))
         ]
         pending = self.prefetcher.take(indices)
@@ -241,6 +229,21 @@ class Collector:
             advantages[keep] = self.objective.advantages(rewards[keep])
         return advantages
 
+    def _by_turn(self, batches: Sequence[Rollouts], rewards: Tensor, keep: Tensor) -> Tensor | None:
+        """Return advantages (P, G, turns) of turns; None where a completion has one advantage."""
+        chosen = self.config.environment
+        if self.conversations is None or chosen is None or chosen.returns != "by_turn":
+            return None
+        scored = gather_turn_rewards(
+            self.accelerator,
+            [batch.groups for batch in batches],
+            chosen.scores,
+            completions=self.config.completions,
+            turns=chosen.max_turns,
+        )
+        returns = turn_returns(rewards, scored, chosen.discount)
+        return turn_advantages(returns, keep, self.objective.advantages)
+
     def experience(
         self, batches: Sequence[Rollouts], lengths: Tensor, usable: Tensor, advantages: Tensor
     ) -> Experience:
@@ -250,14 +253,15 @@ class Collector:
             batches: the iteration's rollout batches.
             lengths: (P, G) completion lengths over all batches and processes.
             usable: (P, G) bool, completions that take part in the update.
-            advantages: (P, G).
+            advantages: (P, G), or (P, G, turns) for one per turn.
         """
         mine = self._owner(len(usable)) == self.accelerator.process_index
         plan = plan_mini_batches(usable, lengths, self.mini_batch_prompts)
         groups = [group for batch in batches for group in batch.groups]
         slot, place = usable[mine].nonzero(as_tuple=True)
         own = [groups[s][k] for s, k in zip(slot.tolist(), place.tolist(), strict=True)]
-        tokens, mask = pad_tokens([one.tokens for one in own])
+        tokens, mask = pad_tokens([one.tokens for one in own], [one.own for one in own])
+        suffixes = [one.talk.suffix if one.talk else None for one in own]
         reweights = self.sampling.has_cuts and self.config.cuts == "reweight"
         sampled_logprobs, kept = None, None
         # The numerics of other engines are not the policy's, so they are compared.
@@ -275,11 +279,12 @@ class Collector:
             prompt_of=torch.searchsorted(torch.tensor(used), slot),
             tokens=tokens,
             mask=mask,
-            advantages=advantages[mine][usable[mine]].float(),
+            advantages=by_token(own, advantages[mine][usable[mine]].float()),
             mini_batch=plan.step_of[mine][slot],
             lengths=plan.lengths,
             sampled_logprobs=sampled_logprobs,
             kept=kept,
+            suffixes=suffixes if any(suffixes) else None,
         )
 
     def reencode(self, indices: Sequence[int]) -> list[EncodedPrompt]:
@@ -297,7 +302,7 @@ class Collector:
         self,
         indices: Sequence[int],
         pending: Sequence[Pending] | None,
-        seeds: Sequence[Sequence[int]],
+        seeds: Sequence[Sequence[Seeds]],
         should_stop: ShouldStop,
     ) -> tuple[list[EncodedPrompt | None], list[Group], list[list[Scored]], list[str], float]:
         """Return prompts, groups, scores, lines about lost rows, and the seconds spent waiting for scores.
@@ -308,7 +313,12 @@ class Collector:
         groups: list[Group] = []
         lost: list[str] = []
         parts = Parts()
-        parted = GroupsInParts(self.engine, self.sampling, seeds)
+        parted: GroupsInParts | ConversationsInParts
+        if self.conversations is None:
+            parted = GroupsInParts(self.engine, self.sampling, [[seed(0) for seed in own] for own in seeds])
+        else:
+            examples = [self.examples[index] for index in indices]
+            parted = ConversationsInParts(self.conversations, self.sampling, examples, seeds)
         with background_thread("scores") as thread, parted:
             scores = []
             for start in range(0, len(indices), self.config.batch_prompts):
@@ -334,7 +344,10 @@ class Collector:
         return prompts, groups, scored, lost, time.perf_counter() - ended
 
     def _generate(
-        self, parted: GroupsInParts, prompts: Sequence[EncodedPrompt | None], batch: slice
+        self,
+        parted: GroupsInParts | ConversationsInParts,
+        prompts: Sequence[EncodedPrompt | None],
+        batch: slice,
     ) -> list[Group]:
         with self.accelerator.autocast():
             return parted.take(prompts, batch)
@@ -351,11 +364,11 @@ class Collector:
         return [prompt if group else None for prompt, group in zip(prompts, groups, strict=True)], lost
 
     def _score(self, indices: Sequence[int], groups: Sequence[Group]) -> list[list[Scored]]:
-        texts = [completion.text for group in groups for completion in group]
+        completions = [completion for group in groups for completion in group]
         pairs = zip(indices, groups, strict=True)
         owners = [self.examples[index] for index, group in pairs for _ in group]
-        flat = iter(self.rewards.score(texts, owners))
-        nothing = Scored(None, dict.fromkeys(self.rewards.rules, Verdict(None, Status.NOT_JUDGED)))
+        flat = iter(self.scorer.score(completions, owners))
+        nothing = Scored(None, dict.fromkeys(self.scorer.names, Verdict(None, Status.NOT_JUDGED)))
         return [
             [next(flat) for _ in group] if group else [nothing] * self.config.completions for group in groups
         ]
@@ -373,12 +386,19 @@ class Collector:
     ) -> dict[str, float]:
         seconds_of_rewards = sum(batch.seconds_of_rewards for batch in batches)
         return {
-            **stats.metrics(list(self.rewards.rules)),
+            **stats.metrics(self.scorer.names),
+            **self._conversation_metrics(batches),
             "groups/kept": float(keep.double().mean()),
             "groups/rounds": float(len(batches)),
             "seconds/reward": seconds_of_rewards,
             "seconds/rollout": seconds - seconds_of_rewards,
         }
+
+    def _conversation_metrics(self, batches: Sequence[Rollouts]) -> dict[str, float]:
+        if self.conversations is None:
+            return {}
+        groups = [group for batch in batches for group in batch.groups]
+        return gather_conversations(self.accelerator, groups)
 
     def own(self, slots: Sequence[int]) -> list[int]:
         """Return this process's share of one value per prompt of a rollout batch."""
@@ -396,7 +416,7 @@ class Collector:
             for index, group, scores in zip(batch.indices, batch.groups, batch.scored, strict=True)
         ]
         return [
-            _record(self.examples[index], group, scores, own)
+            record_of(self.examples[index], group, scores, own)
             for index, group, scores, own in quadruples
             if group
         ]
@@ -416,30 +436,3 @@ def _gather_lost(stats: RolloutStats, batches: Sequence[Rollouts]) -> list[str]:
     if stats.lost.all():
         raise RowsLost(f"none of the {len(stats.lost):,} rows of this iteration can be read: {lost[0]}")
     return lost
-
-
-def _record(
-    example: Example, group: Group, scored: Sequence[Scored], advantages: Sequence[float]
-) -> PromptRollout:
-    """Return a group as the rollout log stores it; a NaN advantage (not in the update) becomes None."""
-    completions = tuple(
-        ScoredCompletion(
-            text=completion.text,
-            tokens=completion.tokens.numel(),
-            finished=completion.finished,
-            total=score.total,
-            advantage=None if advantage != advantage else advantage,
-            components={
-                name: ScoredComponent(verdict.score, verdict.status.value, verdict.extracted, verdict.reason)
-                for name, verdict in score.components.items()
-            },
-        )
-        for completion, score, advantage in zip(group, scored, advantages, strict=True)
-    )
-    return PromptRollout(example.id, example.question, example.answer, completions)
-
-
-def _seed(*parts: int) -> int:
-    """Return one seed from several numbers; neighbouring inputs give unrelated seeds."""
-    text = "/".join(map(str, parts)).encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from data import Example
 from mm_cpgd.interrupt import ShouldStop
 from mm_cpgd.policy import EncodedPrompt
+from mm_cpgd.policy.conversation.suffix import Suffix, suffix_lengths
 from mm_cpgd.policy.distribution import KeptTokens
 from mm_cpgd.tracking import PromptRollout
 
@@ -32,6 +33,7 @@ class MicroBatch:
         kept_mass: (n, T), or None.
         kept: of n rows and T positions, or None.
         prepared: (n, T) for each part of the objective that needs whole mini-batches, or None.
+        suffixes: one per row as in ``Experience``, or None.
     """
 
     prompts: list[EncodedPrompt]
@@ -44,6 +46,7 @@ class MicroBatch:
     kept_mass: Tensor | None = None
     kept: KeptTokens | None = None
     prepared: dict[str, Tensor] | None = None
+    suffixes: list[Suffix | None] | None = None
 
 
 @dataclass
@@ -54,9 +57,9 @@ class Experience:
         examples: dataset index of each prompt.
         prompts: the encoded prompts, in the same order; at least one, even without rows.
         prompt_of: (n,) which prompt each row belongs to.
-        tokens: (n, T).
+        tokens: (n, T); of conversations of several turns those of observations too.
         mask: (n, T) True where a token is the completion's own.
-        advantages: (n,).
+        advantages: (n,), or (n, T) for one per token.
         mini_batch: (n,) which optimizer step of an inner epoch each row belongs to.
         lengths: for each mini-batch the completion lengths of all processes, (M_k,).
         old_logprobs: (n, T) of the old policy; None while the policy still is the old one; NaN in rows whose
@@ -68,6 +71,8 @@ class Experience:
             and another engine's ``sampled_logprobs`` are over the kept ones; None elsewhere.
         kept: the tokens that the sampler's cuts left, over which all log-probabilities are normalised; None:
             all tokens.
+        suffixes: positions and images of each row with observations, None for the others; None: no row has
+            observations.
         prepared: values that parts of the objective computed from whole mini-batches, (n, T) each, or None.
     """
 
@@ -85,6 +90,7 @@ class Experience:
     kept_mass: Tensor | None = None
     kept: KeptTokens | None = None
     prepared: dict[str, Tensor] | None = None
+    suffixes: list[Suffix | None] | None = None
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -103,7 +109,7 @@ class Experience:
         rows = (self.mini_batch == mini_batch).nonzero().squeeze(1)
         prompt_of = self.prompt_of[rows].tolist()
         prompts = [len(self.prompts[prompt]) for prompt in prompt_of]
-        completions = self.mask[rows].sum(1).tolist()
+        completions = suffix_lengths(self.mask[rows]).tolist()
         if shared_prefix:
             micro_batches = fill_with_groups(prompt_of, prompts, completions, tokens)
         else:
@@ -117,7 +123,7 @@ class Experience:
         """
         if not len(rows):
             return self._stand_in()
-        width = int(self.mask[rows].sum(1).max())
+        width = int(suffix_lengths(self.mask[rows]).max())
 
         def cut(values: Tensor) -> Tensor:
             return values[rows, :width]
@@ -126,13 +132,14 @@ class Experience:
             prompts=[self.prompts[prompt] for prompt in self.prompt_of[rows].tolist()],
             tokens=cut(self.tokens),
             mask=cut(self.mask),
-            advantages=self.advantages[rows],
+            advantages=self.advantages[rows] if self.advantages.dim() == 1 else cut(self.advantages),
             old_logprobs=None if self.old_logprobs is None else cut(self.old_logprobs),
             reference_logprobs=None if self.reference_logprobs is None else cut(self.reference_logprobs),
             sampled_logprobs=None if self.sampled_logprobs is None else cut(self.sampled_logprobs),
             kept_mass=None if self.kept_mass is None else cut(self.kept_mass),
             kept=self.kept and self.kept.select(rows, width),
             prepared=self.prepared and {part: cut(values) for part, values in self.prepared.items()},
+            suffixes=self.suffixes and [self.suffixes[row] for row in rows.tolist()],
         )
 
     def note_old_logprobs(self, rows: Tensor, values: Tensor) -> None:
@@ -169,13 +176,18 @@ class Experience:
     def state(self) -> dict[str, Any]:
         """Return everything except the encoded prompts, which are encoded again from ``examples``."""
         state = {name: value for name, value in vars(self).items() if name != "prompts"}
-        return state | {"kept": self.kept and vars(self.kept)}
+        known = None if self.suffixes is None else [one.state() if one else None for one in self.suffixes]
+        return state | {"kept": self.kept and vars(self.kept), "suffixes": known}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], prompts: list[EncodedPrompt]) -> Experience:
         """Rebuild the experience that ``state`` describes."""
-        kept = state.get("kept")
-        return cls(prompts=prompts, **{**state, "kept": kept and KeptTokens(**kept)})
+        kept, suffixes = state.get("kept"), state.get("suffixes")
+        rebuilt = {
+            "kept": kept and KeptTokens(**kept),
+            "suffixes": suffixes and [Suffix.from_state(one) if one else None for one in suffixes],
+        }
+        return cls(prompts=prompts, **{**state, **rebuilt})
 
 
 @dataclass
@@ -221,12 +233,17 @@ class ExperienceSource(Protocol):
         ...
 
 
-def pad_tokens(completions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return tokens (n, T) and completion_mask (n, T) of n completions (T_i,)."""
+def pad_tokens(completions: Sequence[Tensor], own: Sequence[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    """Return tokens (n, T) and completion_mask (n, T) of n completions (T_i,).
+
+    ``own`` (T_i,) says which tokens are a completion's own; None: all.
+    """
     if not completions:
         return torch.zeros(0, 1, dtype=torch.long), torch.zeros(0, 1, dtype=torch.bool)
     lengths = torch.tensor([tokens.numel() for tokens in completions])
     tokens = pad_sequence(list(completions), batch_first=True)
+    if own is not None:
+        return tokens, pad_sequence(list(own), batch_first=True)
     return tokens, torch.arange(tokens.shape[1]) < lengths.unsqueeze(1)
 
 

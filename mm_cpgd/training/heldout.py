@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
@@ -14,11 +14,14 @@ from accelerate.utils import gather_object
 from data import Example
 from mm_cpgd.distributed import Parts, together
 from mm_cpgd.interrupt import ShouldStop, check, never
-from mm_cpgd.policy import Policy
+from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.policy.prompt_workers import PromptWorkers
-from mm_cpgd.rollout import RolloutEngine, Sampling
+from mm_cpgd.rollout import Group, RolloutEngine, Sampling
+from mm_cpgd.rollout.conversations.sampler import ConversationSampler
 from mm_cpgd.training.ahead.prefetch import PromptPrefetcher, encode_rows, lost_line
 from mm_cpgd.training.rollout_stats import check_rules
+from mm_cpgd.training.rollouts.scorer import CompletionScorer
+from mm_cpgd.training.rollouts.seeds import turn_seed
 from rewards import RewardSum
 
 
@@ -29,7 +32,8 @@ class ScoredExample:
     Attributes:
         scores: score of each rule by name, None where it could not score.
         finished: whether the completion ended with an end token.
-        tokens: its length.
+        tokens: its length in own tokens.
+        turns: its turns; None without an environment.
         kind: kind of the example, None if it has none.
     """
 
@@ -37,6 +41,7 @@ class ScoredExample:
     finished: bool
     tokens: int
     kind: str | None = None
+    turns: int | None = None
 
 
 class HeldOut:
@@ -52,6 +57,8 @@ class HeldOut:
         batch_prompts: prompts sampled together, per process.
         say: called with a line for each row whose image has vanished; such a row is left out.
         workers: processes that encode the prompts of the next batch meanwhile; None: there are none.
+        conversations: samples conversations with an environment; None: a completion is one turn.
+        scores: weights of what the environment scores, as in training.
     """
 
     def __init__(
@@ -66,11 +73,15 @@ class HeldOut:
         batch_prompts: int,
         say: Callable[[str], None] = lambda text: None,
         workers: PromptWorkers | None = None,
+        conversations: ConversationSampler | None = None,
+        scores: Mapping[str, float] | None = None,
     ) -> None:
         self.accelerator = accelerator
         self.policy = policy
         self.engine = engine
         self.rewards = rewards
+        self.conversations = conversations
+        self.scorer = CompletionScorer(rewards, scores or {})
         self.examples = examples
         self.sampling = Sampling(max_new_tokens, temperature=0)
         self.batch_prompts = batch_prompts
@@ -110,10 +121,10 @@ class HeldOut:
         for line in [line for line in lost if line not in self._reported]:
             self.say(f"held-out {line}")
         self._reported, self._lost = {*self._reported, *lost}, []
-        rules = list(self.rewards.rules)
+        rules = self.scorer.names
         silent = [rule for rule in rules if all(one.scores[rule] is None for one in gathered)]
         check_rules(self.accelerator, self.rewards.failures, silent)
-        metrics = summarise(gathered, list(self.rewards.rules))
+        metrics = summarise(gathered, rules)
         counted = {"eval/lost": float(len(lost))} if lost else {}
         return {f"eval/{name}": value for name, value in metrics.items()} | counted
 
@@ -125,10 +136,10 @@ class HeldOut:
             self.prefetcher.begin(following)
         encoded, lost = encode_rows(self.policy.encoder, examples, pending)
         self._lost += lost
+        present = [place for place, prompt in enumerate(encoded) if prompt is not None]
         prompts = [prompt for prompt in encoded if prompt is not None]
-        examples = [one for one, prompt in zip(examples, encoded, strict=True) if prompt is not None]
-        with self.accelerator.autocast():
-            groups = self.engine.generate(prompts, self.sampling, [[0]] * len(prompts))
+        examples = [examples[place] for place in present]
+        groups = self._generate(prompts, examples, [indices[place] for place in present])
         self._lost += [
             lost_line(one, "its image cannot be opened any more")
             for one, group in zip(examples, groups, strict=True)
@@ -137,16 +148,28 @@ class HeldOut:
         examples = [one for one, group in zip(examples, groups, strict=True) if group]
         groups = [group for group in groups if group]
         completions = [group[0] for group in groups]
-        scored = self.rewards.score([completion.text for completion in completions], examples)
+        scored = self.scorer.score(completions, examples)
         return [
             ScoredExample(
                 {name: verdict.score for name, verdict in score.components.items()},
                 completion.finished,
-                completion.tokens.numel(),
+                completion.length,
                 _kind(example),
+                len(completion.talk.turns) if completion.talk else None,
             )
             for example, completion, score in zip(examples, completions, scored, strict=True)
         ]
+
+    def _generate(
+        self, prompts: Sequence[EncodedPrompt], examples: Sequence[Example], indices: Sequence[int]
+    ) -> list[Group]:
+        """Return one greedy completion of each prompt, none if its image has vanished."""
+        with self.accelerator.autocast():
+            if self.conversations is None:
+                return self.engine.generate(prompts, self.sampling, [[0]] * len(prompts))
+            # An environment may draw at random: what it draws depends on the row alone.
+            seeds = [[partial(turn_seed, 0, 0, 0, index, 0)] for index in indices]
+            return self.conversations.generate(prompts, examples, self.sampling, seeds)
 
 
 def summarise(scored_examples: Sequence[ScoredExample], rules: Sequence[str]) -> dict[str, float]:
@@ -155,7 +178,8 @@ def summarise(scored_examples: Sequence[ScoredExample], rules: Sequence[str]) ->
     Returns:
         ``accuracy`` (mean score of the first rule over completions that it could score), every other rule's
         mean, ``n`` scored completions, ``unscored``, ``truncated`` (share of all), ``length_mean``
-        (tokens), and ``accuracy/KIND`` where examples have a kind. A mean of nothing is NaN.
+        (tokens), ``turns`` (mean, with an environment), and ``accuracy/KIND`` where examples have a kind. A
+        mean of nothing is NaN.
     """
     accuracy, *others = rules
     kinds: dict[str, list[ScoredExample]] = defaultdict(list)
@@ -170,6 +194,7 @@ def summarise(scored_examples: Sequence[ScoredExample], rules: Sequence[str]) ->
         "unscored": float(unscored),
         "truncated": _mean(float(not one.finished) for one in scored_examples),
         "length_mean": _mean(float(one.tokens) for one in scored_examples),
+        **({"turns": _mean(turns)} if (turns := [one.turns for one in scored_examples if one.turns]) else {}),
         **{
             f"accuracy/{kind}": _mean(one.scores[accuracy] for one in own)
             for kind, own in sorted(kinds.items())

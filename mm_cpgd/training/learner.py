@@ -78,6 +78,7 @@ class Learner:
         reweighted_cuts: Sampling | None = None,
     ) -> None:
         self.config = training
+        self.tokens = training.tokens_of_pass(on_gpu=accelerator.device.type != "cpu")
         self.accelerator = accelerator
         self.policy = policy
         self.wrapped = wrapped
@@ -135,7 +136,8 @@ class Learner:
         """
         if self.policy.shared_prefix and self.policy.vision_cache.frozen:
             with self.accelerator.autocast():
-                self.policy.vision_cache.encode(experience.prompts)
+                observed = [one for one in experience.suffixes or [] if one is not None]
+                self.policy.vision_cache.encode([*experience.prompts, *observed])
         order = self._order(len(experience.lengths), iteration)
         everything = range(len(experience.lengths))
         if experience.kept is None and self.unreported_cuts:
@@ -164,9 +166,7 @@ class Learner:
 
     def _micro_batches(self, experience: Experience, mini_batch: int) -> list[Tensor]:
         """Return the rows of each forward pass; all processes get equally many passes, some without rows."""
-        rows = experience.split(
-            mini_batch, self.config.micro_batch_tokens, shared_prefix=self.policy.shared_prefix
-        )
+        rows = experience.split(mini_batch, self.tokens, shared_prefix=self.policy.shared_prefix)
         count = torch.tensor([len(rows)], device=self.accelerator.device)
         most = int(self.accelerator.gather(count).max())
         return rows + [torch.zeros(0, dtype=torch.long)] * (most - len(rows))
@@ -183,6 +183,7 @@ class Learner:
             self.objective.needs_entropy_gradient,
             self.temperature,
             batch.kept,
+            batch.suffixes,
         )
         device = logprobs.device
         old, reference = batch.old_logprobs, batch.reference_logprobs
@@ -200,7 +201,8 @@ class Learner:
                 old, batch.sampled_logprobs.to(device), mask, self.correction, kept_mass=mass
             )
             weighting = weight_metrics(weights, mask, lengths, self.correction)
-            advantages = advantages.unsqueeze(1) * weights.values
+            by_token = advantages.unsqueeze(1) if advantages.dim() == 1 else advantages
+            advantages = by_token * weights.values
             taking_part = weights.taking_part if self.correction.masks else None
         loss, metrics = self.objective.loss(
             logprobs,
@@ -256,9 +258,9 @@ class Learner:
             for rows in self._micro_batches(experience, mini_batch):
                 batch = experience.select(rows)
                 with self.accelerator.autocast():
-                    found = torch.stack(
-                        policy(batch.prompts, batch.tokens, batch.mask, False, self.temperature, batch.kept)
-                    )
+                    rows_of = (batch.prompts, batch.tokens, batch.mask)
+                    options = (False, self.temperature, batch.kept, batch.suffixes)
+                    found = torch.stack(policy(*rows_of, *options))
                 if len(rows):
                     values[:, rows] = 0.0
                     values[:, rows, : found.shape[2]] = found.cpu()
@@ -272,7 +274,9 @@ class Learner:
             for rows in self._micro_batches(experience, mini_batch):
                 batch = experience.select(rows)
                 with self.accelerator.autocast():
-                    kept = self.policy.kept_tokens(batch.prompts, batch.tokens, batch.mask, sampling)
+                    kept = self.policy.kept_tokens(
+                        batch.prompts, batch.tokens, batch.mask, sampling, batch.suffixes
+                    )
                 for place, row in enumerate(rows.tolist()):
                     found[row] = kept.select(torch.tensor([place]), kept.counts.shape[1])
         reshard(self.policy)
@@ -285,7 +289,9 @@ class Learner:
             for rows in self._micro_batches(experience, mini_batch):
                 batch = experience.select(rows)
                 with self.accelerator.autocast():
-                    found = self.policy.kept_mass(batch.prompts, batch.tokens, batch.mask, sampling)
+                    found = self.policy.kept_mass(
+                        batch.prompts, batch.tokens, batch.mask, sampling, batch.suffixes
+                    )
                 if len(rows):
                     values[rows, : found.shape[1]] = found
         reshard(self.policy)
@@ -338,7 +344,8 @@ def prepare_parts(
         ``Part.where`` to (n, T), 0 where the mask is False.
     """
     assert experience.old_logprobs is not None
-    advantages = experience.advantages[:, None].expand(experience.mask.shape)
+    given = experience.advantages
+    advantages = given if given.dim() > 1 else given[:, None].expand(experience.mask.shape)
     values = torch.stack([experience.old_logprobs, old_entropy, advantages])
     prepared = {part.where: torch.zeros(experience.mask.shape) for part in objective.prepared_parts}
     for mini_batch in range(len(experience.lengths)):

@@ -53,13 +53,13 @@ FREE = frozenset(
 NOTED = frozenset(
     {"rewards"}
     | _of("rollout", "engine prompts completions max_new_tokens temperature top_p top_k min_p cuts")
-    | _of("rollout", "ahead swap_midway")
+    | _of("rollout", "ahead swap_midway environment")
     | _of("rollout.vllm", "options correction importance_cap importance_floor")
     | _of("algorithm", "recipe advantage surrogate regularizers token_weights aggregation selection shaping")
     | _of("algorithm", "prompts")
     | _of("training", "inner_epochs mini_batch_prompts mixed_precision rounding")
     | _of("sft", "batch target_template")
-    | _of("policy", "dtype min_pixels max_pixels system_prompt system_turns")
+    | _of("policy", "dtype min_pixels max_pixels video system_prompt system_turns")
     | _of("policy", "prompt_template")
 )
 # The state of the checkpoint belongs to these.
@@ -119,7 +119,7 @@ def identify(
 
 
 def row_digests(examples: Sequence[Example]) -> Tensor:
-    """Return a digest (R,) int64 of each row's content; an image counts by its name in the row."""
+    """Return a digest (R,) int64 of each row's content; an image or a video counts by its name in the row."""
     return torch.tensor([_row_digest(example) for example in examples], dtype=torch.int64)
 
 
@@ -207,6 +207,8 @@ def _row_digest(example: Example) -> int:
         [image.origin for image in example.images],
         example.system,
     ]
+    if example.videos:
+        content.append([video.origin for video in example.videos])
     text = json.dumps(content, default=str).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
@@ -231,6 +233,7 @@ def file_digests(config: RunConfig) -> dict[str, str]:
     lists = [algorithm.regularizers, algorithm.token_weights, algorithm.selection, algorithm.shaping]
     names = [reward.rule for reward in config.rewards]
     names += [part.name for part in [*parts, *(one for several in lists for one in several)] if part]
+    names += [config.rollout.environment.name] if config.rollout.environment else []
     files = {Path(name.rpartition(":")[0]).expanduser() for name in names if ".py:" in name}
     return {
         str(file): hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()

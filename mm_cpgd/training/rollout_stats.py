@@ -23,7 +23,7 @@ class RolloutStats:
     """Statistics of P prompts by G completions, in prompt order.
 
     Attributes:
-        values: (P, G, 4 + R) float64: total reward, length in tokens, finished, failed, then the score of
+        values: (P, G, 4 + R) float64: total reward, length in own tokens, finished, failed, then the score of
             each of R rules; NaN where there is no score, and everywhere for a prompt that could not be read.
     """
 
@@ -117,7 +117,7 @@ def gather_stats(
 
 def gather_diversity(accelerator: Accelerator, groups: Sequence[Group]) -> Tensor:
     """Return the share of distinct bigrams of each prompt's completions, (P,) in [0, 1] of all processes."""
-    shares = [distinct_share([completion.tokens.tolist() for completion in group]) for group in groups]
+    shares = [distinct_share([one.tokens[one.own].tolist() for one in group]) for group in groups]
     gathered: Tensor = accelerator.gather(
         torch.tensor(shares, dtype=torch.float64, device=accelerator.device)
     )
@@ -128,4 +128,4 @@ def _numbers(completion: Completion, scored: Scored) -> list[float]:
     failed = any(verdict.status in FAILED for verdict in scored.components.values())
     scores = [scored.total, *(verdict.score for verdict in scored.components.values())]
     total, *own = [float("nan") if score is None else float(score) for score in scores]
-    return [total, float(completion.tokens.numel()), float(completion.finished), float(failed), *own]
+    return [total, float(completion.length), float(completion.finished), float(failed), *own]

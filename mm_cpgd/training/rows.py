@@ -6,8 +6,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data import Example, ExampleSet, Quarantined, TooManyBadRows, load_examples, write_quarantine
-from mm_cpgd.config.schema import DataConfig, RunConfig, SourceConfig
+from data import (
+    Example,
+    ExampleSet,
+    Quarantined,
+    TooManyBadRows,
+    VideoLimits,
+    load_examples,
+    write_quarantine,
+)
+from mm_cpgd.config.schema import DataConfig, PolicyConfig, RunConfig, SourceConfig
 from mm_cpgd.tracking.files import writing
 
 if TYPE_CHECKING:  # mm_cpgd.policy loads torch, which ``mm-cpgd data check`` does without
@@ -29,6 +37,7 @@ def load_rows(
         loaded = read_source(
             source,
             config.data,
+            config.policy,
             max_bad_share=config.data.max_bad_share,
             extra_checks=[length_check(encoder, config.data.max_prompt_tokens), *checks],
         )
@@ -49,12 +58,13 @@ def _write(file: Path, rows: Sequence[Quarantined]) -> None:
 def read_source(
     source: SourceConfig,
     data: DataConfig,
+    policy: PolicyConfig | None = None,
     *,
     max_bad_share: float,
     extra_checks: Sequence[Check] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> ExampleSet:
-    """Call ``data.load_examples`` with the settings of a config.
+    """Call ``data.load_examples`` with the settings of a config; ``policy`` says which frames are decoded.
 
     Raises:
         DataError: nothing to read, or a mapping that fits no row.
@@ -71,6 +81,7 @@ def read_source(
         max_bad_share=max_bad_share,
         max_image_pixels=data.max_image_pixels,
         check_images=data.check_images,
+        video=VideoLimits(**policy.video.model_dump()) if policy else None,
         extra_checks=extra_checks,
         progress=progress,
     )

@@ -33,6 +33,7 @@ from mm_cpgd.training.placement import PlacedPolicy, place_policy
 from mm_cpgd.training.processes import ProcessWatch, check_rows, check_run_folder, start_together
 from mm_cpgd.training.processes.run_lock import RunLock
 from mm_cpgd.training.resume import Changes
+from mm_cpgd.training.rollouts.build import load_environment
 from mm_cpgd.training.rows import load_rows
 from mm_cpgd.training.run_folder import (
     CONFIG,
@@ -206,6 +207,7 @@ def _build(
 ) -> Trainer:
     """Load the rows and put the trainer together; ``opened`` closes the engine."""
     policy = placed.policy
+    policy.encoder.environment = load_environment(config)
     rows = _load(config, config.data.train, accelerator, policy, console, "training", sft)
     engine = build_engine(config, accelerator, placed, lambda line: console.print(line, markup=False))
     opened.callback(engine.close)

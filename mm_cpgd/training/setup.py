@@ -33,6 +33,8 @@ from mm_cpgd.training.learner import METRIC_NAMES, Learner
 from mm_cpgd.training.optimizer import OptimizerStep, build_optimizer, build_schedule
 from mm_cpgd.training.placement import PlacedPolicy
 from mm_cpgd.training.resume import identify
+from mm_cpgd.training.rollouts.build import build_conversations, load_environment, longest_completion
+from mm_cpgd.training.rollouts.scorer import CompletionScorer
 from mm_cpgd.training.sft import SFT_METRIC_NAMES, SftSource, sft_objective
 from mm_cpgd.training.state import TrainingState
 from mm_cpgd.training.trainer import Evaluator, Trainer
@@ -49,7 +51,7 @@ def build_run_objective(config: RunConfig) -> Objective:
     return build_objective(
         config.algorithm,
         completions=config.rollout.completions,
-        max_new_tokens=config.rollout.max_new_tokens,
+        max_new_tokens=longest_completion(config.rollout),
     )
 
 
@@ -99,6 +101,8 @@ def held_out_evaluator(
         batch_prompts=config.evaluation.batch_prompts,
         say=say,
         workers=workers,
+        conversations=build_conversations(config, policy, engine),
+        scores=config.rollout.environment.scores if config.rollout.environment else None,
     )
 
 
@@ -156,6 +160,7 @@ def build_trainer(
         seed=config.seed,
         prefetch_until=schedule.iterations if _prefetches(config, accelerator, workers) else 0,
         workers=workers,
+        conversations=build_conversations(config, policy, engine),
     )
     steps = schedule.iterations * schedule.steps_per_iteration
     identity = identify(config, examples, policy.model)
@@ -354,6 +359,8 @@ def check_sampling(config: RunConfig, objective: Objective) -> None:
             ``check_adapters``.
     """
     check_guard(config.guard, objective)
+    if load_environment(config) and config.rollout.environment:
+        CompletionScorer(build_rewards(config), config.rollout.environment.scores)
     check_ahead(config.rollout, objective)
     build_correction(config.rollout)
     if config.rollout.engine == "vllm":

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from accelerate import Accelerator
 
+from data.videos.preview import pictures_of
 from mm_cpgd.checkpoint.folder import newest_checkpoint
 from mm_cpgd.config.schema import RunConfig
 from mm_cpgd.distributed import on_main
@@ -272,7 +273,7 @@ class Trainer:
         """Write the newest rollouts of the main process, if they are due or ``force`` is set."""
         found, number = self._collected, self.state.iteration + 1
         if found and found.rollouts:
-            images = [example.images for example in found.examples]
+            images = [pictures_of(example) for example in found.examples]
             on_main(
                 self.accelerator, lambda: self.rollouts.write(number, found.rollouts, images, force=force)
             )

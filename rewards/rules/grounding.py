@@ -223,9 +223,10 @@ _CLOCK_NUMBER = r"[0-9]{1,7}(?:\.[0-9]{1,20})?"
 _MINUTES = r"[0-9]{1,4}\s?(?:minutes?|mins?|m|分钟?)\s?(?:and\s)?"
 _TIME = rf"((?:[0-9]{{1,2}}:)?[0-9]{{1,3}}:[0-9]{{2}}(?:\.[0-9]{{1,20}})?|(?:{_MINUTES})?{_CLOCK_NUMBER})"
 _SECONDS = r"(?:\s?(?:seconds?|secs?|s|秒)(?![a-z]))?"
-_END = r"""(?:["']?end(?:[ _]time)?["']?\s?[:=]\s?)?"""
+_END = r"""(?:["']?end(?:[ _]time)?["']?\s?[:=]\s?)?["']?"""
 _TO = rf"\s{{0,3}}(?:->|[-–—~,;→]|(?:to|until|till|and)\b|至|到)\s{{0,3}}{_END}"
-_SPAN = re.compile(rf"(?<![\d.:]){_TIME}{_SECONDS}{_TO}{_TIME}(?![\d:]|\.\d)", re.IGNORECASE)
+_QUOTE = """["']?"""
+_SPAN = re.compile(rf"(?<![\d.:]){_TIME}{_SECONDS}{_QUOTE}{_TO}{_TIME}(?![\d:]|\.\d)", re.IGNORECASE)
 
 
 def _seconds(time: str) -> Fraction:
@@ -266,7 +267,8 @@ def temporal_iou(
     """IoU of the spans of time in the answer with the gold spans; several on a side count as their union.
 
     Args:
-        completion: the model's text: "from 3.5 s to 10 s", "[3.5, 10]", "00:03 - 00:10".
+        completion: the model's text: "from 3.5 s to 10 s", "[3.5, 10]", "00:03 - 00:10",
+            "{"start_time": "3.5", "end_time": "10"}".
         example: holds the gold spans as text or lists.
         read: the section of the completion to read.
         gold: "answer", or the example's meta column that holds the gold spans.

@@ -118,3 +118,58 @@ def test_a_path_chooses_shares():
 def test_a_wrong_share_is_an_error(query):
     with pytest.raises(DataError, match="describe"):
         load_examples(f"cold-start:clock?{query}", limit=5)
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return generate(("motion",), 200, seed=3)
+
+
+def test_videos_are_not_among_all(examples):
+    assert not any(example.videos for example in examples)
+
+
+def test_motion_is_as_the_answer_says(clips):
+    """The frames alone say which colour moves, and when."""
+    tasks = set()
+    for example in clips:
+        (video,) = example.videos
+        frames = list(video.read(range(8)))
+        assert all(frames[index].tobytes() == frames[index + 1].tobytes() for index in (0, 2, 4, 6))
+        moved = [frames[2 * s].tobytes() != frames[2 * s + 2].tobytes() for s in range(3)]
+        seconds = [second for second, changed in enumerate(moved) if changed]
+        assert example.meta["span"] == f"{seconds[0]} to {seconds[-1] + 1}"
+        assert seconds == list(range(seconds[0], seconds[-1] + 1))
+        tasks.add(example.meta["task"])
+        if example.meta["task"] == "grounding":
+            assert example.answer == example.meta["span"]
+            assert re.fullmatch(r"When does the \w+ \w+ move\?", example.question)
+        else:
+            pixels = {tuple(colour) for _, colour in changed_colours(frames)}
+            assert len(pixels) == 1
+            assert nearest_colour(pixels.pop()) == example.answer
+    assert tasks == {"grounding", "qa"}
+
+
+def changed_colours(frames):
+    """Return the colours, besides white, of the pixels that differ between the first frame and the last."""
+    from PIL import Image, ImageChops
+
+    changed = ImageChops.difference(frames[0], frames[-1]).convert("L").point(lambda level: 255 * (level > 0))
+    seen = Image.composite(frames[0], Image.new("RGB", frames[0].size, "white"), changed)
+    return [(count, colour) for count, colour in seen.getcolors() if colour != (255, 255, 255)]
+
+
+def nearest_colour(pixel):
+    from data.generated.scene import COLOURS
+
+    return min(COLOURS, key=lambda name: sum(abs(a - b) for a, b in zip(COLOURS[name], pixel, strict=True)))
+
+
+def test_columns_in_careful_solutions_are_those_of_the_frames(clips):
+    for example in cold_start(("motion",), 100, seed=3, describe=0.0, careful=1.0):
+        columns = re.findall(r"\d \d \d \d", example.solution)
+        moving = [one.split() for one in columns if len(set(one.split())) > 1]
+        assert len(moving) == 1
+        steps = [second for second in range(3) if moving[0][second] != moving[0][second + 1]]
+        assert example.meta["span"] == f"{steps[0]} to {steps[-1] + 1}"

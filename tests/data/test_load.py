@@ -157,13 +157,13 @@ def test_every_image_is_opened_once_for_the_check_and_once_for_each_use(
     load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[Path] = []
-    original = images._open_file
+    original = images.open_paths
 
     def counting(paths: tuple[Path, ...]) -> Any:
         opened.append(paths[0])
         return original(paths)
 
-    monkeypatch.setattr(images, "_open_file", counting)
+    monkeypatch.setattr(images, "open_paths", counting)
     found = load(*[GOOD] * 20)
     assert len(opened) == 20
     found.examples[3].images[0].open()

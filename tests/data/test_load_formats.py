@@ -178,17 +178,22 @@ VIDEO_ROWS: list[dict[str, Any]] = [
     {"question": "q", "videos": ["a.mp4"]},
     {"question": "q", "video": "a.mp4"},
     {"question": "q", "video": {"path": "a.mp4"}},
-    {"question": "<video>What happens?"},
-    {"question": "q <video1>"},
     {"message": [{"role": "user", "content": [{"type": "video", "video": "a.mp4"}, ASK]}]},
-    {"message": [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "a"}}, ASK]}]},
+    {"message": [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "a.mp4"}}, ASK]}]},
     {"messages": [{"role": "user", "content": "<video>q"}], "videos": ["a.mp4"]},
+    {"messages": [{"role": "user", "content": [{"type": "video"}, ASK]}], "videos": ["a.mp4"]},
 ]
 
 
 @pytest.mark.parametrize("row", VIDEO_ROWS)
-def test_a_row_with_a_video_is_quarantined(tmp_path: Path, row: dict[str, Any]) -> None:
-    assert "not supported yet" in reasons(tmp_path, {**row, "answer": "1"})
+def test_a_row_with_a_video_has_it_or_is_quarantined(tmp_path: Path, row: dict[str, Any]) -> None:
+    assert "video file" in reasons(tmp_path, {**row, "answer": "1"})
+    assert "does not exist" in reasons(tmp_path, {**row, "answer": "1"})
+
+
+@pytest.mark.parametrize("text", ["<video>What happens?", "q <video1>"])
+def test_a_marker_without_a_video_is_quarantined(tmp_path: Path, text: str) -> None:
+    assert "but the row has no video" in reasons(tmp_path, {"question": text, "answer": "1"})
 
 
 @pytest.mark.parametrize("nothing", [[], None, "", math.nan, [None], {}])

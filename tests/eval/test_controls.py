@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from data import DataError, Example, ImageRef
+from data import DataError, Example, ImageRef, VideoRef
 from data.images import image_ref
+from data.videos.pictures import PictureSequence
 from eval.controls import CONTROLS, accuracy_drop, blank, checked_controls, nothing_to_lose, shuffled
 from eval.generate.generate import image_digest
 from eval.results import EvalResult
@@ -138,3 +141,33 @@ def test_without_a_right_response_nothing_could_be_lost() -> None:
 def test_a_drop_from_a_right_response_says_something() -> None:
     drop = accuracy_drop(result({"a": 0.5, "b": 0}), result({"a": 0, "b": 0}), "official")
     assert nothing_to_lose(drop) is None
+
+
+def clip(name: str, levels: list[int]) -> VideoRef:
+    frames = tuple(ImageRef(f"{name} {n}", partial(Image.new, "RGB", (4, 3), (n, n, n))) for n in levels)
+    return VideoRef(name, PictureSequence(name, frames, 2.0))
+
+
+def levels_of(example: Example) -> list[int]:
+    (video,) = example.videos
+    frames = video.read(range(len(video.timeline())))
+    return [np.asarray(frame)[0, 0, 0].item() for frame in frames]
+
+
+def test_videos_become_grey_reversed_and_still() -> None:
+    rows = [Example("a", "?", "1", videos=(clip("v", [1, 2, 3, 4]),)), row(1, 5), Example("text", "?", "1")]
+    assert [one.id for one in blank(rows)] == ["a", "1"]
+    assert levels_of(blank(rows)[0]) == [128] * 4
+    (backwards,), (still,) = CONTROLS["reversed"](rows, 0), CONTROLS["still"](rows, 0)
+    assert levels_of(backwards) == [4, 3, 2, 1]
+    assert [np.asarray(one)[0, 0, 0].item() for one in backwards.videos[0].read([0, 2])] == [4, 2]
+    assert levels_of(still) == [3, 3, 3, 3]
+    assert [one.videos for one in CONTROLS["text-only"](rows, 0)] == [(), ()]
+
+
+def test_videos_are_shuffled_among_rows_with_videos() -> None:
+    videos = [Example(str(n), "?", "1", videos=(clip(f"v{n}", [n, n]),)) for n in range(5)]
+    found = shuffled([*videos, row(7, 7), row(8, 8)], 1)
+    assert sorted(one.videos[0].origin for one in found[:5]) == [f"v{n}" for n in range(5)]
+    assert all(one.videos[0].origin != f"v{one.id}" for one in found[:5])
+    assert [one.images[0].origin for one in found[5:]] == ["p8", "p7"]

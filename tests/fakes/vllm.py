@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from transformers.video_utils import VideoMetadata
 
 from mm_cpgd.policy import Policy
 from mm_cpgd.rollout import Sampling
@@ -81,6 +82,23 @@ class Model(torch.nn.Module):
         # With an odd seed the completion has no end token.
         last = 60 if seed % 2 else self.policy.end_ids[0]
         return self.spoil(ids), [40 + seed % 10, 50 + len(images), last], [-0.5, -1.0, -float(seed)]
+
+    def answer_video(self, prompt: dict[str, Any], seed: int) -> tuple[list[int], list[int], list[float]]:
+        """As ``answer``, for a prompt with frames and metadata of videos."""
+        videos = prompt["multi_modal_data"]["video"]
+        options = {name: value for name, value in prompt["mm_processor_kwargs"].items() if name != "fps"}
+        known = [
+            VideoMetadata(**{name: value for name, value in one.items() if name != "do_sample_frames"})
+            for _, one in videos
+        ]
+        ids = self.policy.processor(
+            text=[prompt["prompt"]],
+            videos=[torch.from_numpy(frames).permute(0, 3, 1, 2) for frames, _ in videos],
+            videos_kwargs={**options, "video_metadata": known},
+            return_tensors="pt",
+        )["input_ids"][0].tolist()
+        last = 60 if seed % 2 else self.policy.end_ids[0]
+        return self.spoil(ids), [40 + seed % 10, 30, last], [-0.5, -1.0, -float(seed)]
 
 
 def parts_of(conversation: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -151,6 +169,7 @@ class FakeLLM:
         self.worker: Any = Worker(self.model)
         self.llm_engine = Engine(self.calls)
         self.adapter: Any = None
+        self.prompts: list[dict[str, Any]] = []
 
     def chat(
         self,
@@ -171,8 +190,18 @@ class FakeLLM:
         self.adapter = lora_request
         return [self._output(*pair) for pair in zip(messages, sampling_params, strict=True)]
 
-    def _output(self, conversation: list[dict[str, Any]], params: Any) -> Any:
-        prompt, tokens, logprobs = self.model.answer(conversation, params.seed)
+    def generate(
+        self, prompts: Any, sampling_params: Any = None, use_tqdm: bool = True, lora_request: Any = None
+    ) -> list[Any]:
+        self.calls.append("generate")
+        self.params += sampling_params
+        self.adapter = lora_request
+        self.prompts += prompts
+        return [self._output(*pair) for pair in zip(prompts, sampling_params, strict=True)]
+
+    def _output(self, conversation: Any, params: Any) -> Any:
+        answer = self.model.answer_video if isinstance(conversation, dict) else self.model.answer
+        prompt, tokens, logprobs = answer(conversation, params.seed)
         of_tokens = [
             {token: SimpleNamespace(logprob=value, rank=1, decoded_token=None)}
             for token, value in zip(tokens, logprobs, strict=True)

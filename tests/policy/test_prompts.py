@@ -215,7 +215,7 @@ def test_the_beginning_token_of_a_template_is_not_doubled(tiny_folder: Path) -> 
     for template in (processor.chat_template, "no such token here"):
         processor.chat_template = template
         encoder = PromptEncoder(processor)
-        wanted.append(encoder._needs_special_tokens(encoder._chat(["Why?"], Example("1", "Why?", ""))))
+        wanted.append(encoder._needs_special_tokens(encoder.chat(Example("1", "Why?", ""))))
     assert wanted == [False, True]
 
 

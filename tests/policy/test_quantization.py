@@ -14,7 +14,7 @@ from torch import nn
 from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import Policy, load_policy
-from mm_cpgd.policy.lora import is_quantized, named_sizes, named_weights
+from mm_cpgd.policy.lora.layers import is_quantized, named_sizes, named_weights
 from mm_cpgd.policy.sharding.fsdp2 import ShardSettings, shard_policy
 
 

@@ -16,6 +16,7 @@ from data.example import DataError
 from mm_cpgd.cli.main import app
 from mm_cpgd.errors import UserError
 from mm_cpgd.preflight.data import check_data, quantiles, reason_kind
+from tests.fakes.videos import write_video
 
 Jsonl = Callable[[Iterable[Any]], Path]
 GOOD = {"id": "good", "question": "What is 1 + 1?", "answer": "2"}
@@ -158,3 +159,33 @@ def test_the_command_ends_with_status_one_if_any_row_is_unusable(
 ) -> None:
     file = jsonl([GOOD, {**GOOD, "id": "other", "answer": answer}])
     assert CliRunner().invoke(app, ["data", "check", str(file)]).exit_code == status
+
+
+def test_videos_are_counted_measured_and_their_faults_named(jsonl: Jsonl, tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4")
+    write_video(tmp_path / "b.mp4", times=[0, 0.1, 2])
+    (tmp_path / "c.mp4").write_bytes((tmp_path / "a.mp4").read_bytes()[:-300])
+    rows = [
+        {**GOOD, "id": "a", "video": "a.mp4"},
+        {**GOOD, "id": "b", "videos": ["a.mp4", "b.mp4"]},
+        {**GOOD, "id": "c", "video": "c.mp4"},
+        {**GOOD, "id": "gone", "video": "gone.mp4"},
+        {**GOOD, "id": "web", "video": "https://example.org/a.mp4"},
+        {**GOOD, "id": "cut", "video": "a.mp4", "video_start": 9},
+        {**GOOD, "id": "mark", "question": "<video>?"},
+    ]
+    fine, text = checked(jsonl(rows))
+    assert not fine
+    assert line(text, "usable") == "2"
+    assert line(text, "videos per row") == "1: 1 rows  2: 1 rows"
+    assert line(text, "videos measured") == "3 of 3"
+    assert line(text, "seconds").startswith("min 2.1  median 3.0")
+    assert line(text, "frames unevenly spaced") == "1"
+    for kind in (
+        "video that cannot be read",
+        "video missing",
+        "video at a web address",
+        "clip of a video that is empty",
+        "video marker without a video",
+    ):
+        assert line(text, kind) == "1", kind

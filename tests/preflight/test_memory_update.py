@@ -104,3 +104,12 @@ def test_the_estimate_of_activations_is_what_autograd_really_keeps(
     config = configured(tiny_folder, *overrides)
     found = update_items(config, measure_model(config.policy), ONE, longest)
     assert found[0].loss == pytest.approx(measured, rel=0.04)
+
+
+@pytest.mark.parametrize(("on_gpu", "tokens"), [(True, 16384), (False, 4096)])
+def test_a_micro_batch_is_smaller_on_a_cpu_unless_the_config_says(
+    configured: Callable[..., RunConfig], on_gpu: bool, tokens: int
+) -> None:
+    unset = configured("toy", "training.micro_batch_tokens=null").training
+    assert unset.tokens_of_pass(on_gpu=on_gpu) == tokens
+    assert configured("toy").training.tokens_of_pass(on_gpu=on_gpu) == 30

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from data import Example
 from data.images import portable
+from data.videos.reference import portable_video
 from mm_cpgd.policy.batch import EncodedPrompt
 from mm_cpgd.policy.prompt_workers.messages import receive, send
 from mm_cpgd.policy.prompt_workers.process import READY
@@ -207,4 +208,5 @@ class _Process:
 def _to_encode(example: Example) -> Example:
     """Return the example without what its prompt does not need, and which may be no value to pickle."""
     images = tuple(portable(image) for image in example.images)
-    return replace(example, images=images, solution=None, answer="", meta={})
+    videos = tuple(portable_video(video) for video in example.videos)
+    return replace(example, images=images, videos=videos, solution=None, answer="", meta={})

@@ -29,7 +29,7 @@ from torch.distributed.fsdp import (
 
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy.families import decoder_layers, vision_modules, vision_parameters
-from mm_cpgd.policy.lora import is_quantized
+from mm_cpgd.policy.lora.layers import is_quantized
 from mm_cpgd.policy.policy import Policy
 from mm_cpgd.policy.sharding.tensors import full_value, is_sharded, local_value, offset_of, replace_tensors
 from mm_cpgd.policy.vision import VisionFeatureCache

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers.core_model_loading import revert_weight_conversion
 
-from mm_cpgd.policy.lora import named_sizes, named_weights
+from mm_cpgd.policy.lora.layers import named_sizes, named_weights
 
 # Largest size of a file, in bytes, unless a single layer exceeds it; that of transformers' save_pretrained.
 FILE_BYTES = 5_000_000_000

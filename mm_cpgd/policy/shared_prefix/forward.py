@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mm_cpgd.policy.batch import EncodedPrompt
 from mm_cpgd.policy.checkpointing import keeps_attention
-from mm_cpgd.policy.families import language_model
+from mm_cpgd.policy.families import language_model, vision_token_ids
 from mm_cpgd.policy.shared_prefix.attention import (
     ATTENTION_NAMES,
     AttentionBackend,
@@ -41,7 +42,7 @@ def hidden_states(
 
     Args:
         model: with its language head.
-        vision_cache: the same model's cache of image features.
+        vision_cache: the same model's cache of vision features.
         prompts: the distinct prompts, in packed order.
         batch: the sequence.
         backend: attention of the layers; by default each completion attends to its prefix and to itself.
@@ -51,18 +52,21 @@ def hidden_states(
     layout = batch.layout.to(device)
     input_ids = batch.input_ids.to(device, non_blocking=True)
     embedded = language.embed_tokens(input_ids.unsqueeze(0))
-    features = vision_cache.features(prompts)
-    image_tokens = None
+    features = vision_cache.features([*prompts, *batch.suffixes])
+    vision_tokens = None
     if features is None and vision_cache.runs_always:
         # Without influence, but with the same gathering of weights as on processes that have images.
         embedded = embedded + 0.0 * vision_cache.blank_features().sum()
     if features is not None:
-        image_tokens = batch.input_ids[: layout.prefix_tokens] == model.config.image_token_id
-        image_tokens = image_tokens.nonzero().squeeze(1).to(device, non_blocking=True)
-        embedded = embedded.index_copy(1, image_tokens, features[:1].to(embedded.dtype))
+        replaced = torch.tensor(vision_token_ids(model.config))
+        found = torch.isin(batch.input_ids[: layout.prefix_tokens], replaced)
+        if batch.image_tokens is not None:
+            found = torch.cat([found, batch.image_tokens])
+        vision_tokens = found.nonzero().squeeze(1).to(device, non_blocking=True)
+        embedded = embedded.index_copy(1, vision_tokens, features[:1].to(embedded.dtype))
     cos_sin = rotary_cos_sin(language, embedded, batch.positions.to(device, non_blocking=True).unsqueeze(1))
     options = layer_options(language, layout, cos_sin, backend)
-    deepstack = (image_tokens, features[1:]) if features is not None and image_tokens is not None else None
+    deepstack = None if features is None or vision_tokens is None else (vision_tokens, features[1:])
     return _run_layers(language, embedded, options, deepstack).squeeze(0)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mm_cpgd.policy.batch import EncodedPrompt
+from mm_cpgd.policy.conversation.suffix import Suffix, suffix_lengths
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,9 @@ class PackedBatch:
         predictors: (Y,) for each completion token the index in the sequence whose hidden state predicts it.
         rows: (Y,) the row of each completion token in the caller's (n, T) batch.
         columns: (Y,) the column of each completion token in the caller's (n, T) batch.
+        suffixes: those of completions with observations, in packed order.
+        image_tokens: (S - prefix tokens,) True at tokens of observations that stand for images; None: there
+            are no observations.
     """
 
     input_ids: Tensor
@@ -109,6 +113,8 @@ class PackedBatch:
     predictors: Tensor
     rows: Tensor
     columns: Tensor
+    suffixes: tuple[Suffix, ...] = ()
+    image_tokens: Tensor | None = None
 
 
 def unique_prompts(prompts: Sequence[EncodedPrompt]) -> tuple[list[EncodedPrompt], Tensor]:
@@ -122,17 +128,25 @@ def unique_prompts(prompts: Sequence[EncodedPrompt]) -> tuple[list[EncodedPrompt
     return list(unique.values()), torch.tensor(prompt_of)
 
 
-def pack(prompts: Sequence[EncodedPrompt], prompt_of: Tensor, tokens: Tensor, mask: Tensor) -> PackedBatch:
+def pack(
+    prompts: Sequence[EncodedPrompt],
+    prompt_of: Tensor,
+    tokens: Tensor,
+    mask: Tensor,
+    suffixes: Sequence[Suffix | None] | None = None,
+) -> PackedBatch:
     """Pack P prompts and n completions into one sequence.
 
     Args:
         prompts: P prompts.
         prompt_of: (n,) index of each completion's prompt.
         tokens: (n, T) ids.
-        mask: (n, T) True where a token is the completion's own; True comes before False in each row.
+        mask: (n, T) True where a token is the completion's own; True comes before False in each row, except
+            where a suffix has observations.
+        suffixes: of each completion with observations; None: no completion has any.
     """
     order = prompt_of.argsort(stable=True)
-    lengths = mask.sum(1)[order]
+    lengths = suffix_lengths(mask)[order]
     packed = (lengths - 1).clamp(min=0)  # tokens of each completion that are in the sequence
     prefix = torch.tensor([len(prompt) for prompt in prompts])
     next_position = torch.tensor([prompt.next_position for prompt in prompts])
@@ -145,6 +159,14 @@ def pack(prompts: Sequence[EncodedPrompt], prompt_of: Tensor, tokens: Tensor, ma
         columns == 0, prefix.cumsum(0)[prompt_of[rows]] - 1, starts.repeat_interleave(lengths) + columns - 1
     )
     positions = (next_position[prompt_of[row]] + column).expand(prompts[0].positions.shape[0], -1)
+    observed: dict[str, Any] = {}
+    if suffixes is not None:
+        in_order = [suffixes[number] for number in order.tolist()]
+        positions, image_tokens = _of_observations(in_order, packed.tolist(), positions)
+        observed = {"suffixes": tuple(one for one in in_order if one), "image_tokens": image_tokens}
+        # No token of an observation is predicted.
+        own = mask[rows, columns]
+        predictors, rows, columns = predictors[own], rows[own], columns[own]
     return PackedBatch(
         input_ids=torch.cat([*(prompt.input_ids for prompt in prompts), tokens[row, column]]),
         positions=torch.cat([*(prompt.positions for prompt in prompts), positions], 1),
@@ -152,7 +174,24 @@ def pack(prompts: Sequence[EncodedPrompt], prompt_of: Tensor, tokens: Tensor, ma
         predictors=predictors,
         rows=rows,
         columns=columns,
+        **observed,
     )
+
+
+def _of_observations(
+    suffixes: Sequence[Suffix | None], lengths: Sequence[int], positions: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the positions (axes, C) of C packed tokens, and which of them stand for images (C,)."""
+    positions = positions.clone()
+    images = torch.zeros(positions.shape[1], dtype=torch.bool)
+    start = 0
+    for suffix, length in zip(suffixes, lengths, strict=True):
+        if suffix is not None:
+            positions[:, start : start + length] = suffix.positions[:, :length]
+            if suffix.token_types is not None:
+                images[start : start + length] = suffix.token_types[:length] == 1
+        start += length
+    return positions, images
 
 
 def packed_layout(prefixes: Tensor, groups: Tensor, completions: Tensor) -> PackedLayout:

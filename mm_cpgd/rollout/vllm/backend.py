@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -34,6 +36,30 @@ class VllmCompletion:
     logprobs: Sequence[float | None]
 
 
+@dataclass(frozen=True)
+class VideoRequest:
+    """A prompt with videos, whose frames are chosen and scaled already.
+
+    Attributes:
+        text: as the chat template writes it, with one placeholder for each video.
+        videos: of each video its frames (n, height, width, 3) uint8, and the metadata of transformers'
+            ``VideoMetadata`` by name.
+        options: arguments of the model's processor.
+    """
+
+    text: str
+    videos: tuple[tuple[NDArray[np.uint8], dict[str, Any]], ...]
+    options: dict[str, Any]
+
+    def prompt(self) -> dict[str, Any]:
+        """Return the prompt of ``vllm.LLM.generate``."""
+        return {
+            "prompt": self.text,
+            "multi_modal_data": {"video": list(self.videos)},
+            "mm_processor_kwargs": self.options,
+        }
+
+
 class VllmBackend(Protocol):
     """A vLLM instance, in this process or behind a server."""
 
@@ -42,9 +68,12 @@ class VllmBackend(Protocol):
         ...
 
     def chat(
-        self, conversations: Sequence[list[dict[str, Any]]], seeds: Sequence[int], options: Mapping[str, Any]
+        self, conversations: Sequence[Any], seeds: Sequence[int], options: Mapping[str, Any]
     ) -> list[VllmCompletion]:
-        """Sample one completion per conversation, each with its own seed, with vLLM's sampling options."""
+        """Sample one completion per conversation, each with its own seed, with vLLM's sampling options.
+
+        A backend whose ``takes_videos`` is True takes ``VideoRequest`` among the conversations.
+        """
         ...
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:

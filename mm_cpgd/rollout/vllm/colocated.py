@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from mm_cpgd.errors import UserError
-from mm_cpgd.rollout.vllm.backend import MISSING, VllmCompletion
+from mm_cpgd.rollout.vllm.backend import MISSING, VideoRequest, VllmCompletion
 from mm_cpgd.rollout.vllm.group import SharingGroup, open_group
 from mm_cpgd.rollout.vllm.weights import AdapterFiles
 
@@ -66,8 +66,10 @@ class ColocatedBackend:
         """See ``VllmBackend.image_content``."""
         return {"type": "image_pil", "image_pil": image}
 
+    takes_videos = True
+
     def chat(
-        self, conversations: Sequence[list[dict[str, Any]]], seeds: Sequence[int], options: Mapping[str, Any]
+        self, conversations: Sequence[Any], seeds: Sequence[int], options: Mapping[str, Any]
     ) -> list[VllmCompletion]:
         """See ``VllmBackend.chat``; called by all processes that share this vLLM, for the same options."""
         requests, own = self.group.gather(list(zip(conversations, seeds, strict=True)))
@@ -76,20 +78,38 @@ class ColocatedBackend:
         # Texts that end a completion are found in its text.
         settings = {"logprobs": 0, "detokenize": "stop" in options, **options}
         params = [self.make_params(**settings, seed=seed) for _, seed in requests]
-        # A conversation that ends with the assistant's turn is continued there; all of one call are alike.
-        begun = requests[0][0][-1]["role"] == "assistant"
+        with_videos = [isinstance(request, VideoRequest) for request, _ in requests]
         self._wake("weights", "kv_cache")
         # The trainer's autocast must not apply to vLLM.
         with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
-            outputs = self.llm.chat(
-                [conversation for conversation, _ in requests],
-                sampling_params=params,
-                use_tqdm=False,
-                lora_request=self._adapter,
-                **({"add_generation_prompt": False, "continue_final_message": True} if begun else {}),
-            )
+            videos = [index for index, has in enumerate(with_videos) if has]
+            others = [index for index, has in enumerate(with_videos) if not has]
+            outputs: dict[int, Any] = {}
+            for chosen, sample in ((others, self._sample_chats), (videos, self._sample_videos)):
+                if chosen:
+                    found = sample([requests[i][0] for i in chosen], [params[i] for i in chosen])
+                    outputs |= dict(zip(chosen, found, strict=True))
         self._sleep()
-        return [_completion(output) for output in outputs[own]]
+        return [_completion(outputs[index]) for index in range(len(requests))[own]]
+
+    def _sample_chats(self, conversations: list[Any], params: list[Any]) -> Any:
+        # A conversation that ends with the assistant's turn is continued there; all of one call are alike.
+        begun = conversations[0][-1]["role"] == "assistant"
+        return self.llm.chat(
+            conversations,
+            sampling_params=params,
+            use_tqdm=False,
+            lora_request=self._adapter,
+            **({"add_generation_prompt": False, "continue_final_message": True} if begun else {}),
+        )
+
+    def _sample_videos(self, requests: list[VideoRequest], params: list[Any]) -> Any:
+        return self.llm.generate(
+            [request.prompt() for request in requests],
+            sampling_params=params,
+            use_tqdm=False,
+            lora_request=self._adapter,
+        )
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """See ``VllmBackend.load``."""

@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from mm_cpgd.errors import DataError, UserError
-from mm_cpgd.policy.batch import EncodedPrompt
+from mm_cpgd.policy.batch import Conversation, EncodedPrompt
 from mm_cpgd.policy.distribution import Sampling
 from mm_cpgd.policy.policy import Policy
+from mm_cpgd.policy.visual.videos import WITH_TIME_IN_POSITIONS, metadata
 from mm_cpgd.rollout.engine import Completion, Group
-from mm_cpgd.rollout.vllm.backend import AdapterBackend, VllmBackend, VllmCompletion
+from mm_cpgd.rollout.vllm.backend import AdapterBackend, VideoRequest, VllmBackend, VllmCompletion
 from mm_cpgd.rollout.vllm.weights import adapter_files, named_weights
 
 # The strongest logit bias that vLLM accepts: it multiplies the odds of a token by e⁻¹⁰⁰.
@@ -71,7 +73,7 @@ class VllmEngine:
         """See ``RolloutEngine.generate``; a prompt gets no completions if its image has vanished.
 
         Raises:
-            UserError: vLLM tokenizes a prompt differently from the policy.
+            UserError: vLLM tokenizes a prompt differently from the policy, or a prompt has a video.
         """
         if len(seeds) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts, but seeds for {len(seeds)}")
@@ -94,13 +96,19 @@ class VllmEngine:
             groups[owner].append(self._completion(completion))
         return groups
 
-    def _conversation(self, prompt: EncodedPrompt) -> list[dict[str, Any]] | None:
-        """Return the prompt's messages with the images inserted; None if one cannot be opened any more."""
+    def _conversation(self, prompt: EncodedPrompt) -> list[dict[str, Any]] | VideoRequest | None:
+        """Return the prompt's messages with the images inserted; None if one cannot be opened any more.
+
+        Raises:
+            UserError: the backend takes no videos, or none beside images.
+        """
         if prompt.conversation is None:
             raise ValueError(
                 "a prompt without its conversation cannot be sent to vLLM; encode it with PromptEncoder"
             )
         try:
+            if prompt.conversation.videos:
+                return self._video_request(prompt.conversation)
             images = iter([reference.open() for reference in prompt.conversation.images])
         except DataError:
             return None
@@ -112,6 +120,18 @@ class VllmEngine:
             {**message, "content": [with_image(item) for item in message["content"]]}
             for message in prompt.conversation.messages
         ]
+
+    def _video_request(self, conversation: Conversation) -> VideoRequest:
+        if not getattr(self.backend, "takes_videos", False):
+            raise UserError(
+                "vLLM's servers get no videos; set rollout.vllm.mode=colocated or rollout.engine=local for "
+                "rows with videos"
+            )
+        if conversation.images:
+            raise UserError(
+                "vLLM gets no prompts with images beside videos; set rollout.engine=local for such rows"
+            )
+        return video_request(self.policy.processor, conversation)
 
     def _options(self, sampling: Sampling) -> dict[str, Any]:
         return {
@@ -134,6 +154,34 @@ class VllmEngine:
         finished = bool(len(tokens)) and int(tokens[-1]) in self.policy.end_ids
         text = self.policy.tokenizer.decode(sampled.token_ids, skip_special_tokens=True)
         return Completion(tokens, torch.tensor(values, dtype=torch.float32), text, finished)
+
+
+def video_request(processor: Any, conversation: Conversation) -> VideoRequest:
+    """Return a prompt with videos as vLLM takes it, with the frames that the policy sees.
+
+    Raises:
+        DataError: a video cannot be read any more.
+    """
+    found = [video.frames() for video in conversation.videos]
+    begun = conversation.messages[-1]["role"] == "assistant"
+    text = processor.apply_chat_template(
+        conversation.messages,
+        add_generation_prompt=not begun,
+        continue_final_message=begun,
+        tokenize=False,
+    )
+    videos = tuple(
+        (
+            np.stack([np.asarray(image) for image in video.images]),
+            {**metadata(video.choice), "video_backend": "pyav", "do_sample_frames": False},
+        )
+        for video in found
+    )
+    options: dict[str, Any] = {"do_sample_frames": False, "do_resize": False}
+    if type(processor.video_processor).__name__ == WITH_TIME_IN_POSITIONS:
+        # Processors that are not given the metadata take the seconds between frames from here.
+        options["fps"] = [video.choice.fps for video in found]
+    return VideoRequest(text, videos, options)
 
 
 def _check_prompt(prompt: EncodedPrompt, sampled: VllmCompletion) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from mm_cpgd.policy.adapters import AdapterFiles
-from mm_cpgd.policy.adapters import adapter_files as files_of_adapters
-from mm_cpgd.policy.lora import named_weights as weights_of_model
+from mm_cpgd.policy.lora.adapters import AdapterFiles
+from mm_cpgd.policy.lora.adapters import adapter_files as files_of_adapters
+from mm_cpgd.policy.lora.layers import named_weights as weights_of_model
 from mm_cpgd.policy.policy import Policy
 from mm_cpgd.policy.sharding.saving import as_in_files, layer_of
 

@@ -15,8 +15,9 @@ from mm_cpgd.distributed import SHARED_ERRORS, together
 from mm_cpgd.errors import RunEnded
 from mm_cpgd.interrupt import Interrupted, ShouldStop, check
 from mm_cpgd.training.ahead.prefetch import encode_rows
-from mm_cpgd.training.collector import Collector, Sampled
+from mm_cpgd.training.collector import Collector
 from mm_cpgd.training.experience import Collected, Experience, pad_tokens
+from mm_cpgd.training.rollouts.batches import Sampled
 
 Compare = Callable[[Experience, int], dict[str, float]]
 PROBED_PROMPTS, PROBED_TOKENS = 8, 16

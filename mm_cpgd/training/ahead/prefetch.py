@@ -162,7 +162,7 @@ def start_workers(
         chosen: ``data.workers``.
         accelerator: the run's accelerator.
         encoder: encodes the prompts.
-        examples: the rows; None are started of their own accord if no row has an image.
+        examples: the rows; None are started of their own accord if no row has an image or a video.
         say: called with a line when they fail.
     """
     count = default_workers(accelerator, examples) if chosen is None else chosen
@@ -174,7 +174,7 @@ def start_workers(
 def default_workers(accelerator: Accelerator, examples: Sequence[Example]) -> int:
     """Return how many processes encode prompts where the config does not say."""
     # On a CPU the update itself keeps all cores busy.
-    if accelerator.device.type == "cpu" or not any(example.images for example in examples):
+    if accelerator.device.type == "cpu" or not any(example.images or example.videos for example in examples):
         return 0
     share = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(0, min(MOST_WORKERS, share - 1))

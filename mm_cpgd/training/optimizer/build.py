@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import get_scheduler
+from torch.optim.lr_scheduler import LambdaLR
 
 from mm_cpgd.config.schema import TrainingConfig
 from mm_cpgd.errors import UserError
@@ -106,7 +106,12 @@ def build_schedule(optimizer: torch.optim.Optimizer, training: TrainingConfig, s
         UserError: transformers has no such schedule, or one that needs more than these numbers.
     """
     name = training.schedule
-    if name == "constant" and training.warmup_steps:
+    if name == "constant" and not training.warmup_steps:
+        return LambdaLR(optimizer, lambda step: 1.0)
+    # Imports transformers' trainer, and with it every package that it can use.
+    from transformers import get_scheduler
+
+    if name == "constant":
         name = "constant_with_warmup"  # transformers' plain constant would drop the warm-up silently
     try:
         if name == "reduce_lr_on_plateau":

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from data import DataError, Example, ImageRef
+from data import DataError, Example, ImageRef, VideoRef
 from data.example import split_at_images
+from data.videos.pictures import PictureSequence
 from eval.benchmark import Benchmark, Response
 from eval.generate.questions import (
     Shots,
@@ -125,3 +126,17 @@ def test_without_images_no_marker_is_left(noise_image: Noise) -> None:
     (question,) = questions_of(OWN, [row], None, shots=Shots([row, bare], 0).without_images())
     assert "Example" not in question.text
     assert Shots([row], 1).without_images().examples == [bare]
+
+
+def test_videos_stay_with_their_question_and_its_examples() -> None:
+    def asked(name: str, question: str) -> Example:
+        video = VideoRef(name, PictureSequence(name, (), 1.0))
+        return Example(name, question, "7", videos=(video,))
+
+    examples = [asked("first", "<video>How long?"), asked("second", "Is <video> long?")]
+    (alone, _) = questions_of(OWN, examples, None)
+    assert [video.origin for video in alone.videos] == ["first"]
+    (both,) = questions_of(OWN, examples[:1], None, shots=Shots(tuple(examples[1:]), 1))
+    assert [video.origin for video in both.videos] == ["second", "first"]
+    assert both.text.count("<video>") == 2
+    assert without_images(examples[1]) == dataclasses.replace(examples[1], question="Is  long?", videos=())

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from mm_cpgd.config.schema import LoraConfig, PolicyConfig
 from mm_cpgd.policy import load_policy
-from mm_cpgd.policy.lora import merged_weights, named_sizes, named_weights
+from mm_cpgd.policy.lora.layers import merged_weights, named_sizes, named_weights
 from mm_cpgd.policy.sharding.saving import plan_files, save_gathered
 
 SIZES = [("model.embed.weight", 6), *((f"model.layers.{i}.{kind}", 2) for i in (0, 1, 10) for kind in "ab")]

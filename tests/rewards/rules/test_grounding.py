@@ -155,6 +155,8 @@ SPANS = [
     "start: 3.5 s, end: 10 s",
     "从3.5秒到10秒",
     "0 min 3.5 s to 0 min 10 s",
+    '{"start_time": "3.5", "end_time": "10"}',
+    '{"start_time": 3.5, "end_time": 10}',
 ]
 
 

@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
-from mm_cpgd.policy.lora_linear import AccumulatingLinear, accumulate
+from mm_cpgd.policy.lora.linear import AccumulatingLinear, accumulate
 
 
 def adapted(*, bias: bool = True, dtype: torch.dtype = torch.float32, **options: object) -> nn.Module:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mm_cpgd.errors import UserError
-from mm_cpgd.policy.lora import ADAPTER
+from mm_cpgd.policy.lora.layers import ADAPTER
 from mm_cpgd.policy.sharding.tensors import full_value, is_sharded
 
 SETTINGS, TENSORS = "adapter_config.json", "adapter_model.safetensors"

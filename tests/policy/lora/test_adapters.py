@@ -19,7 +19,7 @@ from data import Example
 from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import Policy, load_policy
-from mm_cpgd.policy.adapters import SETTINGS, TENSORS
+from mm_cpgd.policy.lora.adapters import SETTINGS, TENSORS
 from mm_cpgd.policy.policy import ADAPTER_FOLDER
 
 

@@ -45,7 +45,7 @@ def add_lora(
     """
     from peft import LoraConfig, get_peft_model
 
-    from mm_cpgd.policy.lora_linear import accumulate
+    from mm_cpgd.policy.lora.linear import accumulate
 
     layers = linear_layers(model, vision=vision)
     chosen = [name for name in layers if targets == "all-linear" or name.rsplit(".", 1)[-1] in targets]

@@ -14,7 +14,7 @@ from data import Example
 from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import Policy, load_policy
-from mm_cpgd.policy.lora import linear_layers, merged_weights
+from mm_cpgd.policy.lora.layers import linear_layers, merged_weights
 
 
 def adapted(folder: Path, dtype: str = "float32", **lora: object) -> Policy:

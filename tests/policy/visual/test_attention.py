@@ -15,7 +15,7 @@ from benchmarks.families.build import FAMILIES, absence
 from benchmarks.families.subject import Subject
 from mm_cpgd.policy import collate_prompts
 from mm_cpgd.policy.families import vision_modules
-from mm_cpgd.policy.vision_attention import NAME, attention
+from mm_cpgd.policy.visual.attention import NAME, attention
 
 SEGMENTED = (
     "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "glm4v", "glm4v_moe",
@@ -84,7 +84,7 @@ def test_segments_of_a_length_are_computed_in_one_call(monkeypatch: pytest.Monke
         shapes.append(tuple(query.shape))
         return product(query, *others, **options)
 
-    monkeypatch.setattr("mm_cpgd.policy.vision_attention.scaled_dot_product_attention", counted)
+    monkeypatch.setattr("mm_cpgd.policy.visual.attention.scaled_dot_product_attention", counted)
     torch.manual_seed(0)
     query, key, value = torch.randn(3, 1, 2, 13, 8)
     ends = torch.tensor([0, 4, 4, 7, 11, 13])

@@ -1,0 +1,1 @@
+"""Conversations of several turns: observations as tokens, and rows that hold them."""

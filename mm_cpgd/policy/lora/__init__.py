@@ -1,0 +1,1 @@
+"""Adapters: their layers, their files, and the weights with them merged in."""

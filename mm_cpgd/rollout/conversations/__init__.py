@@ -1,0 +1,1 @@
+"""Sampling of conversations: turns of the policy, and replies of environments between them."""

@@ -1,0 +1,1 @@
+"""Completions of a rollout batch: their seeds, environments, scores, statistics and records."""

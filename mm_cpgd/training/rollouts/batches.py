@@ -1,0 +1,44 @@
+"""One rollout batch: what a process samples of it, and with the statistics of all processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mm_cpgd.policy import EncodedPrompt
+from mm_cpgd.rollout import Group
+from mm_cpgd.training.rollout_stats import RolloutStats
+from rewards.compose import Scored
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What a process samples of a rollout batch, without a word to the others.
+
+    Attributes:
+        indices: dataset index of each prompt.
+        prompts: the encoded prompts; None for a row whose image has vanished.
+        groups: the G completions of each prompt; none for such a row.
+        scored: the scores of each group, in the same order; G times None for such a row.
+        lost: a line for each row whose image has vanished.
+        failures: of each rule that has failed, its newest error and traceback.
+        seconds_of_rewards: time spent waiting for scores after the last completion.
+    """
+
+    indices: list[int]
+    prompts: list[EncodedPrompt | None]
+    groups: list[Group]
+    scored: list[list[Scored]]
+    lost: list[str]
+    failures: dict[str, str]
+    seconds_of_rewards: float
+
+
+@dataclass(frozen=True)
+class Rollouts(Sampled):
+    """One rollout batch: the prompts of this process, and the statistics of all processes.
+
+    Attributes:
+        stats: statistics of the whole batch, (P, G) over all processes.
+    """
+
+    stats: RolloutStats

@@ -1,0 +1,57 @@
+"""Environments of a run and the sampling of its conversations, as the config says."""
+
+from __future__ import annotations
+
+from mm_cpgd.config.schema import RolloutConfig, RunConfig
+from mm_cpgd.environments import EnvironmentFactory, get_environment
+from mm_cpgd.errors import UserError
+from mm_cpgd.policy import Policy
+from mm_cpgd.rollout import RolloutEngine
+from mm_cpgd.rollout.conversations.sampler import ConversationSampler
+from mm_cpgd.rollout.conversations.state import Limits
+
+
+def longest_completion(rollout: RolloutConfig) -> int:
+    """Return the largest number of own tokens of a completion, over all of its turns."""
+    chosen = rollout.environment
+    if chosen is None:
+        return rollout.max_new_tokens
+    return min(chosen.max_tokens, chosen.max_turns * rollout.max_new_tokens)
+
+
+def load_environment(config: RunConfig) -> EnvironmentFactory | None:
+    """Return what makes the config's environments, None without one.
+
+    Raises:
+        UserError: as ``get_environment``; or something in the config that does not go together with one.
+    """
+    chosen = config.rollout.environment
+    if chosen is None:
+        return None
+    if config.rollout.engine != "local":
+        raise UserError(
+            f"rollout.environment does not go together with rollout.engine={config.rollout.engine}, whose "
+            "prompts cannot end with tokens that were sampled; set rollout.engine=local"
+        )
+    return get_environment(chosen.name, chosen.options)
+
+
+def build_conversations(
+    config: RunConfig, policy: Policy, engine: RolloutEngine
+) -> ConversationSampler | None:
+    """Return what samples conversations with the config's environment, None without one.
+
+    Raises:
+        UserError: as ``load_environment``, or the policy cannot continue a conversation.
+    """
+    chosen, factory = config.rollout.environment, load_environment(config)
+    if chosen is None or factory is None:
+        return None
+    return ConversationSampler(
+        policy,
+        engine,
+        factory,
+        Limits(chosen.max_turns, chosen.max_tokens, chosen.max_images),
+        seconds=chosen.tool_seconds,
+        threads=chosen.threads,
+    )

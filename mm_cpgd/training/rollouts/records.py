@@ -1,0 +1,31 @@
+"""Groups of completions as the rollout log stores them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from data import Example
+from mm_cpgd.rollout import Group
+from mm_cpgd.tracking import PromptRollout, ScoredCompletion, ScoredComponent
+from rewards.compose import Scored
+
+
+def record_of(
+    example: Example, group: Group, scored: Sequence[Scored], advantages: Sequence[float]
+) -> PromptRollout:
+    """Return a group as the rollout log stores it; a NaN advantage (not in the update) becomes None."""
+    completions = tuple(
+        ScoredCompletion(
+            text=completion.text,
+            tokens=completion.length,
+            finished=completion.finished,
+            total=score.total,
+            advantage=None if advantage != advantage else advantage,
+            components={
+                name: ScoredComponent(verdict.score, verdict.status.value, verdict.extracted, verdict.reason)
+                for name, verdict in score.components.items()
+            },
+        )
+        for completion, score, advantage in zip(group, scored, advantages, strict=True)
+    )
+    return PromptRollout(example.id, example.question, example.answer, completions)
