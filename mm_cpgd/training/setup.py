@@ -34,7 +34,6 @@ from mm_cpgd.training.optimizer import OptimizerStep, build_optimizer, build_sch
 from mm_cpgd.training.placement import PlacedPolicy
 from mm_cpgd.training.resume import identify
 from mm_cpgd.training.rollouts.build import build_conversations, load_environment, longest_completion
-from mm_cpgd.training.rollouts.demonstrations import Demonstrations
 from mm_cpgd.training.rollouts.scorer import CompletionScorer
 from mm_cpgd.training.sft import SFT_METRIC_NAMES, SftSource, sft_objective
 from mm_cpgd.training.state import TrainingState
@@ -214,8 +213,7 @@ def build_sft_trainer(
     """Return the trainer of a supervised fine-tuning run; one iteration is one optimizer step."""
     sampler = PromptSampler(len(examples), config.seed)
     steps = config.sft.steps or max(1, round(config.sft.epochs * len(examples) / config.sft.batch))
-    demonstrations = Demonstrations(config, policy) if config.rollout.environment else None
-    source = SftSource(config.sft, accelerator, policy, examples, sampler, workers, steps, demonstrations)
+    source = SftSource(config.sft, accelerator, policy, examples, sampler, workers, steps)
     objective = sft_objective(config.rollout.max_new_tokens)
     identity = identify(config, examples, policy.model, sft=True)
     one_epoch = config.training.model_copy(update={"inner_epochs": 1})

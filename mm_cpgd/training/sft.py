@@ -15,11 +15,9 @@ from mm_cpgd.config.schema import AlgorithmConfig, PartConfig, SftConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.interrupt import ShouldStop, never
 from mm_cpgd.policy import EncodedPrompt, Policy
-from mm_cpgd.policy.conversation.suffix import Suffix
 from mm_cpgd.policy.prompt_workers import PromptWorkers
 from mm_cpgd.training.ahead.prefetch import PromptPrefetcher, encode_rows
 from mm_cpgd.training.experience import Collected, Experience, RowsLost, pad_tokens
-from mm_cpgd.training.rollouts.demonstrations import Demonstrations, turns_of
 
 # Old log-probabilities are set to 0, so ratio and drift mean nothing and are not logged.
 SFT_METRIC_NAMES = {"loss": "sft/loss", "entropy": "policy/entropy"}
@@ -47,7 +45,6 @@ class SftSource:
         sampler: draws examples; identical on all processes.
         workers: processes that encode the next batch's prompts meanwhile; None: there are none.
         steps: of the whole run, after which no batch is encoded.
-        demonstrations: plays rows of several turns through an environment; None: there is none.
 
     Raises:
         UserError: the batch is not a multiple of the number of processes.
@@ -62,7 +59,6 @@ class SftSource:
         sampler: PromptSampler,
         workers: PromptWorkers | None = None,
         steps: int = 0,
-        demonstrations: Demonstrations | None = None,
     ) -> None:
         if sft.batch % accelerator.num_processes:
             raise UserError(
@@ -74,14 +70,13 @@ class SftSource:
         self.sampler = sampler
         self.config = sft
         self.steps = steps
-        self.demonstrations = demonstrations
         self.prefetcher = PromptPrefetcher(lambda index: self.reencode([index])[0], examples, workers)
 
     def collect(self, iteration: int, should_stop: ShouldStop = never) -> Collected:
         """Return the next batch; ``should_stop`` has no effect: drawing a batch takes no time."""
         drawn = self.sampler.take(self.config.batch)
-        targets = [self._targets(self.examples[index]) for index in drawn]
-        lengths = torch.tensor([float(sum(turn.numel() for turn in turns)) for turns in targets])
+        targets = [target_tokens(self.policy, self.examples[i], self.config.target_template) for i in drawn]
+        lengths = torch.tensor([float(target.numel()) for target in targets])
         mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
         pending = self.prefetcher.take(drawn[mine])
         if iteration < self.steps and self.prefetcher.in_processes:
@@ -96,16 +91,14 @@ class SftSource:
             )
         lengths = lengths[~gone]
         present = [place for place, prompt in enumerate(encoded) if prompt is not None]
-        shown = [encoded[place] for place in present]
-        indices = [drawn[mine][place] for place in present]
-        tokens, mask, suffixes = self._rows(shown, indices, [targets[mine][place] for place in present])
+        tokens, mask = pad_tokens([targets[mine][place] for place in present])
         rows = len(present)
         # A process that has lost its whole share keeps one prompt, of which no token counts.
         prompts = [prompt for prompt in encoded if prompt] or [
             self.policy.encoder.encode(Example("", "", ""))
         ]
         experience = Experience(
-            examples=indices,
+            examples=[drawn[mine][place] for place in present],
             prompts=prompts,
             prompt_of=torch.arange(rows),
             tokens=tokens,
@@ -114,30 +107,9 @@ class SftSource:
             mini_batch=torch.zeros(rows, dtype=torch.long),
             lengths=[lengths],
             old_logprobs=torch.zeros(tokens.shape),
-            suffixes=suffixes,
         )
         metrics = {"completion/length_mean": float(lengths.mean()), "tokens/sampled": float(lengths.sum())}
         return Collected(experience, metrics, lost=gather_object(lost) if gone.any() else [])
-
-    def _targets(self, example: Example) -> list[Tensor]:
-        """Return the tokens of the row's turns; without an environment its solution is the only one."""
-        turns = turns_of(example) if self.demonstrations else None
-        if turns is None:
-            return [target_tokens(self.policy, example, self.config.target_template)]
-        return [text_tokens(self.policy, turn) for turn in turns]
-
-    def _rows(
-        self, prompts: Sequence[EncodedPrompt | None], indices: Sequence[int], turns: Sequence[list[Tensor]]
-    ) -> tuple[Tensor, Tensor, list[Suffix | None] | None]:
-        """Return tokens and mask (n, T), and what rows with observations have beside them."""
-        if self.demonstrations is None:
-            return *pad_tokens([row[0] for row in turns]), None
-        examples = [self.examples[index] for index in indices]
-        present = [prompt for prompt in prompts if prompt is not None]
-        played = self.demonstrations.play(present, examples, turns)
-        tokens, mask = pad_tokens([one.tokens for one in played], [one.own for one in played])
-        suffixes = [one.talk.suffix if one.talk else None for one in played]
-        return tokens, mask, suffixes if any(suffixes) else None
 
     def _gone(self, encoded: Sequence[EncodedPrompt | None]) -> Tensor:
         """Return which rows of the batch of all processes have lost their image, in the order drawn."""
@@ -160,11 +132,6 @@ class SftSource:
 def target_tokens(policy: Policy, example: Example, template: str) -> Tensor:
     """Return the target tokens (T_i,), the end token included."""
     text = template.replace("{answer}", example.answer).replace("{solution}", example.solution or "")
-    return text_tokens(policy, text)
-
-
-def text_tokens(policy: Policy, text: str) -> Tensor:
-    """Return the tokens (T,) of a turn, the end token included."""
     ids = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
     return torch.tensor([*ids, policy.tokenizer.eos_token_id])
 
