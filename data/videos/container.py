@@ -7,6 +7,8 @@ and addresses), and the number of frames, their size and the time of decoding ar
 from __future__ import annotations
 
 import bisect
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +34,22 @@ MAX_SECONDS = 120.0
 TOLERANCE = 0.002
 
 
+_Identity = tuple[int, int, int, int]
+# What was read of the last files, each of few enough frames; a file that has changed is another one.
+MAX_KEPT, MAX_KEPT_FRAMES = 256, 20_000
+_examined: dict[tuple[_Identity, int], tuple[_Index, tuple[int, int]]] = {}
+_lock = threading.Lock()
+
+
+def _identity(file: IO[bytes]) -> _Identity | None:
+    """Return what tells a file and its content from others; None for bytes in memory."""
+    try:
+        found = os.fstat(file.fileno())
+    except (AttributeError, OSError):
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 @dataclass(frozen=True)
 class VideoFile:
     """A ``VideoSource`` that reads an encoded video, or the clip of it between two times.
@@ -51,16 +69,13 @@ class VideoFile:
     max_pixels: int = 50_000_000
 
     def timeline(self) -> Timeline:
-        """See ``VideoSource``; reads the whole file and decodes its first frame."""
-        index = self._index()
-        with self._open() as (container, stream):
-            for frame in container.decode(stream):
-                return index.timeline(_upright(frame, self.origin).size)
-        raise DataError(f"video {self.origin} is damaged: no frame can be decoded")
+        """See ``VideoSource``; reads the whole file and decodes its first frame, unless it is known."""
+        index, size = self._examined()
+        return index.clip(self.start, self.end, self.origin).timeline(size)
 
     def read(self, indices: Sequence[int]) -> Iterator[Image.Image]:
         """See ``VideoSource``; jumps to the frame before each that can be decoded alone."""
-        index = self._index()
+        index = self._examined()[0].clip(self.start, self.end, self.origin)
         deadline = time.monotonic() + MAX_SECONDS
         wanted = [index.stamps[number] for number in indices]
         done = 0
@@ -79,9 +94,29 @@ class VideoFile:
         seconds = (wanted[done] - index.begin) * index.unit
         raise DataError(f"video {self.origin} is damaged: its frame at {seconds:.2f} s cannot be read")
 
-    def _index(self) -> _Index:
+    def _examined(self) -> tuple[_Index, tuple[int, int]]:
+        """Return the whole file's index and the size of its frames; those of the last files are kept."""
+        with self.stream() as file:
+            key = _identity(file)
+        with _lock:
+            known = _examined.get((key, self.max_pixels)) if key else None
+        if known is not None:
+            return known
         with self._open() as (container, stream):
-            return _read_index(container, stream, self.origin).clip(self.start, self.end, self.origin)
+            index = _read_index(container, stream, self.origin)
+        found = index, self._size()
+        if key and len(index.stamps) <= MAX_KEPT_FRAMES:
+            with _lock:
+                _examined[key, self.max_pixels] = found
+                while len(_examined) > MAX_KEPT:
+                    _examined.pop(next(iter(_examined)))
+        return found
+
+    def _size(self) -> tuple[int, int]:
+        with self._open() as (container, stream):
+            for frame in container.decode(stream):
+                return _upright(frame, self.origin).size
+        raise DataError(f"video {self.origin} is damaged: no frame can be decoded")
 
     @contextmanager
     def _open(self) -> Iterator[tuple[Any, Any]]:
@@ -102,6 +137,8 @@ class VideoFile:
         if not container.streams.video:
             raise DataError(f"video {self.origin} has no pictures, only sound or text")
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise DataError(f"video {self.origin} has a codec that cannot be read; convert it to MP4")
         if stream.width * stream.height > self.max_pixels:
             raise DataError(
                 f"video {self.origin} has frames of {stream.width:,} × {stream.height:,} pixels, more than "

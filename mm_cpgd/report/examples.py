@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from mm_cpgd.tracking import PromptRollout, ScoredCompletion, read_rollouts, rol
 STAGES = ("early", "middle", "late")
 READ_FILES, READ_PROMPTS = 12, 4
 """Files of each third of the run, and prompts of each of these files."""
+SHOWN_TALKS = 4
+"""Completions of a prompt whose images are in the report."""
 LARGEST_IMAGE = 2_000_000
 """In bytes; a larger file is not one of this project's thumbnails and is not inlined."""
 _TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
@@ -25,6 +27,7 @@ class ShownRollout:
     Attributes:
         right: number of completions with the right answer.
         images: data URLs.
+        pictures: data URLs of what turns of conversations showed, by file name.
     """
 
     stage: str
@@ -32,6 +35,7 @@ class ShownRollout:
     prompt: PromptRollout
     right: int
     images: tuple[str, ...]
+    pictures: dict[str, str] = field(default_factory=dict)
 
 
 def choose_rollouts(folder: Path, per_stage: int = 4) -> list[ShownRollout]:
@@ -49,7 +53,8 @@ def choose_rollouts(folder: Path, per_stage: int = 4) -> list[ShownRollout]:
         for at, prompt in _choose(found, per_stage):
             images = tuple(url for name in prompt.images if (url := _data_url(folder / "images", name)))
             right = sum(is_right(completion) for completion in prompt.completions)
-            shown.append(ShownRollout(stage, at, prompt, right, images))
+            pictures = _pictures(prompt, folder / "images")
+            shown.append(ShownRollout(stage, at, prompt, right, images, pictures))
     return shown
 
 
@@ -90,6 +95,13 @@ def _distance(prompt: PromptRollout, wanted: float) -> float:
     right = sum(is_right(completion) for completion in completions) / max(1, len(completions))
     # In quarters, so that the iteration decides between prompts that are nearly equal.
     return round(abs(right - wanted) * 4)
+
+
+def _pictures(prompt: PromptRollout, folder: Path) -> dict[str, str]:
+    """Return the data URLs of the images of a few conversations of the prompt."""
+    turns = [turn for completion in prompt.completions[:SHOWN_TALKS] for turn in completion.turns]
+    names = [name for turn in turns for name in turn.images]
+    return {name: url for name in names if (url := _data_url(folder, name))}
 
 
 def _data_url(folder: Path, name: str) -> str | None:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from mm_cpgd.policy import EncodedPrompt, Policy, collate_prompts
+from mm_cpgd.policy.conversation.suffix import ContinuedPrompt
 from mm_cpgd.policy.families import language_model
 from mm_cpgd.policy.shared_prefix.attention import preferred_attention
 from mm_cpgd.policy.shared_prefix.forward import hidden_states, rotary_cos_sin, run_layers
-from mm_cpgd.policy.shared_prefix.packing import pack
+from mm_cpgd.policy.shared_prefix.packing import pack, pack_continued, unique_prompts
 from mm_cpgd.rollout.shared_cache import PrefixRecorder, SharedCache
 
 # Tokens by which the cache grows. Doubling would copy less, but copying costs little compared with reading
@@ -95,20 +96,39 @@ class SharedDecoder:
 
     def load(self, prompts: Sequence[EncodedPrompt], slots: Sequence[int]) -> None:
         """See ``IncrementalDecoder``."""
-        nothing = torch.zeros(0, 1, dtype=torch.long)
-        batch = pack(prompts, nothing[:, 0], nothing, nothing.bool())
-        recorder = PrefixRecorder(batch.layout, preferred_attention(self.language))
-        hidden = hidden_states(self.policy.model, self.policy.vision_cache, prompts, batch, recorder)
-        self.cache.write(recorder, slots)
+        continued = [one for one in prompts if isinstance(one, ContinuedPrompt)]
+        if len(continued) == len(prompts):
+            hidden, last = self._load_continued(continued, slots)
+        else:
+            hidden, last = self._load_plain(prompts, slots)
         device = hidden.device
-        ends = torch.tensor(batch.layout.prefix_lengths, device=device).cumsum(0) - 1
-        logits = self.head(hidden[ends])
+        logits = self.head(hidden[last.to(device)])
         if self.first is None:
             self._allocate(hidden, logits)
         assert self.first is not None
         index = torch.tensor(slots, device=device)
         self.first[index] = logits
         self.next_position[index] = torch.tensor([one.next_position for one in prompts], device=device)
+
+    def _load_plain(self, prompts: Sequence[EncodedPrompt], slots: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return hidden states, and the index of each prompt's last token."""
+        nothing = torch.zeros(0, 1, dtype=torch.long)
+        batch = pack(prompts, nothing[:, 0], nothing, nothing.bool())
+        recorder = PrefixRecorder(batch.layout, preferred_attention(self.language))
+        hidden = hidden_states(self.policy.model, self.policy.vision_cache, prompts, batch, recorder)
+        self.cache.write(recorder, slots)
+        return hidden, torch.tensor(batch.layout.prefix_lengths).cumsum(0) - 1
+
+    def _load_continued(
+        self, prompts: Sequence[ContinuedPrompt], slots: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the same; what conversations have in common at their beginning is computed once."""
+        batch, tokens, lengths = pack_continued(prompts)
+        recorder = PrefixRecorder(batch.layout, preferred_attention(self.language))
+        unique, _ = unique_prompts([one.prompt for one in prompts])
+        hidden = hidden_states(self.policy.model, self.policy.vision_cache, unique, batch, recorder)
+        self.cache.write(recorder, slots, tokens, lengths)
+        return hidden, batch.predictors[batch.rows.argsort()]
 
     def _allocate(self, hidden: Tensor, logits: Tensor) -> None:
         device = hidden.device

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from mm_cpgd.policy.batch import EncodedPrompt
+from mm_cpgd.policy.conversation.suffix import ContinuedPrompt
 from mm_cpgd.policy.distribution import Sampling
 from mm_cpgd.policy.policy import Policy
 from mm_cpgd.rollout.computed_weights import cast_weights
@@ -73,8 +74,7 @@ class LocalEngine:
         # costs less than gathering places that are filled again.
         size = max(1, len(prompts) if graph else self.batch_prompts)
         with _evaluation_mode(self.policy), cast_weights(self.policy.model):
-            for first in range(0, len(prompts), size):
-                batch = slice(first, first + size)
+            for batch in _batches(prompts, size):
                 yield from self._decode(prompts[batch], sampling, seeds[batch], graph=graph)
 
     def _decode(
@@ -90,7 +90,7 @@ class LocalEngine:
             prompts,
             sampling,
             seeds,
-            batch_prompts=self.batch_prompts,
+            batch_prompts=_together(prompts, self.batch_prompts),
             report_kept=self.report_kept,
             graph=graph,
         )
@@ -104,6 +104,31 @@ class LocalEngine:
                 for (drawn, kept), text in zip(found, texts, strict=True)
             ]
             yield from (completions[i : i + copies] for i in range(0, len(completions), copies))
+
+
+def _batches(prompts: Sequence[EncodedPrompt], size: int) -> Iterator[slice]:
+    """Split prompts into batches of ``size``, of which those that continue one prompt count as one."""
+    first, seen = 0, set[int]()
+    for place, own in enumerate(_begun(prompts)):
+        if len(seen) == size and own not in seen:
+            yield slice(first, place)
+            first, seen = place, set()
+        seen.add(own)
+    if first < len(prompts):
+        yield slice(first, len(prompts))
+
+
+def _together(prompts: Sequence[EncodedPrompt], size: int) -> int:
+    """Return how many of these prompts are decoded together, where ``size`` different ones may be."""
+    return size * -(-len(prompts) // len(set(_begun(prompts))))
+
+
+def _begun(prompts: Sequence[EncodedPrompt]) -> list[int]:
+    """Return of each prompt a number that it shares with those that continue the same prompt."""
+    return [
+        id(one.prompt) if isinstance(one, ContinuedPrompt) else -1 - place
+        for place, one in enumerate(prompts)
+    ]
 
 
 @contextlib.contextmanager

@@ -78,12 +78,30 @@ class SharedCache:
         self.seat_index: Tensor | None = None
         self.place_index: Tensor | None = None
 
-    def write(self, prefixes: PrefixRecorder, slots: Sequence[int]) -> None:
-        """Put the keys and values of prompts into these slots."""
+    def write(
+        self,
+        prefixes: PrefixRecorder,
+        slots: Sequence[int],
+        tokens: Tensor | None = None,
+        lengths: Tensor | None = None,
+    ) -> None:
+        """Put the keys and values of prompts into these slots.
+
+        Args:
+            prefixes: has seen them.
+            slots: of each prompt.
+            tokens: index in the recorded sequence of each token of each prompt, one prompt after the other;
+                None: those of the prefixes, in order.
+            lengths: (n,) tokens of each prompt; needed with ``tokens``.
+        """
         if not self.keys:
             self._allocate(prefixes.keys[0], len(prefixes.keys))
         device = prefixes.keys[0].device
-        lengths = torch.tensor(prefixes.layout.prefix_lengths)
+        if tokens is None or lengths is None:
+            lengths = torch.tensor(prefixes.layout.prefix_lengths)
+            tokens = None
+        else:
+            tokens = tokens.to(device)
         index = torch.tensor(slots)
         self.lengths[index.to(device)] = lengths.to(device)
         starts = (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
@@ -91,7 +109,7 @@ class SharedCache:
         rows = index.repeat_interleave(lengths).to(device)
         for tables, recorded in ((self.keys, prefixes.keys), (self.values, prefixes.values)):
             for table, new in zip(tables, recorded, strict=True):
-                table[rows, :, columns] = new
+                table[rows, :, columns] = new if tokens is None else new[tokens]
         if self.padding is not None:
             positions = torch.arange(self.longest, device=device)
             self.padding.copy_((positions >= self.lengths.unsqueeze(1))[:, None, None])

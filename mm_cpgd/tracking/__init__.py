@@ -3,6 +3,7 @@
 from mm_cpgd.tracking.metrics import MetricsLog, read_metrics
 from mm_cpgd.tracking.progress import Progress
 from mm_cpgd.tracking.rollouts import (
+    LoggedTurn,
     PromptRollout,
     RolloutLog,
     ScoredCompletion,
@@ -12,6 +13,7 @@ from mm_cpgd.tracking.rollouts import (
 )
 
 __all__ = [
+    "LoggedTurn",
     "MetricsLog",
     "Progress",
     "PromptRollout",

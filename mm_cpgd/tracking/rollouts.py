@@ -34,15 +34,38 @@ class ScoredComponent:
 
 
 @dataclass(frozen=True)
+class LoggedTurn:
+    """One turn of a conversation, and what the environment replied to it.
+
+    Attributes:
+        text: of the turn.
+        observed: text that the policy read after it; empty after the last turn.
+        reason: the environment's line about it.
+        scores: parts of the score that the environment gave, by name.
+        images: file names under ``rollouts/images`` of what it showed; empty if none were kept.
+        pictures: these images, until they are stored.
+    """
+
+    text: str
+    observed: str = ""
+    reason: str = ""
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+    images: tuple[str, ...] = ()
+    pictures: tuple[ImageRef, ...] = field(default=(), repr=False, compare=False)
+
+
+@dataclass(frozen=True)
 class ScoredCompletion:
     """One completion with its reward.
 
     Attributes:
-        tokens: length, the end token included.
+        tokens: length, the end token included; of a conversation that of all its turns.
         finished: whether it ended with an end token; False if it was cut at the token limit.
         total: weighted sum of the components, None when it could not be scored.
         advantage: None when it was left out of the update.
         components: verdict by the rule's name.
+        turns: of a conversation with an environment; ``text`` is then the last turn's.
+        cut: limit that ended the conversation, empty if none did.
     """
 
     text: str
@@ -51,6 +74,8 @@ class ScoredCompletion:
     total: float | None
     advantage: float | None = None
     components: Mapping[str, ScoredComponent] = field(default_factory=dict)
+    turns: tuple[LoggedTurn, ...] = ()
+    cut: str = ""
 
 
 @dataclass(frozen=True)
@@ -129,8 +154,12 @@ class RolloutLog:
         lines = []
         for index, (prompt, references) in enumerate(zip(prompts, images, strict=True)):
             kept = references if index < self.images else ()
-            names = (self._save_image(iteration, index, place, image) for place, image in enumerate(kept))
-            lines.append(json_line(asdict(replace(prompt, images=tuple(name for name in names if name)))))
+            names = self._save_images(f"{iteration:06d}-{index:04d}", kept)
+            completions = tuple(
+                self._with_images(one, f"{iteration:06d}-{index:04d}-{place}", keep=index < self.images)
+                for place, one in enumerate(prompt.completions)
+            )
+            lines.append(_line(replace(prompt, images=names, completions=completions)))
         write_lines(self.path(iteration), lines)
 
     def truncate_after(self, iteration: int) -> None:
@@ -141,13 +170,29 @@ class RolloutLog:
             if number and int(number[1]) > iteration:
                 file.unlink()
 
-    def _save_image(self, iteration: int, prompt: int, place: int, reference: ImageRef) -> str | None:
+    def _with_images(self, completion: ScoredCompletion, name: str, *, keep: bool) -> ScoredCompletion:
+        """Return the completion with the names of its turns' images in place of these."""
+        turns = tuple(
+            replace(
+                turn,
+                images=self._save_images(f"{name}-turn{number}", turn.pictures if keep else ()),
+                pictures=(),
+            )
+            for number, turn in enumerate(completion.turns, 1)
+        )
+        return replace(completion, turns=turns)
+
+    def _save_images(self, name: str, references: Sequence[ImageRef]) -> tuple[str, ...]:
+        saved = (self._save_image(f"{name}-{place}", one) for place, one in enumerate(references))
+        return tuple(file for file in saved if file)
+
+    def _save_image(self, name: str, reference: ImageRef) -> str | None:
         """Store a thumbnail and return its file name; None if the image no longer opens."""
         try:
             suffix, content = _thumbnail(reference.open())
         except (DataError, OSError):
             return None
-        file = self.folder / "images" / f"{iteration:06d}-{prompt:04d}-{place}.{suffix}"
+        file = self.folder / "images" / f"{name}.{suffix}"
         with writing(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
@@ -182,7 +227,20 @@ def _prompt(row: dict[str, Any]) -> PromptRollout:
 
 def _completion(row: dict[str, Any]) -> ScoredCompletion:
     components = {rule: ScoredComponent(**component) for rule, component in row.pop("components").items()}
-    return ScoredCompletion(**row, components=components)
+    turns = tuple(LoggedTurn(**{**turn, "images": tuple(turn["images"])}) for turn in row.pop("turns", ()))
+    return ScoredCompletion(**row, components=components, turns=turns)
+
+
+def _line(prompt: PromptRollout) -> str:
+    """Return the line of a prompt; completions of one turn have no keys of conversations."""
+    row = asdict(prompt)
+    for completion in row["completions"]:
+        turns, cut = completion.pop("turns"), completion.pop("cut")
+        for turn in turns:
+            del turn["pictures"]
+        if turns:
+            completion |= {"turns": turns, "cut": cut}
+    return json_line(row)
 
 
 def _thumbnail(image: Image.Image) -> tuple[str, bytes]:

@@ -34,6 +34,7 @@ from mm_cpgd.training.processes import ProcessWatch, check_rows, check_run_folde
 from mm_cpgd.training.processes.run_lock import RunLock
 from mm_cpgd.training.resume import Changes
 from mm_cpgd.training.rollouts.build import load_environment
+from mm_cpgd.training.rollouts.written import turns_check
 from mm_cpgd.training.rows import load_rows
 from mm_cpgd.training.run_folder import (
     CONFIG,
@@ -251,7 +252,8 @@ def _load(
     name = "quarantine.jsonl" if what == "training" else "quarantine-eval.jsonl"
     checks = []
     if sft:
-        checks.append(solution_check(policy, config.sft.target_template, config.rollout.max_new_tokens))
+        of_solution = solution_check(policy, config.sft.target_template, config.rollout.max_new_tokens)
+        checks.append(turns_check(policy, config.rollout, of_solution))
     quarantine = config.folder / name if accelerator.is_main_process else None
     rows = together(accelerator, lambda: load_rows(config, source, policy.encoder, quarantine, checks))
     check_rows(accelerator, what, rows.examples)

@@ -35,6 +35,7 @@ from mm_cpgd.training.placement import PlacedPolicy
 from mm_cpgd.training.resume import identify
 from mm_cpgd.training.rollouts.build import build_conversations, load_environment, longest_completion
 from mm_cpgd.training.rollouts.scorer import CompletionScorer
+from mm_cpgd.training.rollouts.written import WrittenConversations
 from mm_cpgd.training.sft import SFT_METRIC_NAMES, SftSource, sft_objective
 from mm_cpgd.training.state import TrainingState
 from mm_cpgd.training.trainer import Evaluator, Trainer
@@ -213,7 +214,9 @@ def build_sft_trainer(
     """Return the trainer of a supervised fine-tuning run; one iteration is one optimizer step."""
     sampler = PromptSampler(len(examples), config.seed)
     steps = config.sft.steps or max(1, round(config.sft.epochs * len(examples) / config.sft.batch))
-    source = SftSource(config.sft, accelerator, policy, examples, sampler, workers, steps)
+    conversations = build_conversations(config, policy, LocalEngine(policy))
+    written = WrittenConversations(conversations, config.seed) if conversations else None
+    source = SftSource(config.sft, accelerator, policy, examples, sampler, workers, steps, written)
     objective = sft_objective(config.rollout.max_new_tokens)
     identity = identify(config, examples, policy.model, sft=True)
     one_epoch = config.training.model_copy(update={"inner_epochs": 1})

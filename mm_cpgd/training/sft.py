@@ -16,8 +16,10 @@ from mm_cpgd.errors import UserError
 from mm_cpgd.interrupt import ShouldStop, never
 from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.policy.prompt_workers import PromptWorkers
-from mm_cpgd.training.ahead.prefetch import PromptPrefetcher, encode_rows
+from mm_cpgd.rollout import Completion
+from mm_cpgd.training.ahead.prefetch import PromptPrefetcher, encode_rows, lost_line
 from mm_cpgd.training.experience import Collected, Experience, RowsLost, pad_tokens
+from mm_cpgd.training.rollouts.written import WrittenConversations, turn_tokens, turns_of_row
 
 # Old log-probabilities are set to 0, so ratio and drift mean nothing and are not logged.
 SFT_METRIC_NAMES = {"loss": "sft/loss", "entropy": "policy/entropy"}
@@ -45,6 +47,7 @@ class SftSource:
         sampler: draws examples; identical on all processes.
         workers: processes that encode the next batch's prompts meanwhile; None: there are none.
         steps: of the whole run, after which no batch is encoded.
+        written: plays the conversations of rows that write their turns; None: there is no environment.
 
     Raises:
         UserError: the batch is not a multiple of the number of processes.
@@ -59,6 +62,7 @@ class SftSource:
         sampler: PromptSampler,
         workers: PromptWorkers | None = None,
         steps: int = 0,
+        written: WrittenConversations | None = None,
     ) -> None:
         if sft.batch % accelerator.num_processes:
             raise UserError(
@@ -70,13 +74,13 @@ class SftSource:
         self.sampler = sampler
         self.config = sft
         self.steps = steps
+        self.written = written
         self.prefetcher = PromptPrefetcher(lambda index: self.reencode([index])[0], examples, workers)
 
     def collect(self, iteration: int, should_stop: ShouldStop = never) -> Collected:
         """Return the next batch; ``should_stop`` has no effect: drawing a batch takes no time."""
         drawn = self.sampler.take(self.config.batch)
-        targets = [target_tokens(self.policy, self.examples[i], self.config.target_template) for i in drawn]
-        lengths = torch.tensor([float(target.numel()) for target in targets])
+        lengths = torch.tensor([float(self._length(self.examples[index])) for index in drawn])
         mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
         pending = self.prefetcher.take(drawn[mine])
         if iteration < self.steps and self.prefetcher.in_processes:
@@ -84,17 +88,21 @@ class SftSource:
         encoded, lost = encode_rows(
             self.policy.encoder, [self.examples[index] for index in drawn[mine]], pending
         )
-        gone = self._gone(encoded)
+        targets, unheld = self._targets(drawn[mine], encoded)
+        lost += unheld
+        gone = self._gone(targets)
         if gone.all():
             raise RowsLost(
                 f"none of the {len(gone):,} rows of this step can be read: {gather_object(lost)[0]}"
             )
         lengths = lengths[~gone]
-        present = [place for place, prompt in enumerate(encoded) if prompt is not None]
-        tokens, mask = pad_tokens([targets[mine][place] for place in present])
+        present = [place for place, target in enumerate(targets) if target is not None]
+        own = [target for target in targets if target is not None]
+        tokens, mask = pad_tokens([one.tokens for one in own], [one.own for one in own])
+        suffixes = [one.talk.suffix if one.talk else None for one in own]
         rows = len(present)
         # A process that has lost its whole share keeps one prompt, of which no token counts.
-        prompts = [prompt for prompt in encoded if prompt] or [
+        prompts = [prompt for place in present if (prompt := encoded[place])] or [
             self.policy.encoder.encode(Example("", "", ""))
         ]
         experience = Experience(
@@ -107,13 +115,49 @@ class SftSource:
             mini_batch=torch.zeros(rows, dtype=torch.long),
             lengths=[lengths],
             old_logprobs=torch.zeros(tokens.shape),
+            suffixes=suffixes if any(suffixes) else None,
         )
         metrics = {"completion/length_mean": float(lengths.mean()), "tokens/sampled": float(lengths.sum())}
         return Collected(experience, metrics, lost=gather_object(lost) if gone.any() else [])
 
-    def _gone(self, encoded: Sequence[EncodedPrompt | None]) -> Tensor:
-        """Return which rows of the batch of all processes have lost their image, in the order drawn."""
-        mine = torch.tensor([prompt is None for prompt in encoded], device=self.accelerator.device)
+    def _length(self, example: Example) -> int:
+        """Return the number of the row's own target tokens."""
+        turns = turns_of_row(example) if self.written else ()
+        if not turns:
+            return target_tokens(self.policy, example, self.config.target_template).numel()
+        return sum(turn_tokens(self.policy, turn).numel() for turn in turns)
+
+    def _targets(
+        self, indices: Sequence[int], encoded: Sequence[EncodedPrompt | None]
+    ) -> tuple[list[Completion | None], list[str]]:
+        """Return what these rows are to learn, None if nothing can be, and lines about such conversations."""
+        examples = [self.examples[index] for index in indices]
+        found: list[Completion | None] = [
+            None if prompt is None else self._target(example)
+            for example, prompt in zip(examples, encoded, strict=True)
+        ]
+        if self.written is None:
+            return found, []
+        lines = []
+        talks = [
+            (place, prompt, example)
+            for place, (prompt, example) in enumerate(zip(encoded, examples, strict=True))
+            if prompt and turns_of_row(example)
+        ]
+        held = self.written.play([prompt for _, prompt, _ in talks], [example for *_, example in talks])
+        for (place, *_), one in zip(talks, held, strict=True):
+            found[place] = None if isinstance(one, str) else one
+            if isinstance(one, str):
+                lines.append(lost_line(examples[place], one))
+        return found, lines
+
+    def _target(self, example: Example) -> Completion:
+        tokens = target_tokens(self.policy, example, self.config.target_template)
+        return Completion(tokens, torch.zeros(tokens.shape), "", finished=True)
+
+    def _gone(self, targets: Sequence[Completion | None]) -> Tensor:
+        """Return which rows of the batch of all processes have nothing to learn, in the order drawn."""
+        mine = torch.tensor([target is None for target in targets], device=self.accelerator.device)
         gathered: Tensor = self.accelerator.gather(mine)
         return gathered.unflatten(0, (self.accelerator.num_processes, -1)).T.flatten().cpu()
 

@@ -174,12 +174,15 @@ def _pickled(request: tuple[float, str, Any]) -> bytes:
         if not is_dataclass(example) or isinstance(example, type) or not hasattr(example, "images"):
             raise
         # Some images cannot be opened in another process; a rule that only reads the text does not need them.
-        images = tuple(replace(image, load=_Unavailable(image.origin)) for image in example.images)
-        return pickle.dumps((limit, completion, replace(example, images=images)))
+        changed = {"images": tuple(replace(one, load=_Unavailable(one.origin)) for one in example.images)}
+        if getattr(example, "videos", ()):
+            videos = getattr(example, "videos")  # noqa: B009  # rules may get examples without
+            changed["videos"] = tuple(replace(one, source=_Unavailable(one.origin)) for one in videos)
+        return pickle.dumps((limit, completion, replace(example, **changed)))
 
 
 class _Unavailable:
-    """Stands for an image that only the trainer's process can open."""
+    """Stands for an image or a video that only the trainer's process can open."""
 
     def __init__(self, origin: str) -> None:
         self.origin = origin

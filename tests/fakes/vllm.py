@@ -61,10 +61,20 @@ class Model(torch.nn.Module):
             self.embedding.weight.add_(1.0)
         return set(self.weights)
 
-    def answer(
-        self, conversation: list[dict[str, Any]], seed: int
-    ) -> tuple[list[int], list[int], list[float]]:
-        """Tokenize the conversation by the processor, as vLLM does; return prompt, tokens and logprobs."""
+    def expand(self, prompt_token_ids: list[int], multi_modal_data: Any = None) -> tuple[list[int], int]:
+        """Return a prompt of tokens as vLLM expands it, and the number of its images."""
+        images = (multi_modal_data or {}).get("image", [])
+        return _expanded(self.policy, prompt_token_ids, images), len(images)
+
+    def answer(self, conversation: Any, seed: int) -> tuple[list[int], list[int], list[float]]:
+        """Tokenize the conversation by the processor, as vLLM does; return prompt, tokens and logprobs.
+
+        A prompt of tokens comes with its number of images.
+        """
+        if isinstance(conversation, tuple):
+            ids, count = conversation
+            last = 60 if seed % 2 else self.policy.end_ids[0]
+            return self.spoil(ids), [40 + seed % 10, 50 + count, last], [-0.5, -1.0, -float(seed)]
         images = [image_in(part) for part in parts_of(conversation) if part["type"].startswith("image")]
         plain = [
             {
@@ -99,6 +109,15 @@ class Model(torch.nn.Module):
         )["input_ids"][0].tolist()
         last = 60 if seed % 2 else self.policy.end_ids[0]
         return self.spoil(ids), [40 + seed % 10, 30, last], [-0.5, -1.0, -float(seed)]
+
+
+def _expanded(policy: Policy, ids: list[int], images: list[Image.Image]) -> list[int]:
+    """Put as many tokens in the place of each image token as the image has."""
+    pad = policy.model.config.image_token_id
+    assert ids.count(pad) == len(images)
+    grids = policy.processor.image_processor(images=images)["image_grid_thw"] if images else []
+    sizes = iter([int(grid.prod()) // policy.processor.image_processor.merge_size**2 for grid in grids])
+    return [token for one in ids for token in ([one] * next(sizes) if one == pad else [one])]
 
 
 def parts_of(conversation: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -191,13 +210,21 @@ class FakeLLM:
         return [self._output(*pair) for pair in zip(messages, sampling_params, strict=True)]
 
     def generate(
-        self, prompts: Any, sampling_params: Any = None, use_tqdm: bool = True, lora_request: Any = None
+        self,
+        prompts: Any,
+        sampling_params: Any = None,
+        *,
+        use_tqdm: bool = True,
+        lora_request: Any = None,
     ) -> list[Any]:
         self.calls.append("generate")
         self.params += sampling_params
         self.adapter = lora_request
-        self.prompts += prompts
-        return [self._output(*pair) for pair in zip(prompts, sampling_params, strict=True)]
+        expanded = [
+            prompt if "mm_processor_kwargs" in prompt else self.model.expand(**prompt) for prompt in prompts
+        ]
+        self.prompts += [prompt for prompt in prompts if "mm_processor_kwargs" in prompt]
+        return [self._output(*pair) for pair in zip(expanded, sampling_params, strict=True)]
 
     def _output(self, conversation: Any, params: Any) -> Any:
         answer = self.model.answer_video if isinstance(conversation, dict) else self.model.answer

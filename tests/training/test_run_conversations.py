@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 from collections.abc import Callable
@@ -142,13 +143,31 @@ def test_held_out_rows_are_evaluated_in_conversations(yaml: Path, read_rows: Row
     assert read_rows(yaml.parent / "two")[0] == pytest.approx(before, rel=1e-6)
 
 
+def test_log_and_report_show_the_conversation_turn_by_turn_with_its_pictures(yaml: Path) -> None:
+    run(yaml, [*OVERRIDES, "training.iterations=1"], report=True)
+    folder = yaml.parent / "run"
+    first, *others = read_rollouts(folder / "rollouts/iteration-000001.jsonl")
+    turns = [turn for completion in first.completions for turn in completion.turns]
+    assert all(completion.turns[-1].text == completion.text for completion in first.completions)
+    shown = [turn for turn in turns if turn.observed]
+    assert shown
+    for turn in shown:
+        assert turn.observed.startswith("Look ")
+        assert set(turn.scores) == {"seen"}
+        (name,) = turn.images
+        assert (folder / "rollouts/images" / name).is_file()
+    assert all(not turn.images for prompt in others for one in prompt.completions for turn in one.turns)
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "after turn 1" in page
+    pictures = [base64.b64encode((folder / "rollouts/images" / t.images[0]).read_bytes()) for t in shown]
+    assert any(picture.decode() in page for picture in pictures)
+
+
 def test_a_score_with_the_name_of_a_reward_is_refused(yaml: Path) -> None:
     with pytest.raises(UserError, match=r"scores has vowels, which is the name of a reward"):
         run(yaml, [*OVERRIDES, "rollout.environment.scores={vowels: 1}"])
 
 
-def test_vllm_is_refused(yaml: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"rollout\.environment does not go together with rollout\.engine=vllm"
-    ):
-        run(yaml, [*OVERRIDES, "rollout.engine=vllm"])
+def test_vllm_servers_are_refused(yaml: Path) -> None:
+    with pytest.raises(UserError, match=r"environment does not go together with rollout\.vllm\.mode=server"):
+        run(yaml, [*OVERRIDES, "rollout.engine=vllm", "rollout.vllm.mode=server"])

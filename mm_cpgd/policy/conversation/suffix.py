@@ -67,6 +67,23 @@ class Suffix:
         return cls(**state)
 
 
+@dataclass
+class ContinuedPrompt(EncodedPrompt):
+    """Prompt and suffix as one prompt, which knows the prompt that others begin with, too.
+
+    Attributes:
+        prompt: the prompt alone.
+        tokens: (T,) of the suffix.
+        suffix: of these tokens.
+        images: of its observations, for engines that encode them.
+    """
+
+    prompt: EncodedPrompt = field(kw_only=True)
+    tokens: Tensor = field(kw_only=True)
+    suffix: Suffix = field(kw_only=True)
+    images: tuple[ImageRef, ...] = field(default=(), kw_only=True)
+
+
 Part = Tensor | EncodedObservation
 """Piece of a suffix: the tokens (k,) of a turn, or an observation."""
 
@@ -103,7 +120,7 @@ def suffix_of(model: nn.Module, prompt: EncodedPrompt, parts: Sequence[Part]) ->
     return Suffix(positions.clone(), types, vision, _join_features(pictures))
 
 
-def extend(prompt: EncodedPrompt, tokens: Tensor, suffix: Suffix) -> EncodedPrompt:
+def extend(prompt: EncodedPrompt, tokens: Tensor, suffix: Suffix) -> ContinuedPrompt:
     """Return prompt and suffix as one prompt, which the policy can continue.
 
     Args:
@@ -118,13 +135,16 @@ def extend(prompt: EncodedPrompt, tokens: Tensor, suffix: Suffix) -> EncodedProm
     if prompt.token_types is not None and suffix.token_types is not None:
         types = torch.cat([prompt.token_types, suffix.token_types])
     with_images = [one for one in (prompt, suffix) if one.vision]
-    return EncodedPrompt(
+    return ContinuedPrompt(
         torch.cat([prompt.input_ids, tokens]),
         torch.cat([prompt.positions, suffix.positions], 1),
         types,
         concatenate_vision(with_images),
         prompt.types_name,
         vision_features=_join_features(with_images),
+        prompt=prompt,
+        tokens=tokens,
+        suffix=suffix,
     )
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from mm_cpgd.policy.batch import EncodedPrompt
-from mm_cpgd.policy.conversation.suffix import Suffix, suffix_lengths
+from mm_cpgd.policy.conversation.suffix import ContinuedPrompt, Suffix, suffix_lengths
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,33 @@ def _of_observations(
                 images[start : start + length] = suffix.token_types[:length] == 1
         start += length
     return positions, images
+
+
+def pack_continued(prompts: Sequence[ContinuedPrompt]) -> tuple[PackedBatch, Tensor, Tensor]:
+    """Pack prompts with suffixes into one sequence, in which a prompt that several continue occurs once.
+
+    Returns:
+        the batch, of which ``rows`` and ``predictors`` (n,) are of the token after each prompt's last; the
+        index in the sequence of each token of each prompt with its suffix, one prompt after the other; and
+        the lengths (n,) of these.
+    """
+    unique, prompt_of = unique_prompts([one.prompt for one in prompts])
+    lengths = torch.tensor([one.tokens.numel() for one in prompts])
+    # A last token of which only the prediction is wanted: ``pack`` leaves it out.
+    tokens = pad_sequence([torch.cat([one.tokens, one.tokens[:1]]) for one in prompts], batch_first=True)
+    mask = torch.arange(tokens.shape[1]) == lengths.unsqueeze(1)
+    batch = pack(unique, prompt_of, tokens, mask, [one.suffix for one in prompts])
+    prefixes = torch.tensor(batch.layout.prefix_lengths)
+    starts = prefixes.cumsum(0) - prefixes
+    order = prompt_of.argsort(stable=True)
+    ends = torch.empty_like(lengths)
+    ends[order] = batch.layout.prefix_tokens + lengths[order].cumsum(0)
+    spans = []
+    for number, prompt in enumerate(prompt_of.tolist()):
+        first, last = int(starts[prompt]), int(ends[number])
+        spans.append(torch.arange(first, first + int(prefixes[prompt])))
+        spans.append(torch.arange(last - int(lengths[number]), last))
+    return batch, torch.cat(spans), prefixes[prompt_of] + lengths
 
 
 def packed_layout(prefixes: Tensor, groups: Tensor, completions: Tensor) -> PackedLayout:

@@ -16,6 +16,7 @@ from mm_cpgd.policy.policy import Policy
 from mm_cpgd.rollout.conversations.state import Conversation, Limits
 from mm_cpgd.rollout.conversations.stepping import StepFailed, run_steps
 from mm_cpgd.rollout.engine import Completion, Group, RolloutEngine
+from mm_cpgd.rollout.local import LocalEngine
 from rewards import Status, Verdict
 
 Seeds = Callable[[int], int]
@@ -91,10 +92,10 @@ class ConversationSampler:
             assert prompt is not None
             for seed, completion in zip(seeds[place], group, strict=False):
                 one = Conversation(prompt, examples[place], seed)
-                self._add_turn(one, completion)
+                self.add_turn(one, completion)
                 groups[place].append(one)
         everyone = [one for group in groups for one in group]
-        going = self._reply(everyone)
+        going = self.reply(everyone)
         for turn in range(1, self.limits.turns):
             going = self._round(going, sampling, turn)
         return [[one.completion(self.policy.model) for one in group] for group in groups]
@@ -106,21 +107,22 @@ class ConversationSampler:
         groups = self.engine.generate(prompts, sampling, [[one.seed(turn)] for one in going])
         for one, group in zip(going, groups, strict=True):
             if group:
-                self._add_turn(one, group[0])
+                self.add_turn(one, group[0])
             else:
                 one.fail(
                     Verdict(None, Status.ERROR, None, "an image of an observation cannot be opened any more")
                 )
-        return self._reply([one for one in going if not one.ended])
+        return self.reply([one for one in going if not one.ended])
 
-    def _add_turn(self, one: Conversation, completion: Completion) -> None:
+    def add_turn(self, one: Conversation, completion: Completion) -> None:
+        """Append a turn to the conversation, as far as there is room for it."""
         room = self.limits.tokens - one.tokens
         if completion.tokens.numel() > room:
             text = self.policy.tokenizer.decode(completion.tokens[:room].tolist(), skip_special_tokens=True)
             completion = replace(completion, text=text)
         one.add_turn(completion, self.limits)
 
-    def _reply(self, conversations: Sequence[Conversation]) -> list[Conversation]:
+    def reply(self, conversations: Sequence[Conversation]) -> list[Conversation]:
         """Let the environments reply to the newest turns; return the conversations that go on."""
         steps = [partial(self._step, one) for one in conversations]
         replies = run_steps(steps, seconds=self.seconds, threads=self.threads)
@@ -157,9 +159,12 @@ class ConversationSampler:
             one.note_reply(StepFailed(Status.ERROR, f"its image cannot be used: {error}"), self.limits)
 
     def _encode_images(self, parts: Sequence[object]) -> None:
-        """Compute image features once, for all turns and for the update, where the tower is frozen."""
+        """Compute image features once, for all turns and for the update, where the tower is frozen.
+
+        Engines other than the policy itself compute their own; then the update does it.
+        """
         cache = self.policy.vision_cache
-        if self.policy.shared_prefix and cache.frozen:
+        if isinstance(self.engine, LocalEngine) and self.policy.shared_prefix and cache.frozen:
             cache.encode([part for part in parts if part is not None])  # type: ignore[misc]
 
 

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from data import Example
 from mm_cpgd.environments.protocol import Environment, Observation
 from mm_cpgd.policy.batch import EncodedPrompt
-from mm_cpgd.policy.conversation.suffix import EncodedObservation, Part, extend, join_parts, suffix_of
+from mm_cpgd.policy.conversation.suffix import (
+    ContinuedPrompt,
+    EncodedObservation,
+    Part,
+    extend,
+    join_parts,
+    suffix_of,
+)
 from mm_cpgd.policy.distribution import KeptTokens
 from mm_cpgd.rollout.conversations.stepping import StepFailed
 from mm_cpgd.rollout.engine import Completion, Talk, Turn
@@ -112,10 +119,11 @@ class Conversation:
         if isinstance(self.parts[-1], EncodedObservation):
             self.parts.pop()
 
-    def continued(self, model: nn.Module) -> EncodedPrompt:
+    def continued(self, model: nn.Module) -> ContinuedPrompt:
         """Return prompt and suffix as one prompt."""
         tokens, _ = join_parts(self.parts)
-        return extend(self.prompt, tokens, suffix_of(model, self.prompt, self.parts))
+        images = tuple(image for seen in self.observations for image in seen.images)
+        return replace(extend(self.prompt, tokens, suffix_of(model, self.prompt, self.parts)), images=images)
 
     def completion(self, model: nn.Module) -> Completion:
         """Return the whole conversation as one completion."""

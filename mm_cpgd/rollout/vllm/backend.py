@@ -60,6 +60,23 @@ class VideoRequest:
         }
 
 
+@dataclass(frozen=True)
+class TokenPrompt:
+    """A prompt that ends with tokens that were sampled, and is not encoded again.
+
+    Attributes:
+        token_ids: the tokens, of each image one alone: vLLM puts as many in its place as the image has.
+        images: the images in order.
+    """
+
+    token_ids: list[int]
+    images: tuple[Image.Image, ...] = ()
+
+
+Request = list[dict[str, Any]] | VideoRequest | TokenPrompt
+"""A conversation as messages, or in another form where the backend takes it."""
+
+
 class VllmBackend(Protocol):
     """A vLLM instance, in this process or behind a server."""
 
@@ -68,11 +85,12 @@ class VllmBackend(Protocol):
         ...
 
     def chat(
-        self, conversations: Sequence[Any], seeds: Sequence[int], options: Mapping[str, Any]
+        self, conversations: Sequence[Request], seeds: Sequence[int], options: Mapping[str, Any]
     ) -> list[VllmCompletion]:
         """Sample one completion per conversation, each with its own seed, with vLLM's sampling options.
 
-        A backend whose ``takes_videos`` is True takes ``VideoRequest`` among the conversations.
+        All conversations of one call are messages, or all are tokens, on all processes that share a vLLM; a
+        backend whose ``takes_videos`` is True takes ``VideoRequest`` among messages.
         """
         ...
 

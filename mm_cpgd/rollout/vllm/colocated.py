@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from mm_cpgd.errors import UserError
-from mm_cpgd.rollout.vllm.backend import MISSING, VideoRequest, VllmCompletion
+from mm_cpgd.rollout.vllm.backend import MISSING, Request, TokenPrompt, VideoRequest, VllmCompletion
 from mm_cpgd.rollout.vllm.group import SharingGroup, open_group
 from mm_cpgd.rollout.vllm.weights import AdapterFiles
 
@@ -69,7 +69,7 @@ class ColocatedBackend:
     takes_videos = True
 
     def chat(
-        self, conversations: Sequence[Any], seeds: Sequence[int], options: Mapping[str, Any]
+        self, conversations: Sequence[Request], seeds: Sequence[int], options: Mapping[str, Any]
     ) -> list[VllmCompletion]:
         """See ``VllmBackend.chat``; called by all processes that share this vLLM, for the same options."""
         requests, own = self.group.gather(list(zip(conversations, seeds, strict=True)))
@@ -78,14 +78,14 @@ class ColocatedBackend:
         # Texts that end a completion are found in its text.
         settings = {"logprobs": 0, "detokenize": "stop" in options, **options}
         params = [self.make_params(**settings, seed=seed) for _, seed in requests]
-        with_videos = [isinstance(request, VideoRequest) for request, _ in requests]
+        generated = [isinstance(request, VideoRequest | TokenPrompt) for request, _ in requests]
         self._wake("weights", "kv_cache")
         # The trainer's autocast must not apply to vLLM.
         with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
-            videos = [index for index, has in enumerate(with_videos) if has]
-            others = [index for index, has in enumerate(with_videos) if not has]
+            prompts = [index for index, plain in enumerate(generated) if plain]
+            chats = [index for index, plain in enumerate(generated) if not plain]
             outputs: dict[int, Any] = {}
-            for chosen, sample in ((others, self._sample_chats), (videos, self._sample_videos)):
+            for chosen, sample in ((chats, self._sample_chats), (prompts, self._sample_prompts)):
                 if chosen:
                     found = sample([requests[i][0] for i in chosen], [params[i] for i in chosen])
                     outputs |= dict(zip(chosen, found, strict=True))
@@ -103,9 +103,9 @@ class ColocatedBackend:
             **({"add_generation_prompt": False, "continue_final_message": True} if begun else {}),
         )
 
-    def _sample_videos(self, requests: list[VideoRequest], params: list[Any]) -> Any:
+    def _sample_prompts(self, requests: list[Any], params: list[Any]) -> Any:
         return self.llm.generate(
-            [request.prompt() for request in requests],
+            [one.prompt() if isinstance(one, VideoRequest) else _token_prompt(one) for one in requests],
             sampling_params=params,
             use_tqdm=False,
             lora_request=self._adapter,
@@ -212,6 +212,14 @@ def _default_group_kept() -> Iterator[None]:
         yield
     finally:
         torch.distributed.destroy_process_group = destroy
+
+
+def _token_prompt(prompt: TokenPrompt) -> dict[str, Any]:
+    """Return a prompt as vLLM's ``generate`` takes it."""
+    found: dict[str, Any] = {"prompt_token_ids": prompt.token_ids}
+    if prompt.images:
+        found["multi_modal_data"] = {"image": list(prompt.images)}
+    return found
 
 
 def _completion(result: Any) -> VllmCompletion:

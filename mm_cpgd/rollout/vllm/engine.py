@@ -13,11 +13,19 @@ import torch
 
 from mm_cpgd.errors import DataError, UserError
 from mm_cpgd.policy.batch import Conversation, EncodedPrompt
+from mm_cpgd.policy.conversation.suffix import ContinuedPrompt
 from mm_cpgd.policy.distribution import Sampling
 from mm_cpgd.policy.policy import Policy
 from mm_cpgd.policy.visual.videos import WITH_TIME_IN_POSITIONS, metadata
 from mm_cpgd.rollout.engine import Completion, Group
-from mm_cpgd.rollout.vllm.backend import AdapterBackend, VideoRequest, VllmBackend, VllmCompletion
+from mm_cpgd.rollout.vllm.backend import (
+    AdapterBackend,
+    Request,
+    TokenPrompt,
+    VideoRequest,
+    VllmBackend,
+    VllmCompletion,
+)
 from mm_cpgd.rollout.vllm.weights import adapter_files, named_weights
 
 # The strongest logit bias that vLLM accepts: it multiplies the odds of a token by e⁻¹⁰⁰.
@@ -96,15 +104,24 @@ class VllmEngine:
             groups[owner].append(self._completion(completion))
         return groups
 
-    def _conversation(self, prompt: EncodedPrompt) -> list[dict[str, Any]] | VideoRequest | None:
+    def _conversation(self, prompt: EncodedPrompt) -> Request | None:
         """Return the prompt's messages with the images inserted; None if one cannot be opened any more.
+
+        A prompt that ends with tokens that were sampled is returned as tokens.
 
         Raises:
             UserError: the backend takes no videos, or none beside images.
         """
+        if isinstance(prompt, ContinuedPrompt):
+            return _as_tokens(prompt)
         if prompt.conversation is None:
             raise ValueError(
                 "a prompt without its conversation cannot be sent to vLLM; encode it with PromptEncoder"
+            )
+        if prompt.conversation.tools:
+            raise UserError(
+                "rollout.environment has the chat template describe its tools, which vLLM's messages cannot; "
+                "let the environment describe them in its system message (options: {describe: system})"
             )
         try:
             if prompt.conversation.videos:
@@ -182,6 +199,21 @@ def video_request(processor: Any, conversation: Conversation) -> VideoRequest:
         # Processors that are not given the metadata take the seconds between frames from here.
         options["fps"] = [video.choice.fps for video in found]
     return VideoRequest(text, videos, options)
+
+
+def _as_tokens(prompt: ContinuedPrompt) -> TokenPrompt | None:
+    """Return a prompt as tokens, one for each image; None if an image cannot be opened any more."""
+    begun = prompt.prompt.conversation
+    references = (*(begun.images if begun else ()), *prompt.images)
+    try:
+        images = tuple(reference.open() for reference in references)
+    except DataError:
+        return None
+    kept = torch.ones(len(prompt), dtype=torch.bool)
+    if prompt.token_types is not None:
+        inside = prompt.token_types == 1
+        kept[1:] = ~(inside[1:] & inside[:-1])  # images never touch
+    return TokenPrompt(prompt.input_ids[kept].tolist(), images)
 
 
 def _check_prompt(prompt: EncodedPrompt, sampled: VllmCompletion) -> None:

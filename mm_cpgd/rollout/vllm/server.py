@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mm_cpgd.distributed import on_main
 from mm_cpgd.errors import EngineFailed, UserError
-from mm_cpgd.rollout.vllm.backend import VllmCompletion
+from mm_cpgd.rollout.vllm.backend import Request, VllmCompletion
 from mm_cpgd.rollout.vllm.client import ServerFailed, VllmClient
 from mm_cpgd.rollout.vllm.dispatch import Dispatch
 from mm_cpgd.rollout.vllm.pool import (
@@ -62,7 +62,7 @@ class ServerBackend:
         return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
 
     def chat(
-        self, conversations: Sequence[list[dict[str, Any]]], seeds: Sequence[int], options: Mapping[str, Any]
+        self, conversations: Sequence[Request], seeds: Sequence[int], options: Mapping[str, Any]
     ) -> list[VllmCompletion]:
         """See ``VllmBackend.chat``; without a word to the other processes, so that it may run in a thread.
 
@@ -74,7 +74,13 @@ class ServerBackend:
         if _changes_distribution(options):
             self.pool.processed = True
             self._check_mode()
-        return Dispatch(self.pool, conversations, seeds, options).run()
+        messages = [one for one in conversations if isinstance(one, list)]
+        if len(messages) < len(conversations):
+            raise UserError(
+                "a vLLM server takes messages, and no prompts that end with tokens that were sampled; set "
+                "rollout.vllm.mode=colocated"
+            )
+        return Dispatch(self.pool, messages, seeds, options).run()
 
     def _check_mode(self) -> None:
         for server in self.pool.servers:

@@ -28,10 +28,10 @@ def load_environment(config: RunConfig) -> EnvironmentFactory | None:
     chosen = config.rollout.environment
     if chosen is None:
         return None
-    if config.rollout.engine != "local":
+    if config.rollout.engine == "vllm" and config.rollout.vllm.mode == "server":
         raise UserError(
-            f"rollout.environment does not go together with rollout.engine={config.rollout.engine}, whose "
-            "prompts cannot end with tokens that were sampled; set rollout.engine=local"
+            "rollout.environment does not go together with rollout.vllm.mode=server: servers take messages, "
+            "and no prompts that end with tokens that were sampled; set rollout.vllm.mode=colocated"
         )
     return get_environment(chosen.name, chosen.options)
 

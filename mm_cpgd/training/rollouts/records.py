@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from data import Example
 from mm_cpgd.rollout import Group
-from mm_cpgd.tracking import PromptRollout, ScoredCompletion, ScoredComponent
+from mm_cpgd.rollout.engine import Turn
+from mm_cpgd.tracking import LoggedTurn, PromptRollout, ScoredCompletion, ScoredComponent
+from rewards import Verdict
 from rewards.compose import Scored
 
 
@@ -25,7 +27,20 @@ def record_of(
                 name: ScoredComponent(verdict.score, verdict.status.value, verdict.extracted, verdict.reason)
                 for name, verdict in score.components.items()
             },
+            turns=tuple(_turn(turn) for turn in completion.talk.turns) if completion.talk else (),
+            cut=completion.talk.cut if completion.talk else "",
         )
         for completion, score, advantage in zip(group, scored, advantages, strict=True)
     )
     return PromptRollout(example.id, example.question, example.answer, completions)
+
+
+def _turn(turn: Turn) -> LoggedTurn:
+    reply = turn.observation
+    if reply is None:
+        return LoggedTurn(turn.text)
+    scores = {
+        name: one.score if isinstance(one, Verdict) else float(one) for name, one in reply.scores.items()
+    }
+    pictures = tuple(image for message in reply.messages for image in message.images)
+    return LoggedTurn(turn.text, turn.observed, reply.reason, scores, pictures=pictures)

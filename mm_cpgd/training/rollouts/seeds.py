@@ -10,7 +10,7 @@ def turn_seed(seed: int, iteration: int, number: int, slot: int, k: int, turn: i
     return seed_of(seed, iteration, number, slot, k, *([turn] if turn else []))
 
 
-def seed_of(*parts: int) -> int:
-    """Return one seed from several numbers; neighbouring inputs give unrelated seeds."""
+def seed_of(*parts: int | str) -> int:
+    """Return one seed from several numbers or names; neighbouring inputs give unrelated seeds."""
     text = "/".join(map(str, parts)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
