@@ -31,7 +31,7 @@ Rows = Callable[[Path], list[dict[str, Any]]]
 QUICK = ("data.eval=null", "training.iterations=2")
 GROUPS = (resume.FREE, resume.NOTED, resume.FIXED, resume.BY_ROWS, resume.BY_MODEL)
 # Compared as a whole: lists, and sections that may be absent.
-WHOLE = {"rewards", "data.eval", "policy.lora", "rollout.environment"}
+WHOLE = {"rewards", "data.eval", "policy.lora", "policy.video", "rollout.environment"}
 
 
 def settings(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
