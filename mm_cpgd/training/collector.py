@@ -148,10 +148,8 @@ class Collector:
         learned = self._within_budget(keep)
         advantages = self.advantages(rewards, learned)
         usable = learned.unsqueeze(1) & ~rewards.isnan()
-        by_turn = self._by_turn(batches, rewards, learned)
-        experience = self.experience(
-            batches, stats.lengths, usable, advantages if by_turn is None else by_turn
-        )
+        credit = self._by_turn(batches, rewards, learned, advantages)
+        experience = self.experience(batches, stats.lengths, usable, credit)
         metrics = self._metrics(batches, stats, keep, time.perf_counter() - started)
         # With ``ahead`` a thread may encode the next prompts itself, or have begun them.
         free = not self.config.ahead or (self.prefetcher.in_processes and sampled is None)
@@ -229,11 +227,13 @@ class Collector:
             advantages[keep] = self.objective.advantages(rewards[keep])
         return advantages
 
-    def _by_turn(self, batches: Sequence[Rollouts], rewards: Tensor, keep: Tensor) -> Tensor | None:
-        """Return advantages (P, G, turns) of turns; None where a completion has one advantage."""
+    def _by_turn(
+        self, batches: Sequence[Rollouts], rewards: Tensor, keep: Tensor, advantages: Tensor
+    ) -> Tensor:
+        """Return the advantages (P, G, turns) of turns; ``advantages`` where a completion has one."""
         chosen = self.config.environment
         if self.conversations is None or chosen is None or chosen.returns != "by_turn":
-            return None
+            return advantages
         scored = gather_turn_rewards(
             self.accelerator,
             [batch.groups for batch in batches],
