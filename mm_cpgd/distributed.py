@@ -37,9 +37,10 @@ UNSUPPORTED = {
 FSDP = "ACCELERATE_USE_FSDP"
 # Errors of one process that are raised on all: what a user can fix, and what ends a run in good order.
 SHARED_ERRORS = (*USER_ERRORS, RunEnded, Interrupted)
-# Parameters of glibc's mallopt, and the largest threshold that it accepts (malloc.h, malloc/malloc.c).
+# Parameters of glibc's mallopt (malloc.h): what the end of the heap may hold unused, and the size from which
+# a block is returned as soon as it is freed, of which it accepts no larger one.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-LARGEST_MMAP_THRESHOLD = 32 * 1024**2
+KEPT_AT_MOST, LARGEST_MMAP_THRESHOLD = 256 * 1024**2, 32 * 1024**2
 # Folder in the run folder that TensorBoard and Weights & Biases write to.
 TRACKING = "tracking"
 
@@ -144,13 +145,16 @@ def _keep_freed_memory() -> bool:
     """Let glibc, where it is the allocator, keep the memory of freed tensors for the next ones.
 
     Otherwise it returns what lies at the end of its heap to the system, which clears each page anew when it
-    is next written: an operation on some MB then takes several times as long. Returns whether it does so.
+    is next written: an operation on some MB then takes several times as long. Returns whether it does so;
+    settings of the allocator in the environment stay as they are.
     """
+    if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, TypeError, AttributeError):
         return False  # no glibc
-    accepted = [mallopt(M_TRIM_THRESHOLD, 2**31 - 1), mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)]
+    accepted = [mallopt(M_TRIM_THRESHOLD, KEPT_AT_MOST), mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)]
     return all(accepted)
 
 

@@ -125,11 +125,15 @@ def test_a_precision_that_is_not_carried_out_is_said() -> None:
     assert ignored_precision({}) is None
 
 
-def test_the_allocator_keeps_freed_memory() -> None:
+@pytest.mark.parametrize("own", [{}, {"MALLOC_TRIM_THRESHOLD_": "65536"}])
+def test_the_allocator_keeps_freed_memory_unless_the_user_has_set_it(own: dict[str, str]) -> None:
     # In a process of its own, which it is meant for.
     code = "from mm_cpgd.distributed import _keep_freed_memory; print(_keep_freed_memory())"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [str(platform.libc_ver()[0] == "glibc")]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=clean | own, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(platform.libc_ver()[0] == "glibc" and not own)]
 
 
 def test_a_run_imports_no_package_that_it_does_not_use() -> None:
