@@ -96,7 +96,7 @@ class Model(torch.nn.Module):
     def answer_video(self, prompt: dict[str, Any], seed: int) -> tuple[list[int], list[int], list[float]]:
         """As ``answer``, for a prompt with frames and metadata of videos."""
         videos = prompt["multi_modal_data"]["video"]
-        options = {name: value for name, value in prompt["mm_processor_kwargs"].items() if name != "fps"}
+        options = prompt["mm_processor_kwargs"]
         known = [
             VideoMetadata(**{name: value for name, value in one.items() if name != "do_sample_frames"})
             for _, one in videos

@@ -16,7 +16,7 @@ from mm_cpgd.policy.batch import Conversation, EncodedPrompt
 from mm_cpgd.policy.conversation.suffix import ContinuedPrompt
 from mm_cpgd.policy.distribution import Sampling
 from mm_cpgd.policy.policy import Policy
-from mm_cpgd.policy.visual.videos import WITH_TIME_IN_POSITIONS, metadata
+from mm_cpgd.policy.visual.videos import metadata
 from mm_cpgd.rollout.engine import Completion, Group
 from mm_cpgd.rollout.vllm.backend import (
     AdapterBackend,
@@ -194,11 +194,7 @@ def video_request(processor: Any, conversation: Conversation) -> VideoRequest:
         )
         for video in found
     )
-    options: dict[str, Any] = {"do_sample_frames": False, "do_resize": False}
-    if type(processor.video_processor).__name__ == WITH_TIME_IN_POSITIONS:
-        # Processors that are not given the metadata take the seconds between frames from here.
-        options["fps"] = [video.choice.fps for video in found]
-    return VideoRequest(text, videos, options)
+    return VideoRequest(text, videos, {"do_sample_frames": False, "do_resize": False})
 
 
 def _as_tokens(prompt: ContinuedPrompt) -> TokenPrompt | None:

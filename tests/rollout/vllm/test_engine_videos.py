@@ -56,11 +56,7 @@ def test_vllm_gets_the_frames_and_times_of_the_policy(
         return_tensors="pt",
     )
     assert torch.equal(own["pixel_values_videos"], prompt.vision["pixel_values_videos"])
-    expected = {"do_sample_frames": False, "do_resize": False}
-    fps = (
-        {} if family == "qwen3_vl" else {"fps": [video.choice().fps for video in prompt.conversation.videos]}
-    )
-    assert sent["mm_processor_kwargs"] == {**expected, **fps}
+    assert sent["mm_processor_kwargs"] == {"do_sample_frames": False, "do_resize": False}
 
 
 def test_prompts_with_and_without_videos_keep_their_order(
