@@ -1,4 +1,4 @@
-"""Videos on a real vLLM: it sees the policy's frames at their times, or its tokens and values would differ."""
+"""Videos on a real vLLM: it sees the policy's frames at their times, or tokens and values would differ."""
 
 from __future__ import annotations
 
