@@ -16,7 +16,6 @@ from torch import nn
 from torch.utils._triton import has_triton
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
-from data import VideoLimits
 from mm_cpgd.config.schema import LoraConfig, PolicyConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy.checkpointing import checkpoint_layers
@@ -128,14 +127,7 @@ def prepare_policy(
     adapter = _add_adapters(model, config.lora) if config.lora else None
     if config.gradient_checkpointing:
         checkpoint_layers(model, config.gradient_checkpointing)
-    encoder = PromptEncoder(
-        processor,
-        model,
-        config.system_prompt,
-        config.prompt_template,
-        system_turns=config.system_turns,
-        video=VideoLimits(**config.video.model_dump()),
-    )
+    encoder = PromptEncoder.of(config, processor, model)
     if shared_prefix and (reason := shared_prefix_obstacle(model)):
         say(f"no shared prefix: the prompt is recomputed for every completion ({reason})")
         shared_prefix = False

@@ -13,6 +13,7 @@ from torch import nn
 from data import DataError, Example, VideoLimits
 from data.example import Place, fill_template, split_at_media
 from data.images import image_size
+from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.environments.protocol import EnvironmentFactory, Message, template_tools
 from mm_cpgd.policy.batch import Conversation, EncodedPrompt
 from mm_cpgd.policy.families import control_texts, image_token_counts, prompt_positions
@@ -65,6 +66,18 @@ class PromptEncoder:
         self.video = video or VideoLimits()
         self.control_texts = sorted(control_texts(processor))
         self.environment: EnvironmentFactory | None = None
+
+    @classmethod
+    def of(cls, config: PolicyConfig, processor: Any, model: nn.Module | None = None) -> PromptEncoder:
+        """Return the encoder of a config's prompts."""
+        return cls(
+            processor,
+            model,
+            config.system_prompt,
+            config.prompt_template,
+            system_turns=config.system_turns,
+            video=VideoLimits(**config.video.model_dump()),
+        )
 
     def encode(self, example: Example, beginning: str = "") -> EncodedPrompt:
         """Open the images and return the prompt's tensors; nothing is ever truncated.

@@ -19,7 +19,6 @@ from data import (
     ExampleSet,
     Quarantined,
     TooManyBadRows,
-    VideoLimits,
     shared_rows,
     write_quarantine,
 )
@@ -121,14 +120,7 @@ def _encoder(policy: PolicyConfig, console: Console) -> PromptEncoder | None:
     except UserError as error:
         console.print(Text(f"the rows are not checked by a processor: {error}"), soft_wrap=True)
         return None
-    return PromptEncoder(
-        processor,
-        None,
-        policy.system_prompt,
-        policy.prompt_template,
-        system_turns=policy.system_turns,
-        video=VideoLimits(**policy.video.model_dump()),
-    )
+    return PromptEncoder.of(policy, processor)
 
 
 def _check_prompts(

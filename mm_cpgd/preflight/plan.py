@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from data import DataError, Example, ExampleSet, Quarantined, VideoLimits
+from data import DataError, Example, ExampleSet, Quarantined
 from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.config.schema import RunConfig, SourceConfig, TrainingConfig
 from mm_cpgd.distributed import choose_strategy
@@ -134,14 +134,7 @@ def _encoder(config: RunConfig) -> tuple[PromptEncoder | None, str]:
     if not has_processor(policy):
         return None, "the model's processor is not here"
     processor = load_processor(policy, samples=config.rollout.engine == "local")
-    encoder = PromptEncoder(
-        processor,
-        None,
-        policy.system_prompt,
-        policy.prompt_template,
-        system_turns=policy.system_turns,
-        video=VideoLimits(**policy.video.model_dump()),
-    )
+    encoder = PromptEncoder.of(policy, processor)
     encoder.environment = load_environment(config)
     return encoder, ""
 

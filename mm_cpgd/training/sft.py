@@ -176,8 +176,7 @@ class SftSource:
 def target_tokens(policy: Policy, example: Example, template: str) -> Tensor:
     """Return the target tokens (T_i,), the end token included."""
     text = template.replace("{answer}", example.answer).replace("{solution}", example.solution or "")
-    ids = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
-    return torch.tensor([*ids, policy.tokenizer.eos_token_id])
+    return turn_tokens(policy, text)
 
 
 def solution_check(policy: Policy, template: str, max_new_tokens: int) -> Callable[[Example], str | None]:
