@@ -71,6 +71,8 @@ def test_frozen_weights_keep_the_checkpoints_format_on_cuda(
 ) -> None:
     load(tiny_folder, dtype="bfloat16").save(tmp_path / "half")
     monkeypatch.setattr("mm_cpgd.policy.model.torch.cuda.is_available", lambda: cuda)
+    # It would ask the GPU, which there is not, unless another test has had it asked before.
+    monkeypatch.setattr("mm_cpgd.policy.model.has_triton", lambda: False)
     policy = load(tmp_path / "half", lora={"rank": 4})
     frozen = {parameter.dtype for parameter in policy.parameters() if not parameter.requires_grad}
     trained = {parameter.dtype for parameter in policy.parameters() if parameter.requires_grad}
