@@ -161,6 +161,35 @@ def bnpo(rewards: Tensor, *, low: float = 0.0, high: float = 1.0, floor: OpenSha
     return _centred(rates) / log_density.exp().clamp(min=floor)
 
 
+@described("A = (R − mean) / (mean + {eps})", source="MaxRL, arXiv 2602.02710, algorithm 1")
+def maxrl(rewards: Tensor, *, eps: PositiveFloat = 1e-6) -> Tensor:
+    """MaxRL: the group's mean as the scale too, which approaches the gradient of ln(success rate).
+
+    With rewards of 0 and 1 and K successes among G, a success has G/K − 1 and a failure −1: the mean over the
+    group of A·∇log π is the mean of ∇log π over the successes, less that over all. Its expectation is the
+    gradient of the log-likelihood ln p, expanded in 1 − p up to order G − 1. The factor 1/G of the paper's
+    algorithm is the aggregation's.
+
+    Args:
+        rewards: (P, G), NaN where unscored; not negative.
+        eps: keeps the quotient finite, as in the authors' code.
+
+    Returns:
+        (P, G).
+
+    Raises:
+        UserError: a negative reward, with which the mean is no scale.
+    """
+    scored = rewards[_scored(rewards)]
+    if (scored < 0).any():
+        raise UserError(
+            f"algorithm.advantage: maxrl: a reward of {scored.min():g} is negative; maxrl divides by the "
+            "group's mean reward and needs rewards of at least 0. Use rules that give none below 0, and no "
+            "penalty in shaping."
+        )
+    return _centred(rewards) / (_mean(rewards) + eps)
+
+
 def beta_parameters(p: Tensor) -> tuple[Tensor, Tensor]:
     """Return BNPO's α and β of least variance for success rates p (P, 1); 1 and 1 where p is constant.
 

@@ -27,6 +27,17 @@ def completion_mean(mask: Tensor, lengths: Tensor) -> Tensor:
     return mask / completions / mask.sum(dim=1, keepdim=True).clamp(min=1)
 
 
+@described("w = 1 / M", source="LUSPO, arXiv 2602.05261")
+def completion_sum(mask: Tensor, lengths: Tensor) -> Tensor:
+    """Mean over completions of their sums over tokens; empty completions do not count.
+
+    ``constant`` with ``length: 1``. With ``gspo``, whose term is the same for all tokens of a completion, it
+    is LUSPO's loss: that of GSPO times the completion's length.
+    """
+    completions = (lengths > 0).sum().clamp(min=1).to(lengths.dtype)
+    return mask / completions
+
+
 @described("w = 1 / (M·{length})", source="Dr. GRPO, arXiv 2503.20783")
 def constant(mask: Tensor, lengths: Tensor, max_tokens: int, *, length: PositiveInt | None = None) -> Tensor:
     """Sum over tokens divided by a constant, without length bias.

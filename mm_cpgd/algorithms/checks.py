@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mm_cpgd.algorithms.parts import Part
 from mm_cpgd.errors import UserError
 
-_GROUP_BASELINES = ("cpgd", "grpo", "rloo", "group_mean", "bnpo")
+_GROUP_BASELINES = ("cpgd", "grpo", "rloo", "group_mean", "bnpo", "maxrl")
 _LOG_RATIO_SURROGATES = ("policy_gradient", "cpgd")
 
 

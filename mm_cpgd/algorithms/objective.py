@@ -315,6 +315,7 @@ def part_inputs(
 
     available: dict[str, Any] = {
         "log_ratio": clean(logprobs.to(dtype) - old_logprobs),
+        "old_logprobs": clean(old_logprobs),
         "advantages": (advantages[:, None] if advantages.dim() == 1 else clean(advantages)).to(dtype),
         "mask": mask,
         "lengths": lengths.to(device=logprobs.device, dtype=dtype),

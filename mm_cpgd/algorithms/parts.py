@@ -15,7 +15,15 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from mm_cpgd.algorithms import advantages, aggregation, regularizers, selection, surrogates, token_weights
+from mm_cpgd.algorithms import (
+    advantages,
+    aggregation,
+    regularizers,
+    selection,
+    surrogates,
+    token_weights,
+    trust_regions,
+)
 from mm_cpgd.algorithms.part_info import Description, description_of
 from mm_cpgd.errors import UserError
 from rewards.messages import closest
@@ -34,6 +42,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         advantages.group_mean,
         advantages.reinforce_pp,
         advantages.bnpo,
+        advantages.maxrl,
     ),
     "surrogate": _by_name(
         surrogates.policy_gradient,
@@ -43,6 +52,9 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         surrogates.importance,
         surrogates.cispo,
         surrogates.gspo,
+        trust_regions.gmpo,
+        trust_regions.sapo,
+        trust_regions.dppo,
     ),
     "regularizers": _by_name(
         regularizers.policy_drift,
@@ -52,7 +64,12 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         regularizers.kl_cov,
     ),
     "token_weights": _by_name(token_weights.forking_tokens, token_weights.clip_cov),
-    "aggregation": _by_name(aggregation.token_mean, aggregation.completion_mean, aggregation.constant),
+    "aggregation": _by_name(
+        aggregation.token_mean,
+        aggregation.completion_mean,
+        aggregation.completion_sum,
+        aggregation.constant,
+    ),
     "selection": _by_name(selection.accuracy_filter, selection.dynamic_sampling),
     "shaping": _by_name(selection.overlong_penalty),
     "prompts": _by_name(selection.variance_aware),
@@ -60,7 +77,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
 _TOKEN_INPUTS = frozenset(
     {
         *("log_ratio", "reference_log_ratio", "advantages", "entropy", "mask", "lengths", "max_tokens"),
-        *("prepared", "state"),
+        *("old_logprobs", "prepared", "state"),
     }
 )
 INPUTS: dict[str, frozenset[str]] = {

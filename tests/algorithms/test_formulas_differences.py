@@ -30,6 +30,7 @@ KNOWN: dict[str, list[str]] = {
     "clip_cov": ["both clip bounds to 1", "sample dynamically"],
     "kl_cov": ["k_percent is in percent", "sample dynamically"],
     "mmr1": ["outcome variance alone", "KL loss of 0.01 (k3)"],
+    "dppo": ["rollout engine reports"],
     "bnpo": ["undivided by the largest length", "dual clip at 10", "10 steps of warm-up", "accuracy alone"],
     "dapo": ["overlong filtering", "two thirds"],
     "forking_tokens": ["overlong filtering", "two thirds"],

@@ -8,6 +8,7 @@ import torch
 from mm_cpgd.algorithms.objective import build_objective
 from mm_cpgd.config.recipes import load_recipe, recipe_names
 from mm_cpgd.config.schema import AlgorithmConfig
+from tests.fakes.closed_forms import GRADIENTS
 
 MAX_TOKENS = 10
 LENGTHS = [4, 1, 3, 2]
@@ -60,11 +61,10 @@ def run(objective, rows=slice(None), mask=MASK, **inputs):
 def slope(recipe, row, t):
     """d(term − penalty)/dℓ of one token, from the published formulas."""
     ell, a = LOG_RATIO[row, t].item(), ADVANTAGES[row].item()
+    if recipe in GRADIENTS:
+        return GRADIENTS[recipe](LOG_RATIO[row, : LENGTHS[row]].tolist(), t, a, OLD[row, t].item())
     r = math.exp(ell)
     low, high = 0.8, 1.28 if recipe in ("dapo", "forking_tokens", "bnpo") else 1.2
-    if recipe == "gspo":
-        r = math.exp(LOG_RATIO[row, : LENGTHS[row]].mean().item())
-        low, high = 1 - 3e-4, 1 + 4e-4
     stopped = (a > 0 and r > high) or (a < 0 and r < low)
     if recipe == "grpo_dual_clip":
         stopped = stopped or (a < 0 and r > 3)
@@ -87,9 +87,11 @@ def slope(recipe, row, t):
 
 
 def weight(recipe, row):
-    if recipe.startswith("grpo") or recipe in ("gspo", "mmr1"):
+    if recipe.startswith("grpo") or recipe in ("gspo", "mmr1", "sapo", "gmpo"):
         return 1 / (len(LENGTHS) * LENGTHS[row])
-    if recipe in ("dr_grpo", "bnpo"):
+    if recipe == "luspo":
+        return 1 / len(LENGTHS)
+    if recipe in ("dr_grpo", "bnpo", "dppo"):
         return 1 / (len(LENGTHS) * MAX_TOKENS)
     return 1 / sum(LENGTHS)
 
