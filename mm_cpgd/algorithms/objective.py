@@ -73,7 +73,8 @@ class Objective:
     @property
     def prepared_parts(self) -> tuple[Part, ...]:
         """Parts that need all tokens of a mini-batch before its first step, see ``prepare``."""
-        return (*self.token_weights, *(part for part in self.parts if part.description.prepare))
+        once = (part for part in self.token_weights if not part.every_step)
+        return (*once, *(part for part in self.parts if part.description.prepare))
 
     @property
     def max_rounds(self) -> int:
@@ -243,7 +244,8 @@ class Objective:
         no_clip = torch.zeros_like(available["mask"])
         terms, clipped = result if isinstance(result, tuple) else (result, no_clip)
         if self.token_weights:
-            available["token_weight"] = reduce(torch.mul, (prepared[p.where] for p in self.token_weights))
+            weights = [p(available) if p.every_step else prepared[p.where] for p in self.token_weights]
+            available["token_weight"] = reduce(torch.mul, weights)
             terms = terms * available["token_weight"]
         return terms, clipped
 

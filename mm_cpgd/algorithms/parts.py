@@ -63,7 +63,9 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         regularizers.entropy_control,
         regularizers.kl_cov,
     ),
-    "token_weights": _by_name(token_weights.forking_tokens, token_weights.clip_cov),
+    "token_weights": _by_name(
+        token_weights.forking_tokens, token_weights.clip_cov, token_weights.off_policy_mask
+    ),
     "aggregation": _by_name(
         aggregation.token_mean,
         aggregation.completion_mean,
@@ -84,7 +86,9 @@ INPUTS: dict[str, frozenset[str]] = {
     "advantage": frozenset({"rewards"}),
     "surrogate": _TOKEN_INPUTS,
     "regularizers": _TOKEN_INPUTS,
-    "token_weights": frozenset({"old_logprobs", "old_entropy", "advantages", "seed"}),
+    "token_weights": frozenset(
+        {"old_logprobs", "old_entropy", "advantages", "seed", "log_ratio", "mask"},
+    ),
     "aggregation": frozenset({"mask", "lengths", "max_tokens"}),
     "selection": frozenset({"accuracy", "rewards"}),
     "shaping": frozenset({"lengths", "max_tokens"}),
@@ -115,6 +119,11 @@ class Part:
     def description(self) -> Description:
         """Formula, source and gradient."""
         return description_of(self.function)
+
+    @property
+    def every_step(self) -> bool:
+        """Whether a token weight is computed at every step, from ``log_ratio``, and not once before."""
+        return self.kind == "token_weights" and "log_ratio" in self.inputs
 
     @property
     def where(self) -> str:
@@ -179,6 +188,13 @@ def _check_inputs(part: Part) -> None:
                 f"{part.where} takes {name!r}, which is no input of parts of this kind; "
                 f"{_nearest(name, possible)} Options follow a * in the signature."
             )
+    once = {"old_entropy", "seed"} & set(part.inputs)
+    if part.every_step and once:
+        raise UserError(
+            f"{part.where} takes log_ratio, which changes at every step, and {', '.join(sorted(once))}, "
+            "which only a part that is computed before the first step gets; write two parts, whose weights "
+            "are multiplied."
+        )
     prepare, state = part.description.prepare, part.description.state
     for name, keyword, source in (("prepared", "prepare", prepare), ("state", "state", state)):
         if name in part.inputs and source is None:

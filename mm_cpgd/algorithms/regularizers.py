@@ -105,38 +105,43 @@ def policy_drift(log_ratio: Tensor, *, alpha: PositiveFloat = 0.01, cap: Positiv
 
 @described(
     "Ω = {coefficient}·k, x = log π − log π_ref",
-    gradient="{coefficient}·dk/dx (gradient: paper) or {coefficient}·x (gradient: correct)",
-    source="Schulman 2020; GRPO, arXiv 2402.03300, eq. 4",
+    gradient="{coefficient}·dk/dx (gradient: paper), {coefficient}·x (correct), {coefficient}·r·x (unbiased)",
+    source="Schulman 2020; GRPO, arXiv 2402.03300, eq. 4; unbiased: DeepSeek-V3.2, arXiv 2512.02556",
     choice="estimator",
     variants={"k1": "k = x", "k2": "k = x²/2", "k3": "k = e^−x − 1 + x"},
 )
 def kl(
     reference_log_ratio: Tensor,
+    log_ratio: Tensor,
     *,
     coefficient: PositiveFloat,
     estimator: Literal["k1", "k2", "k3"] = "k3",
-    gradient: Literal["paper", "correct"] = "paper",
+    gradient: Literal["paper", "correct", "unbiased"] = "paper",
 ) -> Tensor:
     """Estimate of KL(π ‖ π_ref) from the sampled token.
 
     Estimators as in Schulman, "Approximating KL divergence", 2020. *paper* differentiates the estimator
     itself, as GRPO does with k3 (arXiv 2402.03300, eq. 4). *correct* keeps the value and uses the gradient
-    x·∇log π, whose mean over the policy's own samples is that of KL(π ‖ π_ref); for k2 the two agree. Left
-    out: the importance ratio π/π_old that either needs once π differs from the old policy.
+    x·∇log π, whose mean over the policy's own samples is that of KL(π ‖ π_ref); for k2 the two agree. Once π
+    differs from the old policy, which has sampled, both are biased. *unbiased* multiplies the value and this
+    gradient by the ratio r = π/π_old; with k3 it is the gradient of DeepSeek-V3.2's r·k3.
 
     Args:
         reference_log_ratio: (n, T).
+        log_ratio: (n, T); *unbiased* alone uses it.
         coefficient: weight, GRPO's β.
         estimator: estimator of the value.
-        gradient: *paper* or *correct*.
+        gradient: *paper*, *correct* or *unbiased*.
 
     Returns:
         (n, T).
     """
     value = kl_estimate(reference_log_ratio, estimator)
-    if gradient == "correct":
+    if gradient != "paper":
         fixed = reference_log_ratio.detach()
         value = value.detach() + fixed * (reference_log_ratio - fixed)
+    if gradient == "unbiased":
+        value = log_ratio.detach().clamp(max=LARGEST_LOG_RATIO).exp() * value
     return coefficient * value
 
 

@@ -30,6 +30,8 @@ KNOWN: dict[str, list[str]] = {
     "clip_cov": ["both clip bounds to 1", "sample dynamically"],
     "kl_cov": ["k_percent is in percent", "sample dynamically"],
     "mmr1": ["outcome variance alone", "KL loss of 0.01 (k3)"],
+    "deepseek_v32": ["neither the clip", "keeps the experts"],
+    "token_weights.off_policy_mask": ["does not state δ"],
     "dppo": ["rollout engine reports"],
     "bnpo": ["undivided by the largest length", "dual clip at 10", "10 steps of warm-up", "accuracy alone"],
     "dapo": ["overlong filtering", "two thirds"],

@@ -152,6 +152,24 @@ def test_gmpo_equals_that_of_trls_gmpo_trainer():
     assert_same(own_gradient(data, "gmpo"), expected)
 
 
+@pytest.mark.parametrize("beta", [0.04, 1.0])
+def test_unbiased_kl_equals_trls_bias_correction(trainer, beta):
+    data = batch()
+    own = own_gradient(
+        data, "grpo", regularizers=[{"name": "kl", "coefficient": beta, "gradient": "unbiased"}]
+    )
+    assert_same(own, trl_gradient(trainer, data, "grpo", beta=beta, use_bias_correction_kl=True))
+
+
+def test_the_off_policy_mask_equals_trls(trainer):
+    data = batch()
+    expected = trl_gradient(trainer, data, "grpo", off_policy_mask_threshold=0.05)
+    assert 1 <= (expected.abs().sum(1) == 0).sum() < N
+    assert_same(
+        own_gradient(data, "grpo", token_weights=[{"name": "off_policy_mask", "delta": 0.05}]), expected
+    )
+
+
 @pytest.mark.parametrize("bound", [0.3, 3e-4])
 def test_luspo_equals_trls_loss_type_luspo(trainer, bound):
     data = batch()
