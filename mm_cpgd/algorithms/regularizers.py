@@ -201,12 +201,12 @@ def entropy_control(
     prepare=largest_covariances,
     differs=(
         "The authors take a share of 0.002 for 7B and 0.0002 for 32B, of each micro-batch and by the current "
-        "policy. Here the default is that of 32B, of the whole mini-batch and by the old policy. For that of "
-        "7B set share to 0.002.",
+        "policy. Here the default is that of 7B, of the whole mini-batch and by the old policy. For that of "
+        "32B set share to 0.0002.",
     ),
 )
 def kl_cov(
-    log_ratio: Tensor, prepared: Tensor, *, coefficient: PositiveFloat = 1.0, share: OpenShare = 2e-4
+    log_ratio: Tensor, prepared: Tensor, *, coefficient: PositiveFloat = 1.0, share: OpenShare = 2e-3
 ) -> Tensor:
     """Penalise divergence from the old policy only at the tokens that reduce the entropy most.
 

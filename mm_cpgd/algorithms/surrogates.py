@@ -14,7 +14,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from mm_cpgd.algorithms.part_info import AboveOne, OpenShare, described
+from mm_cpgd.algorithms.part_info import AboveOne, OpenShare, UpToOne, described
 
 
 @described("S = ℓ·A", gradient="A", source="REINFORCE, Williams 1992")
@@ -69,7 +69,7 @@ def cpgd(
     source="PPO, arXiv 1707.06347, eq. 7; two ε: DAPO",
 )
 def ppo_clip(
-    log_ratio: Tensor, advantages: Tensor, *, epsilon_low: OpenShare = 0.2, epsilon_high: PositiveFloat = 0.2
+    log_ratio: Tensor, advantages: Tensor, *, epsilon_low: UpToOne = 0.2, epsilon_high: PositiveFloat = 0.2
 ) -> tuple[Tensor, Tensor]:
     """PPO: the ratio, clipped on the side of improvement.
 
@@ -78,7 +78,7 @@ def ppo_clip(
     Args:
         log_ratio: (n, T).
         advantages: (n, 1) or (n, T).
-        epsilon_low: bounds tokens with A < 0 at 1 − ε_low.
+        epsilon_low: bounds tokens with A < 0 at 1 − ε_low; 1: no bound.
         epsilon_high: bounds tokens with A > 0 at 1 + ε_high.
 
     Returns:
@@ -202,7 +202,7 @@ def one_sided_clip(
     Args:
         log_ratio: (n, T).
         advantages: (n, 1) or (n, T).
-        epsilon_low: scalar, (T,) or (n, T), below 1.
+        epsilon_low: scalar, (T,) or (n, T), at most 1: no bound.
         epsilon_high: scalar, (T,) or (n, T).
 
     Returns:

@@ -21,19 +21,15 @@ from mm_cpgd.algorithms.part_info import OpenShare, described
 
 
 @described(
-    "m = 1 for the {share} of the mini-batch's tokens with the highest entropy, else 0",
+    "m = 1 for the {share} of the mini-batch's tokens with the highest entropy, if it is above 0, else 0",
     source="Beyond the 80/20 rule, arXiv 2506.01939",
-    differs=(
-        "The paper means a share of the tokens. Here, as in TRL, every token at the threshold counts: "
-        "where more than 1 − share of the tokens have entropy 0, the threshold is 0 and all tokens count. "
-        "policy/token_weight, the share that counted, is then 1; no setting prevents it.",
-    ),
 )
 def forking_tokens(old_entropy: Tensor, *, share: OpenShare = 0.2) -> Tensor:
     """Use only forking tokens, those at which the policy was least certain of the next token.
 
-    The threshold is the interpolated quantile 1 − share, inclusive. The aggregation's denominator still
-    counts all tokens, as in the paper.
+    The threshold is the interpolated quantile 1 − share, inclusive. Where more than 1 − share of the tokens
+    have entropy 0 it is 0, and all others count; in TRL all tokens would, and the method would be DAPO. The
+    aggregation's denominator still counts all tokens, as in the paper.
 
     Args:
         old_entropy: (K,), nats.
@@ -44,7 +40,8 @@ def forking_tokens(old_entropy: Tensor, *, share: OpenShare = 0.2) -> Tensor:
     """
     if not old_entropy.numel():
         return old_entropy
-    return (old_entropy >= quantile(old_entropy, 1 - share)).to(old_entropy.dtype)
+    forking = (old_entropy >= quantile(old_entropy, 1 - share)) & (old_entropy > 0)
+    return forking.to(old_entropy.dtype)
 
 
 @described(

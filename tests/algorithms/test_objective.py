@@ -67,6 +67,8 @@ def slope(recipe, row, t):
         return GRADIENTS[recipe](LOG_RATIO[row, : LENGTHS[row]].tolist(), t, a, OLD[row, t].item())
     r = math.exp(ell)
     low, high = 0.8, 1.28 if recipe in ("dapo", "forking_tokens", "bnpo") else 1.2
+    if recipe == "clip_cov":
+        low, high = 0.0, 2.0
     stopped = (a > 0 and r > high) or (a < 0 and r < low)
     if recipe == "grpo_dual_clip":
         stopped = stopped or (a < 0 and r > 3)
@@ -92,7 +94,7 @@ def slope(recipe, row, t):
 
 
 def weight(recipe, row):
-    if recipe.startswith("grpo") or recipe in ("gspo", "mmr1", "sapo", "gmpo", "deepseek_v32"):
+    if recipe.startswith("grpo") or recipe in ("gspo", "sapo", "gmpo", "deepseek_v32"):
         return 1 / (len(LENGTHS) * LENGTHS[row])
     if recipe == "luspo":
         return 1 / len(LENGTHS)

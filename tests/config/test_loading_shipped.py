@@ -23,11 +23,17 @@ RECIPES = (
     "clip_cov",
     "cpgd_entropy",
     "cpgd_forking",
+    "deepseek_v32",
+    "dppo",
+    "gmpo",
     "grpo",
     "gspo",
     "kl_cov",
+    "luspo",
+    "maxrl",
     "mmr1",
     "rloo",
+    "sapo",
 )
 
 
