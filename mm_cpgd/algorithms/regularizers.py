@@ -104,6 +104,39 @@ def policy_drift(log_ratio: Tensor, *, alpha: PositiveFloat = 0.01, cap: Positiv
 
 
 @described(
+    "Ω = (r·ln r − r + 1) / {step}, continued by its tangent beyond ℓ = {cap}",
+    gradient="r·ℓ / {step}, at most that of ℓ = {cap}",
+    source="MDPO, arXiv 2005.09814, and the authors' code; estimated from sampled tokens",
+    differs=(
+        "The authors' code takes the divergence in closed form, over all actions. Here it is estimated from "
+        "the sampled token by r·ln r − r + 1, which is unbiased and not negative; no setting does the other.",
+        "The authors' step falls linearly over the run, to 0. Here it is a number, or a schedule that ends "
+        "above 0 in its place.",
+    ),
+)
+def mirror(log_ratio: Tensor, *, step: PositiveFloat = 0.2, cap: PositiveFloat = 2.0) -> Tensor:
+    """Divergence of mirror descent, KL(π ‖ π_old): the policy's step away from the old one has a cost.
+
+    With the surrogate ``importance`` a token's gradient is r·(A − ℓ/t), t the step, which is 0 at ℓ = t·A for
+    either sign of A: the closed-form solution π_old·e^(tA). No clip is needed. ``policy_drift`` is the
+    opposite divergence, KL(π_old ‖ π), which stops nothing where A is larger than its α. At the first step of
+    a rollout batch ℓ = 0 and the term has no gradient: take several inner epochs or mini-batches.
+
+    Args:
+        log_ratio: (n, T).
+        step: t, in units of ℓ per unit of advantage; with std-normalised advantages 0.05 to 0.5.
+        cap: ℓ beyond which the term is linear, so that r·ℓ cannot overflow.
+
+    Returns:
+        (n, T), ≥ 0; 0 at ℓ = 0 alone.
+    """
+    curved = log_ratio.clamp(max=cap)
+    ratio = curved.exp()
+    beyond = cap * math.exp(cap) * (log_ratio - cap).clamp(min=0)
+    return (ratio * curved - torch.expm1(curved) + beyond) / step
+
+
+@described(
     "Ω = {coefficient}·k, x = log π − log π_ref",
     gradient="{coefficient}·dk/dx (gradient: paper), {coefficient}·x (correct), {coefficient}·r·x (unbiased)",
     source="Schulman 2020; GRPO, arXiv 2402.03300, eq. 4; unbiased: DeepSeek-V3.2, arXiv 2512.02556",

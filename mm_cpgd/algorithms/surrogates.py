@@ -125,6 +125,38 @@ def importance(log_ratio: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @described(
+    "S = e^(A / {temperature})·ℓ",
+    gradient="e^(A / {temperature})",
+    source="the forward form of mirror descent (arXiv 2005.09814 names it); AWR, arXiv 1910.00177",
+)
+def exp_advantage(
+    log_ratio: Tensor,
+    advantages: Tensor,
+    *,
+    temperature: PositiveFloat = 1.0,
+    largest: PositiveFloat = 20.0,
+) -> tuple[Tensor, Tensor]:
+    """Weighted likelihood: raises the probability of every sample, by e^(A / λ).
+
+    It fits the policy to π_old·e^(A / λ), the target that mirror descent approaches from the other side. A
+    completion with A < 0 is imitated too, only less; nothing is ever pushed down. The bound on the weight is
+    AWR's.
+
+    Args:
+        log_ratio: (n, T).
+        advantages: (n, 1) or (n, T).
+        temperature: λ, in units of advantage.
+        largest: bound on the weight.
+
+    Returns:
+        Terms (n, T), and where the bound acts (n, T).
+    """
+    weight = (advantages / temperature).exp()
+    bounded = (weight > largest).expand_as(log_ratio)
+    return weight.clamp(max=largest) * log_ratio, bounded
+
+
+@described(
     "S = sg(min(r, 1 + {epsilon_high}))·A·ℓ",
     gradient="min(r, 1 + {epsilon_high})·A",
     source="CISPO, arXiv 2506.13585",

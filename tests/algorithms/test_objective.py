@@ -89,6 +89,8 @@ def slope(recipe, row, t):
     if recipe == "deepseek_v32":
         # Row 2 has A < 0 and a mean of −ℓ of −1/3, so that it counts. The reference is 0.3 below the old.
         gradient -= 0.001 * r * (ell + 0.3)
+    if recipe == "one_shot":
+        gradient -= 0.001 * (1 - math.exp(-(ell + 0.3)))
     drift = 0.01 * min(r - 1, 2.0) if recipe == "pgd" or recipe.startswith("cpgd") else 0.0
     return gradient - drift
 

@@ -31,7 +31,9 @@ RECIPES = (
     "kl_cov",
     "luspo",
     "maxrl",
+    "mdpo",
     "mmr1",
+    "one_shot",
     "rloo",
     "sapo",
 )
