@@ -84,6 +84,8 @@ LARGEST_LOG_RATIO = 20.0
     "Ω = {alpha}·(r − 1 − ln r), continued by its tangent beyond r = 1 + {cap}",
     gradient="{alpha}·min(r − 1, {cap})",
     source="CPGD, arXiv 2505.12504",
+    group="distance from the old policy",
+    use="with the surrogate cpgd; against drift over many steps",
 )
 def policy_drift(log_ratio: Tensor, *, alpha: PositiveFloat = 0.01, cap: PositiveFloat = 2.0) -> Tensor:
     """Drift from the old policy, KL(π_old ‖ π), with CPGD's capped gradient.
@@ -113,6 +115,8 @@ def policy_drift(log_ratio: Tensor, *, alpha: PositiveFloat = 0.01, cap: Positiv
         "The authors' step falls linearly over the run, to 0. Here it is a number, or a schedule that ends "
         "above 0 in its place.",
     ),
+    group="distance from the old policy",
+    use="in place of a clip, with importance and several inner epochs",
 )
 def mirror(log_ratio: Tensor, *, step: PositiveFloat = 0.2, cap: PositiveFloat = 2.0) -> Tensor:
     """Divergence of mirror descent, KL(π ‖ π_old): the policy's step away from the old one has a cost.
@@ -142,6 +146,8 @@ def mirror(log_ratio: Tensor, *, step: PositiveFloat = 0.2, cap: PositiveFloat =
     source="Schulman 2020; GRPO, arXiv 2402.03300, eq. 4; unbiased: DeepSeek-V3.2, arXiv 2512.02556",
     choice="estimator",
     variants={"k1": "k = x", "k2": "k = x²/2", "k3": "k = e^−x − 1 + x"},
+    group="distance from the reference",
+    use="to keep what the first policy could do; unbiased for several steps on a batch",
 )
 def kl(
     reference_log_ratio: Tensor,
@@ -181,6 +187,8 @@ def kl(
 @described(
     "Ω = −{coefficient}·H, H the entropy of the token's distribution",
     source="Williams & Peng 1991; arXiv 1602.01783",
+    group="entropy",
+    use="where the entropy falls too fast; one number to tune",
 )
 def entropy_bonus(entropy: Tensor, *, coefficient: PositiveFloat) -> Tensor:
     """Entropy bonus, aggregated like the other terms.
@@ -202,6 +210,8 @@ def entropy_bonus(entropy: Tensor, *, coefficient: PositiveFloat) -> Tensor:
     "{target}, shrinks by it if not, within 0 to {largest}",
     source="adaptive entropy control, Skywork-OR1, arXiv 2505.22312",
     state=EntropyController,
+    group="entropy",
+    use="to hold the entropy above a value, whatever the stage of the run",
 )
 def entropy_control(
     entropy: Tensor,
@@ -237,6 +247,8 @@ def entropy_control(
         "policy. Here the default is that of 7B, of the whole mini-batch and by the old policy. For that of "
         "32B set share to 0.0002.",
     ),
+    group="distance from the old policy",
+    use="against the collapse of entropy, at the few tokens that cause it",
 )
 def kl_cov(
     log_ratio: Tensor, prepared: Tensor, *, coefficient: PositiveFloat = 1.0, share: OpenShare = 2e-3

@@ -31,7 +31,11 @@ def has_signal(rewards: Tensor) -> Tensor:
     return highest > lowest
 
 
-@described("keeps a prompt if {low} ≤ mean accuracy ≤ {high}", source="MM-Eureka, arXiv 2503.07365")
+@described(
+    "keeps a prompt if {low} ≤ mean accuracy ≤ {high}",
+    source="MM-Eureka, arXiv 2503.07365",
+    use="rows of very different difficulty, and no sampling to fill the batch again",
+)
 def accuracy_filter(accuracy: Tensor, *, low: Share = 0.1, high: Share = 0.9) -> Tensor:
     """Keep prompts that are currently neither too hard nor too easy; drop those without any score.
 
@@ -59,6 +63,7 @@ def accuracy_filter(accuracy: Tensor, *, low: Share = 0.1, high: Share = 0.9) ->
         "verl's implementation ends the run when the rounds are used up. Here the update goes on with the "
         "prompts that were kept.",
     ),
+    use="where many groups have no signal, and sampling more is affordable",
 )
 def dynamic_sampling(
     accuracy: Tensor,
@@ -90,6 +95,7 @@ def dynamic_sampling(
         "The paper's rewards are −1 and 1, so that its penalty of 1 is half of their range. Here 1 is the "
         "default whatever the rules can give; for half, set penalty to half of their range.",
     ),
+    use="where completions run into the limit of length",
 )
 def overlong_penalty(
     lengths: Tensor, max_tokens: int, *, buffer: PositiveInt | None = None, penalty: PositiveFloat = 1.0
@@ -128,6 +134,7 @@ def overlong_penalty(
         "The authors' code can also take self-BLEU, with a positive weight, which rewards similar answers, "
         "contrary to the paper. Here diversity is the share of distinct n-grams alone.",
     ),
+    use="large data sets, of which few rows have a signal at a time",
 )
 def variance_aware(
     accuracy: Tensor,

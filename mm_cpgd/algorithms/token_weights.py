@@ -23,6 +23,8 @@ from mm_cpgd.algorithms.part_info import OpenShare, described
 @described(
     "m = 1 for the {share} of the mini-batch's tokens with the highest entropy, if it is above 0, else 0",
     source="Beyond the 80/20 rule, arXiv 2506.01939",
+    group="before the first step",
+    use="long reasoning, where most tokens are certain",
 )
 def forking_tokens(old_entropy: Tensor, *, share: OpenShare = 0.2) -> Tensor:
     """Use only forking tokens, those at which the policy was least certain of the next token.
@@ -53,6 +55,8 @@ def forking_tokens(old_entropy: Tensor, *, share: OpenShare = 0.2) -> Tensor:
         "does not stop yet, by the current policy. Here the draw is from the whole mini-batch, clipped "
         "tokens included, by the old policy, so that it does not depend on the micro-batches.",
     ),
+    group="before the first step",
+    use="against the collapse of entropy, without a penalty",
 )
 def clip_cov(
     old_logprobs: Tensor,
@@ -96,6 +100,8 @@ def clip_cov(
         "differences count too, and does not state δ. Here π_old is the trainer's, and delta is 0.5, the "
         "example of TRL's documentation. For engines, rollout.vllm.correction masks by their differences.",
     ),
+    group="at every step",
+    use="stale rollouts or many steps on a batch",
 )
 def off_policy_mask(
     log_ratio: Tensor, advantages: Tensor, mask: Tensor, *, delta: PositiveFloat = 0.5
