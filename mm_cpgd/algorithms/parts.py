@@ -50,6 +50,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         surrogates.ppo_clip,
         surrogates.dual_clip,
         surrogates.importance,
+        surrogates.exp_advantage,
         surrogates.cispo,
         surrogates.gspo,
         trust_regions.gmpo,
@@ -58,6 +59,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     ),
     "regularizers": _by_name(
         regularizers.policy_drift,
+        regularizers.mirror,
         regularizers.kl,
         regularizers.entropy_bonus,
         regularizers.entropy_control,

@@ -21,19 +21,17 @@ from mm_cpgd.algorithms.part_info import OpenShare, described
 
 
 @described(
-    "m = 1 for the {share} of the mini-batch's tokens with the highest entropy, else 0",
+    "m = 1 for the {share} of the mini-batch's tokens with the highest entropy, if it is above 0, else 0",
     source="Beyond the 80/20 rule, arXiv 2506.01939",
-    differs=(
-        "The paper means a share of the tokens. Here, as in TRL, every token at the threshold counts: "
-        "where more than 1 − share of the tokens have entropy 0, the threshold is 0 and all tokens count. "
-        "policy/token_weight, the share that counted, is then 1; no setting prevents it.",
-    ),
+    group="before the first step",
+    use="long reasoning, where most tokens are certain",
 )
 def forking_tokens(old_entropy: Tensor, *, share: OpenShare = 0.2) -> Tensor:
     """Use only forking tokens, those at which the policy was least certain of the next token.
 
-    The threshold is the interpolated quantile 1 − share, inclusive. The aggregation's denominator still
-    counts all tokens, as in the paper.
+    The threshold is the interpolated quantile 1 − share, inclusive. Where more than 1 − share of the tokens
+    have entropy 0 it is 0, and all others count; in TRL all tokens would, and the method would be DAPO. The
+    aggregation's denominator still counts all tokens, as in the paper.
 
     Args:
         old_entropy: (K,), nats.
@@ -44,7 +42,8 @@ def forking_tokens(old_entropy: Tensor, *, share: OpenShare = 0.2) -> Tensor:
     """
     if not old_entropy.numel():
         return old_entropy
-    return (old_entropy >= quantile(old_entropy, 1 - share)).to(old_entropy.dtype)
+    forking = (old_entropy >= quantile(old_entropy, 1 - share)) & (old_entropy > 0)
+    return forking.to(old_entropy.dtype)
 
 
 @described(
@@ -56,6 +55,8 @@ def forking_tokens(old_entropy: Tensor, *, share: OpenShare = 0.2) -> Tensor:
         "does not stop yet, by the current policy. Here the draw is from the whole mini-batch, clipped "
         "tokens included, by the old policy, so that it does not depend on the micro-batches.",
     ),
+    group="before the first step",
+    use="against the collapse of entropy, without a penalty",
 )
 def clip_cov(
     old_logprobs: Tensor,
@@ -99,6 +100,8 @@ def clip_cov(
         "differences count too, and does not state δ. Here π_old is the trainer's, and delta is 0.5, the "
         "example of TRL's documentation. For engines, rollout.vllm.correction masks by their differences.",
     ),
+    group="at every step",
+    use="stale rollouts or many steps on a batch",
 )
 def off_policy_mask(
     log_ratio: Tensor, advantages: Tensor, mask: Tensor, *, delta: PositiveFloat = 0.5

@@ -21,6 +21,8 @@ from mm_cpgd.algorithms.regularizers import LARGEST_LOG_RATIO
     "S = (4/τ)·σ(τ·(r − 1))·A, σ the logistic function, τ = {tau_positive} for A > 0, else {tau_negative}",
     gradient="4·σ·(1 − σ)·r·A, which is A at r = 1 and falls off on both sides",
     source="SAPO, arXiv 2511.20347",
+    group="ratio of each token",
+    use="as ppo_clip, where hard bounds lose too many gradients",
 )
 def sapo(
     log_ratio: Tensor,
@@ -56,6 +58,8 @@ def sapo(
     "max(ℓ, −{bound_low}) for A < 0",
     gradient="g·A, or 0 where ℓ is beyond its bound",
     source="GMPO, arXiv 2507.20673, its token form",
+    group="ratio of the completion",
+    use="as gspo, where single tokens with outlying ratios should not silence a completion",
 )
 def gmpo(
     log_ratio: Tensor,
@@ -103,6 +107,8 @@ _DELTA = {"tv": 0.15, "kl": 0.05}
         "tv": "D = |p − p_old|, δ of 0.15 where not given",
         "kl": "D = p_old·ln(p_old/p) + (1 − p_old)·ln((1 − p_old)/(1 − p)), δ of 0.05 where not given",
     },
+    group="ratio of each token",
+    use="large vocabularies and stale rollouts: rare tokens may move, frequent ones are held",
 )
 def dppo(
     log_ratio: Tensor,

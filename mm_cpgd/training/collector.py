@@ -182,7 +182,8 @@ class Collector:
         stats = gather_stats(self.accelerator, sampled.groups, sampled.scored)
         check_rules(self.accelerator, sampled.failures, stats.silent_rules(self.scorer.names))
         if self.objective.prompts and isinstance(self.sampler, ScoredPromptSampler):
-            diversity = gather_diversity(self.accelerator, sampled.groups)
+            ngram = self.objective.prompts.options.get("ngram", 3)
+            diversity = gather_diversity(self.accelerator, sampled.groups, ngram)
             self.sampler.update_scores(
                 drawn, self.objective.prompt_scores(stats.accuracy, diversity).tolist()
             )

@@ -67,6 +67,8 @@ def slope(recipe, row, t):
         return GRADIENTS[recipe](LOG_RATIO[row, : LENGTHS[row]].tolist(), t, a, OLD[row, t].item())
     r = math.exp(ell)
     low, high = 0.8, 1.28 if recipe in ("dapo", "forking_tokens", "bnpo") else 1.2
+    if recipe == "clip_cov":
+        low, high = 0.0, 2.0
     stopped = (a > 0 and r > high) or (a < 0 and r < low)
     if recipe == "grpo_dual_clip":
         stopped = stopped or (a < 0 and r > 3)
@@ -87,12 +89,14 @@ def slope(recipe, row, t):
     if recipe == "deepseek_v32":
         # Row 2 has A < 0 and a mean of −ℓ of −1/3, so that it counts. The reference is 0.3 below the old.
         gradient -= 0.001 * r * (ell + 0.3)
+    if recipe == "one_shot":
+        gradient -= 0.001 * (1 - math.exp(-(ell + 0.3)))
     drift = 0.01 * min(r - 1, 2.0) if recipe == "pgd" or recipe.startswith("cpgd") else 0.0
     return gradient - drift
 
 
 def weight(recipe, row):
-    if recipe.startswith("grpo") or recipe in ("gspo", "mmr1", "sapo", "gmpo", "deepseek_v32"):
+    if recipe.startswith("grpo") or recipe in ("gspo", "sapo", "gmpo", "deepseek_v32"):
         return 1 / (len(LENGTHS) * LENGTHS[row])
     if recipe == "luspo":
         return 1 / len(LENGTHS)

