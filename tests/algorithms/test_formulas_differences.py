@@ -42,6 +42,9 @@ KNOWN: dict[str, list[str]] = {
     "prompts.variance_aware": ["to [0, 1]", "whole pool", "with replacement", "trigrams"],
     "selection.dynamic_sampling": ["ends the run"],
     "shaping.overlong_penalty": ["half of their range"],
+    "configs/chain_of_focus.yaml": ["Judge:", "Form:", "Crops:", "Adaptive reward:", "Run:"],
+    "configs/deepeyes.yaml": ["Judge:", "Form:", "Crops:", "Data:", "Run:"],
+    "configs/gui_grounding.yaml": ["Task:", "Run:"],
     "configs/satori.yaml": ["BLEU:", "Words:", "possible_answers", "[[ ... ]]", "Run:"],
     "configs/video_rlt.yaml": ["Answers:", "Grounded questions:"],
 }
