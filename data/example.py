@@ -114,7 +114,7 @@ class ImageRef:
         return image if image.mode == "RGB" else image.convert("RGB")
 
     def size(self) -> tuple[int, int]:
-        """Return (width, height), from the header where there is one, else by opening. Raises ``DataError``."""
+        """Return (width, height), from the header if there is one, else by opening. Raises ``DataError``."""
         return self.load.size() if isinstance(self.load, Sized) else self.open().size
 
 

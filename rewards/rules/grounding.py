@@ -138,7 +138,7 @@ class Frame:
     """Where the sides of a row's image come from, for coordinates that are given in pixels.
 
     Attributes:
-        width: the meta column of the image's width; the row's first image tells it where there is no such column.
+        width: the meta column of the image's width; without one the row's first image tells it.
         height: the meta column of the image's height.
         factor: the sides of a resized image are multiples of it.
         min_pixels: least number of pixels of a resized image.
@@ -179,7 +179,7 @@ def _pixels(example: ExampleLike, name: str) -> int:
     return int(value)
 
 
-def scaled_boxes(boxes: Sequence[Box], size: Size) -> list[Box]:
+def _scaled(boxes: Sequence[Box], size: Size) -> list[Box]:
     width, height = size
     return [(x1 / width, y1 / height, x2 / width, y2 / height) for x1, y1, x2, y2 in boxes]
 
@@ -195,7 +195,7 @@ def read_scaled(value: Any, coordinates: Coordinates, size: Size) -> list[Box]:
     """Return the boxes of a value as shares of the image's sides. Raises ``Unreadable``."""
     found = read_boxes(value)
     _check_inside(found, coordinates)
-    return scaled_boxes(found, size)
+    return _scaled(found, size)
 
 
 @rule("boxes")
@@ -226,7 +226,7 @@ def boxes(
         coordinates: the model's coordinates: "absolute" pixels of the image, "fraction" 0 to 1, "thousandths"
             0 to 1000, or "resized" pixels of the image as Qwen's processors pass it to the model.
         gold_coordinates: coordinates of the gold boxes; the same as ``coordinates`` if None.
-        width: the meta column of the image's width, needed only if the two kinds of coordinates differ; without
+        width: the meta column of the image's width, needed if the two kinds of coordinates differ; without
             such columns the row's first image tells its size.
         height: the meta column of the image's height.
         factor: the sides of a resized image are multiples of it.

@@ -68,19 +68,19 @@ def point_in_box(
     min_pixels: Positive = 3_136,
     max_pixels: Positive = 12_845_056,
 ) -> Verdict:
-    """1 if the point of the answer lies inside a gold box (or on its edge), else 0; a box counts by its centre.
+    """1 if the point of the answer lies inside a gold box or on its edge, else 0; a box counts by its centre.
 
-    The measure of ScreenSpot (SeeClick, arXiv 2401.10935) and the reward for clicks of GUI-R1 (arXiv 2504.10458).
+    The measure of ScreenSpot (arXiv 2401.10935), and the reward of GUI-R1 (arXiv 2504.10458) for clicks.
 
     Args:
-        completion: the model's text: "[12, 30]", "(12, 30)", "<point>12 30</point>", '{"x": 12, "y": 30}', a box.
+        completion: the model's text: "[12, 30]", "(12, 30)", "<point>12 30</point>", "x=12, y=30", a box.
             An answer with several is unreadable.
         example: holds the gold boxes as text or lists, corners left, top, right, bottom.
         read: the section of the completion to read.
         gold: "answer", or the example's meta column that holds the gold boxes.
         coordinates: the model's coordinates, as in the rule "boxes".
         gold_coordinates: coordinates of the gold boxes; the same as ``coordinates`` if None.
-        width: the meta column of the image's width, needed only if the two kinds of coordinates differ; without
+        width: the meta column of the image's width, needed if the two kinds of coordinates differ; without
             such columns the row's first image tells its size.
         height: the meta column of the image's height.
         factor: the sides of a resized image are multiples of it.

@@ -48,6 +48,9 @@ KNOWN: dict[str, list[str]] = {
     "prompts.variance_aware": ["whole pool", "with replacement", "self-BLEU"],
     "selection.dynamic_sampling": ["ends the run"],
     "shaping.overlong_penalty": ["half of their range"],
+    "configs/chain_of_focus.yaml": ["Judge:", "Form:", "Crops:", "Adaptive reward:", "Run:"],
+    "configs/deepeyes.yaml": ["Judge:", "Form:", "Crops:", "Data:", "Run:"],
+    "configs/gui_grounding.yaml": ["Task:", "Run:"],
     "configs/satori.yaml": ["Words:", "possible_answers", "[[ ... ]]", "Run:"],
     "configs/video_rlt.yaml": ["Answers:", "Grounded questions:"],
 }
