@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from mm_cpgd.algorithms.checks import check_parts, check_surrogate_options
+from mm_cpgd.algorithms.inputs.outcomes import Outcomes
+from mm_cpgd.algorithms.inputs.schedules import progress_of
 from mm_cpgd.algorithms.parts import Part, make_part, options_for
 from mm_cpgd.algorithms.regularizers import LARGEST_LOG_RATIO, State, capped_k3, kl_estimate
 
@@ -33,6 +35,7 @@ class Objective:
         token_weights: weights of the surrogate by token.
         prompts: score of the curriculum sampler; None: prompts are drawn uniformly.
         states: states of parts by ``Part.where``; the only mutable content.
+        iterations: iterations of the whole run, by which ``progress`` is measured.
     """
 
     advantage: Part
@@ -45,6 +48,7 @@ class Objective:
     token_weights: tuple[Part, ...] = ()
     prompts: Part | None = None
     states: dict[str, State] = field(default_factory=dict)
+    iterations: int = 1
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -81,54 +85,86 @@ class Objective:
         """Largest number of rollout batches until enough prompts are kept; 1 without dynamic sampling."""
         return max((part.options.get("max_rounds", 1) for part in self.selection), default=1)
 
-    def shape(self, rewards: Tensor, lengths: Tensor, max_tokens: int | None = None) -> Tensor:
+    def asks(self, name: str) -> bool:
+        """Return whether a part takes the input of this name."""
+        return any(name in part.inputs for part in self.parts)
+
+    def clock(self, iteration: int) -> dict[str, Any]:
+        """Return the inputs ``iteration``, from 1, and ``progress``, from 0 in the first to 1 in the last."""
+        return {"iteration": iteration, "progress": progress_of(iteration, self.iterations)}
+
+    def shape(
+        self, rewards: Tensor, lengths: Tensor, max_tokens: int | None = None, iteration: int = 1
+    ) -> Tensor:
         """Return rewards plus the additions of all shaping parts.
 
         Args:
             rewards: (P, G) or (N,), NaN where unscored, which stays NaN.
             lengths: completion lengths in tokens, as many as rewards.
             max_tokens: ``rollout.max_new_tokens``; None: the value that the objective was built with.
+            iteration: the running iteration, from 1.
 
         Returns:
             Shaped rewards, in the shape of ``rewards``.
         """
         limit = self.max_tokens if max_tokens is None else max_tokens
-        available = {"lengths": lengths.reshape(rewards.shape), "max_tokens": limit}
+        available = {"lengths": lengths.reshape(rewards.shape), "max_tokens": limit, **self.clock(iteration)}
         return sum((part(available) for part in self.shaping), start=rewards)
 
-    def keep(self, accuracy: Tensor, rewards: Tensor) -> Tensor:
+    def keep(
+        self,
+        accuracy: Tensor,
+        rewards: Tensor,
+        more: Mapping[str, Any] | None = None,
+        iteration: int = 1,
+    ) -> Tensor:
         """Return which prompts the selection parts keep.
 
         Args:
             accuracy: (P, G) in [0, 1] over all processes, NaN where unscored.
             rewards: (P, G) likewise, before shaping.
+            more: further inputs of selection parts by name: ``lengths``, ``finished``, ``components``.
+            iteration: the running iteration, from 1.
 
         Returns:
             (P,) bool; all True without selection.
         """
         everything = torch.ones(rewards.shape[0], dtype=torch.bool, device=rewards.device)
-        available = {"accuracy": accuracy, "rewards": rewards}
+        available = {**(more or {}), "accuracy": accuracy, "rewards": rewards, **self.clock(iteration)}
         return reduce(torch.logical_and, (part(available) for part in self.selection), everything)
 
-    def advantages(self, rewards: Tensor) -> Tensor:
-        """Return advantages (P, G) of rewards (P, G) over all kept prompts; 0 where a reward is NaN."""
-        advantages: Tensor = self.advantage({"rewards": rewards})
-        return advantages
+    def advantages(self, rewards: Tensor, outcomes: Outcomes | None = None) -> Tensor:
+        """Return advantages (P, G) of rewards (P, G) over all kept prompts; 0 where a reward is NaN.
 
-    def prompt_scores(self, accuracy: Tensor, diversity: Tensor) -> Tensor:
+        Args:
+            rewards: (P, G), NaN where unscored.
+            outcomes: what else is known of the same prompts; None: nothing.
+        """
+        known = Outcomes.of_rewards(rewards) if outcomes is None else outcomes.with_rewards(rewards)
+        advantages: Tensor = self._call(self.advantage, known.available())
+        return advantages.masked_fill(rewards.isnan(), 0.0)
+
+    def _call(self, part: Part, available: Mapping[str, Any]) -> Any:
+        """Call a part with the available inputs, its own state among them."""
+        state = self.states.get(part.where)
+        return part({**available, **({} if state is None else {"state": state.value})})
+
+    def prompt_scores(self, accuracy: Tensor, diversity: Tensor, iteration: int = 1) -> Tensor:
         """Return scores for the curriculum sampler, (P,) ≥ 0; 1 for every prompt without a ``prompts`` part.
 
         Args:
             accuracy: (P, G) in [0, 1] over all processes, NaN where unscored.
             diversity: (P,) in [0, 1], diversity of each prompt's completions.
+            iteration: the running iteration, from 1.
         """
         if self.prompts is None:
             return torch.ones_like(diversity)
-        scores: Tensor = self.prompts({"accuracy": accuracy, "diversity": diversity})
+        known = {"accuracy": accuracy, "diversity": diversity, **self.clock(iteration)}
+        scores: Tensor = self.prompts(known)
         return scores
 
     def prepare(
-        self, old_logprobs: Tensor, old_entropy: Tensor, advantages: Tensor, seed: int
+        self, old_logprobs: Tensor, old_entropy: Tensor, advantages: Tensor, seed: int, iteration: int = 1
     ) -> dict[str, Tensor]:
         """Compute what ``prepared_parts`` need from the whole mini-batch; {} where there are none.
 
@@ -137,6 +173,7 @@ class Objective:
             old_entropy: (K,), nats, of the old policy.
             advantages: (K,).
             seed: seed of random choices.
+            iteration: the running iteration, from 1.
 
         Returns:
             ``Part.where`` → (K,), in the order of the inputs; the ``prepared`` of ``loss``.
@@ -146,6 +183,7 @@ class Objective:
             "old_entropy": old_entropy,
             "advantages": advantages,
             "seed": seed,
+            **self.clock(iteration),
         }
         return {part.where: part.prepare(available) for part in self.prepared_parts}
 
@@ -175,6 +213,7 @@ class Objective:
         entropy: Tensor | None = None,
         prepared: Mapping[str, Tensor] | None = None,
         taking_part: Tensor | None = None,
+        iteration: int = 1,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the contribution of these rows to the mini-batch's loss, to be minimised.
 
@@ -195,6 +234,7 @@ class Objective:
             taking_part: (n, T) bool, False at tokens that leave the loss: surrogate and regularizers of the
                 token have no part in it and no gradient reaches it. The weights of the others stay what they
                 are, and so do the metrics. None: all take part.
+            iteration: the running iteration, from 1.
 
         Returns:
             The scalar loss, and metrics without gradient: to be summed over micro-batches and processes,
@@ -207,7 +247,7 @@ class Objective:
         available = part_inputs(
             logprobs, old_logprobs, advantages, mask, lengths, reference_logprobs, entropy
         )
-        available["max_tokens"] = self.max_tokens
+        available |= {"max_tokens": self.max_tokens, **self.clock(iteration)}
         zero = torch.zeros_like(available["log_ratio"])
         prepared = {name: torch.where(mask, values.to(zero), zero) for name, values in prepared.items()}
         terms, clipped = self._surrogate(available, prepared)
@@ -253,22 +293,21 @@ class Objective:
         """Return the sum of the regularizers, (n, T)."""
         total = torch.zeros_like(available["log_ratio"])
         for part in self.regularizers:
-            own: dict[str, Any] = {}
-            if part.where in prepared:
-                own["prepared"] = prepared[part.where]
-            if part.where in self.states:
-                own["state"] = self.states[part.where].value
-            total = total + part({**available, **own})
+            own = {"prepared": prepared[part.where]} if part.where in prepared else {}
+            total = total + self._call(part, {**available, **own})
         return total
 
 
-def build_objective(config: AlgorithmConfig, *, completions: int, max_new_tokens: int) -> Objective:
+def build_objective(
+    config: AlgorithmConfig, *, completions: int, max_new_tokens: int, iterations: int = 1
+) -> Objective:
     """Compose the objective of a config whose recipe is already resolved.
 
     Args:
         config: the parts and their options.
         completions: G, completions per prompt.
         max_new_tokens: longest completion that may be sampled.
+        iterations: iterations of the whole run.
 
     Raises:
         UserError: an unknown part or option, an invalid value, or incompatible parts.
@@ -288,6 +327,7 @@ def build_objective(config: AlgorithmConfig, *, completions: int, max_new_tokens
         max_tokens=max_new_tokens,
         token_weights=tuple(make("token_weights", part) for part in config.token_weights),
         prompts=None if config.prompts is None else make("prompts", config.prompts),
+        iterations=iterations,
     )
     check_parts(composed.parts, completions, max_new_tokens)
     return replace(composed, states=_initial_states(composed.parts))

@@ -24,6 +24,8 @@ from mm_cpgd.algorithms import (
     token_weights,
     trust_regions,
 )
+from mm_cpgd.algorithms.inputs.outcomes import CLOCK, OUTCOMES
+from mm_cpgd.algorithms.inputs.schedules import Schedule, is_schedule, options_at, schedule_of
 from mm_cpgd.algorithms.part_info import Description, description_of
 from mm_cpgd.errors import UserError
 from rewards.messages import closest
@@ -82,19 +84,19 @@ _TOKEN_INPUTS = frozenset(
     {
         *("log_ratio", "reference_log_ratio", "advantages", "entropy", "mask", "lengths", "max_tokens"),
         *("old_logprobs", "prepared", "state"),
+        *CLOCK,
     }
 )
 INPUTS: dict[str, frozenset[str]] = {
-    "advantage": frozenset({"rewards"}),
+    "advantage": OUTCOMES | {"state"},
     "surrogate": _TOKEN_INPUTS,
     "regularizers": _TOKEN_INPUTS,
-    "token_weights": frozenset(
-        {"old_logprobs", "old_entropy", "advantages", "seed", "log_ratio", "mask"},
-    ),
-    "aggregation": frozenset({"mask", "lengths", "max_tokens"}),
-    "selection": frozenset({"accuracy", "rewards"}),
-    "shaping": frozenset({"lengths", "max_tokens"}),
-    "prompts": frozenset({"accuracy", "diversity"}),
+    "token_weights": frozenset({"old_logprobs", "old_entropy", "advantages", "seed", "log_ratio", "mask"})
+    | CLOCK,
+    "aggregation": frozenset({"mask", "lengths", "max_tokens"}) | CLOCK,
+    "selection": frozenset({"accuracy", "rewards", "lengths", "finished", "components"}) | CLOCK,
+    "shaping": frozenset({"lengths", "max_tokens"}) | CLOCK,
+    "prompts": frozenset({"accuracy", "diversity"}) | CLOCK,
 }
 """Inputs that a part of each kind may take, by the names of its positional parameters."""
 
@@ -133,8 +135,12 @@ class Part:
         return f"algorithm.{self.kind}: {self.name}"
 
     def __call__(self, available: Mapping[str, Any]) -> Any:
-        """Call the function with its inputs, taken from the available values by name."""
-        return self.function(*(available[name] for name in self.inputs), **self.options)
+        """Call the function with its inputs, taken from the available values by name.
+
+        Options that are schedules have their value at ``progress``; where none is available, their first.
+        """
+        options = options_at(self.options, available.get("progress", 0.0))
+        return self.function(*(available[name] for name in self.inputs), **options)
 
     def prepare(self, available: Mapping[str, Any]) -> Any:
         """Call the function of the whole mini-batch: the description's ``prepare``, or the part's own one."""
@@ -143,7 +149,8 @@ class Part:
             return self(available)
         parameters = inspect.signature(function).parameters.values()
         inputs = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
-        return function(*(available[name] for name in inputs), **options_for(function, self.options))
+        options = options_at(self.options, available.get("progress", 0.0))
+        return function(*(available[name] for name in inputs), **options_for(function, options))
 
 
 def make_part(kind: str, name: str, options: Mapping[str, Any]) -> Part:
@@ -217,12 +224,37 @@ def _check_names(part: Part, options: Mapping[str, Any], allowed: Mapping[str, i
 
 
 def _checked(part: Part, key: str, value: Any, annotation: Any) -> Any:
-    """Validate the value and convert it to the annotated type."""
+    """Validate the value and convert it to the annotated type; of a schedule, both ends."""
+    if is_schedule(value):
+        return _scheduled(part, key, value, annotation)
     try:
         return TypeAdapter(annotation).validate_python(value)
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
         raise UserError(f"{part.where}: {key} = {value!r} is not possible. {reason}.") from None
+
+
+# Options that are read once, when the run is built.
+_FIXED_OPTIONS = {"max_rounds", "share"}
+# Factors of a whole term: 0, which is no value by itself, may be an end of their schedules.
+_FACTORS = {"coefficient", "alpha", "penalty"}
+
+
+def _scheduled(part: Part, key: str, value: Mapping[str, Any], annotation: Any) -> Schedule:
+    given = [value["from"], value["to"]]
+    fades = key in _FACTORS and 0 in given
+    ends = [0.0 if fades and end == 0 else _checked(part, key, end, annotation) for end in given]
+    numbers = all(isinstance(end, float) for end in ends)
+    fixed = key in _FIXED_OPTIONS and part.kind in ("selection", "prompts")
+    if not numbers or fixed or part.description.state:
+        raise UserError(
+            f"{part.where}: {key} cannot be a schedule, only a fixed value: schedules are for options that "
+            "are real numbers and of parts without a state."
+        )
+    try:
+        return schedule_of(value, *ends)
+    except ValueError as error:
+        raise UserError(f"{part.where}: {key}: {error}.") from None
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

@@ -116,7 +116,7 @@ class Learner:
             for rows in micro_batches:
                 is_last = len(sums) + 1 == len(micro_batches)
                 with contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.wrapped):
-                    loss, metrics = self._loss(experience, rows, lengths)
+                    loss, metrics = self._loss(experience, rows, lengths, iteration)
                     # Data parallel training averages gradients over processes; the objective is a sum.
                     self.accelerator.backward(loss * self.accelerator.num_processes)
                 sums.append({"loss": loss.detach(), **metrics})
@@ -148,7 +148,7 @@ class Learner:
             experience.old_logprobs, old_entropy = self._evaluate(experience, self.wrapped, everything)
             seed = f"{self.seed}/{iteration}"
             experience.prepared = prepare_parts(
-                self.objective, experience, old_entropy, self.accelerator, seed
+                self.objective, experience, old_entropy, self.accelerator, seed, iteration
             )
         if experience.old_logprobs is None and (len(order) > 1 or self.parity or ahead):
             # At the first step the policy is still the old one: that step's values serve as the old ones.
@@ -172,7 +172,7 @@ class Learner:
         return rows + [torch.zeros(0, dtype=torch.long)] * (most - len(rows))
 
     def _loss(
-        self, experience: Experience, rows: Tensor, lengths: Tensor
+        self, experience: Experience, rows: Tensor, lengths: Tensor, iteration: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the share of the mini-batch's loss and metrics that these rows contribute."""
         batch = experience.select(rows)
@@ -214,6 +214,7 @@ class Learner:
             entropy=entropy,
             prepared=batch.prepared and {name: values.to(device) for name, values in batch.prepared.items()},
             taking_part=taking_part,
+            iteration=iteration,
         )
         return loss, metrics | weighting
 
@@ -329,7 +330,12 @@ def average(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def prepare_parts(
-    objective: Objective, experience: Experience, old_entropy: Tensor, accelerator: Accelerator, seed: str
+    objective: Objective,
+    experience: Experience,
+    old_entropy: Tensor,
+    accelerator: Accelerator,
+    seed: str,
+    iteration: int = 1,
 ) -> dict[str, Tensor]:
     """Return what the objective's parts compute from each whole mini-batch, over all processes.
 
@@ -339,6 +345,7 @@ def prepare_parts(
         old_entropy: (n, T) of the policy that sampled.
         accelerator: the run's accelerator.
         seed: seed of random choices, identical on all processes.
+        iteration: the running iteration, from 1.
 
     Returns:
         ``Part.where`` to (n, T), 0 where the mask is False.
@@ -354,7 +361,8 @@ def prepare_parts(
         number = random.Random(f"{seed}/{mini_batch}").getrandbits(62)
         # In float64 the order of processes has no effect on means.
         old_logprobs, entropy, advantage = gathered_columns.double()
-        for where, found in objective.prepare(old_logprobs, entropy, advantage, number).items():
+        found_by_part = objective.prepare(old_logprobs, entropy, advantage, number, iteration)
+        for where, found in found_by_part.items():
             prepared[where][here] = found[own].float()
     return prepared
 

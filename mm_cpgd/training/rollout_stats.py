@@ -45,6 +45,16 @@ class RolloutStats:
         return self.values[..., 4]
 
     @property
+    def finished(self) -> Tensor:
+        """1 where a completion (P, G) ended by itself, 0 where a limit cut it off."""
+        return self.values[..., 2]
+
+    @property
+    def components(self) -> Tensor:
+        """Scores (P, G, R) of the rules, NaN where there is none."""
+        return self.values[..., 4:]
+
+    @property
     def lost(self) -> Tensor:
         """(P,) bool, prompts that could not be read, so that nothing was sampled."""
         return self.lengths.isnan().all(1)
