@@ -161,6 +161,12 @@ def bnpo(rewards: Tensor, *, low: float = 0.0, high: float = 1.0, floor: OpenSha
     return _centred(rates) / log_density.exp().clamp(min=floor)
 
 
+@described("A = 1", source="maximum likelihood; RAFT, arXiv 2304.06767")
+def one(rewards: Tensor) -> Tensor:
+    """Imitation of the completions that a ``completions`` part keeps; (P, G) to (P, G)."""
+    return torch.ones_like(rewards).masked_fill(~_scored(rewards), 0.0)
+
+
 def beta_parameters(p: Tensor) -> tuple[Tensor, Tensor]:
     """Return BNPO's α and β of least variance for success rates p (P, 1); 1 and 1 where p is constant.
 
