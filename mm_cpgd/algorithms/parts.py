@@ -18,6 +18,8 @@ from pydantic import TypeAdapter, ValidationError
 from mm_cpgd.algorithms import (
     advantages,
     aggregation,
+    entropy_band,
+    many_rewards,
     regularizers,
     selection,
     surrogates,
@@ -45,6 +47,8 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         advantages.reinforce_pp,
         advantages.bnpo,
         advantages.maxrl,
+        many_rewards.gdpo,
+        many_rewards.scale_rl,
     ),
     "surrogate": _by_name(
         surrogates.policy_gradient,
@@ -65,6 +69,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         regularizers.kl,
         regularizers.entropy_bonus,
         regularizers.entropy_control,
+        entropy_band.entropy_band,
         regularizers.kl_cov,
     ),
     "token_weights": _by_name(
