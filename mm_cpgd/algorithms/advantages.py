@@ -225,6 +225,17 @@ def maxrl(rewards: Tensor, *, eps: PositiveFloat = 1e-6) -> Tensor:
     return centred(rewards) / (_mean(rewards) + eps)
 
 
+@described(
+    "A = 1",
+    source="maximum likelihood; RAFT, arXiv 2304.06767",
+    group="without a baseline",
+    use="imitation of the completions that a completions part keeps",
+)
+def one(rewards: Tensor) -> Tensor:
+    """Imitation of the completions that a ``completions`` part keeps; (P, G) to (P, G)."""
+    return torch.ones_like(rewards).masked_fill(~_scored(rewards), 0.0)
+
+
 def beta_parameters(p: Tensor) -> tuple[Tensor, Tensor]:
     """Return BNPO's α and β of least variance for success rates p (P, 1); 1 and 1 where p is constant.
 

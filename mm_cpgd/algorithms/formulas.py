@@ -34,7 +34,11 @@ KIND_SUMMARIES = {
     "selection": "filters of prompts after the rollout",
     "shaping": "additions to a completion's reward",
     "prompts": "scores of the curriculum sampler",
+    "completions": "filters of completions, after their advantages",
+    "token_advantages": "advantages of completions to those of tokens",
 }
+# Kinds in the recipes' last column of parts.
+_MORE = ("selection", "shaping", "completions", "token_advantages")
 _WITH_GRADIENT = ("surrogate", "regularizers")
 _TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Row = tuple[str, ...]
@@ -77,7 +81,7 @@ def recipe_rows() -> Iterator[Row]:
     """Yield the row of each recipe, with the columns of ``RECIPE_HEADING``."""
     for name in recipe_names():
         recipe = load_recipe(name)
-        more = [part["name"] for kind in ("selection", "shaping") for part in recipe.get(kind, [])]
+        more = [part["name"] for kind in _MORE for part in recipe.get(kind, [])]
         more += [recipe["prompts"]["name"]] if "prompts" in recipe else []
         lists = [
             ", ".join(part["name"] for part in recipe.get(kind, [])) or "–"
@@ -190,7 +194,8 @@ def _lettered(objective: Objective) -> Iterator[tuple[Part, str]]:
     yield from zip(objective.token_weights, _letters("m", objective.token_weights), strict=True)
     yield from zip(objective.regularizers, _letters("Ω", objective.regularizers), strict=True)
     yield objective.aggregation, "w"
-    for part in (*objective.selection, *objective.shaping):
+    others = (objective.selection, objective.shaping, objective.completions, objective.token_advantages)
+    for part in (part for several in others for part in several):
         yield part, ""
     if objective.prompts:
         yield objective.prompts, ""

@@ -36,6 +36,8 @@ class Objective:
         prompts: score of the curriculum sampler; None: prompts are drawn uniformly.
         states: states of parts by ``Part.where``; the only mutable content.
         iterations: iterations of the whole run, by which ``progress`` is measured.
+        completions: filters of completions.
+        token_advantages: advantages of completions to those of tokens, one after the other.
     """
 
     advantage: Part
@@ -49,6 +51,8 @@ class Objective:
     prompts: Part | None = None
     states: dict[str, State] = field(default_factory=dict)
     iterations: int = 1
+    completions: tuple[Part, ...] = ()
+    token_advantages: tuple[Part, ...] = ()
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -62,6 +66,8 @@ class Objective:
             *self.selection,
             *self.shaping,
             *((self.prompts,) if self.prompts else ()),
+            *self.completions,
+            *self.token_advantages,
         )
 
     @property
@@ -79,6 +85,11 @@ class Objective:
         """Parts that need all tokens of a mini-batch before its first step, see ``prepare``."""
         once = (part for part in self.token_weights if not part.every_step)
         return (*once, *(part for part in self.parts if part.description.prepare))
+
+    @property
+    def old_policy_parts(self) -> tuple[Part, ...]:
+        """Parts that need log-probabilities and entropies of the policy that sampled, of all tokens."""
+        return (*self.token_advantages, *self.prepared_parts)
 
     @property
     def max_rounds(self) -> int:
@@ -143,6 +154,32 @@ class Objective:
         known = Outcomes.of_rewards(rewards) if outcomes is None else outcomes.with_rewards(rewards)
         advantages: Tensor = self._call(self.advantage, known.available())
         return advantages.masked_fill(rewards.isnan(), 0.0)
+
+    def keep_completions(self, advantages: Tensor, outcomes: Outcomes) -> Tensor:
+        """Return which completions the ``completions`` parts keep, (P, G) bool; all without such parts.
+
+        Args:
+            advantages: (P, G) of the kept prompts, over all processes.
+            outcomes: of the same prompts.
+        """
+        available = {**outcomes.available(), "advantages": advantages}
+        everything = torch.ones(advantages.shape, dtype=torch.bool)
+        return reduce(
+            torch.logical_and, (self._call(part, available) for part in self.completions), everything
+        )
+
+    def advantages_by_token(self, rows: Mapping[str, Any], iteration: int = 1) -> Tensor:
+        """Return the advantages (N, T) that the ``token_advantages`` parts make of those in ``rows``.
+
+        Args:
+            rows: the inputs of these parts over all processes, see ``mm_cpgd.algorithms.token_advantages``.
+            iteration: the running iteration, from 1.
+        """
+        found: Tensor = rows["advantages"]
+        for part in self.token_advantages:
+            known = {**rows, "base_advantages": rows["advantages"], "advantages": found}
+            found = self._call(part, {**known, **self.clock(iteration)})
+        return found
 
     def _call(self, part: Part, available: Mapping[str, Any]) -> Any:
         """Call a part with the available inputs, its own state among them."""
@@ -328,6 +365,8 @@ def build_objective(
         token_weights=tuple(make("token_weights", part) for part in config.token_weights),
         prompts=None if config.prompts is None else make("prompts", config.prompts),
         iterations=iterations,
+        completions=tuple(make("completions", part) for part in config.completions),
+        token_advantages=tuple(make("token_advantages", part) for part in config.token_advantages),
     )
     check_parts(composed.parts, completions, max_new_tokens)
     return replace(composed, states=_initial_states(composed.parts))

@@ -18,11 +18,13 @@ from pydantic import TypeAdapter, ValidationError
 from mm_cpgd.algorithms import (
     advantages,
     aggregation,
+    completions,
     entropy_band,
     many_rewards,
     regularizers,
     selection,
     surrogates,
+    token_advantages,
     token_weights,
     trust_regions,
 )
@@ -49,6 +51,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         advantages.maxrl,
         many_rewards.gdpo,
         many_rewards.scale_rl,
+        advantages.one,
     ),
     "surrogate": _by_name(
         surrogates.policy_gradient,
@@ -84,6 +87,8 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "selection": _by_name(selection.accuracy_filter, selection.dynamic_sampling),
     "shaping": _by_name(selection.overlong_penalty),
     "prompts": _by_name(selection.variance_aware),
+    "completions": _by_name(completions.drop_truncated, completions.right_only),
+    "token_advantages": _by_name(token_advantages.entropy_shaped, token_advantages.conflict_tokens),
 }
 _TOKEN_INPUTS = frozenset(
     {
@@ -102,6 +107,14 @@ INPUTS: dict[str, frozenset[str]] = {
     "selection": frozenset({"accuracy", "rewards", "lengths", "finished", "components"}) | CLOCK,
     "shaping": frozenset({"lengths", "max_tokens"}) | CLOCK,
     "prompts": frozenset({"accuracy", "diversity"}) | CLOCK,
+    "completions": OUTCOMES | {"advantages"},
+    "token_advantages": frozenset(
+        {
+            *("advantages", "base_advantages", "old_logprobs", "old_entropy", "tokens", "mask"),
+            *("prompt_of", "completion_of", "rewards", "accuracy", "finished", "state"),
+        }
+    )
+    | CLOCK,
 }
 """Inputs that a part of each kind may take, by the names of its positional parameters."""
 

@@ -153,9 +153,9 @@ class Collector:
         )
         learned = self._within_budget(keep)
         advantages = self.advantages(outcomes, learned)
-        usable = learned.unsqueeze(1) & ~rewards.isnan()
+        usable = self.usable(outcomes, learned, advantages)
         credit = self._by_turn(batches, outcomes, learned, advantages)
-        experience = self.experience(batches, stats.lengths, usable, credit)
+        experience = self.experience(batches, outcomes, usable, credit)
         metrics = self._metrics(batches, stats, keep, time.perf_counter() - started)
         # With ``ahead`` a thread may encode the next prompts itself, or have begun them.
         free = not self.config.ahead or (self.prefetcher.in_processes and sampled is None)
@@ -237,6 +237,13 @@ class Collector:
             advantages[keep] = self.objective.advantages(kept.rewards, kept).to(advantages)
         return advantages
 
+    def usable(self, outcomes: Outcomes, keep: Tensor, advantages: Tensor) -> Tensor:
+        """Return which completions (P, G) take part in the update: scored, and kept as all parts say."""
+        usable = keep.unsqueeze(1) & ~outcomes.rewards.isnan()
+        if keep.any():
+            usable[keep] &= self.objective.keep_completions(advantages[keep], outcomes.of(keep))
+        return usable
+
     def _by_turn(
         self, batches: Sequence[Rollouts], outcomes: Outcomes, keep: Tensor, advantages: Tensor
     ) -> Tensor:
@@ -257,18 +264,18 @@ class Collector:
         )
 
     def experience(
-        self, batches: Sequence[Rollouts], lengths: Tensor, usable: Tensor, advantages: Tensor
+        self, batches: Sequence[Rollouts], outcomes: Outcomes, usable: Tensor, advantages: Tensor
     ) -> Experience:
         """Return this process's usable completions as rows.
 
         Args:
             batches: the iteration's rollout batches.
-            lengths: (P, G) completion lengths over all batches and processes.
+            outcomes: of all batches and processes.
             usable: (P, G) bool, completions that take part in the update.
             advantages: (P, G), or (P, G, turns) for one per turn.
         """
         mine = self._mine(len(usable))
-        plan = plan_mini_batches(usable, lengths, self.mini_batch_prompts)
+        plan = plan_mini_batches(usable, outcomes.lengths, self.mini_batch_prompts)
         groups = [group for batch in batches for group in batch.groups]
         slot, place = usable[mine].nonzero(as_tuple=True)
         own = [groups[s][k] for s, k in zip(slot.tolist(), place.tolist(), strict=True)]
@@ -297,6 +304,7 @@ class Collector:
             sampled_logprobs=sampled_logprobs,
             kept=kept,
             suffixes=suffixes if any(suffixes) else None,
+            facts=outcomes.facts(usable & mine.unsqueeze(1)),
         )
 
     def reencode(self, indices: Sequence[int]) -> list[EncodedPrompt]:

@@ -20,6 +20,7 @@ from mm_cpgd.policy.sharding.fsdp2 import reshard
 from mm_cpgd.rollout.parity import EngineMismatch, ParityGate, compare_logprobs
 from mm_cpgd.training.experience import Experience
 from mm_cpgd.training.optimizer import OptimizerStep
+from mm_cpgd.training.rollouts.whole_rows import token_advantages
 
 # The objective's names of its metrics, and the names under which they are logged (docs/metrics.md).
 METRIC_NAMES = {
@@ -144,8 +145,12 @@ class Learner:
             experience.kept = self._kept_tokens(experience, self.unreported_cuts)
         if experience.kept_mass is None and self.reweighted_cuts:
             experience.kept_mass = self._kept_mass(experience, self.reweighted_cuts)
-        if experience.prepared is None and self.objective.prepared_parts:
+        if experience.prepared is None and self.objective.old_policy_parts:
             experience.old_logprobs, old_entropy = self._evaluate(experience, self.wrapped, everything)
+            if self.objective.token_advantages:
+                experience.advantages = token_advantages(
+                    self.objective, experience, old_entropy, self.accelerator, iteration
+                )
             seed = f"{self.seed}/{iteration}"
             experience.prepared = prepare_parts(
                 self.objective, experience, old_entropy, self.accelerator, seed, iteration

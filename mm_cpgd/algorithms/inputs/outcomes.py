@@ -61,6 +61,12 @@ class Outcomes:
         """Return the same with other rewards (P, G), as of one turn of conversations."""
         return replace(self, rewards=rewards)
 
+    def facts(self, completions: Tensor) -> dict[str, Tensor]:
+        """Return what is known of each of the completions (P, G) bool, in order, (n,) each."""
+        prompt, number = completions.nonzero(as_tuple=True)
+        values = {name: getattr(self, name)[completions] for name in ("rewards", "accuracy", "finished")}
+        return {"prompt_of": prompt, "completion_of": number, **values}
+
     def available(self) -> dict[str, Any]:
         """Return the values by the names of parts' inputs."""
         return dict(vars(self))
