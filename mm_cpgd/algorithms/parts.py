@@ -19,6 +19,8 @@ from mm_cpgd.algorithms import (
     advantages,
     aggregation,
     completions,
+    entropy_band,
+    many_rewards,
     regularizers,
     selection,
     surrogates,
@@ -47,6 +49,8 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         advantages.reinforce_pp,
         advantages.bnpo,
         advantages.maxrl,
+        many_rewards.gdpo,
+        many_rewards.scale_rl,
         advantages.one,
     ),
     "surrogate": _by_name(
@@ -68,6 +72,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         regularizers.kl,
         regularizers.entropy_bonus,
         regularizers.entropy_control,
+        entropy_band.entropy_band,
         regularizers.kl_cov,
     ),
     "token_weights": _by_name(

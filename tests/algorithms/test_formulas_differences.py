@@ -36,6 +36,10 @@ KNOWN: dict[str, list[str]] = {
     "mdpo": ["gradient steps on each batch", "control tasks"],
     "regularizers.mirror": ["closed form", "falls linearly"],
     "one_shot": ["a batch of 128", "tokens of each micro-batch", "choose the row"],
+    "epo": ["from 0 to 2 times"],
+    "regularizers.entropy_band": ["indicator times a constant", "each turn of an agent"],
+    "scale_rl": ["never draws", "by a phrase", "8 updates old"],
+    "advantage.scale_rl": ["tokens of each prompt"],
     "dppo": ["rollout engine reports"],
     "bnpo": ["undivided by the largest length", "dual clip at 10", "10 steps of warm-up", "accuracy alone"],
     "dapo": ["overlong filtering", "two thirds"],
@@ -136,6 +140,11 @@ SETTINGS = [
     ("dapo", "shaping=[{name: overlong_penalty, penalty: 0.75}]"),
     ("forking_tokens", "completions=[{name: drop_truncated}]"),
     ("forking_tokens", "shaping=[{name: overlong_penalty, penalty: 0.75}]"),
+    (
+        "epo",
+        "regularizers=[{name: entropy_bonus, coefficient: 0.001}, {name: entropy_band, coefficient: 0.001, "
+        "low: 0.0, high: 2.0, shape: indicator, penalty: 0.05}]",
+    ),
     ("reinforce_pp", "regularizers=[{name: kl, coefficient: 0.01, estimator: k2}]"),
     ("reinforce_pp", "advantage={name: reinforce_pp, baseline: group}"),
     ("configs/satori.yaml", "regularizers=[{name: kl, coefficient: 0.001}]"),
@@ -167,6 +176,8 @@ def test_reinforce_pp_takes_moments_over_completions() -> None:
     tokens = rewards[0].repeat_interleave(torch.tensor([10, 10, 40]))
     theirs = (rewards[0] - tokens.mean()) / tokens.std()
     assert theirs.tolist() == pytest.approx([2.217, -0.443, -0.443], abs=5e-4)
+    by_token = advantages.reinforce_pp(rewards, torch.tensor([[10, 10, 40]]), over="tokens")
+    assert by_token[0].tolist() == pytest.approx(theirs.tolist(), abs=1e-5)
 
 
 def test_mmr1_scales_its_scores_over_the_rows_that_have_one() -> None:

@@ -25,6 +25,8 @@ RECIPES = (
     "cpgd_forking",
     "deepseek_v32",
     "dppo",
+    "epo",
+    "gdpo",
     "gmpo",
     "grpo",
     "gspo",
@@ -36,6 +38,7 @@ RECIPES = (
     "one_shot",
     "rloo",
     "sapo",
+    "scale_rl",
 )
 
 
