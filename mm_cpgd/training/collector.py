@@ -146,11 +146,7 @@ class Collector:
         lost = _gather_lost(stats, batches)
         keep = self.keep(stats, iteration)
         rewards = self.objective.shape(stats.rewards, stats.lengths, iteration=iteration)
-        outcomes = gather_outcomes(
-            *(self.accelerator, self.objective, self.scorer, batches, stats, rewards),
-            iteration=iteration,
-            seed=self.seed,
-        )
+        outcomes = self.outcomes(batches, stats, rewards, iteration)
         learned = self._within_budget(keep)
         advantages = self.advantages(outcomes, learned)
         usable = self.usable(outcomes, learned, advantages)
@@ -235,6 +231,13 @@ class Collector:
             kept = outcomes.of(keep)
             advantages[keep] = self.objective.advantages(kept.rewards, kept).to(advantages)
         return advantages
+
+    def outcomes(
+        self, batches: Sequence[Rollouts], stats: RolloutStats, rewards: Tensor, iteration: int
+    ) -> Outcomes:
+        """Return what is known of the iteration's rollouts over all processes, with shaped rewards."""
+        known = (self.accelerator, self.objective, self.scorer, batches, stats, rewards)
+        return gather_outcomes(*known, iteration=iteration, seed=self.seed)
 
     def usable(self, outcomes: Outcomes, keep: Tensor, advantages: Tensor) -> Tensor:
         """Return which completions (P, G) take part in the update: scored, and kept as all parts say."""
