@@ -19,6 +19,7 @@ from mm_cpgd.algorithms import (
     advantages,
     aggregation,
     completions,
+    contrastive,
     entropy_band,
     many_rewards,
     regularizers,
@@ -26,6 +27,7 @@ from mm_cpgd.algorithms import (
     surrogates,
     token_advantages,
     token_weights,
+    trackers,
     trust_regions,
 )
 from mm_cpgd.algorithms.inputs.outcomes import CLOCK, OUTCOMES
@@ -52,6 +54,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         many_rewards.gdpo,
         many_rewards.scale_rl,
         advantages.one,
+        trackers.spo,
     ),
     "surrogate": _by_name(
         surrogates.policy_gradient,
@@ -65,6 +68,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         trust_regions.gmpo,
         trust_regions.sapo,
         trust_regions.dppo,
+        contrastive.copg,
     ),
     "regularizers": _by_name(
         regularizers.policy_drift,
@@ -86,7 +90,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     ),
     "selection": _by_name(selection.accuracy_filter, selection.dynamic_sampling),
     "shaping": _by_name(selection.overlong_penalty),
-    "prompts": _by_name(selection.variance_aware),
+    "prompts": _by_name(selection.variance_aware, trackers.tracker_variance),
     "completions": _by_name(completions.drop_truncated, completions.right_only),
     "token_advantages": _by_name(token_advantages.entropy_shaped, token_advantages.conflict_tokens),
 }
@@ -98,7 +102,7 @@ _TOKEN_INPUTS = frozenset(
     }
 )
 INPUTS: dict[str, frozenset[str]] = {
-    "advantage": OUTCOMES | {"state"},
+    "advantage": OUTCOMES | {"state", "memory"},
     "surrogate": _TOKEN_INPUTS,
     "regularizers": _TOKEN_INPUTS,
     "token_weights": frozenset({"old_logprobs", "old_entropy", "advantages", "seed", "log_ratio", "mask"})
@@ -106,8 +110,8 @@ INPUTS: dict[str, frozenset[str]] = {
     "aggregation": frozenset({"mask", "lengths", "max_tokens"}) | CLOCK,
     "selection": frozenset({"accuracy", "rewards", "lengths", "finished", "components"}) | CLOCK,
     "shaping": frozenset({"lengths", "max_tokens"}) | CLOCK,
-    "prompts": frozenset({"accuracy", "diversity"}) | CLOCK,
-    "completions": OUTCOMES | {"advantages"},
+    "prompts": frozenset({"accuracy", "diversity", "memory", "row_count"}) | CLOCK,
+    "completions": OUTCOMES | {"advantages", "memory"},
     "token_advantages": frozenset(
         {
             *("advantages", "base_advantages", "old_logprobs", "old_entropy", "tokens", "mask"),
@@ -170,6 +174,22 @@ class Part:
         options = options_at(self.options, available.get("progress", 0.0))
         return function(*(available[name] for name in inputs), **options_for(function, options))
 
+    @property
+    def step_inputs(self) -> tuple[str, ...]:
+        """Names of the inputs of the description's ``each_step``; none without one."""
+        function = self.description.each_step
+        if function is None:
+            return ()
+        parameters = inspect.signature(function).parameters.values()
+        return tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
+
+    def each_step(self, available: Mapping[str, Any]) -> Any:
+        """Call the description's ``each_step`` with its inputs and the part's options."""
+        function = self.description.each_step
+        assert function is not None
+        options = options_for(function, options_at(self.options, available.get("progress", 0.0)))
+        return function(*(available[name] for name in self.step_inputs), **options)
+
 
 def make_part(kind: str, name: str, options: Mapping[str, Any]) -> Part:
     """Return the part of this name with these options.
@@ -222,9 +242,9 @@ def _check_inputs(part: Part) -> None:
             "which only a part that is computed before the first step gets; write two parts, whose weights "
             "are multiplied."
         )
-    prepare, state = part.description.prepare, part.description.state
-    for name, keyword, source in (("prepared", "prepare", prepare), ("state", "state", state)):
-        if name in part.inputs and source is None:
+    for name, keyword in (("prepared", "prepare"), ("state", "state"), ("memory", "memory")):
+        found = getattr(part.description, keyword) or (name == "prepared" and part.description.each_step)
+        if name in part.inputs and not found:
             raise UserError(
                 f"{part.where} takes {name!r}; declare what computes it with @described(…, {keyword}=…)."
             )
@@ -264,10 +284,10 @@ def _scheduled(part: Part, key: str, value: Mapping[str, Any], annotation: Any) 
     ends = [0.0 if fades and end == 0 else _checked(part, key, end, annotation) for end in given]
     numbers = all(isinstance(end, float) for end in ends)
     fixed = key in _FIXED_OPTIONS and part.kind in ("selection", "prompts")
-    if not numbers or fixed or part.description.state:
+    if not numbers or fixed or part.description.state or part.description.memory:
         raise UserError(
             f"{part.where}: {key} cannot be a schedule, only a fixed value: schedules are for options that "
-            "are real numbers and of parts without a state."
+            "are real numbers and of parts without a state or memory."
         )
     try:
         return schedule_of(value, *ends)
