@@ -15,7 +15,15 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from mm_cpgd.algorithms import advantages, aggregation, regularizers, selection, surrogates, token_weights
+from mm_cpgd.algorithms import (
+    advantages,
+    aggregation,
+    perception,
+    regularizers,
+    selection,
+    surrogates,
+    token_weights,
+)
 from mm_cpgd.algorithms.part_info import Description, description_of
 from mm_cpgd.errors import UserError
 from rewards.messages import closest
@@ -50,8 +58,17 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         regularizers.entropy_bonus,
         regularizers.entropy_control,
         regularizers.kl_cov,
+        perception.implicit_perception,
+        perception.entropy_penalty,
+        perception.double_entropy,
     ),
-    "token_weights": _by_name(token_weights.forking_tokens, token_weights.clip_cov),
+    "token_weights": _by_name(
+        token_weights.forking_tokens,
+        token_weights.clip_cov,
+        perception.vppo_tokens,
+        perception.vppo_completions,
+        perception.pgpo,
+    ),
     "aggregation": _by_name(aggregation.token_mean, aggregation.completion_mean, aggregation.constant),
     "selection": _by_name(selection.accuracy_filter, selection.dynamic_sampling),
     "shaping": _by_name(selection.overlong_penalty),
@@ -60,14 +77,16 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
 _TOKEN_INPUTS = frozenset(
     {
         *("log_ratio", "reference_log_ratio", "advantages", "entropy", "mask", "lengths", "max_tokens"),
-        *("prepared", "state"),
+        *("blind_log_ratio", "blind_logprobs", "blind_entropy", "prepared", "state"),
     }
 )
 INPUTS: dict[str, frozenset[str]] = {
     "advantage": frozenset({"rewards"}),
     "surrogate": _TOKEN_INPUTS,
     "regularizers": _TOKEN_INPUTS,
-    "token_weights": frozenset({"old_logprobs", "old_entropy", "advantages", "seed"}),
+    "token_weights": frozenset(
+        {"old_logprobs", "old_entropy", "advantages", "seed", "blind_logprobs", "completion"}
+    ),
     "aggregation": frozenset({"mask", "lengths", "max_tokens"}),
     "selection": frozenset({"accuracy", "rewards"}),
     "shaping": frozenset({"lengths", "max_tokens"}),
@@ -113,9 +132,17 @@ class Part:
         function = self.description.prepare
         if function is None:
             return self(available)
-        parameters = inspect.signature(function).parameters.values()
-        inputs = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+        inputs = self.prepare_inputs
         return function(*(available[name] for name in inputs), **options_for(function, self.options))
+
+    @property
+    def prepare_inputs(self) -> tuple[str, ...]:
+        """Names of the values that ``prepare`` takes; of a part without a function of its own, ``inputs``."""
+        function = self.description.prepare
+        if function is None:
+            return self.inputs
+        parameters = inspect.signature(function).parameters.values()
+        return tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
 
 
 def make_part(kind: str, name: str, options: Mapping[str, Any]) -> Part:

@@ -27,7 +27,10 @@ RECIPES = (
     "gspo",
     "kl_cov",
     "mmr1",
+    "papo",
+    "pgpo",
     "rloo",
+    "vppo",
 )
 
 
