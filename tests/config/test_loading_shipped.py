@@ -36,9 +36,12 @@ RECIPES = (
     "mdpo",
     "mmr1",
     "one_shot",
+    "papo",
+    "pgpo",
     "rloo",
     "sapo",
     "scale_rl",
+    "vppo",
 )
 
 
