@@ -157,13 +157,17 @@ class SharedDecoder:
 
     def advance(self, tokens: Tensor, newest: Tensor) -> Tensor:
         """See ``IncrementalDecoder``; the packed sequence is one token of each completion."""
-        self.cache.begin(newest)
+        self.cache.begin(self.columns(newest))
         embedded = self.language.embed_tokens(tokens.unsqueeze(0))
         positions = self.start_position + newest
         cosines, sines = (values.index_select(-2, positions) for values in self.cos_sin)
         hidden = run_layers(self.language, embedded, (cosines, sines), self.cache)
         logits: Tensor = self.head(hidden[0])
         return logits
+
+    def columns(self, newest: Tensor) -> Tensor:
+        """Return where in the cache the newest tokens (N,) are, which have this index in their completion."""
+        return newest
 
     def keep(self, places: Sequence[int]) -> None:
         """See ``IncrementalDecoder``."""

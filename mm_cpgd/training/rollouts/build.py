@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from mm_cpgd.config.schema import RolloutConfig, RunConfig
 from mm_cpgd.environments import EnvironmentFactory, get_environment
-from mm_cpgd.errors import UserError
 from mm_cpgd.policy import Policy
 from mm_cpgd.rollout import RolloutEngine
 from mm_cpgd.rollout.conversations.sampler import ConversationSampler
@@ -19,6 +18,12 @@ def longest_completion(rollout: RolloutConfig) -> int:
     return min(chosen.max_tokens, chosen.max_turns * rollout.max_new_tokens)
 
 
+def held_bytes(rollout: RolloutConfig) -> int | None:
+    """Return ``LocalEngine``'s limit of keys and values that are kept of conversations."""
+    gib = None if rollout.environment is None else rollout.environment.cache_gib
+    return None if gib is None else int(gib * 2**30)
+
+
 def load_environment(config: RunConfig) -> EnvironmentFactory | None:
     """Return what makes the config's environments, None without one.
 
@@ -28,11 +33,6 @@ def load_environment(config: RunConfig) -> EnvironmentFactory | None:
     chosen = config.rollout.environment
     if chosen is None:
         return None
-    if config.rollout.engine == "vllm" and config.rollout.vllm.mode == "server":
-        raise UserError(
-            "rollout.environment does not go together with rollout.vllm.mode=server: servers take messages, "
-            "and no prompts that end with tokens that were sampled; set rollout.vllm.mode=colocated"
-        )
     return get_environment(chosen.name, chosen.options)
 
 
@@ -54,4 +54,5 @@ def build_conversations(
         Limits(chosen.max_turns, chosen.max_tokens, chosen.max_images),
         seconds=chosen.tool_seconds,
         threads=chosen.threads,
+        rounds=chosen.rounds,
     )
