@@ -191,6 +191,14 @@ class EnvironmentConfig(Section):
         30.0, description="seconds for one reply; without it by then, the completion cannot be scored"
     )
     threads: PositiveInt = Field(16, description="environments that reply at a time, per process")
+    rounds: bool = Field(
+        False, description="begin no turn before all environments have replied to the one before"
+    )
+    cache_gib: NonNegativeFloat | None = Field(
+        None,
+        description="local engine: GiB of keys and values that are kept of conversations whose tools work; "
+        "null: half of what is free on a GPU, no limit on a CPU",
+    )
     scores: dict[str, float] = Field(
         default_factory=dict,
         description="weights in the reward of the parts that the environment scores; others are only logged",

@@ -165,7 +165,7 @@ class SharedDecoder:
 
     def advance(self, tokens: Tensor, newest: Tensor) -> Tensor:
         """See ``IncrementalDecoder``; the packed sequence is one token of each completion."""
-        self.cache.begin(newest)
+        self.cache.begin(self.columns(newest))
         embedded = self.language.embed_tokens(tokens.unsqueeze(0))
         positions = self.start_position + newest
         cosines, sines = (values.index_select(-2, positions) for values in self.cos_sin)
@@ -184,6 +184,10 @@ class SharedDecoder:
             hidden = layer(hidden, cosines, sines, self.cache)
         normed: Tensor = self.language.norm(hidden.unsqueeze(0))
         return normed
+
+    def columns(self, newest: Tensor) -> Tensor:
+        """Return where in the cache the newest tokens (N,) are, which have this index in their completion."""
+        return newest
 
     def keep(self, places: Sequence[int]) -> None:
         """See ``IncrementalDecoder``."""

@@ -34,7 +34,12 @@ from mm_cpgd.training.learner import METRIC_NAMES, Learner
 from mm_cpgd.training.optimizer import OptimizerStep, build_optimizer, build_schedule
 from mm_cpgd.training.placement import PlacedPolicy
 from mm_cpgd.training.resume import identify
-from mm_cpgd.training.rollouts.build import build_conversations, load_environment, longest_completion
+from mm_cpgd.training.rollouts.build import (
+    build_conversations,
+    held_bytes,
+    load_environment,
+    longest_completion,
+)
 from mm_cpgd.training.rollouts.mixes import check_mixes
 from mm_cpgd.training.rollouts.scorer import CompletionScorer
 from mm_cpgd.training.rollouts.written import WrittenConversations
@@ -80,9 +85,10 @@ def build_engine(
 def build_local_engine(config: RunConfig, placed: PlacedPolicy) -> RolloutEngine:
     """Return the engine that samples with the policy itself."""
     rollout, report_kept = config.rollout, config.rollout.cuts == "renormalise"
+    size, held = rollout.batch_prompts, held_bytes(rollout)
     if placed.gathered:
-        return GatheredEngine(placed.gathered, rollout.batch_prompts, report_kept=report_kept)
-    return LocalEngine(placed.policy, rollout.batch_prompts, report_kept=report_kept)
+        return GatheredEngine(placed.gathered, size, report_kept=report_kept, held_bytes=held)
+    return LocalEngine(placed.policy, size, report_kept=report_kept, held_bytes=held)
 
 
 def held_out_evaluator(

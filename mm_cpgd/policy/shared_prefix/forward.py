@@ -75,6 +75,37 @@ def hidden_states(
     return _run_layers(language, embedded, options, deepstack, rows.to(device)).squeeze(0)
 
 
+def appended_states(
+    model: Any,
+    ids: Tensor,
+    positions: Tensor,
+    features: Tensor | None,
+    vision_tokens: Tensor,
+    backend: AttentionBackend,
+) -> Tensor:
+    """Compute the last hidden states (S, H) of tokens that are appended to sequences with a cache.
+
+    Args:
+        model: with its language head.
+        ids: (S,), those of one sequence after those of another.
+        positions: (axes, S).
+        features: (1 + K, V, H) of their images, as from ``VisionFeatureCache.features``; None without any.
+        vision_tokens: (V,) indices of the tokens that stand for images.
+        backend: attention to the cache and among the tokens of one sequence.
+    """
+    language = language_model(model)
+    device = language.embed_tokens.weight.device
+    embedded = language.embed_tokens(ids.to(device).unsqueeze(0))
+    deepstack = None
+    if features is not None:
+        index = vision_tokens.to(device)
+        embedded = embedded.index_copy(1, index, features[:1].to(embedded.dtype))
+        deepstack = (index, features[1:])
+    cos_sin = rotary_cos_sin(language, embedded, positions.to(device).unsqueeze(1))
+    options = {"attention_mask": None, "position_embeddings": cos_sin, "attention_backend": backend}
+    return _run_layers(language, embedded, options, deepstack).squeeze(0)
+
+
 def layer_options(
     language: Any, layout: PackedLayout, cos_sin: tuple[Tensor, Tensor], backend: AttentionBackend | None
 ) -> dict[str, Any]:
