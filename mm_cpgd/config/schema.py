@@ -297,6 +297,12 @@ class AlgorithmConfig(Section):
     prompts: PartConfig | None = Field(
         None, description="score of the curriculum sampler; null: prompts are drawn uniformly"
     )
+    completions: list[PartConfig] = Field(
+        default_factory=list, description="filters of completions, after their advantages"
+    )
+    token_advantages: list[PartConfig] = Field(
+        default_factory=list, description="advantages of completions to those of tokens, in this order"
+    )
 
 
 class TrainingConfig(Section):

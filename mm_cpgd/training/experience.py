@@ -74,6 +74,9 @@ class Experience:
         suffixes: positions and images of each row with observations, None for the others; None: no row has
             observations.
         prepared: values that parts of the objective computed from whole mini-batches, (n, T) each, or None.
+        facts: what is known of each row, (n,) each: ``prompt_of`` and ``completion_of``, its prompt's place
+            among those of the iteration and its own in the group; ``rewards``, ``accuracy``, ``finished``.
+            None where no completions were sampled.
     """
 
     examples: list[int]
@@ -91,6 +94,7 @@ class Experience:
     kept: KeptTokens | None = None
     prepared: dict[str, Tensor] | None = None
     suffixes: list[Suffix | None] | None = None
+    facts: dict[str, Tensor] | None = None
 
     def __len__(self) -> int:
         return self.tokens.shape[0]

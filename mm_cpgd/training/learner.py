@@ -20,6 +20,7 @@ from mm_cpgd.policy.sharding.fsdp2 import reshard
 from mm_cpgd.rollout.parity import EngineMismatch, ParityGate, compare_logprobs
 from mm_cpgd.training.experience import Experience
 from mm_cpgd.training.optimizer import OptimizerStep
+from mm_cpgd.training.rollouts.whole_rows import token_advantages
 
 # The objective's names of its metrics, and the names under which they are logged (docs/metrics.md).
 METRIC_NAMES = {
@@ -116,7 +117,7 @@ class Learner:
             for rows in micro_batches:
                 is_last = len(sums) + 1 == len(micro_batches)
                 with contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.wrapped):
-                    loss, metrics = self._loss(experience, rows, lengths)
+                    loss, metrics = self._loss(experience, rows, lengths, iteration)
                     # Data parallel training averages gradients over processes; the objective is a sum.
                     self.accelerator.backward(loss * self.accelerator.num_processes)
                 sums.append({"loss": loss.detach(), **metrics})
@@ -144,11 +145,15 @@ class Learner:
             experience.kept = self._kept_tokens(experience, self.unreported_cuts)
         if experience.kept_mass is None and self.reweighted_cuts:
             experience.kept_mass = self._kept_mass(experience, self.reweighted_cuts)
-        if experience.prepared is None and self.objective.prepared_parts:
+        if experience.prepared is None and self.objective.old_policy_parts:
             experience.old_logprobs, old_entropy = self._evaluate(experience, self.wrapped, everything)
+            if self.objective.token_advantages:
+                experience.advantages = token_advantages(
+                    self.objective, experience, old_entropy, self.accelerator, iteration
+                )
             seed = f"{self.seed}/{iteration}"
             experience.prepared = prepare_parts(
-                self.objective, experience, old_entropy, self.accelerator, seed
+                self.objective, experience, old_entropy, self.accelerator, seed, iteration
             )
         if experience.old_logprobs is None and (len(order) > 1 or self.parity or ahead):
             # At the first step the policy is still the old one: that step's values serve as the old ones.
@@ -172,7 +177,7 @@ class Learner:
         return rows + [torch.zeros(0, dtype=torch.long)] * (most - len(rows))
 
     def _loss(
-        self, experience: Experience, rows: Tensor, lengths: Tensor
+        self, experience: Experience, rows: Tensor, lengths: Tensor, iteration: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the share of the mini-batch's loss and metrics that these rows contribute."""
         batch = experience.select(rows)
@@ -214,6 +219,7 @@ class Learner:
             entropy=entropy,
             prepared=batch.prepared and {name: values.to(device) for name, values in batch.prepared.items()},
             taking_part=taking_part,
+            iteration=iteration,
         )
         return loss, metrics | weighting
 
@@ -329,7 +335,12 @@ def average(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def prepare_parts(
-    objective: Objective, experience: Experience, old_entropy: Tensor, accelerator: Accelerator, seed: str
+    objective: Objective,
+    experience: Experience,
+    old_entropy: Tensor,
+    accelerator: Accelerator,
+    seed: str,
+    iteration: int = 1,
 ) -> dict[str, Tensor]:
     """Return what the objective's parts compute from each whole mini-batch, over all processes.
 
@@ -339,6 +350,7 @@ def prepare_parts(
         old_entropy: (n, T) of the policy that sampled.
         accelerator: the run's accelerator.
         seed: seed of random choices, identical on all processes.
+        iteration: the running iteration, from 1.
 
     Returns:
         ``Part.where`` to (n, T), 0 where the mask is False.
@@ -354,7 +366,8 @@ def prepare_parts(
         number = random.Random(f"{seed}/{mini_batch}").getrandbits(62)
         # In float64 the order of processes has no effect on means.
         old_logprobs, entropy, advantage = gathered_columns.double()
-        for where, found in objective.prepare(old_logprobs, entropy, advantage, number).items():
+        found_by_part = objective.prepare(old_logprobs, entropy, advantage, number, iteration)
+        for where, found in found_by_part.items():
             prepared[where][here] = found[own].float()
     return prepared
 

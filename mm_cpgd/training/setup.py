@@ -34,6 +34,7 @@ from mm_cpgd.training.optimizer import OptimizerStep, build_optimizer, build_sch
 from mm_cpgd.training.placement import PlacedPolicy
 from mm_cpgd.training.resume import identify
 from mm_cpgd.training.rollouts.build import build_conversations, load_environment, longest_completion
+from mm_cpgd.training.rollouts.mixes import check_mixes
 from mm_cpgd.training.rollouts.scorer import CompletionScorer
 from mm_cpgd.training.rollouts.written import WrittenConversations
 from mm_cpgd.training.sft import SFT_METRIC_NAMES, SftSource, sft_objective
@@ -53,6 +54,7 @@ def build_run_objective(config: RunConfig) -> Objective:
         config.algorithm,
         completions=config.rollout.completions,
         max_new_tokens=longest_completion(config.rollout),
+        iterations=config.training.iterations,
     )
 
 
@@ -133,7 +135,9 @@ def build_sampler(objective: Objective, rows: int, seed: int) -> PromptSampler:
     """Return the prompt sampler: uniform, or with a share drawn by the objective's curriculum score."""
     if objective.prompts is None:
         return PromptSampler(rows, seed)
-    return ScoredPromptSampler(rows, seed, objective.prompts.options.get("share", 0.5))
+    options = objective.prompts.options
+    scaled = options.get("scale") == "minmax"
+    return ScoredPromptSampler(rows, seed, options.get("share", 0.5), scaled=scaled)
 
 
 def build_trainer(
@@ -358,12 +362,13 @@ def check_sampling(config: RunConfig, objective: Objective) -> None:
     """Check guard and rollouts before anything is loaded.
 
     Raises:
-        UserError: as ``check_guard``, ``check_ahead``, ``build_correction``, ``check_servers`` and
-            ``check_adapters``.
+        UserError: as ``check_guard``, ``check_mixes``, ``check_ahead``, ``build_correction``,
+            ``check_servers`` and ``check_adapters``.
     """
     check_guard(config.guard, objective)
     if load_environment(config) and config.rollout.environment:
         CompletionScorer(build_rewards(config), config.rollout.environment.scores)
+    check_mixes(config.rollout, objective)
     check_ahead(config.rollout, objective)
     build_correction(config.rollout)
     if config.rollout.engine == "vllm":

@@ -39,6 +39,8 @@ class Rollouts(Sampled):
 
     Attributes:
         stats: statistics of the whole batch, (P, G) over all processes.
+        drawn: dataset index of each prompt of the batch, of all processes.
     """
 
     stats: RolloutStats
+    drawn: list[int]
