@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,19 @@ import torch
 from torch import Tensor
 
 from mm_cpgd.algorithms.checks import check_parts, check_surrogate_options
-from mm_cpgd.algorithms.parts import Part, make_part, options_for
+from mm_cpgd.algorithms.inputs.initial import initial_memories, initial_states
+from mm_cpgd.algorithms.inputs.memory import Memory
+from mm_cpgd.algorithms.inputs.outcomes import Outcomes
+from mm_cpgd.algorithms.inputs.schedules import progress_of
+from mm_cpgd.algorithms.parts import Part, make_part
+from mm_cpgd.algorithms.perception import LARGEST_KL
 from mm_cpgd.algorithms.regularizers import LARGEST_LOG_RATIO, State, capped_k3, kl_estimate
 
 if TYPE_CHECKING:
     from mm_cpgd.config.schema import AlgorithmConfig, PartConfig
+
+
+_BLIND = frozenset({"blind_log_ratio", "blind_logprobs", "blind_entropy"})
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,10 @@ class Objective:
         token_weights: weights of the surrogate by token.
         prompts: score of the curriculum sampler; None: prompts are drawn uniformly.
         states: states of parts by ``Part.where``; the only mutable content.
+        iterations: iterations of the whole run, by which ``progress`` is measured.
+        completions: filters of completions.
+        token_advantages: advantages of completions to those of tokens, one after the other.
+        memories: memories of parts by the name of their factory, mutable likewise.
     """
 
     advantage: Part
@@ -45,6 +57,10 @@ class Objective:
     token_weights: tuple[Part, ...] = ()
     prompts: Part | None = None
     states: dict[str, State] = field(default_factory=dict)
+    iterations: int = 1
+    completions: tuple[Part, ...] = ()
+    token_advantages: tuple[Part, ...] = ()
+    memories: dict[str, Memory] = field(default_factory=dict)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -58,12 +74,15 @@ class Objective:
             *self.selection,
             *self.shaping,
             *((self.prompts,) if self.prompts else ()),
+            *self.completions,
+            *self.token_advantages,
         )
 
     @property
     def needs_reference(self) -> bool:
         """Whether ``loss`` needs ``reference_logprobs``; if not, the run holds no reference policy."""
-        return any("reference_log_ratio" in part.inputs for part in self.parts)
+        names = [name for part in self.parts for name in (*part.inputs, *part.step_inputs)]
+        return any(name in ("reference_log_ratio", "reference_log_ratios") for name in names)
 
     @property
     def needs_entropy_gradient(self) -> bool:
@@ -71,63 +90,174 @@ class Objective:
         return any("entropy" in part.inputs for part in self.parts)
 
     @property
+    def needs_blind(self) -> bool:
+        """Whether a part compares log-probabilities behind the picture and behind a changed one."""
+        return any(_BLIND & {*part.inputs, *part.prepare_inputs} for part in self.parts)
+
+    @property
+    def needs_blind_gradient(self) -> bool:
+        """Whether ``loss`` needs ``blind_logprobs`` and ``blind_entropy`` of the policy, with gradient."""
+        wanted = (part.options.get("blind_gradient") or "blind_entropy" in part.inputs for part in self.parts)
+        return any(wanted)
+
+    @property
+    def needs_fixed_blind(self) -> bool:
+        """Whether blind log-probabilities of the policy before the update are needed."""
+        of_weights = any(_BLIND & {*part.prepare_inputs} for part in self.prepared_parts)
+        return of_weights or (self.needs_blind and not self.needs_blind_gradient)
+
+    @property
     def prepared_parts(self) -> tuple[Part, ...]:
         """Parts that need all tokens of a mini-batch before its first step, see ``prepare``."""
-        return (*self.token_weights, *(part for part in self.parts if part.description.prepare))
+        once = (part for part in self.token_weights if not part.every_step)
+        return (*once, *(part for part in self.parts if part.description.prepare))
+
+    @property
+    def step_parts(self) -> tuple[Part, ...]:
+        """Parts that need whole groups at the current policy before each step, see ``prepare_step``."""
+        return tuple(part for part in self.parts if part.description.each_step)
+
+    @property
+    def old_policy_parts(self) -> tuple[Part, ...]:
+        """Parts that need log-probabilities and entropies of the policy that sampled, of all tokens."""
+        return (*self.token_advantages, *self.prepared_parts)
 
     @property
     def max_rounds(self) -> int:
         """Largest number of rollout batches until enough prompts are kept; 1 without dynamic sampling."""
         return max((part.options.get("max_rounds", 1) for part in self.selection), default=1)
 
-    def shape(self, rewards: Tensor, lengths: Tensor, max_tokens: int | None = None) -> Tensor:
+    def asks(self, name: str) -> bool:
+        """Return whether a part takes the input of this name."""
+        return any(name in part.inputs for part in self.parts)
+
+    def clock(self, iteration: int) -> dict[str, Any]:
+        """Return the inputs ``iteration``, from 1, and ``progress``, from 0 in the first to 1 in the last."""
+        return {"iteration": iteration, "progress": progress_of(iteration, self.iterations)}
+
+    def shape(
+        self, rewards: Tensor, lengths: Tensor, max_tokens: int | None = None, iteration: int = 1
+    ) -> Tensor:
         """Return rewards plus the additions of all shaping parts.
 
         Args:
             rewards: (P, G) or (N,), NaN where unscored, which stays NaN.
             lengths: completion lengths in tokens, as many as rewards.
             max_tokens: ``rollout.max_new_tokens``; None: the value that the objective was built with.
+            iteration: the running iteration, from 1.
 
         Returns:
             Shaped rewards, in the shape of ``rewards``.
         """
         limit = self.max_tokens if max_tokens is None else max_tokens
-        available = {"lengths": lengths.reshape(rewards.shape), "max_tokens": limit}
+        available = {"lengths": lengths.reshape(rewards.shape), "max_tokens": limit, **self.clock(iteration)}
         return sum((part(available) for part in self.shaping), start=rewards)
 
-    def keep(self, accuracy: Tensor, rewards: Tensor) -> Tensor:
+    def keep(
+        self,
+        accuracy: Tensor,
+        rewards: Tensor,
+        more: Mapping[str, Any] | None = None,
+        iteration: int = 1,
+    ) -> Tensor:
         """Return which prompts the selection parts keep.
 
         Args:
             accuracy: (P, G) in [0, 1] over all processes, NaN where unscored.
             rewards: (P, G) likewise, before shaping.
+            more: further inputs of selection parts by name: ``lengths``, ``finished``, ``components``.
+            iteration: the running iteration, from 1.
 
         Returns:
             (P,) bool; all True without selection.
         """
         everything = torch.ones(rewards.shape[0], dtype=torch.bool, device=rewards.device)
-        available = {"accuracy": accuracy, "rewards": rewards}
+        available = {**(more or {}), "accuracy": accuracy, "rewards": rewards, **self.clock(iteration)}
         return reduce(torch.logical_and, (part(available) for part in self.selection), everything)
 
-    def advantages(self, rewards: Tensor) -> Tensor:
-        """Return advantages (P, G) of rewards (P, G) over all kept prompts; 0 where a reward is NaN."""
-        advantages: Tensor = self.advantage({"rewards": rewards})
-        return advantages
+    def advantages(self, rewards: Tensor, outcomes: Outcomes | None = None) -> Tensor:
+        """Return advantages (P, G) of rewards (P, G) over all kept prompts; 0 where a reward is NaN.
 
-    def prompt_scores(self, accuracy: Tensor, diversity: Tensor) -> Tensor:
+        Args:
+            rewards: (P, G), NaN where unscored.
+            outcomes: what else is known of the same prompts; None: nothing.
+        """
+        known = Outcomes.of_rewards(rewards) if outcomes is None else outcomes.with_rewards(rewards)
+        advantages: Tensor = self._call(self.advantage, known.available())
+        return advantages.masked_fill(rewards.isnan(), 0.0)
+
+    def keep_completions(self, advantages: Tensor, outcomes: Outcomes) -> Tensor:
+        """Return which completions the ``completions`` parts keep, (P, G) bool; all without such parts.
+
+        Args:
+            advantages: (P, G) of the kept prompts, over all processes.
+            outcomes: of the same prompts.
+        """
+        available = {**outcomes.available(), "advantages": advantages}
+        everything = torch.ones(advantages.shape, dtype=torch.bool)
+        return reduce(
+            torch.logical_and, (self._call(part, available) for part in self.completions), everything
+        )
+
+    def advantages_by_token(self, rows: Mapping[str, Any], iteration: int = 1) -> Tensor:
+        """Return the advantages (N, T) that the ``token_advantages`` parts make of those in ``rows``.
+
+        Args:
+            rows: the inputs of these parts over all processes, see ``mm_cpgd.algorithms.token_advantages``.
+            iteration: the running iteration, from 1.
+        """
+        found: Tensor = rows["advantages"]
+        for part in self.token_advantages:
+            known = {**rows, "base_advantages": rows["advantages"], "advantages": found}
+            found = self._call(part, {**known, **self.clock(iteration)})
+        return found
+
+    def _call(self, part: Part, available: Mapping[str, Any]) -> Any:
+        """Call a part with the available inputs, its own state among them."""
+        state, memory = self.states.get(part.where), part.description.memory
+        own = {} if state is None else {"state": state.value}
+        shared = {} if memory is None else {"memory": self.memories[memory.__name__]}
+        return part({**available, **own, **shared})
+
+    def prompt_scores(self, accuracy: Tensor, diversity: Tensor, iteration: int = 1) -> Tensor:
         """Return scores for the curriculum sampler, (P,) ≥ 0; 1 for every prompt without a ``prompts`` part.
 
         Args:
             accuracy: (P, G) in [0, 1] over all processes, NaN where unscored.
             diversity: (P,) in [0, 1], diversity of each prompt's completions.
+            iteration: the running iteration, from 1.
         """
         if self.prompts is None:
             return torch.ones_like(diversity)
-        scores: Tensor = self.prompts({"accuracy": accuracy, "diversity": diversity})
+        known = {"accuracy": accuracy, "diversity": diversity, **self.clock(iteration)}
+        scores: Tensor = self.prompts(known)
         return scores
 
+    @property
+    def scores_rows(self) -> bool:
+        """Whether the curriculum scores all rows from its memory, not those that were just drawn."""
+        return self.prompts is not None and "row_count" in self.prompts.inputs
+
+    def row_scores(self, row_count: int, iteration: int = 1) -> Tensor:
+        """Return the scores (row_count,) of all training rows, if ``scores_rows``."""
+        assert self.prompts is not None
+        scores: Tensor = self._call(self.prompts, {"row_count": row_count, **self.clock(iteration)})
+        return scores
+
+    def note(self, outcomes: Outcomes) -> None:
+        """Let the memories learn from an iteration's outcomes."""
+        for memory in self.memories.values():
+            memory.note(outcomes)
+
     def prepare(
-        self, old_logprobs: Tensor, old_entropy: Tensor, advantages: Tensor, seed: int
+        self,
+        old_logprobs: Tensor,
+        old_entropy: Tensor,
+        advantages: Tensor,
+        seed: int,
+        blind_logprobs: Tensor | None = None,
+        completion: Tensor | None = None,
+        iteration: int = 1,
     ) -> dict[str, Tensor]:
         """Compute what ``prepared_parts`` need from the whole mini-batch; {} where there are none.
 
@@ -136,6 +266,9 @@ class Objective:
             old_entropy: (K,), nats, of the old policy.
             advantages: (K,).
             seed: seed of random choices.
+            iteration: the running iteration, from 1.
+            blind_logprobs: (K,), of the old policy behind changed pictures; see ``needs_fixed_blind``.
+            completion: (K,) int, which completion each token belongs to.
 
         Returns:
             ``Part.where`` → (K,), in the order of the inputs; the ``prepared`` of ``loss``.
@@ -145,23 +278,46 @@ class Objective:
             "old_entropy": old_entropy,
             "advantages": advantages,
             "seed": seed,
+            **self.clock(iteration),
+            "blind_logprobs": blind_logprobs,
+            "completion": completion,
         }
         return {part.where: part.prepare(available) for part in self.prepared_parts}
+
+    def prepare_step(self, groups: Mapping[str, Tensor], iteration: int = 1) -> dict[str, Tensor]:
+        """Compute what ``step_parts`` need of whole groups before an optimizer step.
+
+        Args:
+            groups: tables (p, G) by name, of the mini-batch's prompts on this process at the current policy;
+                see ``Description.each_step``.
+            iteration: the running iteration, from 1.
+
+        Returns:
+            ``Part.where`` → (p, G).
+        """
+        available = {**groups, **self.clock(iteration)}
+        return {part.where: part.each_step(available) for part in self.step_parts}
 
     def observe(self, metrics: Mapping[str, float]) -> None:
         """Update the parts' states with the metrics of an optimizer step over all processes."""
         for state in self.states.values():
             state.observe(metrics)
+        for memory in self.memories.values():
+            memory.observe(metrics)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the parts' states as plain data."""
-        return {where: state.state_dict() for where, state in self.states.items()}
+        """Return the parts' states and memories as plain data."""
+        memories = {f"memory: {name}": memory.state_dict() for name, memory in self.memories.items()}
+        return {where: state.state_dict() for where, state in self.states.items()} | memories
 
     def load_state_dict(self, states: Mapping[str, Any]) -> None:
         """Restore the parts' states; a part without a stored state keeps its initial one."""
         for where, state in self.states.items():
             if where in states:
                 state.load_state_dict(states[where])
+        for name, memory in self.memories.items():
+            if f"memory: {name}" in states:
+                memory.load_state_dict(states[f"memory: {name}"])
 
     def loss(
         self,
@@ -174,6 +330,9 @@ class Objective:
         entropy: Tensor | None = None,
         prepared: Mapping[str, Tensor] | None = None,
         taking_part: Tensor | None = None,
+        iteration: int = 1,
+        blind_logprobs: Tensor | None = None,
+        blind_entropy: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the contribution of these rows to the mini-batch's loss, to be minimised.
 
@@ -194,6 +353,10 @@ class Objective:
             taking_part: (n, T) bool, False at tokens that leave the loss: surrogate and regularizers of the
                 token have no part in it and no gradient reaches it. The weights of the others stay what they
                 are, and so do the metrics. None: all take part.
+            iteration: the running iteration, from 1.
+            blind_logprobs: (n, T) behind the changed pictures, required if ``needs_blind``; with gradient if
+                ``needs_blind_gradient``.
+            blind_entropy: (n, T), nats, likewise with gradient; required if ``needs_blind_gradient``.
 
         Returns:
             The scalar loss, and metrics without gradient: to be summed over micro-batches and processes,
@@ -202,11 +365,16 @@ class Objective:
         prepared = prepared or {}
         if taking_part is not None:
             logprobs = torch.where(taking_part, logprobs, logprobs.detach())
+            if blind_logprobs is not None:
+                blind_logprobs = torch.where(taking_part, blind_logprobs, blind_logprobs.detach())
+        if self.needs_blind and blind_logprobs is None:
+            raise ValueError("this objective needs blind_logprobs (needs_blind is True)")
         self._check(mask, reference_logprobs, entropy, prepared)
         available = part_inputs(
             logprobs, old_logprobs, advantages, mask, lengths, reference_logprobs, entropy
         )
-        available["max_tokens"] = self.max_tokens
+        available |= blind_inputs(logprobs, mask, blind_logprobs, blind_entropy)
+        available |= {"max_tokens": self.max_tokens, **self.clock(iteration)}
         zero = torch.zeros_like(available["log_ratio"])
         prepared = {name: torch.where(mask, values.to(zero), zero) for name, values in prepared.items()}
         terms, clipped = self._surrogate(available, prepared)
@@ -232,18 +400,21 @@ class Objective:
             raise ValueError("this objective needs reference_logprobs (needs_reference is True)")
         if self.needs_entropy_gradient and entropy is None:
             raise ValueError("this objective needs entropy (needs_entropy_gradient is True)")
-        missing = [part.where for part in self.prepared_parts if part.where not in prepared]
+        needed = (*self.prepared_parts, *self.step_parts)
+        missing = [part.where for part in needed if part.where not in prepared]
         if missing:
             raise ValueError(f"this objective needs prepared values of {', '.join(missing)}; see prepare()")
 
     def _surrogate(self, available: dict[str, Any], prepared: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return weighted terms and clip flags, (n, T) each; adds ``token_weight`` to ``available``."""
-        result = self.surrogate(available)
+        own = {"prepared": prepared[self.surrogate.where]} if self.surrogate.where in prepared else {}
+        result = self._call(self.surrogate, {**available, **own})
         # A user's function may return the terms alone.
         no_clip = torch.zeros_like(available["mask"])
         terms, clipped = result if isinstance(result, tuple) else (result, no_clip)
         if self.token_weights:
-            available["token_weight"] = reduce(torch.mul, (prepared[p.where] for p in self.token_weights))
+            weights = [p(available) if p.every_step else prepared[p.where] for p in self.token_weights]
+            available["token_weight"] = reduce(torch.mul, weights)
             terms = terms * available["token_weight"]
         return terms, clipped
 
@@ -251,22 +422,21 @@ class Objective:
         """Return the sum of the regularizers, (n, T)."""
         total = torch.zeros_like(available["log_ratio"])
         for part in self.regularizers:
-            own: dict[str, Any] = {}
-            if part.where in prepared:
-                own["prepared"] = prepared[part.where]
-            if part.where in self.states:
-                own["state"] = self.states[part.where].value
-            total = total + part({**available, **own})
+            own = {"prepared": prepared[part.where]} if part.where in prepared else {}
+            total = total + self._call(part, {**available, **own})
         return total
 
 
-def build_objective(config: AlgorithmConfig, *, completions: int, max_new_tokens: int) -> Objective:
+def build_objective(
+    config: AlgorithmConfig, *, completions: int, max_new_tokens: int, iterations: int = 1
+) -> Objective:
     """Compose the objective of a config whose recipe is already resolved.
 
     Args:
         config: the parts and their options.
         completions: G, completions per prompt.
         max_new_tokens: longest completion that may be sampled.
+        iterations: iterations of the whole run.
 
     Raises:
         UserError: an unknown part or option, an invalid value, or incompatible parts.
@@ -286,15 +456,12 @@ def build_objective(config: AlgorithmConfig, *, completions: int, max_new_tokens
         max_tokens=max_new_tokens,
         token_weights=tuple(make("token_weights", part) for part in config.token_weights),
         prompts=None if config.prompts is None else make("prompts", config.prompts),
+        iterations=iterations,
+        completions=tuple(make("completions", part) for part in config.completions),
+        token_advantages=tuple(make("token_advantages", part) for part in config.token_advantages),
     )
     check_parts(composed.parts, completions, max_new_tokens)
-    return replace(composed, states=_initial_states(composed.parts))
-
-
-def _initial_states(parts: Sequence[Part]) -> dict[str, State]:
-    """Create the states of the parts that have one."""
-    factories = [(part, part.description.state) for part in parts]
-    return {part.where: make(**options_for(make, part.options)) for part, make in factories if make}
+    return replace(composed, states=initial_states(composed.parts), memories=initial_memories(composed.parts))
 
 
 def part_inputs(
@@ -315,6 +482,7 @@ def part_inputs(
 
     available: dict[str, Any] = {
         "log_ratio": clean(logprobs.to(dtype) - old_logprobs),
+        "old_logprobs": clean(old_logprobs),
         "advantages": (advantages[:, None] if advantages.dim() == 1 else clean(advantages)).to(dtype),
         "mask": mask,
         "lengths": lengths.to(device=logprobs.device, dtype=dtype),
@@ -324,6 +492,25 @@ def part_inputs(
     if entropy is not None:
         available["entropy"] = clean(entropy)
     return available
+
+
+def blind_inputs(
+    logprobs: Tensor, mask: Tensor, blind_logprobs: Tensor | None, blind_entropy: Tensor | None
+) -> dict[str, Tensor]:
+    """Return the inputs of parts that compare pictures, 0 at masked positions; {} without such values.
+
+    ``blind_log_ratio`` carries the gradient of log π alone, ``blind_logprobs`` that of the blind policy.
+    """
+    if blind_logprobs is None:
+        return {}
+    zero = torch.zeros((), dtype=torch.promote_types(logprobs.dtype, torch.float32), device=logprobs.device)
+    found = {
+        "blind_log_ratio": torch.where(mask, logprobs.to(zero) - blind_logprobs.detach().to(zero), zero),
+        "blind_logprobs": torch.where(mask, blind_logprobs.to(zero), zero),
+    }
+    if blind_entropy is not None:
+        found["blind_entropy"] = torch.where(mask, blind_entropy.to(zero), zero)
+    return found
 
 
 @torch.no_grad()
@@ -337,6 +524,8 @@ def token_metrics(available: Mapping[str, Any], clipped: Tensor) -> dict[str, Te
         by_token["kl"] = kl_estimate(available["reference_log_ratio"], "k3")
     if "entropy" in available:
         by_token["entropy"] = available["entropy"]
+    if "blind_log_ratio" in available:
+        by_token["visual_kl"] = kl_estimate(available["blind_log_ratio"], "k3").clamp(max=LARGEST_KL)
     if "token_weight" in available:
         by_token["token_weight"] = available["token_weight"]
     metrics = {name: (values * mask).sum() / tokens for name, values in by_token.items()}

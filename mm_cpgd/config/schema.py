@@ -19,6 +19,8 @@ from pydantic import (
     PositiveInt,
 )
 
+from mm_cpgd.config.blind import BlindConfig
+
 
 class Section(BaseModel):
     """Section of the config; unknown keys are errors."""
@@ -305,6 +307,13 @@ class AlgorithmConfig(Section):
     prompts: PartConfig | None = Field(
         None, description="score of the curriculum sampler; null: prompts are drawn uniformly"
     )
+    completions: list[PartConfig] = Field(
+        default_factory=list, description="filters of completions, after their advantages"
+    )
+    token_advantages: list[PartConfig] = Field(
+        default_factory=list, description="advantages of completions to those of tokens, in this order"
+    )
+    blind: BlindConfig = Field(default_factory=BlindConfig)
 
 
 class TrainingConfig(Section):
@@ -422,6 +431,9 @@ class TrackingConfig(Section):
     project: str = Field("mm-cpgd", description="project name in the trackers")
     rollouts_every: PositiveInt = Field(1, description="iterations between stored rollouts")
     rollouts_images: NonNegativeInt = Field(1, description="prompts per stored rollout whose images are kept")
+    visual_kl_every: NonNegativeInt = Field(
+        10, description="iterations between measurements of policy/visual_kl; 0: none"
+    )
 
 
 class RunConfig(Section):

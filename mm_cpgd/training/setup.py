@@ -21,6 +21,7 @@ from mm_cpgd.interrupt import ShouldStop
 from mm_cpgd.policy import Policy
 from mm_cpgd.policy.prompt_workers import PromptWorkers
 from mm_cpgd.policy.sharding.tensors import is_sharded
+from mm_cpgd.policy.visual.changed import PictureChange
 from mm_cpgd.rollout import GatheredEngine, LocalEngine, RolloutEngine, Sampling
 from mm_cpgd.rollout.parity import ParityGate, largest_difference
 from mm_cpgd.training.ahead.in_turn import BatchesInTurn
@@ -39,6 +40,7 @@ from mm_cpgd.training.rollouts.build import (
     load_environment,
     longest_completion,
 )
+from mm_cpgd.training.rollouts.mixes import check_mixes
 from mm_cpgd.training.rollouts.scorer import CompletionScorer
 from mm_cpgd.training.rollouts.written import WrittenConversations
 from mm_cpgd.training.sft import SFT_METRIC_NAMES, SftSource, sft_objective
@@ -58,6 +60,7 @@ def build_run_objective(config: RunConfig) -> Objective:
         config.algorithm,
         completions=config.rollout.completions,
         max_new_tokens=longest_completion(config.rollout),
+        iterations=config.training.iterations,
     )
 
 
@@ -139,7 +142,9 @@ def build_sampler(objective: Objective, rows: int, seed: int) -> PromptSampler:
     """Return the prompt sampler: uniform, or with a share drawn by the objective's curriculum score."""
     if objective.prompts is None:
         return PromptSampler(rows, seed)
-    return ScoredPromptSampler(rows, seed, objective.prompts.options.get("share", 0.5))
+    options = objective.prompts.options
+    scaled = options.get("scale") == "minmax"
+    return ScoredPromptSampler(rows, seed, options.get("share", 0.5), scaled=scaled)
 
 
 def build_trainer(
@@ -174,6 +179,7 @@ def build_trainer(
     options = _sampling_options(config.rollout, collector.sampling)
     if config.rollout.engine != "local":
         options["parity"] = build_parity(config.rollout, accelerator, policy, engine)
+    options |= _blind_options(config)
     learner = _build_learner(config, accelerator, policy, objective, steps, METRIC_NAMES, **options)
     rollback = build_rollback(config, accelerator, learner)
     state = TrainingState(
@@ -301,6 +307,13 @@ def _sampling_options(rollout: RolloutConfig, sampling: Sampling) -> dict[str, A
     return options
 
 
+def _blind_options(config: RunConfig) -> dict[str, Any]:
+    """Return the learner's options about changed pictures."""
+    chosen = config.algorithm.blind
+    change = PictureChange(chosen.picture, chosen.share, chosen.steps)
+    return {"blind": change, "visual_kl_every": config.tracking.visual_kl_every}
+
+
 def build_correction(rollout: RolloutConfig) -> Correction | None:
     """Return the configured correction of another engine's samples, None where there is none.
 
@@ -364,12 +377,13 @@ def check_sampling(config: RunConfig, objective: Objective) -> None:
     """Check guard and rollouts before anything is loaded.
 
     Raises:
-        UserError: as ``check_guard``, ``check_ahead``, ``build_correction``, ``check_servers`` and
-            ``check_adapters``.
+        UserError: as ``check_guard``, ``check_mixes``, ``check_ahead``, ``build_correction``,
+            ``check_servers`` and ``check_adapters``.
     """
     check_guard(config.guard, objective)
     if load_environment(config) and config.rollout.environment:
         CompletionScorer(build_rewards(config), config.rollout.environment.scores)
+    check_mixes(config.rollout, objective)
     check_ahead(config.rollout, objective)
     build_correction(config.rollout)
     if config.rollout.engine == "vllm":
