@@ -72,8 +72,8 @@ class Objective:
 
     @property
     def needs_reference(self) -> bool:
-        """Whether ``loss`` needs ``reference_logprobs``; if not, the run holds no reference policy."""
-        return any("reference_log_ratio" in part.inputs for part in self.parts)
+        """Whether a part needs ``reference_logprobs``; if not, the run holds no reference policy."""
+        return self.asks("reference_log_ratio") or self.asks("reference_logprobs")
 
     @property
     def needs_entropy_gradient(self) -> bool:

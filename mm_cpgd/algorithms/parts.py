@@ -20,6 +20,7 @@ from mm_cpgd.algorithms import (
     aggregation,
     completions,
     entropy_band,
+    group_targets,
     many_rewards,
     regularizers,
     selection,
@@ -88,7 +89,12 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "shaping": _by_name(selection.overlong_penalty),
     "prompts": _by_name(selection.variance_aware),
     "completions": _by_name(completions.drop_truncated, completions.right_only),
-    "token_advantages": _by_name(token_advantages.entropy_shaped, token_advantages.conflict_tokens),
+    "token_advantages": _by_name(
+        token_advantages.entropy_shaped,
+        token_advantages.conflict_tokens,
+        group_targets.optimal_baseline,
+        group_targets.f_divergence,
+    ),
 }
 _TOKEN_INPUTS = frozenset(
     {
@@ -112,6 +118,7 @@ INPUTS: dict[str, frozenset[str]] = {
         {
             *("advantages", "base_advantages", "old_logprobs", "old_entropy", "tokens", "mask"),
             *("prompt_of", "completion_of", "rewards", "accuracy", "finished", "state"),
+            "reference_logprobs",
         }
     )
     | CLOCK,

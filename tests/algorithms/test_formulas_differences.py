@@ -40,6 +40,8 @@ KNOWN: dict[str, list[str]] = {
     "regularizers.entropy_band": ["indicator times a constant", "each turn of an agent"],
     "scale_rl": ["never draws", "by a phrase", "8 updates old"],
     "advantage.scale_rl": ["tokens of each prompt"],
+    "token_advantages.optimal_baseline": ["from the logits", "second longest"],
+    "token_advantages.f_divergence": ["last 1,024"],
     "dppo": ["rollout engine reports"],
     "bnpo": ["undivided by the largest length", "dual clip at 10", "10 steps of warm-up", "accuracy alone"],
     "dapo": ["overlong filtering", "two thirds"],

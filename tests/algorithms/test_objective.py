@@ -76,7 +76,7 @@ def slope(recipe, row, t):
         gradient = a
     elif recipe.startswith("cp"):
         gradient = 0.0 if stopped else a
-    elif recipe in ("kl_cov", "cispo"):
+    elif recipe in ("kl_cov", "f_dpg", "cispo"):
         gradient = min(r, 5.0) * a if recipe == "cispo" else r * a
     else:
         gradient = 0.0 if stopped else r * a
@@ -98,7 +98,7 @@ def slope(recipe, row, t):
 def weight(recipe, row):
     if recipe.startswith("grpo") or recipe in ("gspo", "sapo", "gmpo", "deepseek_v32", "gdpo"):
         return 1 / (len(LENGTHS) * LENGTHS[row])
-    if recipe == "luspo":
+    if recipe in ("luspo", "f_dpg"):
         return 1 / len(LENGTHS)
     if recipe in ("dr_grpo", "bnpo", "dppo"):
         return 1 / (len(LENGTHS) * MAX_TOKENS)

@@ -22,7 +22,12 @@ TOKENS = [
     "algorithm.regularizers=[{name: policy_drift, alpha: {from: 0.1, to: 0.001, shape: cosine}}]",
     *QUIET,
 ]
-CASES = {"tokens": TOKENS}
+TARGETS = [
+    "algorithm.recipe=f_dpg",
+    "algorithm.token_advantages=[{name: f_divergence, target: tilted, beta: 0.5}]",
+    *QUIET,
+]
+CASES = {"tokens": TOKENS, "targets": TARGETS}
 
 
 def state(run: Path, iteration: int) -> dict[str, Any]:
