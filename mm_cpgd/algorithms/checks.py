@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mm_cpgd.algorithms.group_targets import UNBOUNDED
 from mm_cpgd.algorithms.inputs.schedules import Schedule
+from mm_cpgd.algorithms.methods.group_targets import UNBOUNDED
 from mm_cpgd.algorithms.parts import Part
 from mm_cpgd.errors import UserError
 
@@ -32,7 +32,7 @@ def check_group(parts: Sequence[Part], completions: int) -> None:
 def _compares_group(part: Part) -> bool:
     if part.kind == "advantage":
         return part.name in _GROUP_BASELINES or part.options.get("baseline") == "group"
-    return part.kind == "selection" or part.name in ("optimal_baseline", "f_divergence")
+    return part.kind == "selection" or part.name in ("optimal_baseline", "f_divergence", "preference")
 
 
 def check_surrogate_options(name: str, options: Sequence[str]) -> None:

@@ -19,18 +19,15 @@ from mm_cpgd.algorithms import (
     advantages,
     aggregation,
     completions,
-    entropy_band,
-    group_targets,
-    many_rewards,
     regularizers,
     selection,
     surrogates,
     token_advantages,
     token_weights,
-    trust_regions,
 )
 from mm_cpgd.algorithms.inputs.outcomes import CLOCK, OUTCOMES
 from mm_cpgd.algorithms.inputs.schedules import Schedule, is_schedule, options_at, schedule_of
+from mm_cpgd.algorithms.methods import entropy_band, group_targets, many_rewards, trust_regions
 from mm_cpgd.algorithms.part_info import Description, description_of
 from mm_cpgd.errors import UserError
 from rewards.messages import closest
@@ -94,6 +91,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         token_advantages.conflict_tokens,
         group_targets.optimal_baseline,
         group_targets.f_divergence,
+        group_targets.preference,
     ),
 }
 _TOKEN_INPUTS = frozenset(

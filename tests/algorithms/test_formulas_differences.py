@@ -41,6 +41,7 @@ KNOWN: dict[str, list[str]] = {
     "scale_rl": ["never draws", "by a phrase", "8 updates old"],
     "advantage.scale_rl": ["tokens of each prompt"],
     "token_advantages.optimal_baseline": ["from the logits", "second longest"],
+    "token_advantages.preference": ["empty thought", "one pair for each prompt"],
     "token_advantages.f_divergence": ["last 1,024"],
     "dppo": ["rollout engine reports"],
     "bnpo": ["undivided by the largest length", "dual clip at 10", "10 steps of warm-up", "accuracy alone"],

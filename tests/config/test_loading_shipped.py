@@ -24,6 +24,7 @@ RECIPES = (
     "cpgd_entropy",
     "cpgd_forking",
     "deepseek_v32",
+    "dpo_online",
     "dppo",
     "epo",
     "f_dpg",

@@ -71,6 +71,56 @@ def optimal_baseline(
     return found
 
 
+@described(
+    "A ← ±n·mean over the pairs (i, j) of R_i > R_j in the group of n of {beta}·σ(−{beta}·m), + for i, − for "
+    "j; m = the difference of ln π_old(y) − ln π_ref(y)",
+    source="DPO, arXiv 2305.18290, on pairs of the policy's own samples; the trace-based half of BVPO, "
+    "arXiv 2510.05095",
+    use="rewards that only order answers; a bounded gradient for answers already told apart",
+    differs=(
+        "BVPO mixes this loss with that of answers after an empty thought. Here there is the former alone; "
+        "no setting does the other.",
+        "The authors make one pair for each prompt by a reward model. Here all pairs of different rewards "
+        "count, each prompt as one.",
+    ),
+)
+def preference(
+    rewards: Tensor,
+    old_logprobs: Tensor,
+    reference_logprobs: Tensor,
+    mask: Tensor,
+    prompt_of: Tensor,
+    *,
+    beta: PositiveFloat = 0.1,
+) -> Tensor:
+    """Gradient of the DPO loss −ln σ(β·m), mean over a group's pairs, as advantages of its completions.
+
+    With the surrogate ``policy_gradient`` and ``completion_sum`` it is exact at the first optimizer step on a
+    rollout batch. Groups without a signal have no pair and advantage 0. Margins are sums over tokens: for
+    long completions take a small β, or σ saturates.
+
+    Args:
+        rewards: (N,).
+        old_logprobs: (N, T).
+        reference_logprobs: (N, T).
+        mask: (N, T).
+        prompt_of: (N,).
+        beta: DPO's β.
+
+    Returns:
+        (N, T).
+    """
+    margin = torch.where(mask, old_logprobs - reference_logprobs, 0.0).sum(1)
+    found = torch.zeros_like(margin)
+    for rows in _groups(prompt_of):
+        better = rewards[rows, None] > rewards[None, rows]
+        if not better.any():
+            continue
+        weight = beta * torch.sigmoid(-beta * (margin[rows, None] - margin[None, rows])) * better
+        found[rows] = (weight.sum(1) - weight.sum(0)) * len(rows) / better.sum()
+    return torch.where(mask, found[:, None], 0.0)
+
+
 Divergence = Literal["forward_kl", "reverse_kl", "js", "tv", "chi2", "reverse_chi2"]
 UNBOUNDED = ("reverse_kl", "reverse_chi2")
 """Divergences that are infinite where the target has probability 0."""

@@ -5,7 +5,12 @@ import math
 import pytest
 import torch
 
-from mm_cpgd.algorithms.group_targets import divergence_slope, f_divergence, optimal_baseline
+from mm_cpgd.algorithms.methods.group_targets import (
+    divergence_slope,
+    f_divergence,
+    optimal_baseline,
+    preference,
+)
 from tests.fakes.objectives import build, message
 
 LN = math.log
@@ -122,6 +127,36 @@ def test_at_the_target_no_advantage_is_left(divergence):
         divergence=divergence,
     )
     assert held[0] > held[9]
+
+
+def preferred(logprobs, reference, rewards, mask, prompts, beta=0.1):
+    return preference(tensor(rewards), logprobs, reference, mask, torch.tensor(prompts), beta=beta)
+
+
+def test_a_preferred_pair_worked_out_by_hand():
+    # Margin 2, β = 0.1: 0.1·σ(−0.2) = 0.045017, for a group of two times 2. Swapped, −2: 0.1·σ(0.2).
+    logprobs, mask = tensor([[-1.0, -1.0], [-2.0, 0.0]]), torch.tensor([[True, True], [True, False]])
+    reference = logprobs - tensor([[1.0, 1.5], [0.5, 9.0]])
+    found = preferred(logprobs, reference, [1, 0], mask, [0, 0])
+    torch.testing.assert_close(found, 2 * 0.045017 * tensor([[1.0, 1.0], [-1.0, 0.0]]), rtol=0, atol=1e-6)
+    swapped = preferred(logprobs, reference, [0, 1], mask, [0, 0])
+    assert swapped[1, 0].item() == pytest.approx(0.2 / (1 + math.exp(-0.2)), abs=1e-9)
+
+
+def test_preferences_have_the_gradient_of_the_dpo_loss():
+    generator = torch.Generator().manual_seed(2)
+    rewards, prompts, beta = [1.0, 0.0, 0.5, 0.0, 1.0, 1.0], [0, 0, 0, 0, 1, 1], 0.3
+    draws = torch.randn(2, 6, 3, generator=generator, dtype=torch.float64)
+    logprobs, reference = draws[0].requires_grad_(), draws[1]
+    mask = torch.arange(3) < torch.tensor([3, 1, 2, 3, 2, 2])[:, None]
+    ratio = ((logprobs - reference) * mask).sum(1)
+    pairs = [(i, j) for i in range(4) for j in range(4) if rewards[i] > rewards[j]]
+    losses = [-torch.nn.functional.logsigmoid(beta * (ratio[i] - ratio[j])) for i, j in pairs]
+    # Of six completions four are of the prompt that has pairs: its mean counts by 4/6.
+    loss = torch.stack(losses).mean() * 4 / 6
+    (expected,) = torch.autograd.grad(loss, logprobs)
+    found = preferred(logprobs.detach(), reference, rewards, mask, prompts, beta)
+    torch.testing.assert_close(-found / 6, expected, rtol=0, atol=1e-12)
 
 
 def test_a_group_without_a_right_answer_has_no_advantage():
