@@ -96,7 +96,7 @@ def slope(recipe, row, t):
 
 
 def weight(recipe, row):
-    if recipe.startswith("grpo") or recipe in ("gspo", "sapo", "gmpo", "deepseek_v32", "gdpo"):
+    if recipe.startswith("grpo") or recipe in ("gspo", "sapo", "gmpo", "deepseek_v32", "gdpo", "gtpo"):
         return 1 / (len(LENGTHS) * LENGTHS[row])
     if recipe in ("luspo", "f_dpg", "dpo_online"):
         return 1 / len(LENGTHS)

@@ -39,9 +39,12 @@ RECIPES = (
     "mmr1",
     "one_shot",
     "optimal_baseline",
+    "papo",
+    "pgpo",
     "rloo",
     "sapo",
     "scale_rl",
+    "vppo",
 )
 
 

@@ -27,7 +27,11 @@ TARGETS = [
     "algorithm.token_advantages=[{name: f_divergence, target: tilted, beta: 0.5}]",
     *QUIET,
 ]
-CASES = {"tokens": TOKENS, "targets": TARGETS}
+# The default rules give up to 1.5.
+MEMORY = ["algorithm.recipe=spo", "rollout.completions=1", *QUIET]
+AVERAGE = ["algorithm.advantage={name: examples/parts/row_average.py:row_average, keep: 0.5}", *QUIET]
+GROUPS = ["algorithm.recipe=copg", *QUIET]
+CASES = {"groups": GROUPS, "tokens": TOKENS, "targets": TARGETS, "memory": MEMORY, "average": AVERAGE}
 
 
 def state(run: Path, iteration: int) -> dict[str, Any]:
