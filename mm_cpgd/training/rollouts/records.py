@@ -39,17 +39,22 @@ def record_of(
 
 def records_of(
     examples: Sequence[Example], batches: Sequence[Rollouts], advantages: Iterable[Sequence[float]]
-) -> list[PromptRollout]:
-    """Return this process's groups as the rollout log stores them; ``advantages`` of each of its prompts."""
+) -> tuple[list[PromptRollout], list[Example]]:
+    """Return this process's groups as the rollout log stores them, and the row of each; lost rows have none.
+
+    Args:
+        examples: the training rows.
+        batches: the iteration's rollout batches.
+        advantages: of each prompt's completions, lost ones included; NaN where one is not learned from.
+    """
     rows = iter(advantages)
-    quadruples = [
-        (index, group, scores, next(rows))
+    found = [
+        (examples[index], group, scores, next(rows))
         for batch in batches
         for index, group, scores in zip(batch.indices, batch.groups, batch.scored, strict=True)
     ]
-    return [
-        record_of(examples[index], group, scores, own) for index, group, scores, own in quadruples if group
-    ]
+    present = [one for one in found if one[1]]
+    return [record_of(*one) for one in present], [one[0] for one in present]
 
 
 def _turn(turn: Turn, example: Example) -> LoggedTurn:
