@@ -20,8 +20,6 @@ from mm_cpgd.algorithms import (
     aggregation,
     completions,
     contrastive,
-    entropy_band,
-    many_rewards,
     perception,
     regularizers,
     selection,
@@ -29,10 +27,10 @@ from mm_cpgd.algorithms import (
     token_advantages,
     token_weights,
     trackers,
-    trust_regions,
 )
 from mm_cpgd.algorithms.inputs.outcomes import CLOCK, OUTCOMES
 from mm_cpgd.algorithms.inputs.schedules import Schedule, is_schedule, options_at, schedule_of
+from mm_cpgd.algorithms.methods import entropy_band, group_targets, many_rewards, trust_regions
 from mm_cpgd.algorithms.part_info import Description, description_of
 from mm_cpgd.errors import UserError
 from rewards.messages import closest
@@ -86,6 +84,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "token_weights": _by_name(
         token_weights.forking_tokens,
         token_weights.clip_cov,
+        token_weights.off_policy_mask,
         perception.vppo_tokens,
         perception.vppo_completions,
         perception.pgpo,
@@ -100,7 +99,13 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "shaping": _by_name(selection.overlong_penalty),
     "prompts": _by_name(selection.variance_aware, trackers.tracker_variance),
     "completions": _by_name(completions.drop_truncated, completions.right_only),
-    "token_advantages": _by_name(token_advantages.entropy_shaped, token_advantages.conflict_tokens),
+    "token_advantages": _by_name(
+        token_advantages.entropy_shaped,
+        token_advantages.conflict_tokens,
+        group_targets.optimal_baseline,
+        group_targets.f_divergence,
+        group_targets.preference,
+    ),
 }
 _TOKEN_INPUTS = frozenset(
     {
@@ -130,6 +135,7 @@ INPUTS: dict[str, frozenset[str]] = {
         {
             *("advantages", "base_advantages", "old_logprobs", "old_entropy", "tokens", "mask"),
             *("prompt_of", "completion_of", "rewards", "accuracy", "finished", "state"),
+            "reference_logprobs",
         }
     )
     | CLOCK,
