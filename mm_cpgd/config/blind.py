@@ -18,3 +18,13 @@ class BlindConfig(BaseModel):
     )
     share: float = Field(0.6, gt=0, le=1, description="mask: probability that a patch is blackened")
     steps: int = Field(500, ge=1, lt=1000, description="noise: diffusion steps, of 1000")
+
+
+class NoisyConfig(BaseModel):
+    """Half of each prompt's completions sampled behind a noised picture, as in NoisyRollout."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+    steps: int = Field(500, ge=1, lt=1000, description="noise at the start: diffusion steps, of 1000")
+    middle: float = Field(40, gt=0, description="iteration at which half of them are left")
+    steepness: float = Field(30, gt=0, description="how suddenly they fade: λ of the sigmoid")

@@ -19,7 +19,7 @@ from pydantic import (
     PositiveInt,
 )
 
-from mm_cpgd.config.blind import BlindConfig
+from mm_cpgd.config.blind import BlindConfig, NoisyConfig
 
 
 class Section(BaseModel):
@@ -300,6 +300,7 @@ class AlgorithmConfig(Section):
         None, description="score of the curriculum sampler; null: prompts are drawn uniformly"
     )
     blind: BlindConfig = Field(default_factory=BlindConfig)
+    noisy: NoisyConfig | None = Field(None, description="noised pictures in rollouts; null: none")
 
 
 class TrainingConfig(Section):
@@ -417,9 +418,7 @@ class TrackingConfig(Section):
     project: str = Field("mm-cpgd", description="project name in the trackers")
     rollouts_every: PositiveInt = Field(1, description="iterations between stored rollouts")
     rollouts_images: NonNegativeInt = Field(1, description="prompts per stored rollout whose images are kept")
-    visual_kl_every: NonNegativeInt = Field(
-        10, description="iterations between measurements of policy/visual_kl; 0: none"
-    )
+    visual_kl_every: NonNegativeInt = Field(10, description="iterations between policy/visual_kl; 0: none")
 
 
 class RunConfig(Section):

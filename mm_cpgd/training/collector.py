@@ -22,6 +22,7 @@ from mm_cpgd.policy.prompt_workers import PromptWorkers
 from mm_cpgd.rollout import Group, GroupsInParts, KeptTokens, RolloutEngine, Sampling
 from mm_cpgd.rollout.conversations.parts import ConversationsInParts
 from mm_cpgd.rollout.conversations.sampler import ConversationSampler, Seeds
+from mm_cpgd.rollout.noisy import NoiseSchedule, NoisyEngine
 from mm_cpgd.tracking import PromptRollout
 from mm_cpgd.training.ahead.prefetch import (
     Pending,
@@ -67,6 +68,7 @@ class Collector:
         prefetch_until: last iteration whose prompts may be encoded during the update before it; 0: none.
         workers: processes that encode prompts; None: this process does.
         conversations: samples conversations with the config's environment; None: a completion is one turn.
+        noise: of the pictures behind which half of the completions are sampled; None: all see the prompt's.
 
     Raises:
         UserError: P is not a multiple of the number of processes.
@@ -88,6 +90,7 @@ class Collector:
         prefetch_until: int = 0,
         workers: PromptWorkers | None = None,
         conversations: ConversationSampler | None = None,
+        noise: NoiseSchedule | None = None,
     ) -> None:
         check_prompts(rollout.prompts, accelerator.num_processes)
         self.config = rollout
@@ -96,6 +99,7 @@ class Collector:
         self.engine = engine
         self.rewards = rewards
         self.conversations = conversations
+        self.noise = noise
         weights = rollout.environment.scores if conversations and rollout.environment else {}
         self.scorer = CompletionScorer(rewards, weights)
         self.objective = objective
@@ -213,7 +217,10 @@ class Collector:
         pending = self.prefetcher.take(indices)
         if following and self.prefetcher.in_processes:
             self.prefetcher.begin(self.own(following))
-        prompts, groups, scored, lost, seconds = self._sample(indices, pending, seeds, should_stop)
+        engine = self.engine
+        if self.noise is not None:
+            engine = NoisyEngine(engine, self.policy, self.noise.at(iteration))
+        prompts, groups, scored, lost, seconds = self._sample(engine, indices, pending, seeds, should_stop)
         return Sampled(indices, prompts, groups, scored, lost, dict(self.rewards.failures), seconds)
 
     def keep(self, stats: RolloutStats) -> Tensor:
@@ -300,6 +307,7 @@ class Collector:
 
     def _sample(
         self,
+        engine: RolloutEngine,
         indices: Sequence[int],
         pending: Sequence[Pending] | None,
         seeds: Sequence[Sequence[Seeds]],
@@ -315,7 +323,7 @@ class Collector:
         parts = Parts()
         parted: GroupsInParts | ConversationsInParts
         if self.conversations is None:
-            parted = GroupsInParts(self.engine, self.sampling, [[seed(0) for seed in own] for own in seeds])
+            parted = GroupsInParts(engine, self.sampling, [[seed(0) for seed in own] for own in seeds])
         else:
             examples = [self.examples[index] for index in indices]
             parted = ConversationsInParts(self.conversations, self.sampling, examples, seeds)

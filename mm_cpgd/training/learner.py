@@ -24,7 +24,7 @@ from mm_cpgd.policy.visual.changed import PictureChange
 from mm_cpgd.rollout.parity import EngineMismatch, ParityGate, compare_logprobs
 from mm_cpgd.training.experience import Experience
 from mm_cpgd.training.optimizer import OptimizerStep
-from mm_cpgd.training.rollouts.blind import BlindPictures
+from mm_cpgd.training.rollouts.blind import BlindPictures, completion_numbers
 
 # The objective's names of its metrics, and the names under which they are logged (docs/metrics.md).
 METRIC_NAMES = {
@@ -420,14 +420,6 @@ def prepare_parts(
         for where, found in objective.prepare(old_logprobs, entropy, advantage, number, **blind).items():
             prepared[where][here] = found[own].float()
     return prepared
-
-
-def completion_numbers(experience: Experience, accelerator: Accelerator) -> Tensor:
-    """Return for each token the number of its completion (n, T), distinct over all processes."""
-    counts = accelerator.gather(torch.tensor([len(experience)], device=accelerator.device)).tolist()
-    first = sum(counts[: accelerator.process_index])
-    numbers = torch.arange(first, first + len(experience), dtype=torch.float32)
-    return numbers.unsqueeze(1).expand(experience.mask.shape)
 
 
 def gather_columns(values: Tensor, accelerator: Accelerator) -> tuple[Tensor, slice]:

@@ -34,6 +34,7 @@ KNOWN: dict[str, list[str]] = {
     "dapo": ["overlong filtering", "two thirds"],
     "forking_tokens": ["overlong filtering", "two thirds"],
     "reinforce_pp": ["k2 loss"],
+    "noisyrollout": ["6 completions behind each picture", "one noise per picture"],
     "papo": ["a KL penalty take 0.02", "recipe: papo_both"],
     "vppo": ["between 0.01 and 0.99"],
     "advantage.reinforce_pp": ["moments over tokens", "KL estimate from the reward"],

@@ -73,3 +73,11 @@ class BlindPictures:
         # A process without rows has a stand-in's prompt, which no example is.
         known = [*experience.examples, *[-1] * len(experience.prompts)][: len(experience.prompts)]
         return [f"{self.seed}/{iteration}/{index}" for index in known]
+
+
+def completion_numbers(experience: Experience, accelerator: Accelerator) -> Tensor:
+    """Return for each token the number of its completion (n, T), distinct over all processes."""
+    counts = accelerator.gather(torch.tensor([len(experience)], device=accelerator.device)).tolist()
+    first = sum(counts[: accelerator.process_index])
+    numbers = torch.arange(first, first + len(experience), dtype=torch.float32)
+    return numbers.unsqueeze(1).expand(experience.mask.shape)
