@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mm_cpgd.algorithms.inputs.schedules import Schedule
 from mm_cpgd.algorithms.parts import Part
 from mm_cpgd.errors import UserError
 
-_GROUP_BASELINES = ("cpgd", "grpo", "rloo", "group_mean", "bnpo")
+_GROUP_BASELINES = ("cpgd", "grpo", "rloo", "group_mean", "bnpo", "maxrl")
 _LOG_RATIO_SURROGATES = ("policy_gradient", "cpgd")
 
 
@@ -42,6 +43,14 @@ def check_surrogate_options(name: str, options: Sequence[str]) -> None:
         )
 
 
+def _largest(value: float | Schedule) -> float:
+    return max(value.start, value.end) if isinstance(value, Schedule) else value
+
+
+def _smallest(value: float | Schedule) -> float:
+    return min(value.start, value.end) if isinstance(value, Schedule) else value
+
+
 def check_no_repetition(parts: Sequence[Part]) -> None:
     """Check that no part is listed twice: the terms of both would silently add up."""
     names = [part.where for part in parts]
@@ -52,7 +61,7 @@ def check_no_repetition(parts: Sequence[Part]) -> None:
 
 def check_filter(part: Part) -> None:
     """Check that the accuracy filter's range is not empty."""
-    low, high = part.options["low"], part.options["high"]
+    low, high = (_largest(part.options["low"]), _smallest(part.options["high"]))
     if low > high:
         raise UserError(
             f"{part.where}: low = {low} is above high = {high}, which keeps no prompt; swap them."
@@ -80,7 +89,7 @@ def check_kl(part: Part) -> None:
 
 def check_band(part: Part) -> None:
     """Check that Clip-Cov's band of covariances is not empty."""
-    low, high = part.options["low"], part.options["high"]
+    low, high = (_largest(part.options["low"]), _smallest(part.options["high"]))
     if low >= high:
         raise UserError(f"{part.where}: low = {low} is not below high = {high}; no covariance lies between.")
 

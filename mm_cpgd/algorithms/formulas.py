@@ -34,24 +34,39 @@ KIND_SUMMARIES = {
     "selection": "filters of prompts after the rollout",
     "shaping": "additions to a completion's reward",
     "prompts": "scores of the curriculum sampler",
+    "completions": "filters of completions, after their advantages",
+    "token_advantages": "advantages of completions to those of tokens",
 }
+# Kinds in the recipes' last column of parts.
+_MORE = ("selection", "shaping", "completions", "token_advantages")
 _WITH_GRADIENT = ("surrogate", "regularizers")
 _TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Row = tuple[str, ...]
 
 
 def part_rows(kind: str) -> Iterator[Row]:
-    """Yield name, options with defaults, formula, gradient (for some kinds) and source of each part."""
+    """Yield the row of each part, with the columns of ``part_heading``; a group opens with its name alone."""
+    grouped: dict[str, list[str]] = {}
     for name, function in PARTS[kind].items():
-        description = description_of(function)
-        gradient = (fill_options(description.gradient) or "–",) if kind in _WITH_GRADIENT else ()
-        yield (name, options_text(function), description.text(), *gradient, description.source)
+        grouped.setdefault(description_of(function).group, []).append(name)
+    for group, names in grouped.items():
+        if len(grouped) > 1:
+            yield (group or "others", *("" for _ in part_heading(kind)[1:]))
+        yield from (_part_row(kind, name) for name in names)
+
+
+def _part_row(kind: str, name: str) -> Row:
+    function = PARTS[kind][name]
+    description = description_of(function)
+    gradient = (fill_options(description.gradient) or "–",) if kind in _WITH_GRADIENT else ()
+    first = (name, description.use or "–", options_text(function), description.text())
+    return (*first, *gradient, description.source)
 
 
 def part_heading(kind: str) -> Row:
     """Return the column names of ``part_rows``."""
     gradient = ("gradient, times ∇log π",) if kind in _WITH_GRADIENT else ()
-    return ("name", "options (default)", "formula", *gradient, "source")
+    return ("name", "when to use it", "options (default)", "formula", *gradient, "source")
 
 
 def options_text(function: Callable[..., Any]) -> str:
@@ -66,7 +81,7 @@ def recipe_rows() -> Iterator[Row]:
     """Yield the row of each recipe, with the columns of ``RECIPE_HEADING``."""
     for name in recipe_names():
         recipe = load_recipe(name)
-        more = [part["name"] for kind in ("selection", "shaping") for part in recipe.get(kind, [])]
+        more = [part["name"] for kind in _MORE for part in recipe.get(kind, [])]
         more += [recipe["prompts"]["name"]] if "prompts" in recipe else []
         lists = [
             ", ".join(part["name"] for part in recipe.get(kind, [])) or "–"
@@ -106,7 +121,9 @@ def markdown_table(kind: str) -> str:
     else:
         heading, rows, code_columns = part_heading(kind), part_rows(kind), 1
     lines = [heading, tuple("---" for _ in heading)]
-    lines += [tuple(_cell(text, i < code_columns) for i, text in enumerate(row)) for row in rows]
+    for row in rows:
+        cells = tuple(_cell(text, i < code_columns) for i, text in enumerate(row))
+        lines.append(cells if any(row[1:]) else (f"**{row[0]}**", *row[1:]))
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -159,6 +176,8 @@ def part_lines(kind: str, name: str) -> Iterator[Line]:
     function = PARTS[kind][name]
     description = description_of(function)
     yield kind, name
+    if description.use:
+        yield "use", description.use
     yield "formula", description.text()
     if description.gradient:
         yield "gradient", f"{fill_options(description.gradient)}, times ∇log π"
@@ -175,7 +194,8 @@ def _lettered(objective: Objective) -> Iterator[tuple[Part, str]]:
     yield from zip(objective.token_weights, _letters("m", objective.token_weights), strict=True)
     yield from zip(objective.regularizers, _letters("Ω", objective.regularizers), strict=True)
     yield objective.aggregation, "w"
-    for part in (*objective.selection, *objective.shaping):
+    others = (objective.selection, objective.shaping, objective.completions, objective.token_advantages)
+    for part in (part for several in others for part in several):
         yield part, ""
     if objective.prompts:
         yield objective.prompts, ""

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from mm_cpgd.algorithms.checks import check_parts, check_surrogate_options
+from mm_cpgd.algorithms.inputs.blind import BlindNeeds, blind_inputs
+from mm_cpgd.algorithms.inputs.outcomes import Outcomes
+from mm_cpgd.algorithms.inputs.schedules import progress_of
 from mm_cpgd.algorithms.parts import Part, make_part, options_for
 from mm_cpgd.algorithms.perception import LARGEST_KL
 from mm_cpgd.algorithms.regularizers import LARGEST_LOG_RATIO, State, capped_k3, kl_estimate
 
 if TYPE_CHECKING:
     from mm_cpgd.config.schema import AlgorithmConfig, PartConfig
-
-
-_BLIND = frozenset({"blind_log_ratio", "blind_logprobs", "blind_entropy"})
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,9 @@ class Objective:
         token_weights: weights of the surrogate by token.
         prompts: score of the curriculum sampler; None: prompts are drawn uniformly.
         states: states of parts by ``Part.where``; the only mutable content.
+        iterations: iterations of the whole run, by which ``progress`` is measured.
+        completions: filters of completions.
+        token_advantages: advantages of completions to those of tokens, one after the other.
     """
 
     advantage: Part
@@ -49,6 +52,9 @@ class Objective:
     token_weights: tuple[Part, ...] = ()
     prompts: Part | None = None
     states: dict[str, State] = field(default_factory=dict)
+    iterations: int = 1
+    completions: tuple[Part, ...] = ()
+    token_advantages: tuple[Part, ...] = ()
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -62,6 +68,8 @@ class Objective:
             *self.selection,
             *self.shaping,
             *((self.prompts,) if self.prompts else ()),
+            *self.completions,
+            *self.token_advantages,
         )
 
     @property
@@ -75,76 +83,128 @@ class Objective:
         return any("entropy" in part.inputs for part in self.parts)
 
     @property
-    def needs_blind(self) -> bool:
-        """Whether a part compares log-probabilities behind the picture and behind a changed one."""
-        return any(_BLIND & {*part.inputs, *part.prepare_inputs} for part in self.parts)
-
-    @property
-    def needs_blind_gradient(self) -> bool:
-        """Whether ``loss`` needs ``blind_logprobs`` and ``blind_entropy`` of the policy, with gradient."""
-        wanted = (part.options.get("blind_gradient") or "blind_entropy" in part.inputs for part in self.parts)
-        return any(wanted)
-
-    @property
-    def needs_fixed_blind(self) -> bool:
-        """Whether blind log-probabilities of the policy before the update are needed."""
-        of_weights = any(_BLIND & {*part.prepare_inputs} for part in self.prepared_parts)
-        return of_weights or (self.needs_blind and not self.needs_blind_gradient)
+    def blind(self) -> BlindNeeds:
+        """What the parts need of passes behind changed pictures."""
+        return BlindNeeds.of(self.parts, self.prepared_parts)
 
     @property
     def prepared_parts(self) -> tuple[Part, ...]:
         """Parts that need all tokens of a mini-batch before its first step, see ``prepare``."""
-        return (*self.token_weights, *(part for part in self.parts if part.description.prepare))
+        once = (part for part in self.token_weights if not part.every_step)
+        return (*once, *(part for part in self.parts if part.description.prepare))
+
+    @property
+    def old_policy_parts(self) -> tuple[Part, ...]:
+        """Parts that need log-probabilities and entropies of the policy that sampled, of all tokens."""
+        return (*self.token_advantages, *self.prepared_parts)
 
     @property
     def max_rounds(self) -> int:
         """Largest number of rollout batches until enough prompts are kept; 1 without dynamic sampling."""
         return max((part.options.get("max_rounds", 1) for part in self.selection), default=1)
 
-    def shape(self, rewards: Tensor, lengths: Tensor, max_tokens: int | None = None) -> Tensor:
+    def asks(self, name: str) -> bool:
+        """Return whether a part takes the input of this name."""
+        return any(name in part.inputs for part in self.parts)
+
+    def clock(self, iteration: int) -> dict[str, Any]:
+        """Return the inputs ``iteration``, from 1, and ``progress``, from 0 in the first to 1 in the last."""
+        return {"iteration": iteration, "progress": progress_of(iteration, self.iterations)}
+
+    def shape(
+        self, rewards: Tensor, lengths: Tensor, max_tokens: int | None = None, iteration: int = 1
+    ) -> Tensor:
         """Return rewards plus the additions of all shaping parts.
 
         Args:
             rewards: (P, G) or (N,), NaN where unscored, which stays NaN.
             lengths: completion lengths in tokens, as many as rewards.
             max_tokens: ``rollout.max_new_tokens``; None: the value that the objective was built with.
+            iteration: the running iteration, from 1.
 
         Returns:
             Shaped rewards, in the shape of ``rewards``.
         """
         limit = self.max_tokens if max_tokens is None else max_tokens
-        available = {"lengths": lengths.reshape(rewards.shape), "max_tokens": limit}
+        available = {"lengths": lengths.reshape(rewards.shape), "max_tokens": limit, **self.clock(iteration)}
         return sum((part(available) for part in self.shaping), start=rewards)
 
-    def keep(self, accuracy: Tensor, rewards: Tensor) -> Tensor:
+    def keep(
+        self,
+        accuracy: Tensor,
+        rewards: Tensor,
+        more: Mapping[str, Any] | None = None,
+        iteration: int = 1,
+    ) -> Tensor:
         """Return which prompts the selection parts keep.
 
         Args:
             accuracy: (P, G) in [0, 1] over all processes, NaN where unscored.
             rewards: (P, G) likewise, before shaping.
+            more: further inputs of selection parts by name: ``lengths``, ``finished``, ``components``.
+            iteration: the running iteration, from 1.
 
         Returns:
             (P,) bool; all True without selection.
         """
         everything = torch.ones(rewards.shape[0], dtype=torch.bool, device=rewards.device)
-        available = {"accuracy": accuracy, "rewards": rewards}
+        available = {**(more or {}), "accuracy": accuracy, "rewards": rewards, **self.clock(iteration)}
         return reduce(torch.logical_and, (part(available) for part in self.selection), everything)
 
-    def advantages(self, rewards: Tensor) -> Tensor:
-        """Return advantages (P, G) of rewards (P, G) over all kept prompts; 0 where a reward is NaN."""
-        advantages: Tensor = self.advantage({"rewards": rewards})
-        return advantages
+    def advantages(self, rewards: Tensor, outcomes: Outcomes | None = None) -> Tensor:
+        """Return advantages (P, G) of rewards (P, G) over all kept prompts; 0 where a reward is NaN.
 
-    def prompt_scores(self, accuracy: Tensor, diversity: Tensor) -> Tensor:
+        Args:
+            rewards: (P, G), NaN where unscored.
+            outcomes: what else is known of the same prompts; None: nothing.
+        """
+        known = Outcomes.of_rewards(rewards) if outcomes is None else outcomes.with_rewards(rewards)
+        advantages: Tensor = self._call(self.advantage, known.available())
+        return advantages.masked_fill(rewards.isnan(), 0.0)
+
+    def keep_completions(self, advantages: Tensor, outcomes: Outcomes) -> Tensor:
+        """Return which completions the ``completions`` parts keep, (P, G) bool; all without such parts.
+
+        Args:
+            advantages: (P, G) of the kept prompts, over all processes.
+            outcomes: of the same prompts.
+        """
+        available = {**outcomes.available(), "advantages": advantages}
+        everything = torch.ones(advantages.shape, dtype=torch.bool)
+        return reduce(
+            torch.logical_and, (self._call(part, available) for part in self.completions), everything
+        )
+
+    def advantages_by_token(self, rows: Mapping[str, Any], iteration: int = 1) -> Tensor:
+        """Return the advantages (N, T) that the ``token_advantages`` parts make of those in ``rows``.
+
+        Args:
+            rows: the inputs of these parts over all processes, see ``mm_cpgd.algorithms.token_advantages``.
+            iteration: the running iteration, from 1.
+        """
+        found: Tensor = rows["advantages"]
+        for part in self.token_advantages:
+            known = {**rows, "base_advantages": rows["advantages"], "advantages": found}
+            found = self._call(part, {**known, **self.clock(iteration)})
+        return found
+
+    def _call(self, part: Part, available: Mapping[str, Any]) -> Any:
+        """Call a part with the available inputs, its own state among them."""
+        state = self.states.get(part.where)
+        return part({**available, **({} if state is None else {"state": state.value})})
+
+    def prompt_scores(self, accuracy: Tensor, diversity: Tensor, iteration: int = 1) -> Tensor:
         """Return scores for the curriculum sampler, (P,) ≥ 0; 1 for every prompt without a ``prompts`` part.
 
         Args:
             accuracy: (P, G) in [0, 1] over all processes, NaN where unscored.
             diversity: (P,) in [0, 1], diversity of each prompt's completions.
+            iteration: the running iteration, from 1.
         """
         if self.prompts is None:
             return torch.ones_like(diversity)
-        scores: Tensor = self.prompts({"accuracy": accuracy, "diversity": diversity})
+        known = {"accuracy": accuracy, "diversity": diversity, **self.clock(iteration)}
+        scores: Tensor = self.prompts(known)
         return scores
 
     def prepare(
@@ -153,8 +213,8 @@ class Objective:
         old_entropy: Tensor,
         advantages: Tensor,
         seed: int,
-        blind_logprobs: Tensor | None = None,
-        completion: Tensor | None = None,
+        iteration: int = 1,
+        blind: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Compute what ``prepared_parts`` need from the whole mini-batch; {} where there are none.
 
@@ -163,8 +223,8 @@ class Objective:
             old_entropy: (K,), nats, of the old policy.
             advantages: (K,).
             seed: seed of random choices.
-            blind_logprobs: (K,), of the old policy behind changed pictures; see ``needs_fixed_blind``.
-            completion: (K,) int, which completion each token belongs to.
+            iteration: the running iteration, from 1.
+            blind: ``blind_logprobs`` and ``completion`` (each token's), (K,); required if ``blind.fixed``.
 
         Returns:
             ``Part.where`` → (K,), in the order of the inputs; the ``prepared`` of ``loss``.
@@ -174,8 +234,8 @@ class Objective:
             "old_entropy": old_entropy,
             "advantages": advantages,
             "seed": seed,
-            "blind_logprobs": blind_logprobs,
-            "completion": completion,
+            **self.clock(iteration),
+            **(blind or {}),
         }
         return {part.where: part.prepare(available) for part in self.prepared_parts}
 
@@ -205,6 +265,7 @@ class Objective:
         entropy: Tensor | None = None,
         prepared: Mapping[str, Tensor] | None = None,
         taking_part: Tensor | None = None,
+        iteration: int = 1,
         blind_logprobs: Tensor | None = None,
         blind_entropy: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -227,9 +288,9 @@ class Objective:
             taking_part: (n, T) bool, False at tokens that leave the loss: surrogate and regularizers of the
                 token have no part in it and no gradient reaches it. The weights of the others stay what they
                 are, and so do the metrics. None: all take part.
-            blind_logprobs: (n, T) behind the changed pictures, required if ``needs_blind``; with gradient if
-                ``needs_blind_gradient``.
-            blind_entropy: (n, T), nats, likewise with gradient; required if ``needs_blind_gradient``.
+            iteration: the running iteration, from 1.
+            blind_logprobs: (n, T) behind changed pictures, required and with gradient as ``blind`` says.
+            blind_entropy: (n, T), nats, likewise; required if ``blind.gradient``.
 
         Returns:
             The scalar loss, and metrics without gradient: to be summed over micro-batches and processes,
@@ -238,16 +299,12 @@ class Objective:
         prepared = prepared or {}
         if taking_part is not None:
             logprobs = torch.where(taking_part, logprobs, logprobs.detach())
-            if blind_logprobs is not None:
-                blind_logprobs = torch.where(taking_part, blind_logprobs, blind_logprobs.detach())
-        if self.needs_blind and blind_logprobs is None:
-            raise ValueError("this objective needs blind_logprobs (needs_blind is True)")
         self._check(mask, reference_logprobs, entropy, prepared)
         available = part_inputs(
             logprobs, old_logprobs, advantages, mask, lengths, reference_logprobs, entropy
         )
-        available |= blind_inputs(logprobs, mask, blind_logprobs, blind_entropy)
-        available["max_tokens"] = self.max_tokens
+        available |= {"max_tokens": self.max_tokens, **self.clock(iteration)}
+        available |= blind_inputs(self.blind, logprobs, mask, blind_logprobs, blind_entropy)
         zero = torch.zeros_like(available["log_ratio"])
         prepared = {name: torch.where(mask, values.to(zero), zero) for name, values in prepared.items()}
         terms, clipped = self._surrogate(available, prepared)
@@ -284,7 +341,8 @@ class Objective:
         no_clip = torch.zeros_like(available["mask"])
         terms, clipped = result if isinstance(result, tuple) else (result, no_clip)
         if self.token_weights:
-            available["token_weight"] = reduce(torch.mul, (prepared[p.where] for p in self.token_weights))
+            weights = [p(available) if p.every_step else prepared[p.where] for p in self.token_weights]
+            available["token_weight"] = reduce(torch.mul, weights)
             terms = terms * available["token_weight"]
         return terms, clipped
 
@@ -292,22 +350,21 @@ class Objective:
         """Return the sum of the regularizers, (n, T)."""
         total = torch.zeros_like(available["log_ratio"])
         for part in self.regularizers:
-            own: dict[str, Any] = {}
-            if part.where in prepared:
-                own["prepared"] = prepared[part.where]
-            if part.where in self.states:
-                own["state"] = self.states[part.where].value
-            total = total + part({**available, **own})
+            own = {"prepared": prepared[part.where]} if part.where in prepared else {}
+            total = total + self._call(part, {**available, **own})
         return total
 
 
-def build_objective(config: AlgorithmConfig, *, completions: int, max_new_tokens: int) -> Objective:
+def build_objective(
+    config: AlgorithmConfig, *, completions: int, max_new_tokens: int, iterations: int = 1
+) -> Objective:
     """Compose the objective of a config whose recipe is already resolved.
 
     Args:
         config: the parts and their options.
         completions: G, completions per prompt.
         max_new_tokens: longest completion that may be sampled.
+        iterations: iterations of the whole run.
 
     Raises:
         UserError: an unknown part or option, an invalid value, or incompatible parts.
@@ -327,6 +384,9 @@ def build_objective(config: AlgorithmConfig, *, completions: int, max_new_tokens
         max_tokens=max_new_tokens,
         token_weights=tuple(make("token_weights", part) for part in config.token_weights),
         prompts=None if config.prompts is None else make("prompts", config.prompts),
+        iterations=iterations,
+        completions=tuple(make("completions", part) for part in config.completions),
+        token_advantages=tuple(make("token_advantages", part) for part in config.token_advantages),
     )
     check_parts(composed.parts, completions, max_new_tokens)
     return replace(composed, states=_initial_states(composed.parts))
@@ -356,6 +416,7 @@ def part_inputs(
 
     available: dict[str, Any] = {
         "log_ratio": clean(logprobs.to(dtype) - old_logprobs),
+        "old_logprobs": clean(old_logprobs),
         "advantages": (advantages[:, None] if advantages.dim() == 1 else clean(advantages)).to(dtype),
         "mask": mask,
         "lengths": lengths.to(device=logprobs.device, dtype=dtype),
@@ -365,25 +426,6 @@ def part_inputs(
     if entropy is not None:
         available["entropy"] = clean(entropy)
     return available
-
-
-def blind_inputs(
-    logprobs: Tensor, mask: Tensor, blind_logprobs: Tensor | None, blind_entropy: Tensor | None
-) -> dict[str, Tensor]:
-    """Return the inputs of parts that compare pictures, 0 at masked positions; {} without such values.
-
-    ``blind_log_ratio`` carries the gradient of log π alone, ``blind_logprobs`` that of the blind policy.
-    """
-    if blind_logprobs is None:
-        return {}
-    zero = torch.zeros((), dtype=torch.promote_types(logprobs.dtype, torch.float32), device=logprobs.device)
-    found = {
-        "blind_log_ratio": torch.where(mask, logprobs.to(zero) - blind_logprobs.detach().to(zero), zero),
-        "blind_logprobs": torch.where(mask, blind_logprobs.to(zero), zero),
-    }
-    if blind_entropy is not None:
-        found["blind_entropy"] = torch.where(mask, blind_entropy.to(zero), zero)
-    return found
 
 
 @torch.no_grad()

@@ -30,6 +30,8 @@ class Description:
             part's input ``prepared``.
         state: factory of the object whose ``value`` is the part's input ``state``, see
             ``regularizers.State``.
+        group: what parts of the kind it stands beside in the catalogue.
+        use: when to take it, in one line.
         differs: where the part differs from its source, one text each: what the source does, what this part
             does, and the setting for the source's behaviour where there is one.
     """
@@ -41,6 +43,8 @@ class Description:
     variants: Mapping[str, str] = field(default_factory=dict)
     prepare: Callable[..., Any] | None = None
     state: Callable[..., Any] | None = None
+    group: str = ""
+    use: str = ""
     differs: tuple[str, ...] = ()
 
     def text(self, options: Mapping[str, Any] | None = None) -> str:
@@ -99,3 +103,4 @@ def format_value(value: Any) -> str:
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 AboveOne = Annotated[float, Field(gt=1)]
+UpToOne = Annotated[float, Field(gt=0, le=1)]

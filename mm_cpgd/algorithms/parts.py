@@ -18,12 +18,17 @@ from pydantic import TypeAdapter, ValidationError
 from mm_cpgd.algorithms import (
     advantages,
     aggregation,
+    completions,
     perception,
     regularizers,
     selection,
     surrogates,
+    token_advantages,
     token_weights,
+    trust_regions,
 )
+from mm_cpgd.algorithms.inputs.outcomes import CLOCK, OUTCOMES
+from mm_cpgd.algorithms.inputs.schedules import Schedule, is_schedule, options_at, schedule_of
 from mm_cpgd.algorithms.part_info import Description, description_of
 from mm_cpgd.errors import UserError
 from rewards.messages import closest
@@ -42,6 +47,8 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         advantages.group_mean,
         advantages.reinforce_pp,
         advantages.bnpo,
+        advantages.maxrl,
+        advantages.one,
     ),
     "surrogate": _by_name(
         surrogates.policy_gradient,
@@ -49,11 +56,16 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         surrogates.ppo_clip,
         surrogates.dual_clip,
         surrogates.importance,
+        surrogates.exp_advantage,
         surrogates.cispo,
         surrogates.gspo,
+        trust_regions.gmpo,
+        trust_regions.sapo,
+        trust_regions.dppo,
     ),
     "regularizers": _by_name(
         regularizers.policy_drift,
+        regularizers.mirror,
         regularizers.kl,
         regularizers.entropy_bonus,
         regularizers.entropy_control,
@@ -65,32 +77,49 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "token_weights": _by_name(
         token_weights.forking_tokens,
         token_weights.clip_cov,
+        token_weights.off_policy_mask,
         perception.vppo_tokens,
         perception.vppo_completions,
         perception.pgpo,
     ),
-    "aggregation": _by_name(aggregation.token_mean, aggregation.completion_mean, aggregation.constant),
+    "aggregation": _by_name(
+        aggregation.token_mean,
+        aggregation.completion_mean,
+        aggregation.completion_sum,
+        aggregation.constant,
+    ),
     "selection": _by_name(selection.accuracy_filter, selection.dynamic_sampling),
     "shaping": _by_name(selection.overlong_penalty),
     "prompts": _by_name(selection.variance_aware),
+    "completions": _by_name(completions.drop_truncated, completions.right_only),
+    "token_advantages": _by_name(token_advantages.entropy_shaped, token_advantages.conflict_tokens),
 }
 _TOKEN_INPUTS = frozenset(
     {
         *("log_ratio", "reference_log_ratio", "advantages", "entropy", "mask", "lengths", "max_tokens"),
-        *("blind_log_ratio", "blind_logprobs", "blind_entropy", "prepared", "state"),
+        *("blind_log_ratio", "blind_logprobs", "blind_entropy", "old_logprobs", "prepared", "state"),
+        *CLOCK,
     }
 )
 INPUTS: dict[str, frozenset[str]] = {
-    "advantage": frozenset({"rewards"}),
+    "advantage": OUTCOMES | {"state"},
     "surrogate": _TOKEN_INPUTS,
     "regularizers": _TOKEN_INPUTS,
-    "token_weights": frozenset(
-        {"old_logprobs", "old_entropy", "advantages", "seed", "blind_logprobs", "completion"}
-    ),
-    "aggregation": frozenset({"mask", "lengths", "max_tokens"}),
-    "selection": frozenset({"accuracy", "rewards"}),
-    "shaping": frozenset({"lengths", "max_tokens"}),
-    "prompts": frozenset({"accuracy", "diversity"}),
+    "token_weights": frozenset({"old_logprobs", "old_entropy", "advantages", "seed", "log_ratio", "mask"})
+    | {"blind_logprobs", "completion"}
+    | CLOCK,
+    "aggregation": frozenset({"mask", "lengths", "max_tokens"}) | CLOCK,
+    "selection": frozenset({"accuracy", "rewards", "lengths", "finished", "components"}) | CLOCK,
+    "shaping": frozenset({"lengths", "max_tokens"}) | CLOCK,
+    "prompts": frozenset({"accuracy", "diversity"}) | CLOCK,
+    "completions": OUTCOMES | {"advantages"},
+    "token_advantages": frozenset(
+        {
+            *("advantages", "base_advantages", "old_logprobs", "old_entropy", "tokens", "mask"),
+            *("prompt_of", "completion_of", "rewards", "accuracy", "finished", "state"),
+        }
+    )
+    | CLOCK,
 }
 """Inputs that a part of each kind may take, by the names of its positional parameters."""
 
@@ -119,21 +148,30 @@ class Part:
         return description_of(self.function)
 
     @property
+    def every_step(self) -> bool:
+        """Whether a token weight is computed at every step, from ``log_ratio``, and not once before."""
+        return self.kind == "token_weights" and "log_ratio" in self.inputs
+
+    @property
     def where(self) -> str:
         """Name of the part in messages."""
         return f"algorithm.{self.kind}: {self.name}"
 
     def __call__(self, available: Mapping[str, Any]) -> Any:
-        """Call the function with its inputs, taken from the available values by name."""
-        return self.function(*(available[name] for name in self.inputs), **self.options)
+        """Call the function with its inputs, taken from the available values by name.
+
+        Options that are schedules have their value at ``progress``; where none is available, their first.
+        """
+        options = options_at(self.options, available.get("progress", 0.0))
+        return self.function(*(available[name] for name in self.inputs), **options)
 
     def prepare(self, available: Mapping[str, Any]) -> Any:
         """Call the function of the whole mini-batch: the description's ``prepare``, or the part's own one."""
         function = self.description.prepare
         if function is None:
             return self(available)
-        inputs = self.prepare_inputs
-        return function(*(available[name] for name in inputs), **options_for(function, self.options))
+        options = options_at(self.options, available.get("progress", 0.0))
+        return function(*(available[name] for name in self.prepare_inputs), **options_for(function, options))
 
     @property
     def prepare_inputs(self) -> tuple[str, ...]:
@@ -189,6 +227,13 @@ def _check_inputs(part: Part) -> None:
                 f"{part.where} takes {name!r}, which is no input of parts of this kind; "
                 f"{_nearest(name, possible)} Options follow a * in the signature."
             )
+    once = {"old_entropy", "seed"} & set(part.inputs)
+    if part.every_step and once:
+        raise UserError(
+            f"{part.where} takes log_ratio, which changes at every step, and {', '.join(sorted(once))}, "
+            "which only a part that is computed before the first step gets; write two parts, whose weights "
+            "are multiplied."
+        )
     prepare, state = part.description.prepare, part.description.state
     for name, keyword, source in (("prepared", "prepare", prepare), ("state", "state", state)):
         if name in part.inputs and source is None:
@@ -209,12 +254,37 @@ def _check_names(part: Part, options: Mapping[str, Any], allowed: Mapping[str, i
 
 
 def _checked(part: Part, key: str, value: Any, annotation: Any) -> Any:
-    """Validate the value and convert it to the annotated type."""
+    """Validate the value and convert it to the annotated type; of a schedule, both ends."""
+    if is_schedule(value):
+        return _scheduled(part, key, value, annotation)
     try:
         return TypeAdapter(annotation).validate_python(value)
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
         raise UserError(f"{part.where}: {key} = {value!r} is not possible. {reason}.") from None
+
+
+# Options that are read once, when the run is built.
+_FIXED_OPTIONS = {"max_rounds", "share"}
+# Factors of a whole term: 0, which is no value by itself, may be an end of their schedules.
+_FACTORS = {"coefficient", "alpha", "penalty"}
+
+
+def _scheduled(part: Part, key: str, value: Mapping[str, Any], annotation: Any) -> Schedule:
+    given = [value["from"], value["to"]]
+    fades = key in _FACTORS and 0 in given
+    ends = [0.0 if fades and end == 0 else _checked(part, key, end, annotation) for end in given]
+    numbers = all(isinstance(end, float) for end in ends)
+    fixed = key in _FIXED_OPTIONS and part.kind in ("selection", "prompts")
+    if not numbers or fixed or part.description.state:
+        raise UserError(
+            f"{part.where}: {key} cannot be a schedule, only a fixed value: schedules are for options that "
+            "are real numbers and of parts without a state."
+        )
+    try:
+        return schedule_of(value, *ends)
+    except ValueError as error:
+        raise UserError(f"{part.where}: {key}: {error}.") from None
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

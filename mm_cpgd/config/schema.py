@@ -19,13 +19,7 @@ from pydantic import (
     PositiveInt,
 )
 
-from mm_cpgd.config.blind import BlindConfig, NoisyConfig
-
-
-class Section(BaseModel):
-    """Section of the config; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+from mm_cpgd.config.blind import BlindConfig, NoisyConfig, Section
 
 
 class LoraConfig(Section):
@@ -298,6 +292,12 @@ class AlgorithmConfig(Section):
     shaping: list[PartConfig] = Field(default_factory=list, description="additions to rewards")
     prompts: PartConfig | None = Field(
         None, description="score of the curriculum sampler; null: prompts are drawn uniformly"
+    )
+    completions: list[PartConfig] = Field(
+        default_factory=list, description="filters of completions, after their advantages"
+    )
+    token_advantages: list[PartConfig] = Field(
+        default_factory=list, description="advantages of completions to those of tokens, in this order"
     )
     blind: BlindConfig = Field(default_factory=BlindConfig)
     noisy: NoisyConfig | None = Field(None, description="noised pictures in rollouts; null: none")

@@ -37,4 +37,4 @@ def checkpoints_layers(config: RunConfig, setting: Setting) -> bool:
 
 def _pictures(config: RunConfig) -> int:
     """Return behind how many pictures each row of the update runs: two where a part wants both gradients."""
-    return 2 if build_run_objective(config).needs_blind_gradient else 1
+    return 2 if build_run_objective(config).blind.gradient else 1

@@ -35,6 +35,13 @@ class NoiseSchedule:
         return int(self.steps * (1 - 1 / (1 + math.exp(-late))))
 
 
+def behind_noise(
+    engine: RolloutEngine, policy: Policy, schedule: NoiseSchedule | None, iteration: int
+) -> RolloutEngine:
+    """Return the engine, with the iteration's noise if there is a schedule."""
+    return engine if schedule is None else NoisyEngine(engine, policy, schedule.at(iteration))
+
+
 class NoisyEngine:
     """Samples the second half of each prompt's completions behind a noised picture.
 

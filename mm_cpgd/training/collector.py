@@ -12,18 +12,17 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from data import Example, PromptSampler, ScoredPromptSampler
+from mm_cpgd.algorithms.inputs.outcomes import Outcomes
 from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.config.schema import RolloutConfig
 from mm_cpgd.distributed import Parts, together
-from mm_cpgd.errors import UserError
 from mm_cpgd.interrupt import ShouldStop, check, never
 from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.policy.prompt_workers import PromptWorkers
 from mm_cpgd.rollout import Group, GroupsInParts, KeptTokens, RolloutEngine, Sampling
 from mm_cpgd.rollout.conversations.parts import ConversationsInParts
 from mm_cpgd.rollout.conversations.sampler import ConversationSampler, Seeds
-from mm_cpgd.rollout.noisy import NoiseSchedule, NoisyEngine
-from mm_cpgd.tracking import PromptRollout
+from mm_cpgd.rollout.noisy import NoiseSchedule, behind_noise
 from mm_cpgd.training.ahead.prefetch import (
     Pending,
     PromptPrefetcher,
@@ -33,9 +32,10 @@ from mm_cpgd.training.ahead.prefetch import (
 )
 from mm_cpgd.training.experience import Collected, Experience, RowsLost, pad_tokens, plan_mini_batches
 from mm_cpgd.training.rollout_stats import RolloutStats, check_rules, gather_diversity, gather_stats
-from mm_cpgd.training.rollouts.batches import Rollouts, Sampled
+from mm_cpgd.training.rollouts.batches import Rollouts, Sampled, check_prompts
 from mm_cpgd.training.rollouts.conversations import gather_conversations
-from mm_cpgd.training.rollouts.records import record_of
+from mm_cpgd.training.rollouts.outcomes import gather_outcomes
+from mm_cpgd.training.rollouts.records import records_of
 from mm_cpgd.training.rollouts.returns import (
     by_token,
     gather_turn_rewards,
@@ -98,8 +98,7 @@ class Collector:
         self.policy = policy
         self.engine = engine
         self.rewards = rewards
-        self.conversations = conversations
-        self.noise = noise
+        self.conversations, self.noise = conversations, noise
         weights = rollout.environment.scores if conversations and rollout.environment else {}
         self.scorer = CompletionScorer(rewards, weights)
         self.objective = objective
@@ -142,18 +141,23 @@ class Collector:
         kept = 0
         while len(batches) < self.objective.max_rounds and kept < self.config.prompts:
             batches.append(self.rollout(iteration, len(batches), should_stop, sampled))
-            kept += int(self.keep(batches[-1].stats).sum())
+            kept += int(self.keep(batches[-1].stats, iteration).sum())
         if sampled is None:
             self.engine.release()
         stats = RolloutStats(torch.cat([batch.stats.values for batch in batches]))
         lost = _gather_lost(stats, batches)
-        keep = self.keep(stats)
-        rewards = self.objective.shape(stats.rewards, stats.lengths)
+        keep = self.keep(stats, iteration)
+        rewards = self.objective.shape(stats.rewards, stats.lengths, iteration=iteration)
+        outcomes = gather_outcomes(
+            *(self.accelerator, self.objective, self.scorer, batches, stats, rewards),
+            iteration=iteration,
+            seed=self.seed,
+        )
         learned = self._within_budget(keep)
-        advantages = self.advantages(rewards, learned)
-        usable = learned.unsqueeze(1) & ~rewards.isnan()
-        credit = self._by_turn(batches, rewards, learned, advantages)
-        experience = self.experience(batches, stats.lengths, usable, credit)
+        advantages = self.advantages(outcomes, learned)
+        usable = self.usable(outcomes, learned, advantages)
+        credit = self._by_turn(batches, outcomes, learned, advantages)
+        experience = self.experience(batches, outcomes, usable, credit)
         metrics = self._metrics(batches, stats, keep, time.perf_counter() - started)
         # With ``ahead`` a thread may encode the next prompts itself, or have begun them.
         free = not self.config.ahead or (self.prefetcher.in_processes and sampled is None)
@@ -161,7 +165,8 @@ class Collector:
             self.prefetcher.begin(self.own(self.sampler.peek(self.config.prompts)))
         pairs = [pair for batch in batches for pair in zip(batch.indices, batch.groups, strict=True)]
         examples = [self.examples[index] for index, group in pairs if group]
-        records = self._records(batches, advantages.masked_fill(~usable, torch.nan))
+        logged = advantages.masked_fill(~usable, torch.nan)[self._mine(len(usable))]
+        records = records_of(self.examples, batches, logged.tolist())
         return Collected(experience, metrics, records, examples, lost)
 
     def rollout(
@@ -186,11 +191,11 @@ class Collector:
         stats = gather_stats(self.accelerator, sampled.groups, sampled.scored)
         check_rules(self.accelerator, sampled.failures, stats.silent_rules(self.scorer.names))
         if self.objective.prompts and isinstance(self.sampler, ScoredPromptSampler):
-            diversity = gather_diversity(self.accelerator, sampled.groups)
-            self.sampler.update_scores(
-                drawn, self.objective.prompt_scores(stats.accuracy, diversity).tolist()
-            )
-        return Rollouts(**vars(sampled), stats=stats)
+            ngram = self.objective.prompts.options.get("ngram", 3)
+            diversity = gather_diversity(self.accelerator, sampled.groups, ngram)
+            scores = self.objective.prompt_scores(stats.accuracy, diversity, iteration)
+            self.sampler.update_scores(drawn, scores.tolist())
+        return Rollouts(**vars(sampled), stats=stats, drawn=drawn)
 
     def sample(
         self,
@@ -217,25 +222,33 @@ class Collector:
         pending = self.prefetcher.take(indices)
         if following and self.prefetcher.in_processes:
             self.prefetcher.begin(self.own(following))
-        engine = self.engine
-        if self.noise is not None:
-            engine = NoisyEngine(engine, self.policy, self.noise.at(iteration))
+        engine = behind_noise(self.engine, self.policy, self.noise, iteration)
         prompts, groups, scored, lost, seconds = self._sample(engine, indices, pending, seeds, should_stop)
         return Sampled(indices, prompts, groups, scored, lost, dict(self.rewards.failures), seconds)
 
-    def keep(self, stats: RolloutStats) -> Tensor:
+    def keep(self, stats: RolloutStats, iteration: int = 1) -> Tensor:
         """Return (P,) bool: prompts that the objective selects and of which something could be scored."""
-        return self.objective.keep(stats.accuracy, stats.rewards) & ~stats.rewards.isnan().all(1)
+        more = {"lengths": stats.lengths, "finished": stats.finished, "components": stats.components}
+        kept = self.objective.keep(stats.accuracy, stats.rewards, more, iteration)
+        return kept & ~stats.rewards.isnan().all(1)
 
-    def advantages(self, rewards: Tensor, keep: Tensor) -> Tensor:
-        """Return advantages (P, G) of shaped rewards (P, G); 0 for prompts that are not kept."""
-        advantages = torch.zeros_like(rewards)
+    def advantages(self, outcomes: Outcomes, keep: Tensor) -> Tensor:
+        """Return advantages (P, G) of the shaped rewards; 0 for prompts that are not kept."""
+        advantages = torch.zeros_like(outcomes.rewards)
         if keep.any():
-            advantages[keep] = self.objective.advantages(rewards[keep])
+            kept = outcomes.of(keep)
+            advantages[keep] = self.objective.advantages(kept.rewards, kept).to(advantages)
         return advantages
 
+    def usable(self, outcomes: Outcomes, keep: Tensor, advantages: Tensor) -> Tensor:
+        """Return which completions (P, G) take part in the update: scored, and kept as all parts say."""
+        usable = keep.unsqueeze(1) & ~outcomes.rewards.isnan()
+        if keep.any():
+            usable[keep] &= self.objective.keep_completions(advantages[keep], outcomes.of(keep))
+        return usable
+
     def _by_turn(
-        self, batches: Sequence[Rollouts], rewards: Tensor, keep: Tensor, advantages: Tensor
+        self, batches: Sequence[Rollouts], outcomes: Outcomes, keep: Tensor, advantages: Tensor
     ) -> Tensor:
         """Return the advantages (P, G, turns) of turns; ``advantages`` where a completion has one."""
         chosen = self.config.environment
@@ -248,22 +261,24 @@ class Collector:
             completions=self.config.completions,
             turns=chosen.max_turns,
         )
-        returns = turn_returns(rewards, scored, chosen.discount)
-        return turn_advantages(returns, keep, self.objective.advantages)
+        returns = turn_returns(outcomes.rewards, scored, chosen.discount)
+        return turn_advantages(
+            returns, keep, lambda given, rows: self.objective.advantages(given, outcomes.of(rows))
+        )
 
     def experience(
-        self, batches: Sequence[Rollouts], lengths: Tensor, usable: Tensor, advantages: Tensor
+        self, batches: Sequence[Rollouts], outcomes: Outcomes, usable: Tensor, advantages: Tensor
     ) -> Experience:
         """Return this process's usable completions as rows.
 
         Args:
             batches: the iteration's rollout batches.
-            lengths: (P, G) completion lengths over all batches and processes.
+            outcomes: of all batches and processes.
             usable: (P, G) bool, completions that take part in the update.
             advantages: (P, G), or (P, G, turns) for one per turn.
         """
-        mine = self._owner(len(usable)) == self.accelerator.process_index
-        plan = plan_mini_batches(usable, lengths, self.mini_batch_prompts)
+        mine = self._mine(len(usable))
+        plan = plan_mini_batches(usable, outcomes.lengths, self.mini_batch_prompts)
         groups = [group for batch in batches for group in batch.groups]
         slot, place = usable[mine].nonzero(as_tuple=True)
         own = [groups[s][k] for s, k in zip(slot.tolist(), place.tolist(), strict=True)]
@@ -292,6 +307,7 @@ class Collector:
             sampled_logprobs=sampled_logprobs,
             kept=kept,
             suffixes=suffixes if any(suffixes) else None,
+            facts=outcomes.facts(usable & mine.unsqueeze(1)),
         )
 
     def reencode(self, indices: Sequence[int]) -> list[EncodedPrompt]:
@@ -412,28 +428,10 @@ class Collector:
         """Return this process's share of one value per prompt of a rollout batch."""
         return list(slots[self.accelerator.process_index :: self.accelerator.num_processes])
 
-    def _owner(self, count: int) -> Tensor:
-        """Return the process (count,) that holds each prompt, batch after batch."""
-        return torch.arange(count) % self.config.prompts % self.accelerator.num_processes
-
-    def _records(self, batches: Sequence[Rollouts], advantages: Tensor) -> list[PromptRollout]:
-        rows = iter(advantages[self._owner(len(advantages)) == self.accelerator.process_index].tolist())
-        quadruples = [
-            (index, group, scores, next(rows))
-            for batch in batches
-            for index, group, scores in zip(batch.indices, batch.groups, batch.scored, strict=True)
-        ]
-        return [
-            record_of(self.examples[index], group, scores, own)
-            for index, group, scores, own in quadruples
-            if group
-        ]
-
-
-def check_prompts(prompts: int, processes: int) -> None:
-    """Raise ``UserError`` unless an iteration's prompts can be divided among the processes."""
-    if prompts % processes:
-        raise UserError(f"rollout.prompts={prompts} must be a multiple of the {processes} processes")
+    def _mine(self, count: int) -> Tensor:
+        """Return which of the prompts (count,), batch after batch, this process holds."""
+        owner = torch.arange(count) % self.config.prompts % self.accelerator.num_processes
+        return owner == self.accelerator.process_index
 
 
 def _gather_lost(stats: RolloutStats, batches: Sequence[Rollouts]) -> list[str]:

@@ -93,6 +93,9 @@ class Experience:
         suffixes: positions and images of each row with observations, None for the others; None: no row has
             observations.
         prepared: values that parts of the objective computed from whole mini-batches, (n, T) each, or None.
+        facts: what is known of each row, (n,) each: ``prompt_of`` and ``completion_of``, its prompt's place
+            among those of the iteration and its own in the group; ``rewards``, ``accuracy``, ``finished``.
+            None where no completions were sampled.
         blind_logprobs: (n, T) of the policy before the update behind changed pictures, where a part of the
             objective compares with them; None elsewhere.
         blind_prompts: the prompts behind changed pictures, where the update runs them; None elsewhere.
@@ -113,6 +116,7 @@ class Experience:
     kept: KeptTokens | None = None
     prepared: dict[str, Tensor] | None = None
     suffixes: list[Suffix | None] | None = None
+    facts: dict[str, Tensor] | None = None
     blind_logprobs: Tensor | None = None
     blind_prompts: list[EncodedPrompt] | None = None
 

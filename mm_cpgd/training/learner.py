@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from statistics import fmean
 
 import torch
@@ -15,7 +13,6 @@ from torch import Tensor, nn
 
 from mm_cpgd.algorithms.corrections import Correction, importance_weights, weight_metrics
 from mm_cpgd.algorithms.objective import Objective
-from mm_cpgd.algorithms.perception import visual_dependence
 from mm_cpgd.config.schema import TrainingConfig
 from mm_cpgd.policy import Policy
 from mm_cpgd.policy.distribution import KeptTokens, Sampling
@@ -25,6 +22,7 @@ from mm_cpgd.rollout.parity import EngineMismatch, ParityGate, compare_logprobs
 from mm_cpgd.training.experience import Experience
 from mm_cpgd.training.optimizer import OptimizerStep
 from mm_cpgd.training.rollouts.blind import BlindPictures, completion_numbers
+from mm_cpgd.training.rollouts.whole_rows import token_advantages
 
 # The objective's names of its metrics, and the names under which they are logged (docs/metrics.md).
 METRIC_NAMES = {
@@ -89,7 +87,7 @@ class Learner:
     ) -> None:
         self.config = training
         self.tokens = training.tokens_of_pass(on_gpu=accelerator.device.type != "cpu")
-        if objective.needs_blind_gradient:
+        if objective.blind.gradient:
             self.tokens = max(1, self.tokens // 2)  # each row runs behind both pictures in one pass
         self.accelerator = accelerator
         self.policy = policy
@@ -103,9 +101,7 @@ class Learner:
         self.temperature = temperature
         self.unreported_cuts = unreported_cuts
         self.reweighted_cuts = reweighted_cuts
-        self.blind = BlindPictures(policy, blind or PictureChange(), seed)
-        self.visual_kl_every = visual_kl_every
-        self._blind_seconds: dict[int, float] = {}
+        self.blind = BlindPictures(accelerator, policy, blind or PictureChange(), seed, visual_kl_every)
 
     def update(self, experience: Experience, iteration: int, done: int = 0) -> Iterator[dict[str, float]]:
         """Take the iteration's optimizer steps, by the list in ``docs/algorithms.md`` ("The step").
@@ -124,7 +120,9 @@ class Learner:
         """
         self.prepare(experience, iteration)
         order = self._order(len(experience.lengths), iteration)
-        extra = {} if done else self._visual_kl(experience, iteration)
+        extra = (
+            {} if done else self.blind.metrics(experience, iteration, self.objective.blind, self._logprobs)
+        )
         for number, mini_batch in enumerate(order[done:], done):
             lengths = experience.lengths[mini_batch]
             micro_batches = self._micro_batches(experience, mini_batch)
@@ -132,7 +130,7 @@ class Learner:
             for rows in micro_batches:
                 is_last = len(sums) + 1 == len(micro_batches)
                 with contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.wrapped):
-                    loss, metrics = self._loss(experience, rows, lengths)
+                    loss, metrics = self._loss(experience, rows, lengths, iteration)
                     # Data parallel training averages gradients over processes; the objective is a sum.
                     self.accelerator.backward(loss * self.accelerator.num_processes)
                 sums.append({"loss": loss.detach(), **metrics})
@@ -160,12 +158,16 @@ class Learner:
             experience.kept = self._kept_tokens(experience, self.unreported_cuts)
         if experience.kept_mass is None and self.reweighted_cuts:
             experience.kept_mass = self._kept_mass(experience, self.reweighted_cuts)
-        self._prepare_blind(experience, iteration)
-        if experience.prepared is None and self.objective.prepared_parts:
+        self.blind.prepare(experience, iteration, self.objective.blind, self._logprobs)
+        if experience.prepared is None and self.objective.old_policy_parts:
             experience.old_logprobs, old_entropy = self._evaluate(experience, self.wrapped, everything)
+            if self.objective.token_advantages:
+                experience.advantages = token_advantages(
+                    self.objective, experience, old_entropy, self.accelerator, iteration
+                )
             seed = f"{self.seed}/{iteration}"
             experience.prepared = prepare_parts(
-                self.objective, experience, old_entropy, self.accelerator, seed
+                self.objective, experience, old_entropy, self.accelerator, seed, iteration
             )
         if experience.old_logprobs is None and (len(order) > 1 or self.parity or ahead):
             # At the first step the policy is still the old one: that step's values serve as the old ones.
@@ -174,42 +176,6 @@ class Learner:
         if experience.reference_logprobs is None and self.objective.needs_reference:
             with self.policy.as_reference() as reference:
                 experience.reference_logprobs = self._evaluate(experience, reference, everything)[0]
-
-    def _prepare_blind(self, experience: Experience, iteration: int) -> None:
-        """Compute what the objective compares with behind changed pictures; nothing if no part does."""
-        fixed = experience.blind_logprobs is None and self.objective.needs_fixed_blind
-        live = experience.blind_prompts is None and self.objective.needs_blind_gradient
-        if not (fixed or live):
-            return
-        started = time.perf_counter()
-        changed = self.blind.prompts(experience, iteration)
-        if fixed:
-            behind = replace(experience, prompts=changed)
-            everything = range(len(experience.lengths))
-            experience.blind_logprobs = self._evaluate(behind, self.wrapped, everything)[0]
-        if live:
-            experience.blind_prompts = changed
-        self._blind_seconds = {iteration: time.perf_counter() - started}
-
-    def _visual_kl(self, experience: Experience, iteration: int) -> dict[str, float]:
-        """Return ``policy/visual_kl`` of a few prompts, if due and not of the objective, and seconds."""
-        if self.objective.needs_blind:
-            seconds = self._blind_seconds.pop(iteration, None)
-            return {} if seconds is None else {"seconds/blind": seconds}
-        if not self.visual_kl_every or (iteration - 1) % self.visual_kl_every:
-            return {}
-        started = time.perf_counter()
-        chosen = self.blind.probe_rows(experience, iteration, self.accelerator)
-        if chosen is None:
-            return {}
-        few = replace(experience, mini_batch=torch.where(chosen, 0, -1))
-        behind = replace(few, prompts=self.blind.prompts(experience, iteration, chosen))
-        seen, blind = (self._evaluate(one, self.wrapped, [0])[0] for one in (few, behind))
-        own = experience.mask & chosen.unsqueeze(1)
-        found = visual_dependence(seen[own], blind[own]).double()
-        total = torch.tensor([[float(found.sum()), float(len(found))]], device=self.accelerator.device)
-        value, count = self.accelerator.gather(total).sum(0).tolist()
-        return {"policy/visual_kl": value / max(count, 1), "seconds/blind": time.perf_counter() - started}
 
     def _order(self, mini_batches: int, iteration: int) -> list[int]:
         """Return the order of mini-batches over all inner epochs, identical on all processes."""
@@ -225,11 +191,11 @@ class Learner:
         return rows + [torch.zeros(0, dtype=torch.long)] * (most - len(rows))
 
     def _loss(
-        self, experience: Experience, rows: Tensor, lengths: Tensor
+        self, experience: Experience, rows: Tensor, lengths: Tensor, iteration: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the share of the mini-batch's loss and metrics that these rows contribute."""
         batch = experience.select(rows)
-        both = batch.behind_both() if self.objective.needs_blind_gradient else batch
+        both = batch.behind_both() if self.objective.blind.gradient else batch
         logprobs, entropy = self.wrapped(
             both.prompts,
             both.tokens,
@@ -271,6 +237,7 @@ class Learner:
             entropy=entropy,
             prepared=batch.prepared and {name: values.to(device) for name, values in batch.prepared.items()},
             taking_part=taking_part,
+            iteration=iteration,
             blind_logprobs=None if blind is None else blind.to(device),
             blind_entropy=blind_entropy,
         )
@@ -325,6 +292,10 @@ class Learner:
                     values[:, rows, : found.shape[2]] = found.cpu()
         reshard(policy)
         return values[0], values[1]
+
+    def _logprobs(self, experience: Experience, mini_batches: Iterable[int]) -> Tensor:
+        """Return the log-probabilities of ``_evaluate`` by the policy."""
+        return self._evaluate(experience, self.wrapped, mini_batches)[0]
 
     def _kept_tokens(self, experience: Experience, sampling: Sampling) -> KeptTokens:
         """Return the tokens that the cuts leave of the old policy, by the micro-batches of the loss."""
@@ -388,7 +359,12 @@ def average(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def prepare_parts(
-    objective: Objective, experience: Experience, old_entropy: Tensor, accelerator: Accelerator, seed: str
+    objective: Objective,
+    experience: Experience,
+    old_entropy: Tensor,
+    accelerator: Accelerator,
+    seed: str,
+    iteration: int = 1,
 ) -> dict[str, Tensor]:
     """Return what the objective's parts compute from each whole mini-batch, over all processes.
 
@@ -398,6 +374,7 @@ def prepare_parts(
         old_entropy: (n, T) of the policy that sampled.
         accelerator: the run's accelerator.
         seed: seed of random choices, identical on all processes.
+        iteration: the running iteration, from 1.
 
     Returns:
         ``Part.where`` to (n, T), 0 where the mask is False.
@@ -416,8 +393,9 @@ def prepare_parts(
         number = random.Random(f"{seed}/{mini_batch}").getrandbits(62)
         # In float64 the order of processes has no effect on means.
         old_logprobs, entropy, advantage, *more = gathered_columns.double()
-        blind = {"blind_logprobs": more[0], "completion": more[1].long()} if more else {}
-        for where, found in objective.prepare(old_logprobs, entropy, advantage, number, **blind).items():
+        blind = {"blind_logprobs": more[0], "completion": more[1].long()} if more else None
+        found_by_part = objective.prepare(old_logprobs, entropy, advantage, number, iteration, blind)
+        for where, found in found_by_part.items():
             prepared[where][here] = found[own].float()
     return prepared
 

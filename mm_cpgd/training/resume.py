@@ -56,7 +56,7 @@ NOTED = frozenset(
     | _of("rollout", "ahead swap_midway environment")
     | _of("rollout.vllm", "options correction importance_cap importance_floor")
     | _of("algorithm", "recipe advantage surrogate regularizers token_weights aggregation selection shaping")
-    | _of("algorithm", "prompts blind noisy")
+    | _of("algorithm", "prompts completions token_advantages blind noisy")
     | _of("training", "inner_epochs mini_batch_prompts mixed_precision rounding")
     | _of("sft", "batch target_template")
     | _of("policy", "dtype min_pixels max_pixels video system_prompt system_turns")
@@ -231,6 +231,7 @@ def file_digests(config: RunConfig) -> dict[str, str]:
     algorithm = config.algorithm
     parts = [algorithm.advantage, algorithm.surrogate, algorithm.aggregation, algorithm.prompts]
     lists = [algorithm.regularizers, algorithm.token_weights, algorithm.selection, algorithm.shaping]
+    lists += [algorithm.completions, algorithm.token_advantages]
     names = [reward.rule for reward in config.rewards]
     names += [part.name for part in [*parts, *(one for several in lists for one in several)] if part]
     names += [config.rollout.environment.name] if config.rollout.environment else []

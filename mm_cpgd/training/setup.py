@@ -28,14 +28,16 @@ from mm_cpgd.rollout.parity import ParityGate, largest_difference
 from mm_cpgd.training.ahead.in_turn import BatchesInTurn
 from mm_cpgd.training.ahead.overlapped import OverlappedBatches
 from mm_cpgd.training.ahead.source import AheadSource, check_ahead
-from mm_cpgd.training.collector import Collector, check_prompts
+from mm_cpgd.training.collector import Collector
 from mm_cpgd.training.experience import Experience, ExperienceSource
 from mm_cpgd.training.heldout import HeldOut
 from mm_cpgd.training.learner import METRIC_NAMES, Learner
 from mm_cpgd.training.optimizer import OptimizerStep, build_optimizer, build_schedule
 from mm_cpgd.training.placement import PlacedPolicy
 from mm_cpgd.training.resume import identify
+from mm_cpgd.training.rollouts.batches import check_prompts
 from mm_cpgd.training.rollouts.build import build_conversations, load_environment, longest_completion
+from mm_cpgd.training.rollouts.mixes import check_mixes
 from mm_cpgd.training.rollouts.scorer import CompletionScorer
 from mm_cpgd.training.rollouts.written import WrittenConversations
 from mm_cpgd.training.sft import SFT_METRIC_NAMES, SftSource, sft_objective
@@ -55,6 +57,7 @@ def build_run_objective(config: RunConfig) -> Objective:
         config.algorithm,
         completions=config.rollout.completions,
         max_new_tokens=longest_completion(config.rollout),
+        iterations=config.training.iterations,
     )
 
 
@@ -135,7 +138,9 @@ def build_sampler(objective: Objective, rows: int, seed: int) -> PromptSampler:
     """Return the prompt sampler: uniform, or with a share drawn by the objective's curriculum score."""
     if objective.prompts is None:
         return PromptSampler(rows, seed)
-    return ScoredPromptSampler(rows, seed, objective.prompts.options.get("share", 0.5))
+    options = objective.prompts.options
+    scaled = options.get("scale") == "minmax"
+    return ScoredPromptSampler(rows, seed, options.get("share", 0.5), scaled=scaled)
 
 
 def build_trainer(
@@ -393,12 +398,13 @@ def check_sampling(config: RunConfig, objective: Objective) -> None:
     """Check guard and rollouts before anything is loaded.
 
     Raises:
-        UserError: as ``check_guard``, ``check_ahead``, ``build_correction``, ``check_servers`` and
-            ``check_adapters``.
+        UserError: as ``check_guard``, ``check_mixes``, ``check_ahead``, ``build_correction``,
+            ``check_servers`` and ``check_adapters``.
     """
     check_guard(config.guard, objective)
     if load_environment(config) and config.rollout.environment:
         CompletionScorer(build_rewards(config), config.rollout.environment.scores)
+    check_mixes(config.rollout, objective)
     check_ahead(config.rollout, objective)
     build_noise(config)
     build_correction(config.rollout)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mm_cpgd.algorithms.formulas import markdown_table, update_tables
+from mm_cpgd.algorithms.inputs.outcomes import CLOCK
 from mm_cpgd.algorithms.objective import build_objective
 from mm_cpgd.algorithms.part_info import description_of
 from mm_cpgd.algorithms.parts import INPUTS, PARTS
@@ -32,12 +33,23 @@ def test_every_part_has_a_formula_and_a_source(kind, name):
     assert "{" not in description.text()
 
 
+def test_a_part_stands_in_its_group_with_a_line_on_when_to_use_it():
+    lines = markdown_table("surrogate").splitlines()
+    groups = [number for number, line in enumerate(lines) if line.startswith("| **")]
+    (sapo,) = [
+        number for number, line in enumerate(lines) if line.startswith("| `sapo` | as ppo_clip, where")
+    ]
+    assert lines[max(place for place in groups if place < sapo)].startswith("| **ratio of each token** |  |")
+    assert "**" not in markdown_table("aggregation")
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_the_row_of_a_recipe_names_all_its_parts(name):
     config = AlgorithmConfig(**load_recipe(name))
     parts = [config.advantage, config.surrogate, config.aggregation, *config.regularizers]
     parts += [*config.token_weights, *config.selection, *config.shaping]
     parts += [config.prompts] if config.prompts else []
+    parts += [*config.completions, *config.token_advantages]
     (row,) = [line for line in markdown_table("recipes").splitlines() if line.startswith(f"| `{name}` ")]
     assert [part.name for part in parts if f"`{part.name}`" not in row] == []
 
@@ -45,9 +57,14 @@ def test_the_row_of_a_recipe_names_all_its_parts(name):
 def test_page_lists_the_inputs_of_each_kind():
     for kind, inputs in INPUTS.items():
         (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| {kind} |")]
-        missing = {name for name in inputs if f"`{name}`" not in row}
+        missing = {name for name in inputs - CLOCK if f"`{name}`" not in row}
         # The regularizers' row refers to the surrogate's.
         assert missing <= (INPUTS["surrogate"] if kind == "regularizers" else {"prepared", "state"})
+
+
+def test_page_lists_the_inputs_of_all_kinds():
+    section = PAGE.split("## Extension points")[1]
+    assert {name for name in CLOCK if f"`{name}`" not in section} == set()
 
 
 def test_page_has_a_row_for_every_metric():

@@ -8,9 +8,11 @@ from mm_cpgd.config.schema import AlgorithmConfig
 from mm_cpgd.errors import UserError
 
 
-def build(completions=8, max_new_tokens=64, recipe="cpgd", **sections):
+def build(completions=8, max_new_tokens=64, recipe="cpgd", iterations=1, **sections):
     config = AlgorithmConfig(**{**load_recipe(recipe), **sections})
-    return build_objective(config, completions=completions, max_new_tokens=max_new_tokens)
+    return build_objective(
+        config, completions=completions, max_new_tokens=max_new_tokens, iterations=iterations
+    )
 
 
 def message(**sections):

@@ -21,6 +21,7 @@ CODE = {
         Collector.rollout,
         Collector.keep,
         Collector.advantages,
+        Collector.usable,
         Collector._sample,
         Collector._generate,
         GroupsInParts.take,

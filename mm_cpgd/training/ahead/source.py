@@ -148,7 +148,7 @@ def check_ahead(rollout: RolloutConfig, objective: Objective) -> None:
 
 def _obstacles(rollout: RolloutConfig, objective: Objective) -> dict[str, bool]:
     """Return for each reason not to sample in the background whether it is given."""
-    prepared = ", ".join(part.name for part in objective.prepared_parts)
+    prepared = ", ".join(part.name for part in objective.old_policy_parts)
     chosen = rollout.vllm
     cuts = rollout.top_p < 1 or rollout.top_k > 0 or rollout.min_p > 0
     colocated = chosen.mode == "colocated"

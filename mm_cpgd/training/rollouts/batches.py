@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mm_cpgd.errors import UserError
 from mm_cpgd.policy import EncodedPrompt
 from mm_cpgd.rollout import Group
 from mm_cpgd.training.rollout_stats import RolloutStats
@@ -39,6 +40,14 @@ class Rollouts(Sampled):
 
     Attributes:
         stats: statistics of the whole batch, (P, G) over all processes.
+        drawn: dataset index of each prompt of the batch, of all processes.
     """
 
     stats: RolloutStats
+    drawn: list[int]
+
+
+def check_prompts(prompts: int, processes: int) -> None:
+    """Raise ``UserError`` unless an iteration's prompts can be divided among the processes."""
+    if prompts % processes:
+        raise UserError(f"rollout.prompts={prompts} must be a multiple of the {processes} processes")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from data import Example
 from mm_cpgd.rollout import Group
 from mm_cpgd.rollout.engine import Turn
 from mm_cpgd.tracking import LoggedTurn, PromptRollout, ScoredCompletion, ScoredComponent
+from mm_cpgd.training.rollouts.batches import Rollouts
 from rewards import Verdict
 from rewards.compose import Scored
 
@@ -33,6 +34,21 @@ def record_of(
         for completion, score, advantage in zip(group, scored, advantages, strict=True)
     )
     return PromptRollout(example.id, example.question, example.answer, completions)
+
+
+def records_of(
+    examples: Sequence[Example], batches: Sequence[Rollouts], advantages: Iterable[Sequence[float]]
+) -> list[PromptRollout]:
+    """Return this process's groups as the rollout log stores them; ``advantages`` of each of its prompts."""
+    rows = iter(advantages)
+    quadruples = [
+        (index, group, scores, next(rows))
+        for batch in batches
+        for index, group, scores in zip(batch.indices, batch.groups, batch.scored, strict=True)
+    ]
+    return [
+        record_of(examples[index], group, scores, own) for index, group, scores, own in quadruples if group
+    ]
 
 
 def _turn(turn: Turn) -> LoggedTurn:

@@ -87,20 +87,21 @@ def turn_returns(rewards: Tensor, by_turn: Tensor, discount: float) -> Tensor:
     return returns
 
 
-def turn_advantages(returns: Tensor, keep: Tensor, advantages: Callable[[Tensor], Tensor]) -> Tensor:
+def turn_advantages(returns: Tensor, keep: Tensor, advantages: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Return the advantage of each turn, (P, G, turns); 0 where there is none.
 
     Args:
         returns: (P, G, turns), NaN where there is none.
         keep: (P,) prompts that are learned from.
-        advantages: from (P', G) with NaN to (P', G), the objective's.
+        advantages: the objective's, from returns (P', G) with NaN and the prompts (P,) bool that they are of
+            to (P', G).
     """
     found = torch.zeros_like(returns)
     for turn in range(returns.shape[2]):
         known = ~returns[..., turn].isnan()
         rows = keep & known.any(1)
         if rows.any():
-            own = advantages(returns[rows, :, turn])
+            own = advantages(returns[rows, :, turn], rows)
             found[rows, :, turn] = own.to(found).masked_fill(~known[rows], 0.0)
     return found
 

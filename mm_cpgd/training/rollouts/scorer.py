@@ -21,6 +21,7 @@ class CompletionScorer:
 
     Attributes:
         names: names of all components, rules first.
+        factors: weights of the components, in the same order.
 
     Raises:
         UserError: a part has the name of a rule, or one that the log uses.
@@ -35,6 +36,7 @@ class CompletionScorer:
         self.rewards = rewards
         self.weights = dict(weights)
         self.names = [*rewards.rules, *weights]
+        self.factors = [*rewards.weights.values(), *self.weights.values()]
 
     def score(self, completions: Sequence[Completion], examples: Sequence[Any]) -> list[Scored]:
         """Score completions against their examples, in order; errors as in ``RewardSum.score``.

@@ -67,7 +67,8 @@ def test_a_turn_is_compared_with_the_same_turn_of_its_group() -> None:
     returns = torch.tensor([[[1.0, 4.0], [3.0, NAN], [5.0, 8.0]], [[1.0, 1.0]] * 3])
     keep = torch.tensor([True, False])
 
-    def centred(rewards: torch.Tensor) -> torch.Tensor:
+    def centred(rewards: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        assert rows.tolist() == [True, False]
         return (rewards - rewards.nanmean(1, keepdim=True)).nan_to_num(0.0)
 
     found = turn_advantages(returns, keep, centred)

@@ -1,0 +1,26 @@
+"""Mixes of parts and rollouts that make no sense, refused by name before anything is loaded."""
+
+from __future__ import annotations
+
+from mm_cpgd.algorithms.objective import Objective
+from mm_cpgd.config.schema import RolloutConfig
+from mm_cpgd.errors import UserError
+
+# What belongs to a whole completion and says nothing about one of its turns.
+_OF_COMPLETIONS = ("components", "shaping")
+
+
+def check_mixes(rollout: RolloutConfig, objective: Objective) -> None:
+    """Check that what the objective's parts ask for exists in this run.
+
+    Raises:
+        UserError: names the part, what it asks for, and what to change.
+    """
+    chosen = rollout.environment
+    asked = [name for name in _OF_COMPLETIONS if name in objective.advantage.inputs]
+    if asked and chosen and chosen.returns == "by_turn":
+        raise UserError(
+            f"{objective.advantage.where} asks for {' and '.join(asked)} of whole completions, and "
+            "rollout.environment.returns=by_turn gives every turn an advantage of its own; choose another "
+            "advantage, or set rollout.environment.returns=outcome"
+        )

@@ -1,0 +1,76 @@
+"""Advantages by token, computed from the completions of all processes together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from mm_cpgd.algorithms.objective import Objective
+from mm_cpgd.training.experience import Experience
+
+COLUMNS = ("advantages", "old_logprobs", "old_entropy", "tokens", "mask")
+
+
+def token_advantages(
+    objective: Objective,
+    experience: Experience,
+    old_entropy: Tensor,
+    accelerator: Accelerator,
+    iteration: int,
+) -> Tensor:
+    """Return this process's advantages by token (n, T), float32.
+
+    Args:
+        objective: an objective with ``token_advantages``.
+        experience: this process's experience, with complete ``old_logprobs`` and ``facts``.
+        old_entropy: (n, T) nats, of the policy that sampled.
+        accelerator: the run's accelerator.
+        iteration: the running iteration, from 1.
+    """
+    rows, own = gather_rows(experience, old_entropy, accelerator)
+    found = objective.advantages_by_token(rows, iteration)[own]
+    width = experience.tokens.shape[1]
+    return torch.where(experience.mask, found[:, :width].float(), 0.0)
+
+
+def gather_rows(
+    experience: Experience, old_entropy: Tensor, accelerator: Accelerator
+) -> tuple[dict[str, Any], Tensor]:
+    """Return the completions of all processes in the order of the draws, and which are this process's.
+
+    Returns:
+        ``COLUMNS`` (N, T) and each of ``Experience.facts`` (N,), float64 but for ids and masks; and (n,), the
+        place of each own row among them.
+    """
+    assert experience.old_logprobs is not None
+    assert experience.facts is not None
+    given, mask = experience.advantages, experience.mask
+    by_token = given if given.dim() > 1 else given[:, None].expand(mask.shape)
+    tables = [by_token, experience.old_logprobs, old_entropy, experience.tokens, mask]
+    cells = torch.stack([torch.where(mask, table.double(), 0.0) for table in tables], 1)
+    names = sorted(experience.facts)
+    facts = torch.stack([experience.facts[name].double() for name in names], 1)
+    device = accelerator.device
+    sizes = accelerator.gather(torch.tensor([cells.shape[0], cells.shape[2]], device=device)).view(-1, 2)
+    count, width = sizes.amax(0).tolist()
+    padded = torch.zeros(count, len(COLUMNS) * width + len(names), dtype=torch.float64, device=device)
+    values = torch.nn.functional.pad(cells, (0, width - cells.shape[2])).flatten(1)
+    padded[: len(cells)] = torch.cat([values, facts], 1).to(device)
+    everyone = accelerator.gather(padded).cpu().unflatten(0, (-1, count))
+    counts = sizes[:, 0].tolist()
+    table = torch.cat([part[:size] for part, size in zip(everyone, counts, strict=True)])
+    numbers = dict(zip(names, table[:, len(COLUMNS) * width :].unbind(1), strict=True))
+    largest = numbers["completion_of"].max() + 1 if len(table) else 1
+    order = (numbers["prompt_of"] * largest + numbers["completion_of"]).argsort()
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order))
+    start = sum(counts[: accelerator.process_index])
+    found: dict[str, Any] = {name: value[order] for name, value in numbers.items()}
+    found |= {name: found[name].long() for name in ("prompt_of", "completion_of")}
+    by_column = table[order, : len(COLUMNS) * width].unflatten(1, (len(COLUMNS), width))
+    found |= dict(zip(COLUMNS, by_column.unbind(1), strict=True))
+    found |= {"tokens": found["tokens"].long(), "mask": found["mask"].bool()}
+    return found, place[start : start + len(cells)]

@@ -1,0 +1,22 @@
+"""Mixes of parts and rollouts that are refused before a run starts."""
+
+from pathlib import Path
+
+import pytest
+
+from mm_cpgd.config.schema import EnvironmentConfig, RolloutConfig
+from mm_cpgd.errors import UserError
+from mm_cpgd.training.rollouts.mixes import check_mixes
+from tests.fakes.objectives import build
+
+PART = "def part(rewards, components):\n    return rewards\n"
+
+
+def test_scores_of_rules_are_not_those_of_turns(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text(PART, encoding="utf-8")
+    objective = build(advantage={"name": f"{tmp_path / 'one.py'}:part"})
+    environment = EnvironmentConfig(name="any", returns="by_turn")
+    check_mixes(RolloutConfig(), objective)
+    check_mixes(RolloutConfig(environment=environment), build())
+    with pytest.raises(UserError, match=r"asks for components of whole completions.*returns=by_turn"):
+        check_mixes(RolloutConfig(environment=environment), objective)

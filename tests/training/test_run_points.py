@@ -1,0 +1,60 @@
+"""Runs whose parts use the extension points: resumed, and on two processes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mm_cpgd.checkpoint.serialization import load_state
+from tests.fakes import training_runs as trainer_jobs
+
+Rows = Callable[[Path], list[dict[str, Any]]]
+QUIET = ["evaluation.after=false", "data.eval=null"]
+TOKENS = [
+    "algorithm.advantage={name: examples/parts/shortest_first.py:shortest_first}",
+    "algorithm.completions=[{name: drop_truncated}]",
+    "algorithm.token_advantages=[{name: entropy_shaped}, {name: conflict_tokens},"
+    " {name: examples/parts/late_tokens.py:late_tokens}]",
+    "algorithm.regularizers=[{name: policy_drift, alpha: {from: 0.1, to: 0.001, shape: cosine}}]",
+    *QUIET,
+]
+CASES = {"tokens": TOKENS}
+
+
+def state(run: Path, iteration: int) -> dict[str, Any]:
+    found: dict[str, Any] = load_state(run / "checkpoints" / f"step-{iteration}" / "run.safetensors")
+    objective: dict[str, Any] = found["shared"]["objective"]
+    return objective
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_resumed_run_gives_the_numbers_of_an_uninterrupted_one(
+    yaml: Path, tmp_path: Path, read_rows: Rows, case: str
+) -> None:
+    settings = [*CASES[case], "checkpoint.every=1", "checkpoint.keep=9"]
+    trainer_jobs.run(yaml, [*settings, f"output={tmp_path / 'one'}"])
+    rows = read_rows(tmp_path / "one")
+    assert any(row.get("optimizer/grad_norm", 0) > 0 for row in rows)
+    shutil.copytree(tmp_path / "one", tmp_path / "run")
+    for later in (2, 3):
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / f"step-{later}")
+    trainer_jobs.run(yaml, settings, resume=True)
+    assert read_rows(tmp_path / "run") == rows
+    kept, expected = (state(tmp_path / name, 3) for name in ("run", "one"))
+    assert repr(kept) == repr(expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_give_the_results_of_one(
+    yaml: Path, tmp_path: Path, read_rows: Rows, case: str
+) -> None:
+    settings = CASES[case]
+    trainer_jobs.run(yaml, [*settings, f"output={tmp_path / 'one'}"])
+    assert trainer_jobs.in_two_processes(yaml, settings) == [0, 0]
+    for found, expected in zip(read_rows(tmp_path / "run"), read_rows(tmp_path / "one"), strict=True):
+        assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
