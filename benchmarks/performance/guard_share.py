@@ -26,7 +26,7 @@ from mm_cpgd import load_config, train
 from mm_cpgd.tracking import read_metrics
 
 MONITORING = (
-    "mm_cpgd.algorithms.inputs.tokens.token_metrics",
+    "mm_cpgd.algorithms.objective.token_metrics",
     "mm_cpgd.policy.logprobs.entropy_of",
 )
 
