@@ -8,6 +8,7 @@ A column that a row lacks counts as empty.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -298,10 +299,22 @@ def _text(value: Any, what: str) -> str:
 
 
 def _answer(value: Any) -> str:
-    text = _text(value, "answer")
+    # A box or several: read by the rules for boxes.
+    text = json.dumps(value) if _is_numbers(value) else _text(value, "answer")
     # The tags belong to the format that the model should write, not to the answer.
     tagged = _TAGGED.fullmatch(text)
     return (tagged[1] if tagged else text).strip()
+
+
+def _is_numbers(value: Any) -> bool:
+    """Return whether it is a list of several numbers, or a list of such lists."""
+    if not isinstance(value, list) or not value or (len(value) == 1 and not isinstance(value[0], list)):
+        return False
+    return all(_is_numbers(one) if isinstance(one, list) else _is_number(one) for one in value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _reply(chat: Chat | None, source: str | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -87,6 +87,15 @@ def _count(number: int, kind: str) -> str:
     return {0: f"no {kind}", 1: f"1 {kind}"}.get(number, f"{number} {kind}s")
 
 
+@runtime_checkable
+class Sized(Protocol):
+    """Loader of an image that knows its size without decoding it."""
+
+    def size(self) -> tuple[int, int]:
+        """Return (width, height). Raises ``DataError``."""
+        ...
+
+
 @dataclass(frozen=True)
 class ImageRef:
     """Reference to an image; holds no pixels.
@@ -103,6 +112,10 @@ class ImageRef:
         """Return the decoded image in RGB. Raises ``DataError`` if it cannot be decoded."""
         image = self.load()
         return image if image.mode == "RGB" else image.convert("RGB")
+
+    def size(self) -> tuple[int, int]:
+        """Return (width, height), from the header if there is one, else by opening. Raises ``DataError``."""
+        return self.load.size() if isinstance(self.load, Sized) else self.open().size
 
 
 @dataclass(frozen=True)

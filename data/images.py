@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Protocol, runtime_checkable
+from typing import IO, Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -35,15 +35,6 @@ _BASE64_IMAGE = re.compile(r"iVBORw0KGgo|/9j/|UklGR|R0lGOD|SUkqA|TU0AK|Qk")
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
 _ORIENTATION = 0x0112
 _ROTATED_BY_90 = (5, 6, 7, 8)
-
-
-@runtime_checkable
-class Sized(Protocol):
-    """Loader of an image that knows its size without decoding it."""
-
-    def size(self) -> tuple[int, int]:
-        """Return (width, height). Raises ``DataError``."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -132,7 +123,7 @@ def _is_bare_base64(text: str) -> bool:
 
 def image_size(ref: ImageRef) -> tuple[int, int]:
     """Return (width, height), from the header where there is one, else by opening. Raises ``DataError``."""
-    return ref.load.size() if isinstance(ref.load, Sized) else ref.open().size
+    return ref.size()
 
 
 def portable(ref: ImageRef) -> ImageRef:

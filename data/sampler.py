@@ -84,14 +84,17 @@ class ScoredPromptSampler(PromptSampler):
         size: number of rows.
         seed: any integer.
         share: share of each batch that is drawn by score.
+        scaled: scale the scores to [0, 1] over the rows that have one, so that the lowest is never drawn by
+            score; where all are equal they stay as they are.
 
     Raises:
         DataError: there are no rows.
     """
 
-    def __init__(self, size: int, seed: int = 0, share: float = 0.5) -> None:
+    def __init__(self, size: int, seed: int = 0, share: float = 0.5, *, scaled: bool = False) -> None:
         super().__init__(size, seed)
         self.share = share
+        self.scaled = scaled
         self.draws = 0
         self.scores = np.full(size, np.nan)
 
@@ -99,7 +102,7 @@ class ScoredPromptSampler(PromptSampler):
         """Return ``count`` row indices; rows drawn by score exclude those of the uniform share."""
         wanted = round(self.share * count)
         others = super().take(count - wanted)
-        weights = np.nan_to_num(self.scores)
+        weights = self._weights()
         weights[others] = 0
         chosen = self._by_score(weights, min(wanted, int((weights > 0).sum())))
         self.draws += 1
@@ -122,6 +125,14 @@ class ScoredPromptSampler(PromptSampler):
         super().load_state_dict(state)
         self.draws = int(state.get("draws", 0))
         self.scores = np.array(state.get("scores", np.full(self.size, np.nan)), dtype=float)
+
+    def _weights(self) -> np.ndarray:
+        """Return the weight of each row in draws by score; 0 for rows without a score."""
+        known = self.scores[~np.isnan(self.scores)]
+        if not self.scaled or not known.size or known.min() == known.max():
+            return np.asarray(np.nan_to_num(self.scores))
+        lowest, highest = known.min(), known.max()
+        return np.asarray(np.nan_to_num((self.scores - lowest) / (highest - lowest)))
 
     def _by_score(self, weights: np.ndarray, count: int) -> list[int]:
         if not count:

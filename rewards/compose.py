@@ -11,6 +11,7 @@ from rewards.messages import nearest
 from rewards.registry import BoundRule, get_rule
 from rewards.verdict import RuleError, Status, Verdict
 from rewards.workers.pool import PoolError, map_in_threads, shared_pool
+from rewards.workers.rule_messages import Outcome
 from rewards.workers.rule_processes import RuleFailed, RuleProcesses, RuleTimeout
 from rewards.workers.rule_worker import describe, trace_of
 
@@ -177,17 +178,26 @@ class RewardSum:
 
     def score_one(self, completion: str, example: Any) -> Scored:
         """Score one completion. Raises ``RuleError`` if a rule raises whose ``on_error`` is "stop"."""
+        return self._score_one(completion, example, {})
+
+    def _score_one(self, completion: str, example: Any, known: Mapping[str, Outcome]) -> Scored:
+        """Score one completion; of some rules the outcome may be known."""
         counted: dict[str, Verdict] = {}
         for key in self._order:
             component = self.components[key]
-            verdict = _clipped(self._apply_rule(component, completion, example), component)
+            found = self._apply_rule(component, completion, example, known.get(key))
+            verdict = _clipped(found, component)
             counted[key] = verdict if component.when is None else _gated(verdict, component, counted)
         verdicts = {key: counted[key] for key in self.rules}
         return Scored(self._total(verdicts), verdicts)
 
-    def _apply_rule(self, component: Component, completion: str, example: Any) -> Verdict:
+    def _apply_rule(
+        self, component: Component, completion: str, example: Any, known: Outcome | None
+    ) -> Verdict:
         try:
-            return self._callers[component.key](completion, example)
+            if isinstance(known, Exception):
+                raise known
+            return self._callers[component.key](completion, example) if known is None else known
         except PoolError:  # a broken installation: every completion would fail the same way
             raise
         except (Exception, SystemExit) as error:
@@ -223,10 +233,31 @@ class RewardSum:
             raise ValueError(f"{len(completions)} completions but {len(examples)} examples")
         if any(component.rule == "accuracy" for component in self.components.values()):
             shared_pool().warm_up()
-        for caller in self._callers.values():
+        known = self._outcomes_of_processes(completions, examples)
+        rows = [
+            (completion, example, {key: outcomes[row] for key, outcomes in known.items()})
+            for row, (completion, example) in enumerate(zip(completions, examples, strict=True))
+        ]
+        if len(known) == len(self.rules):  # nothing is left that a thread could wait for
+            return [self._score_one(*row) for row in rows]
+        return map_in_threads(lambda row: self._score_one(*row), rows)
+
+    def _outcomes_of_processes(
+        self, completions: Sequence[str], examples: Sequence[Any]
+    ) -> dict[str, list[Outcome]]:
+        """Return for each rule in processes of its own the outcomes of all completions, in order.
+
+        After a failure that ends the run, the rules that follow are left out.
+        """
+        found: dict[str, list[Outcome]] = {}
+        for key, caller in self._callers.items():
             if isinstance(caller, RuleProcesses):
                 caller.begin()
-        return map_in_threads(lambda pair: self.score_one(*pair), zip(completions, examples, strict=True))
+                stop = self.components[key].on_error == "stop"
+                found[key] = caller.score(completions, examples, stop=stop)
+                if stop and any(isinstance(one, Exception) for one in found[key]):
+                    break
+        return found
 
 
 def _caller(rule: BoundRule, timeout: float | None) -> Callable[[str, Any], Verdict]:

@@ -79,6 +79,7 @@ _BUILTIN = tuple(
         "language",
         "length",
         "numeric",
+        "pointing",
         "program_output",
         "text",
         "video",

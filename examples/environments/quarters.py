@@ -1,7 +1,7 @@
 r"""An environment with a tool of its own: a quarter of an image at twice its size, at a price.
 
 mm-cpgd environments try examples/environments/quarters.py:environment generated:detail \
-    --turn 'quarter {"which": "upper left"}' --turn '<answer>bars</answer>'
+    --turn 'quarter {"which": "upper left"}' --turn '<answer>circle</answer>'
 """
 
 from __future__ import annotations

@@ -29,6 +29,8 @@ from mm_cpgd.errors import UserError
         "std": "ω = 1 / (std + {eps})",
         "clip_filter": "ω = min({cap}, prompts / prompts with a signal)",
     },
+    group="within the group",
+    use="first choice with the surrogate cpgd; clip_filter where many groups are all right or all wrong",
 )
 def cpgd(
     rewards: Tensor,
@@ -55,13 +57,23 @@ def cpgd(
     return _centred(rewards)
 
 
-@described("A = (R − mean) / (std + {eps})", source="GRPO, arXiv 2402.03300, section 4.1")
+@described(
+    "A = (R − mean) / (std + {eps})",
+    source="GRPO, arXiv 2402.03300, section 4.1",
+    group="within the group",
+    use="the common choice; prompts count alike whatever their rewards' spread",
+)
 def grpo(rewards: Tensor, *, eps: PositiveFloat = 1e-6) -> Tensor:
     """GRPO: normalised within the group; (P, G) to (P, G)."""
     return _centred(rewards) / (_std(rewards) + eps)
 
 
-@described("A = R − mean of the group's others", source="RLOO, arXiv 2402.14740")
+@described(
+    "A = R − mean of the group's others",
+    source="RLOO, arXiv 2402.14740",
+    group="within the group",
+    use="unbiased with any group size; rewards keep their scale",
+)
 def rloo(rewards: Tensor) -> Tensor:
     """RLOO: leave-one-out baseline; (P, G) to (P, G).
 
@@ -71,7 +83,12 @@ def rloo(rewards: Tensor) -> Tensor:
     return _centred(rewards) * scored / (scored - 1).clamp(min=1)
 
 
-@described("A = R − mean", source="Dr. GRPO, arXiv 2503.20783; REINFORCE with a baseline")
+@described(
+    "A = R − mean",
+    source="Dr. GRPO, arXiv 2503.20783; REINFORCE with a baseline",
+    group="within the group",
+    use="rewards keep their scale, hard and easy prompts count less than mixed ones",
+)
 def group_mean(rewards: Tensor) -> Tensor:
     """Group mean as baseline, without normalisation; (P, G) to (P, G)."""
     return _centred(rewards)
@@ -89,6 +106,8 @@ def group_mean(rewards: Tensor) -> Tensor:
         "The paper subtracts a KL estimate from the reward. Here there is none in the reward; the "
         "regularizer kl adds one to the loss.",
     ),
+    group="over the batch",
+    use="one completion for each prompt, or rewards of one scale over all prompts",
 )
 def reinforce_pp(
     rewards: Tensor, *, baseline: Literal["none", "group"] = "none", eps: PositiveFloat = 1e-6
@@ -120,6 +139,8 @@ def reinforce_pp(
         "The paper decomposes into one advantage for each reward rule and adds them. Here the advantage is "
         "that of the weighted sum, which is the same for a single rule.",
     ),
+    group="over the batch",
+    use="rewards of 0 and 1 whose success rates drift during the run",
 )
 def bnpo(rewards: Tensor, *, low: float = 0.0, high: float = 1.0, floor: OpenShare = 1e-6) -> Tensor:
     """BNPO: normalised by a Beta distribution fitted to the prompts' success rates.
@@ -161,7 +182,46 @@ def bnpo(rewards: Tensor, *, low: float = 0.0, high: float = 1.0, floor: OpenSha
     return _centred(rates) / log_density.exp().clamp(min=floor)
 
 
-@described("A = 1", source="maximum likelihood; RAFT, arXiv 2304.06767")
+@described(
+    "A = (R − mean) / (mean + {eps})",
+    source="MaxRL, arXiv 2602.02710, algorithm 1",
+    group="within the group",
+    use="rewards of 0 and 1, many prompts that are rarely solved",
+)
+def maxrl(rewards: Tensor, *, eps: PositiveFloat = 1e-6) -> Tensor:
+    """MaxRL: the group's mean as the scale too, which approaches the gradient of ln(success rate).
+
+    With rewards of 0 and 1 and K successes among G, a success has G/K − 1 and a failure −1: the mean over the
+    group of A·∇log π is the mean of ∇log π over the successes, less that over all. Its expectation is the
+    gradient of the log-likelihood ln p, expanded in 1 − p up to order G − 1. The factor 1/G of the paper's
+    algorithm is the aggregation's.
+
+    Args:
+        rewards: (P, G), NaN where unscored; not negative.
+        eps: keeps the quotient finite, as in the authors' code.
+
+    Returns:
+        (P, G).
+
+    Raises:
+        UserError: a negative reward, with which the mean is no scale.
+    """
+    scored = rewards[_scored(rewards)]
+    if (scored < 0).any():
+        raise UserError(
+            f"algorithm.advantage: maxrl: a reward of {scored.min():g} is negative; maxrl divides by the "
+            "group's mean reward and needs rewards of at least 0. Use rules that give none below 0, and no "
+            "penalty in shaping."
+        )
+    return _centred(rewards) / (_mean(rewards) + eps)
+
+
+@described(
+    "A = 1",
+    source="maximum likelihood; RAFT, arXiv 2304.06767",
+    group="without a baseline",
+    use="imitation of the completions that a completions part keeps",
+)
 def one(rewards: Tensor) -> Tensor:
     """Imitation of the completions that a ``completions`` part keeps; (P, G) to (P, G)."""
     return torch.ones_like(rewards).masked_fill(~_scored(rewards), 0.0)

@@ -16,6 +16,7 @@ from mm_cpgd.algorithms.part_info import Share, described
 @described(
     "keeps a completion if no limit cut it off",
     source="overlong filtering, DAPO, arXiv 2503.14476, section 3.4",
+    use="where right reasoning is often cut off by the limit of length",
 )
 def drop_truncated(finished: Tensor) -> Tensor:
     """Leave out completions that the length limit, or a limit of conversations, cut off.
@@ -32,6 +33,7 @@ def drop_truncated(finished: Tensor) -> Tensor:
 @described(
     "keeps a completion if its accuracy ≥ {least}",
     source="rejection sampling, RAFT, arXiv 2304.06767; arXiv 2505.02391",
+    use="with the advantage one: imitation of right answers",
 )
 def right_only(accuracy: Tensor, *, least: Share = 1.0) -> Tensor:
     """Keep right answers only.

@@ -45,17 +45,28 @@ Row = tuple[str, ...]
 
 
 def part_rows(kind: str) -> Iterator[Row]:
-    """Yield name, options with defaults, formula, gradient (for some kinds) and source of each part."""
+    """Yield the row of each part, with the columns of ``part_heading``; a group opens with its name alone."""
+    grouped: dict[str, list[str]] = {}
     for name, function in PARTS[kind].items():
-        description = description_of(function)
-        gradient = (fill_options(description.gradient) or "–",) if kind in _WITH_GRADIENT else ()
-        yield (name, options_text(function), description.text(), *gradient, description.source)
+        grouped.setdefault(description_of(function).group, []).append(name)
+    for group, names in grouped.items():
+        if len(grouped) > 1:
+            yield (group or "others", *("" for _ in part_heading(kind)[1:]))
+        yield from (_part_row(kind, name) for name in names)
+
+
+def _part_row(kind: str, name: str) -> Row:
+    function = PARTS[kind][name]
+    description = description_of(function)
+    gradient = (fill_options(description.gradient) or "–",) if kind in _WITH_GRADIENT else ()
+    first = (name, description.use or "–", options_text(function), description.text())
+    return (*first, *gradient, description.source)
 
 
 def part_heading(kind: str) -> Row:
     """Return the column names of ``part_rows``."""
     gradient = ("gradient, times ∇log π",) if kind in _WITH_GRADIENT else ()
-    return ("name", "options (default)", "formula", *gradient, "source")
+    return ("name", "when to use it", "options (default)", "formula", *gradient, "source")
 
 
 def options_text(function: Callable[..., Any]) -> str:
@@ -110,7 +121,9 @@ def markdown_table(kind: str) -> str:
     else:
         heading, rows, code_columns = part_heading(kind), part_rows(kind), 1
     lines = [heading, tuple("---" for _ in heading)]
-    lines += [tuple(_cell(text, i < code_columns) for i, text in enumerate(row)) for row in rows]
+    for row in rows:
+        cells = tuple(_cell(text, i < code_columns) for i, text in enumerate(row))
+        lines.append(cells if any(row[1:]) else (f"**{row[0]}**", *row[1:]))
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -163,6 +176,8 @@ def part_lines(kind: str, name: str) -> Iterator[Line]:
     function = PARTS[kind][name]
     description = description_of(function)
     yield kind, name
+    if description.use:
+        yield "use", description.use
     yield "formula", description.text()
     if description.gradient:
         yield "gradient", f"{fill_options(description.gradient)}, times ∇log π"

@@ -15,8 +15,9 @@ from mm_cpgd.algorithms.inputs.initial import initial_memories, initial_states
 from mm_cpgd.algorithms.inputs.memory import Memory
 from mm_cpgd.algorithms.inputs.outcomes import Outcomes
 from mm_cpgd.algorithms.inputs.schedules import progress_of
+from mm_cpgd.algorithms.inputs.tokens import part_inputs, token_metrics
 from mm_cpgd.algorithms.parts import Part, make_part
-from mm_cpgd.algorithms.regularizers import LARGEST_LOG_RATIO, State, capped_k3, kl_estimate
+from mm_cpgd.algorithms.regularizers import State
 
 if TYPE_CHECKING:
     from mm_cpgd.config.schema import AlgorithmConfig, PartConfig
@@ -88,12 +89,13 @@ class Objective:
     @property
     def prepared_parts(self) -> tuple[Part, ...]:
         """Parts that need all tokens of a mini-batch before its first step, see ``prepare``."""
-        return (*self.token_weights, *(part for part in self.parts if part.description.prepare))
+        once = (part for part in self.token_weights if not part.every_step)
+        return (*once, *(part for part in self.parts if part.description.prepare))
 
     @property
     def step_parts(self) -> tuple[Part, ...]:
         """Parts that need whole groups at the current policy before each step, see ``prepare_step``."""
-        return tuple(part for part in self.parts if part.description.each_step)
+        return tuple(part for part in self.parts if part.description.of_groups)
 
     @property
     def old_policy_parts(self) -> tuple[Part, ...]:
@@ -256,14 +258,14 @@ class Objective:
 
         Args:
             groups: tables (p, G) by name, of the mini-batch's prompts on this process at the current policy;
-                see ``Description.each_step``.
+                see ``Description.of_groups``.
             iteration: the running iteration, from 1.
 
         Returns:
             ``Part.where`` → (p, G).
         """
         available = {**groups, **self.clock(iteration)}
-        return {part.where: part.each_step(available) for part in self.step_parts}
+        return {part.where: part.of_groups(available) for part in self.step_parts}
 
     def observe(self, metrics: Mapping[str, float]) -> None:
         """Update the parts' states with the metrics of an optimizer step over all processes."""
@@ -370,7 +372,8 @@ class Objective:
         no_clip = torch.zeros_like(available["mask"])
         terms, clipped = result if isinstance(result, tuple) else (result, no_clip)
         if self.token_weights:
-            available["token_weight"] = reduce(torch.mul, (prepared[p.where] for p in self.token_weights))
+            weights = [p(available) if p.every_step else prepared[p.where] for p in self.token_weights]
+            available["token_weight"] = reduce(torch.mul, weights)
             terms = terms * available["token_weight"]
         return terms, clipped
 
@@ -418,52 +421,3 @@ def build_objective(
     )
     check_parts(composed.parts, completions, max_new_tokens)
     return replace(composed, states=initial_states(composed.parts), memories=initial_memories(composed.parts))
-
-
-def part_inputs(
-    logprobs: Tensor,
-    old_logprobs: Tensor,
-    advantages: Tensor,
-    mask: Tensor,
-    lengths: Tensor,
-    reference_logprobs: Tensor | None,
-    entropy: Tensor | None,
-) -> dict[str, Any]:
-    """Return the inputs of parts by name: at least float32, with 0 at masked positions."""
-    dtype = torch.promote_types(logprobs.dtype, torch.float32)
-    zero = torch.zeros((), dtype=dtype, device=logprobs.device)
-
-    def clean(values: Tensor) -> Tensor:
-        return torch.where(mask, values.to(dtype), zero)
-
-    available: dict[str, Any] = {
-        "log_ratio": clean(logprobs.to(dtype) - old_logprobs),
-        "advantages": (advantages[:, None] if advantages.dim() == 1 else clean(advantages)).to(dtype),
-        "mask": mask,
-        "lengths": lengths.to(device=logprobs.device, dtype=dtype),
-    }
-    if reference_logprobs is not None:
-        available["reference_log_ratio"] = clean(logprobs.to(dtype) - reference_logprobs)
-    if entropy is not None:
-        available["entropy"] = clean(entropy)
-    return available
-
-
-@torch.no_grad()
-def token_metrics(available: Mapping[str, Any], clipped: Tensor) -> dict[str, Tensor]:
-    """Return these rows' share of the token means over the mini-batch, and the extremes of the ratio."""
-    mask, log_ratio = available["mask"], available["log_ratio"]
-    tokens = available["lengths"].sum().clamp(min=1)
-    ratio = log_ratio.clamp(max=LARGEST_LOG_RATIO).exp()
-    by_token = {"policy_drift": capped_k3(log_ratio), "clip_fraction": clipped, "ratio": ratio}
-    if "reference_log_ratio" in available:
-        by_token["kl"] = kl_estimate(available["reference_log_ratio"], "k3")
-    if "entropy" in available:
-        by_token["entropy"] = available["entropy"]
-    if "token_weight" in available:
-        by_token["token_weight"] = available["token_weight"]
-    metrics = {name: (values * mask).sum() / tokens for name, values in by_token.items()}
-    # An infinite fill is the neutral element of the reduction, for rows without any token.
-    metrics["max/ratio"] = ratio.masked_fill(~mask, float("-inf")).amax()
-    metrics["min/ratio"] = ratio.masked_fill(~mask, float("inf")).amin()
-    return metrics

@@ -26,6 +26,7 @@ from mm_cpgd.algorithms import (
     token_advantages,
     token_weights,
     trackers,
+    trust_regions,
 )
 from mm_cpgd.algorithms.inputs.outcomes import CLOCK, OUTCOMES
 from mm_cpgd.algorithms.inputs.schedules import Schedule, is_schedule, options_at, schedule_of
@@ -47,6 +48,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         advantages.group_mean,
         advantages.reinforce_pp,
         advantages.bnpo,
+        advantages.maxrl,
         advantages.one,
         trackers.spo,
     ),
@@ -56,19 +58,31 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         surrogates.ppo_clip,
         surrogates.dual_clip,
         surrogates.importance,
+        surrogates.exp_advantage,
         surrogates.cispo,
         surrogates.gspo,
         contrastive.copg,
+        trust_regions.gmpo,
+        trust_regions.sapo,
+        trust_regions.dppo,
     ),
     "regularizers": _by_name(
         regularizers.policy_drift,
+        regularizers.mirror,
         regularizers.kl,
         regularizers.entropy_bonus,
         regularizers.entropy_control,
         regularizers.kl_cov,
     ),
-    "token_weights": _by_name(token_weights.forking_tokens, token_weights.clip_cov),
-    "aggregation": _by_name(aggregation.token_mean, aggregation.completion_mean, aggregation.constant),
+    "token_weights": _by_name(
+        token_weights.forking_tokens, token_weights.clip_cov, token_weights.off_policy_mask
+    ),
+    "aggregation": _by_name(
+        aggregation.token_mean,
+        aggregation.completion_mean,
+        aggregation.completion_sum,
+        aggregation.constant,
+    ),
     "selection": _by_name(selection.accuracy_filter, selection.dynamic_sampling),
     "shaping": _by_name(selection.overlong_penalty),
     "prompts": _by_name(selection.variance_aware, trackers.tracker_variance),
@@ -78,7 +92,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
 _TOKEN_INPUTS = frozenset(
     {
         *("log_ratio", "reference_log_ratio", "advantages", "entropy", "mask", "lengths", "max_tokens"),
-        *("prepared", "state"),
+        *("old_logprobs", "prepared", "state"),
         *CLOCK,
     }
 )
@@ -86,7 +100,8 @@ INPUTS: dict[str, frozenset[str]] = {
     "advantage": OUTCOMES | {"state", "memory"},
     "surrogate": _TOKEN_INPUTS,
     "regularizers": _TOKEN_INPUTS,
-    "token_weights": frozenset({"old_logprobs", "old_entropy", "advantages", "seed"}) | CLOCK,
+    "token_weights": frozenset({"old_logprobs", "old_entropy", "advantages", "seed", "log_ratio", "mask"})
+    | CLOCK,
     "aggregation": frozenset({"mask", "lengths", "max_tokens"}) | CLOCK,
     "selection": frozenset({"accuracy", "rewards", "lengths", "finished", "components"}) | CLOCK,
     "shaping": frozenset({"lengths", "max_tokens"}) | CLOCK,
@@ -127,6 +142,11 @@ class Part:
         return description_of(self.function)
 
     @property
+    def every_step(self) -> bool:
+        """Whether a token weight is computed at every step, from ``log_ratio``, and not once before."""
+        return self.kind == "token_weights" and "log_ratio" in self.inputs
+
+    @property
     def where(self) -> str:
         """Name of the part in messages."""
         return f"algorithm.{self.kind}: {self.name}"
@@ -151,16 +171,16 @@ class Part:
 
     @property
     def step_inputs(self) -> tuple[str, ...]:
-        """Names of the inputs of the description's ``each_step``; none without one."""
-        function = self.description.each_step
+        """Names of the inputs of the description's ``of_groups``; none without one."""
+        function = self.description.of_groups
         if function is None:
             return ()
         parameters = inspect.signature(function).parameters.values()
         return tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
 
-    def each_step(self, available: Mapping[str, Any]) -> Any:
-        """Call the description's ``each_step`` with its inputs and the part's options."""
-        function = self.description.each_step
+    def of_groups(self, available: Mapping[str, Any]) -> Any:
+        """Call the description's ``of_groups`` with its inputs and the part's options."""
+        function = self.description.of_groups
         assert function is not None
         options = options_for(function, options_at(self.options, available.get("progress", 0.0)))
         return function(*(available[name] for name in self.step_inputs), **options)
@@ -210,8 +230,15 @@ def _check_inputs(part: Part) -> None:
                 f"{part.where} takes {name!r}, which is no input of parts of this kind; "
                 f"{_nearest(name, possible)} Options follow a * in the signature."
             )
+    once = {"old_entropy", "seed"} & set(part.inputs)
+    if part.every_step and once:
+        raise UserError(
+            f"{part.where} takes log_ratio, which changes at every step, and {', '.join(sorted(once))}, "
+            "which only a part that is computed before the first step gets; write two parts, whose weights "
+            "are multiplied."
+        )
     for name, keyword in (("prepared", "prepare"), ("state", "state"), ("memory", "memory")):
-        found = getattr(part.description, keyword) or (name == "prepared" and part.description.each_step)
+        found = getattr(part.description, keyword) or (name == "prepared" and part.description.of_groups)
         if name in part.inputs and not found:
             raise UserError(
                 f"{part.where} takes {name!r}; declare what computes it with @described(…, {keyword}=…)."

@@ -32,13 +32,17 @@ _STYLE: Any = {
 }
 # Limit of the vertical axes, in units of |A|, so that diverging curves do not flatten the others.
 Y_LIMIT = 4.5
+# Old probability of the plotted token, for surrogates that measure the change of the probability itself.
+OLD_PROBABILITY = 0.2
+SHOWN = frozenset({"log_ratio", "old_logprobs", "advantages", "mask", "lengths", "max_tokens"})
 
 
 def curves(objective: Objective, log_ratios: Tensor, advantage: float) -> tuple[Tensor, Tensor]:
     """Return the loss of a completion of one token, and its gradient with respect to log π.
 
     Only terms that depend on the log-ratio to the old policy are included: regularizers that need a
-    reference, an entropy or the rest of the mini-batch are omitted, and token weights are 1.
+    reference, an entropy or the rest of the mini-batch are omitted, and token weights are 1. The token's
+    probability under the old policy is ``OLD_PROBABILITY``; few surrogates depend on it.
 
     Args:
         objective: the composition.
@@ -51,6 +55,7 @@ def curves(objective: Objective, log_ratios: Tensor, advantage: float) -> tuple[
     log_ratio = log_ratios.double()[:, None].requires_grad_()
     available = {
         "log_ratio": log_ratio,
+        "old_logprobs": torch.full_like(log_ratio, OLD_PROBABILITY).log(),
         "advantages": torch.full_like(log_ratio, advantage),
         "mask": torch.ones_like(log_ratio, dtype=torch.bool),
         "lengths": torch.ones(len(log_ratios), dtype=torch.float64),
@@ -71,8 +76,7 @@ def curves(objective: Objective, log_ratios: Tensor, advantage: float) -> tuple[
 
 def omitted_parts(objective: Objective) -> list[str]:
     """Return the names of the parts that a plot cannot show."""
-    shown = {"log_ratio", "advantages", "mask", "lengths", "max_tokens"}
-    hidden = [part.name for part in objective.regularizers if not set(part.inputs) <= shown]
+    hidden = [part.name for part in objective.regularizers if not set(part.inputs) <= SHOWN]
     return hidden + [part.name for part in objective.token_weights]
 
 

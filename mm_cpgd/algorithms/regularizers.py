@@ -84,6 +84,8 @@ LARGEST_LOG_RATIO = 20.0
     "Ω = {alpha}·(r − 1 − ln r), continued by its tangent beyond r = 1 + {cap}",
     gradient="{alpha}·min(r − 1, {cap})",
     source="CPGD, arXiv 2505.12504",
+    group="distance from the old policy",
+    use="with the surrogate cpgd; against drift over many steps",
 )
 def policy_drift(log_ratio: Tensor, *, alpha: PositiveFloat = 0.01, cap: PositiveFloat = 2.0) -> Tensor:
     """Drift from the old policy, KL(π_old ‖ π), with CPGD's capped gradient.
@@ -104,45 +106,89 @@ def policy_drift(log_ratio: Tensor, *, alpha: PositiveFloat = 0.01, cap: Positiv
 
 
 @described(
+    "Ω = (r·ln r − r + 1) / {step}, continued by its tangent beyond ℓ = {cap}",
+    gradient="r·ℓ / {step}, at most that of ℓ = {cap}",
+    source="MDPO, arXiv 2005.09814, and the authors' code; estimated from sampled tokens",
+    differs=(
+        "The authors' code takes the divergence in closed form, over all actions. Here it is estimated from "
+        "the sampled token by r·ln r − r + 1, which is unbiased and not negative; no setting does the other.",
+        "The authors' step falls linearly over the run, to 0. Here it is a number, or a schedule that ends "
+        "above 0 in its place.",
+    ),
+    group="distance from the old policy",
+    use="in place of a clip, with importance and several inner epochs",
+)
+def mirror(log_ratio: Tensor, *, step: PositiveFloat = 0.2, cap: PositiveFloat = 2.0) -> Tensor:
+    """Divergence of mirror descent, KL(π ‖ π_old): the policy's step away from the old one has a cost.
+
+    With the surrogate ``importance`` a token's gradient is r·(A − ℓ/t), t the step, which is 0 at ℓ = t·A for
+    either sign of A: the closed-form solution π_old·e^(tA). No clip is needed. ``policy_drift`` is the
+    opposite divergence, KL(π_old ‖ π), which stops nothing where A is larger than its α. At the first step of
+    a rollout batch ℓ = 0 and the term has no gradient: take several inner epochs or mini-batches.
+
+    Args:
+        log_ratio: (n, T).
+        step: t, in units of ℓ per unit of advantage; with std-normalised advantages 0.05 to 0.5.
+        cap: ℓ beyond which the term is linear, so that r·ℓ cannot overflow.
+
+    Returns:
+        (n, T), ≥ 0; 0 at ℓ = 0 alone.
+    """
+    curved = log_ratio.clamp(max=cap)
+    ratio = curved.exp()
+    beyond = cap * math.exp(cap) * (log_ratio - cap).clamp(min=0)
+    return (ratio * curved - torch.expm1(curved) + beyond) / step
+
+
+@described(
     "Ω = {coefficient}·k, x = log π − log π_ref",
-    gradient="{coefficient}·dk/dx (gradient: paper) or {coefficient}·x (gradient: correct)",
-    source="Schulman 2020; GRPO, arXiv 2402.03300, eq. 4",
+    gradient="{coefficient}·dk/dx (gradient: paper), {coefficient}·x (correct), {coefficient}·r·x (unbiased)",
+    source="Schulman 2020; GRPO, arXiv 2402.03300, eq. 4; unbiased: DeepSeek-V3.2, arXiv 2512.02556",
     choice="estimator",
     variants={"k1": "k = x", "k2": "k = x²/2", "k3": "k = e^−x − 1 + x"},
+    group="distance from the reference",
+    use="to keep what the first policy could do; unbiased for several steps on a batch",
 )
 def kl(
     reference_log_ratio: Tensor,
+    log_ratio: Tensor,
     *,
     coefficient: PositiveFloat,
     estimator: Literal["k1", "k2", "k3"] = "k3",
-    gradient: Literal["paper", "correct"] = "paper",
+    gradient: Literal["paper", "correct", "unbiased"] = "paper",
 ) -> Tensor:
     """Estimate of KL(π ‖ π_ref) from the sampled token.
 
     Estimators as in Schulman, "Approximating KL divergence", 2020. *paper* differentiates the estimator
     itself, as GRPO does with k3 (arXiv 2402.03300, eq. 4). *correct* keeps the value and uses the gradient
-    x·∇log π, whose mean over the policy's own samples is that of KL(π ‖ π_ref); for k2 the two agree. Left
-    out: the importance ratio π/π_old that either needs once π differs from the old policy.
+    x·∇log π, whose mean over the policy's own samples is that of KL(π ‖ π_ref); for k2 the two agree. Once π
+    differs from the old policy, which has sampled, both are biased. *unbiased* multiplies the value and this
+    gradient by the ratio r = π/π_old; with k3 it is the gradient of DeepSeek-V3.2's r·k3.
 
     Args:
         reference_log_ratio: (n, T).
+        log_ratio: (n, T); *unbiased* alone uses it.
         coefficient: weight, GRPO's β.
         estimator: estimator of the value.
-        gradient: *paper* or *correct*.
+        gradient: *paper*, *correct* or *unbiased*.
 
     Returns:
         (n, T).
     """
     value = kl_estimate(reference_log_ratio, estimator)
-    if gradient == "correct":
+    if gradient != "paper":
         fixed = reference_log_ratio.detach()
         value = value.detach() + fixed * (reference_log_ratio - fixed)
+    if gradient == "unbiased":
+        value = log_ratio.detach().clamp(max=LARGEST_LOG_RATIO).exp() * value
     return coefficient * value
 
 
 @described(
     "Ω = −{coefficient}·H, H the entropy of the token's distribution",
     source="Williams & Peng 1991; arXiv 1602.01783",
+    group="entropy",
+    use="where the entropy falls too fast; one number to tune",
 )
 def entropy_bonus(entropy: Tensor, *, coefficient: PositiveFloat) -> Tensor:
     """Entropy bonus, aggregated like the other terms.
@@ -164,6 +210,8 @@ def entropy_bonus(entropy: Tensor, *, coefficient: PositiveFloat) -> Tensor:
     "{target}, shrinks by it if not, within 0 to {largest}",
     source="adaptive entropy control, Skywork-OR1, arXiv 2505.22312",
     state=EntropyController,
+    group="entropy",
+    use="to hold the entropy above a value, whatever the stage of the run",
 )
 def entropy_control(
     entropy: Tensor,
@@ -196,12 +244,14 @@ def entropy_control(
     prepare=largest_covariances,
     differs=(
         "The authors take a share of 0.002 for 7B and 0.0002 for 32B, of each micro-batch and by the current "
-        "policy. Here the default is that of 32B, of the whole mini-batch and by the old policy. For that of "
-        "7B set share to 0.002.",
+        "policy. Here the default is that of 7B, of the whole mini-batch and by the old policy. For that of "
+        "32B set share to 0.0002.",
     ),
+    group="distance from the old policy",
+    use="against the collapse of entropy, at the few tokens that cause it",
 )
 def kl_cov(
-    log_ratio: Tensor, prepared: Tensor, *, coefficient: PositiveFloat = 1.0, share: OpenShare = 2e-4
+    log_ratio: Tensor, prepared: Tensor, *, coefficient: PositiveFloat = 1.0, share: OpenShare = 2e-3
 ) -> Tensor:
     """Penalise divergence from the old policy only at the tokens that reduce the entropy most.
 

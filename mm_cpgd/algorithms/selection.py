@@ -31,7 +31,11 @@ def has_signal(rewards: Tensor) -> Tensor:
     return highest > lowest
 
 
-@described("keeps a prompt if {low} ≤ mean accuracy ≤ {high}", source="MM-Eureka, arXiv 2503.07365")
+@described(
+    "keeps a prompt if {low} ≤ mean accuracy ≤ {high}",
+    source="MM-Eureka, arXiv 2503.07365",
+    use="rows of very different difficulty, and no sampling to fill the batch again",
+)
 def accuracy_filter(accuracy: Tensor, *, low: Share = 0.1, high: Share = 0.9) -> Tensor:
     """Keep prompts that are currently neither too hard nor too easy; drop those without any score.
 
@@ -59,6 +63,7 @@ def accuracy_filter(accuracy: Tensor, *, low: Share = 0.1, high: Share = 0.9) ->
         "verl's implementation ends the run when the rounds are used up. Here the update goes on with the "
         "prompts that were kept.",
     ),
+    use="where many groups have no signal, and sampling more is affordable",
 )
 def dynamic_sampling(
     accuracy: Tensor,
@@ -90,6 +95,7 @@ def dynamic_sampling(
         "The paper's rewards are −1 and 1, so that its penalty of 1 is half of their range. Here 1 is the "
         "default whatever the rules can give; for half, set penalty to half of their range.",
     ),
+    use="where completions run into the limit of length",
 )
 def overlong_penalty(
     lengths: Tensor, max_tokens: int, *, buffer: PositiveInt | None = None, penalty: PositiveFloat = 1.0
@@ -112,21 +118,23 @@ def overlong_penalty(
 
 @described(
     "score = {outcome}·p·(1 − p) + {variety}·d, p mean accuracy of the prompt's completions, d their share "
-    "of distinct bigrams; {share} of each batch is drawn in proportion to it, the rest uniformly",
+    "of distinct {ngram}-grams; {share} of each batch is drawn in proportion to it, the rest uniformly",
     source="variance-aware sampling, MMR1, arXiv 2509.21268",
+    choice="scale",
+    variants={
+        "minmax": "scores are first scaled to [0, 1] over the rows that have one",
+        "none": "scores as they are",
+    },
     differs=(
-        "The authors scale the scores to [0, 1] over the data set, so that the least promising prompt has "
-        "weight 0. Here they are not scaled, and prompts without outcome variance keep variety·d: p = (0, "
-        "0.125, 0.5, 0.875, 1) and d = (0.5, 0.6, 0.6, 0.5, 0.4) give shares of (0.112, 0.232, 0.358, "
-        "0.209, 0.089), theirs (0.040, 0.258, 0.485, 0.217, 0). No setting does this.",
         "The authors score the whole pool by 8 new rollouts of each prompt every 4 steps. Here a prompt "
         "has the score of its last rollout in training, and none before, so that early draws by score "
         "repeat prompts already seen. No setting does this.",
         "The authors draw the share by score with replacement, over an epoch's worth of prompts. Here it "
         "is drawn without replacement in a batch, without the batch's other prompts. No setting does this.",
-        "The authors' code takes distinct trigrams, or self-BLEU with a positive weight, which rewards "
-        "similar answers, contrary to the paper. Here it is distinct bigrams. No setting does this.",
+        "The authors' code can also take self-BLEU, with a positive weight, which rewards similar answers, "
+        "contrary to the paper. Here diversity is the share of distinct n-grams alone.",
     ),
+    use="large data sets, of which few rows have a signal at a time",
 )
 def variance_aware(
     accuracy: Tensor,
@@ -135,6 +143,8 @@ def variance_aware(
     outcome: NonNegativeFloat = 0.8,
     variety: NonNegativeFloat = 0.2,
     share: OpenShare = 0.5,
+    scale: Literal["minmax", "none"] = "minmax",
+    ngram: PositiveInt = 3,
 ) -> Tensor:
     """MMR1's variance promotion score: outcome variance and diversity of the trajectories.
 
@@ -147,6 +157,8 @@ def variance_aware(
         outcome: weight of the outcome variance.
         variety: weight of the diversity.
         share: share of a batch that is drawn by score; read by the sampler.
+        scale: *minmax* is the authors': the least promising prompt has weight 0; read by the sampler.
+        ngram: length of the n-grams whose diversity counts, 3 in the authors' code; read by the collector.
 
     Returns:
         Scores (P,); 0 where no completion could be scored.
@@ -155,7 +167,7 @@ def variance_aware(
     return (outcome * p * (1 - p) + variety * diversity).nan_to_num(0.0)
 
 
-def distinct_share(completions: Sequence[Sequence[int]], n: int = 2) -> float:
+def distinct_share(completions: Sequence[Sequence[int]], n: int) -> float:
     """Return distinct / all n-grams of a group's completions (Distinct-n, arXiv 1510.03055); 0 for none.
 
     Args:

@@ -14,10 +14,16 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from mm_cpgd.algorithms.part_info import AboveOne, OpenShare, described
+from mm_cpgd.algorithms.part_info import AboveOne, OpenShare, UpToOne, described
 
 
-@described("S = ℓ·A", gradient="A", source="REINFORCE, Williams 1992")
+@described(
+    "S = ℓ·A",
+    gradient="A",
+    source="REINFORCE, Williams 1992",
+    group="without a ratio",
+    use="one optimizer step for each rollout batch",
+)
 def policy_gradient(log_ratio: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
     """Plain policy gradient; nothing is clipped.
 
@@ -35,6 +41,8 @@ def policy_gradient(log_ratio: Tensor, advantages: Tensor) -> tuple[Tensor, Tens
     "S = min(ℓ·A, clip(ℓ, ln(1 − {epsilon_low}), ln(1 + {epsilon_high}))·A)",
     gradient="A, or 0 beyond the bound",
     source="CPGD, arXiv 2505.12504",
+    group="without a ratio",
+    use="several steps for each batch; no ratio in the gradient can explode",
 )
 def cpgd(
     log_ratio: Tensor,
@@ -67,9 +75,11 @@ def cpgd(
     "S = min(r·A, clip(r, 1 − {epsilon_low}, 1 + {epsilon_high})·A)",
     gradient="r·A, or 0 beyond the bound",
     source="PPO, arXiv 1707.06347, eq. 7; two ε: DAPO",
+    group="ratio of each token",
+    use="the common choice for several steps on a batch",
 )
 def ppo_clip(
-    log_ratio: Tensor, advantages: Tensor, *, epsilon_low: OpenShare = 0.2, epsilon_high: PositiveFloat = 0.2
+    log_ratio: Tensor, advantages: Tensor, *, epsilon_low: UpToOne = 0.2, epsilon_high: PositiveFloat = 0.2
 ) -> tuple[Tensor, Tensor]:
     """PPO: the ratio, clipped on the side of improvement.
 
@@ -78,7 +88,7 @@ def ppo_clip(
     Args:
         log_ratio: (n, T).
         advantages: (n, 1) or (n, T).
-        epsilon_low: bounds tokens with A < 0 at 1 − ε_low.
+        epsilon_low: bounds tokens with A < 0 at 1 − ε_low; 1: no bound.
         epsilon_high: bounds tokens with A > 0 at 1 + ε_high.
 
     Returns:
@@ -92,6 +102,8 @@ def ppo_clip(
     "S = min(r·A, clip(r, 1 − {epsilon_low}, 1 + {epsilon_high})·A), for A < 0 at least {bound}·A",
     gradient="r·A, or 0 beyond either bound",
     source="dual-clip PPO, arXiv 1912.09729",
+    group="ratio of each token",
+    use="ppo_clip where tokens of bad completions become much likelier",
 )
 def dual_clip(
     log_ratio: Tensor,
@@ -118,16 +130,58 @@ def dual_clip(
     return bounded.clamp(max=math.log(bound)).exp() * advantages, clipped | exploded
 
 
-@described("S = r·A", gradient="r·A", source="conservative policy iteration; KL-Cov's code, arXiv 2505.22617")
+@described(
+    "S = r·A",
+    gradient="r·A",
+    source="conservative policy iteration; KL-Cov's code, arXiv 2505.22617",
+    group="ratio of each token",
+    use="together with a divergence that bounds the move: mirror, kl_cov",
+)
 def importance(log_ratio: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
     """The ratio without a clip; a large ratio may overflow. Shapes as in ``policy_gradient``."""
     return log_ratio.exp() * advantages, torch.zeros_like(log_ratio, dtype=torch.bool)
 
 
 @described(
+    "S = e^(A / {temperature})·ℓ",
+    gradient="e^(A / {temperature})",
+    source="the forward form of mirror descent (arXiv 2005.09814 names it); AWR, arXiv 1910.00177",
+    group="without a ratio",
+    use="imitation of the better samples; data of other policies",
+)
+def exp_advantage(
+    log_ratio: Tensor,
+    advantages: Tensor,
+    *,
+    temperature: PositiveFloat = 1.0,
+    largest: PositiveFloat = 20.0,
+) -> tuple[Tensor, Tensor]:
+    """Weighted likelihood: raises the probability of every sample, by e^(A / λ).
+
+    It fits the policy to π_old·e^(A / λ), the target that mirror descent approaches from the other side. A
+    completion with A < 0 is imitated too, only less; nothing is ever pushed down. The bound on the weight is
+    AWR's.
+
+    Args:
+        log_ratio: (n, T).
+        advantages: (n, 1) or (n, T).
+        temperature: λ, in units of advantage.
+        largest: bound on the weight.
+
+    Returns:
+        Terms (n, T), and where the bound acts (n, T).
+    """
+    weight = (advantages / temperature).exp()
+    bounded = (weight > largest).expand_as(log_ratio)
+    return weight.clamp(max=largest) * log_ratio, bounded
+
+
+@described(
     "S = sg(min(r, 1 + {epsilon_high}))·A·ℓ",
     gradient="min(r, 1 + {epsilon_high})·A",
     source="CISPO, arXiv 2506.13585",
+    group="ratio of each token",
+    use="long or stale rollouts, where rare decisive tokens should keep their gradient",
 )
 def cispo(
     log_ratio: Tensor,
@@ -161,6 +215,8 @@ def cispo(
     "S = min(s·A, clip(s, 1 − {epsilon_low}, 1 + {epsilon_high})·A), s = sg(e^(mean of ℓ over y))·π/sg(π)",
     gradient="e^(mean of ℓ over y)·A, or 0 beyond the bound",
     source="GSPO, arXiv 2507.18071, its token form",
+    group="ratio of the completion",
+    use="models with experts, whose token ratios are noisy",
 )
 def gspo(
     log_ratio: Tensor,
@@ -202,7 +258,7 @@ def one_sided_clip(
     Args:
         log_ratio: (n, T).
         advantages: (n, 1) or (n, T).
-        epsilon_low: scalar, (T,) or (n, T), below 1.
+        epsilon_low: scalar, (T,) or (n, T), at most 1: no bound.
         epsilon_high: scalar, (T,) or (n, T).
 
     Returns:

@@ -53,6 +53,7 @@ class FirstEntropy:
     "A ← A − {scale}·⟨H⟩, ⟨H⟩ the completion's mean entropy under π_old, and 0 where ⟨H⟩ > {threshold}, "
     "unless the run began above it",
     source="GTPO, arXiv 2508.03772, and its code",
+    use="against the collapse of entropy, in place of a divergence",
     state=FirstEntropy,
     differs=(
         "The authors' code always leaves out completions above its threshold of 0.7. Here, as in their "
@@ -101,6 +102,7 @@ def entropy_shaped(
     "of conflict tokens from the first token, and likewise in that up to the last; else 1. A token is in "
     "conflict if completions of the group with A > 0 and with A < 0 have it at the same place",
     source="GTPO, arXiv 2508.03772, and its code",
+    use="where good and bad completions share their openings and endings",
     differs=(
         "The authors' code also divides each completion's loss by its number of conflict tokens, which their "
         "formula does not. Here, as in the formula, it is not divided. No setting does this.",

@@ -1,9 +1,11 @@
-"""Token weights: weights of the surrogate by token, computed from the whole mini-batch.
+"""Token weights: weights of the surrogate by token.
 
-A part takes any of ``old_logprobs``, ``old_entropy``, ``advantages``, all (K,) for the K tokens of the
-mini-batch over all processes in some order, and ``seed``, an int, and returns weights (K,) on the surrogate.
-It is called once, before the first optimizer step, with values of the old policy: the result therefore does
-not depend on micro-batches or the number of processes and is the same in all inner epochs. The papers use the
+A part that takes ``log_ratio`` is called at every step, with the inputs and shapes of a surrogate, and
+returns weights (n, T); a row depends on nothing but itself. Any other is computed from the whole mini-batch:
+it takes any of ``old_logprobs``, ``old_entropy``, ``advantages``, all (K,) for the K tokens of the mini-batch
+over all processes in some order, and ``seed``, an int, and returns weights (K,) on the surrogate. It is
+called once, before the first optimizer step, with values of the old policy: the result therefore does not
+depend on micro-batches or the number of processes and is the same in all inner epochs. The papers use the
 current policy; at the first step of an iteration the two are the same.
 """
 
@@ -12,25 +14,24 @@ from __future__ import annotations
 import math
 
 import torch
+from pydantic import PositiveFloat
 from torch import Tensor
 
 from mm_cpgd.algorithms.part_info import OpenShare, described
 
 
 @described(
-    "m = 1 for the {share} of the mini-batch's tokens with the highest entropy, else 0",
+    "m = 1 for the {share} of the mini-batch's tokens with the highest entropy, if it is above 0, else 0",
     source="Beyond the 80/20 rule, arXiv 2506.01939",
-    differs=(
-        "The paper means a share of the tokens. Here, as in TRL, every token at the threshold counts: "
-        "where more than 1 − share of the tokens have entropy 0, the threshold is 0 and all tokens count. "
-        "policy/token_weight, the share that counted, is then 1; no setting prevents it.",
-    ),
+    group="before the first step",
+    use="long reasoning, where most tokens are certain",
 )
 def forking_tokens(old_entropy: Tensor, *, share: OpenShare = 0.2) -> Tensor:
     """Use only forking tokens, those at which the policy was least certain of the next token.
 
-    The threshold is the interpolated quantile 1 − share, inclusive. The aggregation's denominator still
-    counts all tokens, as in the paper.
+    The threshold is the interpolated quantile 1 − share, inclusive. Where more than 1 − share of the tokens
+    have entropy 0 it is 0, and all others count; in TRL all tokens would, and the method would be DAPO. The
+    aggregation's denominator still counts all tokens, as in the paper.
 
     Args:
         old_entropy: (K,), nats.
@@ -41,7 +42,8 @@ def forking_tokens(old_entropy: Tensor, *, share: OpenShare = 0.2) -> Tensor:
     """
     if not old_entropy.numel():
         return old_entropy
-    return (old_entropy >= quantile(old_entropy, 1 - share)).to(old_entropy.dtype)
+    forking = (old_entropy >= quantile(old_entropy, 1 - share)) & (old_entropy > 0)
+    return forking.to(old_entropy.dtype)
 
 
 @described(
@@ -53,6 +55,8 @@ def forking_tokens(old_entropy: Tensor, *, share: OpenShare = 0.2) -> Tensor:
         "does not stop yet, by the current policy. Here the draw is from the whole mini-batch, clipped "
         "tokens included, by the old policy, so that it does not depend on the micro-batches.",
     ),
+    group="before the first step",
+    use="against the collapse of entropy, without a penalty",
 )
 def clip_cov(
     old_logprobs: Tensor,
@@ -86,6 +90,41 @@ def clip_cov(
     draw = torch.randperm(band.numel(), generator=torch.Generator().manual_seed(seed))[:count]
     weights[ordered[draw.to(ordered.device)]] = 0
     return weights
+
+
+@described(
+    "m = 0 for completions with A < 0 and mean over y of −ℓ above {delta}, else 1",
+    source="off-policy sequence masking, DeepSeek-V3.2, arXiv 2512.02556, eq. 9",
+    differs=(
+        "The paper takes as π_old the probabilities that the rollout engine reports, so that its numerical "
+        "differences count too, and does not state δ. Here π_old is the trainer's, and delta is 0.5, the "
+        "example of TRL's documentation. For engines, rollout.vllm.correction masks by their differences.",
+    ),
+    group="at every step",
+    use="stale rollouts or many steps on a batch",
+)
+def off_policy_mask(
+    log_ratio: Tensor, advantages: Tensor, mask: Tensor, *, delta: PositiveFloat = 0.5
+) -> Tensor:
+    """Leave out completions to be made less likely that the policy has already left far behind.
+
+    The mean of −ℓ = log π_old − log π over a completion's tokens estimates KL(π_old ‖ π) per token.
+    Completions with A ≥ 0 always count: they pull the policy back. The aggregation's denominator still counts
+    all tokens.
+
+    Args:
+        log_ratio: (n, T), whole completions.
+        advantages: (n, 1) or (n, T).
+        mask: (n, T) bool.
+        delta: largest mean of −ℓ, in nats per token.
+
+    Returns:
+        (n, T), 0 or 1.
+    """
+    tokens = mask.sum(dim=1, keepdim=True).clamp(min=1)
+    distance = -(log_ratio.detach() * mask).sum(dim=1, keepdim=True) / tokens
+    left_out = (advantages < 0) & (distance > delta)
+    return (~left_out).to(log_ratio.dtype).expand_as(log_ratio)
 
 
 def largest_covariances(old_logprobs: Tensor, advantages: Tensor, *, share: OpenShare) -> Tensor:

@@ -92,7 +92,7 @@ def try_command(
     """Play a conversation with written turns: the prompt, and what the environment replies to each.
 
     Example: `mm-cpgd environments try tools generated:detail --option 'tools=[zoom]' --turn 'zoom {"box":
-    [0, 0, 500, 500]}' --turn '<answer>bars</answer>'`
+    [0, 0, 500, 500]}' --turn '<answer>circle</answer>'`
     """
     from data import load_examples
     from mm_cpgd.cli.common import parse_options

@@ -82,9 +82,17 @@ class BoundEnvironment:
     ) -> None:
         self.name = name
         self.reference = reference
+        self._function = function
         seed = _seed_parameter(name, function)
         self.options = checked_options(f"environment {name!r}", function, options, skip=(seed,))
-        self._function = function
+
+    def has_option(self, name: str) -> bool:
+        """Return whether the environment has a parameter of this name."""
+        return name in inspect.signature(self._function).parameters
+
+    def with_options(self, options: Mapping[str, Any]) -> BoundEnvironment:
+        """Return a factory of the same environment with further options, which are checked."""
+        return BoundEnvironment(self.name, self.reference, self._function, {**self.options, **options})
 
     def __call__(self, seed: int) -> CheckedEnvironment:
         """Return a new environment, whose messages and observations are checked.

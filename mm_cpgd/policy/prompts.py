@@ -66,6 +66,7 @@ class PromptEncoder:
         self.video = video or VideoLimits()
         self.control_texts = sorted(control_texts(processor))
         self.environment: EnvironmentFactory | None = None
+        self._written: tuple[tuple[object, ...], Conversation] | None = None
 
     @classmethod
     def of(cls, config: PolicyConfig, processor: Any, model: nn.Module | None = None) -> PromptEncoder:
@@ -95,7 +96,7 @@ class PromptEncoder:
     def without_model(self) -> PromptEncoder:
         """Return an encoder for ``inputs`` alone, which another process can be sent."""
         other = copy(self)
-        other.model = None
+        other.model = other._written = None
         return other
 
     def inputs(self, example: Example, beginning: str = "") -> dict[str, Any]:
@@ -190,16 +191,28 @@ class PromptEncoder:
         ]
         return Conversation(rendered, tuple(image for turn in turns for image in turn.images))
 
+    def for_environment(self, example: Example) -> Example:
+        """Return the example as an environment gets it: with its system turn or without."""
+        return replace(example, system=None) if self.system_turns == "config" else example
+
     def _conversation(self, example: Example) -> Conversation:
         if self.environment is not None:
-            if example.videos:
-                raise DataError("rollout.environment is for rows with images; this one has videos")
-            environment = self.environment(PROMPT_SEED)
-            found = self.conversation_of(environment.reset(example))
-            return replace(found, tools=tuple(template_tools(environment)))
+            return self._written_by(self.environment, example)
         pieces = self._pieces(example)
         images = tuple(example.images[index] for index in _indices(pieces, "image"))
         return Conversation(self._messages(pieces, example), images, videos=self._videos(pieces, example))
+
+    def _written_by(self, factory: EnvironmentFactory, example: Example) -> Conversation:
+        """Return an environment's prompt; the last example's is not written again."""
+        if example.videos:
+            raise DataError("rollout.environment is for rows with images; this one has videos")
+        key = (example, factory, self.system_prompt, self.system_turns)
+        known = self._written
+        if known is None or any(one is not other for one, other in zip(known[0], key, strict=True)):
+            environment = factory(PROMPT_SEED)
+            found = self.conversation_of(environment.reset(self.for_environment(example)))
+            known = self._written = (key, replace(found, tools=tuple(template_tools(environment))))
+        return replace(known[1], messages=list(known[1].messages))
 
     def _pieces(self, example: Example) -> list[str | Place]:
         """Return texts and places of images and videos in the order in which the model reads them."""

@@ -194,6 +194,9 @@ def reward_lines(config: RunConfig) -> Lines:
         text = described.get(reward.rule, "a rule of your own")
         name = f"{reward.name} ({reward.rule})" if reward.name else reward.rule
         yield f"{reward.weight:g} × {name}", f"({options}) {text}" if options else text
+    chosen = config.rollout.environment
+    for score, weight in (chosen.scores if chosen else {}).items():
+        yield f"{weight:g} × {score}", f"scored by the environment {chosen.name}" if chosen else ""
 
 
 def result_lines(config: RunConfig) -> Lines:

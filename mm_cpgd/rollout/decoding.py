@@ -15,6 +15,7 @@ from mm_cpgd.policy.families import language_model
 from mm_cpgd.policy.shared_prefix.attention import preferred_attention
 from mm_cpgd.policy.shared_prefix.forward import hidden_states, rotary_cos_sin, run_layers
 from mm_cpgd.policy.shared_prefix.packing import pack, pack_continued, unique_prompts
+from mm_cpgd.rollout.merged_layers import MergedLayer, merged_layers
 from mm_cpgd.rollout.shared_cache import PrefixRecorder, SharedCache
 
 # Tokens by which the cache grows. Doubling would copy less, but copying costs little compared with reading
@@ -88,6 +89,7 @@ class SharedDecoder:
         self.last_position = max(prompt.next_position for prompt in prompts) + limit
         self.slots = slots
         self.first: Tensor | None = None  # logits (P, V) of the first token after each prompt
+        self.merged: list[MergedLayer] | None = None
 
     @property
     def version(self) -> int:
@@ -138,6 +140,9 @@ class SharedDecoder:
         # Of all positions that can occur; text has the same position on all axes.
         positions = torch.arange(self.last_position, device=device)
         self.cos_sin = rotary_cos_sin(self.language, hidden, positions.expand(self.axes, 1, -1))
+        # Recorded kernels need no fewer operations, and older versions rotate by sections within the layers.
+        plain = not self.fixed and self.cos_sin[0].dim() == 3
+        self.merged = merged_layers(self.language) if plain else None
 
     def start(self, places: Sequence[int], seats: Sequence[int]) -> Tensor:
         """See ``IncrementalDecoder``."""
@@ -161,9 +166,21 @@ class SharedDecoder:
         embedded = self.language.embed_tokens(tokens.unsqueeze(0))
         positions = self.start_position + newest
         cosines, sines = (values.index_select(-2, positions) for values in self.cos_sin)
-        hidden = run_layers(self.language, embedded, (cosines, sines), self.cache)
+        if self.merged is None:
+            hidden = run_layers(self.language, embedded, (cosines, sines), self.cache)
+        else:
+            hidden = self._run_merged(embedded, cosines[0].unsqueeze(1), sines[0].unsqueeze(1))
         logits: Tensor = self.head(hidden[0])
         return logits
+
+    def _run_merged(self, embedded: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+        """Return what ``run_layers`` returns for embedded tokens (1, N, C), by the merged layers."""
+        assert self.merged is not None
+        hidden = embedded[0]
+        for layer in self.merged:
+            hidden = layer(hidden, cosines, sines, self.cache)
+        normed: Tensor = self.language.norm(hidden.unsqueeze(0))
+        return normed
 
     def keep(self, places: Sequence[int]) -> None:
         """See ``IncrementalDecoder``."""

@@ -70,7 +70,7 @@ class SharedCache:
         self.own_keys: list[Tensor] = []
         self.own_values: list[Tensor] = []
         self.padding: Tensor | None = None
-        # Of the present step: where each place's newest key goes (N · K,), and what is after it (N, 1, 1, W).
+        # Of the present step: where each place's newest key goes, and what is after it (N, 1, 1, W).
         self.column: Tensor | None = None
         self.future: Tensor | None = None
         # On the device: the seat of each place (N,), and the place in each seat (P · R,).
@@ -143,10 +143,12 @@ class SharedCache:
         self.column = self.future = None
         if self.uniform:
             return
-        heads = self.own_keys[0].shape[1]
         newest = newest.clamp(max=self.capacity - 1)
-        first = torch.arange(self.places * heads, device=newest.device) * self.capacity
-        self.column = (first.view(-1, heads) + newest.unsqueeze(1)).flatten()
+        self.column = newest  # (N,) tokens of the places; of recorded kernels (N · K,) rows of the cache
+        if self.fixed:
+            heads = self.own_keys[0].shape[1]
+            first = torch.arange(self.places * heads, device=newest.device) * self.capacity
+            self.column = (first.view(-1, heads) + newest.unsqueeze(1)).flatten()
         positions = torch.arange(self.width, device=newest.device)
         self.future = (positions > newest.unsqueeze(1))[:, None, None]
 
@@ -156,7 +158,9 @@ class SharedCache:
         self._append(self.own_values[layer], value)
         keys, values = self.keys[layer], self.values[layer]
         own_keys, own_values = (own[layer][:, :, : self.width] for own in (self.own_keys, self.own_values))
-        query = query[0].transpose(0, 1).unflatten(1, (keys.shape[1], -1)) * scale  # (N, K, H / K, D)
+        query = query[0].transpose(0, 1).unflatten(1, (keys.shape[1], -1))  # (N, K, H / K, D)
+        if scale != 1:
+            query = query * scale
         scores = self._to_table(query) @ keys.transpose(-1, -2)  # (P, K, R · H / K, L)
         if self.padding is not None:
             scores.masked_fill_(self.padding, -torch.inf)
@@ -198,10 +202,9 @@ class SharedCache:
     def _allocate(self, keys: Tensor, layers: int) -> None:
         _, heads, size = keys.shape
         # Zeros: what padding holds must be finite.
-        tables = [
-            [keys.new_zeros(self.slots, heads, self.longest, size) for _ in range(layers)] for _ in range(2)
-        ]
-        self.keys, self.values = tables
+        shape = (self.slots, heads, self.longest, size)
+        self.keys = [self._zero_keys(keys, shape) for _ in range(layers)]
+        self.values = [keys.new_zeros(shape) for _ in range(layers)]
         own = [[keys.new_zeros(self.places, heads, 0, size) for _ in range(layers)] for _ in range(2)]
         self.own_keys, self.own_values = own
         self.lengths = torch.zeros(self.slots, dtype=torch.long, device=keys.device)
@@ -209,11 +212,19 @@ class SharedCache:
             shape = (self.slots, 1, 1, self.longest)
             self.padding = torch.zeros(shape, dtype=torch.bool, device=keys.device)
 
+    def _zero_keys(self, like: Tensor, shape: Sequence[int]) -> Tensor:
+        """Return zeros (n, K, L, D), with the tokens side by side where products on a CPU read them."""
+        if self.fixed:
+            return like.new_zeros(shape)
+        return like.new_zeros(*shape[:2], shape[3], shape[2]).transpose(2, 3)
+
     def _grow(self, capacity: int) -> None:
-        for own in (self.own_keys, self.own_values):
-            for layer, values in enumerate(own):
-                shape = (*values.shape[:2], capacity - self.capacity, values.shape[3])
-                own[layer] = torch.cat([values, values.new_zeros(shape)], 2)
+        for layer, (keys, values) in enumerate(zip(self.own_keys, self.own_values, strict=True)):
+            shape = (*values.shape[:2], capacity, values.shape[3])
+            grown = self._zero_keys(keys, shape), values.new_zeros(shape)
+            for new, old in zip(grown, (keys, values), strict=True):
+                new[:, :, : self.capacity] = old
+            self.own_keys[layer], self.own_values[layer] = grown
         self.capacity = capacity
         self.version += 1
 
@@ -229,6 +240,8 @@ class SharedCache:
         values = new[0].transpose(0, 1)  # (N, K, D)
         if self.column is None:
             cache[:, :, self.width - 1] = values
+        elif not self.fixed:
+            cache[torch.arange(self.places, device=values.device), :, self.column] = values
         else:
             cache.view(-1, cache.shape[-1]).index_copy_(0, self.column, values.flatten(0, 1))
 

@@ -125,9 +125,9 @@ def gather_stats(
     return RolloutStats(by_process.transpose(0, 1).flatten(0, 1).cpu())
 
 
-def gather_diversity(accelerator: Accelerator, groups: Sequence[Group]) -> Tensor:
-    """Return the share of distinct bigrams of each prompt's completions, (P,) in [0, 1] of all processes."""
-    shares = [distinct_share([one.tokens[one.own].tolist() for one in group]) for group in groups]
+def gather_diversity(accelerator: Accelerator, groups: Sequence[Group], n: int) -> Tensor:
+    """Return the share of distinct n-grams of each prompt's completions, (P,) in [0, 1] of all processes."""
+    shares = [distinct_share([one.tokens[one.own].tolist() for one in group], n) for group in groups]
     gathered: Tensor = accelerator.gather(
         torch.tensor(shares, dtype=torch.float64, device=accelerator.device)
     )

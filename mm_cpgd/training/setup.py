@@ -135,7 +135,9 @@ def build_sampler(objective: Objective, rows: int, seed: int) -> PromptSampler:
     """Return the prompt sampler: uniform, or with a share drawn by the objective's curriculum score."""
     if objective.prompts is None:
         return PromptSampler(rows, seed)
-    return ScoredPromptSampler(rows, seed, objective.prompts.options.get("share", 0.5))
+    options = objective.prompts.options
+    scaled = options.get("scale") == "minmax"
+    return ScoredPromptSampler(rows, seed, options.get("share", 0.5), scaled=scaled)
 
 
 def build_trainer(

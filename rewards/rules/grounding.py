@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any, Literal
@@ -132,6 +133,44 @@ def resized(width: int, height: int, factor: int, min_pixels: int, max_pixels: i
     return sides[0], sides[1]
 
 
+@dataclass(frozen=True)
+class Frame:
+    """Where the sides of a row's image come from, for coordinates that are given in pixels.
+
+    Attributes:
+        width: the meta column of the image's width; without one the row's first image tells it.
+        height: the meta column of the image's height.
+        factor: the sides of a resized image are multiples of it.
+        min_pixels: least number of pixels of a resized image.
+        max_pixels: greatest number of pixels of a resized image.
+    """
+
+    width: str
+    height: str
+    factor: int
+    min_pixels: int
+    max_pixels: int
+
+    def size(self, example: ExampleLike, form: Coordinates) -> Size:
+        """Return the greatest x and y of the row's image in these coordinates. Raises ``Unreadable``."""
+        if form in _LIMIT:
+            return Fraction(_LIMIT[form]), Fraction(_LIMIT[form])
+        sides = self._sides(example)
+        if form == "resized":
+            sides = resized(*sides, self.factor, self.min_pixels, self.max_pixels)
+        return Fraction(sides[0]), Fraction(sides[1])
+
+    def _sides(self, example: ExampleLike) -> tuple[int, int]:
+        meta, images = getattr(example, "meta", {}), getattr(example, "images", ())
+        if images and self.width not in meta and self.height not in meta:
+            try:
+                width, height = images[0].size()
+            except (OSError, ValueError) as error:
+                raise Unreadable(f"the image's size cannot be read: {error}") from error
+            return int(width), int(height)
+        return _pixels(example, self.width), _pixels(example, self.height)
+
+
 def _pixels(example: ExampleLike, name: str) -> int:
     """Return a side of the image in pixels. Raises ``Unreadable`` if the example has none."""
     value = gold_value(example, name)
@@ -152,7 +191,8 @@ def _check_inside(boxes: Sequence[Box], coordinates: Coordinates) -> None:
         raise Unreadable(f"the coordinate {outside[0]:g} lies outside of 0 to {limit}")
 
 
-def _read(value: Any, coordinates: Coordinates, size: Size) -> list[Box]:
+def read_scaled(value: Any, coordinates: Coordinates, size: Size) -> list[Box]:
+    """Return the boxes of a value as shares of the image's sides. Raises ``Unreadable``."""
     found = read_boxes(value)
     _check_inside(found, coordinates)
     return _scaled(found, size)
@@ -186,7 +226,8 @@ def boxes(
         coordinates: the model's coordinates: "absolute" pixels of the image, "fraction" 0 to 1, "thousandths"
             0 to 1000, or "resized" pixels of the image as Qwen's processors pass it to the model.
         gold_coordinates: coordinates of the gold boxes; the same as ``coordinates`` if None.
-        width: the meta column of the image's width; read only if the two kinds of coordinates differ.
+        width: the meta column of the image's width, needed if the two kinds of coordinates differ; without
+            such columns the row's first image tells its size.
         height: the meta column of the image's height.
         factor: the sides of a resized image are multiples of it.
         min_pixels: least number of pixels of a resized image.
@@ -194,20 +235,19 @@ def boxes(
     """
     gold_form = gold_coordinates or coordinates
 
+    frame = Frame(width, height, factor, min_pixels, max_pixels)
+
     def size(form: Coordinates) -> Size:
         # IoU is invariant to the scale of an axis: equal kinds of coordinates need no image size.
-        if form in _LIMIT or gold_form == coordinates:
+        if gold_form == coordinates:
             return Fraction(_LIMIT.get(form, 1)), Fraction(_LIMIT.get(form, 1))
-        sides = _pixels(example, width), _pixels(example, height)
-        if form == "resized":
-            sides = resized(*sides, factor, min_pixels, max_pixels)
-        return Fraction(sides[0]), Fraction(sides[1])
+        return frame.size(example, form)
 
     def parse_gold(value: Any) -> tuple[list[Box], Size]:
-        return _read(value, gold_form, size(gold_form)), size(coordinates)
+        return read_scaled(value, gold_form, size(gold_form)), size(coordinates)
 
     def compare(text: str, wanted: tuple[list[Box], Size]) -> Verdict:
-        found = _read(text, coordinates, wanted[1])
+        found = read_scaled(text, coordinates, wanted[1])
         if len(found) > 1 and not several:
             raise Unreadable(f"{len(found)} boxes, one is required")
         iou = float(box_iou(found, wanted[0]))

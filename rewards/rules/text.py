@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import re
+import unicodedata
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rewards.example import ExampleLike
 from rewards.math.clean import plain_text
@@ -100,6 +103,27 @@ def _scorer(order: int) -> BLEU:
     )
 
 
+def _bleu(text: str, references: list[str], order: int, *, fixed: bool) -> float:
+    """Return the BLEU of words separated by spaces, in [0, 1]."""
+    found = _scorer(order).sentence_score(text, references)
+    if not fixed:
+        # The library computes in floating point: a perfect match may differ slightly from 100.
+        return round(found.score / 100, 9)
+    if not found.counts[0]:
+        return 0.0
+    pairs = zip(found.counts, found.totals, strict=True)
+    logs = [math.log((count or 0.1) / max(total, 1)) for count, total in pairs]
+    return round(found.bp * math.exp(sum(logs) / order), 9)
+
+
+_MARK_OR_WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
+
+
+def _with_punctuation(text: str) -> list[str]:
+    """Return the words of ``text`` in lower case, and each punctuation mark as a word."""
+    return _MARK_OR_WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
 @rule("bleu")
 def bleu(
     completion: str,
@@ -107,12 +131,15 @@ def bleu(
     read: Section = "text",
     gold: str = "answer",
     order: Positive = 4,
+    orders: Literal["effective", "fixed"] = "effective",
+    punctuation: bool = False,
     threshold: Share | None = None,
 ) -> Verdict:
     """BLEU of the words with the gold text: precision of 1- to 4-grams with a brevity penalty.
 
-    Orders that the text is too short for are left out: two right words score 1. NLTK's BLEU with its first
-    smoothing, which SATORI uses, counts 0.1 for each such order: there they score 0.316.
+    *effective* leaves out orders that the text is too short for: two right words score 1, so that short texts
+    are favoured. *fixed* counts each of them as 0.1, and a text without a common word as 0, as NLTK's BLEU
+    with its first smoothing does, which SATORI uses (arXiv 2505.19094): there two right words score 0.316.
 
     Args:
         completion: the model's text.
@@ -120,13 +147,15 @@ def bleu(
         read: the section of the completion to read.
         gold: "answer", or the example's meta column that holds the gold text or several of them.
         order: the longest n-gram.
+        orders: *effective* or *fixed*.
+        punctuation: whether each punctuation mark is a word too, as in most tokenizers.
         threshold: if given, the score is 1 from there on and 0 below.
     """
 
     def compare(text: str, golds: list[str]) -> Verdict:
-        references = [" ".join(words(wanted)) for wanted in golds]
-        # The library computes in floating point: a perfect match may differ slightly from 100.
-        score = round(_scorer(order).sentence_score(" ".join(words(text)), references).score / 100, 9)
+        split = _with_punctuation if punctuation else words
+        references = [" ".join(split(wanted)) for wanted in golds]
+        score = _bleu(" ".join(split(text)), references, order, fixed=orders == "fixed")
         return score_with_threshold(score, threshold, text, f"BLEU-{order} {score:.3f}")
 
     return score_against_gold(completion, example, read, gold, as_texts, compare)

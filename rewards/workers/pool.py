@@ -78,22 +78,24 @@ class LineProcess:
             bufsize=0,  # a buffer's lock, if held by another thread at a fork, would block the child forever
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
+        self._received = b""
 
     def line(self, deadline: float) -> bytes | None:
         """Return the next reply, None after the deadline. Raises ``EOFError`` if the process has ended."""
         assert self.process.stdout is not None
-        descriptor, received = self.process.stdout.fileno(), b""
+        descriptor = self.process.stdout.fileno()
         poll = select.poll()  # unlike select.select, not limited to small descriptors
         poll.register(descriptor, select.POLLIN)
-        while not received.endswith(b"\n"):
+        while b"\n" not in self._received:
             remaining = deadline - time.monotonic()
             if remaining <= 0 or not poll.poll(1000 * remaining):
                 return None
             chunk = os.read(descriptor, 65536)
             if not chunk:
                 raise EOFError
-            received += chunk
-        return received
+            self._received += chunk
+        line, _, self._received = self._received.partition(b"\n")
+        return line
 
     def send(self, request: bytes) -> None:
         """Write a request. Raises ``EOFError`` if the process has ended."""

@@ -1,6 +1,7 @@
 """Rules of a user in processes of their own, each with a time limit for one completion.
 
-A rule that hangs, ends its process, is killed or crashes costs one completion, not the run. POSIX only.
+A rule that hangs, ends its process, is killed or crashes costs one completion, not the run. Completions of a
+rule that is fast are sent several at a time; each has the limit for itself. POSIX only.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import pickle
 import threading
 import time
 import weakref
-from dataclasses import is_dataclass, replace
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from rewards.registry import BoundRule
 from rewards.verdict import Status, Verdict
 from rewards.workers.pool import LineProcess, usable_cores
+from rewards.workers.rule_messages import Batch, Outcome, packed
 
 # Seconds to import the user's file and what it imports.
 START_LIMIT = 300.0
@@ -25,6 +28,10 @@ START_LIMIT = 300.0
 MOST = 8
 # Completions of a batch that may cost a process before any is scored; the others are then not tried.
 PATIENCE = 8
+# Seconds that the completions of one message may take as long as the rule is as fast as it was, and most of
+# them: a message and its reply take some 0.1 ms, and those after one that hangs wait.
+TOGETHER = 0.02
+MOST_TOGETHER = 32
 
 
 class RuleFailed(Exception):
@@ -62,6 +69,7 @@ class RuleProcesses:
         self._lock = threading.Lock()
         self._idle: list[LineProcess] = []
         self._all: set[LineProcess] = set()
+        self._seconds: float | None = None  # that a completion took of late; None after one was lost
         self.begin()
 
     def begin(self) -> None:
@@ -77,24 +85,83 @@ class RuleProcesses:
             RuleFailed: the rule raised, returned no score, or ended its process.
             RuleTimeout: it took longer than the limit.
         """
-        if self._lost >= PATIENCE and not self._has_scored:
-            raise RuleFailed(f"not tried: {self._lost} completions before it ended like this: {self._how}")
+        (found,) = self.score([completion], [example])
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def score(
+        self, completions: Sequence[str], examples: Sequence[Any], *, stop: bool = False
+    ) -> list[Outcome]:
+        """Score completions against their examples, by all processes.
+
+        Args:
+            completions: n texts.
+            examples: n of them.
+            stop: whether nothing is sent any more once one has failed.
+
+        Returns:
+            For each in order the verdict, or what calling this with it would raise.
+        """
+        batch = Batch(completions, examples, stop=stop)
+        count = min(self.size, len(batch))
+        if count < 2:
+            self._score_some(batch)
+        else:
+            with ThreadPoolExecutor(count, thread_name_prefix="rule") as executor:
+                for done in [executor.submit(self._score_some, batch) for _ in range(count)]:
+                    done.result()
+        return batch.results()
+
+    def _score_some(self, batch: Batch) -> None:
+        """Score completions of the batch until none is left."""
+        while left := batch.take(self._together(len(batch))):
+            while left:
+                if batch.stopped:
+                    left = batch.fail(left, RuleFailed("not tried: one before it failed"))
+                elif self._lost >= PATIENCE and not self._has_scored:
+                    how = f"not tried: {self._lost} completions before it ended like this: {self._how}"
+                    left = batch.fail(left, RuleFailed(how))
+                else:
+                    left = self._send(batch, left)
+
+    def _together(self, count: int) -> int:
+        """Return how many of a batch of completions are sent in one message."""
+        if self._seconds is None:
+            return 1
+        most = min(MOST_TOGETHER, -(-count // self.size))
+        return max(1, min(most, int(TOGETHER / max(self._seconds, 1e-6))))
+
+    def _send(self, batch: Batch, rows: Sequence[int]) -> list[int]:
+        """Score these rows by one process; return those that are left if one of them has cost it."""
+        rows, message = packed(batch, rows, self.limit)
+        if not rows:
+            return []
         with self._free:
-            process = self._take()
             try:
-                process.send(_pickled((self.limit, completion, example)))
-                line = process.line(time.monotonic() + self.limit)
+                process = self._take()
+            except RuleFailed as error:
+                return batch.fail(rows[:1], error) or list(rows[1:])
+            number, begun = 0, time.monotonic()
+            try:
+                process.send(message)
+                for number, row in enumerate(rows):  # which one has cost the process
+                    line = process.line(time.monotonic() + self.limit)
+                    if line is None:
+                        self._discard(process)
+                        how = self._note_loss(f"no result within {self.limit:g} s")
+                        return batch.fail([row], RuleTimeout(how)) or list(rows[number + 1 :])
+                    batch.note(row, self._outcome(json.loads(line)))
             except EOFError:
-                raise RuleFailed(self._note_loss(self._ended(process))) from None
+                how = self._note_loss(self._ended(process))
+                return batch.fail([rows[number]], RuleFailed(how)) or list(rows[number + 1 :])
             except BaseException:
                 self._discard(process)
                 raise
-            if line is None:
-                self._discard(process)
-                raise RuleTimeout(self._note_loss(f"no result within {self.limit:g} s"))
             with self._lock:
                 self._idle.append(process)
-        return self._verdict(json.loads(line))
+                self._seconds = (time.monotonic() - begun) / len(rows)
+        return []
 
     def close(self) -> None:
         """Kill all processes. They are started again when needed."""
@@ -109,14 +176,14 @@ class RuleProcesses:
             process.forget()
         self._reset()
 
-    def _verdict(self, reply: dict[str, Any]) -> Verdict:
+    def _outcome(self, reply: dict[str, Any]) -> Outcome:
         if "error" in reply:
-            raise RuleFailed(reply["error"], reply["trace"])
+            return RuleFailed(reply["error"], reply["trace"])
         self._has_scored = True
         return Verdict(reply["score"], Status(reply["status"]), reply["extracted"], reply["reason"])
 
     def _note_loss(self, how: str) -> str:
-        self._lost, self._how = self._lost + 1, how
+        self._lost, self._how, self._seconds = self._lost + 1, how, None
         return how
 
     def _take(self) -> LineProcess:
@@ -164,34 +231,6 @@ class RuleProcesses:
         process.kill()
         with self._lock:
             self._all.discard(process)
-
-
-def _pickled(request: tuple[float, str, Any]) -> bytes:
-    limit, completion, example = request
-    try:
-        return pickle.dumps(request)
-    except Exception:
-        if not is_dataclass(example) or isinstance(example, type) or not hasattr(example, "images"):
-            raise
-        # Some images cannot be opened in another process; a rule that only reads the text does not need them.
-        changed = {"images": tuple(replace(one, load=_Unavailable(one.origin)) for one in example.images)}
-        if getattr(example, "videos", ()):
-            videos = getattr(example, "videos")  # noqa: B009  # rules may get examples without
-            changed["videos"] = tuple(replace(one, source=_Unavailable(one.origin)) for one in videos)
-        return pickle.dumps((limit, completion, replace(example, **changed)))
-
-
-class _Unavailable:
-    """Stands for an image or a video that only the trainer's process can open."""
-
-    def __init__(self, origin: str) -> None:
-        self.origin = origin
-
-    def __call__(self) -> Any:
-        raise RuntimeError(
-            f"image {self.origin} cannot be opened in the rule's process; set the reward's timeout to null, "
-            "then the rule runs in the trainer's"
-        )
 
 
 _alive: weakref.WeakSet[RuleProcesses] = weakref.WeakSet()

@@ -1,8 +1,9 @@
 """Process that scores completions with one rule of a user: it may end, hang or be killed alone.
 
-Started by ``rewards.workers.rule_processes`` only. Requests are pickles on standard input, replies are JSON
-lines on standard output. The process ends when its input ends; a kernel timer ends it if a rule hangs after
-the parent is gone. What the rule prints goes to standard error.
+Started by ``rewards.workers.rule_processes`` only. Requests are pickles on standard input, each with one
+completion or several. There is a reply to each of them as soon as it is scored, a JSON line on standard
+output. The process ends when its input ends; a kernel timer ends it if a rule hangs after the parent is gone.
+What the rule prints goes to standard error.
 """
 
 from __future__ import annotations
@@ -44,17 +45,24 @@ def main() -> None:
     reply({"ready": True})
     while True:
         try:
-            limit, completion, example = pickle.load(requests)
+            limit, examples, rows = pickle.load(requests)
         except EOFError:
             return
-        except Exception as error:  # a class that this process cannot import
-            reply(_failure(error))
-            continue
-        # The default action of SIGALRM ends the process even inside a regular expression.
-        signal.setitimer(signal.ITIMER_REAL, limit + _GRACE)
-        found = _score(rule, completion, example)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        reply(found)
+        for completion, number in rows:
+            reply(_reply_to(rule, completion, examples[number], limit))
+
+
+def _reply_to(rule: BoundRule, completion: bytes, example: bytes, limit: float) -> dict[str, Any]:
+    """Score one completion, with an example of its own: a rule may change what it is given."""
+    try:
+        pair = pickle.loads(completion), pickle.loads(example)
+    except Exception as error:  # a class that this process cannot import
+        return _failure(error)
+    # The default action of SIGALRM ends the process even inside a regular expression.
+    signal.setitimer(signal.ITIMER_REAL, limit + _GRACE)
+    found = _score(rule, *pair)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return found
 
 
 def _score(rule: BoundRule, completion: str, example: Any) -> dict[str, Any]:

@@ -54,6 +54,31 @@ def test_statistics_are_of_the_group_and_not_of_the_batch():
     assert torch.equal(alone[0], beside[0])
 
 
+def test_maxrl_divides_by_the_groups_mean():
+    # Two of eight are right: G/K − 1 = 3 for them, −1 for the others.
+    found = advantages.maxrl(tensor([[1, 1, 0, 0, 0, 0, 0, 0], [0] * 8, [1] * 8]), eps=1e-12)
+    assert_equal(found, [[3, 3] + [-1] * 6, [0] * 8, [0] * 8], tolerance=1e-10)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_maxrl_on_average_is_the_gradient_of_the_expanded_log_likelihood(p):
+    # Right with probability p: the scores are 1/p and −1/(1 − p) times ∇p. All outcomes of G = 4, exactly.
+    size = 4
+    total = 0.0
+    for outcome in itertools.product([1.0, 0.0], repeat=size):
+        chance = math.prod(p if right else 1 - p for right in outcome)
+        scores = [1 / p if right else -1 / (1 - p) for right in outcome]
+        found = advantages.maxrl(tensor([outcome]), eps=1e-12)[0].tolist()
+        total += chance * sum(a * s for a, s in zip(found, scores, strict=True)) / size
+    # ln p = −Σ (1 − p)^k / k over k = 1, 2, …; its first G − 1 terms have this derivative.
+    assert total == pytest.approx(sum((1 - p) ** (k - 1) for k in range(1, size)), abs=1e-9)
+
+
+def test_maxrl_refuses_negative_rewards():
+    with pytest.raises(UserError, match=r"a reward of -0\.5 is negative"):
+        advantages.maxrl(tensor([[1, -0.5]]))
+
+
 @every_advantage
 def test_advantages_are_not_all_zero_when_rewards_differ(advantage):
     # Seen in public code: a scalar reward summed over the wrong axis, hence zero everywhere.

@@ -22,6 +22,12 @@ def test_completion_mean_weights_all_completions_equally():
     assert weights[1].tolist() == [0.5, 0.0, 0.0, 0.0]
 
 
+def test_completion_sum_counts_every_token_once_for_each_completion():
+    weights = aggregation.completion_sum(MASK, LENGTHS)
+    assert weights.tolist() == [[0.5, 0.5, 0.5, 0.0], [0.5, 0.0, 0.0, 0.0]]
+    assert torch.equal(weights, aggregation.constant(MASK, LENGTHS, 10, length=1))
+
+
 def test_constant_divides_by_completions_times_the_longest_possible():
     weights = aggregation.constant(MASK, LENGTHS, 10)
     assert weights.tolist() == [[0.05, 0.05, 0.05, 0.0], [0.05, 0.0, 0.0, 0.0]]

@@ -5,7 +5,7 @@ import pytest
 from tests.fakes.objectives import build, message
 
 
-@pytest.mark.parametrize("recipe", ["cpgd", "pg", "grpo", "rloo", "dr_grpo"])
+@pytest.mark.parametrize("recipe", ["cpgd", "pg", "grpo", "rloo", "dr_grpo", "maxrl"])
 def test_one_completion_with_a_group_baseline(recipe):
     assert "needs rollout.completions >= 2; it is 1." in message(recipe=recipe, completions=1)
 

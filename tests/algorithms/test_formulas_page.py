@@ -33,6 +33,16 @@ def test_every_part_has_a_formula_and_a_source(kind, name):
     assert "{" not in description.text()
 
 
+def test_a_part_stands_in_its_group_with_a_line_on_when_to_use_it():
+    lines = markdown_table("surrogate").splitlines()
+    groups = [number for number, line in enumerate(lines) if line.startswith("| **")]
+    (sapo,) = [
+        number for number, line in enumerate(lines) if line.startswith("| `sapo` | as ppo_clip, where")
+    ]
+    assert lines[max(place for place in groups if place < sapo)].startswith("| **ratio of each token** |  |")
+    assert "**" not in markdown_table("aggregation")
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_the_row_of_a_recipe_names_all_its_parts(name):
     config = AlgorithmConfig(**load_recipe(name))

@@ -8,6 +8,7 @@ import torch
 from mm_cpgd.algorithms.objective import build_objective
 from mm_cpgd.config.recipes import load_recipe, recipe_names
 from mm_cpgd.config.schema import AlgorithmConfig
+from tests.fakes.closed_forms import GRADIENTS
 
 MAX_TOKENS = 10
 LENGTHS = [4, 1, 3, 2]
@@ -49,6 +50,8 @@ def run(objective, rows=slice(None), mask=MASK, **inputs):
     """Loss, gradient of the log-probs and metrics for these rows of the batch above."""
     logprobs = (OLD + LOG_RATIO)[rows].clone().requires_grad_()
     inputs.setdefault("entropy", ENTROPY[rows])
+    if objective.needs_reference:
+        inputs.setdefault("reference_logprobs", (OLD - 0.3)[rows])
     known = {name: values[rows] for name, values in prepared(objective).items()}
     loss, metrics = objective.loss(
         logprobs, OLD[rows], ADVANTAGES[rows], mask[rows], torch.tensor(LENGTHS), prepared=known, **inputs
@@ -60,11 +63,12 @@ def run(objective, rows=slice(None), mask=MASK, **inputs):
 def slope(recipe, row, t):
     """d(term − penalty)/dℓ of one token, from the published formulas."""
     ell, a = LOG_RATIO[row, t].item(), ADVANTAGES[row].item()
+    if recipe in GRADIENTS:
+        return GRADIENTS[recipe](LOG_RATIO[row, : LENGTHS[row]].tolist(), t, a, OLD[row, t].item())
     r = math.exp(ell)
     low, high = 0.8, 1.28 if recipe in ("dapo", "forking_tokens", "bnpo") else 1.2
-    if recipe == "gspo":
-        r = math.exp(LOG_RATIO[row, : LENGTHS[row]].mean().item())
-        low, high = 1 - 3e-4, 1 + 4e-4
+    if recipe == "clip_cov":
+        low, high = 0.0, 2.0
     stopped = (a > 0 and r > high) or (a < 0 and r < low)
     if recipe == "grpo_dual_clip":
         stopped = stopped or (a < 0 and r > 3)
@@ -82,14 +86,21 @@ def slope(recipe, row, t):
         gradient = 0.0
     if recipe == "kl_cov" and (row, t) == TOP_COVARIANCE:
         gradient -= math.copysign(1.0, ell)
+    if recipe == "deepseek_v32":
+        # Row 2 has A < 0 and a mean of −ℓ of −1/3, so that it counts. The reference is 0.3 below the old.
+        gradient -= 0.001 * r * (ell + 0.3)
+    if recipe == "one_shot":
+        gradient -= 0.001 * (1 - math.exp(-(ell + 0.3)))
     drift = 0.01 * min(r - 1, 2.0) if recipe == "pgd" or recipe.startswith("cpgd") else 0.0
     return gradient - drift
 
 
 def weight(recipe, row):
-    if recipe.startswith("grpo") or recipe in ("gspo", "mmr1"):
+    if recipe.startswith("grpo") or recipe in ("gspo", "sapo", "gmpo", "deepseek_v32"):
         return 1 / (len(LENGTHS) * LENGTHS[row])
-    if recipe in ("dr_grpo", "bnpo"):
+    if recipe == "luspo":
+        return 1 / len(LENGTHS)
+    if recipe in ("dr_grpo", "bnpo", "dppo"):
         return 1 / (len(LENGTHS) * MAX_TOKENS)
     return 1 / sum(LENGTHS)
 
@@ -148,7 +159,8 @@ def test_splitting_into_micro_batches_leaves_loss_gradient_and_metrics_unchanged
 @pytest.mark.parametrize("recipe", recipe_names())
 @pytest.mark.parametrize("garbage", [float("nan"), float("-inf"), float("inf"), 1e30])
 def test_masked_positions_have_no_influence_and_gradient_zero(recipe, garbage):
-    objective = build(recipe, regularizers=[*load_recipe(recipe).get("regularizers", []), KL])
+    others = [part for part in load_recipe(recipe).get("regularizers", []) if part["name"] != "kl"]
+    objective = build(recipe, regularizers=[*others, KL])
     clean = run(objective, reference_logprobs=OLD)
     logprobs = torch.where(MASK, OLD + LOG_RATIO, garbage).requires_grad_()
     old, entropy = torch.where(MASK, OLD, garbage), torch.where(MASK, ENTROPY, garbage)
@@ -238,7 +250,7 @@ def test_kl_needs_a_reference_and_says_so():
     objective = build(regularizers=[KL])
     assert objective.needs_reference
     with pytest.raises(ValueError, match="needs reference_logprobs"):
-        run(objective)
+        run(objective, reference_logprobs=None)
 
 
 def test_without_kl_no_reference_is_needed():
@@ -274,3 +286,14 @@ def test_shape_without_shaping_returns_the_rewards():
 def test_advantages_are_those_of_the_recipe():
     rewards = torch.tensor([[3.0, 1.0, 2.0]], dtype=torch.float64)
     assert build("rloo").advantages(rewards).tolist() == [[1.5, -1.5, 0.0]]
+
+
+def test_a_token_weight_of_every_step_is_computed_from_the_current_policy():
+    # Of row 2, with A = −1, the mean of −ℓ is −1/3 here and 1 after a further step; no other row has both.
+    objective = build("grpo", token_weights=[{"name": "off_policy_mask", "delta": 0.5}])
+    assert objective.prepared_parts == ()
+    assert run(objective)[2]["token_weight"].item() == pytest.approx(1.0)
+    inputs = ADVANTAGES, MASK, torch.tensor(LENGTHS)
+    _, metrics = objective.loss(OLD - 1.0, OLD, *inputs)
+    # Rows 1 and 2 have A < 0, and 1 and 3 of the ten tokens.
+    assert metrics["token_weight"].item() == pytest.approx(0.6)

@@ -49,7 +49,12 @@ def trl_gradient(trainer, data, loss_type, of="logprobs", **settings):
         _entropy_bonus_enabled=False,
         accelerator=accelerator,
         args=SimpleNamespace(
-            delta=settings.pop("delta", None), use_bias_correction_kl=False, steps_per_generation=1
+            delta=settings.pop("delta", None),
+            use_bias_correction_kl=settings.pop("use_bias_correction_kl", False),
+            steps_per_generation=1,
+            # As float64: torch.where would make Python's numbers float32.
+            sapo_temperature_pos=torch.tensor(1.0, dtype=torch.float64),
+            sapo_temperature_neg=torch.tensor(1.05, dtype=torch.float64),
         ),
         aux_loss_enabled=False,
         beta=0.0,
@@ -66,6 +71,7 @@ def trl_gradient(trainer, data, loss_type, of="logprobs", **settings):
         use_vllm=False,
     )
     vars(stand_in).update(settings)
+    stand_in.get_off_policy_mask = trainer.get_off_policy_mask
     stand_in.get_high_entropy_mask = partial(trainer.get_high_entropy_mask, stand_in)
     inputs = {
         "prompt_ids": torch.zeros(N, 1),
@@ -114,6 +120,7 @@ LOSSES = {
     "dapo": ("dapo", {"epsilon_high": 0.28}),
     "rloo": ("bnpo", {}),
     "cispo": ("cispo", {"epsilon_high": 5.0}),
+    "sapo": ("sapo", {}),
     "gspo": (
         "grpo",
         {"epsilon_low": 3e-4, "epsilon_high": 4e-4, "importance_sampling_level": "sequence"},
@@ -135,6 +142,41 @@ def test_gradient_equals_that_of_trl(trainer, recipe, beta):
         own_gradient(data, recipe, regularizers=regularizers),
         trl_gradient(trainer, data, loss_type, beta=beta, **settings),
     )
+
+
+def test_gmpo_equals_that_of_trls_gmpo_trainer():
+    gmpo = pytest.importorskip("trl.experimental.gmpo").GMPOTrainer
+    data = batch()
+    expected = trl_gradient(gmpo, data, "grpo", epsilon_low=0.4, epsilon_high=0.4)
+    assert ((expected == 0) & data["mask"]).sum() > 3
+    assert_same(own_gradient(data, "gmpo"), expected)
+
+
+@pytest.mark.parametrize("beta", [0.04, 1.0])
+def test_unbiased_kl_equals_trls_bias_correction(trainer, beta):
+    data = batch()
+    own = own_gradient(
+        data, "grpo", regularizers=[{"name": "kl", "coefficient": beta, "gradient": "unbiased"}]
+    )
+    assert_same(own, trl_gradient(trainer, data, "grpo", beta=beta, use_bias_correction_kl=True))
+
+
+def test_the_off_policy_mask_equals_trls(trainer):
+    data = batch()
+    expected = trl_gradient(trainer, data, "grpo", off_policy_mask_threshold=0.05)
+    assert 1 <= (expected.abs().sum(1) == 0).sum() < N
+    assert_same(
+        own_gradient(data, "grpo", token_weights=[{"name": "off_policy_mask", "delta": 0.05}]), expected
+    )
+
+
+@pytest.mark.parametrize("bound", [0.3, 3e-4])
+def test_luspo_equals_trls_loss_type_luspo(trainer, bound):
+    data = batch()
+    settings = {"epsilon_low": bound, "epsilon_high": bound, "importance_sampling_level": "sequence"}
+    surrogate = {"name": "gspo", "epsilon_low": bound, "epsilon_high": bound}
+    own = own_gradient(data, "luspo", surrogate=surrogate)
+    assert_same(own, trl_gradient(trainer, data, "luspo", **settings))
 
 
 def test_gspo_within_and_beyond_wide_bounds_equals_trls(trainer):

@@ -31,6 +31,14 @@ def halves(old_logprobs, advantages, *, half=0.5):
     return (old_logprobs < old_logprobs.mean()) * half
 
 
+def near(log_ratio):
+    return (log_ratio.abs() < 0.1).double()
+
+
+def torn(log_ratio, seed):
+    return log_ratio * seed
+
+
 def marked(advantages, *, above):
     return (advantages > above).float()
 
@@ -116,6 +124,14 @@ def test_token_weights_multiply(own):
     assert [values.tolist() for values in found.values()] == [[1, 1], [0, 0.5]]
     known = {name: values[None, 1:].double() for name, values in found.items()}
     assert loss_of(objective, prepared=known) == pytest.approx(-0.5)
+
+
+def test_a_token_weight_may_follow_the_policy_or_use_the_whole_mini_batch_but_not_both(own):
+    objective = own(token_weights=[{"name": "near"}])
+    assert objective.prepare(torch.zeros(2), torch.zeros(2), torch.ones(2), seed=0) == {}
+    assert loss_of(objective) == pytest.approx(0.0)  # |ℓ| of its only token is 0.5
+    with pytest.raises(UserError, match="takes log_ratio, which changes at every step, and seed"):
+        own(token_weights=[{"name": "torn"}])
 
 
 def test_a_regularizer_may_use_the_whole_mini_batch(own):

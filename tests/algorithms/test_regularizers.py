@@ -18,6 +18,11 @@ def evaluate(part, points, dtype=torch.float64, **options):
     return penalty[0].tolist(), gradient[0].tolist()
 
 
+def kl(x, **options):
+    """The part on samples of the policy itself."""
+    return regularizers.kl(x, torch.zeros_like(x), **options)
+
+
 def test_drift_gradient_is_ratio_less_one_capped():
     _, gradient = evaluate(regularizers.policy_drift, POINTS, alpha=0.01, cap=2.0)
     assert gradient == pytest.approx([0.01 * min(math.exp(x) - 1, 2.0) for x in POINTS], abs=1e-14)
@@ -57,17 +62,15 @@ def test_reported_k3_is_finite_for_huge_log_ratios():
     ],
 )
 def test_kl_in_the_papers_form_differentiates_the_estimator(estimator, value, slope):
-    actual, gradient = evaluate(regularizers.kl, POINTS, coefficient=0.1, estimator=estimator)
+    actual, gradient = evaluate(kl, POINTS, coefficient=0.1, estimator=estimator)
     assert actual == pytest.approx([0.1 * value(x) for x in POINTS], abs=1e-12)
     assert gradient == pytest.approx([0.1 * slope(x) for x in POINTS], abs=1e-12)
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
 def test_correct_kl_keeps_the_value_and_has_the_log_ratio_as_gradient(estimator):
-    paper, _ = evaluate(regularizers.kl, POINTS, coefficient=0.1, estimator=estimator)
-    value, gradient = evaluate(
-        regularizers.kl, POINTS, coefficient=0.1, estimator=estimator, gradient="correct"
-    )
+    paper, _ = evaluate(kl, POINTS, coefficient=0.1, estimator=estimator)
+    value, gradient = evaluate(kl, POINTS, coefficient=0.1, estimator=estimator, gradient="correct")
     assert value == pytest.approx(paper, abs=1e-14)
     assert gradient == pytest.approx([0.1 * x for x in POINTS], abs=1e-14)
 
@@ -80,13 +83,45 @@ def test_correct_kl_gradient_is_on_average_that_of_the_divergence():
     (exact,) = torch.autograd.grad(
         (log_policy.exp() * (log_policy - reference)).sum(), logits, retain_graph=True
     )
-    penalty = regularizers.kl(log_policy - reference, coefficient=1.0, estimator="k3", gradient="correct")
+    penalty = kl(log_policy - reference, coefficient=1.0, estimator="k3", gradient="correct")
     (sampled,) = torch.autograd.grad((log_policy.exp().detach() * penalty).sum(), logits)
     torch.testing.assert_close(sampled, exact, rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("estimator", ["k1", "k3"])
+def test_unbiased_kl_is_on_average_that_of_the_divergence_for_samples_of_an_older_policy(estimator):
+    # As above, but each token is weighted with its probability under the older policy that has drawn it.
+    logits = torch.tensor([0.3, -1.0, 0.5], dtype=torch.float64, requires_grad=True)
+    reference = torch.tensor([0.1, 0.2, -0.4], dtype=torch.float64).log_softmax(0)
+    older = torch.tensor([-0.7, 0.4, 0.0], dtype=torch.float64).log_softmax(0)
+    log_policy = logits.log_softmax(0)
+    exact = (log_policy.exp() * (log_policy - reference)).sum()
+    (expected,) = torch.autograd.grad(exact, logits, retain_graph=True)
+    found = {}
+    for gradient in ("correct", "unbiased"):
+        options = {"coefficient": 1.0, "estimator": estimator, "gradient": gradient}
+        penalty = regularizers.kl(log_policy - reference, log_policy - older, **options)
+        value = (older.exp() * penalty).sum()
+        found[gradient] = value.item(), torch.autograd.grad(value, logits, retain_graph=True)[0]
+    assert found["unbiased"][0] == pytest.approx(exact.item(), abs=1e-14)
+    torch.testing.assert_close(found["unbiased"][1], expected, rtol=0, atol=1e-14)
+    assert not torch.allclose(found["correct"][1], expected, rtol=0, atol=0.01)
+
+
+def test_unbiased_kl_is_the_gradient_of_the_ratio_times_k3():
+    # r = 2, x = −0.5: k3 = e^0.5 − 1 − 0.5 = 0.148721; value 2·k3, gradient r·x = −1.
+    ell = torch.tensor([[math.log(2)]], dtype=torch.float64, requires_grad=True)
+    x = ell - math.log(2) - 0.5
+    penalty = regularizers.kl(x, ell, coefficient=1.0, gradient="unbiased")
+    (own,) = torch.autograd.grad(penalty.sum(), ell)
+    (autograd,) = torch.autograd.grad((ell.exp() * ((-x).exp() - 1 + x)).sum(), ell)
+    assert penalty.item() == pytest.approx(0.297443, abs=1e-6)
+    assert own.item() == pytest.approx(-1.0, abs=1e-12)
+    assert autograd.item() == pytest.approx(-1.0, abs=1e-12)
+
+
 def test_kl_is_finite_when_the_policy_has_nearly_dropped_a_token():
-    value, gradient = evaluate(regularizers.kl, [-1e3], torch.float32, coefficient=1.0, estimator="k3")
+    value, gradient = evaluate(kl, [-1e3], torch.float32, coefficient=1.0, estimator="k3")
     assert math.isfinite(value[0])
     assert math.isfinite(gradient[0])
 
@@ -143,3 +178,44 @@ def test_a_controller_resumes_from_its_state():
     second.load_state_dict(first.state_dict())
     second.observe({"entropy": 0.5})
     assert second.value == pytest.approx(0.2)
+
+
+def test_mirror_worked_out_by_hand():
+    # ℓ = 0.1, t = 0.5: 2·(0.110517 − 1.105171 + 1) = 0.010692; slope 2·0.110517.
+    value, gradient = evaluate(regularizers.mirror, [0.1, 0.0, -0.7], step=0.5)
+    assert value == pytest.approx([0.010692, 0.0, 2 * (-0.7 * math.exp(-0.7) - math.exp(-0.7) + 1)], abs=1e-6)
+    assert gradient == pytest.approx([0.221034, 0.0, -1.4 * math.exp(-0.7)], abs=1e-6)
+
+
+def test_mirror_is_linear_and_finite_far_away():
+    value, gradient = evaluate(regularizers.mirror, [2.0 - 1e-9, 3.0, 1e4, -1e4], step=1.0, cap=2.0)
+    slope = 2 * math.exp(2)
+    assert gradient == pytest.approx([slope, slope, slope, 0.0], rel=1e-7)
+    assert value[1] - value[0] == pytest.approx(slope)
+    assert value[3] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("advantage", [1.0, -2.0])
+def test_mirror_ends_the_move_of_a_token_at_step_times_advantage(advantage):
+    step = 0.3
+    points = [step * advantage * share for share in (0.5, 1.0, 1.5)]
+    _, pulled = evaluate(regularizers.mirror, points, step=step)
+    pushed = [math.exp(x) * advantage for x in points]
+    inside, end, outside = ((p - q) * advantage for p, q in zip(pushed, pulled, strict=True))
+    assert inside > 0 > outside
+    assert end == pytest.approx(0.0, abs=1e-12)
+
+
+def test_ascent_on_importance_less_mirror_ends_at_the_closed_form():
+    # π_old (0.5, 0.3, 0.2), A (1, −0.5, 0), t 0.5: π_old·e^(tA) normalised, 0.051692 nats away.
+    old = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    advantages = torch.tensor([1.0, -0.5, 0.0], dtype=torch.float64)
+    logits = old.log().requires_grad_()
+    for _ in range(400):
+        ell = logits.log_softmax(0) - old.log()
+        gain = (old * (ell.exp() * advantages - regularizers.mirror(ell, step=0.5))).sum()
+        (gradient,) = torch.autograd.grad(gain, logits)
+        logits = (logits + gradient).detach().requires_grad_()
+    found = logits.detach().softmax(0)
+    assert found.tolist() == pytest.approx([0.655294, 0.185723, 0.158982], abs=1e-5)
+    assert (found * (found / old).log()).sum().item() == pytest.approx(0.051692, abs=1e-5)

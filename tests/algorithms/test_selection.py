@@ -80,9 +80,9 @@ def test_unscored_completions_are_excluded_and_unscored_prompts_score_nothing():
 
 def test_distinct_share_counts_bigrams_over_the_group():
     # 1-2, 2-1, 1-2 and 1-2: two distinct of four.
-    assert distinct_share([[1, 2, 1, 2], [1, 2]]) == 0.5
-    assert distinct_share([[1, 2, 3], [4, 5]]) == 1.0
-    assert distinct_share([[7], []]) == 0.0
+    assert distinct_share([[1, 2, 1, 2], [1, 2]], 2) == 0.5
+    assert distinct_share([[1, 2, 3], [4, 5]], 2) == 1.0
+    assert distinct_share([[7], []], 2) == 0.0
 
 
 def test_distinct_share_of_single_tokens():

@@ -215,3 +215,10 @@ def test_gspo_with_the_mean_over_completions_is_the_papers_sequence_gradient():
     )
     (gradient,) = torch.autograd.grad(terms.mean(), log_ratio)
     torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-15)
+
+
+def test_exp_advantage_weights_the_likelihood_whatever_has_moved():
+    for advantage, weight in ((0.0, 1.0), (1.0, math.e), (-2.0, math.exp(-2)), (9.0, 20.0)):
+        _, gradient, bounded = evaluate(surrogates.exp_advantage, [-1.0, 0.0, 2.0], advantage)
+        assert gradient == pytest.approx([weight] * 3, abs=1e-12)
+        assert bounded == [advantage == 9.0] * 3

@@ -105,3 +105,19 @@ def test_a_mini_batch_without_tokens_has_no_weights():
     assert token_weights.forking_tokens(nothing).numel() == 0
     assert token_weights.clip_cov(nothing, nothing, 0).numel() == 0
     assert token_weights.largest_covariances(nothing, nothing, share=0.1).numel() == 0
+
+
+def test_the_off_policy_mask_drops_only_bad_completions_that_the_policy_has_left():
+    # Means of −ℓ over two tokens: 0.6, 0.6, 0.4, −2; δ is 0.5.
+    ell = torch.tensor([[-1.0, -0.2], [-0.2, -1.0], [-0.8, 0.0], [2.0, 2.0]], dtype=torch.float64)
+    advantages = torch.tensor([[-1.0], [1.0], [-1.0], [-1.0]], dtype=torch.float64)
+    weights = token_weights.off_policy_mask(ell, advantages, torch.ones(4, 2, dtype=torch.bool), delta=0.5)
+    assert weights.tolist() == [[0, 0], [1, 1], [1, 1], [1, 1]]
+
+
+def test_the_off_policy_mask_takes_the_mean_over_own_tokens_and_the_sign_of_each_token():
+    ell = torch.tensor([[-0.6, 0.0, 0.0]], dtype=torch.float64)
+    advantages = torch.tensor([[-1.0, 1.0, 0.0]], dtype=torch.float64)
+    one, three = (torch.arange(3)[None] < own for own in (1, 3))
+    assert token_weights.off_policy_mask(ell, advantages, one).tolist() == [[0, 1, 1]]
+    assert token_weights.off_policy_mask(ell, advantages, three).tolist() == [[1, 1, 1]]

@@ -23,11 +23,19 @@ RECIPES = (
     "clip_cov",
     "cpgd_entropy",
     "cpgd_forking",
+    "deepseek_v32",
+    "dppo",
+    "gmpo",
     "grpo",
     "gspo",
     "kl_cov",
+    "luspo",
+    "maxrl",
+    "mdpo",
     "mmr1",
+    "one_shot",
     "rloo",
+    "sapo",
 )
 
 

@@ -188,3 +188,22 @@ def test_a_mapping_to_a_column_of_no_row_is_refused(source: str) -> None:
 
 def test_a_mapping_to_columns_of_some_rows_is_accepted() -> None:
     check_present({"answer": "reward.truth", "id": "{id}-{_row}"}, ["id", "reward"], 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "answer"),
+    [
+        ([0.1, 0.2, 0.5, 1.0], "[0.1, 0.2, 0.5, 1.0]"),
+        ([[1, 2, 3, 4], [5, 6, 7, 8]], "[[1, 2, 3, 4], [5, 6, 7, 8]]"),
+        ([[1, 2, 3, 4]], "[[1, 2, 3, 4]]"),
+        ([7], "7"),
+    ],
+)
+def test_a_box_or_several_may_be_the_answer(value: list[Any], answer: str) -> None:
+    assert made({"question": "?", "box": value}, answer="box").answer == answer
+
+
+@pytest.mark.parametrize("value", [["a", "b"], [1, "b"], [1, float("nan")], [True, False], [[1], []]])
+def test_other_lists_are_no_answer(value: list[Any]) -> None:
+    with pytest.raises(DataError, match="answer is a list"):
+        made({"question": "?", "box": value}, answer="box")

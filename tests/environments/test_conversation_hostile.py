@@ -50,6 +50,8 @@ SOUND = {
     "image": 1,
     "other_image": 1,
     "colour": "red",
+    "bbox_2d": [100, 100, 900, 900],
+    "label": "the plate",
 }
 
 

@@ -81,3 +81,43 @@ def test_the_configs_system_prompt_comes_first_where_there_is_no_other(tiny_poli
     own = encoder.conversation_of([Message.of("system", "Own."), Message.of("user", "Hello")])
     assert own.messages[0]["content"][0]["text"] == "Own."
     assert len(own.messages) == 2
+
+
+class Counted(Assistant):
+    """The same, which counts how often it is asked for a prompt."""
+
+    resets = 0
+
+    def reset(self, example: Example) -> Sequence[Message]:
+        Counted.resets += 1
+        return super().reset(example)
+
+
+def test_a_prompt_is_written_once_to_be_encoded(
+    tiny_policy: Policy, noise_image: Callable[..., ImageRef]
+) -> None:
+    encoder = copy(tiny_policy.encoder)
+    encoder.environment = lambda seed: Counted(seed, noise_image(56, 56))  # type: ignore[assignment]
+    examples = [Example(name, name, "3", images=(noise_image(112, 84, 0),)) for name in "ab"]
+    Counted.resets = 0
+    length = encoder.length(examples[0])
+    first = encoder.encode(examples[0], "It is")
+    assert Counted.resets == 1
+    assert len(encoder.encode(examples[0])) == length < len(first)
+    assert "b" in encoder.chat(examples[1])
+    assert Counted.resets == 2
+
+
+def test_another_environment_or_system_prompt_writes_again(
+    tiny_policy: Policy, noise_image: Callable[..., ImageRef]
+) -> None:
+    example = Example("1", "How many?", "3", system="Of the row.")
+    encoder = copy(tiny_policy.encoder)
+    encoder.environment = PlainEnvironment
+    assert "Of the row." in encoder.chat(example)
+    encoder.system_turns = "config"
+    assert "Of the row." not in encoder.chat(example)
+    encoder.system_prompt = "Given."
+    assert "Given." in encoder.chat(example)
+    encoder.environment = lambda seed: Assistant(seed, noise_image(56, 56))
+    assert "Look, then answer." in encoder.chat(example)

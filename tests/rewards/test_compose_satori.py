@@ -41,7 +41,7 @@ def test_a_wrong_answer_keeps_the_scores_of_its_other_stages() -> None:
 
 
 def test_all_stages_right_are_worth_four() -> None:
-    text = "<caption>The cat sat on the mat.</caption><bbox>[[154, 154, 462, 462]]</bbox><answer>dog</answer>"
+    text = "<caption>The cat sat on the mat</caption><bbox>[[154, 154, 462, 462]]</bbox><answer>dog</answer>"
     assert build_rewards(load_config("satori")).score_one(text, ROW).total == pytest.approx(4.0, abs=1e-8)
 
 

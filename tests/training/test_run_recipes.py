@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ Rows = Callable[[Path], list[dict[str, Any]]]
 EVERYTHING = [
     "algorithm.regularizers=[{name: policy_drift}, {name: entropy_control, target: 99, step: 0.01}, "
     "{name: kl_cov, share: 0.1}]",
-    "algorithm.token_weights=[{name: forking_tokens, share: 0.5}, {name: clip_cov, share: 0.2, low: 0.1}]",
+    "algorithm.token_weights=[{name: forking_tokens, share: 0.5}, {name: clip_cov, share: 0.2, low: 0.1}, "
+    "{name: off_policy_mask, delta: 0.01}]",
     "algorithm.prompts={name: variance_aware}",
     "evaluation.after=false",
     "data.eval=null",
@@ -41,6 +43,17 @@ def test_a_resumed_run_restores_the_state_of_the_parts(yaml: Path, tmp_path: Pat
     assert controller["coefficient"] == pytest.approx(0.12)
     assert (kept["sampler"]["scores"] > 0).sum() >= 4
     assert kept["sampler"]["draws"] == 3
+
+
+def test_one_row_fills_a_batch_with_groups_of_their_own(yaml: Path, tmp_path: Path) -> None:
+    settings = ("algorithm.recipe=one_shot", "data.train.limit=1", "training.iterations=1")
+    trainer_jobs.run(yaml, [*settings, "rollout.prompts=4", "evaluation.after=false", "data.eval=null"])
+    (file,) = sorted((tmp_path / "run" / "rollouts").glob("*.jsonl"))
+    groups = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert len(groups) == 4
+    assert len({group["id"] for group in groups}) == 1
+    texts = [tuple(one["text"] for one in group["completions"]) for group in groups]
+    assert len(set(texts)) == 4
 
 
 @pytest.mark.slow

@@ -35,13 +35,22 @@ class TrlEnvironment:
     Args:
         seed: unused by TRL's environments, which take no argument.
         environment: ``path/to/file.py:Class``, or the class itself.
+        template: prompt text with the placeholders ``{question}`` and ``{choices}``.
+        system_prompt: text of the system message, before the tools.
         options: further options are those of ``ToolEnvironment``, without ``tools``.
 
     Raises:
         UserError: the class cannot be loaded, has no ``reset`` or no tool, or a method cannot be a tool.
     """
 
-    def __init__(self, seed: int, environment: str | Callable[[], Any], **options: Any) -> None:
+    def __init__(
+        self,
+        seed: int,
+        environment: str | Callable[[], Any],
+        template: str = "{question}",
+        system_prompt: str | None = None,
+        **options: Any,
+    ) -> None:
         make = find_named("environment", environment, {})[1] if isinstance(environment, str) else environment
         self.instance = make()
         methods = public_methods(self.instance)
@@ -50,7 +59,7 @@ class TrlEnvironment:
         tools = [Tool(_pieces_of(method)) for name, method in methods.items() if name not in NOT_TOOLS]
         where = f"environment {type(self.instance).__name__}"
         given = checked_options(where, ToolEnvironment, {**options, "tools": tools}, skip=("seed",))
-        self.talk = ToolEnvironment(seed, **given)
+        self.talk = ToolEnvironment(seed, template=template, system_prompt=system_prompt, **given)
         self._get_reward = methods.get("get_reward")
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 from mm_cpgd.environments.registry import find_named
 from mm_cpgd.environments.tool import Tool
 from mm_cpgd.environments.tools.calculate import calculator
-from mm_cpgd.environments.tools.look import compare, rotate, zoom
+from mm_cpgd.environments.tools.look import compare, image_zoom_in_tool, rotate, zoom
 from mm_cpgd.environments.tools.mark import draw_box, draw_line
 from mm_cpgd.environments.tools.measure import measure_distance, read_colour
 from mm_cpgd.environments.tools.table import lookup
@@ -30,6 +30,7 @@ TOOLS: dict[str, Tool] = {
         read_colour,
         calculator,
         lookup,
+        image_zoom_in_tool,
     )
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from data.example import ImageRef
 from data.images import image_size
-from mm_cpgd.environments.coordinates import Box, View
+from mm_cpgd.environments.coordinates import Box, ToolError, View
 from mm_cpgd.environments.images import LEAST_PIXELS, Crop, edited, fit
 
 # Pixels between two crops.
@@ -27,6 +28,29 @@ def zoom(image: ImageRef, box: Box, view: View) -> ImageRef:
         view: given by the environment.
     """
     return _crop(image, box, view, view.image_pixels)
+
+
+def image_zoom_in_tool(
+    bbox_2d: Box, images: Sequence[ImageRef], view: View, label: str | None = None
+) -> ImageRef:
+    """Zoom in on a part of the image, which is shown enlarged.
+
+    Args:
+        bbox_2d: the part, as [left, top, right, bottom].
+        images: given by the environment; the first one is shown.
+        view: given by the environment.
+        label: what is seen there (optional).
+
+    Raises:
+        ToolError: the conversation has no image.
+
+    Source:
+        ``zoom`` under the name and with the arguments that DeepEyes (arXiv 2505.14362) and Chain-of-Focus
+        (arXiv 2505.15436) publish: data sets of theirs describe this tool.
+    """
+    if not images:
+        raise ToolError("there is no image to zoom in on")
+    return _crop(images[0], bbox_2d, view, view.image_pixels)
 
 
 def _crop(image: ImageRef, box: Box, view: View, max_pixels: int) -> ImageRef:

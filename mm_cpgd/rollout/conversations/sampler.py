@@ -135,7 +135,8 @@ class ConversationSampler:
     def _step(self, one: Conversation) -> Observation:
         if one.environment is None:
             environment = self.factory(one.seed(ENVIRONMENT))
-            written = self.policy.encoder.conversation_of(environment.reset(one.example))
+            encoder = self.policy.encoder
+            written = encoder.conversation_of(environment.reset(encoder.for_environment(one.example)))
             known = one.prompt.conversation
             if known is not None and (written.messages, _names(written.images)) != (
                 known.messages,

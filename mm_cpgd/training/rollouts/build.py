@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from mm_cpgd.config.schema import RolloutConfig, RunConfig
+from mm_cpgd.config.schema import PolicyConfig, RolloutConfig, RunConfig
 from mm_cpgd.environments import EnvironmentFactory, get_environment
+from mm_cpgd.environments.registry import BoundEnvironment
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import Policy
 from mm_cpgd.rollout import RolloutEngine
@@ -33,7 +34,25 @@ def load_environment(config: RunConfig) -> EnvironmentFactory | None:
             "rollout.environment does not go together with rollout.vllm.mode=server: servers take messages, "
             "and no prompts that end with tokens that were sampled; set rollout.vllm.mode=colocated"
         )
-    return get_environment(chosen.name, chosen.options)
+    return _with_prompt(get_environment(chosen.name, chosen.options), config.policy)
+
+
+def _with_prompt(found: BoundEnvironment, policy: PolicyConfig) -> BoundEnvironment:
+    """Return the environment with the policy's prompt texts, which it writes unless it has its own.
+
+    Raises:
+        UserError: it takes no template.
+    """
+    given = {"template": policy.prompt_template, "system_prompt": policy.system_prompt}
+    plain = {"template": PolicyConfig.model_fields["prompt_template"].default, "system_prompt": None}
+    wanted = {key: text for key, text in given.items() if text != plain[key] and key not in found.options}
+    if "template" in wanted and not found.has_option("template"):
+        raise UserError(
+            f"policy.prompt_template={policy.prompt_template!r} has no part in prompts of the environment "
+            f"{found.name!r}, which writes its own; leave it out, or give the environment an option "
+            "template, for prompt_messages(example, template)"
+        )
+    return found.with_options({key: text for key, text in wanted.items() if found.has_option(key)})
 
 
 def build_conversations(

@@ -10,6 +10,7 @@ import pytest
 from data import Example
 from data.images import image_size
 from mm_cpgd.environments import Context, View
+from mm_cpgd.environments.coordinates import ToolError
 from mm_cpgd.environments.tools import TOOLS
 
 VIEW = View("absolute", image_pixels=20_000)
@@ -40,6 +41,16 @@ def test_zoom_shows_the_box_enlarged(example: Example) -> None:
 def test_zoom_of_one_pixel_and_of_a_thin_line_is_an_image(example: Example) -> None:
     assert redness(call("zoom", example, box=[120, 60, 120.5, 60.5])) == 1
     assert call("zoom", example, box=[0, 60, 200, 61]).height == 28
+
+
+def test_the_published_zoom_tool_shows_what_zoom_shows_of_the_first_image(example: Example) -> None:
+    box = [100, 50, 150, 75]
+    found = call("image_zoom_in_tool", example, bbox_2d=box, label="a square")
+    assert found.tobytes() == call("zoom", example, box=box).tobytes()
+    assert call("image_zoom_in_tool", example, bbox_2d=box, label=None).size == found.size
+    tool = TOOLS["image_zoom_in_tool"]
+    with pytest.raises(ToolError, match="no image"):
+        tool(tool.checked({"bbox_2d": box}), Context(example, (), VIEW))
 
 
 def test_rotate_turns_clockwise(example: Example) -> None:

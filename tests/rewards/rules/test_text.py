@@ -65,3 +65,33 @@ def test_the_best_of_several_references_counts(rule: str) -> None:
 def test_a_threshold_makes_a_score_0_or_1() -> None:
     assert get_rule("rouge_l", {"threshold": 0.7})("a cat on the mat", GOLD).status is Status.CORRECT
     assert get_rule("rouge_l", {"threshold": 0.8})("a cat on the mat", GOLD).score == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "gold", "score"),
+    [
+        # Two right words: precisions 1, 1 and twice 0.1.
+        ("red bus", "red bus", (0.1 * 0.1) ** 0.25),
+        # "blue" for "red": 1/2, then no bigram of one, then two missing orders.
+        ("blue bus", "red bus", (0.5 * 0.1 * 0.1 * 0.1) ** 0.25),
+        ("a red bus stops here", "a red bus stops here", 1.0),
+        ("nothing of it", "a red bus", 0.0),
+        # One word for two: the brevity penalty is e^(1 − 2).
+        ("red", "red bus", math.exp(-1) * (0.1**3) ** 0.25),
+    ],
+)
+def test_bleu_of_fixed_orders_counts_a_tenth_for_those_that_are_missing(
+    text: str, gold: str, score: float
+) -> None:
+    found = get_rule("bleu", {"orders": "fixed"})(text, Example(gold))
+    assert found.score == pytest.approx(score, abs=1e-8)
+
+
+def test_bleu_may_count_punctuation_marks_as_words() -> None:
+    def score(gold: str, *, punctuation: bool) -> float | None:
+        return get_rule("bleu", {"order": 1, "punctuation": punctuation})("red, bus.", Example(gold)).score
+
+    assert score("red bus", punctuation=False) == 1.0
+    # Four tokens, two of them right.
+    assert score("red bus", punctuation=True) == 0.5
+    assert score("Red, bus.", punctuation=True) == 1.0

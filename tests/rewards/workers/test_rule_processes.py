@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from data import Example, ImageRef
-from rewards import Component, RewardSum, RuleError, Status
+from rewards import Component, RewardSum, RuleError, Status, Verdict
 from rewards.registry import get_rule
 from rewards.workers.rule_processes import PATIENCE, RuleFailed, RuleProcesses, RuleTimeout
 
@@ -64,6 +64,14 @@ def prints(completion, example):
 
 def image(completion, example):
     return example.images[0].open().width
+
+def slow(completion, example):
+    time.sleep(0.4)
+    return 1.0
+
+def marks(completion, example):
+    example.meta["seen"] = example.meta.get("seen", 0) + 1
+    return example.meta["seen"]
 
 def moody(completion, example):
     if "die" in completion: os._exit(1)
@@ -171,6 +179,81 @@ def test_a_rule_that_only_dies_is_not_tried_on_every_completion(file: Path) -> N
     assert "not tried" in scored[-1].components["moody"].reason
     # The next batch is tried again.
     assert [one.total for one in rewards.score(["fine"] * 3, [ROW] * 3)] == [1.0] * 3
+
+
+def together(processes: RuleProcesses, texts: list[str], **options: bool) -> list[object]:
+    """Score texts in one message as long as none is lost; scores, or types of errors."""
+    processes._seconds = 1e-6
+    found = processes.score(texts, [ROW] * len(texts), **options)
+    return [one.score if isinstance(one, Verdict) else type(one) for one in found]
+
+
+def test_a_fast_rule_is_sent_many_completions_at_a_time(
+    started: Callable[..., RuleProcesses], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages: list[int] = []
+    send = RuleProcesses._send
+    monkeypatch.setattr(
+        RuleProcesses,
+        "_send",
+        lambda self, batch, rows: messages.append(len(rows)) or send(self, batch, rows),
+    )
+    processes = started("length")
+    found = processes.score(["a" * n for n in range(100)], [ROW] * 100)
+    assert [one.score for one in found if isinstance(one, Verdict)] == list(range(100))
+    assert messages[0] == 1
+    assert len(messages) < 30
+
+
+@pytest.mark.parametrize(("text", "error"), [("sleep", RuleTimeout), ("die", RuleFailed)])
+@pytest.mark.parametrize("size", [1, 2])
+def test_of_completions_sent_together_only_the_one_that_ends_the_process_is_lost(
+    started: Callable[..., RuleProcesses], text: str, error: type[RuleFailed], size: int
+) -> None:
+    texts = [text if place in (2, 5) else "fine" for place in range(8)]
+    found = together(started("moody", limit=1.0, size=size), texts)
+    assert found == [error if one == text else 1.0 for one in texts]
+
+
+def test_each_completion_of_a_message_has_the_limit_for_itself(started: Callable[..., RuleProcesses]) -> None:
+    assert together(started("slow", limit=1.0), ["a"] * 5) == [1.0] * 5
+
+
+def test_a_slow_rule_is_sent_one_completion_at_a_time(started: Callable[..., RuleProcesses]) -> None:
+    processes = started("slow", limit=5.0)
+    processes("a", ROW)
+    assert processes._together(64) == 1
+
+
+def test_each_completion_has_an_example_of_its_own(started: Callable[..., RuleProcesses]) -> None:
+    assert together(started("marks"), ["a"] * 4) == [1.0] * 4
+
+
+def test_a_row_that_cannot_be_sent_is_lost_alone(started: Callable[..., RuleProcesses]) -> None:
+    processes = started("length")
+    processes._seconds = 1e-6
+    held = Example("8", "", "", meta={"lock": threading.Lock()})
+    found = processes.score(["a", "bb", "ccc"], [ROW, held, ROW])
+    assert [one.score if isinstance(one, Verdict) else type(one) for one in found] == [1.0, TypeError, 3.0]
+
+
+def test_nothing_is_sent_after_a_failure_that_ends_the_run(
+    started: Callable[..., RuleProcesses], file: Path
+) -> None:
+    found = together(started("moody", limit=1.0), ["fine", "sleep", *["sleep"] * 20], stop=True)
+    assert found == [1.0, RuleTimeout, *[RuleFailed] * 20]
+    rewards = RewardSum([Component(f"{file}:moody", timeout=1.0, on_error="stop")])
+    with pytest.raises(RuleError, match=r"no result within 1 s"):
+        rewards.score(["fine", "sleep", "sleep", "sleep"], [ROW] * 4)
+
+
+def test_a_sum_of_rules_here_and_in_processes_is_in_order(file: Path) -> None:
+    rewards = RewardSum([Component(f"{file}:length", timeout=20.0), Component(f"{file}:reads", name="here")])
+    texts = ["a" * n for n in range(40)]
+    rows = [Example(str(n), "", str(n), meta={"level": n}) for n in range(40)]
+    scored = rewards.score(texts, rows)
+    assert [one.total for one in scored] == [n + 1.0 for n in range(40)]
+    assert [one.components["here"].reason for one in scored] == [f"{n} {n}" for n in range(40)]
 
 
 def test_a_sum_keeps_the_failure_with_its_traceback(file: Path) -> None:

@@ -68,7 +68,7 @@ def test_the_written_turns_are_learned_and_the_reply_between_them_is_not(policy:
 @pytest.mark.parametrize(
     ("turns", "options", "reason"),
     [
-        (["No call.", "bars"], {}, "the environment ends the conversation after turn 1 of 2"),
+        (["No call.", "circle"], {}, "the environment ends the conversation after turn 1 of 2"),
         (None, {"limits": Limits(4, 40, 4)}, "longer than rollout.environment.max_tokens allows"),
         (None, {"limits": Limits(4, 4096, 0)}, "longer than rollout.environment.max_images allows"),
     ],

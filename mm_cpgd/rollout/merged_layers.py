@@ -1,0 +1,200 @@
+"""Decoder layers of small models for one token at a time on a CPU: merged weights, a third of the operations.
+
+A step of the tiny policy spends its time on starting some eighty small operations per layer, not in them.
+Merged weights need a copy, and for larger models products take most of the time, so that these keep their
+layers. The results are those of the layers, rounding apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import rms_norm
+
+from mm_cpgd.policy.sharding.tensors import is_sharded
+from mm_cpgd.policy.shared_prefix.attention import AttentionBackend
+
+# Largest copy of the layers' weights.
+LARGEST_COPY = 32 * 2**20
+# Parts of a layer that this module knows, which the comparison with the layer itself confirms.
+OF_LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
+OF_ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
+OF_MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+# Differences that rounding explains, relative and absolute; values have a size of about one.
+TOLERANCE = 1e-4
+
+# Of each language model, whether its layers agree with merged ones.
+_agreeing: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+
+
+class MergedLayer:
+    """A decoder layer in which products with the same input are one, and residual sums part of products.
+
+    Rotary embedding multiplies by a cosine, and by a sine after an exchange of two halves of each head with
+    one sign changed. The exchange is a permutation of the projection's rows, computed with it.
+
+    Args:
+        layer: one that ``can_be_merged``.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        self.number = attention.layer_idx
+        self.size = attention.head_dim
+        query, key, value = attention.q_proj, attention.k_proj, attention.v_proj
+        self.heads = query.out_features // self.size
+        self.rotated = query.out_features + key.out_features
+        scale = attention.scaling
+        rows = torch.cat([query.weight * scale, key.weight])
+        self.projection = _transposed(torch.cat([rows, _turned(rows, self.size), value.weight]))
+        self.bias: Tensor | None = None
+        if query.bias is not None:
+            values = torch.cat([query.bias * scale, key.bias])
+            self.bias = torch.cat([values, _turned(values, self.size), value.bias])
+        self.output, self.output_bias = _transposed(attention.o_proj.weight), attention.o_proj.bias
+        self.width = mlp.gate_proj.out_features
+        self.opening = _transposed(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]))
+        self.closing = _transposed(mlp.down_proj.weight)
+        self.act = mlp.act_fn
+        self.norms = [
+            (norm.weight, norm.variance_epsilon)
+            for norm in (layer.input_layernorm, layer.post_attention_layernorm)
+        ]
+
+    def __call__(self, hidden: Tensor, cosines: Tensor, sines: Tensor, backend: AttentionBackend) -> Tensor:
+        """Return the layer's output (N, C) for one token of N sequences.
+
+        Args:
+            hidden: (N, C).
+            cosines: (N, 1, D) of the tokens' positions.
+            sines: (N, 1, D).
+            backend: attends to the tokens before.
+        """
+        projected = _product(self._normed(hidden, 0), self.projection, self.bias)
+        plain, turned, value = projected.split_with_sizes(
+            [self.rotated, self.rotated, projected.shape[1] - 2 * self.rotated], 1
+        )
+        both = (plain.unflatten(1, (-1, self.size)) * cosines).addcmul_(
+            turned.unflatten(1, (-1, self.size)), sines
+        )
+        query, key = both.tensor_split([self.heads], 1)
+        value = value.unflatten(1, (-1, self.size))
+        found = backend.attend(self.number, _heads_first(query), _heads_first(key), _heads_first(value), 1.0)
+        hidden = hidden.addmm(found.reshape(len(hidden), -1), self.output)
+        if self.output_bias is not None:
+            hidden = hidden + self.output_bias
+        gate, up = (self._normed(hidden, 1) @ self.opening).tensor_split([self.width], 1)
+        return hidden.addmm(self.act(gate) * up, self.closing)
+
+    def _normed(self, hidden: Tensor, which: int) -> Tensor:
+        weight, epsilon = self.norms[which]
+        return rms_norm(hidden, weight.shape, weight, epsilon)
+
+
+@torch.no_grad()
+def merged_layers(language: Any) -> list[MergedLayer] | None:
+    """Return the layers with merged weights, copied now; None where they are unsuitable or no faster.
+
+    Args:
+        language: the language model, in evaluation mode.
+    """
+    if not can_be_merged(language):
+        return None
+    layers = [MergedLayer(layer) for layer in language.layers]
+    if language not in _agreeing:
+        _agreeing[language] = all(map(_agree, layers, language.layers))
+    return layers if _agreeing[language] else None
+
+
+def can_be_merged(language: Any) -> bool:
+    """Return whether the layers are small, in float32 on a CPU, and made of parts that are known."""
+    parameters = list(language.layers.parameters())
+    if any(one.device.type != "cpu" or one.dtype != torch.float32 or is_sharded(one) for one in parameters):
+        return False
+    if torch.is_autocast_enabled("cpu") or 4 * sum(one.numel() for one in parameters) > LARGEST_COPY:
+        return False
+    return all(_is_known(layer) for layer in language.layers)
+
+
+def _is_known(layer: Any) -> bool:
+    parts = {name for name, _ in layer.named_children()}
+    if parts != OF_LAYER or any(map(_is_changed, layer.modules())):
+        return False
+    attention, mlp = layer.self_attn, layer.mlp
+    linear = list(_linear_parts(layer))
+    return (
+        {name for name, _ in attention.named_children()} == OF_ATTENTION
+        and {name for name, _ in mlp.named_children()} == OF_MLP
+        and all(type(one) is nn.Linear for one in linear)
+        and all(hasattr(attention, name) for name in ("head_dim", "scaling", "layer_idx"))
+        and all(
+            hasattr(norm, "variance_epsilon") and norm.weight is not None
+            for norm in (layer.input_layernorm, layer.post_attention_layernorm)
+        )
+        # Biases of all three or of none; none within the gated product.
+        and len({getattr(attention, name).bias is None for name in ("q_proj", "k_proj", "v_proj")}) == 1
+        and all(getattr(mlp, name).bias is None for name in ("gate_proj", "up_proj", "down_proj"))
+    )
+
+
+def _linear_parts(layer: Any) -> Iterator[nn.Module]:
+    for owner, names in ((layer.self_attn, OF_ATTENTION), (layer.mlp, OF_MLP - {"act_fn"})):
+        yield from (getattr(owner, name) for name in names)
+
+
+def _is_changed(module: nn.Module) -> bool:
+    """Return whether calling the module does more than its class says."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
+class _Mixed:
+    """Stands for attention in the comparison: a sum in which query, key and value all count."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """See ``AttentionBackend``."""
+        others = (key + 2 * value).repeat_interleave(query.shape[1] // key.shape[1], 1)
+        return (query * scale + others).transpose(1, 2)
+
+
+def _agree(merged: MergedLayer, layer: Any) -> bool:
+    """Compare a merged layer with the layer itself on three random tokens."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(3, layer.self_attn.q_proj.in_features, generator=generator)
+    angles = torch.randn(3, merged.size // 2, generator=generator).repeat(1, 2)
+    cosines, sines = angles.cos(), angles.sin()
+    try:
+        expected = layer(
+            hidden.unsqueeze(0),
+            attention_mask=None,
+            position_embeddings=(cosines.unsqueeze(0), sines.unsqueeze(0)),
+            attention_backend=_Mixed(),
+        )
+    except (TypeError, ValueError, IndexError, RuntimeError):
+        return False
+    expected = expected[0] if isinstance(expected, tuple) else expected
+    found = merged(hidden, cosines.unsqueeze(1), sines.unsqueeze(1), _Mixed())
+    return torch.allclose(found, expected[0], rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def _product(values: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    return values @ matrix if bias is None else torch.addmm(bias, values, matrix)
+
+
+def _turned(rows: Tensor, size: int) -> Tensor:
+    """Exchange the halves of each head of ``size`` rows and change the sign of the first."""
+    first, second = rows.unflatten(0, (-1, 2, size // 2)).unbind(1)
+    return torch.stack([-second, first], 1).view_as(rows)
+
+
+def _transposed(weight: Tensor) -> Tensor:
+    """Return the matrix by which rows are multiplied, contiguous: products with few rows are then faster."""
+    return weight.t().contiguous()
+
+
+def _heads_first(values: Tensor) -> Tensor:
+    """Return (1, H, N, D) of (N, H, D)."""
+    return values.transpose(0, 1).unsqueeze(0)
