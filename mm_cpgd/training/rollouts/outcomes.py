@@ -1,4 +1,4 @@
-"""What is known of an iteration's rollouts over all processes, for the parts that ask for it."""
+"""Outcomes of an iteration's rollouts, gathered from all processes for the parts that ask for them."""
 
 from __future__ import annotations
 

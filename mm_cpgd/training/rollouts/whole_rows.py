@@ -59,7 +59,7 @@ def gather_rows(
     padded = torch.zeros(count, len(COLUMNS) * width + len(names), dtype=torch.float64, device=device)
     values = torch.nn.functional.pad(cells, (0, width - cells.shape[2])).flatten(1)
     padded[: len(cells)] = torch.cat([values, facts], 1).to(device)
-    everyone = accelerator.gather(padded).cpu().unflatten(0, (-1, count))
+    everyone = accelerator.gather(padded).cpu().unflatten(0, (accelerator.num_processes, count))
     counts = sizes[:, 0].tolist()
     table = torch.cat([part[:size] for part, size in zip(everyone, counts, strict=True)])
     numbers = dict(zip(names, table[:, len(COLUMNS) * width :].unbind(1), strict=True))
