@@ -25,9 +25,9 @@ from mm_cpgd.algorithms import (
     surrogates,
     token_advantages,
     token_weights,
-    trackers,
     trust_regions,
 )
+from mm_cpgd.algorithms.by_row import budgets, trackers
 from mm_cpgd.algorithms.inputs.outcomes import CLOCK, OUTCOMES
 from mm_cpgd.algorithms.inputs.schedules import Schedule, is_schedule, options_at, schedule_of
 from mm_cpgd.algorithms.part_info import Description, description_of
@@ -86,6 +86,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "selection": _by_name(selection.accuracy_filter, selection.dynamic_sampling),
     "shaping": _by_name(selection.overlong_penalty),
     "prompts": _by_name(selection.variance_aware, trackers.tracker_variance),
+    "budget": _by_name(budgets.knapsack),
     "completions": _by_name(completions.drop_truncated, completions.right_only),
     "token_advantages": _by_name(token_advantages.entropy_shaped, token_advantages.conflict_tokens),
 }
@@ -106,6 +107,7 @@ INPUTS: dict[str, frozenset[str]] = {
     "selection": frozenset({"accuracy", "rewards", "lengths", "finished", "components"}) | CLOCK,
     "shaping": frozenset({"lengths", "max_tokens"}) | CLOCK,
     "prompts": frozenset({"accuracy", "diversity", "memory", "row_count"}) | CLOCK,
+    "budget": frozenset({"rows", "completions", "memory"}) | CLOCK,
     "completions": OUTCOMES | {"advantages", "memory"},
     "token_advantages": frozenset(
         {
