@@ -8,7 +8,7 @@ from mm_cpgd.algorithms.inputs.schedules import Schedule
 from mm_cpgd.algorithms.parts import Part
 from mm_cpgd.errors import UserError
 
-_GROUP_BASELINES = ("cpgd", "grpo", "rloo", "group_mean", "bnpo", "maxrl")
+_GROUP_BASELINES = ("cpgd", "grpo", "rloo", "group_mean", "bnpo", "maxrl", "gdpo", "scale_rl")
 _LOG_RATIO_SURROGATES = ("policy_gradient", "cpgd")
 
 

@@ -15,12 +15,15 @@ from mm_cpgd.algorithms.inputs.initial import initial_memories, initial_states
 from mm_cpgd.algorithms.inputs.memory import Memory
 from mm_cpgd.algorithms.inputs.outcomes import Outcomes
 from mm_cpgd.algorithms.inputs.schedules import progress_of
-from mm_cpgd.algorithms.inputs.tokens import part_inputs, token_metrics
+from mm_cpgd.algorithms.inputs.tokens import blind_inputs, part_inputs, token_metrics
 from mm_cpgd.algorithms.parts import Part, make_part
 from mm_cpgd.algorithms.regularizers import State
 
 if TYPE_CHECKING:
     from mm_cpgd.config.schema import AlgorithmConfig, PartConfig
+
+
+_BLIND = frozenset({"blind_log_ratio", "blind_logprobs", "blind_entropy"})
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,23 @@ class Objective:
     def needs_entropy_gradient(self) -> bool:
         """Whether ``loss`` needs an ``entropy`` that carries a gradient."""
         return any("entropy" in part.inputs for part in self.parts)
+
+    @property
+    def needs_blind(self) -> bool:
+        """Whether a part compares log-probabilities behind the picture and behind a changed one."""
+        return any(_BLIND & {*part.inputs, *part.prepare_inputs} for part in self.parts)
+
+    @property
+    def needs_blind_gradient(self) -> bool:
+        """Whether ``loss`` needs ``blind_logprobs`` and ``blind_entropy`` of the policy, with gradient."""
+        wanted = (part.options.get("blind_gradient") or "blind_entropy" in part.inputs for part in self.parts)
+        return any(wanted)
+
+    @property
+    def needs_fixed_blind(self) -> bool:
+        """Whether blind log-probabilities of the policy before the update are needed."""
+        of_weights = any(_BLIND & {*part.prepare_inputs} for part in self.prepared_parts)
+        return of_weights or (self.needs_blind and not self.needs_blind_gradient)
 
     @property
     def prepared_parts(self) -> tuple[Part, ...]:
@@ -251,7 +271,14 @@ class Objective:
             memory.note(outcomes)
 
     def prepare(
-        self, old_logprobs: Tensor, old_entropy: Tensor, advantages: Tensor, seed: int, iteration: int = 1
+        self,
+        old_logprobs: Tensor,
+        old_entropy: Tensor,
+        advantages: Tensor,
+        seed: int,
+        blind_logprobs: Tensor | None = None,
+        completion: Tensor | None = None,
+        iteration: int = 1,
     ) -> dict[str, Tensor]:
         """Compute what ``prepared_parts`` need from the whole mini-batch; {} where there are none.
 
@@ -261,6 +288,8 @@ class Objective:
             advantages: (K,).
             seed: seed of random choices.
             iteration: the running iteration, from 1.
+            blind_logprobs: (K,), of the old policy behind changed pictures; see ``needs_fixed_blind``.
+            completion: (K,) int, which completion each token belongs to.
 
         Returns:
             ``Part.where`` → (K,), in the order of the inputs; the ``prepared`` of ``loss``.
@@ -271,6 +300,8 @@ class Objective:
             "advantages": advantages,
             "seed": seed,
             **self.clock(iteration),
+            "blind_logprobs": blind_logprobs,
+            "completion": completion,
         }
         return {part.where: part.prepare(available) for part in self.prepared_parts}
 
@@ -321,6 +352,8 @@ class Objective:
         prepared: Mapping[str, Tensor] | None = None,
         taking_part: Tensor | None = None,
         iteration: int = 1,
+        blind_logprobs: Tensor | None = None,
+        blind_entropy: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the contribution of these rows to the mini-batch's loss, to be minimised.
 
@@ -342,6 +375,9 @@ class Objective:
                 token have no part in it and no gradient reaches it. The weights of the others stay what they
                 are, and so do the metrics. None: all take part.
             iteration: the running iteration, from 1.
+            blind_logprobs: (n, T) behind the changed pictures, required if ``needs_blind``; with gradient if
+                ``needs_blind_gradient``.
+            blind_entropy: (n, T), nats, likewise with gradient; required if ``needs_blind_gradient``.
 
         Returns:
             The scalar loss, and metrics without gradient: to be summed over micro-batches and processes,
@@ -350,10 +386,15 @@ class Objective:
         prepared = prepared or {}
         if taking_part is not None:
             logprobs = torch.where(taking_part, logprobs, logprobs.detach())
+            if blind_logprobs is not None:
+                blind_logprobs = torch.where(taking_part, blind_logprobs, blind_logprobs.detach())
+        if self.needs_blind and blind_logprobs is None:
+            raise ValueError("this objective needs blind_logprobs (needs_blind is True)")
         self._check(mask, reference_logprobs, entropy, prepared)
         available = part_inputs(
             logprobs, old_logprobs, advantages, mask, lengths, reference_logprobs, entropy
         )
+        available |= blind_inputs(logprobs, mask, blind_logprobs, blind_entropy)
         available |= {"max_tokens": self.max_tokens, **self.clock(iteration)}
         zero = torch.zeros_like(available["log_ratio"])
         prepared = {name: torch.where(mask, values.to(zero), zero) for name, values in prepared.items()}

@@ -20,6 +20,9 @@ from mm_cpgd.algorithms import (
     aggregation,
     completions,
     contrastive,
+    entropy_band,
+    many_rewards,
+    perception,
     regularizers,
     selection,
     surrogates,
@@ -49,6 +52,8 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         advantages.reinforce_pp,
         advantages.bnpo,
         advantages.maxrl,
+        many_rewards.gdpo,
+        many_rewards.scale_rl,
         advantages.one,
         trackers.spo,
     ),
@@ -72,10 +77,18 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         regularizers.kl,
         regularizers.entropy_bonus,
         regularizers.entropy_control,
+        entropy_band.entropy_band,
         regularizers.kl_cov,
+        perception.implicit_perception,
+        perception.entropy_penalty,
+        perception.double_entropy,
     ),
     "token_weights": _by_name(
-        token_weights.forking_tokens, token_weights.clip_cov, token_weights.off_policy_mask
+        token_weights.forking_tokens,
+        token_weights.clip_cov,
+        perception.vppo_tokens,
+        perception.vppo_completions,
+        perception.pgpo,
     ),
     "aggregation": _by_name(
         aggregation.token_mean,
@@ -94,6 +107,7 @@ _TOKEN_INPUTS = frozenset(
     {
         *("log_ratio", "reference_log_ratio", "advantages", "entropy", "mask", "lengths", "max_tokens"),
         *("old_logprobs", "prepared", "state"),
+        *("blind_log_ratio", "blind_logprobs", "blind_entropy"),
         *CLOCK,
     }
 )
@@ -101,7 +115,12 @@ INPUTS: dict[str, frozenset[str]] = {
     "advantage": OUTCOMES | {"state", "memory"},
     "surrogate": _TOKEN_INPUTS,
     "regularizers": _TOKEN_INPUTS,
-    "token_weights": frozenset({"old_logprobs", "old_entropy", "advantages", "seed", "log_ratio", "mask"})
+    "token_weights": frozenset(
+        {
+            *("old_logprobs", "old_entropy", "advantages", "seed", "log_ratio", "mask"),
+            *("blind_logprobs", "completion"),
+        }
+    )
     | CLOCK,
     "aggregation": frozenset({"mask", "lengths", "max_tokens"}) | CLOCK,
     "selection": frozenset({"accuracy", "rewards", "lengths", "finished", "components"}) | CLOCK,
@@ -166,10 +185,8 @@ class Part:
         function = self.description.prepare
         if function is None:
             return self(available)
-        parameters = inspect.signature(function).parameters.values()
-        inputs = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
         options = options_at(self.options, available.get("progress", 0.0))
-        return function(*(available[name] for name in inputs), **options_for(function, options))
+        return function(*(available[name] for name in self.prepare_inputs), **options_for(function, options))
 
     @property
     def step_inputs(self) -> tuple[str, ...]:
@@ -186,6 +203,15 @@ class Part:
         assert function is not None
         options = options_for(function, options_at(self.options, available.get("progress", 0.0)))
         return function(*(available[name] for name in self.step_inputs), **options)
+
+    @property
+    def prepare_inputs(self) -> tuple[str, ...]:
+        """Names of the values that ``prepare`` takes; of a part without a function of its own, ``inputs``."""
+        function = self.description.prepare
+        if function is None:
+            return self.inputs
+        parameters = inspect.signature(function).parameters.values()
+        return tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
 
 
 def make_part(kind: str, name: str, options: Mapping[str, Any]) -> Part:

@@ -188,7 +188,8 @@ class Collector:
         stats = gather_stats(self.accelerator, sampled.groups, sampled.scored, max(counts))
         check_rules(self.accelerator, sampled.failures, stats.silent_rules(self.scorer.names))
         if isinstance(self.sampler, ScoredPromptSampler) and not self.objective.scores_rows:
-            ngram = self.objective.prompts.options.get("ngram", 3) if self.objective.prompts else 3
+            part = self.objective.prompts
+            ngram = part.options.get("ngram", 3) if part else 3
             diversity = gather_diversity(self.accelerator, sampled.groups, ngram)
             scores = self.objective.prompt_scores(stats.accuracy, diversity, iteration)
             self.sampler.update_scores(drawn, scores.tolist())

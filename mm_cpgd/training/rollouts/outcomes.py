@@ -1,4 +1,4 @@
-"""Outcomes of an iteration's rollouts, gathered from all processes for the parts that ask for them."""
+"""Outcomes: what is known of an iteration's rollouts over all processes, for the parts that ask for it."""
 
 from __future__ import annotations
 
