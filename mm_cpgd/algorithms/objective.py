@@ -83,9 +83,9 @@ class Objective:
 
     @property
     def needs_reference(self) -> bool:
-        """Whether ``loss`` needs ``reference_logprobs``; if not, the run holds no reference policy."""
-        names = [name for part in self.parts for name in (*part.inputs, *part.step_inputs)]
-        return any(name in ("reference_log_ratio", "reference_log_ratios") for name in names)
+        """Whether a part needs ``reference_logprobs``; if not, the run holds no reference policy."""
+        names = {name for part in self.parts for name in (*part.inputs, *part.step_inputs)}
+        return bool(names & {"reference_log_ratio", "reference_log_ratios", "reference_logprobs"})
 
     @property
     def needs_entropy_gradient(self) -> bool:

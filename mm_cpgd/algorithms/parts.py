@@ -20,19 +20,17 @@ from mm_cpgd.algorithms import (
     aggregation,
     completions,
     contrastive,
-    entropy_band,
-    many_rewards,
     perception,
     regularizers,
     selection,
     surrogates,
     token_advantages,
     token_weights,
-    trust_regions,
 )
 from mm_cpgd.algorithms.by_row import budgets, trackers
 from mm_cpgd.algorithms.inputs.outcomes import CLOCK, OUTCOMES
 from mm_cpgd.algorithms.inputs.schedules import Schedule, is_schedule, options_at, schedule_of
+from mm_cpgd.algorithms.methods import entropy_band, group_targets, many_rewards, trust_regions
 from mm_cpgd.algorithms.part_info import Description, description_of
 from mm_cpgd.errors import UserError
 from rewards.messages import closest
@@ -86,6 +84,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "token_weights": _by_name(
         token_weights.forking_tokens,
         token_weights.clip_cov,
+        token_weights.off_policy_mask,
         perception.vppo_tokens,
         perception.vppo_completions,
         perception.pgpo,
@@ -101,7 +100,13 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "prompts": _by_name(selection.variance_aware, trackers.tracker_variance),
     "budget": _by_name(budgets.knapsack),
     "completions": _by_name(completions.drop_truncated, completions.right_only),
-    "token_advantages": _by_name(token_advantages.entropy_shaped, token_advantages.conflict_tokens),
+    "token_advantages": _by_name(
+        token_advantages.entropy_shaped,
+        token_advantages.conflict_tokens,
+        group_targets.optimal_baseline,
+        group_targets.f_divergence,
+        group_targets.preference,
+    ),
 }
 _TOKEN_INPUTS = frozenset(
     {
@@ -132,6 +137,7 @@ INPUTS: dict[str, frozenset[str]] = {
         {
             *("advantages", "base_advantages", "old_logprobs", "old_entropy", "tokens", "mask"),
             *("prompt_of", "completion_of", "rewards", "accuracy", "finished", "state"),
+            "reference_logprobs",
         }
     )
     | CLOCK,

@@ -162,6 +162,9 @@ class Learner:
             experience.kept = self._kept_tokens(experience, self.unreported_cuts)
         if experience.kept_mass is None and self.reweighted_cuts:
             experience.kept_mass = self._kept_mass(experience, self.reweighted_cuts)
+        if experience.reference_logprobs is None and self.objective.needs_reference:
+            with self.policy.as_reference() as reference:
+                experience.reference_logprobs = self._evaluate(experience, reference, everything)[0]
         self._prepare_blind(experience, iteration)
         if experience.prepared is None and self.objective.old_policy_parts:
             experience.old_logprobs, old_entropy = self._evaluate(experience, self.wrapped, everything)
@@ -177,9 +180,6 @@ class Learner:
             # At the first step the policy is still the old one: that step's values serve as the old ones.
             others = [index for index in everything if ahead or index != order[0]]
             experience.old_logprobs = self._evaluate(experience, self.wrapped, others)[0]
-        if experience.reference_logprobs is None and self.objective.needs_reference:
-            with self.policy.as_reference() as reference:
-                experience.reference_logprobs = self._evaluate(experience, reference, everything)[0]
 
     def prepare_step(self, experience: Experience, mini_batch: int, iteration: int) -> None:
         """Compute what parts need of whole groups at the current policy, before an optimizer step."""
