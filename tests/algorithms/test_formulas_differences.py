@@ -51,6 +51,7 @@ KNOWN: dict[str, list[str]] = {
     "spo": ["1024 prompts", "no success rate"],
     "advantage.spo": ["how far the policy has moved", "8 completions of the initial policy"],
     "prompts.tracker_variance": ["next 14,000 rows"],
+    "budget.knapsack": ["dynamic programming", "approximation"],
     "copg": ["pairs of any origin"],
     "surrogate.copg": ["half of the gradient"],
     "gtpo": ["gradient norm of at most 0.1"],

@@ -31,7 +31,15 @@ TARGETS = [
 MEMORY = ["algorithm.recipe=spo", "rollout.completions=1", *QUIET]
 AVERAGE = ["algorithm.advantage={name: examples/parts/row_average.py:row_average, keep: 0.5}", *QUIET]
 GROUPS = ["algorithm.recipe=copg", *QUIET]
-CASES = {"groups": GROUPS, "tokens": TOKENS, "targets": TARGETS, "memory": MEMORY, "average": AVERAGE}
+BUDGET = ["algorithm.recipe=knapsack", "data.train.limit=6", *QUIET]
+CASES = {
+    "budget": BUDGET,
+    "groups": GROUPS,
+    "tokens": TOKENS,
+    "targets": TARGETS,
+    "memory": MEMORY,
+    "average": AVERAGE,
+}
 
 
 def state(run: Path, iteration: int) -> dict[str, Any]:
