@@ -3,8 +3,8 @@
 import torch
 
 from mm_cpgd.algorithms.completions import drop_truncated, right_only
+from mm_cpgd.algorithms.composition import build_objective
 from mm_cpgd.algorithms.inputs.outcomes import Outcomes
-from mm_cpgd.algorithms.objective import build_objective
 from mm_cpgd.config.recipes import load_recipe
 from mm_cpgd.config.schema import AlgorithmConfig
 from tests.fakes.objectives import build

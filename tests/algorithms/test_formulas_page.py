@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from mm_cpgd.algorithms.composition import build_objective
 from mm_cpgd.algorithms.formulas import markdown_table, update_tables
 from mm_cpgd.algorithms.inputs.outcomes import CLOCK
-from mm_cpgd.algorithms.objective import build_objective
 from mm_cpgd.algorithms.part_info import description_of
 from mm_cpgd.algorithms.parts import INPUTS, PARTS
 from mm_cpgd.config.recipes import load_recipe, recipe_names

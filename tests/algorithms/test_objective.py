@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mm_cpgd.algorithms.objective import build_objective
+from mm_cpgd.algorithms.composition import build_objective
 from mm_cpgd.config.recipes import load_recipe, recipe_names
 from mm_cpgd.config.schema import AlgorithmConfig
 from tests.fakes.closed_forms import GRADIENTS
