@@ -11,19 +11,17 @@ import torch
 from torch import Tensor
 
 from mm_cpgd.algorithms.checks import check_counts, check_parts, check_surrogate_options
+from mm_cpgd.algorithms.inputs.blind import BlindNeeds, blind_inputs
 from mm_cpgd.algorithms.inputs.initial import initial_memories, initial_states
 from mm_cpgd.algorithms.inputs.memory import Memory
 from mm_cpgd.algorithms.inputs.outcomes import Outcomes
 from mm_cpgd.algorithms.inputs.schedules import progress_of
-from mm_cpgd.algorithms.inputs.tokens import blind_inputs, part_inputs, token_metrics
+from mm_cpgd.algorithms.inputs.tokens import part_inputs, token_metrics
 from mm_cpgd.algorithms.parts import Part, make_part
 from mm_cpgd.algorithms.regularizers import State
 
 if TYPE_CHECKING:
     from mm_cpgd.config.schema import AlgorithmConfig, PartConfig
-
-
-_BLIND = frozenset({"blind_log_ratio", "blind_logprobs", "blind_entropy"})
 
 
 @dataclass(frozen=True)
@@ -93,21 +91,9 @@ class Objective:
         return any("entropy" in part.inputs for part in self.parts)
 
     @property
-    def needs_blind(self) -> bool:
-        """Whether a part compares log-probabilities behind the picture and behind a changed one."""
-        return any(_BLIND & {*part.inputs, *part.prepare_inputs} for part in self.parts)
-
-    @property
-    def needs_blind_gradient(self) -> bool:
-        """Whether ``loss`` needs ``blind_logprobs`` and ``blind_entropy`` of the policy, with gradient."""
-        wanted = (part.options.get("blind_gradient") or "blind_entropy" in part.inputs for part in self.parts)
-        return any(wanted)
-
-    @property
-    def needs_fixed_blind(self) -> bool:
-        """Whether blind log-probabilities of the policy before the update are needed."""
-        of_weights = any(_BLIND & {*part.prepare_inputs} for part in self.prepared_parts)
-        return of_weights or (self.needs_blind and not self.needs_blind_gradient)
+    def blind(self) -> BlindNeeds:
+        """What the parts need of passes behind changed pictures."""
+        return BlindNeeds.of(self.parts, self.prepared_parts)
 
     @property
     def prepared_parts(self) -> tuple[Part, ...]:
@@ -276,9 +262,8 @@ class Objective:
         old_entropy: Tensor,
         advantages: Tensor,
         seed: int,
-        blind_logprobs: Tensor | None = None,
-        completion: Tensor | None = None,
         iteration: int = 1,
+        blind: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Compute what ``prepared_parts`` need from the whole mini-batch; {} where there are none.
 
@@ -288,8 +273,7 @@ class Objective:
             advantages: (K,).
             seed: seed of random choices.
             iteration: the running iteration, from 1.
-            blind_logprobs: (K,), of the old policy behind changed pictures; see ``needs_fixed_blind``.
-            completion: (K,) int, which completion each token belongs to.
+            blind: ``blind_logprobs`` and ``completion`` (each token's), (K,); required if ``blind.fixed``.
 
         Returns:
             ``Part.where`` → (K,), in the order of the inputs; the ``prepared`` of ``loss``.
@@ -300,8 +284,7 @@ class Objective:
             "advantages": advantages,
             "seed": seed,
             **self.clock(iteration),
-            "blind_logprobs": blind_logprobs,
-            "completion": completion,
+            **(blind or {}),
         }
         return {part.where: part.prepare(available) for part in self.prepared_parts}
 
@@ -375,9 +358,8 @@ class Objective:
                 token have no part in it and no gradient reaches it. The weights of the others stay what they
                 are, and so do the metrics. None: all take part.
             iteration: the running iteration, from 1.
-            blind_logprobs: (n, T) behind the changed pictures, required if ``needs_blind``; with gradient if
-                ``needs_blind_gradient``.
-            blind_entropy: (n, T), nats, likewise with gradient; required if ``needs_blind_gradient``.
+            blind_logprobs: (n, T) behind changed pictures, required and with gradient as ``blind`` says.
+            blind_entropy: (n, T), nats, likewise; required if ``blind.gradient``.
 
         Returns:
             The scalar loss, and metrics without gradient: to be summed over micro-batches and processes,
@@ -386,16 +368,12 @@ class Objective:
         prepared = prepared or {}
         if taking_part is not None:
             logprobs = torch.where(taking_part, logprobs, logprobs.detach())
-            if blind_logprobs is not None:
-                blind_logprobs = torch.where(taking_part, blind_logprobs, blind_logprobs.detach())
-        if self.needs_blind and blind_logprobs is None:
-            raise ValueError("this objective needs blind_logprobs (needs_blind is True)")
         self._check(mask, reference_logprobs, entropy, prepared)
         available = part_inputs(
             logprobs, old_logprobs, advantages, mask, lengths, reference_logprobs, entropy
         )
-        available |= blind_inputs(logprobs, mask, blind_logprobs, blind_entropy)
         available |= {"max_tokens": self.max_tokens, **self.clock(iteration)}
+        available |= blind_inputs(self.blind, logprobs, mask, blind_logprobs, blind_entropy)
         zero = torch.zeros_like(available["log_ratio"])
         prepared = {name: torch.where(mask, values.to(zero), zero) for name, values in prepared.items()}
         terms, clipped = self._surrogate(available, prepared)

@@ -19,13 +19,7 @@ from pydantic import (
     PositiveInt,
 )
 
-from mm_cpgd.config.blind import BlindConfig
-
-
-class Section(BaseModel):
-    """Section of the config; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+from mm_cpgd.config.blind import BlindConfig, NoisyConfig, Section
 
 
 class LoraConfig(Section):
@@ -321,6 +315,7 @@ class AlgorithmConfig(Section):
         default_factory=list, description="advantages of completions to those of tokens, in this order"
     )
     blind: BlindConfig = Field(default_factory=BlindConfig)
+    noisy: NoisyConfig | None = Field(None, description="noised pictures in rollouts; null: none")
 
 
 class TrainingConfig(Section):
@@ -438,9 +433,7 @@ class TrackingConfig(Section):
     project: str = Field("mm-cpgd", description="project name in the trackers")
     rollouts_every: PositiveInt = Field(1, description="iterations between stored rollouts")
     rollouts_images: NonNegativeInt = Field(1, description="prompts per stored rollout whose images are kept")
-    visual_kl_every: NonNegativeInt = Field(
-        10, description="iterations between measurements of policy/visual_kl; 0: none"
-    )
+    visual_kl_every: NonNegativeInt = Field(10, description="iterations between policy/visual_kl; 0: none")
 
 
 class RunConfig(Section):

@@ -23,17 +23,19 @@ from mm_cpgd.policy.prompt_workers import PromptWorkers
 from mm_cpgd.policy.sharding.tensors import is_sharded
 from mm_cpgd.policy.visual.changed import PictureChange
 from mm_cpgd.rollout import GatheredEngine, LocalEngine, RolloutEngine, Sampling
+from mm_cpgd.rollout.noisy import NoiseSchedule
 from mm_cpgd.rollout.parity import ParityGate, largest_difference
 from mm_cpgd.training.ahead.in_turn import BatchesInTurn
 from mm_cpgd.training.ahead.overlapped import OverlappedBatches
 from mm_cpgd.training.ahead.source import AheadSource, check_ahead
-from mm_cpgd.training.collector import Collector, check_prompts
+from mm_cpgd.training.collector import Collector
 from mm_cpgd.training.experience import Experience, ExperienceSource
 from mm_cpgd.training.heldout import HeldOut
 from mm_cpgd.training.learner import METRIC_NAMES, Learner
 from mm_cpgd.training.optimizer import OptimizerStep, build_optimizer, build_schedule
 from mm_cpgd.training.placement import PlacedPolicy
 from mm_cpgd.training.resume import identify
+from mm_cpgd.training.rollouts.batches import check_prompts
 from mm_cpgd.training.rollouts.build import (
     build_conversations,
     held_bytes,
@@ -174,6 +176,7 @@ def build_trainer(
         prefetch_until=schedule.iterations if _prefetches(config, accelerator, workers) else 0,
         workers=workers,
         conversations=build_conversations(config, policy, engine),
+        noise=build_noise(config),
     )
     steps = schedule.iterations * schedule.steps_per_iteration
     identity = identify(config, examples, policy.model)
@@ -308,6 +311,30 @@ def _sampling_options(rollout: RolloutConfig, sampling: Sampling) -> dict[str, A
     return options
 
 
+def build_noise(config: RunConfig) -> NoiseSchedule | None:
+    """Return the noise of rollouts that ``algorithm.noisy`` asks for.
+
+    Raises:
+        UserError: the completions cannot be sampled behind two pictures.
+    """
+    chosen, rollout = config.algorithm.noisy, config.rollout
+    if chosen is None:
+        return None
+    obstacles = {
+        "rollout.engine=vllm, which opens the pictures itself; use local": rollout.engine != "local",
+        "rollout.environment, whose conversations begin with the clean picture": rollout.environment,
+        f"rollout.completions={rollout.completions}, of which half see noise; take an even number": (
+            rollout.completions % 2
+        ),
+        "rollout.top_p, top_k or min_p, which cut other tokens behind each picture; leave them out": (
+            rollout.top_p < 1 or rollout.top_k > 0 or rollout.min_p > 0
+        ),
+    }
+    if found := [text for text, present in obstacles.items() if present]:
+        raise UserError(f"algorithm.noisy does not go together with {'; and with '.join(found)}")
+    return NoiseSchedule(chosen.steps, chosen.middle, chosen.steepness, config.training.iterations)
+
+
 def _blind_options(config: RunConfig) -> dict[str, Any]:
     """Return the learner's options about changed pictures."""
     chosen = config.algorithm.blind
@@ -395,6 +422,7 @@ def check_sampling(config: RunConfig, objective: Objective) -> None:
         _check_scores(config.rollout.environment, build_rewards(config))
     check_mixes(config.rollout, objective)
     check_ahead(config.rollout, objective)
+    build_noise(config)
     build_correction(config.rollout)
     if config.rollout.engine == "vllm":
         from mm_cpgd.rollout.vllm.configured import check_adapters, check_servers

@@ -59,6 +59,7 @@ KNOWN: dict[str, list[str]] = {
     "token_advantages.conflict_tokens": ["number of conflict tokens", "length limit cut off"],
     "papo": ["a KL penalty take 0.02", "recipe: papo_both"],
     "vppo": ["between 0.01 and 0.99"],
+    "noisyrollout": ["6 completions behind each picture", "one noise per picture"],
     "advantage.reinforce_pp": ["moments over tokens", "KL estimate from the reward"],
     "advantage.bnpo": ["one advantage for each reward rule"],
     "regularizers.kl_cov": ["set share to 0.0002"],

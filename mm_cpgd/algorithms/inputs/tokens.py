@@ -42,25 +42,6 @@ def part_inputs(
     return available
 
 
-def blind_inputs(
-    logprobs: Tensor, mask: Tensor, blind_logprobs: Tensor | None, blind_entropy: Tensor | None
-) -> dict[str, Tensor]:
-    """Return the inputs of parts that compare pictures, 0 at masked positions; {} without such values.
-
-    ``blind_log_ratio`` carries the gradient of log π alone, ``blind_logprobs`` that of the blind policy.
-    """
-    if blind_logprobs is None:
-        return {}
-    zero = torch.zeros((), dtype=torch.promote_types(logprobs.dtype, torch.float32), device=logprobs.device)
-    found = {
-        "blind_log_ratio": torch.where(mask, logprobs.to(zero) - blind_logprobs.detach().to(zero), zero),
-        "blind_logprobs": torch.where(mask, blind_logprobs.to(zero), zero),
-    }
-    if blind_entropy is not None:
-        found["blind_entropy"] = torch.where(mask, blind_entropy.to(zero), zero)
-    return found
-
-
 @torch.no_grad()
 def token_metrics(available: Mapping[str, Any], clipped: Tensor) -> dict[str, Tensor]:
     """Return these rows' share of the token means over the mini-batch, and the extremes of the ratio."""
