@@ -20,7 +20,6 @@ from mm_cpgd.algorithms import (
     aggregation,
     completions,
     contrastive,
-    perception,
     regularizers,
     selection,
     surrogates,
@@ -30,7 +29,7 @@ from mm_cpgd.algorithms import (
 from mm_cpgd.algorithms.by_row import budgets, trackers
 from mm_cpgd.algorithms.inputs.outcomes import CLOCK, OUTCOMES
 from mm_cpgd.algorithms.inputs.schedules import Schedule, is_schedule, options_at, schedule_of
-from mm_cpgd.algorithms.methods import entropy_band, group_targets, many_rewards, trust_regions
+from mm_cpgd.algorithms.methods import entropy_band, group_targets, many_rewards, perception, trust_regions
 from mm_cpgd.algorithms.part_info import Description, description_of
 from mm_cpgd.errors import UserError
 from rewards.messages import closest

@@ -12,7 +12,8 @@ from accelerate import Accelerator
 from data import Example, PromptSampler, ScoredPromptSampler
 from mm_cpgd.algorithms.corrections import SEQUENCE_BOUNDS, TOKEN_BOUNDS, Correction
 from mm_cpgd.algorithms.objective import Objective, build_objective
-from mm_cpgd.config.schema import EnvironmentConfig, GuardConfig, RolloutConfig, RunConfig
+from mm_cpgd.config.rollout import EnvironmentConfig, RolloutConfig
+from mm_cpgd.config.schema import GuardConfig, RunConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.guard.guard import Guard
 from mm_cpgd.guard.rollback import RollbackController, Snapshots
@@ -21,9 +22,7 @@ from mm_cpgd.interrupt import ShouldStop
 from mm_cpgd.policy import Policy
 from mm_cpgd.policy.prompt_workers import PromptWorkers
 from mm_cpgd.policy.sharding.tensors import is_sharded
-from mm_cpgd.policy.visual.changed import PictureChange
 from mm_cpgd.rollout import GatheredEngine, LocalEngine, RolloutEngine, Sampling
-from mm_cpgd.rollout.noisy import NoiseSchedule
 from mm_cpgd.rollout.parity import ParityGate, largest_difference
 from mm_cpgd.training.ahead.in_turn import BatchesInTurn
 from mm_cpgd.training.ahead.overlapped import OverlappedBatches
@@ -43,6 +42,7 @@ from mm_cpgd.training.rollouts.build import (
     longest_completion,
 )
 from mm_cpgd.training.rollouts.mixes import check_mixes
+from mm_cpgd.training.rollouts.pictures import blind_options, build_noise
 from mm_cpgd.training.rollouts.scorer import CompletionScorer
 from mm_cpgd.training.rollouts.written import WrittenConversations
 from mm_cpgd.training.sft import SFT_METRIC_NAMES, SftSource, sft_objective
@@ -183,7 +183,7 @@ def build_trainer(
     options = _sampling_options(config.rollout, collector.sampling)
     if config.rollout.engine != "local":
         options["parity"] = build_parity(config.rollout, accelerator, policy, engine)
-    options |= _blind_options(config)
+    options |= blind_options(config)
     learner = _build_learner(config, accelerator, policy, objective, steps, METRIC_NAMES, **options)
     rollback = build_rollback(config, accelerator, learner)
     state = TrainingState(
@@ -309,37 +309,6 @@ def _sampling_options(rollout: RolloutConfig, sampling: Sampling) -> dict[str, A
         name = "reweighted_cuts" if reweights else "unreported_cuts"
         options[name] = replace(sampling, min_p_first=True)
     return options
-
-
-def build_noise(config: RunConfig) -> NoiseSchedule | None:
-    """Return the noise of rollouts that ``algorithm.noisy`` asks for.
-
-    Raises:
-        UserError: the completions cannot be sampled behind two pictures.
-    """
-    chosen, rollout = config.algorithm.noisy, config.rollout
-    if chosen is None:
-        return None
-    obstacles = {
-        "rollout.engine=vllm, which opens the pictures itself; use local": rollout.engine != "local",
-        "rollout.environment, whose conversations begin with the clean picture": rollout.environment,
-        f"rollout.completions={rollout.completions}, of which half see noise; take an even number": (
-            rollout.completions % 2
-        ),
-        "rollout.top_p, top_k or min_p, which cut other tokens behind each picture; leave them out": (
-            rollout.top_p < 1 or rollout.top_k > 0 or rollout.min_p > 0
-        ),
-    }
-    if found := [text for text, present in obstacles.items() if present]:
-        raise UserError(f"algorithm.noisy does not go together with {'; and with '.join(found)}")
-    return NoiseSchedule(chosen.steps, chosen.middle, chosen.steepness, config.training.iterations)
-
-
-def _blind_options(config: RunConfig) -> dict[str, Any]:
-    """Return the learner's options about changed pictures."""
-    chosen = config.algorithm.blind
-    change = PictureChange(chosen.picture, chosen.share, chosen.steps)
-    return {"blind": change, "visual_kl_every": config.tracking.visual_kl_every}
 
 
 def build_correction(rollout: RolloutConfig) -> Correction | None:

@@ -1,4 +1,4 @@
-"""Inputs by token of the parts of the loss, and the metrics that are means and extremes over tokens."""
+"""Inputs of parts by token, and the metrics that are means over tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mm_cpgd.algorithms.perception import LARGEST_KL
+from mm_cpgd.algorithms.methods.perception import LARGEST_KL
 from mm_cpgd.algorithms.regularizers import LARGEST_LOG_RATIO, capped_k3, kl_estimate
 
 
