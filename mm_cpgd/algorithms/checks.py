@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mm_cpgd.algorithms.inputs.schedules import Schedule
+from mm_cpgd.algorithms.methods.group_targets import UNBOUNDED
 from mm_cpgd.algorithms.parts import Part
 from mm_cpgd.errors import UserError
 
-_GROUP_BASELINES = ("cpgd", "grpo", "rloo", "group_mean", "bnpo", "maxrl")
+_GROUP_BASELINES = ("cpgd", "grpo", "rloo", "group_mean", "bnpo", "maxrl", "gdpo", "scale_rl")
 _LOG_RATIO_SURROGATES = ("policy_gradient", "cpgd")
 
 
@@ -31,7 +32,7 @@ def check_group(parts: Sequence[Part], completions: int) -> None:
 def _compares_group(part: Part) -> bool:
     if part.kind == "advantage":
         return part.name in _GROUP_BASELINES or part.options.get("baseline") == "group"
-    return part.kind == "selection"
+    return part.kind == "selection" or part.name in ("optimal_baseline", "f_divergence", "preference")
 
 
 def check_surrogate_options(name: str, options: Sequence[str]) -> None:
@@ -94,10 +95,30 @@ def check_band(part: Part) -> None:
         raise UserError(f"{part.where}: low = {low} is not below high = {high}; no covariance lies between.")
 
 
+def check_target(part: Part) -> None:
+    """Check that f-DPG's divergence is finite where its target is 0."""
+    if part.options["target"] == "right" and part.options["divergence"] in UNBOUNDED:
+        raise UserError(
+            f"{part.where}: divergence = {part.options['divergence']!r} is infinite at wrong answers, which "
+            "the target right has none of; take target tilted, or another divergence such as js."
+        )
+
+
+def check_row_scores(parts: Sequence[Part]) -> None:
+    """Check that what one part of the curriculum needs is learned: scores of rows need a memory."""
+    for part in parts:
+        if part.kind == "prompts" and "row_count" in part.inputs and part.description.memory is None:
+            raise UserError(
+                f"{part.where} scores all rows (row_count) and has no memory to score them by; declare one "
+                "with @described(…, memory=…)."
+            )
+
+
 def check_parts(parts: Sequence[Part], completions: int, max_new_tokens: int) -> None:
     """Run all checks of an objective's parts. Raises ``UserError`` for the first that fails."""
     check_no_repetition(parts)
     check_group(parts, completions)
+    check_row_scores(parts)
     for part in parts:
         if part.name == "accuracy_filter":
             check_filter(part)
@@ -107,3 +128,5 @@ def check_parts(parts: Sequence[Part], completions: int, max_new_tokens: int) ->
             check_kl(part)
         elif part.name == "clip_cov":
             check_band(part)
+        elif part.name == "f_divergence":
+            check_target(part)

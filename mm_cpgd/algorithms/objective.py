@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,13 @@ from torch import Tensor
 
 from mm_cpgd.algorithms.checks import check_parts, check_surrogate_options
 from mm_cpgd.algorithms.inputs.blind import BlindNeeds, blind_inputs
+from mm_cpgd.algorithms.inputs.initial import initial_memories, initial_states
+from mm_cpgd.algorithms.inputs.memory import Memory
 from mm_cpgd.algorithms.inputs.outcomes import Outcomes
 from mm_cpgd.algorithms.inputs.schedules import progress_of
-from mm_cpgd.algorithms.parts import Part, make_part, options_for
-from mm_cpgd.algorithms.perception import LARGEST_KL
-from mm_cpgd.algorithms.regularizers import LARGEST_LOG_RATIO, State, capped_k3, kl_estimate
+from mm_cpgd.algorithms.inputs.tokens import part_inputs, token_metrics
+from mm_cpgd.algorithms.parts import Part, make_part
+from mm_cpgd.algorithms.regularizers import State
 
 if TYPE_CHECKING:
     from mm_cpgd.config.schema import AlgorithmConfig, PartConfig
@@ -40,6 +42,7 @@ class Objective:
         iterations: iterations of the whole run, by which ``progress`` is measured.
         completions: filters of completions.
         token_advantages: advantages of completions to those of tokens, one after the other.
+        memories: memories of parts by the name of their factory, mutable likewise.
     """
 
     advantage: Part
@@ -55,6 +58,7 @@ class Objective:
     iterations: int = 1
     completions: tuple[Part, ...] = ()
     token_advantages: tuple[Part, ...] = ()
+    memories: dict[str, Memory] = field(default_factory=dict)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -74,8 +78,9 @@ class Objective:
 
     @property
     def needs_reference(self) -> bool:
-        """Whether ``loss`` needs ``reference_logprobs``; if not, the run holds no reference policy."""
-        return any("reference_log_ratio" in part.inputs for part in self.parts)
+        """Whether a part needs ``reference_logprobs``; if not, the run holds no reference policy."""
+        names = {name for part in self.parts for name in (*part.inputs, *part.step_inputs)}
+        return bool(names & {"reference_log_ratio", "reference_log_ratios", "reference_logprobs"})
 
     @property
     def needs_entropy_gradient(self) -> bool:
@@ -92,6 +97,11 @@ class Objective:
         """Parts that need all tokens of a mini-batch before its first step, see ``prepare``."""
         once = (part for part in self.token_weights if not part.every_step)
         return (*once, *(part for part in self.parts if part.description.prepare))
+
+    @property
+    def step_parts(self) -> tuple[Part, ...]:
+        """Parts that need whole groups at the current policy before each step, see ``prepare_step``."""
+        return tuple(part for part in self.parts if part.description.each_step)
 
     @property
     def old_policy_parts(self) -> tuple[Part, ...]:
@@ -190,8 +200,10 @@ class Objective:
 
     def _call(self, part: Part, available: Mapping[str, Any]) -> Any:
         """Call a part with the available inputs, its own state among them."""
-        state = self.states.get(part.where)
-        return part({**available, **({} if state is None else {"state": state.value})})
+        state, memory = self.states.get(part.where), part.description.memory
+        own = {} if state is None else {"state": state.value}
+        shared = {} if memory is None else {"memory": self.memories[memory.__name__]}
+        return part({**available, **own, **shared})
 
     def prompt_scores(self, accuracy: Tensor, diversity: Tensor, iteration: int = 1) -> Tensor:
         """Return scores for the curriculum sampler, (P,) ≥ 0; 1 for every prompt without a ``prompts`` part.
@@ -206,6 +218,22 @@ class Objective:
         known = {"accuracy": accuracy, "diversity": diversity, **self.clock(iteration)}
         scores: Tensor = self.prompts(known)
         return scores
+
+    @property
+    def scores_rows(self) -> bool:
+        """Whether the curriculum scores all rows from its memory, not those that were just drawn."""
+        return self.prompts is not None and "row_count" in self.prompts.inputs
+
+    def row_scores(self, row_count: int, iteration: int = 1) -> Tensor:
+        """Return the scores (row_count,) of all training rows, if ``scores_rows``."""
+        assert self.prompts is not None
+        scores: Tensor = self._call(self.prompts, {"row_count": row_count, **self.clock(iteration)})
+        return scores
+
+    def note(self, outcomes: Outcomes) -> None:
+        """Let the memories learn from an iteration's outcomes."""
+        for memory in self.memories.values():
+            memory.note(outcomes)
 
     def prepare(
         self,
@@ -239,20 +267,40 @@ class Objective:
         }
         return {part.where: part.prepare(available) for part in self.prepared_parts}
 
+    def prepare_step(self, groups: Mapping[str, Tensor], iteration: int = 1) -> dict[str, Tensor]:
+        """Compute what ``step_parts`` need of whole groups before an optimizer step.
+
+        Args:
+            groups: tables (p, G) by name, of the mini-batch's prompts on this process at the current policy;
+                see ``Description.each_step``.
+            iteration: the running iteration, from 1.
+
+        Returns:
+            ``Part.where`` → (p, G).
+        """
+        available = {**groups, **self.clock(iteration)}
+        return {part.where: part.each_step(available) for part in self.step_parts}
+
     def observe(self, metrics: Mapping[str, float]) -> None:
         """Update the parts' states with the metrics of an optimizer step over all processes."""
         for state in self.states.values():
             state.observe(metrics)
+        for memory in self.memories.values():
+            memory.observe(metrics)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the parts' states as plain data."""
-        return {where: state.state_dict() for where, state in self.states.items()}
+        """Return the parts' states and memories as plain data."""
+        memories = {f"memory: {name}": memory.state_dict() for name, memory in self.memories.items()}
+        return {where: state.state_dict() for where, state in self.states.items()} | memories
 
     def load_state_dict(self, states: Mapping[str, Any]) -> None:
         """Restore the parts' states; a part without a stored state keeps its initial one."""
         for where, state in self.states.items():
             if where in states:
                 state.load_state_dict(states[where])
+        for name, memory in self.memories.items():
+            if f"memory: {name}" in states:
+                memory.load_state_dict(states[f"memory: {name}"])
 
     def loss(
         self,
@@ -330,13 +378,15 @@ class Objective:
             raise ValueError("this objective needs reference_logprobs (needs_reference is True)")
         if self.needs_entropy_gradient and entropy is None:
             raise ValueError("this objective needs entropy (needs_entropy_gradient is True)")
-        missing = [part.where for part in self.prepared_parts if part.where not in prepared]
+        needed = (*self.prepared_parts, *self.step_parts)
+        missing = [part.where for part in needed if part.where not in prepared]
         if missing:
             raise ValueError(f"this objective needs prepared values of {', '.join(missing)}; see prepare()")
 
     def _surrogate(self, available: dict[str, Any], prepared: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return weighted terms and clip flags, (n, T) each; adds ``token_weight`` to ``available``."""
-        result = self.surrogate(available)
+        own = {"prepared": prepared[self.surrogate.where]} if self.surrogate.where in prepared else {}
+        result = self._call(self.surrogate, {**available, **own})
         # A user's function may return the terms alone.
         no_clip = torch.zeros_like(available["mask"])
         terms, clipped = result if isinstance(result, tuple) else (result, no_clip)
@@ -389,62 +439,4 @@ def build_objective(
         token_advantages=tuple(make("token_advantages", part) for part in config.token_advantages),
     )
     check_parts(composed.parts, completions, max_new_tokens)
-    return replace(composed, states=_initial_states(composed.parts))
-
-
-def _initial_states(parts: Sequence[Part]) -> dict[str, State]:
-    """Create the states of the parts that have one."""
-    factories = [(part, part.description.state) for part in parts]
-    return {part.where: make(**options_for(make, part.options)) for part, make in factories if make}
-
-
-def part_inputs(
-    logprobs: Tensor,
-    old_logprobs: Tensor,
-    advantages: Tensor,
-    mask: Tensor,
-    lengths: Tensor,
-    reference_logprobs: Tensor | None,
-    entropy: Tensor | None,
-) -> dict[str, Any]:
-    """Return the inputs of parts by name: at least float32, with 0 at masked positions."""
-    dtype = torch.promote_types(logprobs.dtype, torch.float32)
-    zero = torch.zeros((), dtype=dtype, device=logprobs.device)
-
-    def clean(values: Tensor) -> Tensor:
-        return torch.where(mask, values.to(dtype), zero)
-
-    available: dict[str, Any] = {
-        "log_ratio": clean(logprobs.to(dtype) - old_logprobs),
-        "old_logprobs": clean(old_logprobs),
-        "advantages": (advantages[:, None] if advantages.dim() == 1 else clean(advantages)).to(dtype),
-        "mask": mask,
-        "lengths": lengths.to(device=logprobs.device, dtype=dtype),
-    }
-    if reference_logprobs is not None:
-        available["reference_log_ratio"] = clean(logprobs.to(dtype) - reference_logprobs)
-    if entropy is not None:
-        available["entropy"] = clean(entropy)
-    return available
-
-
-@torch.no_grad()
-def token_metrics(available: Mapping[str, Any], clipped: Tensor) -> dict[str, Tensor]:
-    """Return these rows' share of the token means over the mini-batch, and the extremes of the ratio."""
-    mask, log_ratio = available["mask"], available["log_ratio"]
-    tokens = available["lengths"].sum().clamp(min=1)
-    ratio = log_ratio.clamp(max=LARGEST_LOG_RATIO).exp()
-    by_token = {"policy_drift": capped_k3(log_ratio), "clip_fraction": clipped, "ratio": ratio}
-    if "reference_log_ratio" in available:
-        by_token["kl"] = kl_estimate(available["reference_log_ratio"], "k3")
-    if "entropy" in available:
-        by_token["entropy"] = available["entropy"]
-    if "blind_log_ratio" in available:
-        by_token["visual_kl"] = kl_estimate(available["blind_log_ratio"], "k3").clamp(max=LARGEST_KL)
-    if "token_weight" in available:
-        by_token["token_weight"] = available["token_weight"]
-    metrics = {name: (values * mask).sum() / tokens for name, values in by_token.items()}
-    # An infinite fill is the neutral element of the reduction, for rows without any token.
-    metrics["max/ratio"] = ratio.masked_fill(~mask, float("-inf")).amax()
-    metrics["min/ratio"] = ratio.masked_fill(~mask, float("inf")).amin()
-    return metrics
+    return replace(composed, states=initial_states(composed.parts), memories=initial_memories(composed.parts))

@@ -19,16 +19,17 @@ from mm_cpgd.algorithms import (
     advantages,
     aggregation,
     completions,
-    perception,
+    contrastive,
     regularizers,
     selection,
     surrogates,
     token_advantages,
     token_weights,
-    trust_regions,
+    trackers,
 )
 from mm_cpgd.algorithms.inputs.outcomes import CLOCK, OUTCOMES
 from mm_cpgd.algorithms.inputs.schedules import Schedule, is_schedule, options_at, schedule_of
+from mm_cpgd.algorithms.methods import entropy_band, group_targets, many_rewards, perception, trust_regions
 from mm_cpgd.algorithms.part_info import Description, description_of
 from mm_cpgd.errors import UserError
 from rewards.messages import closest
@@ -48,7 +49,10 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         advantages.reinforce_pp,
         advantages.bnpo,
         advantages.maxrl,
+        many_rewards.gdpo,
+        many_rewards.scale_rl,
         advantages.one,
+        trackers.spo,
     ),
     "surrogate": _by_name(
         surrogates.policy_gradient,
@@ -62,6 +66,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         trust_regions.gmpo,
         trust_regions.sapo,
         trust_regions.dppo,
+        contrastive.copg,
     ),
     "regularizers": _by_name(
         regularizers.policy_drift,
@@ -69,6 +74,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         regularizers.kl,
         regularizers.entropy_bonus,
         regularizers.entropy_control,
+        entropy_band.entropy_band,
         regularizers.kl_cov,
         perception.implicit_perception,
         perception.entropy_penalty,
@@ -90,33 +96,45 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     ),
     "selection": _by_name(selection.accuracy_filter, selection.dynamic_sampling),
     "shaping": _by_name(selection.overlong_penalty),
-    "prompts": _by_name(selection.variance_aware),
+    "prompts": _by_name(selection.variance_aware, trackers.tracker_variance),
     "completions": _by_name(completions.drop_truncated, completions.right_only),
-    "token_advantages": _by_name(token_advantages.entropy_shaped, token_advantages.conflict_tokens),
+    "token_advantages": _by_name(
+        token_advantages.entropy_shaped,
+        token_advantages.conflict_tokens,
+        group_targets.optimal_baseline,
+        group_targets.f_divergence,
+        group_targets.preference,
+    ),
 }
 _TOKEN_INPUTS = frozenset(
     {
         *("log_ratio", "reference_log_ratio", "advantages", "entropy", "mask", "lengths", "max_tokens"),
-        *("blind_log_ratio", "blind_logprobs", "blind_entropy", "old_logprobs", "prepared", "state"),
+        *("old_logprobs", "prepared", "state"),
+        *("blind_log_ratio", "blind_logprobs", "blind_entropy"),
         *CLOCK,
     }
 )
 INPUTS: dict[str, frozenset[str]] = {
-    "advantage": OUTCOMES | {"state"},
+    "advantage": OUTCOMES | {"state", "memory"},
     "surrogate": _TOKEN_INPUTS,
     "regularizers": _TOKEN_INPUTS,
-    "token_weights": frozenset({"old_logprobs", "old_entropy", "advantages", "seed", "log_ratio", "mask"})
-    | {"blind_logprobs", "completion"}
+    "token_weights": frozenset(
+        {
+            *("old_logprobs", "old_entropy", "advantages", "seed", "log_ratio", "mask"),
+            *("blind_logprobs", "completion"),
+        }
+    )
     | CLOCK,
     "aggregation": frozenset({"mask", "lengths", "max_tokens"}) | CLOCK,
     "selection": frozenset({"accuracy", "rewards", "lengths", "finished", "components"}) | CLOCK,
     "shaping": frozenset({"lengths", "max_tokens"}) | CLOCK,
-    "prompts": frozenset({"accuracy", "diversity"}) | CLOCK,
-    "completions": OUTCOMES | {"advantages"},
+    "prompts": frozenset({"accuracy", "diversity", "memory", "row_count"}) | CLOCK,
+    "completions": OUTCOMES | {"advantages", "memory"},
     "token_advantages": frozenset(
         {
             *("advantages", "base_advantages", "old_logprobs", "old_entropy", "tokens", "mask"),
             *("prompt_of", "completion_of", "rewards", "accuracy", "finished", "state"),
+            "reference_logprobs",
         }
     )
     | CLOCK,
@@ -172,6 +190,22 @@ class Part:
             return self(available)
         options = options_at(self.options, available.get("progress", 0.0))
         return function(*(available[name] for name in self.prepare_inputs), **options_for(function, options))
+
+    @property
+    def step_inputs(self) -> tuple[str, ...]:
+        """Names of the inputs of the description's ``each_step``; none without one."""
+        function = self.description.each_step
+        if function is None:
+            return ()
+        parameters = inspect.signature(function).parameters.values()
+        return tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
+
+    def each_step(self, available: Mapping[str, Any]) -> Any:
+        """Call the description's ``each_step`` with its inputs and the part's options."""
+        function = self.description.each_step
+        assert function is not None
+        options = options_for(function, options_at(self.options, available.get("progress", 0.0)))
+        return function(*(available[name] for name in self.step_inputs), **options)
 
     @property
     def prepare_inputs(self) -> tuple[str, ...]:
@@ -234,9 +268,9 @@ def _check_inputs(part: Part) -> None:
             "which only a part that is computed before the first step gets; write two parts, whose weights "
             "are multiplied."
         )
-    prepare, state = part.description.prepare, part.description.state
-    for name, keyword, source in (("prepared", "prepare", prepare), ("state", "state", state)):
-        if name in part.inputs and source is None:
+    for name, keyword in (("prepared", "prepare"), ("state", "state"), ("memory", "memory")):
+        found = getattr(part.description, keyword) or (name == "prepared" and part.description.each_step)
+        if name in part.inputs and not found:
             raise UserError(
                 f"{part.where} takes {name!r}; declare what computes it with @described(…, {keyword}=…)."
             )
@@ -276,10 +310,10 @@ def _scheduled(part: Part, key: str, value: Mapping[str, Any], annotation: Any) 
     ends = [0.0 if fades and end == 0 else _checked(part, key, end, annotation) for end in given]
     numbers = all(isinstance(end, float) for end in ends)
     fixed = key in _FIXED_OPTIONS and part.kind in ("selection", "prompts")
-    if not numbers or fixed or part.description.state:
+    if not numbers or fixed or part.description.state or part.description.memory:
         raise UserError(
             f"{part.where}: {key} cannot be a schedule, only a fixed value: schedules are for options that "
-            "are real numbers and of parts without a state."
+            "are real numbers and of parts without a state or memory."
         )
     try:
         return schedule_of(value, *ends)

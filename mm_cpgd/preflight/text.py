@@ -9,7 +9,8 @@ from typing import Any
 
 from data import ExampleSet
 from mm_cpgd.algorithms.objective import Objective
-from mm_cpgd.config.schema import RolloutConfig, RunConfig, SourceConfig, TrainingConfig
+from mm_cpgd.config.rollout import RolloutConfig
+from mm_cpgd.config.schema import RunConfig, SourceConfig, TrainingConfig
 from mm_cpgd.policy import PromptEncoder
 from mm_cpgd.preflight.data import quantiles, reasons_table
 from mm_cpgd.preflight.model_size import ModelSize
@@ -196,7 +197,9 @@ def reward_lines(config: RunConfig) -> Lines:
         yield f"{reward.weight:g} × {name}", f"({options}) {text}" if options else text
     chosen = config.rollout.environment
     for score, weight in (chosen.scores if chosen else {}).items():
-        yield f"{weight:g} × {score}", f"scored by the environment {chosen.name}" if chosen else ""
+        gate = chosen.gates.get(score) if chosen else None
+        when = f", if {gate} is 1" if gate else ""
+        yield f"{weight:g} × {score}", f"scored by the environment {chosen.name}{when}" if chosen else ""
 
 
 def result_lines(config: RunConfig) -> Lines:

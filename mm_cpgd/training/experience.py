@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from data import Example
+from mm_cpgd.algorithms.inputs.outcomes import Outcomes
 from mm_cpgd.interrupt import ShouldStop
 from mm_cpgd.policy import EncodedPrompt
 from mm_cpgd.policy.conversation.suffix import Suffix, suffix_lengths
@@ -96,6 +97,7 @@ class Experience:
         facts: what is known of each row, (n,) each: ``prompt_of`` and ``completion_of``, its prompt's place
             among those of the iteration and its own in the group; ``rewards``, ``accuracy``, ``finished``.
             None where no completions were sampled.
+        outcomes: what is noted in the parts' memory after the update; None where none has one.
         blind_logprobs: (n, T) of the policy before the update behind changed pictures, where a part of the
             objective compares with them; None elsewhere.
         blind_prompts: the prompts behind changed pictures, where the update runs them; None elsewhere.
@@ -117,6 +119,7 @@ class Experience:
     prepared: dict[str, Tensor] | None = None
     suffixes: list[Suffix | None] | None = None
     facts: dict[str, Tensor] | None = None
+    outcomes: Outcomes | None = None
     blind_logprobs: Tensor | None = None
     blind_prompts: list[EncodedPrompt] | None = None
 
@@ -211,15 +214,17 @@ class Experience:
         again = ("prompts", "blind_prompts")
         state = {name: value for name, value in vars(self).items() if name not in again}
         known = None if self.suffixes is None else [one.state() if one else None for one in self.suffixes]
-        return state | {"kept": self.kept and vars(self.kept), "suffixes": known}
+        outcomes = self.outcomes and self.outcomes.available()
+        return state | {"kept": self.kept and vars(self.kept), "suffixes": known, "outcomes": outcomes}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], prompts: list[EncodedPrompt]) -> Experience:
         """Rebuild the experience that ``state`` describes."""
-        kept, suffixes = state.get("kept"), state.get("suffixes")
+        kept, suffixes, outcomes = (state.get(name) for name in ("kept", "suffixes", "outcomes"))
         rebuilt = {
             "kept": kept and KeptTokens(**kept),
             "suffixes": suffixes and [Suffix.from_state(one) if one else None for one in suffixes],
+            "outcomes": outcomes and Outcomes(**outcomes),
         }
         return cls(prompts=prompts, **{**state, **rebuilt})
 

@@ -22,7 +22,7 @@ from mm_cpgd.rollout.parity import EngineMismatch, ParityGate, compare_logprobs
 from mm_cpgd.training.experience import Experience
 from mm_cpgd.training.optimizer import OptimizerStep
 from mm_cpgd.training.rollouts.blind import BlindPictures, completion_numbers
-from mm_cpgd.training.rollouts.whole_rows import token_advantages
+from mm_cpgd.training.rollouts.whole_rows import group_tables, token_advantages
 
 # The objective's names of its metrics, and the names under which they are logged (docs/metrics.md).
 METRIC_NAMES = {
@@ -126,6 +126,7 @@ class Learner:
         for number, mini_batch in enumerate(order[done:], done):
             lengths = experience.lengths[mini_batch]
             micro_batches = self._micro_batches(experience, mini_batch)
+            self.prepare_step(experience, mini_batch, iteration)
             sums: list[dict[str, Tensor]] = []
             for rows in micro_batches:
                 is_last = len(sums) + 1 == len(micro_batches)
@@ -158,6 +159,9 @@ class Learner:
             experience.kept = self._kept_tokens(experience, self.unreported_cuts)
         if experience.kept_mass is None and self.reweighted_cuts:
             experience.kept_mass = self._kept_mass(experience, self.reweighted_cuts)
+        if experience.reference_logprobs is None and self.objective.needs_reference:
+            with self.policy.as_reference() as reference:
+                experience.reference_logprobs = self._evaluate(experience, reference, everything)[0]
         self.blind.prepare(experience, iteration, self.objective.blind, self._logprobs)
         if experience.prepared is None and self.objective.old_policy_parts:
             experience.old_logprobs, old_entropy = self._evaluate(experience, self.wrapped, everything)
@@ -173,9 +177,20 @@ class Learner:
             # At the first step the policy is still the old one: that step's values serve as the old ones.
             others = [index for index in everything if ahead or index != order[0]]
             experience.old_logprobs = self._evaluate(experience, self.wrapped, others)[0]
-        if experience.reference_logprobs is None and self.objective.needs_reference:
-            with self.policy.as_reference() as reference:
-                experience.reference_logprobs = self._evaluate(experience, reference, everything)[0]
+
+    def prepare_step(self, experience: Experience, mini_batch: int, iteration: int) -> None:
+        """Compute what parts need of whole groups at the current policy, before an optimizer step."""
+        if not self.objective.step_parts:
+            return
+        current = self._evaluate(experience, self.wrapped, [mini_batch])[0]
+        own = experience.mini_batch == mini_batch
+        groups, place = group_tables(experience, own, current)
+        prepared = dict(experience.prepared or {})
+        for where, found in self.objective.prepare_step(groups, iteration).items():
+            values = torch.zeros(experience.mask.shape)
+            values[own] = found[place].float()[:, None] * experience.mask[own]
+            prepared[where] = values
+        experience.prepared = prepared
 
     def _order(self, mini_batches: int, iteration: int) -> list[int]:
         """Return the order of mini-batches over all inner epochs, identical on all processes."""

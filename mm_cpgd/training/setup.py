@@ -12,7 +12,8 @@ from accelerate import Accelerator
 from data import Example, PromptSampler, ScoredPromptSampler
 from mm_cpgd.algorithms.corrections import SEQUENCE_BOUNDS, TOKEN_BOUNDS, Correction
 from mm_cpgd.algorithms.objective import Objective, build_objective
-from mm_cpgd.config.schema import GuardConfig, RolloutConfig, RunConfig
+from mm_cpgd.config.rollout import EnvironmentConfig, RolloutConfig
+from mm_cpgd.config.schema import GuardConfig, RunConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.guard.guard import Guard
 from mm_cpgd.guard.rollback import RollbackController, Snapshots
@@ -21,9 +22,7 @@ from mm_cpgd.interrupt import ShouldStop
 from mm_cpgd.policy import Policy
 from mm_cpgd.policy.prompt_workers import PromptWorkers
 from mm_cpgd.policy.sharding.tensors import is_sharded
-from mm_cpgd.policy.visual.changed import PictureChange
 from mm_cpgd.rollout import GatheredEngine, LocalEngine, RolloutEngine, Sampling
-from mm_cpgd.rollout.noisy import NoiseSchedule
 from mm_cpgd.rollout.parity import ParityGate, largest_difference
 from mm_cpgd.training.ahead.in_turn import BatchesInTurn
 from mm_cpgd.training.ahead.overlapped import OverlappedBatches
@@ -36,8 +35,14 @@ from mm_cpgd.training.optimizer import OptimizerStep, build_optimizer, build_sch
 from mm_cpgd.training.placement import PlacedPolicy
 from mm_cpgd.training.resume import identify
 from mm_cpgd.training.rollouts.batches import check_prompts
-from mm_cpgd.training.rollouts.build import build_conversations, load_environment, longest_completion
+from mm_cpgd.training.rollouts.build import (
+    build_conversations,
+    held_bytes,
+    load_environment,
+    longest_completion,
+)
 from mm_cpgd.training.rollouts.mixes import check_mixes
+from mm_cpgd.training.rollouts.pictures import blind_options, build_noise
 from mm_cpgd.training.rollouts.scorer import CompletionScorer
 from mm_cpgd.training.rollouts.written import WrittenConversations
 from mm_cpgd.training.sft import SFT_METRIC_NAMES, SftSource, sft_objective
@@ -82,9 +87,10 @@ def build_engine(
 def build_local_engine(config: RunConfig, placed: PlacedPolicy) -> RolloutEngine:
     """Return the engine that samples with the policy itself."""
     rollout, report_kept = config.rollout, config.rollout.cuts == "renormalise"
+    size, held = rollout.batch_prompts, held_bytes(rollout)
     if placed.gathered:
-        return GatheredEngine(placed.gathered, rollout.batch_prompts, report_kept=report_kept)
-    return LocalEngine(placed.policy, rollout.batch_prompts, report_kept=report_kept)
+        return GatheredEngine(placed.gathered, size, report_kept=report_kept, held_bytes=held)
+    return LocalEngine(placed.policy, size, report_kept=report_kept, held_bytes=held)
 
 
 def held_out_evaluator(
@@ -109,6 +115,7 @@ def held_out_evaluator(
         workers=workers,
         conversations=build_conversations(config, policy, engine),
         scores=config.rollout.environment.scores if config.rollout.environment else None,
+        gates=config.rollout.environment.gates if config.rollout.environment else None,
     )
 
 
@@ -176,7 +183,7 @@ def build_trainer(
     options = _sampling_options(config.rollout, collector.sampling)
     if config.rollout.engine != "local":
         options["parity"] = build_parity(config.rollout, accelerator, policy, engine)
-    options |= _blind_options(config)
+    options |= blind_options(config)
     learner = _build_learner(config, accelerator, policy, objective, steps, METRIC_NAMES, **options)
     rollback = build_rollback(config, accelerator, learner)
     state = TrainingState(
@@ -304,37 +311,6 @@ def _sampling_options(rollout: RolloutConfig, sampling: Sampling) -> dict[str, A
     return options
 
 
-def build_noise(config: RunConfig) -> NoiseSchedule | None:
-    """Return the noise of rollouts that ``algorithm.noisy`` asks for.
-
-    Raises:
-        UserError: the completions cannot be sampled behind two pictures.
-    """
-    chosen, rollout = config.algorithm.noisy, config.rollout
-    if chosen is None:
-        return None
-    obstacles = {
-        "rollout.engine=vllm, which opens the pictures itself; use local": rollout.engine != "local",
-        "rollout.environment, whose conversations begin with the clean picture": rollout.environment,
-        f"rollout.completions={rollout.completions}, of which half see noise; take an even number": (
-            rollout.completions % 2
-        ),
-        "rollout.top_p, top_k or min_p, which cut other tokens behind each picture; leave them out": (
-            rollout.top_p < 1 or rollout.top_k > 0 or rollout.min_p > 0
-        ),
-    }
-    if found := [text for text, present in obstacles.items() if present]:
-        raise UserError(f"algorithm.noisy does not go together with {'; and with '.join(found)}")
-    return NoiseSchedule(chosen.steps, chosen.middle, chosen.steepness, config.training.iterations)
-
-
-def _blind_options(config: RunConfig) -> dict[str, Any]:
-    """Return the learner's options about changed pictures."""
-    chosen = config.algorithm.blind
-    change = PictureChange(chosen.picture, chosen.share, chosen.steps)
-    return {"blind": change, "visual_kl_every": config.tracking.visual_kl_every}
-
-
 def build_correction(rollout: RolloutConfig) -> Correction | None:
     """Return the configured correction of another engine's samples, None where there is none.
 
@@ -394,6 +370,15 @@ def check_guard(guard: GuardConfig, objective: Objective) -> None:
         )
 
 
+def _check_scores(environment: EnvironmentConfig, rewards: RewardSum) -> None:
+    CompletionScorer(rewards, environment.scores, environment.gates)
+    if environment.gates and environment.returns == "by_turn":
+        raise UserError(
+            "rollout.environment.gates does not go together with returns=by_turn: a gate is known at the end "
+            "of a conversation, and returns of turns are made of what each turn scored; set returns=outcome"
+        )
+
+
 def check_sampling(config: RunConfig, objective: Objective) -> None:
     """Check guard and rollouts before anything is loaded.
 
@@ -403,7 +388,7 @@ def check_sampling(config: RunConfig, objective: Objective) -> None:
     """
     check_guard(config.guard, objective)
     if load_environment(config) and config.rollout.environment:
-        CompletionScorer(build_rewards(config), config.rollout.environment.scores)
+        _check_scores(config.rollout.environment, build_rewards(config))
     check_mixes(config.rollout, objective)
     check_ahead(config.rollout, objective)
     build_noise(config)

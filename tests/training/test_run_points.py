@@ -22,7 +22,16 @@ TOKENS = [
     "algorithm.regularizers=[{name: policy_drift, alpha: {from: 0.1, to: 0.001, shape: cosine}}]",
     *QUIET,
 ]
-CASES = {"tokens": TOKENS}
+TARGETS = [
+    "algorithm.recipe=f_dpg",
+    "algorithm.token_advantages=[{name: f_divergence, target: tilted, beta: 0.5}]",
+    *QUIET,
+]
+# The default rules give up to 1.5.
+MEMORY = ["algorithm.recipe=spo", "rollout.completions=1", *QUIET]
+AVERAGE = ["algorithm.advantage={name: examples/parts/row_average.py:row_average, keep: 0.5}", *QUIET]
+GROUPS = ["algorithm.recipe=copg", *QUIET]
+CASES = {"groups": GROUPS, "tokens": TOKENS, "targets": TARGETS, "memory": MEMORY, "average": AVERAGE}
 
 
 def state(run: Path, iteration: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from mm_cpgd.algorithms.inputs.blind import BlindNeeds
-from mm_cpgd.algorithms.perception import visual_dependence
+from mm_cpgd.algorithms.methods.perception import visual_dependence
 from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.policy.visual.changed import PictureChange, PixelScale, changed_prompt
 from mm_cpgd.training.experience import Experience

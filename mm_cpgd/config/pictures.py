@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-
-class Section(BaseModel):
-    """Section of the config; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+from mm_cpgd.config.section import Section
 
 
 class BlindConfig(Section):
