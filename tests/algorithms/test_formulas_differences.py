@@ -57,7 +57,7 @@ KNOWN: dict[str, list[str]] = {
     "gtpo": ["gradient norm of at most 0.1"],
     "token_advantages.entropy_shaped": ["threshold of 0.7", "current policy's entropy"],
     "token_advantages.conflict_tokens": ["number of conflict tokens", "length limit cut off"],
-    "papo": ["a KL penalty take 0.02", "recipe: papo_both"],
+    "papo": ["a KL penalty of 0.01", "recipe: papo_both"],
     "vppo": ["between 0.01 and 0.99"],
     "noisyrollout": ["6 completions behind each picture", "one noise per picture"],
     "advantage.reinforce_pp": ["moments over tokens", "KL estimate from the reward"],
@@ -145,6 +145,13 @@ def test_the_note_of_a_recipe_ends_where_its_differences_begin() -> None:
 
 
 SETTINGS = [
+    ("noisyrollout", "noisy={middle: 10}"),
+    ("papo", "recipe=papo_both"),
+    (
+        "papo",
+        "regularizers=[{name: implicit_perception, coefficient: 0.02}, {name: entropy_penalty, "
+        "coefficient: 0.05}, {name: kl, coefficient: 0.01}]",
+    ),
     ("clip_cov", "selection=[{name: dynamic_sampling}]"),
     ("kl_cov", "regularizers=[{name: kl_cov, coefficient: 1.0, share: 0.0002}]"),
     ("kl_cov", "selection=[{name: dynamic_sampling}]"),

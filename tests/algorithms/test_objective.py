@@ -24,6 +24,9 @@ ENTROPY = torch.tensor(
     [[0.1, 2.0, 0.3, 0.4], [0.2, 0, 0, 0], [0.5, 1.5, 0.1, 0], [0.6, 0.7, 0, 0]], dtype=torch.float64
 )
 KL = {"name": "kl", "coefficient": 0.1}
+# Behind the changed picture every token was a little less likely before the update.
+GAP = 0.25
+BLIND = OLD - GAP
 
 
 # c = (log π − mean)·(A − mean): log π of the ten tokens sum to −14, A to 4·1.5 − 0.5 − 3 = 2.5, so that c of
@@ -40,8 +43,9 @@ def build(recipe="cpgd", **sections):
 def prepared(objective):
     """Results of ``prepare`` on the whole batch above, (4, 4) each."""
     by_token = ADVANTAGES[:, None].expand(4, 4)
-    found = objective.prepare(OLD[MASK], ENTROPY[MASK], by_token[MASK], seed=0)
     places = MASK.nonzero(as_tuple=True)
+    blind = {"blind_logprobs": BLIND[MASK], "completion": places[0]} if objective.blind.fixed else None
+    found = objective.prepare(OLD[MASK], ENTROPY[MASK], by_token[MASK], seed=0, blind=blind)
     empty = torch.full((4, 4), float("nan"), dtype=torch.float64)
     steps = {
         part.where: torch.full((4, 4), 0.5).masked_fill(~MASK, float("nan")) for part in objective.step_parts
@@ -55,6 +59,8 @@ def run(objective, rows=slice(None), mask=MASK, **inputs):
     inputs.setdefault("entropy", ENTROPY[rows])
     if objective.needs_reference:
         inputs.setdefault("reference_logprobs", (OLD - 0.3)[rows])
+    if objective.blind.compares:
+        inputs |= {"blind_logprobs": BLIND[rows], "blind_entropy": ENTROPY[rows]}
     known = {name: values[rows] for name, values in prepared(objective).items()}
     loss, metrics = objective.loss(
         logprobs, OLD[rows], ADVANTAGES[rows], mask[rows], torch.tensor(LENGTHS), prepared=known, **inputs
@@ -170,11 +176,14 @@ def test_masked_positions_have_no_influence_and_gradient_zero(recipe, garbage):
     logprobs = torch.where(MASK, OLD + LOG_RATIO, garbage).requires_grad_()
     old, entropy = torch.where(MASK, OLD, garbage), torch.where(MASK, ENTROPY, garbage)
     known = {name: torch.where(MASK, values, garbage) for name, values in prepared(objective).items()}
+    blind = (torch.where(MASK, BLIND, garbage), entropy) if objective.blind.compares else (None, None)
     loss, metrics = objective.loss(
         *(logprobs, old, ADVANTAGES, MASK, torch.tensor(LENGTHS)),
         reference_logprobs=old,
         entropy=entropy,
         prepared=known,
+        blind_logprobs=blind[0],
+        blind_entropy=blind[1],
     )
     (gradient,) = torch.autograd.grad(loss, logprobs)
     assert loss.item() == clean[0]
