@@ -26,6 +26,7 @@ from mm_cpgd.algorithms import (
     token_weights,
     trust_regions,
 )
+from mm_cpgd.algorithms.credit import steps
 from mm_cpgd.algorithms.inputs.outcomes import CLOCK, OUTCOMES
 from mm_cpgd.algorithms.inputs.schedules import Schedule, is_schedule, options_at, schedule_of
 from mm_cpgd.algorithms.part_info import Description, description_of
@@ -83,7 +84,9 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "shaping": _by_name(selection.overlong_penalty),
     "prompts": _by_name(selection.variance_aware),
     "completions": _by_name(completions.drop_truncated, completions.right_only),
-    "token_advantages": _by_name(token_advantages.entropy_shaped, token_advantages.conflict_tokens),
+    "token_advantages": _by_name(
+        token_advantages.entropy_shaped, token_advantages.conflict_tokens, steps.empg
+    ),
 }
 _TOKEN_INPUTS = frozenset(
     {
@@ -106,7 +109,7 @@ INPUTS: dict[str, frozenset[str]] = {
     "token_advantages": frozenset(
         {
             *("advantages", "base_advantages", "old_logprobs", "old_entropy", "tokens", "mask"),
-            *("prompt_of", "completion_of", "rewards", "accuracy", "finished", "state"),
+            *("prompt_of", "completion_of", "rewards", "accuracy", "finished", "pieces", "state"),
         }
     )
     | CLOCK,

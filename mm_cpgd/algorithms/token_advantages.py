@@ -7,6 +7,7 @@ gets as ``advantages`` what those before it returned. Values where ``mask`` is F
 ``advantages``, ``base_advantages`` (those of the advantage part), ``old_logprobs``, ``old_entropy`` (nats),
 ``tokens`` (ids), ``mask``: (N, T). ``prompt_of``, ``completion_of``, ``rewards``, ``accuracy``, ``finished``:
 (N,), the first two as numbers of the prompt among the iteration's and of the completion within its group.
+``pieces``: the text of each token id that occurs, by id.
 """
 
 from __future__ import annotations

@@ -43,6 +43,8 @@ KNOWN: dict[str, list[str]] = {
     "reinforce_pp": ["k2 loss"],
     "gtpo": ["gradient norm of at most 0.1"],
     "token_advantages.entropy_shaped": ["threshold of 0.7", "current policy's entropy"],
+    "empg": ["agents over many turns"],
+    "token_advantages.empg": ["turns of an agent", "do not state over what"],
     "token_advantages.conflict_tokens": ["number of conflict tokens", "length limit cut off"],
     "advantage.reinforce_pp": ["moments over tokens", "KL estimate from the reward"],
     "advantage.bnpo": ["one advantage for each reward rule"],

@@ -22,7 +22,8 @@ TOKENS = [
     "algorithm.regularizers=[{name: policy_drift, alpha: {from: 0.1, to: 0.001, shape: cosine}}]",
     *QUIET,
 ]
-CASES = {"tokens": TOKENS}
+STEPS = ["algorithm.recipe=empg", "training.learning_rate=1e-4", *QUIET]
+CASES = {"tokens": TOKENS, "steps": STEPS}
 
 
 def state(run: Path, iteration: int) -> dict[str, Any]:

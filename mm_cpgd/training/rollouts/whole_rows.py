@@ -20,6 +20,7 @@ def token_advantages(
     old_entropy: Tensor,
     accelerator: Accelerator,
     iteration: int,
+    tokenizer: Any = None,
 ) -> Tensor:
     """Return this process's advantages by token (n, T), float32.
 
@@ -29,8 +30,11 @@ def token_advantages(
         old_entropy: (n, T) nats, of the policy that sampled.
         accelerator: the run's accelerator.
         iteration: the running iteration, from 1.
+        tokenizer: needed only if a part asks for ``pieces``.
     """
     rows, own = gather_rows(experience, old_entropy, accelerator)
+    if objective.asks("pieces"):
+        rows["pieces"] = pieces_of(rows["tokens"], rows["mask"], tokenizer)
     found = objective.advantages_by_token(rows, iteration)[own]
     width = experience.tokens.shape[1]
     return torch.where(experience.mask, found[:, :width].float(), 0.0)
@@ -59,7 +63,7 @@ def gather_rows(
     padded = torch.zeros(count, len(COLUMNS) * width + len(names), dtype=torch.float64, device=device)
     values = torch.nn.functional.pad(cells, (0, width - cells.shape[2])).flatten(1)
     padded[: len(cells)] = torch.cat([values, facts], 1).to(device)
-    everyone = accelerator.gather(padded).cpu().unflatten(0, (-1, count))
+    everyone = accelerator.gather(padded).cpu().view(len(sizes), count, padded.shape[1])
     counts = sizes[:, 0].tolist()
     table = torch.cat([part[:size] for part, size in zip(everyone, counts, strict=True)])
     numbers = dict(zip(names, table[:, len(COLUMNS) * width :].unbind(1), strict=True))
@@ -74,3 +78,8 @@ def gather_rows(
     found |= dict(zip(COLUMNS, by_column.unbind(1), strict=True))
     found |= {"tokens": found["tokens"].long(), "mask": found["mask"].bool()}
     return found, place[start : start + len(cells)]
+
+
+def pieces_of(tokens: Tensor, mask: Tensor, tokenizer: Any) -> dict[int, str]:
+    """Return the text of each id among the own tokens; parts of characters have placeholders."""
+    return {token: tokenizer.decode([token]) for token in tokens[mask].unique().tolist()}
