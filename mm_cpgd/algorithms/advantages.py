@@ -51,10 +51,10 @@ def cpgd(
         (P, G).
     """
     if weight == "std":
-        return _centred(rewards) / (_std(rewards) + eps)
+        return centred(rewards) / (deviation(rewards) + eps)
     if weight == "clip_filter":
-        return _centred(rewards) * _clip_filter_weight(rewards, cap)
-    return _centred(rewards)
+        return centred(rewards) * _clip_filter_weight(rewards, cap)
+    return centred(rewards)
 
 
 @described(
@@ -65,7 +65,7 @@ def cpgd(
 )
 def grpo(rewards: Tensor, *, eps: PositiveFloat = 1e-6) -> Tensor:
     """GRPO: normalised within the group; (P, G) to (P, G)."""
-    return _centred(rewards) / (_std(rewards) + eps)
+    return centred(rewards) / (deviation(rewards) + eps)
 
 
 @described(
@@ -80,7 +80,7 @@ def rloo(rewards: Tensor) -> Tensor:
     With n scored completions this is n/(n − 1)·(R − mean).
     """
     scored = _scored(rewards).sum(dim=1, keepdim=True)
-    return _centred(rewards) * scored / (scored - 1).clamp(min=1)
+    return centred(rewards) * scored / (scored - 1).clamp(min=1)
 
 
 @described(
@@ -91,7 +91,7 @@ def rloo(rewards: Tensor) -> Tensor:
 )
 def group_mean(rewards: Tensor) -> Tensor:
     """Group mean as baseline, without normalisation; (P, G) to (P, G)."""
-    return _centred(rewards)
+    return centred(rewards)
 
 
 @described(
@@ -102,7 +102,7 @@ def group_mean(rewards: Tensor) -> Tensor:
     differs=(
         "verl and OpenRLHF assign the reward to every token and take the moments over tokens, so that long "
         "completions weigh more. Here they are over completions: R = (1, 0, 0) with 10, 10 and 40 tokens "
-        "gives (1.155, −0.577, −0.577), theirs (2.217, −0.443, −0.443). No setting does this.",
+        "gives (1.155, −0.577, −0.577), theirs (2.217, −0.443, −0.443). For theirs set over to tokens.",
         "The paper subtracts a KL estimate from the reward. Here there is none in the reward; the "
         "regularizer kl adds one to the loss.",
     ),
@@ -110,24 +110,33 @@ def group_mean(rewards: Tensor) -> Tensor:
     use="one completion for each prompt, or rewards of one scale over all prompts",
 )
 def reinforce_pp(
-    rewards: Tensor, *, baseline: Literal["none", "group"] = "none", eps: PositiveFloat = 1e-6
+    rewards: Tensor,
+    lengths: Tensor | None = None,
+    *,
+    baseline: Literal["none", "group"] = "none",
+    over: Literal["completions", "tokens"] = "completions",
+    eps: PositiveFloat = 1e-6,
 ) -> Tensor:
     """REINFORCE++: normalised over the whole batch.
 
-    Moments are over completions; implementations that assign the reward to every token weight them by length.
     The paper's KL term inside the reward is left out: use the ``kl`` regularizer.
 
     Args:
         rewards: (P, G), NaN where unscored.
+        lengths: (P, G) tokens; for *tokens* alone.
         baseline: *none* works for any G; *group* is the paper's "w/ baseline".
+        over: what the moments are over; with *tokens* a completion counts as often as it has tokens.
         eps: keeps the quotient finite.
 
     Returns:
         (P, G).
     """
-    values = rewards if baseline == "none" else _centred(rewards).masked_fill(~_scored(rewards), float("nan"))
+    values = rewards if baseline == "none" else centred(rewards).masked_fill(~_scored(rewards), float("nan"))
     batch = values.reshape(1, -1)
-    return (_centred(batch) / (_std(batch) + eps)).reshape(rewards.shape)
+    if over == "tokens":
+        assert lengths is not None
+        return _normalised_over_tokens(values, lengths, eps)
+    return (centred(batch) / (deviation(batch) + eps)).reshape(rewards.shape)
 
 
 @described(
@@ -179,7 +188,7 @@ def bnpo(rewards: Tensor, *, low: float = 0.0, high: float = 1.0, floor: OpenSha
         - alpha.lgamma()
         - beta.lgamma()
     )
-    return _centred(rates) / log_density.exp().clamp(min=floor)
+    return centred(rates) / log_density.exp().clamp(min=floor)
 
 
 @described(
@@ -213,7 +222,7 @@ def maxrl(rewards: Tensor, *, eps: PositiveFloat = 1e-6) -> Tensor:
             "group's mean reward and needs rewards of at least 0. Use rules that give none below 0, and no "
             "penalty in shaping."
         )
-    return _centred(rewards) / (_mean(rewards) + eps)
+    return centred(rewards) / (_mean(rewards) + eps)
 
 
 @described(
@@ -240,6 +249,17 @@ def beta_parameters(p: Tensor) -> tuple[Tensor, Tensor]:
     return (1 + size * mean / 3).clamp(min=1), (1 + size * (1 - mean) / 3).clamp(min=1)
 
 
+def _normalised_over_tokens(values: Tensor, lengths: Tensor, eps: float) -> Tensor:
+    """Return values (P, G) less their mean over all tokens, by their unbiased deviation; 0 where NaN."""
+    tokens = lengths.to(values) * _scored(values)
+    known = values.nan_to_num(0.0)
+    if not has_signal(values.reshape(1, -1)):
+        return torch.zeros_like(values)
+    mean = (tokens * known).sum() / tokens.sum().clamp(min=1)
+    variance = (tokens * (known - mean).square()).sum() / (tokens.sum() - 1).clamp(min=1)
+    return torch.where(_scored(values), known - mean, 0.0) / (variance.sqrt() + eps)
+
+
 def _scored(rewards: Tensor) -> Tensor:
     """Return where rewards are scored, (P, G) bool."""
     return ~rewards.isnan()
@@ -250,13 +270,13 @@ def _mean(rewards: Tensor) -> Tensor:
     return rewards.nansum(dim=1, keepdim=True) / _scored(rewards).sum(dim=1, keepdim=True).clamp(min=1)
 
 
-def _std(rewards: Tensor) -> Tensor:
+def deviation(rewards: Tensor) -> Tensor:
     """Return the unbiased standard deviation of each row's scored rewards, (P, 1); 0 for fewer than two."""
     squares = (rewards - _mean(rewards)).square().nansum(dim=1, keepdim=True)
     return (squares / (_scored(rewards).sum(dim=1, keepdim=True) - 1).clamp(min=1)).sqrt()
 
 
-def _centred(rewards: Tensor) -> Tensor:
+def centred(rewards: Tensor) -> Tensor:
     """Return rewards minus their row's mean, (P, G); 0 where unscored and in rows without a signal."""
     counts = _scored(rewards) & has_signal(rewards)[:, None]
     return torch.where(counts, rewards - _mean(rewards), torch.zeros_like(rewards))

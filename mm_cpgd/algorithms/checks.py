@@ -8,7 +8,7 @@ from mm_cpgd.algorithms.inputs.schedules import Schedule
 from mm_cpgd.algorithms.parts import Part
 from mm_cpgd.errors import UserError
 
-_GROUP_BASELINES = ("cpgd", "grpo", "rloo", "group_mean", "bnpo", "maxrl")
+_GROUP_BASELINES = ("cpgd", "grpo", "rloo", "group_mean", "bnpo", "maxrl", "gdpo", "scale_rl")
 _LOG_RATIO_SURROGATES = ("policy_gradient", "cpgd")
 
 
@@ -94,10 +94,21 @@ def check_band(part: Part) -> None:
         raise UserError(f"{part.where}: low = {low} is not below high = {high}; no covariance lies between.")
 
 
+def check_row_scores(parts: Sequence[Part]) -> None:
+    """Check that what one part of the curriculum needs is learned: scores of rows need a memory."""
+    for part in parts:
+        if part.kind == "prompts" and "row_count" in part.inputs and part.description.memory is None:
+            raise UserError(
+                f"{part.where} scores all rows (row_count) and has no memory to score them by; declare one "
+                "with @described(…, memory=…)."
+            )
+
+
 def check_parts(parts: Sequence[Part], completions: int, max_new_tokens: int) -> None:
     """Run all checks of an objective's parts. Raises ``UserError`` for the first that fails."""
     check_no_repetition(parts)
     check_group(parts, completions)
+    check_row_scores(parts)
     for part in parts:
         if part.name == "accuracy_filter":
             check_filter(part)

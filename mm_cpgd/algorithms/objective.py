@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,19 @@ import torch
 from torch import Tensor
 
 from mm_cpgd.algorithms.checks import check_parts, check_surrogate_options
+from mm_cpgd.algorithms.inputs.initial import initial_memories, initial_states
+from mm_cpgd.algorithms.inputs.memory import Memory
 from mm_cpgd.algorithms.inputs.outcomes import Outcomes
 from mm_cpgd.algorithms.inputs.schedules import progress_of
-from mm_cpgd.algorithms.parts import Part, make_part, options_for
+from mm_cpgd.algorithms.parts import Part, make_part
+from mm_cpgd.algorithms.perception import LARGEST_KL
 from mm_cpgd.algorithms.regularizers import LARGEST_LOG_RATIO, State, capped_k3, kl_estimate
 
 if TYPE_CHECKING:
     from mm_cpgd.config.schema import AlgorithmConfig, PartConfig
+
+
+_BLIND = frozenset({"blind_log_ratio", "blind_logprobs", "blind_entropy"})
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Objective:
         iterations: iterations of the whole run, by which ``progress`` is measured.
         completions: filters of completions.
         token_advantages: advantages of completions to those of tokens, one after the other.
+        memories: memories of parts by the name of their factory, mutable likewise.
     """
 
     advantage: Part
@@ -53,6 +60,7 @@ class Objective:
     iterations: int = 1
     completions: tuple[Part, ...] = ()
     token_advantages: tuple[Part, ...] = ()
+    memories: dict[str, Memory] = field(default_factory=dict)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -73,7 +81,8 @@ class Objective:
     @property
     def needs_reference(self) -> bool:
         """Whether ``loss`` needs ``reference_logprobs``; if not, the run holds no reference policy."""
-        return any("reference_log_ratio" in part.inputs for part in self.parts)
+        names = [name for part in self.parts for name in (*part.inputs, *part.step_inputs)]
+        return any(name in ("reference_log_ratio", "reference_log_ratios") for name in names)
 
     @property
     def needs_entropy_gradient(self) -> bool:
@@ -81,10 +90,32 @@ class Objective:
         return any("entropy" in part.inputs for part in self.parts)
 
     @property
+    def needs_blind(self) -> bool:
+        """Whether a part compares log-probabilities behind the picture and behind a changed one."""
+        return any(_BLIND & {*part.inputs, *part.prepare_inputs} for part in self.parts)
+
+    @property
+    def needs_blind_gradient(self) -> bool:
+        """Whether ``loss`` needs ``blind_logprobs`` and ``blind_entropy`` of the policy, with gradient."""
+        wanted = (part.options.get("blind_gradient") or "blind_entropy" in part.inputs for part in self.parts)
+        return any(wanted)
+
+    @property
+    def needs_fixed_blind(self) -> bool:
+        """Whether blind log-probabilities of the policy before the update are needed."""
+        of_weights = any(_BLIND & {*part.prepare_inputs} for part in self.prepared_parts)
+        return of_weights or (self.needs_blind and not self.needs_blind_gradient)
+
+    @property
     def prepared_parts(self) -> tuple[Part, ...]:
         """Parts that need all tokens of a mini-batch before its first step, see ``prepare``."""
         once = (part for part in self.token_weights if not part.every_step)
         return (*once, *(part for part in self.parts if part.description.prepare))
+
+    @property
+    def step_parts(self) -> tuple[Part, ...]:
+        """Parts that need whole groups at the current policy before each step, see ``prepare_step``."""
+        return tuple(part for part in self.parts if part.description.each_step)
 
     @property
     def old_policy_parts(self) -> tuple[Part, ...]:
@@ -183,8 +214,10 @@ class Objective:
 
     def _call(self, part: Part, available: Mapping[str, Any]) -> Any:
         """Call a part with the available inputs, its own state among them."""
-        state = self.states.get(part.where)
-        return part({**available, **({} if state is None else {"state": state.value})})
+        state, memory = self.states.get(part.where), part.description.memory
+        own = {} if state is None else {"state": state.value}
+        shared = {} if memory is None else {"memory": self.memories[memory.__name__]}
+        return part({**available, **own, **shared})
 
     def prompt_scores(self, accuracy: Tensor, diversity: Tensor, iteration: int = 1) -> Tensor:
         """Return scores for the curriculum sampler, (P,) ≥ 0; 1 for every prompt without a ``prompts`` part.
@@ -200,8 +233,31 @@ class Objective:
         scores: Tensor = self.prompts(known)
         return scores
 
+    @property
+    def scores_rows(self) -> bool:
+        """Whether the curriculum scores all rows from its memory, not those that were just drawn."""
+        return self.prompts is not None and "row_count" in self.prompts.inputs
+
+    def row_scores(self, row_count: int, iteration: int = 1) -> Tensor:
+        """Return the scores (row_count,) of all training rows, if ``scores_rows``."""
+        assert self.prompts is not None
+        scores: Tensor = self._call(self.prompts, {"row_count": row_count, **self.clock(iteration)})
+        return scores
+
+    def note(self, outcomes: Outcomes) -> None:
+        """Let the memories learn from an iteration's outcomes."""
+        for memory in self.memories.values():
+            memory.note(outcomes)
+
     def prepare(
-        self, old_logprobs: Tensor, old_entropy: Tensor, advantages: Tensor, seed: int, iteration: int = 1
+        self,
+        old_logprobs: Tensor,
+        old_entropy: Tensor,
+        advantages: Tensor,
+        seed: int,
+        blind_logprobs: Tensor | None = None,
+        completion: Tensor | None = None,
+        iteration: int = 1,
     ) -> dict[str, Tensor]:
         """Compute what ``prepared_parts`` need from the whole mini-batch; {} where there are none.
 
@@ -211,6 +267,8 @@ class Objective:
             advantages: (K,).
             seed: seed of random choices.
             iteration: the running iteration, from 1.
+            blind_logprobs: (K,), of the old policy behind changed pictures; see ``needs_fixed_blind``.
+            completion: (K,) int, which completion each token belongs to.
 
         Returns:
             ``Part.where`` → (K,), in the order of the inputs; the ``prepared`` of ``loss``.
@@ -221,23 +279,45 @@ class Objective:
             "advantages": advantages,
             "seed": seed,
             **self.clock(iteration),
+            "blind_logprobs": blind_logprobs,
+            "completion": completion,
         }
         return {part.where: part.prepare(available) for part in self.prepared_parts}
+
+    def prepare_step(self, groups: Mapping[str, Tensor], iteration: int = 1) -> dict[str, Tensor]:
+        """Compute what ``step_parts`` need of whole groups before an optimizer step.
+
+        Args:
+            groups: tables (p, G) by name, of the mini-batch's prompts on this process at the current policy;
+                see ``Description.each_step``.
+            iteration: the running iteration, from 1.
+
+        Returns:
+            ``Part.where`` → (p, G).
+        """
+        available = {**groups, **self.clock(iteration)}
+        return {part.where: part.each_step(available) for part in self.step_parts}
 
     def observe(self, metrics: Mapping[str, float]) -> None:
         """Update the parts' states with the metrics of an optimizer step over all processes."""
         for state in self.states.values():
             state.observe(metrics)
+        for memory in self.memories.values():
+            memory.observe(metrics)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the parts' states as plain data."""
-        return {where: state.state_dict() for where, state in self.states.items()}
+        """Return the parts' states and memories as plain data."""
+        memories = {f"memory: {name}": memory.state_dict() for name, memory in self.memories.items()}
+        return {where: state.state_dict() for where, state in self.states.items()} | memories
 
     def load_state_dict(self, states: Mapping[str, Any]) -> None:
         """Restore the parts' states; a part without a stored state keeps its initial one."""
         for where, state in self.states.items():
             if where in states:
                 state.load_state_dict(states[where])
+        for name, memory in self.memories.items():
+            if f"memory: {name}" in states:
+                memory.load_state_dict(states[f"memory: {name}"])
 
     def loss(
         self,
@@ -251,6 +331,8 @@ class Objective:
         prepared: Mapping[str, Tensor] | None = None,
         taking_part: Tensor | None = None,
         iteration: int = 1,
+        blind_logprobs: Tensor | None = None,
+        blind_entropy: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the contribution of these rows to the mini-batch's loss, to be minimised.
 
@@ -272,6 +354,9 @@ class Objective:
                 token have no part in it and no gradient reaches it. The weights of the others stay what they
                 are, and so do the metrics. None: all take part.
             iteration: the running iteration, from 1.
+            blind_logprobs: (n, T) behind the changed pictures, required if ``needs_blind``; with gradient if
+                ``needs_blind_gradient``.
+            blind_entropy: (n, T), nats, likewise with gradient; required if ``needs_blind_gradient``.
 
         Returns:
             The scalar loss, and metrics without gradient: to be summed over micro-batches and processes,
@@ -280,10 +365,15 @@ class Objective:
         prepared = prepared or {}
         if taking_part is not None:
             logprobs = torch.where(taking_part, logprobs, logprobs.detach())
+            if blind_logprobs is not None:
+                blind_logprobs = torch.where(taking_part, blind_logprobs, blind_logprobs.detach())
+        if self.needs_blind and blind_logprobs is None:
+            raise ValueError("this objective needs blind_logprobs (needs_blind is True)")
         self._check(mask, reference_logprobs, entropy, prepared)
         available = part_inputs(
             logprobs, old_logprobs, advantages, mask, lengths, reference_logprobs, entropy
         )
+        available |= blind_inputs(logprobs, mask, blind_logprobs, blind_entropy)
         available |= {"max_tokens": self.max_tokens, **self.clock(iteration)}
         zero = torch.zeros_like(available["log_ratio"])
         prepared = {name: torch.where(mask, values.to(zero), zero) for name, values in prepared.items()}
@@ -310,13 +400,15 @@ class Objective:
             raise ValueError("this objective needs reference_logprobs (needs_reference is True)")
         if self.needs_entropy_gradient and entropy is None:
             raise ValueError("this objective needs entropy (needs_entropy_gradient is True)")
-        missing = [part.where for part in self.prepared_parts if part.where not in prepared]
+        needed = (*self.prepared_parts, *self.step_parts)
+        missing = [part.where for part in needed if part.where not in prepared]
         if missing:
             raise ValueError(f"this objective needs prepared values of {', '.join(missing)}; see prepare()")
 
     def _surrogate(self, available: dict[str, Any], prepared: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return weighted terms and clip flags, (n, T) each; adds ``token_weight`` to ``available``."""
-        result = self.surrogate(available)
+        own = {"prepared": prepared[self.surrogate.where]} if self.surrogate.where in prepared else {}
+        result = self._call(self.surrogate, {**available, **own})
         # A user's function may return the terms alone.
         no_clip = torch.zeros_like(available["mask"])
         terms, clipped = result if isinstance(result, tuple) else (result, no_clip)
@@ -369,13 +461,7 @@ def build_objective(
         token_advantages=tuple(make("token_advantages", part) for part in config.token_advantages),
     )
     check_parts(composed.parts, completions, max_new_tokens)
-    return replace(composed, states=_initial_states(composed.parts))
-
-
-def _initial_states(parts: Sequence[Part]) -> dict[str, State]:
-    """Create the states of the parts that have one."""
-    factories = [(part, part.description.state) for part in parts]
-    return {part.where: make(**options_for(make, part.options)) for part, make in factories if make}
+    return replace(composed, states=initial_states(composed.parts), memories=initial_memories(composed.parts))
 
 
 def part_inputs(
@@ -408,6 +494,25 @@ def part_inputs(
     return available
 
 
+def blind_inputs(
+    logprobs: Tensor, mask: Tensor, blind_logprobs: Tensor | None, blind_entropy: Tensor | None
+) -> dict[str, Tensor]:
+    """Return the inputs of parts that compare pictures, 0 at masked positions; {} without such values.
+
+    ``blind_log_ratio`` carries the gradient of log π alone, ``blind_logprobs`` that of the blind policy.
+    """
+    if blind_logprobs is None:
+        return {}
+    zero = torch.zeros((), dtype=torch.promote_types(logprobs.dtype, torch.float32), device=logprobs.device)
+    found = {
+        "blind_log_ratio": torch.where(mask, logprobs.to(zero) - blind_logprobs.detach().to(zero), zero),
+        "blind_logprobs": torch.where(mask, blind_logprobs.to(zero), zero),
+    }
+    if blind_entropy is not None:
+        found["blind_entropy"] = torch.where(mask, blind_entropy.to(zero), zero)
+    return found
+
+
 @torch.no_grad()
 def token_metrics(available: Mapping[str, Any], clipped: Tensor) -> dict[str, Tensor]:
     """Return these rows' share of the token means over the mini-batch, and the extremes of the ratio."""
@@ -419,6 +524,8 @@ def token_metrics(available: Mapping[str, Any], clipped: Tensor) -> dict[str, Te
         by_token["kl"] = kl_estimate(available["reference_log_ratio"], "k3")
     if "entropy" in available:
         by_token["entropy"] = available["entropy"]
+    if "blind_log_ratio" in available:
+        by_token["visual_kl"] = kl_estimate(available["blind_log_ratio"], "k3").clamp(max=LARGEST_KL)
     if "token_weight" in available:
         by_token["token_weight"] = available["token_weight"]
     metrics = {name: (values * mask).sum() / tokens for name, values in by_token.items()}

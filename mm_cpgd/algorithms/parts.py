@@ -19,11 +19,16 @@ from mm_cpgd.algorithms import (
     advantages,
     aggregation,
     completions,
+    contrastive,
+    entropy_band,
+    many_rewards,
+    perception,
     regularizers,
     selection,
     surrogates,
     token_advantages,
     token_weights,
+    trackers,
     trust_regions,
 )
 from mm_cpgd.algorithms.credit import steps
@@ -48,7 +53,10 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         advantages.reinforce_pp,
         advantages.bnpo,
         advantages.maxrl,
+        many_rewards.gdpo,
+        many_rewards.scale_rl,
         advantages.one,
+        trackers.spo,
     ),
     "surrogate": _by_name(
         surrogates.policy_gradient,
@@ -62,6 +70,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         trust_regions.gmpo,
         trust_regions.sapo,
         trust_regions.dppo,
+        contrastive.copg,
     ),
     "regularizers": _by_name(
         regularizers.policy_drift,
@@ -69,10 +78,19 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         regularizers.kl,
         regularizers.entropy_bonus,
         regularizers.entropy_control,
+        entropy_band.entropy_band,
         regularizers.kl_cov,
+        perception.implicit_perception,
+        perception.entropy_penalty,
+        perception.double_entropy,
     ),
     "token_weights": _by_name(
-        token_weights.forking_tokens, token_weights.clip_cov, token_weights.off_policy_mask
+        token_weights.forking_tokens,
+        token_weights.clip_cov,
+        token_weights.off_policy_mask,
+        perception.vppo_tokens,
+        perception.vppo_completions,
+        perception.pgpo,
     ),
     "aggregation": _by_name(
         aggregation.token_mean,
@@ -82,7 +100,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     ),
     "selection": _by_name(selection.accuracy_filter, selection.dynamic_sampling),
     "shaping": _by_name(selection.overlong_penalty),
-    "prompts": _by_name(selection.variance_aware),
+    "prompts": _by_name(selection.variance_aware, trackers.tracker_variance),
     "completions": _by_name(completions.drop_truncated, completions.right_only),
     "token_advantages": _by_name(
         token_advantages.entropy_shaped, token_advantages.conflict_tokens, steps.empg
@@ -92,20 +110,26 @@ _TOKEN_INPUTS = frozenset(
     {
         *("log_ratio", "reference_log_ratio", "advantages", "entropy", "mask", "lengths", "max_tokens"),
         *("old_logprobs", "prepared", "state"),
+        *("blind_log_ratio", "blind_logprobs", "blind_entropy"),
         *CLOCK,
     }
 )
 INPUTS: dict[str, frozenset[str]] = {
-    "advantage": OUTCOMES | {"state"},
+    "advantage": OUTCOMES | {"state", "memory"},
     "surrogate": _TOKEN_INPUTS,
     "regularizers": _TOKEN_INPUTS,
-    "token_weights": frozenset({"old_logprobs", "old_entropy", "advantages", "seed", "log_ratio", "mask"})
+    "token_weights": frozenset(
+        {
+            *("old_logprobs", "old_entropy", "advantages", "seed", "log_ratio", "mask"),
+            *("blind_logprobs", "completion"),
+        }
+    )
     | CLOCK,
     "aggregation": frozenset({"mask", "lengths", "max_tokens"}) | CLOCK,
     "selection": frozenset({"accuracy", "rewards", "lengths", "finished", "components"}) | CLOCK,
     "shaping": frozenset({"lengths", "max_tokens"}) | CLOCK,
-    "prompts": frozenset({"accuracy", "diversity"}) | CLOCK,
-    "completions": OUTCOMES | {"advantages"},
+    "prompts": frozenset({"accuracy", "diversity", "memory", "row_count"}) | CLOCK,
+    "completions": OUTCOMES | {"advantages", "memory"},
     "token_advantages": frozenset(
         {
             *("advantages", "base_advantages", "old_logprobs", "old_entropy", "tokens", "mask"),
@@ -163,10 +187,33 @@ class Part:
         function = self.description.prepare
         if function is None:
             return self(available)
-        parameters = inspect.signature(function).parameters.values()
-        inputs = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
         options = options_at(self.options, available.get("progress", 0.0))
-        return function(*(available[name] for name in inputs), **options_for(function, options))
+        return function(*(available[name] for name in self.prepare_inputs), **options_for(function, options))
+
+    @property
+    def step_inputs(self) -> tuple[str, ...]:
+        """Names of the inputs of the description's ``each_step``; none without one."""
+        function = self.description.each_step
+        if function is None:
+            return ()
+        parameters = inspect.signature(function).parameters.values()
+        return tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
+
+    def each_step(self, available: Mapping[str, Any]) -> Any:
+        """Call the description's ``each_step`` with its inputs and the part's options."""
+        function = self.description.each_step
+        assert function is not None
+        options = options_for(function, options_at(self.options, available.get("progress", 0.0)))
+        return function(*(available[name] for name in self.step_inputs), **options)
+
+    @property
+    def prepare_inputs(self) -> tuple[str, ...]:
+        """Names of the values that ``prepare`` takes; of a part without a function of its own, ``inputs``."""
+        function = self.description.prepare
+        if function is None:
+            return self.inputs
+        parameters = inspect.signature(function).parameters.values()
+        return tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
 
 
 def make_part(kind: str, name: str, options: Mapping[str, Any]) -> Part:
@@ -220,9 +267,9 @@ def _check_inputs(part: Part) -> None:
             "which only a part that is computed before the first step gets; write two parts, whose weights "
             "are multiplied."
         )
-    prepare, state = part.description.prepare, part.description.state
-    for name, keyword, source in (("prepared", "prepare", prepare), ("state", "state", state)):
-        if name in part.inputs and source is None:
+    for name, keyword in (("prepared", "prepare"), ("state", "state"), ("memory", "memory")):
+        found = getattr(part.description, keyword) or (name == "prepared" and part.description.each_step)
+        if name in part.inputs and not found:
             raise UserError(
                 f"{part.where} takes {name!r}; declare what computes it with @described(…, {keyword}=…)."
             )
@@ -262,10 +309,10 @@ def _scheduled(part: Part, key: str, value: Mapping[str, Any], annotation: Any) 
     ends = [0.0 if fades and end == 0 else _checked(part, key, end, annotation) for end in given]
     numbers = all(isinstance(end, float) for end in ends)
     fixed = key in _FIXED_OPTIONS and part.kind in ("selection", "prompts")
-    if not numbers or fixed or part.description.state:
+    if not numbers or fixed or part.description.state or part.description.memory:
         raise UserError(
             f"{part.where}: {key} cannot be a schedule, only a fixed value: schedules are for options that "
-            "are real numbers and of parts without a state."
+            "are real numbers and of parts without a state or memory."
         )
     try:
         return schedule_of(value, *ends)

@@ -19,6 +19,8 @@ from pydantic import (
     PositiveInt,
 )
 
+from mm_cpgd.config.blind import BlindConfig
+
 
 class Section(BaseModel):
     """Section of the config; unknown keys are errors."""
@@ -189,6 +191,14 @@ class EnvironmentConfig(Section):
         30.0, description="seconds for one reply; without it by then, the completion cannot be scored"
     )
     threads: PositiveInt = Field(16, description="environments that reply at a time, per process")
+    rounds: bool = Field(
+        False, description="begin no turn before all environments have replied to the one before"
+    )
+    cache_gib: NonNegativeFloat | None = Field(
+        None,
+        description="local engine: GiB of keys and values that are kept of conversations whose tools work; "
+        "null: half of what is free on a GPU, no limit on a CPU",
+    )
     scores: dict[str, float] = Field(
         default_factory=dict,
         description="weights in the reward of the parts that the environment scores; others are only logged",
@@ -303,6 +313,7 @@ class AlgorithmConfig(Section):
     token_advantages: list[PartConfig] = Field(
         default_factory=list, description="advantages of completions to those of tokens, in this order"
     )
+    blind: BlindConfig = Field(default_factory=BlindConfig)
 
 
 class TrainingConfig(Section):
@@ -420,6 +431,9 @@ class TrackingConfig(Section):
     project: str = Field("mm-cpgd", description="project name in the trackers")
     rollouts_every: PositiveInt = Field(1, description="iterations between stored rollouts")
     rollouts_images: NonNegativeInt = Field(1, description="prompts per stored rollout whose images are kept")
+    visual_kl_every: NonNegativeInt = Field(
+        10, description="iterations between measurements of policy/visual_kl; 0: none"
+    )
 
 
 class RunConfig(Section):

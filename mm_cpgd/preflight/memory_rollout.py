@@ -75,7 +75,8 @@ def _local_items(
         new = evaluation.max_new_tokens or rollout.max_new_tokens
         cases.append(("evaluation", prompts, prompts, 1, new))
     if rollout.environment:
-        # From the second turn on each conversation has a prefix of its own, with all that came before.
+        # From the second turn on each conversation has all that came before, beside the prompt or, without
+        # shared prefixes, as a prefix of its own.
         prompt_tokens += rollout.most_tokens
         cases = [(name, prompts, prompts * n, n, new) for name, prompts, _, n, new in cases]
     found = [

@@ -83,6 +83,12 @@ CHARTS = (
         "Entropy of the next token, in nats. A fall to 0 means that exploration has ended.",
         {"policy/entropy": "entropy"},
     ),
+    ChartSpec(
+        "Dependence on the picture",
+        "KL between the tokens behind the picture and behind a changed one, in nats. Near 0: answers without "
+        "looking.",
+        {"policy/visual_kl": "visual KL"},
+    ),
     ChartSpec("Completion length", "Mean, in tokens.", {"completion/length_mean": "tokens"}),
     ChartSpec(
         "Shares to watch",

@@ -21,12 +21,31 @@ _TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
 
 
 @dataclass(frozen=True)
+class Look:
+    """A part of an image that conversations of a group looked at.
+
+    Attributes:
+        left: as the others, a fraction of the image's side.
+        times: number of completions that looked there.
+        right: those with the right answer.
+    """
+
+    left: float
+    top: float
+    width: float
+    height: float
+    times: int
+    right: int
+
+
+@dataclass(frozen=True)
 class ShownRollout:
     """A rollout in the report.
 
     Attributes:
         right: number of completions with the right answer.
         images: data URLs.
+        looks: of each image, the parts that the conversations looked at.
         pictures: data URLs of what turns of conversations showed, by file name.
     """
 
@@ -35,6 +54,7 @@ class ShownRollout:
     prompt: PromptRollout
     right: int
     images: tuple[str, ...]
+    looks: tuple[tuple[Look, ...], ...]
     pictures: dict[str, str] = field(default_factory=dict)
 
 
@@ -51,10 +71,21 @@ def choose_rollouts(folder: Path, per_stage: int = 4) -> list[ShownRollout]:
         read = {at: read_rollouts(files[at], READ_PROMPTS) for at in evenly_spaced(iterations, READ_FILES)}
         found = [(at, prompt) for at, prompts in read.items() for prompt in prompts]
         for at, prompt in _choose(found, per_stage):
-            images = tuple(url for name in prompt.images if (url := _data_url(folder / "images", name)))
+            stored = enumerate(_data_url(folder / "images", name) for name in prompt.images)
+            seen = [(url, looks_at(prompt.completions, number)) for number, url in stored if url]
             right = sum(is_right(completion) for completion in prompt.completions)
             pictures = _pictures(prompt, folder / "images")
-            shown.append(ShownRollout(stage, at, prompt, right, images, pictures))
+            shown.append(
+                ShownRollout(
+                    stage,
+                    at,
+                    prompt,
+                    right,
+                    images=tuple(url for url, _ in seen),
+                    looks=tuple(looks for _, looks in seen),
+                    pictures=pictures,
+                )
+            )
     return shown
 
 
@@ -69,6 +100,30 @@ def evenly_spaced(items: Sequence[int], most: int) -> list[int]:
     if len(items) <= most:
         return list(items)
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+
+
+def looks_at(completions: Sequence[ScoredCompletion], number: int) -> tuple[Look, ...]:
+    """Return the parts of the prompt's image of this number, from 0, that conversations looked at, each once.
+
+    Parts that are none, which a file that is not trusted may hold, are left out.
+    """
+    found: dict[tuple[float, ...], list[bool]] = {}
+    for completion in completions:
+        for part in dict.fromkeys(part for turn in completion.turns for part in turn.parts):
+            if _is_part(part) and part[0] == number:
+                found.setdefault(part[1:], []).append(is_right(completion))
+    return tuple(
+        Look(left, top, right - left, bottom - top, len(answers), sum(answers))
+        for (left, top, right, bottom), answers in found.items()
+    )
+
+
+def _is_part(part: Sequence[object]) -> bool:
+    numbers = [value for value in part if isinstance(value, (int, float))]
+    if len(part) != 5 or len(numbers) != 5:
+        return False
+    _, left, top, right, bottom = numbers
+    return 0 <= left < right <= 1 and 0 <= top < bottom <= 1
 
 
 def is_right(completion: ScoredCompletion) -> bool:

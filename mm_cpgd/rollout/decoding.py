@@ -100,11 +100,11 @@ class SharedDecoder:
         """See ``IncrementalDecoder``."""
         continued = [one for one in prompts if isinstance(one, ContinuedPrompt)]
         if len(continued) == len(prompts):
-            hidden, last = self._load_continued(continued, slots)
+            hidden = self._load_continued(continued, slots)
         else:
-            hidden, last = self._load_plain(prompts, slots)
+            hidden = self._load_plain(prompts, slots)
         device = hidden.device
-        logits = self.head(hidden[last.to(device)])
+        logits = self.head(hidden)
         if self.first is None:
             self._allocate(hidden, logits)
         assert self.first is not None
@@ -112,25 +112,28 @@ class SharedDecoder:
         self.first[index] = logits
         self.next_position[index] = torch.tensor([one.next_position for one in prompts], device=device)
 
-    def _load_plain(self, prompts: Sequence[EncodedPrompt], slots: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return hidden states, and the index of each prompt's last token."""
+    def _load_plain(self, prompts: Sequence[EncodedPrompt], slots: Sequence[int]) -> Tensor:
+        """Return the hidden state (n, H) of each prompt's last token."""
         nothing = torch.zeros(0, 1, dtype=torch.long)
         batch = pack(prompts, nothing[:, 0], nothing, nothing.bool())
         recorder = PrefixRecorder(batch.layout, preferred_attention(self.language))
-        hidden = hidden_states(self.policy.model, self.policy.vision_cache, prompts, batch, recorder)
+        last = torch.tensor(batch.layout.prefix_lengths).cumsum(0) - 1
+        model, vision = self.policy.model, self.policy.vision_cache
+        hidden = hidden_states(model, vision, prompts, batch, recorder, rows=last)
         self.cache.write(recorder, slots)
-        return hidden, torch.tensor(batch.layout.prefix_lengths).cumsum(0) - 1
+        return hidden
 
-    def _load_continued(
-        self, prompts: Sequence[ContinuedPrompt], slots: Sequence[int]
-    ) -> tuple[Tensor, Tensor]:
+    def _load_continued(self, prompts: Sequence[ContinuedPrompt], slots: Sequence[int]) -> Tensor:
         """Return the same; what conversations have in common at their beginning is computed once."""
         batch, tokens, lengths = pack_continued(prompts)
         recorder = PrefixRecorder(batch.layout, preferred_attention(self.language))
         unique, _ = unique_prompts([one.prompt for one in prompts])
-        hidden = hidden_states(self.policy.model, self.policy.vision_cache, unique, batch, recorder)
+        last = batch.predictors[batch.rows.argsort()]
+        hidden = hidden_states(
+            self.policy.model, self.policy.vision_cache, unique, batch, recorder, rows=last
+        )
         self.cache.write(recorder, slots, tokens, lengths)
-        return hidden, batch.predictors[batch.rows.argsort()]
+        return hidden
 
     def _allocate(self, hidden: Tensor, logits: Tensor) -> None:
         device = hidden.device
@@ -162,7 +165,7 @@ class SharedDecoder:
 
     def advance(self, tokens: Tensor, newest: Tensor) -> Tensor:
         """See ``IncrementalDecoder``; the packed sequence is one token of each completion."""
-        self.cache.begin(newest)
+        self.cache.begin(self.columns(newest))
         embedded = self.language.embed_tokens(tokens.unsqueeze(0))
         positions = self.start_position + newest
         cosines, sines = (values.index_select(-2, positions) for values in self.cos_sin)
@@ -181,6 +184,10 @@ class SharedDecoder:
             hidden = layer(hidden, cosines, sines, self.cache)
         normed: Tensor = self.language.norm(hidden.unsqueeze(0))
         return normed
+
+    def columns(self, newest: Tensor) -> Tensor:
+        """Return where in the cache the newest tokens (N,) are, which have this index in their completion."""
+        return newest
 
     def keep(self, places: Sequence[int]) -> None:
         """See ``IncrementalDecoder``."""

@@ -14,12 +14,18 @@ class GatheredEngine(LocalEngine):
         gathered: gathers them.
         batch_prompts: prompts decoded in one batch.
         report_kept: see ``LocalEngine``.
+        held_bytes: likewise.
     """
 
     def __init__(
-        self, gathered: GatheredPolicy, batch_prompts: int = 32, *, report_kept: bool = True
+        self,
+        gathered: GatheredPolicy,
+        batch_prompts: int = 32,
+        *,
+        report_kept: bool = True,
+        held_bytes: int | None = None,
     ) -> None:
-        super().__init__(gathered.policy, batch_prompts, report_kept=report_kept)
+        super().__init__(gathered.policy, batch_prompts, report_kept=report_kept, held_bytes=held_bytes)
         self.gathered = gathered
 
     def load_weights(self, policy: Policy) -> None:

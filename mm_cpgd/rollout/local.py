@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 
@@ -12,6 +13,7 @@ from mm_cpgd.policy.conversation.suffix import ContinuedPrompt
 from mm_cpgd.policy.distribution import Sampling
 from mm_cpgd.policy.policy import Policy
 from mm_cpgd.rollout.computed_weights import cast_weights
+from mm_cpgd.rollout.conversations.local_session import LocalSession
 from mm_cpgd.rollout.engine import Completion, Group
 from mm_cpgd.rollout.sampler import Sampler, can_be_graph
 
@@ -25,6 +27,8 @@ class LocalEngine:
             prompts begin as they end.
         report_kept: whether completions say which tokens the cuts left; not needed if none are trained on.
         graph: whether the kernels of a step are recorded as a CUDA graph; None: where that is possible.
+        held_bytes: most bytes of keys and values that are kept of conversations whose tools work while others
+            have their places; None: half of what is free on a GPU, no limit elsewhere.
     """
 
     def __init__(
@@ -34,11 +38,13 @@ class LocalEngine:
         *,
         report_kept: bool = True,
         graph: bool | None = None,
+        held_bytes: int | None = None,
     ) -> None:
         self.policy = policy
         self.batch_prompts = batch_prompts
         self.report_kept = report_kept
         self.graph = graph
+        self.held_bytes = held_bytes
 
     def load_weights(self, policy: Policy) -> None:
         """Sample from this policy; nothing is copied."""
@@ -69,13 +75,41 @@ class LocalEngine:
             raise ValueError(
                 f"{len(prompts)} prompts with {counts} seeds; every prompt needs the same number of seeds"
             )
-        graph = can_be_graph(self.policy) if self.graph is None else self.graph and self.policy.shared_prefix
+        graph = self._records()
         # Elsewhere a step takes longer the more completions run: to let the last ones of a batch run alone
         # costs less than gathering places that are filled again.
         size = max(1, len(prompts) if graph else self.batch_prompts)
         with _evaluation_mode(self.policy), cast_weights(self.policy.model):
             for batch in _batches(prompts, size):
                 yield from self._decode(prompts[batch], sampling, seeds[batch], graph=graph)
+
+    def session(
+        self, prompts: Sequence[EncodedPrompt], copies: int, sampling: Sampling, longest: int
+    ) -> AbstractContextManager[LocalSession] | None:
+        """See ``SessionEngine``; None without shared prefixes."""
+        return self._session(prompts, copies, sampling, longest) if self.policy.shared_prefix else None
+
+    @contextlib.contextmanager
+    def _session(
+        self, prompts: Sequence[EncodedPrompt], copies: int, sampling: Sampling, longest: int
+    ) -> Iterator[LocalSession]:
+        """Yield a session; until it is left the policy is in evaluation mode, and may not be trained."""
+        with _evaluation_mode(self.policy), cast_weights(self.policy.model):
+            yield LocalSession(
+                self.policy,
+                prompts,
+                copies,
+                sampling,
+                longest,
+                batch_prompts=self.batch_prompts,
+                report_kept=self.report_kept,
+                graph=self._records(),
+                room=_free_bytes(self.policy.device) if self.held_bytes is None else self.held_bytes,
+            )
+
+    def _records(self) -> bool:
+        """Return whether the kernels of a step are recorded as a CUDA graph."""
+        return can_be_graph(self.policy) if self.graph is None else self.graph and self.policy.shared_prefix
 
     def _decode(
         self,
@@ -104,6 +138,14 @@ class LocalEngine:
                 for (drawn, kept), text in zip(found, texts, strict=True)
             ]
             yield from (completions[i : i + copies] for i in range(0, len(completions), copies))
+
+
+def _free_bytes(device: torch.device) -> int | None:
+    """Return half of the bytes that are free on a GPU; None elsewhere."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return (free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)) // 2
 
 
 def _batches(prompts: Sequence[EncodedPrompt], size: int) -> Iterator[slice]:

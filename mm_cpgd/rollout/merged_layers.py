@@ -1,8 +1,8 @@
-"""Decoder layers of small models for one token at a time on a CPU: merged weights, a third of the operations.
+"""Decoder layers of small models for one token at a time on a CPU: merged weights, fewer operations.
 
-A step of the tiny policy spends its time on starting some eighty small operations per layer, not in them.
-Merged weights need a copy, and for larger models products take most of the time, so that these keep their
-layers. The results are those of the layers, rounding apart.
+A step of the tiny policy spends much of its time on starting small operations. Merged weights need a copy,
+and in larger models products take most of the time, so that these keep their layers. The results are those of
+the layers, rounding apart.
 """
 
 from __future__ import annotations

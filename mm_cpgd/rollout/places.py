@@ -69,18 +69,34 @@ class Places:
         self.sampling = sampling
         self.forbidden = forbidden
         self.ends = torch.tensor(ends, dtype=torch.long, device=device)
+        self.pad = pad
         self.limit = sampling.max_new_tokens
         self.kept = kept
         self.rows = torch.arange(count, device=device)
-        self.uniforms = torch.zeros(count, self.limit + 1, device=device)
-        self.tokens = torch.full((count, self.limit + 1), pad, device=device)
-        self.logprobs = torch.zeros(count, self.limit + 1, device=device)
-        self.lengths = torch.full((count,), self.limit, device=device)
-        self.ended = torch.zeros(count, dtype=torch.bool, device=device)
-        self.token = torch.full((count,), pad, device=device)
+        for name, values in self._empty(count).items():
+            setattr(self, name, values)
+
+    uniforms: Tensor
+    tokens: Tensor
+    logprobs: Tensor
+    lengths: Tensor
+    ended: Tensor
+    token: Tensor
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def _empty(self, count: int) -> dict[str, Tensor]:
+        """Return the state of places without a completion."""
+        device, width = self.forbidden.device, self.limit + 1
+        return {
+            "uniforms": torch.zeros(count, width, device=device),
+            "tokens": torch.full((count, width), self.pad, device=device),
+            "logprobs": torch.zeros(count, width, device=device),
+            "lengths": torch.full((count,), self.limit, device=device),
+            "ended": torch.zeros(count, dtype=torch.bool, device=device),
+            "token": torch.full((count,), self.pad, device=device),
+        }
 
     def start(self, rows: Tensor, uniforms: Tensor, logits: Tensor) -> None:
         """Begin new completions in these places (n,) with their uniforms (n, T) and first logits (n, V)."""
@@ -129,10 +145,12 @@ class Places:
         found = zip(tokens, logprobs, lengths, ended, strict=True)
         return [Drawn(own[:length], values[:length], end) for own, values, length, end in found]
 
-    def keep(self, rows: Tensor) -> None:
-        """Drop all places except these."""
+    def keep(self, rows: Tensor, more: int = 0) -> None:
+        """Drop all places except these, and add ``more`` without a completion."""
+        empty = self._empty(more)
         for name in STATE:
-            setattr(self, name, getattr(self, name)[rows])
-        self.rows = torch.arange(len(rows), device=rows.device)
+            values = getattr(self, name)[rows]
+            setattr(self, name, torch.cat([values, empty[name]]) if more else values)
+        self.rows = torch.arange(len(rows) + more, device=rows.device)
         if self.kept is not None:
-            self.kept.keep(len(rows))
+            self.kept.keep(len(rows) + more)

@@ -76,7 +76,7 @@ class Sampler:
                 policy, prompts, places=count, slots=slots, copies=copies, limit=self.limit, fixed=self.graph
             )
         self.step = GraphStep() if self.graph else EagerStep()
-        self.uniforms = _uniforms(seeds, self.limit)
+        self.uniforms = uniforms(seeds, self.limit)
         self.ages = [0] * count  # tokens drawn in each place, while its completion runs
         self.drawn: dict[int, Drawn] = {}
 
@@ -166,7 +166,7 @@ def can_be_graph(policy: Policy) -> bool:
     return policy.device.type == "cuda" and policy.shared_prefix and not sharded
 
 
-def _uniforms(seeds: Sequence[Sequence[int]], count: int) -> Tensor:
+def uniforms(seeds: Sequence[Sequence[int]], count: int) -> Tensor:
     """Return (n, count) uniform numbers in [0, 1), each row drawn from its own seed."""
     rows = [
         torch.rand(count, generator=torch.Generator().manual_seed(seed)) for group in seeds for seed in group

@@ -43,6 +43,8 @@ class LoggedTurn:
         reason: the environment's line about it.
         scores: parts of the score that the environment gave, by name.
         images: file names under ``rollouts/images`` of what it showed; empty if none were kept.
+        parts: of each shown image that is a part of an image of the prompt: the number of that one, from 0,
+            and left, top, right, bottom as fractions of its sides.
         pictures: these images, until they are stored.
     """
 
@@ -51,6 +53,7 @@ class LoggedTurn:
     reason: str = ""
     scores: Mapping[str, float | None] = field(default_factory=dict)
     images: tuple[str, ...] = ()
+    parts: tuple[tuple[float, ...], ...] = ()
     pictures: tuple[ImageRef, ...] = field(default=(), repr=False, compare=False)
 
 
@@ -227,7 +230,16 @@ def _prompt(row: dict[str, Any]) -> PromptRollout:
 
 def _completion(row: dict[str, Any]) -> ScoredCompletion:
     components = {rule: ScoredComponent(**component) for rule, component in row.pop("components").items()}
-    turns = tuple(LoggedTurn(**{**turn, "images": tuple(turn["images"])}) for turn in row.pop("turns", ()))
+    turns = tuple(
+        LoggedTurn(
+            **{
+                **turn,
+                "images": tuple(turn["images"]),
+                "parts": tuple(tuple(part) for part in turn.get("parts", ())),
+            }
+        )
+        for turn in row.pop("turns", ())
+    )
     return ScoredCompletion(**row, components=components, turns=turns)
 
 

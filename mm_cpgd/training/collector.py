@@ -32,8 +32,7 @@ from mm_cpgd.training.ahead.prefetch import (
 )
 from mm_cpgd.training.experience import Collected, Experience, RowsLost, pad_tokens, plan_mini_batches
 from mm_cpgd.training.rollout_stats import RolloutStats, check_rules, gather_diversity, gather_stats
-from mm_cpgd.training.rollouts.batches import Rollouts, Sampled
-from mm_cpgd.training.rollouts.conversations import gather_conversations
+from mm_cpgd.training.rollouts.batches import Rollouts, Sampled, batch_metrics
 from mm_cpgd.training.rollouts.outcomes import gather_outcomes
 from mm_cpgd.training.rollouts.records import records_of
 from mm_cpgd.training.rollouts.returns import (
@@ -146,25 +145,19 @@ class Collector:
         lost = _gather_lost(stats, batches)
         keep = self.keep(stats, iteration)
         rewards = self.objective.shape(stats.rewards, stats.lengths, iteration=iteration)
-        outcomes = gather_outcomes(
-            *(self.accelerator, self.objective, self.scorer, batches, stats, rewards),
-            iteration=iteration,
-            seed=self.seed,
-        )
+        outcomes = self.outcomes(batches, stats, rewards, iteration)
         learned = self._within_budget(keep)
         advantages = self.advantages(outcomes, learned)
         usable = self.usable(outcomes, learned, advantages)
         credit = self._by_turn(batches, outcomes, learned, advantages)
         experience = self.experience(batches, outcomes, usable, credit)
-        metrics = self._metrics(batches, stats, keep, time.perf_counter() - started)
+        metrics = self.metrics(batches, stats, keep, time.perf_counter() - started)
         # With ``ahead`` a thread may encode the next prompts itself, or have begun them.
         free = not self.config.ahead or (self.prefetcher.in_processes and sampled is None)
         if iteration < self.prefetch_until and free:
             self.prefetcher.begin(self.own(self.sampler.peek(self.config.prompts)))
-        pairs = [pair for batch in batches for pair in zip(batch.indices, batch.groups, strict=True)]
-        examples = [self.examples[index] for index, group in pairs if group]
         logged = advantages.masked_fill(~usable, torch.nan)[self._mine(len(usable))]
-        records = records_of(self.examples, batches, logged.tolist())
+        records, examples = records_of(self.examples, batches, logged.tolist())
         return Collected(experience, metrics, records, examples, lost)
 
     def rollout(
@@ -178,6 +171,9 @@ class Collector:
             should_stop: called between two batches of prompts.
             sampled: the completions, if there are some already.
         """
+        if isinstance(self.sampler, ScoredPromptSampler) and self.objective.scores_rows:
+            every = self.objective.row_scores(self.sampler.size, iteration)
+            self.sampler.update_scores(range(self.sampler.size), every.tolist())
         drawn = self.sampler.take(self.config.prompts)
         if sampled is None:
             # Without scores the next draws are known: those of a further batch, or of the next iteration.
@@ -188,8 +184,9 @@ class Collector:
             )
         stats = gather_stats(self.accelerator, sampled.groups, sampled.scored)
         check_rules(self.accelerator, sampled.failures, stats.silent_rules(self.scorer.names))
-        if self.objective.prompts and isinstance(self.sampler, ScoredPromptSampler):
-            ngram = self.objective.prompts.options.get("ngram", 3)
+        if isinstance(self.sampler, ScoredPromptSampler) and not self.objective.scores_rows:
+            part = self.objective.prompts
+            ngram = part.options.get("ngram", 3) if part else 3
             diversity = gather_diversity(self.accelerator, sampled.groups, ngram)
             scores = self.objective.prompt_scores(stats.accuracy, diversity, iteration)
             self.sampler.update_scores(drawn, scores.tolist())
@@ -236,6 +233,13 @@ class Collector:
             kept = outcomes.of(keep)
             advantages[keep] = self.objective.advantages(kept.rewards, kept).to(advantages)
         return advantages
+
+    def outcomes(
+        self, batches: Sequence[Rollouts], stats: RolloutStats, rewards: Tensor, iteration: int
+    ) -> Outcomes:
+        """Return what is known of the iteration's rollouts over all processes, with shaped rewards."""
+        known = (self.accelerator, self.objective, self.scorer, batches, stats, rewards)
+        return gather_outcomes(*known, iteration=iteration, seed=self.seed)
 
     def usable(self, outcomes: Outcomes, keep: Tensor, advantages: Tensor) -> Tensor:
         """Return which completions (P, G) take part in the update: scored, and kept as all parts say."""
@@ -305,6 +309,7 @@ class Collector:
             kept=kept,
             suffixes=suffixes if any(suffixes) else None,
             facts=outcomes.facts(usable & mine.unsqueeze(1)),
+            outcomes=outcomes if self.objective.memories else None,
         )
 
     def reencode(self, indices: Sequence[int]) -> list[EncodedPrompt]:
@@ -401,24 +406,12 @@ class Collector:
         """Return the kept prompts (P,); of several rollout batches the first ``rollout.prompts`` of them."""
         return keep & (keep.cumsum(0) <= self.config.prompts) if self.objective.max_rounds > 1 else keep
 
-    def _metrics(
+    def metrics(
         self, batches: Sequence[Rollouts], stats: RolloutStats, keep: Tensor, seconds: float
     ) -> dict[str, float]:
-        seconds_of_rewards = sum(batch.seconds_of_rewards for batch in batches)
-        return {
-            **stats.metrics(self.scorer.names),
-            **self._conversation_metrics(batches),
-            "groups/kept": float(keep.double().mean()),
-            "groups/rounds": float(len(batches)),
-            "seconds/reward": seconds_of_rewards,
-            "seconds/rollout": seconds - seconds_of_rewards,
-        }
-
-    def _conversation_metrics(self, batches: Sequence[Rollouts]) -> dict[str, float]:
-        if self.conversations is None:
-            return {}
-        groups = [group for batch in batches for group in batch.groups]
-        return gather_conversations(self.accelerator, groups)
+        """Return the metrics of the iteration's rollouts."""
+        known = (self.accelerator, batches, stats, keep, self.scorer.names, seconds)
+        return batch_metrics(*known, conversations=self.conversations is not None)
 
     def own(self, slots: Sequence[int]) -> list[int]:
         """Return this process's share of one value per prompt of a rollout batch."""

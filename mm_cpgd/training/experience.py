@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from data import Example
+from mm_cpgd.algorithms.inputs.outcomes import Outcomes
 from mm_cpgd.interrupt import ShouldStop
 from mm_cpgd.policy import EncodedPrompt
 from mm_cpgd.policy.conversation.suffix import Suffix, suffix_lengths
@@ -34,6 +35,8 @@ class MicroBatch:
         kept: of n rows and T positions, or None.
         prepared: (n, T) for each part of the objective that needs whole mini-batches, or None.
         suffixes: one per row as in ``Experience``, or None.
+        blind_logprobs: (n, T), or None.
+        blind_prompts: one per row, or None.
     """
 
     prompts: list[EncodedPrompt]
@@ -47,6 +50,23 @@ class MicroBatch:
     kept: KeptTokens | None = None
     prepared: dict[str, Tensor] | None = None
     suffixes: list[Suffix | None] | None = None
+    blind_logprobs: Tensor | None = None
+    blind_prompts: list[EncodedPrompt] | None = None
+
+    def behind_both(self) -> MicroBatch:
+        """Return its rows twice: behind their pictures, then behind the changed ones; for the policy only."""
+        assert self.blind_prompts is not None
+        kept = None
+        if self.kept is not None:
+            kept = KeptTokens(self.kept.counts.repeat(2, 1), self.kept.ids.repeat(2))
+        return replace(
+            self,
+            prompts=self.prompts + self.blind_prompts,
+            tokens=self.tokens.repeat(2, 1),
+            mask=self.mask.repeat(2, 1),
+            kept=kept,
+            suffixes=self.suffixes and self.suffixes * 2,
+        )
 
 
 @dataclass
@@ -77,6 +97,10 @@ class Experience:
         facts: what is known of each row, (n,) each: ``prompt_of`` and ``completion_of``, its prompt's place
             among those of the iteration and its own in the group; ``rewards``, ``accuracy``, ``finished``.
             None where no completions were sampled.
+        outcomes: what is noted in the parts' memory after the update; None where none has one.
+        blind_logprobs: (n, T) of the policy before the update behind changed pictures, where a part of the
+            objective compares with them; None elsewhere.
+        blind_prompts: the prompts behind changed pictures, where the update runs them; None elsewhere.
     """
 
     examples: list[int]
@@ -95,6 +119,9 @@ class Experience:
     prepared: dict[str, Tensor] | None = None
     suffixes: list[Suffix | None] | None = None
     facts: dict[str, Tensor] | None = None
+    outcomes: Outcomes | None = None
+    blind_logprobs: Tensor | None = None
+    blind_prompts: list[EncodedPrompt] | None = None
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -132,8 +159,9 @@ class Experience:
         def cut(values: Tensor) -> Tensor:
             return values[rows, :width]
 
+        prompt_of = self.prompt_of[rows].tolist()
         return MicroBatch(
-            prompts=[self.prompts[prompt] for prompt in self.prompt_of[rows].tolist()],
+            prompts=[self.prompts[prompt] for prompt in prompt_of],
             tokens=cut(self.tokens),
             mask=cut(self.mask),
             advantages=self.advantages[rows] if self.advantages.dim() == 1 else cut(self.advantages),
@@ -144,6 +172,8 @@ class Experience:
             kept=self.kept and self.kept.select(rows, width),
             prepared=self.prepared and {part: cut(values) for part, values in self.prepared.items()},
             suffixes=self.suffixes and [self.suffixes[row] for row in rows.tolist()],
+            blind_logprobs=None if self.blind_logprobs is None else cut(self.blind_logprobs),
+            blind_prompts=self.blind_prompts and [self.blind_prompts[prompt] for prompt in prompt_of],
         )
 
     def note_old_logprobs(self, rows: Tensor, values: Tensor) -> None:
@@ -175,21 +205,26 @@ class Experience:
             kept_mass=None if self.kept_mass is None else nothing,
             kept=self.kept and KeptTokens(nothing.int(), torch.zeros(0, dtype=torch.int32)),
             prepared=self.prepared and dict.fromkeys(self.prepared, nothing),
+            blind_logprobs=None if self.blind_logprobs is None else nothing,
+            blind_prompts=self.blind_prompts and self.blind_prompts[:1],
         )
 
     def state(self) -> dict[str, Any]:
         """Return everything except the encoded prompts, which are encoded again from ``examples``."""
-        state = {name: value for name, value in vars(self).items() if name != "prompts"}
+        again = ("prompts", "blind_prompts")
+        state = {name: value for name, value in vars(self).items() if name not in again}
         known = None if self.suffixes is None else [one.state() if one else None for one in self.suffixes]
-        return state | {"kept": self.kept and vars(self.kept), "suffixes": known}
+        outcomes = self.outcomes and self.outcomes.available()
+        return state | {"kept": self.kept and vars(self.kept), "suffixes": known, "outcomes": outcomes}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], prompts: list[EncodedPrompt]) -> Experience:
         """Rebuild the experience that ``state`` describes."""
-        kept, suffixes = state.get("kept"), state.get("suffixes")
+        kept, suffixes, outcomes = (state.get(name) for name in ("kept", "suffixes", "outcomes"))
         rebuilt = {
             "kept": kept and KeptTokens(**kept),
             "suffixes": suffixes and [Suffix.from_state(one) if one else None for one in suffixes],
+            "outcomes": outcomes and Outcomes(**outcomes),
         }
         return cls(prompts=prompts, **{**state, **rebuilt})
 

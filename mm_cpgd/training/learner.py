@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import random
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 import torch
@@ -13,14 +15,17 @@ from torch import Tensor, nn
 
 from mm_cpgd.algorithms.corrections import Correction, importance_weights, weight_metrics
 from mm_cpgd.algorithms.objective import Objective
+from mm_cpgd.algorithms.perception import visual_dependence
 from mm_cpgd.config.schema import TrainingConfig
 from mm_cpgd.policy import Policy
 from mm_cpgd.policy.distribution import KeptTokens, Sampling
 from mm_cpgd.policy.sharding.fsdp2 import reshard
+from mm_cpgd.policy.visual.changed import PictureChange
 from mm_cpgd.rollout.parity import EngineMismatch, ParityGate, compare_logprobs
 from mm_cpgd.training.experience import Experience
 from mm_cpgd.training.optimizer import OptimizerStep
-from mm_cpgd.training.rollouts.whole_rows import token_advantages
+from mm_cpgd.training.rollouts.blind import BlindPictures
+from mm_cpgd.training.rollouts.whole_rows import group_tables, token_advantages
 
 # The objective's names of its metrics, and the names under which they are logged (docs/metrics.md).
 METRIC_NAMES = {
@@ -29,6 +34,7 @@ METRIC_NAMES = {
     "policy_drift": "policy/drift",
     "clip_fraction": "policy/clip_fraction",
     "token_weight": "policy/token_weight",
+    "visual_kl": "policy/visual_kl",
     "entropy": "policy/entropy",
     "ratio": "policy/ratio_mean",
     "kl": "policy/reference_kl",
@@ -59,6 +65,8 @@ class Learner:
         unreported_cuts: sampling options of an engine that does not report the tokens that its cuts left, if
             the log-probabilities are to be normalised over these.
         reweighted_cuts: those of such an engine, if they are to be over all tokens.
+        blind: changes pictures, for parts that compare and for ``policy/visual_kl``; None: as by default.
+        visual_kl_every: iterations between measurements of that metric; 0: none.
     """
 
     def __init__(
@@ -77,9 +85,13 @@ class Learner:
         temperature: float = 1.0,
         unreported_cuts: Sampling | None = None,
         reweighted_cuts: Sampling | None = None,
+        blind: PictureChange | None = None,
+        visual_kl_every: int = 0,
     ) -> None:
         self.config = training
         self.tokens = training.tokens_of_pass(on_gpu=accelerator.device.type != "cpu")
+        if objective.needs_blind_gradient:
+            self.tokens = max(1, self.tokens // 2)  # each row runs behind both pictures in one pass
         self.accelerator = accelerator
         self.policy = policy
         self.wrapped = wrapped
@@ -92,6 +104,9 @@ class Learner:
         self.temperature = temperature
         self.unreported_cuts = unreported_cuts
         self.reweighted_cuts = reweighted_cuts
+        self.blind = BlindPictures(policy, blind or PictureChange(), seed)
+        self.visual_kl_every = visual_kl_every
+        self._blind_seconds: dict[int, float] = {}
 
     def update(self, experience: Experience, iteration: int, done: int = 0) -> Iterator[dict[str, float]]:
         """Take the iteration's optimizer steps, by the list in ``docs/algorithms.md`` ("The step").
@@ -110,9 +125,11 @@ class Learner:
         """
         self.prepare(experience, iteration)
         order = self._order(len(experience.lengths), iteration)
+        extra = {} if done else self._visual_kl(experience, iteration)
         for number, mini_batch in enumerate(order[done:], done):
             lengths = experience.lengths[mini_batch]
             micro_batches = self._micro_batches(experience, mini_batch)
+            self.prepare_step(experience, mini_batch, iteration)
             sums: list[dict[str, Tensor]] = []
             for rows in micro_batches:
                 is_last = len(sums) + 1 == len(micro_batches)
@@ -125,7 +142,7 @@ class Learner:
             parity = self._compare(experience, iteration) if number == 0 else {}
             self.objective.observe(total)
             named = {self.metric_names[name]: total[name] for name in total if name in self.metric_names}
-            yield named | self.step(total["loss"]) | parity
+            yield named | self.step(total["loss"]) | parity | (extra if number == 0 else {})
 
     def prepare(self, experience: Experience, iteration: int, *, ahead: bool = False) -> None:
         """Compute what the update keeps fixed: kept tokens, old and reference log-probabilities, parts.
@@ -145,6 +162,7 @@ class Learner:
             experience.kept = self._kept_tokens(experience, self.unreported_cuts)
         if experience.kept_mass is None and self.reweighted_cuts:
             experience.kept_mass = self._kept_mass(experience, self.reweighted_cuts)
+        self._prepare_blind(experience, iteration)
         if experience.prepared is None and self.objective.old_policy_parts:
             experience.old_logprobs, old_entropy = self._evaluate(experience, self.wrapped, everything)
             if self.objective.token_advantages:
@@ -164,6 +182,56 @@ class Learner:
             with self.policy.as_reference() as reference:
                 experience.reference_logprobs = self._evaluate(experience, reference, everything)[0]
 
+    def prepare_step(self, experience: Experience, mini_batch: int, iteration: int) -> None:
+        """Compute what parts need of whole groups at the current policy, before an optimizer step."""
+        if not self.objective.step_parts:
+            return
+        current = self._evaluate(experience, self.wrapped, [mini_batch])[0]
+        own = experience.mini_batch == mini_batch
+        groups, place = group_tables(experience, own, current)
+        prepared = dict(experience.prepared or {})
+        for where, found in self.objective.prepare_step(groups, iteration).items():
+            values = torch.zeros(experience.mask.shape)
+            values[own] = found[place].float()[:, None] * experience.mask[own]
+            prepared[where] = values
+        experience.prepared = prepared
+
+    def _prepare_blind(self, experience: Experience, iteration: int) -> None:
+        """Compute what the objective compares with behind changed pictures; nothing if no part does."""
+        fixed = experience.blind_logprobs is None and self.objective.needs_fixed_blind
+        live = experience.blind_prompts is None and self.objective.needs_blind_gradient
+        if not (fixed or live):
+            return
+        started = time.perf_counter()
+        changed = self.blind.prompts(experience, iteration)
+        if fixed:
+            behind = replace(experience, prompts=changed)
+            everything = range(len(experience.lengths))
+            experience.blind_logprobs = self._evaluate(behind, self.wrapped, everything)[0]
+        if live:
+            experience.blind_prompts = changed
+        self._blind_seconds = {iteration: time.perf_counter() - started}
+
+    def _visual_kl(self, experience: Experience, iteration: int) -> dict[str, float]:
+        """Return ``policy/visual_kl`` of a few prompts, if due and not of the objective, and seconds."""
+        if self.objective.needs_blind:
+            seconds = self._blind_seconds.pop(iteration, None)
+            return {} if seconds is None else {"seconds/blind": seconds}
+        if not self.visual_kl_every or (iteration - 1) % self.visual_kl_every:
+            return {}
+        started = time.perf_counter()
+        chosen = self.blind.probe_rows(experience, iteration, self.accelerator)
+        if chosen is None:
+            return {}
+        few = replace(experience, mini_batch=torch.where(chosen, 0, -1))
+        behind = replace(few, prompts=self.blind.prompts(experience, iteration, chosen))
+        seen, blind = (self._evaluate(one, self.wrapped, [0])[0] for one in (few, behind))
+        own = experience.mask & chosen.unsqueeze(1)
+        found = visual_dependence(seen[own], blind[own]).double()
+        total = torch.tensor([[float(found.sum()), float(len(found))]], device=self.accelerator.device)
+        value, count = self.accelerator.gather(total).sum(0).tolist()
+        return {"policy/visual_kl": value / max(count, 1), "seconds/blind": time.perf_counter() - started}
+
     def _order(self, mini_batches: int, iteration: int) -> list[int]:
         """Return the order of mini-batches over all inner epochs, identical on all processes."""
         rng = random.Random(f"{self.seed}/{iteration}")
@@ -182,15 +250,19 @@ class Learner:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the share of the mini-batch's loss and metrics that these rows contribute."""
         batch = experience.select(rows)
+        both = batch.behind_both() if self.objective.needs_blind_gradient else batch
         logprobs, entropy = self.wrapped(
-            batch.prompts,
-            batch.tokens,
-            batch.mask,
+            both.prompts,
+            both.tokens,
+            both.mask,
             self.objective.needs_entropy_gradient,
             self.temperature,
-            batch.kept,
-            batch.suffixes,
+            both.kept,
+            both.suffixes,
         )
+        blind, blind_entropy = batch.blind_logprobs, None
+        if both is not batch:
+            (logprobs, blind), (entropy, blind_entropy) = logprobs.chunk(2), entropy.chunk(2)
         device = logprobs.device
         old, reference = batch.old_logprobs, batch.reference_logprobs
         if old is not None and old.isnan().any():
@@ -221,6 +293,8 @@ class Learner:
             prepared=batch.prepared and {name: values.to(device) for name, values in batch.prepared.items()},
             taking_part=taking_part,
             iteration=iteration,
+            blind_logprobs=None if blind is None else blind.to(device),
+            blind_entropy=blind_entropy,
         )
         return loss, metrics | weighting
 
@@ -359,18 +433,32 @@ def prepare_parts(
     assert experience.old_logprobs is not None
     given = experience.advantages
     advantages = given if given.dim() > 1 else given[:, None].expand(experience.mask.shape)
-    values = torch.stack([experience.old_logprobs, old_entropy, advantages])
+    columns = [experience.old_logprobs, old_entropy, advantages]
+    if experience.blind_logprobs is not None:
+        columns += [experience.blind_logprobs, completion_numbers(experience, accelerator)]
+    values = torch.stack(columns)
     prepared = {part.where: torch.zeros(experience.mask.shape) for part in objective.prepared_parts}
     for mini_batch in range(len(experience.lengths)):
         here = experience.mask & (experience.mini_batch == mini_batch)[:, None]
         gathered_columns, own = gather_columns(values[:, here], accelerator)
         number = random.Random(f"{seed}/{mini_batch}").getrandbits(62)
         # In float64 the order of processes has no effect on means.
-        old_logprobs, entropy, advantage = gathered_columns.double()
-        found_by_part = objective.prepare(old_logprobs, entropy, advantage, number, iteration)
+        old_logprobs, entropy, advantage, *more = gathered_columns.double()
+        blind = {"blind_logprobs": more[0], "completion": more[1].long()} if more else {}
+        found_by_part = objective.prepare(
+            old_logprobs, entropy, advantage, number, iteration=iteration, **blind
+        )
         for where, found in found_by_part.items():
             prepared[where][here] = found[own].float()
     return prepared
+
+
+def completion_numbers(experience: Experience, accelerator: Accelerator) -> Tensor:
+    """Return for each token the number of its completion (n, T), distinct over all processes."""
+    counts = accelerator.gather(torch.tensor([len(experience)], device=accelerator.device)).tolist()
+    first = sum(counts[: accelerator.process_index])
+    numbers = torch.arange(first, first + len(experience), dtype=torch.float32)
+    return numbers.unsqueeze(1).expand(experience.mask.shape)
 
 
 def gather_columns(values: Tensor, accelerator: Accelerator) -> tuple[Tensor, slice]:

@@ -39,7 +39,7 @@ FREE = frozenset(
     | _of("evaluation", "every before after batch_prompts max_new_tokens")
     | _of("checkpoint", "every keep background")
     | _of("distributed", "strategy cpu_offload reshard_after_forward timeout")
-    | _of("tracking", "tools project rollouts_every rollouts_images")
+    | _of("tracking", "tools project rollouts_every rollouts_images visual_kl_every")
     | _of(
         "guard", "action max_rollbacks step_factor target_drift alpha_factor settle copy_every copies ignore"
     )
@@ -56,7 +56,7 @@ NOTED = frozenset(
     | _of("rollout", "ahead swap_midway environment")
     | _of("rollout.vllm", "options correction importance_cap importance_floor")
     | _of("algorithm", "recipe advantage surrogate regularizers token_weights aggregation selection shaping")
-    | _of("algorithm", "prompts completions token_advantages")
+    | _of("algorithm", "prompts completions token_advantages blind")
     | _of("training", "inner_epochs mini_batch_prompts mixed_precision rounding")
     | _of("sft", "batch target_template")
     | _of("policy", "dtype min_pixels max_pixels video system_prompt system_turns")

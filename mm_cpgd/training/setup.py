@@ -21,6 +21,7 @@ from mm_cpgd.interrupt import ShouldStop
 from mm_cpgd.policy import Policy
 from mm_cpgd.policy.prompt_workers import PromptWorkers
 from mm_cpgd.policy.sharding.tensors import is_sharded
+from mm_cpgd.policy.visual.changed import PictureChange
 from mm_cpgd.rollout import GatheredEngine, LocalEngine, RolloutEngine, Sampling
 from mm_cpgd.rollout.parity import ParityGate, largest_difference
 from mm_cpgd.training.ahead.in_turn import BatchesInTurn
@@ -33,7 +34,12 @@ from mm_cpgd.training.learner import METRIC_NAMES, Learner
 from mm_cpgd.training.optimizer import OptimizerStep, build_optimizer, build_schedule
 from mm_cpgd.training.placement import PlacedPolicy
 from mm_cpgd.training.resume import identify
-from mm_cpgd.training.rollouts.build import build_conversations, load_environment, longest_completion
+from mm_cpgd.training.rollouts.build import (
+    build_conversations,
+    held_bytes,
+    load_environment,
+    longest_completion,
+)
 from mm_cpgd.training.rollouts.mixes import check_mixes
 from mm_cpgd.training.rollouts.scorer import CompletionScorer
 from mm_cpgd.training.rollouts.written import WrittenConversations
@@ -79,9 +85,10 @@ def build_engine(
 def build_local_engine(config: RunConfig, placed: PlacedPolicy) -> RolloutEngine:
     """Return the engine that samples with the policy itself."""
     rollout, report_kept = config.rollout, config.rollout.cuts == "renormalise"
+    size, held = rollout.batch_prompts, held_bytes(rollout)
     if placed.gathered:
-        return GatheredEngine(placed.gathered, rollout.batch_prompts, report_kept=report_kept)
-    return LocalEngine(placed.policy, rollout.batch_prompts, report_kept=report_kept)
+        return GatheredEngine(placed.gathered, size, report_kept=report_kept, held_bytes=held)
+    return LocalEngine(placed.policy, size, report_kept=report_kept, held_bytes=held)
 
 
 def held_out_evaluator(
@@ -172,6 +179,7 @@ def build_trainer(
     options = _sampling_options(config.rollout, collector.sampling)
     if config.rollout.engine != "local":
         options["parity"] = build_parity(config.rollout, accelerator, policy, engine)
+    options |= _blind_options(config)
     learner = _build_learner(config, accelerator, policy, objective, steps, METRIC_NAMES, **options)
     rollback = build_rollback(config, accelerator, learner)
     state = TrainingState(
@@ -297,6 +305,13 @@ def _sampling_options(rollout: RolloutConfig, sampling: Sampling) -> dict[str, A
         name = "reweighted_cuts" if reweights else "unreported_cuts"
         options[name] = replace(sampling, min_p_first=True)
     return options
+
+
+def _blind_options(config: RunConfig) -> dict[str, Any]:
+    """Return the learner's options about changed pictures."""
+    chosen = config.algorithm.blind
+    change = PictureChange(chosen.picture, chosen.share, chosen.steps)
+    return {"blind": change, "visual_kl_every": config.tracking.visual_kl_every}
 
 
 def build_correction(rollout: RolloutConfig) -> Correction | None:

@@ -243,6 +243,8 @@ class Trainer:
             if self.rollback is None or not self.rollback.can_roll_back:
                 raise
             extra[DIVERGED] = 1.0
+        if pending.experience.outcomes is not None:
+            self.learner.objective.note(pending.experience.outcomes)
         extra["seconds/update"] = time.perf_counter() - started
         return {**pending.metrics, **average(pending.steps), **extra}
 

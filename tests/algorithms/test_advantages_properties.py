@@ -15,11 +15,14 @@ PARTS = {
     "group_mean": advantages.group_mean,
     "reinforce_pp": advantages.reinforce_pp,
     "reinforce_pp_group": lambda r: advantages.reinforce_pp(r, baseline="group"),
+    "reinforce_pp_tokens": lambda r: advantages.reinforce_pp(
+        r, 1 + r.nan_to_num(0.0).square(), over="tokens"
+    ),
     "bnpo": lambda r: advantages.bnpo(r, low=-2.0, high=2.0),
     # Its rewards are not negative; those below are at least −1.
     "maxrl": lambda r: advantages.maxrl(r + 1),
 }
-GROUP_PARTS = {name: part for name, part in PARTS.items() if name != "reinforce_pp"}
+GROUP_PARTS = {name: part for name, part in PARTS.items() if not name.startswith("reinforce_pp")}
 REWARDS = st.sampled_from([-1.0, 0.0, 0.5, 1.0, 1.5, float("nan")])
 few_examples = settings(max_examples=40, deadline=None)
 
@@ -68,7 +71,7 @@ def test_an_additional_unscored_completion_changes_nothing(rewards, part):
 
 
 @few_examples
-@given(rewards=rewards_of(), part=st.sampled_from(sorted(set(GROUP_PARTS) - {"reinforce_pp_group"})))
+@given(rewards=rewards_of(), part=st.sampled_from(sorted(GROUP_PARTS)))
 def test_the_advantages_of_a_group_sum_to_0_and_are_exactly_0_without_a_signal(rewards, part):
     found = GROUP_PARTS[part](rewards)
     assert_close(found.sum(dim=1), torch.zeros(len(rewards), dtype=torch.float64))
@@ -80,5 +83,5 @@ def test_the_advantages_of_a_group_sum_to_0_and_are_exactly_0_without_a_signal(r
 @few_examples
 @given(rewards=rewards_of(), shift=st.sampled_from([-3.0, 0.25, 10.0]))
 def test_a_shift_of_all_rewards_changes_no_advantage(rewards, shift):
-    for name in sorted(set(PARTS) - {"bnpo", "maxrl"}):
+    for name in sorted(set(PARTS) - {"bnpo", "maxrl", "reinforce_pp_tokens"}):
         torch.testing.assert_close(PARTS[name](rewards + shift), PARTS[name](rewards), rtol=1e-6, atol=1e-6)

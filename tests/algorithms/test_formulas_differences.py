@@ -36,21 +36,37 @@ KNOWN: dict[str, list[str]] = {
     "mdpo": ["gradient steps on each batch", "control tasks"],
     "regularizers.mirror": ["closed form", "falls linearly"],
     "one_shot": ["a batch of 128", "tokens of each micro-batch", "choose the row"],
+    "epo": ["from 0 to 2 times"],
+    "regularizers.entropy_band": ["indicator times a constant", "each turn of an agent"],
+    "scale_rl": ["never draws", "by a phrase", "8 updates old"],
+    "advantage.scale_rl": ["tokens of each prompt"],
     "dppo": ["rollout engine reports"],
     "bnpo": ["undivided by the largest length", "dual clip at 10", "10 steps of warm-up", "accuracy alone"],
     "dapo": ["overlong filtering", "two thirds"],
     "forking_tokens": ["overlong filtering", "two thirds"],
     "reinforce_pp": ["k2 loss"],
+    "spo": ["1024 prompts", "no success rate"],
+    "advantage.spo": ["how far the policy has moved", "8 completions of the initial policy"],
+    "prompts.tracker_variance": ["next 14,000 rows"],
+    "copg": ["pairs of any origin"],
+    "surrogate.copg": ["half of the gradient"],
     "gtpo": ["gradient norm of at most 0.1"],
     "token_advantages.entropy_shaped": ["threshold of 0.7", "current policy's entropy"],
     "empg": ["agents over many turns"],
     "token_advantages.empg": ["turns of an agent", "do not state over what"],
     "token_advantages.conflict_tokens": ["number of conflict tokens", "length limit cut off"],
+    "papo": ["a KL penalty take 0.02", "recipe: papo_both"],
+    "vppo": ["between 0.01 and 0.99"],
     "advantage.reinforce_pp": ["moments over tokens", "KL estimate from the reward"],
     "advantage.bnpo": ["one advantage for each reward rule"],
     "regularizers.kl_cov": ["set share to 0.0002"],
     "token_weights.clip_cov": ["at least one token"],
     "prompts.variance_aware": ["whole pool", "with replacement", "self-BLEU"],
+    "regularizers.implicit_perception": ["blind_gradient true", "squares of 14 pixels"],
+    "regularizers.entropy_penalty": ["averages to 0"],
+    "regularizers.double_entropy": ["without a gradient by default"],
+    "token_weights.vppo_completions": ["over each micro-batch"],
+    "token_weights.pgpo": ["could not be read", "from the attention"],
     "selection.dynamic_sampling": ["ends the run"],
     "shaping.overlong_penalty": ["half of their range"],
     "configs/chain_of_focus.yaml": ["Judge:", "Form:", "Crops:", "Adaptive reward:", "Run:"],
@@ -134,10 +150,16 @@ SETTINGS = [
     ("bnpo", "aggregation={name: constant, length: 1}"),
     ("bnpo", "surrogate={name: dual_clip, epsilon_low: 0.2, epsilon_high: 0.28, bound: 10}"),
     ("bnpo", "advantage={name: bnpo, low: 0.0, high: 1.0}"),
+    ("spo", "advantage={name: spo, high: 1.0}"),
     ("dapo", "completions=[{name: drop_truncated}]"),
     ("dapo", "shaping=[{name: overlong_penalty, penalty: 0.75}]"),
     ("forking_tokens", "completions=[{name: drop_truncated}]"),
     ("forking_tokens", "shaping=[{name: overlong_penalty, penalty: 0.75}]"),
+    (
+        "epo",
+        "regularizers=[{name: entropy_bonus, coefficient: 0.001}, {name: entropy_band, coefficient: 0.001, "
+        "low: 0.0, high: 2.0, shape: indicator, penalty: 0.05}]",
+    ),
     ("reinforce_pp", "regularizers=[{name: kl, coefficient: 0.01, estimator: k2}]"),
     ("reinforce_pp", "advantage={name: reinforce_pp, baseline: group}"),
     ("configs/satori.yaml", "regularizers=[{name: kl, coefficient: 0.001}]"),
@@ -169,6 +191,8 @@ def test_reinforce_pp_takes_moments_over_completions() -> None:
     tokens = rewards[0].repeat_interleave(torch.tensor([10, 10, 40]))
     theirs = (rewards[0] - tokens.mean()) / tokens.std()
     assert theirs.tolist() == pytest.approx([2.217, -0.443, -0.443], abs=5e-4)
+    by_token = advantages.reinforce_pp(rewards, torch.tensor([[10, 10, 40]]), over="tokens")
+    assert by_token[0].tolist() == pytest.approx(theirs.tolist(), abs=1e-5)
 
 
 def test_mmr1_scales_its_scores_over_the_rows_that_have_one() -> None:

@@ -59,7 +59,7 @@ def test_page_lists_the_inputs_of_each_kind():
         (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| {kind} |")]
         missing = {name for name in inputs - CLOCK if f"`{name}`" not in row}
         # The regularizers' row refers to the surrogate's.
-        assert missing <= (INPUTS["surrogate"] if kind == "regularizers" else {"prepared", "state"})
+        assert missing <= (INPUTS["surrogate"] if kind == "regularizers" else {"prepared", "state", "memory"})
 
 
 def test_page_lists_the_inputs_of_all_kinds():

@@ -96,7 +96,7 @@ def slope(recipe, row, t):
 
 
 def weight(recipe, row):
-    if recipe.startswith("grpo") or recipe in ("gspo", "sapo", "gmpo", "deepseek_v32"):
+    if recipe.startswith("grpo") or recipe in ("gspo", "sapo", "gmpo", "deepseek_v32", "gdpo", "gtpo"):
         return 1 / (len(LENGTHS) * LENGTHS[row])
     if recipe == "luspo":
         return 1 / len(LENGTHS)

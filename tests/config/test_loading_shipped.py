@@ -25,6 +25,8 @@ RECIPES = (
     "cpgd_forking",
     "deepseek_v32",
     "dppo",
+    "epo",
+    "gdpo",
     "gmpo",
     "grpo",
     "gspo",
@@ -34,8 +36,12 @@ RECIPES = (
     "mdpo",
     "mmr1",
     "one_shot",
+    "papo",
+    "pgpo",
     "rloo",
     "sapo",
+    "scale_rl",
+    "vppo",
 )
 
 

@@ -37,7 +37,12 @@ def mdpo_forward(ells, t, a, old):
     return min(math.exp(a), 20.0)
 
 
+def cispo(ells, t, a, old):
+    return min(math.exp(ells[t]), 5.0) * a
+
+
 GRADIENTS = {
+    "scale_rl": cispo,
     "mdpo": mdpo,
     "mdpo_forward": mdpo_forward,
     "sapo": sapo,

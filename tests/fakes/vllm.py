@@ -127,8 +127,11 @@ def parts_of(conversation: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def image_in(part: dict[str, Any]) -> Image.Image:
     if part["type"] == "image_pil":
         return part["image_pil"]
-    data = part["image_url"]["url"].removeprefix("data:image/png;base64,")
-    return Image.open(io.BytesIO(base64.b64decode(data)))
+    return image_at(part["image_url"]["url"])
+
+
+def image_at(url: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/png;base64,"))))
 
 
 class Worker:
@@ -152,6 +155,7 @@ class Engine:
     def __init__(self, calls: list[Any]) -> None:
         self.calls = calls
         self.engine_core = SimpleNamespace(shutdown=lambda: calls.append("shutdown"))
+        self.waiting: list[Any] = []
         self.adapters: dict[int, dict[str, torch.Tensor]] = {}
         self.adapter_settings: dict[str, Any] = {}
 
@@ -160,6 +164,14 @@ class Engine:
 
     def reset_encoder_cache(self) -> None:
         self.calls.append("reset_encoder_cache")
+
+    def step(self) -> list[Any]:
+        """Answer one request, the newest: answers come in any order."""
+        self.calls.append("step")
+        return [self.waiting.pop()]
+
+    def abort_request(self, request_ids: list[str], internal: bool = False) -> None:
+        self.calls.append(("abort", request_ids, internal))
 
     def add_lora(self, lora_request: Any) -> bool:
         folder = Path(lora_request.lora_path)
@@ -225,6 +237,22 @@ class FakeLLM:
         ]
         self.prompts += [prompt for prompt in prompts if "mm_processor_kwargs" in prompt]
         return [self._output(*pair) for pair in zip(expanded, sampling_params, strict=True)]
+
+    def enqueue(
+        self,
+        prompts: Any,
+        sampling_params: Any = None,
+        lora_request: Any = None,
+        priority: Any = None,
+        use_tqdm: bool = True,
+    ) -> list[str]:
+        names = []
+        for prompt, params in zip(prompts, sampling_params, strict=True):
+            (output,) = self.generate([prompt], [params], lora_request=lora_request)
+            output.request_id, output.finished = str(len(self.params)), True
+            self.llm_engine.waiting.append(output)
+            names.append(f"{output.request_id}-0a1b2c3d")
+        return names
 
     def _output(self, conversation: Any, params: Any) -> Any:
         answer = self.model.answer_video if isinstance(conversation, dict) else self.model.answer

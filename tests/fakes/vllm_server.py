@@ -26,12 +26,13 @@ from mm_cpgd.rollout.vllm import VllmEngine
 from mm_cpgd.rollout.vllm.pool import Limits
 from mm_cpgd.rollout.vllm.server import ServerBackend, open_servers
 from mm_cpgd.rollout.vllm.weights_folder import WeightsFolder
-from tests.fakes.vllm import Model, image_in
+from tests.fakes.vllm import Model, image_at, image_in
 
 Weights = dict[str, Tensor]
 # Conversation, request and weights to tokens of the prompt, tokens and their log-probabilities.
 Answer = Callable[[list[dict[str, Any]], dict[str, Any], Weights], tuple[list[int], list[int], list[float]]]
 FIRST = "default"
+TOKENS = "inference/v1/generate"
 
 
 def echo(
@@ -114,7 +115,7 @@ class FakeServer:
         self.before(name)
         if self.deaf:
             self._released.wait(60)
-        if name == "v1/chat/completions":
+        if name == "v1/chat/completions" or (name == TOKENS and name not in self.missing):
             return self._complete(body)
         with self._lock:
             self.calls.append(name)
@@ -156,7 +157,8 @@ class FakeServer:
             if self.hangs:
                 self._released.wait(60)
             time.sleep(self.delay)
-            return (200, self._chat(body)) if self.status == 200 else (self.status, self.text)
+            answer = self._chat if "messages" in body else self._tokens
+            return (200, answer(body)) if self.status == 200 else (self.status, self.text)
         finally:
             with self._lock:
                 self.open -= 1
@@ -172,6 +174,14 @@ class FakeServer:
             "token_ids": tokens,
         }
         return {"id": "chatcmpl-1", "choices": [choice], "prompt_token_ids": prompt}
+
+    def _tokens(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Answer a prompt of tokens; the answer gets the body in place of messages."""
+        assert body["return_token_ids"]
+        prompt, tokens, logprobs = self.answer([body], body["sampling_params"], self.weights)
+        content = [{"token_id": t, "logprob": p} for t, p in zip(tokens, logprobs, strict=True)]
+        choice = {"index": 0, "logprobs": {"content": content}, "finish_reason": "stop", "token_ids": tokens}
+        return {"request_id": "1", "choices": [choice], "prompt_token_ids": prompt}
 
 
 class _Server(ThreadingHTTPServer):
@@ -245,7 +255,16 @@ class PolicyServer(FakeServer):
 
     def __init__(self, policy: Policy) -> None:
         self.model = Model(policy)
-        super().__init__(lambda conversation, body, weights: self.model.answer(conversation, body["seed"]))
+        super().__init__(self._answer)
+
+    def _answer(
+        self, conversation: list[dict[str, Any]], body: dict[str, Any], weights: Weights
+    ) -> tuple[list[int], list[int], list[float]]:
+        if "token_ids" not in conversation[0]:
+            return self.model.answer(conversation, body["seed"])
+        images = [image_at(part["url"]) for part in conversation[0]["content_parts"]]
+        expanded = self.model.expand(conversation[0]["token_ids"], {"image": images})
+        return self.model.answer(expanded, body["seed"])
 
     def _reload(self, folder: Path) -> tuple[int, Any]:
         outcome = super()._reload(folder)

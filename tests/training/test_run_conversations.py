@@ -166,8 +166,3 @@ def test_log_and_report_show_the_conversation_turn_by_turn_with_its_pictures(yam
 def test_a_score_with_the_name_of_a_reward_is_refused(yaml: Path) -> None:
     with pytest.raises(UserError, match=r"scores has vowels, which is the name of a reward"):
         run(yaml, [*OVERRIDES, "rollout.environment.scores={vowels: 1}"])
-
-
-def test_vllm_servers_are_refused(yaml: Path) -> None:
-    with pytest.raises(UserError, match=r"environment does not go together with rollout\.vllm\.mode=server"):
-        run(yaml, [*OVERRIDES, "rollout.engine=vllm", "rollout.vllm.mode=server"])

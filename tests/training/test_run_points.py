@@ -23,7 +23,11 @@ TOKENS = [
     *QUIET,
 ]
 STEPS = ["algorithm.recipe=empg", "training.learning_rate=1e-4", *QUIET]
-CASES = {"tokens": TOKENS, "steps": STEPS}
+# The default rules give up to 1.5.
+MEMORY = ["algorithm.recipe=spo", "rollout.completions=1", *QUIET]
+AVERAGE = ["algorithm.advantage={name: examples/parts/row_average.py:row_average, keep: 0.5}", *QUIET]
+GROUPS = ["algorithm.recipe=copg", *QUIET]
+CASES = {"steps": STEPS, "groups": GROUPS, "tokens": TOKENS, "memory": MEMORY, "average": AVERAGE}
 
 
 def state(run: Path, iteration: int) -> dict[str, Any]:

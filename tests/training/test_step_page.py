@@ -52,6 +52,6 @@ def test_each_half_of_the_step_fits_on_one_screen(function: object) -> None:
 
 def test_the_order_of_the_collector_is_that_of_the_page() -> None:
     source = inspect.getsource(Collector.collect)
-    steps = ["self.rollout(", "self.keep(stats)", "objective.shape(", "self.advantages(", "self.experience("]
+    steps = ["self.rollout(", "self.keep(stats", "objective.shape(", "self.advantages(", "self.experience("]
     places = [source.index(step) for step in steps]
     assert places == sorted(places)

@@ -1,1 +1,1 @@
-"""What parts may ask for by name beside tensors of the loss: outcomes of rollouts, the clock of the run."""
+"""Inputs of parts by name beside tensors of the loss: outcomes of rollouts, the clock of the run."""

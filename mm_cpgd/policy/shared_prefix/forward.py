@@ -19,6 +19,7 @@ from mm_cpgd.policy.shared_prefix.attention import (
 )
 from mm_cpgd.policy.shared_prefix.choice import wants_flex
 from mm_cpgd.policy.shared_prefix.compiled import compiles, packed_tokens
+from mm_cpgd.policy.shared_prefix.last_layer import run_last_layer
 from mm_cpgd.policy.shared_prefix.operator import OperatorAttention, layout_lengths
 from mm_cpgd.policy.shared_prefix.packing import PackedBatch, PackedLayout
 from mm_cpgd.policy.vision import VisionFeatureCache
@@ -37,8 +38,10 @@ def hidden_states(
     prompts: Sequence[EncodedPrompt],
     batch: PackedBatch,
     backend: AttentionBackend | None = None,
+    *,
+    rows: Tensor,
 ) -> Tensor:
-    """Compute the last hidden states (S, H) of a packed sequence.
+    """Compute last hidden states (R, H) of a packed sequence.
 
     Args:
         model: with its language head.
@@ -46,6 +49,8 @@ def hidden_states(
         prompts: the distinct prompts, in packed order.
         batch: the sequence.
         backend: attention of the layers; by default each completion attends to its prefix and to itself.
+        rows: (R,) indices in the sequence of the tokens whose states are wanted; each once where gradients
+            are.
     """
     language = language_model(model)
     device = language.embed_tokens.weight.device
@@ -67,6 +72,37 @@ def hidden_states(
     cos_sin = rotary_cos_sin(language, embedded, batch.positions.to(device, non_blocking=True).unsqueeze(1))
     options = layer_options(language, layout, cos_sin, backend)
     deepstack = None if features is None or vision_tokens is None else (vision_tokens, features[1:])
+    return _run_layers(language, embedded, options, deepstack, rows.to(device)).squeeze(0)
+
+
+def appended_states(
+    model: Any,
+    ids: Tensor,
+    positions: Tensor,
+    features: Tensor | None,
+    vision_tokens: Tensor,
+    backend: AttentionBackend,
+) -> Tensor:
+    """Compute the last hidden states (S, H) of tokens that are appended to sequences with a cache.
+
+    Args:
+        model: with its language head.
+        ids: (S,), those of one sequence after those of another.
+        positions: (axes, S).
+        features: (1 + K, V, H) of their images, as from ``VisionFeatureCache.features``; None without any.
+        vision_tokens: (V,) indices of the tokens that stand for images.
+        backend: attention to the cache and among the tokens of one sequence.
+    """
+    language = language_model(model)
+    device = language.embed_tokens.weight.device
+    embedded = language.embed_tokens(ids.to(device).unsqueeze(0))
+    deepstack = None
+    if features is not None:
+        index = vision_tokens.to(device)
+        embedded = embedded.index_copy(1, index, features[:1].to(embedded.dtype))
+        deepstack = (index, features[1:])
+    cos_sin = rotary_cos_sin(language, embedded, positions.to(device).unsqueeze(1))
+    options = {"attention_mask": None, "position_embeddings": cos_sin, "attention_backend": backend}
     return _run_layers(language, embedded, options, deepstack).squeeze(0)
 
 
@@ -114,17 +150,25 @@ def _run_layers(
     hidden: Tensor,
     options: Mapping[str, Any],
     deepstack: tuple[Tensor, Tensor] | None = None,
+    rows: Tensor | None = None,
 ) -> Tensor:
     """Run the layers, with these options, and the final norm.
 
     ``deepstack`` is indices (V,) in the sequence, and (K, V, H) to be added there after each of the first K
-    layers.
+    layers; ``rows`` (R,) are the tokens that are needed afterwards, by default all.
     """
+    added = 0 if deepstack is None else len(deepstack[1])
+    last = len(language.layers) - 1
     for number, layer in enumerate(language.layers):
+        if rows is not None and number == last and number >= added:
+            hidden, rows = run_last_layer(layer, hidden, options, rows), None
+            continue
         hidden = layer(hidden, **options)
         if isinstance(hidden, tuple):
             hidden = hidden[0]
-        if deepstack is not None and number < len(deepstack[1]):
+        if deepstack is not None and number < added:
             hidden = hidden.index_add(1, deepstack[0], deepstack[1][number : number + 1].to(hidden.dtype))
+    if rows is not None:
+        hidden = hidden.index_select(1, rows)
     normed: Tensor = language.norm(hidden)
     return normed

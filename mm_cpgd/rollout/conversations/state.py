@@ -22,7 +22,9 @@ from mm_cpgd.policy.conversation.suffix import (
 from mm_cpgd.policy.distribution import KeptTokens
 from mm_cpgd.rollout.conversations.stepping import StepFailed
 from mm_cpgd.rollout.engine import Completion, Talk, Turn
-from rewards import Verdict
+from rewards import Status, Verdict
+
+LOST_IMAGE = Verdict(None, Status.ERROR, None, "an image of an observation cannot be opened any more")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -62,7 +63,7 @@ class VideoRequest:
 
 @dataclass(frozen=True)
 class TokenPrompt:
-    """A prompt that ends with tokens that were sampled, and is not encoded again.
+    """A prompt as the policy has encoded it, not to be encoded again: it may end with sampled tokens.
 
     Attributes:
         token_ids: the tokens, of each image one alone: vLLM puts as many in its place as the image has.
@@ -72,9 +73,28 @@ class TokenPrompt:
     token_ids: list[int]
     images: tuple[Image.Image, ...] = ()
 
+    def prompt(self) -> dict[str, Any]:
+        """Return the prompt of ``vllm.LLM.generate``."""
+        found: dict[str, Any] = {"prompt_token_ids": self.token_ids}
+        if self.images:
+            found["multi_modal_data"] = {"image": list(self.images)}
+        return found
+
 
 Request = list[dict[str, Any]] | VideoRequest | TokenPrompt
 """A conversation as messages, or in another form where the backend takes it."""
+
+
+class RequestStream(Protocol):
+    """Requests of one call, which may be added at any time."""
+
+    def submit(self, number: int, request: TokenPrompt | VideoRequest, seed: int) -> None:
+        """Add a request; no other one without an answer may have its number."""
+        ...
+
+    def advance(self) -> list[tuple[int, VllmCompletion]]:
+        """Go on, and return the answers that have come since, by their numbers."""
+        ...
 
 
 class VllmBackend(Protocol):
@@ -92,6 +112,10 @@ class VllmBackend(Protocol):
         All conversations of one call are messages, or all are tokens, on all processes that share a vLLM; a
         backend whose ``takes_videos`` is True takes ``VideoRequest`` among messages.
         """
+        ...
+
+    def stream(self, options: Mapping[str, Any]) -> AbstractContextManager[RequestStream] | None:
+        """Return what takes requests with these sampling options one by one; None if it cannot."""
         ...
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:

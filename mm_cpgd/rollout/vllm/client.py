@@ -9,6 +9,7 @@ import re
 import socket
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from mm_cpgd.rollout.vllm.backend import VllmCompletion
 CONNECT = 5.0
 _STARTED = re.compile(r"^process_start_time_seconds (\S+)", re.MULTILINE)
 _CACHES = ("prefix", "mm", "encoder")
+# Route for prompts of tokens with images.
+TOKENS = "/inference/v1/generate"
+Messages = list[dict[str, Any]]
 
 
 class ServerFailed(Exception):
@@ -41,6 +45,19 @@ class RequestRefused(Exception):
     def __init__(self, status: int, text: str) -> None:
         super().__init__(f"{status}, {text}")
         self.status = status
+
+
+@dataclass(frozen=True)
+class TokenRequest:
+    """A prompt of tokens, as ``/inference/v1/generate`` takes it.
+
+    Attributes:
+        token_ids: of each image one alone.
+        images: as data URLs, in order.
+    """
+
+    token_ids: list[int]
+    images: tuple[str, ...] = ()
 
 
 class VllmClient:
@@ -105,14 +122,36 @@ class VllmClient:
             "logit_bias": {str(token): bias for token, bias in options["logit_bias"].items()},
         }
         reply = self.call("POST", "/v1/chat/completions", body, self.timeout)
+        return _completion(reply)
+
+    def generate(self, prompt: TokenRequest, seed: int, options: Mapping[str, Any]) -> VllmCompletion:
+        """Sample one completion of a prompt of tokens.
+
+        Raises:
+            ServerFailed, RequestRefused: see there.
+        """
+        body = {
+            "model": self.model,
+            "token_ids": prompt.token_ids,
+            "content_parts": [{"type": "image_url", "url": url} for url in prompt.images],
+            "return_token_ids": True,
+            "sampling_params": {
+                "seed": seed,
+                "n": 1,
+                "repetition_penalty": 1.0,
+                "logprobs": 0,
+                "detokenize": "stop" in options,
+                **options,
+                "logit_bias": {str(token): bias for token, bias in options["logit_bias"].items()},
+            },
+        }
         try:
-            choice = reply["choices"][0]
-            if choice["finish_reason"] == "abort":
-                raise ServerFailed("broke off a completion")
-            logprobs = [entry["logprob"] for entry in (choice["logprobs"] or {}).get("content") or []]
-            return VllmCompletion(reply["prompt_token_ids"], choice["token_ids"], logprobs)
-        except (KeyError, IndexError, TypeError) as error:
-            raise RequestRefused(200, f"a reply that is none of vLLM's: {str(reply)[:200]}") from error
+            reply = self.call("POST", TOKENS, body, self.timeout)
+        except RequestRefused as error:
+            if error.status == 404:
+                raise RequestRefused(404, f"it has no {TOKENS}, which conversations need") from error
+            raise
+        return _completion(reply)
 
     def inspect(self) -> None:
         """Ask which model the server has, and with which settings it was started."""
@@ -214,6 +253,23 @@ class VllmClient:
         if status != 200:
             raise RequestRefused(status, _message(text))
         return _parse(text)
+
+
+def _completion(reply: Any) -> VllmCompletion:
+    """Return the completion in a reply of either route.
+
+    Raises:
+        ServerFailed: it was broken off.
+        RequestRefused: there is none.
+    """
+    try:
+        choice = reply["choices"][0]
+        if choice["finish_reason"] == "abort":
+            raise ServerFailed("broke off a completion")
+        logprobs = [entry["logprob"] for entry in (choice["logprobs"] or {}).get("content") or []]
+        return VllmCompletion(reply["prompt_token_ids"], choice["token_ids"], logprobs)
+    except (KeyError, IndexError, TypeError) as error:
+        raise RequestRefused(200, f"a reply that is none of vLLM's: {str(reply)[:200]}") from error
 
 
 def check_address(url: str) -> SplitResult:

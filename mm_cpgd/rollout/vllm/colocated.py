@@ -6,6 +6,8 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from mm_cpgd.errors import UserError
 from mm_cpgd.rollout.vllm.backend import MISSING, Request, TokenPrompt, VideoRequest, VllmCompletion
+from mm_cpgd.rollout.vllm.colocated_stream import ColocatedStream, completion_of
 from mm_cpgd.rollout.vllm.group import SharingGroup, open_group
 from mm_cpgd.rollout.vllm.weights import AdapterFiles
 
@@ -75,9 +78,7 @@ class ColocatedBackend:
         requests, own = self.group.gather(list(zip(conversations, seeds, strict=True)))
         if not requests:
             return []
-        # Texts that end a completion are found in its text.
-        settings = {"logprobs": 0, "detokenize": "stop" in options, **options}
-        params = [self.make_params(**settings, seed=seed) for _, seed in requests]
+        params = [self._params(options, seed) for _, seed in requests]
         generated = [isinstance(request, VideoRequest | TokenPrompt) for request, _ in requests]
         self._wake("weights", "kv_cache")
         # The trainer's autocast must not apply to vLLM.
@@ -90,7 +91,25 @@ class ColocatedBackend:
                     found = sample([requests[i][0] for i in chosen], [params[i] for i in chosen])
                     outputs |= dict(zip(chosen, found, strict=True))
         self._sleep()
-        return [_completion(outputs[index]) for index in range(len(requests))[own]]
+        return [completion_of(outputs[index]) for index in range(len(requests))[own]]
+
+    def _params(self, options: Mapping[str, Any], seed: int) -> Any:
+        # Texts that end a completion are found in its text.
+        return self.make_params(**{"logprobs": 0, "detokenize": "stop" in options, **options}, seed=seed)
+
+    def stream(self, options: Mapping[str, Any]) -> AbstractContextManager[ColocatedStream] | None:
+        """See ``VllmBackend.stream``; None where several processes share this vLLM."""
+        return None if self.group.size > 1 else self._stream(options)
+
+    @contextlib.contextmanager
+    def _stream(self, options: Mapping[str, Any]) -> Iterator[ColocatedStream]:
+        self._wake("weights", "kv_cache")
+        stream = ColocatedStream(self.llm, partial(self._params, options), self._adapter)
+        try:
+            yield stream
+        finally:
+            stream.close()
+            self._sleep()
 
     def _sample_chats(self, conversations: list[Any], params: list[Any]) -> Any:
         # A conversation that ends with the assistant's turn is continued there; all of one call are alike.
@@ -105,7 +124,7 @@ class ColocatedBackend:
 
     def _sample_prompts(self, requests: list[Any], params: list[Any]) -> Any:
         return self.llm.generate(
-            [one.prompt() if isinstance(one, VideoRequest) else _token_prompt(one) for one in requests],
+            [one.prompt() for one in requests],
             sampling_params=params,
             use_tqdm=False,
             lora_request=self._adapter,
@@ -212,22 +231,6 @@ def _default_group_kept() -> Iterator[None]:
         yield
     finally:
         torch.distributed.destroy_process_group = destroy
-
-
-def _token_prompt(prompt: TokenPrompt) -> dict[str, Any]:
-    """Return a prompt as vLLM's ``generate`` takes it."""
-    found: dict[str, Any] = {"prompt_token_ids": prompt.token_ids}
-    if prompt.images:
-        found["multi_modal_data"] = {"image": list(prompt.images)}
-    return found
-
-
-def _completion(result: Any) -> VllmCompletion:
-    """Convert a ``vllm.RequestOutput`` with one completion."""
-    output = result.outputs[0]
-    pairs = zip(output.token_ids, output.logprobs, strict=True)
-    logprobs = [by_token[token].logprob for token, by_token in pairs]
-    return VllmCompletion(result.prompt_token_ids, list(output.token_ids), logprobs)
 
 
 def open_colocated(

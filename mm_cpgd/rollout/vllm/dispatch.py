@@ -8,24 +8,32 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
 from queue import Empty, Queue
 from typing import Any, NoReturn
 
 from mm_cpgd.errors import EngineFailed
 from mm_cpgd.rollout.vllm.backend import VllmCompletion
-from mm_cpgd.rollout.vllm.client import RequestRefused, ServerFailed
+from mm_cpgd.rollout.vllm.client import Messages, RequestRefused, ServerFailed, TokenRequest
 from mm_cpgd.rollout.vllm.pool import POLL, Server, ServerPool, check_requested, described
 
 
 @dataclass
 class Job:
-    """One completion to be sampled."""
+    """One completion to be sampled.
+
+    Attributes:
+        place: its number.
+        conversation: messages, or tokens with images.
+        seed: of its tokens.
+        failures: how often a server has failed at it.
+        home: address of the server that holds its prefix; empty: none.
+    """
 
     place: int
-    conversation: list[dict[str, Any]]
+    conversation: Messages | TokenRequest
     seed: int
     failures: int = 0
+    home: str = ""
 
 
 @dataclass
@@ -62,6 +70,10 @@ class Dispatch:
         conversations: one for each completion; those of one prompt are the same object, in sequence.
         seeds: one for each completion.
         options: vLLM's sampling options.
+        at_once: whether answers are verified as they come, and not together.
+
+    Attributes:
+        verified: completions that count, in the order in which they were found to.
 
     Raises:
         ValueError: the servers have not got any weights yet.
@@ -70,21 +82,45 @@ class Dispatch:
     def __init__(
         self,
         pool: ServerPool,
-        conversations: Sequence[list[dict[str, Any]]],
+        conversations: Sequence[Messages | TokenRequest],
         seeds: Sequence[int],
         options: Mapping[str, Any],
+        *,
+        at_once: bool = False,
     ) -> None:
         if not pool.version:
             raise ValueError("vLLM servers get weights before prompts")
         self.pool = pool
         self.options = options
-        jobs = [Job(place, *pair) for place, pair in enumerate(zip(conversations, seeds, strict=True))]
-        self.prompts = deque(list(group) for _, group in groupby(jobs, lambda job: id(job.conversation)))
-        self.answers: list[VllmCompletion | None] = [None] * len(jobs)
-        self.left = len(jobs)
+        self.at_once = at_once
+        self.prompts: deque[list[Job]] = deque()
+        self.answers: list[VllmCompletion | None] = []
+        self.verified: list[Job] = []
+        self.left = 0
+        for conversation, seed in zip(conversations, seeds, strict=True):
+            self.add(conversation, seed)
         self.desks = {server.url: Desk() for server in pool.servers}
         self.events: Queue[Callable[[], None]] = Queue()
         self.none_since: float | None = None
+
+    def add(self, conversation: Messages | TokenRequest, seed: int, home: str = "") -> int:
+        """Add a completion to be sampled, at that server if it has room; return its number."""
+        job = Job(len(self.answers), conversation, seed, home=home)
+        self.answers.append(None)
+        self.left += 1
+        if self.prompts and self.prompts[-1][0].conversation is conversation:
+            self.prompts[-1].append(job)
+        else:
+            self.prompts.append([job])
+        return job.place
+
+    def go_on(self, threads: ThreadPoolExecutor) -> None:
+        """Send what can be sent, and note what happens within ``POLL`` seconds; errors as ``run``."""
+        self._send(threads)
+        self._look(threads)
+        self._note_next()
+        check_requested()
+        self._check_any_alive()
 
     def run(self) -> list[VllmCompletion]:
         """Return the completions in order.
@@ -97,11 +133,7 @@ class Dispatch:
         threads = ThreadPoolExecutor(self._most_threads(), thread_name_prefix="vllm")
         try:
             while self.left or any(desk.unverified for desk in self.desks.values()):
-                self._send(threads)
-                self._look(threads)
-                self._note_next()
-                check_requested()
-                self._check_any_alive()
+                self.go_on(threads)
         finally:
             if self.left:
                 self.pool.close()
@@ -116,8 +148,12 @@ class Dispatch:
         """Give prompts to servers that have room, and send what waits there."""
         room = self.pool.limits.requests
         while self.prompts and (free := [one for one in self._alive() if self._desk(one).load < room]):
-            chosen = self.pool.choose(free, lambda one: self._desk(one).load)
-            self._desk(chosen).waiting.extend(self.prompts.popleft())
+            jobs = self.prompts.popleft()
+            at_home = [one for one in free if one.url == jobs[0].home]
+            chosen = at_home[0] if at_home else self.pool.choose(free, lambda one: self._desk(one).load)
+            for job in jobs:
+                job.home = chosen.url
+            self._desk(chosen).waiting.extend(jobs)
         for server in self._alive():
             desk = self._desk(server)
             while desk.waiting and desk.open < room:
@@ -128,7 +164,10 @@ class Dispatch:
         """Send a request and wait for its answer; in a thread of its own."""
         outcome: Any
         try:
-            outcome = server.client.chat(job.conversation, job.seed, self.options)
+            if isinstance(job.conversation, TokenRequest):
+                outcome = server.client.generate(job.conversation, job.seed, self.options)
+            else:
+                outcome = server.client.chat(job.conversation, job.seed, self.options)
         except Exception as error:
             outcome = error
         self.events.put(partial(self._note, server, since, job, outcome))
@@ -179,7 +218,7 @@ class Dispatch:
         now = time.monotonic()
         for server in self.pool.servers:
             desk = self._desk(server)
-            last = not self.left and desk.unverified
+            last = (self.at_once or not self.left) and desk.unverified
             wanted = (not server.alive or desk.open or desk.unverified) and now >= server.look_at
             if (last or wanted) and not desk.looking:
                 desk.looking = True
@@ -210,6 +249,7 @@ class Dispatch:
             return
         if outcome == server.stamp:
             places = {job.place for job in answered}
+            self.verified += [job for job in desk.unverified if job.place in places]
             desk.unverified = [job for job in desk.unverified if job.place not in places]
         if alive:
             self._note_alive(server, outcome)

@@ -6,11 +6,13 @@ The backend determines whether vLLM runs in this process (``colocated``) or as a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import torch
 
+from data import ImageRef
 from mm_cpgd.errors import DataError, UserError
 from mm_cpgd.policy.batch import Conversation, EncodedPrompt
 from mm_cpgd.policy.conversation.suffix import ContinuedPrompt
@@ -26,6 +28,7 @@ from mm_cpgd.rollout.vllm.backend import (
     VllmBackend,
     VllmCompletion,
 )
+from mm_cpgd.rollout.vllm.session import VllmSession, open_session
 from mm_cpgd.rollout.vllm.weights import adapter_files, named_weights
 
 # The strongest logit bias that vLLM accepts: it multiplies the odds of a token by e⁻¹⁰⁰.
@@ -100,9 +103,35 @@ class VllmEngine:
         )
         groups: list[Group] = [[] for _ in prompts]
         for owner, completion in zip(owners, sampled, strict=True):
-            _check_prompt(prompts[owner], completion)
-            groups[owner].append(self._completion(completion))
+            groups[owner].append(self.completion_of(prompts[owner], completion))
         return groups
+
+    def session(
+        self, prompts: Sequence[EncodedPrompt], copies: int, sampling: Sampling, longest: int
+    ) -> AbstractContextManager[VllmSession] | None:
+        """See ``SessionEngine``; None where the processes that share a vLLM submit equal requests."""
+        stream = self.backend.stream(self._options(sampling))
+        return None if stream is None else open_session(self, stream)
+
+    def token_request(self, prompt: EncodedPrompt) -> TokenPrompt | VideoRequest | None:
+        """Return a prompt as tokens with its images; None if one cannot be opened any more.
+
+        A prompt with videos is text, with their frames.
+
+        Raises:
+            UserError: it has videos and observations, or the backend takes no videos.
+        """
+        begun = prompt.prompt.conversation if isinstance(prompt, ContinuedPrompt) else prompt.conversation
+        if begun is None or not begun.videos:
+            return _as_tokens(prompt)
+        if isinstance(prompt, ContinuedPrompt):
+            raise UserError(
+                "vLLM does not continue conversations about a video; set rollout.engine=local for such rows"
+            )
+        try:
+            return self._video_request(begun)
+        except DataError:
+            return None
 
     def _conversation(self, prompt: EncodedPrompt) -> Request | None:
         """Return the prompt's messages with the images inserted; None if one cannot be opened any more.
@@ -162,7 +191,13 @@ class VllmEngine:
             **self.extras,
         }
 
-    def _completion(self, sampled: VllmCompletion) -> Completion:
+    def completion_of(self, prompt: EncodedPrompt, sampled: VllmCompletion) -> Completion:
+        """Return what vLLM has sampled for this prompt as a completion.
+
+        Raises:
+            UserError: vLLM has read another prompt.
+        """
+        _check_prompt(prompt, sampled)
         tokens = torch.tensor(sampled.token_ids, dtype=torch.long)
         # None stands for NaN, which JSON cannot represent.
         values = [float("nan") if value is None else value for value in sampled.logprobs]
@@ -197,10 +232,12 @@ def video_request(processor: Any, conversation: Conversation) -> VideoRequest:
     return VideoRequest(text, videos, {"do_sample_frames": False, "do_resize": False})
 
 
-def _as_tokens(prompt: ContinuedPrompt) -> TokenPrompt | None:
+def _as_tokens(prompt: EncodedPrompt) -> TokenPrompt | None:
     """Return a prompt as tokens, one for each image; None if an image cannot be opened any more."""
-    begun = prompt.prompt.conversation
-    references = (*(begun.images if begun else ()), *prompt.images)
+    begun, observed = prompt.conversation, tuple[ImageRef, ...]()
+    if isinstance(prompt, ContinuedPrompt):
+        begun, observed = prompt.prompt.conversation, prompt.images
+    references = (*(begun.images if begun else ()), *observed)
     try:
         images = tuple(reference.open() for reference in references)
     except DataError:

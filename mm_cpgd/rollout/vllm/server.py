@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,8 +15,8 @@ from torch import Tensor
 
 from mm_cpgd.distributed import on_main
 from mm_cpgd.errors import EngineFailed, UserError
-from mm_cpgd.rollout.vllm.backend import Request, VllmCompletion
-from mm_cpgd.rollout.vllm.client import ServerFailed, VllmClient
+from mm_cpgd.rollout.vllm.backend import Request, VideoRequest, VllmCompletion
+from mm_cpgd.rollout.vllm.client import Messages, ServerFailed, TokenRequest, VllmClient
 from mm_cpgd.rollout.vllm.dispatch import Dispatch
 from mm_cpgd.rollout.vllm.pool import (
     START,
@@ -29,6 +28,7 @@ from mm_cpgd.rollout.vllm.pool import (
     everywhere,
     pause,
 )
+from mm_cpgd.rollout.vllm.server_stream import ServerStream, data_url, encoded
 
 Say = Callable[[str], None]
 # How weights get to servers at these addresses, which compute in this number format.
@@ -56,10 +56,7 @@ class ServerBackend:
 
     def image_content(self, image: Image.Image) -> dict[str, Any]:
         """See ``VllmBackend.image_content``; PNG, which is lossless."""
-        buffer = io.BytesIO()
-        image.save(buffer, format="PNG")
-        data = base64.b64encode(buffer.getvalue()).decode()
-        return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+        return {"type": "image_url", "image_url": {"url": data_url(image)}}
 
     def chat(
         self, conversations: Sequence[Request], seeds: Sequence[int], options: Mapping[str, Any]
@@ -71,16 +68,30 @@ class ServerBackend:
             Interrupted: the process was asked to stop meanwhile.
             UserError: a server returns log-probabilities of another distribution than it samples from.
         """
+        self._check_distribution(options)
+        known: dict[int, TokenRequest] = {}
+        requests: list[Messages | TokenRequest] = []
+        for one in conversations:
+            if isinstance(one, VideoRequest):
+                raise UserError("vLLM's servers get no videos; set rollout.vllm.mode=colocated for such rows")
+            # Those of one prompt are one object, and stay one.
+            requests.append(one if isinstance(one, list) else known.setdefault(id(one), encoded(one)))
+        return Dispatch(self.pool, requests, seeds, options).run()
+
+    @contextmanager
+    def stream(self, options: Mapping[str, Any]) -> Iterator[ServerStream]:
+        """See ``VllmBackend.stream``; errors as ``chat``."""
+        self._check_distribution(options)
+        opened = ServerStream(self.pool, options)
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+    def _check_distribution(self, options: Mapping[str, Any]) -> None:
         if _changes_distribution(options):
             self.pool.processed = True
             self._check_mode()
-        messages = [one for one in conversations if isinstance(one, list)]
-        if len(messages) < len(conversations):
-            raise UserError(
-                "a vLLM server takes messages, and no prompts that end with tokens that were sampled; set "
-                "rollout.vllm.mode=colocated"
-            )
-        return Dispatch(self.pool, messages, seeds, options).run()
 
     def _check_mode(self) -> None:
         for server in self.pool.servers:

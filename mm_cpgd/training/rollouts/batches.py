@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from accelerate import Accelerator
+from torch import Tensor
 
 from mm_cpgd.policy import EncodedPrompt
 from mm_cpgd.rollout import Group
 from mm_cpgd.training.rollout_stats import RolloutStats
+from mm_cpgd.training.rollouts.conversations import gather_conversations
 from rewards.compose import Scored
 
 
@@ -44,3 +49,36 @@ class Rollouts(Sampled):
 
     stats: RolloutStats
     drawn: list[int]
+
+
+def batch_metrics(
+    accelerator: Accelerator,
+    batches: Sequence[Rollouts],
+    stats: RolloutStats,
+    keep: Tensor,
+    rules: Sequence[str],
+    seconds: float,
+    *,
+    conversations: bool = False,
+) -> dict[str, float]:
+    """Return the metrics of an iteration's rollout batches over all processes.
+
+    Args:
+        accelerator: the run's accelerator.
+        batches: the rollout batches.
+        stats: their statistics.
+        keep: (P,) bool, prompts that are kept.
+        rules: names of the rules.
+        seconds: since the iteration began.
+        conversations: whether completions are conversations.
+    """
+    groups = [group for batch in batches for group in batch.groups]
+    seconds_of_rewards = sum(batch.seconds_of_rewards for batch in batches)
+    return {
+        **stats.metrics(rules),
+        **(gather_conversations(accelerator, groups) if conversations else {}),
+        "groups/kept": float(keep.double().mean()),
+        "groups/rounds": float(len(batches)),
+        "seconds/reward": seconds_of_rewards,
+        "seconds/rollout": seconds - seconds_of_rewards,
+    }

@@ -20,6 +20,12 @@ def longest_completion(rollout: RolloutConfig) -> int:
     return min(chosen.max_tokens, chosen.max_turns * rollout.max_new_tokens)
 
 
+def held_bytes(rollout: RolloutConfig) -> int | None:
+    """Return ``LocalEngine``'s limit of keys and values that are kept of conversations."""
+    gib = None if rollout.environment is None else rollout.environment.cache_gib
+    return None if gib is None else int(gib * 2**30)
+
+
 def load_environment(config: RunConfig) -> EnvironmentFactory | None:
     """Return what makes the config's environments, None without one.
 
@@ -29,11 +35,6 @@ def load_environment(config: RunConfig) -> EnvironmentFactory | None:
     chosen = config.rollout.environment
     if chosen is None:
         return None
-    if config.rollout.engine == "vllm" and config.rollout.vllm.mode == "server":
-        raise UserError(
-            "rollout.environment does not go together with rollout.vllm.mode=server: servers take messages, "
-            "and no prompts that end with tokens that were sampled; set rollout.vllm.mode=colocated"
-        )
     return _with_prompt(get_environment(chosen.name, chosen.options), config.policy)
 
 
@@ -73,4 +74,5 @@ def build_conversations(
         Limits(chosen.max_turns, chosen.max_tokens, chosen.max_images),
         seconds=chosen.tool_seconds,
         threads=chosen.threads,
+        rounds=chosen.rounds,
     )

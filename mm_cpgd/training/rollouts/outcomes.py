@@ -1,4 +1,4 @@
-"""What is known of an iteration's rollouts over all processes, for the parts that ask for it."""
+"""Outcomes: what is known of an iteration's rollouts over all processes, for the parts that ask for it."""
 
 from __future__ import annotations
 

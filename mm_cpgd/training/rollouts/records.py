@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from data import Example
+from mm_cpgd.environments.images import region_of
 from mm_cpgd.rollout import Group
 from mm_cpgd.rollout.engine import Turn
 from mm_cpgd.tracking import LoggedTurn, PromptRollout, ScoredCompletion, ScoredComponent
@@ -28,7 +29,7 @@ def record_of(
                 name: ScoredComponent(verdict.score, verdict.status.value, verdict.extracted, verdict.reason)
                 for name, verdict in score.components.items()
             },
-            turns=tuple(_turn(turn) for turn in completion.talk.turns) if completion.talk else (),
+            turns=tuple(_turn(turn, example) for turn in completion.talk.turns) if completion.talk else (),
             cut=completion.talk.cut if completion.talk else "",
         )
         for completion, score, advantage in zip(group, scored, advantages, strict=True)
@@ -38,20 +39,25 @@ def record_of(
 
 def records_of(
     examples: Sequence[Example], batches: Sequence[Rollouts], advantages: Iterable[Sequence[float]]
-) -> list[PromptRollout]:
-    """Return this process's groups as the rollout log stores them; ``advantages`` of each of its prompts."""
+) -> tuple[list[PromptRollout], list[Example]]:
+    """Return this process's groups as the rollout log stores them, and the row of each; lost rows have none.
+
+    Args:
+        examples: the training rows.
+        batches: the iteration's rollout batches.
+        advantages: of each prompt's completions, lost ones included; NaN where one is not learned from.
+    """
     rows = iter(advantages)
-    quadruples = [
-        (index, group, scores, next(rows))
+    found = [
+        (examples[index], group, scores, next(rows))
         for batch in batches
         for index, group, scores in zip(batch.indices, batch.groups, batch.scored, strict=True)
     ]
-    return [
-        record_of(examples[index], group, scores, own) for index, group, scores, own in quadruples if group
-    ]
+    present = [one for one in found if one[1]]
+    return [record_of(*one) for one in present], [one[0] for one in present]
 
 
-def _turn(turn: Turn) -> LoggedTurn:
+def _turn(turn: Turn, example: Example) -> LoggedTurn:
     reply = turn.observation
     if reply is None:
         return LoggedTurn(turn.text)
@@ -59,4 +65,8 @@ def _turn(turn: Turn) -> LoggedTurn:
         name: one.score if isinstance(one, Verdict) else float(one) for name, one in reply.scores.items()
     }
     pictures = tuple(image for message in reply.messages for image in message.images)
-    return LoggedTurn(turn.text, turn.observed, reply.reason, scores, pictures=pictures)
+    parts = []
+    for found in map(region_of, pictures):
+        if found is not None and found[0] in example.images:
+            parts.append((example.images.index(found[0]), *(round(edge, 5) for edge in found[1])))
+    return LoggedTurn(turn.text, turn.observed, reply.reason, scores, parts=tuple(parts), pictures=pictures)

@@ -83,3 +83,43 @@ def gather_rows(
 def pieces_of(tokens: Tensor, mask: Tensor, tokenizer: Any) -> dict[int, str]:
     """Return the text of each id among the own tokens; parts of characters have placeholders."""
     return {token: tokenizer.decode([token]) for token in tokens[mask].unique().tolist()}
+
+
+def group_tables(
+    experience: Experience, own: Tensor, logprobs: Tensor
+) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
+    """Return sums over whole completions as tables (p, G) of this process's prompts, and each row's place.
+
+    Args:
+        experience: with ``facts``.
+        own: (n,) bool, the rows of a mini-batch, which holds whole groups.
+        logprobs: (n, T) of the current policy, known in these rows.
+
+    Returns:
+        ``rewards``, ``lengths``, ``log_ratios`` and, with a reference policy, ``reference_log_ratios``,
+        float64, NaN where there is no completion; and the row's prompt and completion, (m,) each.
+    """
+    assert experience.facts is not None
+    mask = experience.mask[own]
+
+    def total(values: Tensor) -> Tensor:
+        return torch.where(mask, values.double(), 0.0).sum(1)
+
+    current, old = logprobs[own], experience.old_logprobs
+    # Rows without values of the old policy are before their first step, at which it is the current one.
+    before = current if old is None else torch.where(old[own].isnan(), current, old[own])
+    values = {
+        "rewards": experience.facts["rewards"][own].double(),
+        "lengths": mask.sum(1).double(),
+        "log_ratios": total(current - before),
+    }
+    if experience.reference_logprobs is not None:
+        values["reference_log_ratios"] = total(current - experience.reference_logprobs[own])
+    prompts, row = experience.facts["prompt_of"][own].unique(return_inverse=True)
+    column = experience.facts["completion_of"][own]
+    size = (len(prompts), int(column.max()) + 1 if column.numel() else 1)
+    tables = {}
+    for name, found in values.items():
+        tables[name] = torch.full(size, torch.nan, dtype=torch.float64)
+        tables[name][row, column] = found
+    return tables, (row, column)

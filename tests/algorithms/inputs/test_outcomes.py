@@ -24,4 +24,4 @@ def test_outcomes_of_some_prompts_are_theirs_alone():
 
 
 def test_an_advantage_may_ask_for_everything_that_is_provided():
-    assert set(outcomes().available()) == OUTCOMES == INPUTS["advantage"] - {"state"}
+    assert set(outcomes().available()) == OUTCOMES == INPUTS["advantage"] - {"state", "memory"}

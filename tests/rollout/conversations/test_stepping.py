@@ -10,7 +10,7 @@ import time
 import pytest
 
 from mm_cpgd.errors import UserError
-from mm_cpgd.rollout.conversations.stepping import StepFailed, run_steps
+from mm_cpgd.rollout.conversations.stepping import StepFailed, StepPool, run_steps
 from rewards import Status
 from tests.paths import ROOT
 
@@ -47,6 +47,22 @@ def test_one_that_hangs_times_out_and_the_others_go_on() -> None:
     release.set()
     assert found == [StepFailed(Status.TIMEOUT, "no reply within 0.2 seconds"), True] * 2
     assert time.monotonic() - started < 5
+
+
+def test_results_are_handed_out_as_they_come_and_later_tasks_join() -> None:
+    pool: StepPool[int] = StepPool(seconds=10, threads=2)
+    gate = threading.Event()
+    pool.submit(7, lambda: 1 if gate.wait(10) else 0)
+    pool.submit(8, lambda: 2)
+    assert pool.poll(wait=True) == [(8, 2)]
+    assert pool.poll(wait=False) == []
+    pool.submit(9, fail)
+    assert pool.poll(wait=True) == [(9, StepFailed(Status.ERROR, "ZeroDivisionError: by nothing"))]
+    assert pool.busy
+    gate.set()
+    assert pool.poll(wait=True) == [(7, 1)]
+    assert not pool.busy
+    assert pool.poll(wait=True) == []
 
 
 def test_no_more_run_at_a_time_than_allowed() -> None:

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 
 from data import ImageRef
-from mm_cpgd.errors import DataError, UserError
+from mm_cpgd.errors import DataError, EngineFailed, UserError
 from mm_cpgd.policy import Policy
 from mm_cpgd.policy.conversation.suffix import ContinuedPrompt, extend
 from tests.fakes.conversations import Scripted, rows_of, scripts
 from tests.fakes.vllm import SAMPLING, colocated
-from tests.fakes.vllm_server import served
+from tests.fakes.vllm_server import TOKENS, running, served
 
 
 def continued(policy: Policy, scripted: Sequence[Scripted]) -> list[ContinuedPrompt]:
@@ -61,11 +61,26 @@ def test_without_one_of_its_images_a_conversation_has_no_turn(
     assert [len(group) for group in groups] == [0, 1]
 
 
-def test_servers_take_no_tokens(tiny_policy: Policy, noise_image: Callable[..., ImageRef]) -> None:
+def test_servers_get_the_same_tokens_and_images(
+    tiny_policy: Policy, noise_image: Callable[..., ImageRef]
+) -> None:
+    scripted = [scripts(noise_image)[place] for place in (0, 1, 3)]
     engine, server = served(tiny_policy)
-    try:
-        with pytest.raises(UserError, match=r"set rollout\.vllm\.mode=colocated"):
-            engine.generate(continued(tiny_policy, scripts(noise_image)[:1]), SAMPLING, [[2]])
-    finally:
+    with running(server):
+        groups = engine.generate(continued(tiny_policy, scripted), SAMPLING, [[2], [3], [4]])
         engine.close()
-        server.kill()
+    assert [group[0].tokens[:2].tolist() for group in groups] == [[42, 54], [43, 53], [44, 51]]
+    asked = {body["sampling_params"]["seed"]: body["sampling_params"] for body in server.asked}
+    assert sorted(asked) == [2, 3, 4]
+    assert asked[2]["temperature"] == SAMPLING.temperature
+    assert asked[2]["top_k"] == SAMPLING.top_k
+    assert asked[2]["logprobs"] == 0
+
+
+def test_a_server_without_the_route_for_tokens_is_named(
+    tiny_policy: Policy, noise_image: Callable[..., ImageRef]
+) -> None:
+    engine, server = served(tiny_policy)
+    server.missing = {TOKENS}
+    with running(server), pytest.raises(EngineFailed, match="no /inference/v1/generate, which conversations"):
+        engine.generate(continued(tiny_policy, scripts(noise_image)[:1]), SAMPLING, [[2]])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mm_cpgd.policy import Policy
 from mm_cpgd.training.experience import Experience
-from mm_cpgd.training.rollouts.whole_rows import gather_rows, pieces_of, token_advantages
+from mm_cpgd.training.rollouts.whole_rows import gather_rows, group_tables, pieces_of, token_advantages
 from tests.fakes.collecting import Accelerator
 from tests.fakes.learning import assert_same, gradient
 from tests.fakes.objectives import build
@@ -105,3 +105,27 @@ def test_pieces_are_texts_of_the_own_tokens_alone(policy: Policy) -> None:
     found = pieces_of(tokens, mask, policy.tokenizer)
     assert sorted(found) == sorted(set(ids))
     assert "".join(found[one] for one in ids) == "<think>a</think>"
+
+
+def test_sums_over_whole_completions_stand_at_their_places(rows: Experience) -> None:
+    assert rows.old_logprobs is not None
+    current = rows.old_logprobs + 0.5
+    own = rows.prompt_of < 3
+    rows = replace(rows, reference_logprobs=rows.old_logprobs - 1.0)
+    lengths = rows.mask.sum(1)[own].double()
+    tables, place = group_tables(rows, own, current)
+    for name, factor in (("lengths", 1.0), ("log_ratios", 0.5), ("reference_log_ratios", 1.5)):
+        torch.testing.assert_close(tables[name], (factor * lengths).view(3, 2))
+    assert tables["rewards"].tolist() == [[0, 1], [2, 3], [4, 5]]
+    torch.testing.assert_close(tables["lengths"][place], lengths)
+    # Completion 0 of the first prompt is left out: its place is empty.
+    own[0] = False
+    assert group_tables(rows, own, current)[0]["rewards"][0].isnan().tolist() == [True, False]
+
+
+def test_micro_batches_leave_copgs_gradient_unchanged(policy: Policy, rows: Experience) -> None:
+    reference = -torch.rand(rows.mask.shape, generator=torch.Generator().manual_seed(2))
+    rows = replace(rows, old_logprobs=None, reference_logprobs=reference)
+    expected, _ = gradient(policy, rows, "copg")
+    found, _ = gradient(policy, rows, "copg", tokens=40)
+    assert_same(found, expected)
