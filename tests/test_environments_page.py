@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ import pytest
 import yaml
 
 from data.generated import generate
+from mm_cpgd.config.loading import load_config
 from mm_cpgd.environments import ToolEnvironment, get_environment
-from mm_cpgd.environments.call_formats import find_calls
+from mm_cpgd.environments.call_formats import find_calls, write_call
 from mm_cpgd.environments.scores import SCORES
 from mm_cpgd.environments.tools import TOOLS
+from mm_cpgd.training.rollouts.build import load_environment
 from tests.paths import DOCS, ROOT
 
 PAGE = (DOCS / "environments.md").read_text(encoding="utf-8")
@@ -61,6 +65,43 @@ def test_the_config_of_the_page_makes_an_environment() -> None:
     block = yaml.safe_load(PAGE.split("```yaml\n")[1].split("```")[0])["rollout"]["environment"]
     made = get_environment(block["name"], block["options"])(0)
     assert set(block["scores"]) <= set(made.environment.scores)
+
+
+def test_the_config_of_the_example_is_the_file_and_is_found_beside_it(tmp_path: Path) -> None:
+    block = next(block for block in PAGE.split("```yaml\n")[1:] if block.startswith("extends: quickstart"))
+    file = ROOT / "examples/environments/quarters.yaml"
+    assert file.read_text(encoding="utf-8").endswith(block.split("```")[0])
+    for name in ("quarters.py", "quarters.yaml"):
+        shutil.copy(file.parent / name, tmp_path)
+    config = load_config(tmp_path / "quarters.yaml")
+    chosen = config.rollout.environment
+    assert chosen is not None
+    assert chosen.name == f"{tmp_path}/quarters.py:environment"
+    made = load_environment(config)
+    assert made is not None
+    looked = made(0)
+    looked.reset(generate(("detail",), 1)[0])
+    observation = looked.step(write_call("quarter", {"which": "upper left"}))
+    assert observation.scores == dict.fromkeys(chosen.scores, -0.1)
+
+
+@pytest.mark.slow
+def test_the_example_trains(
+    wordy_folder: Path, tmp_path: Path, on_cpu: None, read_rows: Callable[[Path], list[dict[str, Any]]]
+) -> None:
+    from mm_cpgd.training.run import train
+
+    small = [
+        "training.iterations=1",
+        "rollout.prompts=2",
+        "training.mini_batch_prompts=2",
+        "data.eval.limit=2",
+    ]
+    chosen = [f"policy.model={wordy_folder}", f"output={tmp_path}/run", "training.threads=1", *small]
+    train(load_config(ROOT / "examples/environments/quarters.yaml", chosen))
+    _, step, *_ = read_rows(tmp_path / "run")
+    assert step["conversation/turns"] >= 1
+    assert step["conversation/failed"] == step["reward/unscored"] == 0
 
 
 def test_the_tables_are_complete() -> None:

@@ -173,7 +173,7 @@ class _Shown:
 
 def _number(score: Any) -> str:
     value = getattr(score, "score", score)
-    return "none" if value is None else f"{value:g}"
+    return "none" if value is None else f"{value + 0.0:g}"  # never -0
 
 
 def _summary(function: Callable[..., Any]) -> str:

@@ -2,7 +2,8 @@
 
 Sources, each overriding the previous one:
 
-1. ``extends: other.yaml`` (relative to the file that contains it): sections merge key by key, lists replace.
+1. ``extends: other.yaml`` (relative to the file that contains it, else a shipped config): sections merge key
+   by key, lists replace.
 2. The file itself.
 3. Command line overrides ``section.key=value``; the value is YAML, an index selects a list entry
    (``rewards.0.weight=2``).
@@ -12,10 +13,10 @@ Sources, each overriding the previous one:
 A part of the algorithm (``advantage``, ``surrogate``, ``aggregation``) merges only with a part of the same
 name: the options of one part have no meaning for another.
 
-Relative paths of models and data are resolved against the folder of the config file that contains them, then
-the current directory; names that exist in neither (a hub name, ``generated:clock``) are kept. Paths in
-overrides are resolved against the current directory only. Resolved paths become absolute, so that the saved
-config is independent of the directory.
+Relative paths of models, data, rules and environments are resolved against the folder of the config file that
+contains them, then the current directory; names that exist in neither (a hub name, ``generated:clock``) are
+kept. Paths in overrides are resolved against the current directory only. Resolved paths become absolute, so
+that the saved config is independent of the directory.
 """
 
 from __future__ import annotations
@@ -107,8 +108,7 @@ def find_config(path: Path) -> Path:
     """Return the file itself, or the shipped config of this name. Raises ``UserError``."""
     if path.is_file():
         return path
-    shipped = SHIPPED / path if path.suffix == ".yaml" else SHIPPED / f"{path}.yaml"
-    if not path.is_absolute() and ".." not in path.parts and shipped.is_file():
+    if shipped := _shipped(path):
         return shipped
     if path.is_dir():
         raise UserError(f"{path} is a folder, not a config file; name a .yaml file in it")
@@ -122,6 +122,12 @@ def find_config(path: Path) -> Path:
         f"config {path} does not exist, neither as a file nor among the shipped configs "
         f"({', '.join(names) or 'none are installed'}).{hint}"
     )
+
+
+def _shipped(path: Path) -> Path | None:
+    """Return the shipped config of this name, with or without its ending."""
+    file = SHIPPED / path if path.suffix == ".yaml" else SHIPPED / f"{path}.yaml"
+    return file if not path.is_absolute() and ".." not in path.parts and file.is_file() else None
 
 
 def _former_recipe(path: Path) -> str | None:
@@ -146,13 +152,18 @@ def _read_chain(file: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
     if not isinstance(base, str):
         raise UserError(f"{file}: extends: {shorten(base)} is not allowed; should be one file name")
     parent = file.parent / Path(base).expanduser()
+    if not parent.is_file() and (shipped := _shipped(Path(base))):
+        parent = shipped
     if not parent.is_file():
         if recipe := _former_recipe(Path(base)):
             raise UserError(
                 f"{file}: extends: {base} was removed; extend quickstart.yaml and write algorithm: "
                 f"{{recipe: {recipe}}}"
             )
-        raise UserError(f"{file}: extends: {base}: there is no file {parent.resolve()}; check the path")
+        raise UserError(
+            f"{file}: extends: {base}: there is no file {parent.resolve()}, and no shipped config of this "
+            f"name ({', '.join(shipped_configs())}); check the path"
+        )
     return _merge(_read_chain(parent, (*chain, resolved)), data)
 
 
@@ -178,7 +189,7 @@ def _with_recipe(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _resolve_paths(data: Mapping[str, Any], folder: Path) -> None:
-    """Make those model and data paths absolute that exist relative to ``folder``; in place."""
+    """Make paths of models, data, rules and environments that exist in ``folder`` absolute, in place."""
     for *parents, key in _PATHS:
         section: Any = data
         for name in parents:
@@ -186,6 +197,29 @@ def _resolve_paths(data: Mapping[str, Any], folder: Path) -> None:
         value = section.get(key) if isinstance(section, dict) else None
         if isinstance(value, str) and value and (found := folder / Path(value).expanduser()).exists():
             section[key] = str(found.resolve())
+    environment = _mapping(_mapping(data.get("rollout")).get("environment"))
+    options = _mapping(environment.get("options"))
+    rules = data.get("rewards")
+    named = [(environment, "name"), (options, "environment"), (options, "tools")]
+    named += [(_mapping(rule), "rule") for rule in (rules if isinstance(rules, list) else ())]
+    for section, key in named:
+        if key in section:
+            section[key] = _resolved(section[key], folder)
+
+
+def _mapping(value: Any) -> dict[Any, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _resolved(reference: Any, folder: Path) -> Any:
+    """Return ``path/to/file.py:name``, or a list of such, absolute where the file exists in ``folder``."""
+    if isinstance(reference, list):
+        return [_resolved(one, folder) for one in reference]
+    if not isinstance(reference, str) or ".py:" not in reference:
+        return reference
+    file, _, name = reference.rpartition(":")
+    found = folder / Path(file).expanduser()
+    return f"{found.resolve()}:{name}" if found.is_file() else reference
 
 
 def _parse_override(text: str) -> tuple[Location, Any]:

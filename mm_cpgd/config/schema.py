@@ -203,6 +203,10 @@ class EnvironmentConfig(Section):
         default_factory=dict,
         description="weights in the reward of the parts that the environment scores; others are only logged",
     )
+    gates: dict[str, str] = Field(
+        default_factory=dict,
+        description="reward rule by score: below 1 there, the score counts 0; with returns=outcome",
+    )
     returns: Literal["outcome", "by_turn"] = Field(
         "outcome",
         description="one advantage for the whole conversation, or one for each turn from what follows it",

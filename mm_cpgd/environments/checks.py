@@ -62,7 +62,9 @@ def check_messages(where: str, messages: Any) -> tuple[Message, ...]:
         UserError: not a sequence of messages with a known role, and texts and images as content.
     """
     if not isinstance(messages, Sequence) or isinstance(messages, (str, bytes)):
-        raise UserError(f"{where} returned {type(messages).__name__}; allowed: a sequence of Message")
+        raise UserError(
+            f"{where} returned {type(messages).__name__}{_hint(messages)}; allowed: a sequence of Message"
+        )
     for message in messages:
         if not isinstance(message, Message):
             raise UserError(f"{where} returned a {type(message).__name__}; allowed: Message(role, content)")
@@ -82,6 +84,10 @@ def check_messages(where: str, messages: Any) -> tuple[Message, ...]:
     return tuple(messages)
 
 
+def _hint(returned: Any) -> str:
+    return "; a return statement may be missing" if returned is None else ""
+
+
 def check_observation(where: str, observation: Any) -> Observation:
     """Return the observation, its messages as a tuple.
 
@@ -90,8 +96,9 @@ def check_observation(where: str, observation: Any) -> Observation:
             is neither a finite number nor a verdict, or a count that is no whole number.
     """
     if not isinstance(observation, Observation):
-        hint = "; a return statement may be missing" if observation is None else ""
-        raise UserError(f"{where} returned {type(observation).__name__}{hint}; allowed: Observation")
+        raise UserError(
+            f"{where} returned {type(observation).__name__}{_hint(observation)}; allowed: Observation"
+        )
     messages = check_messages(where, observation.messages)
     if observation.done and messages:
         raise UserError(

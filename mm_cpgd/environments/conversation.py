@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import traceback
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
@@ -147,9 +149,9 @@ class ToolEnvironment:
         """Run one call; whatever happens, return it with a reply that says so."""
         name = short(parsed.name, 40)
 
-        def refused(status: Any, reason: str) -> tuple[Call, tuple[Content, ...]]:
+        def refused(status: Any, reason: str, place: str = "") -> tuple[Call, tuple[Content, ...]]:
             said = neutral(short(reason, 300))
-            return Call(self._turn, name, status, said), (f"Error: {said}",)
+            return Call(self._turn, name, status, said + place), (f"Error: {said}",)
 
         if parsed.problem:
             return refused("malformed", parsed.problem)
@@ -171,7 +173,7 @@ class ToolEnvironment:
         except ToolError as error:
             return refused("invalid", str(error))
         except Exception as error:  # of a tool of the user, or an image that cannot be opened
-            return refused("failed", f"{parsed.name} failed: {type(error).__name__}: {error}")
+            return refused("failed", f"{parsed.name} failed: {type(error).__name__}: {error}", _place(error))
         images = tuple(piece for piece in content if isinstance(piece, ImageRef))
         return Call(self._turn, parsed.name, "ok", "", arguments, images), self._admitted(content)
 
@@ -230,12 +232,23 @@ class ToolEnvironment:
         }
 
 
+def _told(call: Call) -> str:
+    """Return what became of a call; the reason of one that failed says so itself."""
+    return call.reason.partition(" ")[2] if call.status == "failed" else f"{call.status}: {call.reason}"
+
+
+def _place(error: Exception) -> str:
+    """Return where an error was raised, for people."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f" ({Path(last.filename).name}, line {last.lineno})"
+
+
 def _reason(progress: Progress) -> str:
     """Return what happened in a turn, in one line."""
     if not progress.calls:
         return f"answered in turn {progress.turn}"
     told = [
-        call.name if call.status == "ok" else f"{call.name or 'a call'} ({call.status}: {call.reason})"
+        call.name if call.status == "ok" else f"{call.name or 'a call'} ({_told(call)})"
         for call in progress.calls
     ]
     end = "; the limit of turns ends the conversation" if progress.cut else ""

@@ -227,6 +227,7 @@ def _piece(piece: Any, max_pixels: int) -> Content:
         return str(int(piece)) if abs(int(piece)) < 10**30 else f"{float(piece):g}"
     if isinstance(piece, numbers.Real):
         return f"{float(piece):.10g}"
+    hint = "; a return statement may be missing" if piece is None else ""
     raise TypeError(
-        f"the tool returned {type(piece).__name__}; allowed: text, number, image, or a list of them"
+        f"the tool returned {type(piece).__name__}{hint}; allowed: text, number, image, or a list of them"
     )

@@ -196,7 +196,9 @@ def reward_lines(config: RunConfig) -> Lines:
         yield f"{reward.weight:g} × {name}", f"({options}) {text}" if options else text
     chosen = config.rollout.environment
     for score, weight in (chosen.scores if chosen else {}).items():
-        yield f"{weight:g} × {score}", f"scored by the environment {chosen.name}" if chosen else ""
+        gate = chosen.gates.get(score) if chosen else None
+        when = f", if {gate} is 1" if gate else ""
+        yield f"{weight:g} × {score}", f"scored by the environment {chosen.name}{when}" if chosen else ""
 
 
 def result_lines(config: RunConfig) -> Lines:

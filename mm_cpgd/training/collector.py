@@ -97,7 +97,8 @@ class Collector:
         self.rewards = rewards
         self.conversations = conversations
         weights = rollout.environment.scores if conversations and rollout.environment else {}
-        self.scorer = CompletionScorer(rewards, weights)
+        gates = rollout.environment.gates if weights and rollout.environment else {}
+        self.scorer = CompletionScorer(rewards, weights, gates)
         self.objective = objective
         self.examples = examples
         self.sampler = sampler

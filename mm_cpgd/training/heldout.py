@@ -59,6 +59,7 @@ class HeldOut:
         workers: processes that encode the prompts of the next batch meanwhile; None: there are none.
         conversations: samples conversations with an environment; None: a completion is one turn.
         scores: weights of what the environment scores, as in training.
+        gates: likewise, the rules that gate these scores.
     """
 
     def __init__(
@@ -75,13 +76,14 @@ class HeldOut:
         workers: PromptWorkers | None = None,
         conversations: ConversationSampler | None = None,
         scores: Mapping[str, float] | None = None,
+        gates: Mapping[str, str] | None = None,
     ) -> None:
         self.accelerator = accelerator
         self.policy = policy
         self.engine = engine
         self.rewards = rewards
         self.conversations = conversations
-        self.scorer = CompletionScorer(rewards, scores or {})
+        self.scorer = CompletionScorer(rewards, scores or {}, gates)
         self.examples = examples
         self.sampling = Sampling(max_new_tokens, temperature=0)
         self.batch_prompts = batch_prompts

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from data import Example, PromptSampler, ScoredPromptSampler
 from mm_cpgd.algorithms.corrections import SEQUENCE_BOUNDS, TOKEN_BOUNDS, Correction
 from mm_cpgd.algorithms.objective import Objective, build_objective
-from mm_cpgd.config.schema import GuardConfig, RolloutConfig, RunConfig
+from mm_cpgd.config.schema import EnvironmentConfig, GuardConfig, RolloutConfig, RunConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.guard.guard import Guard
 from mm_cpgd.guard.rollback import RollbackController, Snapshots
@@ -113,6 +113,7 @@ def held_out_evaluator(
         workers=workers,
         conversations=build_conversations(config, policy, engine),
         scores=config.rollout.environment.scores if config.rollout.environment else None,
+        gates=config.rollout.environment.gates if config.rollout.environment else None,
     )
 
 
@@ -373,6 +374,15 @@ def check_guard(guard: GuardConfig, objective: Objective) -> None:
         )
 
 
+def _check_scores(environment: EnvironmentConfig, rewards: RewardSum) -> None:
+    CompletionScorer(rewards, environment.scores, environment.gates)
+    if environment.gates and environment.returns == "by_turn":
+        raise UserError(
+            "rollout.environment.gates does not go together with returns=by_turn: a gate is known at the end "
+            "of a conversation, and returns of turns are made of what each turn scored; set returns=outcome"
+        )
+
+
 def check_sampling(config: RunConfig, objective: Objective) -> None:
     """Check guard and rollouts before anything is loaded.
 
@@ -382,7 +392,7 @@ def check_sampling(config: RunConfig, objective: Objective) -> None:
     """
     check_guard(config.guard, objective)
     if load_environment(config) and config.rollout.environment:
-        CompletionScorer(build_rewards(config), config.rollout.environment.scores)
+        _check_scores(config.rollout.environment, build_rewards(config))
     check_mixes(config.rollout, objective)
     check_ahead(config.rollout, objective)
     build_correction(config.rollout)

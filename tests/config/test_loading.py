@@ -89,6 +89,33 @@ def test_extends_of_a_missing_file_names_both_files(write: Write) -> None:
     assert "nowhere.yaml" in text
 
 
+def test_extends_takes_a_shipped_config_where_no_file_has_its_name(write: Write) -> None:
+    for name in ("quickstart", "quickstart.yaml"):
+        config = load_config(write(f"extends: {name}\nname: mine\n", base=""))
+        assert (config.name, config.policy.model) == ("mine", "embedded:tiny")
+    beside = write("seed: 77\n", "quickstart.yaml")
+    assert load_config(write(f"extends: {beside.name}\n", base="")).seed == 77
+    assert "no shipped config of this name" in message(write("extends: ../quickstart.yaml\n", base=""))
+
+
+def test_files_of_rules_environments_and_tools_are_found_beside_the_config(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text("")
+    file = write(
+        "rewards: [{rule: mine.py:a}, {rule: other.py:b}]\nrollout:\n  environment: {name: mine.py:e, "
+        "options: {tools: [zoom, mine.py:t], environment: mine.py:E}}\n"
+    )
+    monkeypatch.chdir("/")
+    config = load_config(file)
+    assert [reward.rule for reward in config.rewards] == [f"{tmp_path}/mine.py:a", "other.py:b"]
+    chosen = config.rollout.environment
+    assert chosen is not None
+    assert chosen.name == f"{tmp_path}/mine.py:e"
+    wanted = {"tools": ["zoom", f"{tmp_path}/mine.py:t"], "environment": f"{tmp_path}/mine.py:E"}
+    assert chosen.options == wanted
+
+
 def test_a_missing_config_lists_the_shipped_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "quickstart.yaml").write_text(BASE)
     monkeypatch.setattr(config_loading, "SHIPPED", tmp_path)

@@ -32,7 +32,7 @@ class Returning:
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        (None, "returned NoneType; allowed: a sequence of Message"),
+        (None, "returned NoneType; a return statement may be missing; allowed: a sequence"),
         ("text", "returned str"),
         ((), "no message for the policy"),
         ([{"role": "user", "content": "x"}], "returned a dict; allowed: Message"),

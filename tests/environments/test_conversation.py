@@ -133,6 +133,26 @@ def test_a_call_that_fails_is_told_and_counted(
     assert observation.counts == {**COUNTS, "tool_calls": 1, counted: 1}
 
 
+def test_people_are_told_the_line_in_which_a_tool_raised(example: Example) -> None:
+    def broken() -> str:
+        """Fail."""
+        return str(1 / 0)
+
+    line = broken.__code__.co_firstlineno + 2
+    observation = step(environment(example, tools=[broken]), write_call("broken", {}))
+    place = f"(test_conversation.py, line {line})"
+    assert observation.reason == f"called broken (failed: ZeroDivisionError: division by zero {place})"
+    assert place not in texts(observation)[0]
+
+
+def test_a_tool_that_returns_nothing_is_told_what_may_be_missing(example: Example) -> None:
+    def silent() -> str:
+        """Do nothing."""
+
+    (reply,) = texts(step(environment(example, tools=[silent]), write_call("silent", {})))
+    assert "returned NoneType; a return statement may be missing" in reply
+
+
 def test_the_last_turn_runs_no_call_and_ends(example: Example) -> None:
     made = environment(example, max_turns=2)
     assert texts(step(made, ZOOM))[-1].endswith(ANSWER_NOW)

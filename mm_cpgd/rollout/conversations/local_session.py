@@ -311,7 +311,9 @@ class LocalSession:
         """Do the steps until the next look."""
         ages = [self.ages[place] for place in running]
         widths = [self.rows[self._owner(place)].cached + self.ages[place] for place in running]
-        widest, uniform = max(widths), len(set(widths)) == 1
+        # Where all are equally long, a step writes one column of all places, also of those that wait.
+        holders = sum(row is not None for row in self.owners)
+        widest, uniform = max(widths), len(set(widths)) == 1 and len(running) == holders
         steps = min(self.steps, self.limit - min(ages))
         room = max(
             self.rows[self._owner(place)].cached + min(self.ages[place] + steps, self.limit)

@@ -10,6 +10,7 @@ from mm_cpgd.errors import UserError
 from mm_cpgd.rollout import Completion
 from rewards import ConversationText, RewardSum, Status, Verdict
 from rewards.compose import RESERVED_NAMES, Scored
+from rewards.messages import nearest
 
 
 class CompletionScorer:
@@ -18,21 +19,37 @@ class CompletionScorer:
     Args:
         rewards: the rules.
         weights: factor of each part that an environment scores.
+        gates: rule by part; below 1 there, the part counts 0.
 
     Attributes:
         names: names of all components, rules first.
         factors: weights of the components, in the same order.
 
     Raises:
-        UserError: a part has the name of a rule, or one that the log uses.
+        UserError: a part has the name of a rule, or one that the log uses; a gate is no rule, or that of a
+            part without weight.
     """
 
-    def __init__(self, rewards: RewardSum, weights: Mapping[str, float]) -> None:
+    def __init__(
+        self, rewards: RewardSum, weights: Mapping[str, float], gates: Mapping[str, str] | None = None
+    ) -> None:
         if taken := sorted({*rewards.rules, *RESERVED_NAMES} & set(weights)):
             raise UserError(
                 f"rollout.environment.scores has {', '.join(taken)}, which is the name of a reward, or of a "
                 "metric of all rewards; give the reward another name (name: …), or the environment's score"
             )
+        self.gates = dict(gates or {})
+        for part, gate in self.gates.items():
+            if part not in weights:
+                raise UserError(
+                    f"rollout.environment.gates has {part!r}, which has no weight in rollout.environment."
+                    f"scores: {nearest(part, weights) if weights else 'there is none'}"
+                )
+            if gate not in rewards.rules:
+                raise UserError(
+                    f"rollout.environment.gates.{part} is {gate!r}, and no reward has that name: "
+                    f"{nearest(gate, rewards.rules)} (or add one, with weight 0 if it is only a gate)"
+                )
         self.rewards = rewards
         self.weights = dict(weights)
         self.names = [*rewards.rules, *weights]
@@ -53,7 +70,10 @@ class CompletionScorer:
         if failure := completion.talk.failure:
             return Scored(None, dict.fromkeys(self.names, failure))
         given = completion.talk.scores()
-        own = {name: _verdict(name, given.get(name, 0.0)) for name in self.weights}
+        own = {
+            name: self._gated(name, _verdict(name, given.get(name, 0.0)), scored.components)
+            for name in self.weights
+        }
         total = scored.total
         for name, weight in self.weights.items():
             score = own[name].score
@@ -61,6 +81,19 @@ class CompletionScorer:
                 total = None
             total = None if total is None else total + weight * (score or 0.0)
         return replace(scored, total=total, components={**scored.components, **own})
+
+    def _gated(self, name: str, verdict: Verdict, rules: Mapping[str, Verdict]) -> Verdict:
+        """Return the verdict, with score 0 if its gate is closed, and no score if the gate has none."""
+        if name not in self.gates or not verdict.score:
+            return verdict
+        gate = self.gates[name]
+        score = rules[gate].score
+        if score is None:
+            return Verdict(None, Status.NOT_JUDGED, None, f"{gate} has no score: {rules[gate].reason}")
+        if score >= 1:
+            return verdict
+        reason = f"does not count: {gate} is {score:g}, at least 1 is needed (otherwise {verdict.score:g})"
+        return replace(verdict, score=0.0, reason=reason)
 
 
 def _verdict(name: str, score: float | None) -> Verdict:

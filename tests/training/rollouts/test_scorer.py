@@ -44,6 +44,41 @@ def scorer(**weights: float) -> CompletionScorer:
     return CompletionScorer(rules, weights)
 
 
+@pytest.mark.parametrize(("last", "counted"), [("1", 0.5), ("0.9", 0.0), ("1.5", 0.5)])
+def test_a_part_counts_if_its_gate_is_open(last: str, counted: float) -> None:
+    rules = RewardSum([("scorer_test_number", 1.0, {})])
+    gated = CompletionScorer(rules, {"near": 2.0, "calls": -0.1}, {"near": "scorer_test_number"})
+    talk = conversation(turn("a", near=0.2, calls=1.0), turn("b", near=0.3), turn(last))
+    (found,) = gated.score([talk], [ROW])
+    assert found.components["near"].score == pytest.approx(counted)
+    assert found.total == pytest.approx(float(last) + 2 * counted - 0.1)
+    assert ("does not count" in found.components["near"].reason) == (not counted)
+
+
+@pytest.mark.parametrize(
+    ("gates", "said"),
+    [
+        ({"nearr": "scorer_test_number"}, "'nearr', which has no weight"),
+        ({"near": "scorer_test_numbr"}, "gates.near is 'scorer_test_numbr', and no reward has that name"),
+    ],
+)
+def test_a_gate_needs_a_part_and_a_rule(gates: dict[str, str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        CompletionScorer(RewardSum([("scorer_test_number", 1.0, {})]), {"near": 1.0}, gates)
+
+
+def test_a_gate_without_a_score_leaves_the_part_without_one() -> None:
+    @rule("scorer_test_unknown")
+    def unknown(completion: str, example: Example) -> Verdict:
+        return Verdict(None, Status.UNPARSABLE_GOLD, None, "no gold")
+
+    rules = RewardSum([("scorer_test_number", 1.0, {}), ("scorer_test_unknown", 0.0, {})])
+    gated = CompletionScorer(rules, {"near": 2.0}, {"near": "scorer_test_unknown"})
+    (found,) = gated.score([conversation(turn("1", near=0.2))], [ROW])
+    assert found.total is None
+    assert "scorer_test_unknown has no score: no gold" in found.components["near"].reason
+
+
 def test_rules_score_the_last_turn_and_can_see_all() -> None:
     (found,) = scorer().score([conversation(turn("look"), turn("0.5"))], [ROW])
     assert found.total == 0.5

@@ -188,6 +188,36 @@ def test_others_go_on_while_a_tool_works(policy: Policy, converse: Callable[...,
     assert all(one.talk and one.talk.failure is None and len(one.talk.turns) == 4 for one in found)
 
 
+def test_steps_leave_what_others_have_computed_as_it_is(
+    policy: Policy, converse: Callable[..., list[Completion]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared, alike = 0, True
+    steps = local_session.LocalSession._step
+
+    def watching(self: local_session.LocalSession, running: list[int]) -> None:
+        nonlocal compared, alike
+
+        def held() -> list[torch.Tensor]:
+            return [
+                self.decoder.cache.own_keys[0][place, :, : self.rows[row].cached].clone()
+                for place, row in enumerate(self.owners)
+                if row is not None and place not in running
+            ]
+
+        before = held()
+        steps(self, running)
+        compared += sum(one.numel() for one in before)
+        alike &= all(map(torch.equal, before, held()))
+
+    monkeypatch.setattr(local_session.LocalSession, "_step", watching)
+    # No place is ever taken away, and turns begin one by one.
+    monkeypatch.setattr(local_session, "MAX_FINISHED_SHARE", 1.0)
+    monkeypatch.setattr(local_session, "WAITING_SHARE", 0.0)
+    converse(LocalEngine(policy), Sampling(8))
+    assert compared > 0
+    assert alike
+
+
 def test_half_of_what_is_free_on_a_gpu_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (600, 1000))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 300)
