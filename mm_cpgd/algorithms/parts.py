@@ -31,7 +31,7 @@ from mm_cpgd.algorithms import (
     trackers,
     trust_regions,
 )
-from mm_cpgd.algorithms.credit import steps
+from mm_cpgd.algorithms.credit import bundles, consistency, steps
 from mm_cpgd.algorithms.inputs.outcomes import CLOCK, OUTCOMES
 from mm_cpgd.algorithms.inputs.schedules import Schedule, is_schedule, options_at, schedule_of
 from mm_cpgd.algorithms.part_info import Description, description_of
@@ -57,6 +57,8 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         many_rewards.scale_rl,
         advantages.one,
         trackers.spo,
+        consistency.copo,
+        bundles.riskpo,
     ),
     "surrogate": _by_name(
         surrogates.policy_gradient,
@@ -86,6 +88,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     ),
     "token_weights": _by_name(
         token_weights.forking_tokens,
+        token_weights.impact_tokens,
         token_weights.clip_cov,
         token_weights.off_policy_mask,
         perception.vppo_tokens,
@@ -101,7 +104,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "selection": _by_name(selection.accuracy_filter, selection.dynamic_sampling),
     "shaping": _by_name(selection.overlong_penalty),
     "prompts": _by_name(selection.variance_aware, trackers.tracker_variance),
-    "completions": _by_name(completions.drop_truncated, completions.right_only),
+    "completions": _by_name(completions.drop_truncated, completions.right_only, completions.max_variance),
     "token_advantages": _by_name(
         token_advantages.entropy_shaped, token_advantages.conflict_tokens, steps.empg
     ),
