@@ -22,8 +22,8 @@ TOKENS = [
     "algorithm.regularizers=[{name: policy_drift, alpha: {from: 0.1, to: 0.001, shape: cosine}}]",
     *QUIET,
 ]
-# Every token has an advantage, and Adam makes large steps of the smallest: two processes differ by 2e-5 in the
-# largest ratio. tests/training/rollouts/test_whole_rows.py compares what the part is given there.
+# Every token has an advantage, and Adam makes large steps of the smallest: two processes differ by 2e-5 in
+# the largest ratio. tests/training/rollouts/test_whole_rows.py compares what the part is given there.
 STEPS = ["algorithm.recipe=empg", "training.learning_rate=1e-4", *QUIET]
 # The default rules give up to 1.5.
 MEMORY = ["algorithm.recipe=spo", "rollout.completions=1", *QUIET]
