@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mm_cpgd.algorithms.inputs.schedules import Schedule
+from mm_cpgd.algorithms.methods.group_targets import UNBOUNDED
 from mm_cpgd.algorithms.parts import Part
 from mm_cpgd.errors import UserError
 
@@ -33,7 +34,7 @@ def _compares_group(part: Part) -> bool:
         return part.name in _GROUP_BASELINES or part.options.get("baseline") == "group"
     if part.kind == "completions":
         return part.options.get("scope") == "group"
-    return part.kind == "selection"
+    return part.kind == "selection" or part.name in ("optimal_baseline", "f_divergence", "preference")
 
 
 def check_surrogate_options(name: str, options: Sequence[str]) -> None:
@@ -96,6 +97,15 @@ def check_band(part: Part) -> None:
         raise UserError(f"{part.where}: low = {low} is not below high = {high}; no covariance lies between.")
 
 
+def check_target(part: Part) -> None:
+    """Check that f-DPG's divergence is finite where its target is 0."""
+    if part.options["target"] == "right" and part.options["divergence"] in UNBOUNDED:
+        raise UserError(
+            f"{part.where}: divergence = {part.options['divergence']!r} is infinite at wrong answers, which "
+            "the target right has none of; take target tilted, or another divergence such as js."
+        )
+
+
 def check_row_scores(parts: Sequence[Part]) -> None:
     """Check that what one part of the curriculum needs is learned: scores of rows need a memory."""
     for part in parts:
@@ -135,3 +145,5 @@ def check_parts(parts: Sequence[Part], completions: int, max_new_tokens: int) ->
             check_bundles(part, parts)
         elif part.name == "clip_cov":
             check_band(part)
+        elif part.name == "f_divergence":
+            check_target(part)

@@ -11,19 +11,17 @@ import torch
 from torch import Tensor
 
 from mm_cpgd.algorithms.checks import check_parts, check_surrogate_options
+from mm_cpgd.algorithms.inputs.blind import BlindNeeds, blind_inputs
 from mm_cpgd.algorithms.inputs.initial import initial_memories, initial_states
 from mm_cpgd.algorithms.inputs.memory import Memory
 from mm_cpgd.algorithms.inputs.outcomes import Outcomes
 from mm_cpgd.algorithms.inputs.schedules import progress_of
+from mm_cpgd.algorithms.inputs.tokens import part_inputs, token_metrics
 from mm_cpgd.algorithms.parts import Part, make_part
-from mm_cpgd.algorithms.perception import LARGEST_KL
-from mm_cpgd.algorithms.regularizers import LARGEST_LOG_RATIO, State, capped_k3, kl_estimate
+from mm_cpgd.algorithms.regularizers import State
 
 if TYPE_CHECKING:
     from mm_cpgd.config.schema import AlgorithmConfig, PartConfig
-
-
-_BLIND = frozenset({"blind_log_ratio", "blind_logprobs", "blind_entropy"})
 
 
 @dataclass(frozen=True)
@@ -80,9 +78,9 @@ class Objective:
 
     @property
     def needs_reference(self) -> bool:
-        """Whether ``loss`` needs ``reference_logprobs``; if not, the run holds no reference policy."""
-        names = [name for part in self.parts for name in (*part.inputs, *part.step_inputs)]
-        return any(name in ("reference_log_ratio", "reference_log_ratios") for name in names)
+        """Whether a part needs ``reference_logprobs``; if not, the run holds no reference policy."""
+        names = {name for part in self.parts for name in (*part.inputs, *part.step_inputs)}
+        return bool(names & {"reference_log_ratio", "reference_log_ratios", "reference_logprobs"})
 
     @property
     def needs_entropy_gradient(self) -> bool:
@@ -90,21 +88,9 @@ class Objective:
         return any("entropy" in part.inputs for part in self.parts)
 
     @property
-    def needs_blind(self) -> bool:
-        """Whether a part compares log-probabilities behind the picture and behind a changed one."""
-        return any(_BLIND & {*part.inputs, *part.prepare_inputs} for part in self.parts)
-
-    @property
-    def needs_blind_gradient(self) -> bool:
-        """Whether ``loss`` needs ``blind_logprobs`` and ``blind_entropy`` of the policy, with gradient."""
-        wanted = (part.options.get("blind_gradient") or "blind_entropy" in part.inputs for part in self.parts)
-        return any(wanted)
-
-    @property
-    def needs_fixed_blind(self) -> bool:
-        """Whether blind log-probabilities of the policy before the update are needed."""
-        of_weights = any(_BLIND & {*part.prepare_inputs} for part in self.prepared_parts)
-        return of_weights or (self.needs_blind and not self.needs_blind_gradient)
+    def blind(self) -> BlindNeeds:
+        """What the parts need of passes behind changed pictures."""
+        return BlindNeeds.of(self.parts, self.prepared_parts)
 
     @property
     def prepared_parts(self) -> tuple[Part, ...]:
@@ -255,9 +241,8 @@ class Objective:
         old_entropy: Tensor,
         advantages: Tensor,
         seed: int,
-        blind_logprobs: Tensor | None = None,
-        completion: Tensor | None = None,
         iteration: int = 1,
+        blind: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Compute what ``prepared_parts`` need from the whole mini-batch; {} where there are none.
 
@@ -267,8 +252,7 @@ class Objective:
             advantages: (K,).
             seed: seed of random choices.
             iteration: the running iteration, from 1.
-            blind_logprobs: (K,), of the old policy behind changed pictures; see ``needs_fixed_blind``.
-            completion: (K,) int, which completion each token belongs to.
+            blind: ``blind_logprobs`` and ``completion`` (each token's), (K,); required if ``blind.fixed``.
 
         Returns:
             ``Part.where`` → (K,), in the order of the inputs; the ``prepared`` of ``loss``.
@@ -279,8 +263,7 @@ class Objective:
             "advantages": advantages,
             "seed": seed,
             **self.clock(iteration),
-            "blind_logprobs": blind_logprobs,
-            "completion": completion,
+            **(blind or {}),
         }
         return {part.where: part.prepare(available) for part in self.prepared_parts}
 
@@ -354,9 +337,8 @@ class Objective:
                 token have no part in it and no gradient reaches it. The weights of the others stay what they
                 are, and so do the metrics. None: all take part.
             iteration: the running iteration, from 1.
-            blind_logprobs: (n, T) behind the changed pictures, required if ``needs_blind``; with gradient if
-                ``needs_blind_gradient``.
-            blind_entropy: (n, T), nats, likewise with gradient; required if ``needs_blind_gradient``.
+            blind_logprobs: (n, T) behind changed pictures, required and with gradient as ``blind`` says.
+            blind_entropy: (n, T), nats, likewise; required if ``blind.gradient``.
 
         Returns:
             The scalar loss, and metrics without gradient: to be summed over micro-batches and processes,
@@ -365,16 +347,12 @@ class Objective:
         prepared = prepared or {}
         if taking_part is not None:
             logprobs = torch.where(taking_part, logprobs, logprobs.detach())
-            if blind_logprobs is not None:
-                blind_logprobs = torch.where(taking_part, blind_logprobs, blind_logprobs.detach())
-        if self.needs_blind and blind_logprobs is None:
-            raise ValueError("this objective needs blind_logprobs (needs_blind is True)")
         self._check(mask, reference_logprobs, entropy, prepared)
         available = part_inputs(
             logprobs, old_logprobs, advantages, mask, lengths, reference_logprobs, entropy
         )
-        available |= blind_inputs(logprobs, mask, blind_logprobs, blind_entropy)
         available |= {"max_tokens": self.max_tokens, **self.clock(iteration)}
+        available |= blind_inputs(self.blind, logprobs, mask, blind_logprobs, blind_entropy)
         zero = torch.zeros_like(available["log_ratio"])
         prepared = {name: torch.where(mask, values.to(zero), zero) for name, values in prepared.items()}
         terms, clipped = self._surrogate(available, prepared)
@@ -462,74 +440,3 @@ def build_objective(
     )
     check_parts(composed.parts, completions, max_new_tokens)
     return replace(composed, states=initial_states(composed.parts), memories=initial_memories(composed.parts))
-
-
-def part_inputs(
-    logprobs: Tensor,
-    old_logprobs: Tensor,
-    advantages: Tensor,
-    mask: Tensor,
-    lengths: Tensor,
-    reference_logprobs: Tensor | None,
-    entropy: Tensor | None,
-) -> dict[str, Any]:
-    """Return the inputs of parts by name: at least float32, with 0 at masked positions."""
-    dtype = torch.promote_types(logprobs.dtype, torch.float32)
-    zero = torch.zeros((), dtype=dtype, device=logprobs.device)
-
-    def clean(values: Tensor) -> Tensor:
-        return torch.where(mask, values.to(dtype), zero)
-
-    available: dict[str, Any] = {
-        "log_ratio": clean(logprobs.to(dtype) - old_logprobs),
-        "old_logprobs": clean(old_logprobs),
-        "advantages": (advantages[:, None] if advantages.dim() == 1 else clean(advantages)).to(dtype),
-        "mask": mask,
-        "lengths": lengths.to(device=logprobs.device, dtype=dtype),
-    }
-    if reference_logprobs is not None:
-        available["reference_log_ratio"] = clean(logprobs.to(dtype) - reference_logprobs)
-    if entropy is not None:
-        available["entropy"] = clean(entropy)
-    return available
-
-
-def blind_inputs(
-    logprobs: Tensor, mask: Tensor, blind_logprobs: Tensor | None, blind_entropy: Tensor | None
-) -> dict[str, Tensor]:
-    """Return the inputs of parts that compare pictures, 0 at masked positions; {} without such values.
-
-    ``blind_log_ratio`` carries the gradient of log π alone, ``blind_logprobs`` that of the blind policy.
-    """
-    if blind_logprobs is None:
-        return {}
-    zero = torch.zeros((), dtype=torch.promote_types(logprobs.dtype, torch.float32), device=logprobs.device)
-    found = {
-        "blind_log_ratio": torch.where(mask, logprobs.to(zero) - blind_logprobs.detach().to(zero), zero),
-        "blind_logprobs": torch.where(mask, blind_logprobs.to(zero), zero),
-    }
-    if blind_entropy is not None:
-        found["blind_entropy"] = torch.where(mask, blind_entropy.to(zero), zero)
-    return found
-
-
-@torch.no_grad()
-def token_metrics(available: Mapping[str, Any], clipped: Tensor) -> dict[str, Tensor]:
-    """Return these rows' share of the token means over the mini-batch, and the extremes of the ratio."""
-    mask, log_ratio = available["mask"], available["log_ratio"]
-    tokens = available["lengths"].sum().clamp(min=1)
-    ratio = log_ratio.clamp(max=LARGEST_LOG_RATIO).exp()
-    by_token = {"policy_drift": capped_k3(log_ratio), "clip_fraction": clipped, "ratio": ratio}
-    if "reference_log_ratio" in available:
-        by_token["kl"] = kl_estimate(available["reference_log_ratio"], "k3")
-    if "entropy" in available:
-        by_token["entropy"] = available["entropy"]
-    if "blind_log_ratio" in available:
-        by_token["visual_kl"] = kl_estimate(available["blind_log_ratio"], "k3").clamp(max=LARGEST_KL)
-    if "token_weight" in available:
-        by_token["token_weight"] = available["token_weight"]
-    metrics = {name: (values * mask).sum() / tokens for name, values in by_token.items()}
-    # An infinite fill is the neutral element of the reduction, for rows without any token.
-    metrics["max/ratio"] = ratio.masked_fill(~mask, float("-inf")).amax()
-    metrics["min/ratio"] = ratio.masked_fill(~mask, float("inf")).amin()
-    return metrics

@@ -20,20 +20,25 @@ from mm_cpgd.algorithms import (
     aggregation,
     completions,
     contrastive,
-    entropy_band,
-    many_rewards,
-    perception,
     regularizers,
     selection,
     surrogates,
     token_advantages,
     token_weights,
     trackers,
-    trust_regions,
 )
-from mm_cpgd.algorithms.credit import bundles, consistency, steps
 from mm_cpgd.algorithms.inputs.outcomes import CLOCK, OUTCOMES
 from mm_cpgd.algorithms.inputs.schedules import Schedule, is_schedule, options_at, schedule_of
+from mm_cpgd.algorithms.methods import (
+    bundles,
+    consistency,
+    entropy_band,
+    group_targets,
+    many_rewards,
+    perception,
+    steps,
+    trust_regions,
+)
 from mm_cpgd.algorithms.part_info import Description, description_of
 from mm_cpgd.errors import UserError
 from rewards.messages import closest
@@ -106,7 +111,12 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "prompts": _by_name(selection.variance_aware, trackers.tracker_variance),
     "completions": _by_name(completions.drop_truncated, completions.right_only, completions.max_variance),
     "token_advantages": _by_name(
-        token_advantages.entropy_shaped, token_advantages.conflict_tokens, steps.empg
+        token_advantages.entropy_shaped,
+        token_advantages.conflict_tokens,
+        group_targets.optimal_baseline,
+        group_targets.f_divergence,
+        group_targets.preference,
+        steps.empg,
     ),
 }
 _TOKEN_INPUTS = frozenset(
@@ -136,7 +146,8 @@ INPUTS: dict[str, frozenset[str]] = {
     "token_advantages": frozenset(
         {
             *("advantages", "base_advantages", "old_logprobs", "old_entropy", "tokens", "mask"),
-            *("prompt_of", "completion_of", "rewards", "accuracy", "finished", "pieces", "state"),
+            *("prompt_of", "completion_of", "rewards", "accuracy", "finished", "state"),
+            *("pieces", "reference_logprobs"),
         }
     )
     | CLOCK,

@@ -5,8 +5,9 @@ the draws, and returns advantages (N, T). Several parts are applied in the order
 gets as ``advantages`` what those before it returned. Values where ``mask`` is False are ignored.
 
 ``advantages``, ``base_advantages`` (those of the advantage part), ``old_logprobs``, ``old_entropy`` (nats),
-``tokens`` (ids), ``mask``: (N, T). ``prompt_of``, ``completion_of``, ``rewards``, ``accuracy``, ``finished``:
-(N,), the first two as numbers of the prompt among the iteration's and of the completion within its group.
+``tokens`` (ids), ``mask``, ``reference_logprobs`` (for which the run holds a reference policy): (N, T).
+``prompt_of``, ``completion_of``, ``rewards``, ``accuracy``, ``finished``: (N,), the first two as numbers of
+the prompt among the iteration's and of the completion within its group.
 ``pieces``: the text of each token id that occurs, by id.
 """
 

@@ -14,7 +14,9 @@ from data import DataError, Example, VideoLimits
 from data.example import Place, fill_template, split_at_media
 from data.images import image_size
 from mm_cpgd.config.schema import PolicyConfig
+from mm_cpgd.environments.call_formats import takes_tools
 from mm_cpgd.environments.protocol import EnvironmentFactory, Message, template_tools
+from mm_cpgd.errors import UserError
 from mm_cpgd.policy.batch import Conversation, EncodedPrompt
 from mm_cpgd.policy.families import control_texts, image_token_counts, prompt_positions
 from mm_cpgd.policy.visual.videos import (
@@ -90,6 +92,7 @@ class PromptEncoder:
         Raises:
             DataError: a marker without an image, control tokens in the text, or an unreadable image.
             ValueError: the processor rejects an image.
+            UserError: an environment leaves its tools to a chat template that has no place for them.
         """
         return self.prompt(self.inputs(example, beginning), example, beginning)
 
@@ -211,8 +214,20 @@ class PromptEncoder:
         if known is None or any(one is not other for one, other in zip(known[0], key, strict=True)):
             environment = factory(PROMPT_SEED)
             found = self.conversation_of(environment.reset(self.for_environment(example)))
-            known = self._written = (key, replace(found, tools=tuple(template_tools(environment))))
+            tools = tuple(template_tools(environment))
+            if tools and not takes_tools(self._template_text()):
+                raise UserError(
+                    "the environment leaves the description of its tools to the model's chat template, which "
+                    "has no place for tools; set describe: system in rollout.environment.options"
+                )
+            known = self._written = (key, replace(found, tools=tools))
         return replace(known[1], messages=list(known[1].messages))
+
+    def _template_text(self) -> str:
+        """Return the model's chat template; of several by name, all."""
+        of_processor = getattr(self.processor, "chat_template", None)
+        found = of_processor or getattr(self.processor.tokenizer, "chat_template", None) or ""
+        return "\n".join(found.values()) if isinstance(found, dict) else str(found)
 
     def _pieces(self, example: Example) -> list[str | Place]:
         """Return texts and places of images and videos in the order in which the model reads them."""

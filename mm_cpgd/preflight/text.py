@@ -9,7 +9,8 @@ from typing import Any
 
 from data import ExampleSet
 from mm_cpgd.algorithms.objective import Objective
-from mm_cpgd.config.schema import RolloutConfig, RunConfig, SourceConfig, TrainingConfig
+from mm_cpgd.config.rollout import RolloutConfig
+from mm_cpgd.config.schema import RunConfig, SourceConfig, TrainingConfig
 from mm_cpgd.policy import PromptEncoder
 from mm_cpgd.preflight.data import quantiles, reasons_table
 from mm_cpgd.preflight.model_size import ModelSize

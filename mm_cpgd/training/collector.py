@@ -14,15 +14,15 @@ from torch import Tensor
 from data import Example, PromptSampler, ScoredPromptSampler
 from mm_cpgd.algorithms.inputs.outcomes import Outcomes
 from mm_cpgd.algorithms.objective import Objective
-from mm_cpgd.config.schema import RolloutConfig
+from mm_cpgd.config.rollout import RolloutConfig
 from mm_cpgd.distributed import Parts, together
-from mm_cpgd.errors import UserError
 from mm_cpgd.interrupt import ShouldStop, check, never
 from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.policy.prompt_workers import PromptWorkers
 from mm_cpgd.rollout import Group, GroupsInParts, KeptTokens, RolloutEngine, Sampling
 from mm_cpgd.rollout.conversations.parts import ConversationsInParts
 from mm_cpgd.rollout.conversations.sampler import ConversationSampler, Seeds
+from mm_cpgd.rollout.noisy import NoiseSchedule, behind_noise
 from mm_cpgd.training.ahead.prefetch import (
     Pending,
     PromptPrefetcher,
@@ -32,7 +32,7 @@ from mm_cpgd.training.ahead.prefetch import (
 )
 from mm_cpgd.training.experience import Collected, Experience, RowsLost, pad_tokens, plan_mini_batches
 from mm_cpgd.training.rollout_stats import RolloutStats, check_rules, gather_diversity, gather_stats
-from mm_cpgd.training.rollouts.batches import Rollouts, Sampled, batch_metrics
+from mm_cpgd.training.rollouts.batches import Rollouts, Sampled, batch_metrics, check_prompts
 from mm_cpgd.training.rollouts.outcomes import gather_outcomes
 from mm_cpgd.training.rollouts.records import records_of
 from mm_cpgd.training.rollouts.returns import (
@@ -67,6 +67,7 @@ class Collector:
         prefetch_until: last iteration whose prompts may be encoded during the update before it; 0: none.
         workers: processes that encode prompts; None: this process does.
         conversations: samples conversations with the config's environment; None: a completion is one turn.
+        noise: of the pictures behind which half of the completions are sampled; None: all see the prompt's.
 
     Raises:
         UserError: P is not a multiple of the number of processes.
@@ -88,6 +89,7 @@ class Collector:
         prefetch_until: int = 0,
         workers: PromptWorkers | None = None,
         conversations: ConversationSampler | None = None,
+        noise: NoiseSchedule | None = None,
     ) -> None:
         check_prompts(rollout.prompts, accelerator.num_processes)
         self.config = rollout
@@ -95,7 +97,7 @@ class Collector:
         self.policy = policy
         self.engine = engine
         self.rewards = rewards
-        self.conversations = conversations
+        self.conversations, self.noise = conversations, noise
         weights = rollout.environment.scores if conversations and rollout.environment else {}
         gates = rollout.environment.gates if weights and rollout.environment else {}
         self.scorer = CompletionScorer(rewards, weights, gates)
@@ -218,7 +220,8 @@ class Collector:
         pending = self.prefetcher.take(indices)
         if following and self.prefetcher.in_processes:
             self.prefetcher.begin(self.own(following))
-        prompts, groups, scored, lost, seconds = self._sample(indices, pending, seeds, should_stop)
+        engine = behind_noise(self.engine, self.policy, self.noise, iteration)
+        prompts, groups, scored, lost, seconds = self._sample(engine, indices, pending, seeds, should_stop)
         return Sampled(indices, prompts, groups, scored, lost, dict(self.rewards.failures), seconds)
 
     def keep(self, stats: RolloutStats, iteration: int = 1) -> Tensor:
@@ -326,6 +329,7 @@ class Collector:
 
     def _sample(
         self,
+        engine: RolloutEngine,
         indices: Sequence[int],
         pending: Sequence[Pending] | None,
         seeds: Sequence[Sequence[Seeds]],
@@ -341,7 +345,7 @@ class Collector:
         parts = Parts()
         parted: GroupsInParts | ConversationsInParts
         if self.conversations is None:
-            parted = GroupsInParts(self.engine, self.sampling, [[seed(0) for seed in own] for own in seeds])
+            parted = GroupsInParts(engine, self.sampling, [[seed(0) for seed in own] for own in seeds])
         else:
             examples = [self.examples[index] for index in indices]
             parted = ConversationsInParts(self.conversations, self.sampling, examples, seeds)
@@ -422,12 +426,6 @@ class Collector:
         """Return which of the prompts (count,), batch after batch, this process holds."""
         owner = torch.arange(count) % self.config.prompts % self.accelerator.num_processes
         return owner == self.accelerator.process_index
-
-
-def check_prompts(prompts: int, processes: int) -> None:
-    """Raise ``UserError`` unless an iteration's prompts can be divided among the processes."""
-    if prompts % processes:
-        raise UserError(f"rollout.prompts={prompts} must be a multiple of the {processes} processes")
 
 
 def _gather_lost(stats: RolloutStats, batches: Sequence[Rollouts]) -> list[str]:

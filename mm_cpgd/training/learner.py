@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from statistics import fmean
 
 import torch
@@ -15,7 +13,6 @@ from torch import Tensor, nn
 
 from mm_cpgd.algorithms.corrections import Correction, importance_weights, weight_metrics
 from mm_cpgd.algorithms.objective import Objective
-from mm_cpgd.algorithms.perception import visual_dependence
 from mm_cpgd.config.schema import TrainingConfig
 from mm_cpgd.policy import Policy
 from mm_cpgd.policy.distribution import KeptTokens, Sampling
@@ -24,7 +21,7 @@ from mm_cpgd.policy.visual.changed import PictureChange
 from mm_cpgd.rollout.parity import EngineMismatch, ParityGate, compare_logprobs
 from mm_cpgd.training.experience import Experience
 from mm_cpgd.training.optimizer import OptimizerStep
-from mm_cpgd.training.rollouts.blind import BlindPictures
+from mm_cpgd.training.rollouts.blind import BlindPictures, completion_numbers
 from mm_cpgd.training.rollouts.whole_rows import group_tables, token_advantages
 
 # The objective's names of its metrics, and the names under which they are logged (docs/metrics.md).
@@ -90,7 +87,7 @@ class Learner:
     ) -> None:
         self.config = training
         self.tokens = training.tokens_of_pass(on_gpu=accelerator.device.type != "cpu")
-        if objective.needs_blind_gradient:
+        if objective.blind.gradient:
             self.tokens = max(1, self.tokens // 2)  # each row runs behind both pictures in one pass
         self.accelerator = accelerator
         self.policy = policy
@@ -104,9 +101,7 @@ class Learner:
         self.temperature = temperature
         self.unreported_cuts = unreported_cuts
         self.reweighted_cuts = reweighted_cuts
-        self.blind = BlindPictures(policy, blind or PictureChange(), seed)
-        self.visual_kl_every = visual_kl_every
-        self._blind_seconds: dict[int, float] = {}
+        self.blind = BlindPictures(accelerator, policy, blind or PictureChange(), seed, visual_kl_every)
 
     def update(self, experience: Experience, iteration: int, done: int = 0) -> Iterator[dict[str, float]]:
         """Take the iteration's optimizer steps, by the list in ``docs/algorithms.md`` ("The step").
@@ -125,7 +120,9 @@ class Learner:
         """
         self.prepare(experience, iteration)
         order = self._order(len(experience.lengths), iteration)
-        extra = {} if done else self._visual_kl(experience, iteration)
+        extra = (
+            {} if done else self.blind.metrics(experience, iteration, self.objective.blind, self._logprobs)
+        )
         for number, mini_batch in enumerate(order[done:], done):
             lengths = experience.lengths[mini_batch]
             micro_batches = self._micro_batches(experience, mini_batch)
@@ -162,7 +159,10 @@ class Learner:
             experience.kept = self._kept_tokens(experience, self.unreported_cuts)
         if experience.kept_mass is None and self.reweighted_cuts:
             experience.kept_mass = self._kept_mass(experience, self.reweighted_cuts)
-        self._prepare_blind(experience, iteration)
+        if experience.reference_logprobs is None and self.objective.needs_reference:
+            with self.policy.as_reference() as reference:
+                experience.reference_logprobs = self._evaluate(experience, reference, everything)[0]
+        self.blind.prepare(experience, iteration, self.objective.blind, self._logprobs)
         if experience.prepared is None and self.objective.old_policy_parts:
             experience.old_logprobs, old_entropy = self._evaluate(experience, self.wrapped, everything)
             if self.objective.token_advantages:
@@ -178,9 +178,6 @@ class Learner:
             # At the first step the policy is still the old one: that step's values serve as the old ones.
             others = [index for index in everything if ahead or index != order[0]]
             experience.old_logprobs = self._evaluate(experience, self.wrapped, others)[0]
-        if experience.reference_logprobs is None and self.objective.needs_reference:
-            with self.policy.as_reference() as reference:
-                experience.reference_logprobs = self._evaluate(experience, reference, everything)[0]
 
     def prepare_step(self, experience: Experience, mini_batch: int, iteration: int) -> None:
         """Compute what parts need of whole groups at the current policy, before an optimizer step."""
@@ -195,42 +192,6 @@ class Learner:
             values[own] = found[place].float()[:, None] * experience.mask[own]
             prepared[where] = values
         experience.prepared = prepared
-
-    def _prepare_blind(self, experience: Experience, iteration: int) -> None:
-        """Compute what the objective compares with behind changed pictures; nothing if no part does."""
-        fixed = experience.blind_logprobs is None and self.objective.needs_fixed_blind
-        live = experience.blind_prompts is None and self.objective.needs_blind_gradient
-        if not (fixed or live):
-            return
-        started = time.perf_counter()
-        changed = self.blind.prompts(experience, iteration)
-        if fixed:
-            behind = replace(experience, prompts=changed)
-            everything = range(len(experience.lengths))
-            experience.blind_logprobs = self._evaluate(behind, self.wrapped, everything)[0]
-        if live:
-            experience.blind_prompts = changed
-        self._blind_seconds = {iteration: time.perf_counter() - started}
-
-    def _visual_kl(self, experience: Experience, iteration: int) -> dict[str, float]:
-        """Return ``policy/visual_kl`` of a few prompts, if due and not of the objective, and seconds."""
-        if self.objective.needs_blind:
-            seconds = self._blind_seconds.pop(iteration, None)
-            return {} if seconds is None else {"seconds/blind": seconds}
-        if not self.visual_kl_every or (iteration - 1) % self.visual_kl_every:
-            return {}
-        started = time.perf_counter()
-        chosen = self.blind.probe_rows(experience, iteration, self.accelerator)
-        if chosen is None:
-            return {}
-        few = replace(experience, mini_batch=torch.where(chosen, 0, -1))
-        behind = replace(few, prompts=self.blind.prompts(experience, iteration, chosen))
-        seen, blind = (self._evaluate(one, self.wrapped, [0])[0] for one in (few, behind))
-        own = experience.mask & chosen.unsqueeze(1)
-        found = visual_dependence(seen[own], blind[own]).double()
-        total = torch.tensor([[float(found.sum()), float(len(found))]], device=self.accelerator.device)
-        value, count = self.accelerator.gather(total).sum(0).tolist()
-        return {"policy/visual_kl": value / max(count, 1), "seconds/blind": time.perf_counter() - started}
 
     def _order(self, mini_batches: int, iteration: int) -> list[int]:
         """Return the order of mini-batches over all inner epochs, identical on all processes."""
@@ -250,7 +211,7 @@ class Learner:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the share of the mini-batch's loss and metrics that these rows contribute."""
         batch = experience.select(rows)
-        both = batch.behind_both() if self.objective.needs_blind_gradient else batch
+        both = batch.behind_both() if self.objective.blind.gradient else batch
         logprobs, entropy = self.wrapped(
             both.prompts,
             both.tokens,
@@ -348,6 +309,10 @@ class Learner:
         reshard(policy)
         return values[0], values[1]
 
+    def _logprobs(self, experience: Experience, mini_batches: Iterable[int]) -> Tensor:
+        """Return the log-probabilities of ``_evaluate`` by the policy."""
+        return self._evaluate(experience, self.wrapped, mini_batches)[0]
+
     def _kept_tokens(self, experience: Experience, sampling: Sampling) -> KeptTokens:
         """Return the tokens that the cuts leave of the old policy, by the micro-batches of the loss."""
         found: list[KeptTokens | None] = [None] * len(experience)
@@ -444,21 +409,11 @@ def prepare_parts(
         number = random.Random(f"{seed}/{mini_batch}").getrandbits(62)
         # In float64 the order of processes has no effect on means.
         old_logprobs, entropy, advantage, *more = gathered_columns.double()
-        blind = {"blind_logprobs": more[0], "completion": more[1].long()} if more else {}
-        found_by_part = objective.prepare(
-            old_logprobs, entropy, advantage, number, iteration=iteration, **blind
-        )
+        blind = {"blind_logprobs": more[0], "completion": more[1].long()} if more else None
+        found_by_part = objective.prepare(old_logprobs, entropy, advantage, number, iteration, blind)
         for where, found in found_by_part.items():
             prepared[where][here] = found[own].float()
     return prepared
-
-
-def completion_numbers(experience: Experience, accelerator: Accelerator) -> Tensor:
-    """Return for each token the number of its completion (n, T), distinct over all processes."""
-    counts = accelerator.gather(torch.tensor([len(experience)], device=accelerator.device)).tolist()
-    first = sum(counts[: accelerator.process_index])
-    numbers = torch.arange(first, first + len(experience), dtype=torch.float32)
-    return numbers.unsqueeze(1).expand(experience.mask.shape)
 
 
 def gather_columns(values: Tensor, accelerator: Accelerator) -> tuple[Tensor, slice]:

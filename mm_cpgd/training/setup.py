@@ -12,7 +12,8 @@ from accelerate import Accelerator
 from data import Example, PromptSampler, ScoredPromptSampler
 from mm_cpgd.algorithms.corrections import SEQUENCE_BOUNDS, TOKEN_BOUNDS, Correction
 from mm_cpgd.algorithms.objective import Objective, build_objective
-from mm_cpgd.config.schema import EnvironmentConfig, GuardConfig, RolloutConfig, RunConfig
+from mm_cpgd.config.rollout import EnvironmentConfig, RolloutConfig
+from mm_cpgd.config.schema import GuardConfig, RunConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.guard.guard import Guard
 from mm_cpgd.guard.rollback import RollbackController, Snapshots
@@ -21,19 +22,19 @@ from mm_cpgd.interrupt import ShouldStop
 from mm_cpgd.policy import Policy
 from mm_cpgd.policy.prompt_workers import PromptWorkers
 from mm_cpgd.policy.sharding.tensors import is_sharded
-from mm_cpgd.policy.visual.changed import PictureChange
 from mm_cpgd.rollout import GatheredEngine, LocalEngine, RolloutEngine, Sampling
 from mm_cpgd.rollout.parity import ParityGate, largest_difference
 from mm_cpgd.training.ahead.in_turn import BatchesInTurn
 from mm_cpgd.training.ahead.overlapped import OverlappedBatches
 from mm_cpgd.training.ahead.source import AheadSource, check_ahead
-from mm_cpgd.training.collector import Collector, check_prompts
+from mm_cpgd.training.collector import Collector
 from mm_cpgd.training.experience import Experience, ExperienceSource
 from mm_cpgd.training.heldout import HeldOut
 from mm_cpgd.training.learner import METRIC_NAMES, Learner
 from mm_cpgd.training.optimizer import OptimizerStep, build_optimizer, build_schedule
 from mm_cpgd.training.placement import PlacedPolicy
 from mm_cpgd.training.resume import identify
+from mm_cpgd.training.rollouts.batches import check_prompts
 from mm_cpgd.training.rollouts.build import (
     build_conversations,
     held_bytes,
@@ -41,6 +42,7 @@ from mm_cpgd.training.rollouts.build import (
     longest_completion,
 )
 from mm_cpgd.training.rollouts.mixes import check_mixes
+from mm_cpgd.training.rollouts.pictures import blind_options, build_noise
 from mm_cpgd.training.rollouts.scorer import CompletionScorer
 from mm_cpgd.training.rollouts.written import WrittenConversations
 from mm_cpgd.training.sft import SFT_METRIC_NAMES, SftSource, sft_objective
@@ -174,13 +176,14 @@ def build_trainer(
         prefetch_until=schedule.iterations if _prefetches(config, accelerator, workers) else 0,
         workers=workers,
         conversations=build_conversations(config, policy, engine),
+        noise=build_noise(config),
     )
     steps = schedule.iterations * schedule.steps_per_iteration
     identity = identify(config, examples, policy.model)
     options = _sampling_options(config.rollout, collector.sampling)
     if config.rollout.engine != "local":
         options["parity"] = build_parity(config.rollout, accelerator, policy, engine)
-    options |= _blind_options(config)
+    options |= blind_options(config)
     learner = _build_learner(config, accelerator, policy, objective, steps, METRIC_NAMES, **options)
     rollback = build_rollback(config, accelerator, learner)
     state = TrainingState(
@@ -308,13 +311,6 @@ def _sampling_options(rollout: RolloutConfig, sampling: Sampling) -> dict[str, A
     return options
 
 
-def _blind_options(config: RunConfig) -> dict[str, Any]:
-    """Return the learner's options about changed pictures."""
-    chosen = config.algorithm.blind
-    change = PictureChange(chosen.picture, chosen.share, chosen.steps)
-    return {"blind": change, "visual_kl_every": config.tracking.visual_kl_every}
-
-
 def build_correction(rollout: RolloutConfig) -> Correction | None:
     """Return the configured correction of another engine's samples, None where there is none.
 
@@ -395,6 +391,7 @@ def check_sampling(config: RunConfig, objective: Objective) -> None:
         _check_scores(config.rollout.environment, build_rewards(config))
     check_mixes(config.rollout, objective)
     check_ahead(config.rollout, objective)
+    build_noise(config)
     build_correction(config.rollout)
     if config.rollout.engine == "vllm":
         from mm_cpgd.rollout.vllm.configured import check_adapters, check_servers

@@ -72,11 +72,11 @@ def slope(recipe, row, t):
     stopped = (a > 0 and r > high) or (a < 0 and r < low)
     if recipe == "grpo_dual_clip":
         stopped = stopped or (a < 0 and r > 3)
-    if recipe in ("pg", "pgd"):
+    if recipe in ("pg", "pgd", "dpo_online"):
         gradient = a
     elif recipe.startswith("cp"):
         gradient = 0.0 if stopped else a
-    elif recipe in ("kl_cov", "cispo"):
+    elif recipe in ("kl_cov", "f_dpg", "cispo"):
         gradient = min(r, 5.0) * a if recipe == "cispo" else r * a
     else:
         gradient = 0.0 if stopped else r * a
@@ -98,7 +98,7 @@ def slope(recipe, row, t):
 def weight(recipe, row):
     if recipe.startswith("grpo") or recipe in ("gspo", "sapo", "gmpo", "deepseek_v32", "gdpo", "gtpo"):
         return 1 / (len(LENGTHS) * LENGTHS[row])
-    if recipe == "luspo":
+    if recipe in ("luspo", "f_dpg", "dpo_online"):
         return 1 / len(LENGTHS)
     if recipe in ("dr_grpo", "bnpo", "dppo"):
         return 1 / (len(LENGTHS) * MAX_TOKENS)

@@ -7,7 +7,8 @@ from typing import get_args
 
 from pydantic import BaseModel
 
-from mm_cpgd.config.schema import RunConfig, VllmConfig
+from mm_cpgd.config.rollout import VllmConfig
+from mm_cpgd.config.schema import RunConfig
 from tests.paths import DOCS
 
 SECTIONS = ("policy", "data", "rollout", "rewards", "algorithm", "training")

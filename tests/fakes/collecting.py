@@ -13,7 +13,8 @@ from torch import Tensor
 
 from data import Example, PromptSampler
 from mm_cpgd.algorithms.objective import build_objective
-from mm_cpgd.config.schema import AlgorithmConfig, PartConfig, RolloutConfig
+from mm_cpgd.config.rollout import RolloutConfig
+from mm_cpgd.config.schema import AlgorithmConfig, PartConfig
 from mm_cpgd.policy import EncodedPrompt
 from mm_cpgd.rollout import Completion, Group, Sampling
 from mm_cpgd.training.collector import Collector

@@ -73,7 +73,7 @@ def test_the_metric_is_measured_when_due_and_leaves_the_gradient_alone(
 ) -> None:
     expected, _ = gradient(policy, whole, "cpgd")
     made, recorder = learner(policy, "cpgd")
-    made.visual_kl_every = 2
+    made.blind.every = 2
     (first,) = made.update(fresh(whole), iteration=1)
     (second,) = made.update(fresh(whole), iteration=2)
     assert first["policy/visual_kl"] > 0
@@ -86,7 +86,7 @@ def test_a_measured_value_is_the_objectives_where_all_prompts_are_measured(
 ) -> None:
     _, known = gradient(policy, whole, "papo")
     made, _ = learner(policy, "cpgd")
-    made.visual_kl_every = 1
+    made.blind.every = 1
     (measured,) = made.update(fresh(whole), iteration=1)
     texts = sum(
         int(whole.mask[whole.prompt_of == number].sum())

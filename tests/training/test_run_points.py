@@ -25,6 +25,11 @@ TOKENS = [
 # Every token has an advantage, and Adam makes large steps of the smallest: two processes differ by 2e-5 in
 # the largest ratio. tests/training/rollouts/test_whole_rows.py compares what the part is given there.
 STEPS = ["algorithm.recipe=empg", "training.learning_rate=1e-4", *QUIET]
+TARGETS = [
+    "algorithm.recipe=f_dpg",
+    "algorithm.token_advantages=[{name: f_divergence, target: tilted, beta: 0.5}]",
+    *QUIET,
+]
 # The default rules give up to 1.5.
 MEMORY = ["algorithm.recipe=spo", "rollout.completions=1", *QUIET]
 AVERAGE = ["algorithm.advantage={name: examples/parts/row_average.py:row_average, keep: 0.5}", *QUIET]
@@ -38,6 +43,7 @@ CASES = {
     "bundles": BUNDLES,
     "groups": GROUPS,
     "tokens": TOKENS,
+    "targets": TARGETS,
     "memory": MEMORY,
     "average": AVERAGE,
 }

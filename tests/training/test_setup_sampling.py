@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mm_cpgd.algorithms.corrections import Correction
-from mm_cpgd.config.schema import RolloutConfig
+from mm_cpgd.config.rollout import RolloutConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.rollout import Sampling
 from mm_cpgd.training.setup import _sampling_options, build_correction, build_parity

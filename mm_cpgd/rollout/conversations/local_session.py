@@ -311,9 +311,11 @@ class LocalSession:
         """Do the steps until the next look."""
         ages = [self.ages[place] for place in running]
         widths = [self.rows[self._owner(place)].cached + self.ages[place] for place in running]
-        # Where all are equally long, a step writes one column of all places, also of those that wait.
-        holders = sum(row is not None for row in self.owners)
-        widest, uniform = max(widths), len(set(widths)) == 1 and len(running) == holders
+        # A step writes into all places: into those that wait behind what they have computed, for which there
+        # has to be room, but where all are equally long into the same column of each.
+        holders = [self.rows[row].cached for row in self.owners if row is not None]
+        self.decoder.reserve(max(holders) + 1, uniform=False)
+        widest, uniform = max(widths), len(set(widths)) == 1 and len(running) == len(holders)
         steps = min(self.steps, self.limit - min(ages))
         room = max(
             self.rows[self._owner(place)].cached + min(self.ages[place] + steps, self.limit)

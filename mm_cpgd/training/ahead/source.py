@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from mm_cpgd.algorithms.objective import Objective
-from mm_cpgd.config.schema import RolloutConfig
+from mm_cpgd.config.rollout import RolloutConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.interrupt import ShouldStop, never
 from mm_cpgd.policy import EncodedPrompt

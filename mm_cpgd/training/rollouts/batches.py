@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from accelerate import Accelerator
 from torch import Tensor
 
+from mm_cpgd.errors import UserError
 from mm_cpgd.policy import EncodedPrompt
 from mm_cpgd.rollout import Group
 from mm_cpgd.training.rollout_stats import RolloutStats
@@ -82,3 +83,9 @@ def batch_metrics(
         "seconds/reward": seconds_of_rewards,
         "seconds/rollout": seconds - seconds_of_rewards,
     }
+
+
+def check_prompts(prompts: int, processes: int) -> None:
+    """Raise ``UserError`` unless an iteration's prompts can be divided among the processes."""
+    if prompts % processes:
+        raise UserError(f"rollout.prompts={prompts} must be a multiple of the {processes} processes")

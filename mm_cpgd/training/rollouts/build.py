@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mm_cpgd.config.schema import PolicyConfig, RolloutConfig, RunConfig
+from mm_cpgd.config.rollout import RolloutConfig
+from mm_cpgd.config.schema import PolicyConfig, RunConfig
 from mm_cpgd.environments import EnvironmentFactory, get_environment
 from mm_cpgd.environments.registry import BoundEnvironment
 from mm_cpgd.errors import UserError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mm_cpgd.algorithms.objective import Objective
-from mm_cpgd.config.schema import RolloutConfig
+from mm_cpgd.config.rollout import RolloutConfig
 from mm_cpgd.errors import UserError
 
 # What belongs to a whole completion and says nothing about one of its turns.

@@ -12,6 +12,7 @@ from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.training.experience import Experience
 
 COLUMNS = ("advantages", "old_logprobs", "old_entropy", "tokens", "mask")
+"""Tables of every run; ``reference_logprobs`` follows where there is a reference policy."""
 
 
 def token_advantages(
@@ -46,27 +47,31 @@ def gather_rows(
     """Return the completions of all processes in the order of the draws, and which are this process's.
 
     Returns:
-        ``COLUMNS`` (N, T) and each of ``Experience.facts`` (N,), float64 but for ids and masks; and (n,), the
-        place of each own row among them.
+        ``COLUMNS``, and ``reference_logprobs`` if known, (N, T) and each of ``Experience.facts`` (N,),
+        float64 but for ids and masks; and (n,), the place of each own row among them.
     """
     assert experience.old_logprobs is not None
     assert experience.facts is not None
     given, mask = experience.advantages, experience.mask
     by_token = given if given.dim() > 1 else given[:, None].expand(mask.shape)
     tables = [by_token, experience.old_logprobs, old_entropy, experience.tokens, mask]
+    columns: tuple[str, ...] = COLUMNS
+    if experience.reference_logprobs is not None:
+        tables.append(experience.reference_logprobs)
+        columns = (*COLUMNS, "reference_logprobs")
     cells = torch.stack([torch.where(mask, table.double(), 0.0) for table in tables], 1)
     names = sorted(experience.facts)
     facts = torch.stack([experience.facts[name].double() for name in names], 1)
     device = accelerator.device
     sizes = accelerator.gather(torch.tensor([cells.shape[0], cells.shape[2]], device=device)).view(-1, 2)
     count, width = sizes.amax(0).tolist()
-    padded = torch.zeros(count, len(COLUMNS) * width + len(names), dtype=torch.float64, device=device)
+    padded = torch.zeros(count, len(columns) * width + len(names), dtype=torch.float64, device=device)
     values = torch.nn.functional.pad(cells, (0, width - cells.shape[2])).flatten(1)
     padded[: len(cells)] = torch.cat([values, facts], 1).to(device)
-    everyone = accelerator.gather(padded).cpu().view(len(sizes), count, padded.shape[1])
+    everyone = accelerator.gather(padded).cpu().unflatten(0, (accelerator.num_processes, count))
     counts = sizes[:, 0].tolist()
     table = torch.cat([part[:size] for part, size in zip(everyone, counts, strict=True)])
-    numbers = dict(zip(names, table[:, len(COLUMNS) * width :].unbind(1), strict=True))
+    numbers = dict(zip(names, table[:, len(columns) * width :].unbind(1), strict=True))
     largest = numbers["completion_of"].max() + 1 if len(table) else 1
     order = (numbers["prompt_of"] * largest + numbers["completion_of"]).argsort()
     place = torch.empty_like(order)
@@ -74,8 +79,8 @@ def gather_rows(
     start = sum(counts[: accelerator.process_index])
     found: dict[str, Any] = {name: value[order] for name, value in numbers.items()}
     found |= {name: found[name].long() for name in ("prompt_of", "completion_of")}
-    by_column = table[order, : len(COLUMNS) * width].unflatten(1, (len(COLUMNS), width))
-    found |= dict(zip(COLUMNS, by_column.unbind(1), strict=True))
+    by_column = table[order, : len(columns) * width].unflatten(1, (len(columns), width))
+    found |= dict(zip(columns, by_column.unbind(1), strict=True))
     found |= {"tokens": found["tokens"].long(), "mask": found["mask"].bool()}
     return found, place[start : start + len(cells)]
 

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from data import Example
-from mm_cpgd.config.schema import RolloutConfig
+from mm_cpgd.config.rollout import RolloutConfig
 from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.rollout import Completion
 from mm_cpgd.rollout.conversations.sampler import ConversationSampler

@@ -16,7 +16,8 @@ import torch
 
 from data import Example, PromptSampler
 from mm_cpgd.algorithms.objective import build_objective
-from mm_cpgd.config.schema import AlgorithmConfig, PartConfig, RolloutConfig
+from mm_cpgd.config.rollout import RolloutConfig
+from mm_cpgd.config.schema import AlgorithmConfig, PartConfig
 from mm_cpgd.errors import RunEnded
 from mm_cpgd.interrupt import Interrupted
 from mm_cpgd.policy import EncodedPrompt, PromptEncoder

@@ -10,7 +10,8 @@ import torch
 
 from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.config.loading import load_config
-from mm_cpgd.config.schema import PartConfig, RolloutConfig
+from mm_cpgd.config.rollout import RolloutConfig
+from mm_cpgd.config.schema import PartConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.interrupt import ShouldStop, never
 from mm_cpgd.training.ahead.source import AheadSource, check_ahead

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mm_cpgd.config.schema import EnvironmentConfig, RolloutConfig
+from mm_cpgd.config.rollout import EnvironmentConfig, RolloutConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.training.rollouts.mixes import check_mixes
 from tests.fakes.objectives import build

@@ -11,7 +11,7 @@ import torch
 
 from data import Example
 from data.generated import cold_start
-from mm_cpgd.config.schema import EnvironmentConfig, RolloutConfig
+from mm_cpgd.config.rollout import EnvironmentConfig, RolloutConfig
 from mm_cpgd.environments import get_environment
 from mm_cpgd.policy import Policy
 from mm_cpgd.rollout import Completion, LocalEngine

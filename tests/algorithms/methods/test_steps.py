@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mm_cpgd.algorithms.credit.steps import empg, marked_ends
+from mm_cpgd.algorithms.methods.steps import empg, marked_ends
 from tests.fakes.objectives import build
 
 PIECES = {0: "a", 1: "</thi", 2: "nk>", 3: "b\n", 4: "</think>"}

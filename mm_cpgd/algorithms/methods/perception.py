@@ -22,6 +22,8 @@ LARGEST_GAP = 20.0
 @described(
     "Ω = −{coefficient}·min(k, {cap}), k = e^−x − 1 + x, x = log π − log π_blind",
     gradient="−{coefficient}·(1 − e^−x), or 0 beyond the cap; blind_gradient: that of π_blind besides",
+    group="depending on the picture",
+    use="where the policy answers without looking; beside an entropy penalty",
     source="PAPO, arXiv 2507.06448; the authors' code",
     differs=(
         "The paper differentiates through both policies. The authors' code, as published, takes π_blind from "
@@ -62,6 +64,8 @@ def implicit_perception(
 
 @described(
     "Ω = {coefficient}·H, H the entropy of the token's distribution",
+    group="entropy",
+    use="beside implicit_perception, which can grow by spreading the distribution",
     source="PAPO, arXiv 2507.06448; VPPO, arXiv 2510.09285",
     differs=(
         "The codes of PAPO and VPPO penalise −log π of sampled tokens, whose gradient averages to 0 on "
@@ -83,6 +87,8 @@ def entropy_penalty(entropy: Tensor, *, coefficient: PositiveFloat = 0.03) -> Te
 
 @described(
     "Ω = {coefficient}·(H + H_blind), H_blind the entropy behind the changed picture",
+    group="depending on the picture",
+    use="beside implicit_perception with blind_gradient",
     source="double entropy loss of PAPO, arXiv 2507.06448",
     differs=(
         "The authors' code estimates both entropies by −log of the sampled token's probability, and leaves "
@@ -106,6 +112,8 @@ def double_entropy(entropy: Tensor, blind_entropy: Tensor, *, coefficient: Posit
 
 @described(
     "m = 1 for the ⌈{share}·|y|⌉ tokens of each completion with the largest k, else 0",
+    group="before the first step",
+    use="long answers about pictures, of which few tokens need the picture",
     source="VPPO, arXiv 2510.09285; the authors' code",
 )
 def vppo_tokens(
@@ -140,6 +148,8 @@ def vppo_tokens(
 @described(
     "m = {smallest} + (1 − {smallest})·n / mean n, n = (s − min s) / (max s − min s), s the mean of k "
     "over y; the others are over completions",
+    group="before the first step",
+    use="beside vppo_tokens: completions that look count more",
     source="VPPO, arXiv 2510.09285; the authors' code",
     differs=(
         "The authors' code takes the smallest and the largest s over a process's share of the mini-batch, "
@@ -175,6 +185,8 @@ def vppo_completions(
 @described(
     "m = |y|·w / Σ w over y, w = I / {threshold} below the threshold {threshold}, else "
     "1 + {boost}·(I − {threshold}) / (1 − {threshold}), I = ln(1 + k) scaled to 0 … 1 within y",
+    group="before the first step",
+    use="as vppo_tokens, but no token is left out",
     source="PGPO, arXiv 2604.01840, equations 6 and 7, as two independent descriptions give them",
     differs=(
         "The paper's text and code could not be read: its code is announced, not published. Formula and "

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mm_cpgd.algorithms.advantages import grpo
-from mm_cpgd.algorithms.credit.consistency import answer_entropy, copo
+from mm_cpgd.algorithms.methods.consistency import answer_entropy, copo
 
 NAN = float("nan")
 REWARDS = torch.tensor([[1.0, 1, 1, 1], [0, 0, 0, 0], [1, 0, 0, 1]], dtype=torch.float64)

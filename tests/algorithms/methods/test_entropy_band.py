@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mm_cpgd.algorithms.entropy_band import EntropyHistory, entropy_band, phase_weight
+from mm_cpgd.algorithms.methods.entropy_band import EntropyHistory, entropy_band, phase_weight
 
 POINTS = [0.3, 0.5, 0.9]
 

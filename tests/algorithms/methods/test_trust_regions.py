@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mm_cpgd.algorithms import surrogates, trust_regions
+from mm_cpgd.algorithms import surrogates
+from mm_cpgd.algorithms.methods import trust_regions
 from tests.fakes import closed_forms
 
 few_examples = settings(max_examples=60, deadline=None)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mm_cpgd.algorithms import advantages
-from mm_cpgd.algorithms.many_rewards import gdpo, scale_rl
+from mm_cpgd.algorithms.methods.many_rewards import gdpo, scale_rl
 
 few_examples = settings(max_examples=40, deadline=None)
 NAN = float("nan")

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mm_cpgd.algorithms.credit.bundles import QuantileTracker, mixed_risk, riskpo
 from mm_cpgd.algorithms.inputs.outcomes import Outcomes
+from mm_cpgd.algorithms.methods.bundles import QuantileTracker, mixed_risk, riskpo
 from mm_cpgd.errors import UserError
 from tests.fakes.objectives import build, message
 

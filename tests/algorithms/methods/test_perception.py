@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from mm_cpgd.algorithms import perception
+from mm_cpgd.algorithms.methods import perception
 from mm_cpgd.algorithms.objective import Objective, build_objective
 from mm_cpgd.config.recipes import load_recipe
 from mm_cpgd.config.schema import AlgorithmConfig
@@ -127,7 +127,8 @@ def objective(recipe: str) -> Objective:
 )
 def test_a_recipe_asks_for_the_passes_that_it_needs_and_no_others(recipe, blind, fixed, live):
     made = objective(recipe)
-    assert (made.needs_blind, made.needs_fixed_blind, made.needs_blind_gradient) == (blind, fixed, live)
+    needs = made.blind
+    assert (needs.compares, needs.fixed, needs.gradient) == (blind, fixed, live)
 
 
 def test_a_step_of_papo_is_its_formula_by_hand():
