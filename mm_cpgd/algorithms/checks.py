@@ -129,6 +129,15 @@ def check_bundles(part: Part, parts: Sequence[Part]) -> None:
         )
 
 
+def check_counts(part: Part, counts: Sequence[int], prompts: int, completions: int) -> None:
+    """Check that a budget's numbers of completions are those of a rollout batch of P prompts."""
+    if len(counts) != prompts or min(counts) < 1 or sum(counts) != prompts * completions:
+        raise UserError(
+            f"{part.where} returned {list(counts)}; it has to return {prompts} whole numbers of at least 1 "
+            f"whose sum is {prompts * completions}, rollout.prompts times rollout.completions."
+        )
+
+
 def check_parts(parts: Sequence[Part], completions: int, max_new_tokens: int) -> None:
     """Run all checks of an objective's parts. Raises ``UserError`` for the first that fails."""
     check_no_repetition(parts)

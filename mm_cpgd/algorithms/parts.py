@@ -19,19 +19,19 @@ from mm_cpgd.algorithms import (
     advantages,
     aggregation,
     completions,
-    contrastive,
     regularizers,
     selection,
     surrogates,
     token_advantages,
     token_weights,
-    trackers,
 )
+from mm_cpgd.algorithms.by_row import budgets, trackers
 from mm_cpgd.algorithms.inputs.outcomes import CLOCK, OUTCOMES
 from mm_cpgd.algorithms.inputs.schedules import Schedule, is_schedule, options_at, schedule_of
 from mm_cpgd.algorithms.methods import (
     bundles,
     consistency,
+    contrastive,
     entropy_band,
     group_targets,
     many_rewards,
@@ -74,10 +74,10 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         surrogates.exp_advantage,
         surrogates.cispo,
         surrogates.gspo,
+        contrastive.copg,
         trust_regions.gmpo,
         trust_regions.sapo,
         trust_regions.dppo,
-        contrastive.copg,
     ),
     "regularizers": _by_name(
         regularizers.policy_drift,
@@ -109,6 +109,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "selection": _by_name(selection.accuracy_filter, selection.dynamic_sampling),
     "shaping": _by_name(selection.overlong_penalty),
     "prompts": _by_name(selection.variance_aware, trackers.tracker_variance),
+    "budget": _by_name(budgets.knapsack),
     "completions": _by_name(completions.drop_truncated, completions.right_only, completions.max_variance),
     "token_advantages": _by_name(
         token_advantages.entropy_shaped,
@@ -142,6 +143,7 @@ INPUTS: dict[str, frozenset[str]] = {
     "selection": frozenset({"accuracy", "rewards", "lengths", "finished", "components"}) | CLOCK,
     "shaping": frozenset({"lengths", "max_tokens"}) | CLOCK,
     "prompts": frozenset({"accuracy", "diversity", "memory", "row_count"}) | CLOCK,
+    "budget": frozenset({"rows", "completions", "memory"}) | CLOCK,
     "completions": OUTCOMES | {"advantages", "memory"},
     "token_advantages": frozenset(
         {
@@ -206,16 +208,16 @@ class Part:
 
     @property
     def step_inputs(self) -> tuple[str, ...]:
-        """Names of the inputs of the description's ``each_step``; none without one."""
-        function = self.description.each_step
+        """Names of the inputs of the description's ``of_groups``; none without one."""
+        function = self.description.of_groups
         if function is None:
             return ()
         parameters = inspect.signature(function).parameters.values()
         return tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
 
-    def each_step(self, available: Mapping[str, Any]) -> Any:
-        """Call the description's ``each_step`` with its inputs and the part's options."""
-        function = self.description.each_step
+    def of_groups(self, available: Mapping[str, Any]) -> Any:
+        """Call the description's ``of_groups`` with its inputs and the part's options."""
+        function = self.description.of_groups
         assert function is not None
         options = options_for(function, options_at(self.options, available.get("progress", 0.0)))
         return function(*(available[name] for name in self.step_inputs), **options)
@@ -282,7 +284,7 @@ def _check_inputs(part: Part) -> None:
             "are multiplied."
         )
     for name, keyword in (("prepared", "prepare"), ("state", "state"), ("memory", "memory")):
-        found = getattr(part.description, keyword) or (name == "prepared" and part.description.each_step)
+        found = getattr(part.description, keyword) or (name == "prepared" and part.description.of_groups)
         if name in part.inputs and not found:
             raise UserError(
                 f"{part.where} takes {name!r}; declare what computes it with @described(…, {keyword}=…)."

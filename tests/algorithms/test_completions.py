@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mm_cpgd.algorithms.completions import drop_truncated, max_variance, most_spread, right_only
+from mm_cpgd.algorithms.composition import build_objective
 from mm_cpgd.algorithms.inputs.outcomes import Outcomes
-from mm_cpgd.algorithms.objective import build_objective
 from mm_cpgd.config.recipes import load_recipe
 from mm_cpgd.config.schema import AlgorithmConfig
 from mm_cpgd.errors import UserError

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from data.sampler import ScoredPromptSampler
 from mm_cpgd.algorithms import advantages, selection, token_weights
+from mm_cpgd.algorithms.composition import build_objective
 from mm_cpgd.algorithms.formulas import difference_rows
-from mm_cpgd.algorithms.objective import build_objective
 from mm_cpgd.cli.main import app
 from mm_cpgd.config.loading import SHIPPED, load_config
 from mm_cpgd.config.recipes import listed_differences, recipe_differences, recipe_note
@@ -51,6 +51,7 @@ KNOWN: dict[str, list[str]] = {
     "spo": ["1024 prompts", "no success rate"],
     "advantage.spo": ["how far the policy has moved", "8 completions of the initial policy"],
     "prompts.tracker_variance": ["next 14,000 rows"],
+    "budget.knapsack": ["dynamic programming", "approximation"],
     "copg": ["pairs of any origin"],
     "surrogate.copg": ["half of the gradient"],
     "gtpo": ["gradient norm of at most 0.1"],

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mm_cpgd.algorithms.objective import build_objective
+from mm_cpgd.algorithms.composition import build_objective
 from mm_cpgd.config.recipes import load_recipe, recipe_names
 from mm_cpgd.config.schema import AlgorithmConfig
 from tests.fakes.closed_forms import GRADIENTS
@@ -43,7 +43,10 @@ def prepared(objective):
     found = objective.prepare(OLD[MASK], ENTROPY[MASK], by_token[MASK], seed=0)
     places = MASK.nonzero(as_tuple=True)
     empty = torch.full((4, 4), float("nan"), dtype=torch.float64)
-    return {name: empty.index_put(places, values) for name, values in found.items()}
+    steps = {
+        part.where: torch.full((4, 4), 0.5).masked_fill(~MASK, float("nan")) for part in objective.step_parts
+    }
+    return {name: empty.index_put(places, values) for name, values in found.items()} | steps
 
 
 def run(objective, rows=slice(None), mask=MASK, **inputs):
@@ -66,17 +69,19 @@ def slope(recipe, row, t):
     if recipe in GRADIENTS:
         return GRADIENTS[recipe](LOG_RATIO[row, : LENGTHS[row]].tolist(), t, a, OLD[row, t].item())
     r = math.exp(ell)
-    low, high = 0.8, 1.28 if recipe in ("dapo", "forking_tokens", "bnpo") else 1.2
+    low, high = 0.8, 1.28 if recipe in ("dapo", "forking_tokens", "bnpo", "spo", "knapsack") else 1.2
     if recipe == "clip_cov":
         low, high = 0.0, 2.0
     stopped = (a > 0 and r > high) or (a < 0 and r < low)
     if recipe == "grpo_dual_clip":
         stopped = stopped or (a < 0 and r > 3)
-    if recipe in ("pg", "pgd", "dpo_online"):
+    if recipe in ("pg", "pgd", "dpo_online", "raft"):
         gradient = a
+    elif recipe == "copg":
+        gradient = 0.5  # as ``prepared`` says
     elif recipe.startswith("cp"):
         gradient = 0.0 if stopped else a
-    elif recipe in ("kl_cov", "f_dpg", "cispo"):
+    elif recipe in ("kl_cov", "f_dpg", "gtpo", "cispo"):
         gradient = min(r, 5.0) * a if recipe == "cispo" else r * a
     else:
         gradient = 0.0 if stopped else r * a
@@ -98,7 +103,7 @@ def slope(recipe, row, t):
 def weight(recipe, row):
     if recipe.startswith("grpo") or recipe in ("gspo", "sapo", "gmpo", "deepseek_v32", "gdpo", "gtpo"):
         return 1 / (len(LENGTHS) * LENGTHS[row])
-    if recipe in ("luspo", "f_dpg", "dpo_online"):
+    if recipe in ("luspo", "f_dpg", "dpo_online", "copg"):
         return 1 / len(LENGTHS)
     if recipe in ("dr_grpo", "bnpo", "dppo"):
         return 1 / (len(LENGTHS) * MAX_TOKENS)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mm_cpgd.algorithms import token_weights
-from mm_cpgd.algorithms.objective import build_objective
+from mm_cpgd.algorithms.composition import build_objective
 from mm_cpgd.config.recipes import load_recipe
 from mm_cpgd.config.schema import AlgorithmConfig
 from tests.fakes.objectives import build

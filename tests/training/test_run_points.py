@@ -37,7 +37,9 @@ GROUPS = ["algorithm.recipe=copg", *QUIET]
 IMPACT = ["algorithm.recipe=d3s", *QUIET]
 AGREEMENT = ["algorithm.recipe=copo", *QUIET]
 BUNDLES = ["algorithm.recipe=riskpo", "algorithm.advantage={name: riskpo, bundle: 2}", *QUIET]
+BUDGET = ["algorithm.recipe=knapsack", "data.train.limit=6", *QUIET]
 CASES = {
+    "budget": BUDGET,
     "impact": IMPACT,
     "agreement": AGREEMENT,
     "bundles": BUNDLES,
