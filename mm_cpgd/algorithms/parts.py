@@ -29,11 +29,14 @@ from mm_cpgd.algorithms.by_row import budgets, trackers
 from mm_cpgd.algorithms.inputs.outcomes import CLOCK, OUTCOMES
 from mm_cpgd.algorithms.inputs.schedules import Schedule, is_schedule, options_at, schedule_of
 from mm_cpgd.algorithms.methods import (
+    bundles,
+    consistency,
     contrastive,
     entropy_band,
     group_targets,
     many_rewards,
     perception,
+    steps,
     trust_regions,
 )
 from mm_cpgd.algorithms.part_info import Description, description_of
@@ -59,6 +62,8 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         many_rewards.scale_rl,
         advantages.one,
         trackers.spo,
+        consistency.copo,
+        bundles.riskpo,
     ),
     "surrogate": _by_name(
         surrogates.policy_gradient,
@@ -88,6 +93,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     ),
     "token_weights": _by_name(
         token_weights.forking_tokens,
+        token_weights.impact_tokens,
         token_weights.clip_cov,
         token_weights.off_policy_mask,
         perception.vppo_tokens,
@@ -104,13 +110,14 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "shaping": _by_name(selection.overlong_penalty),
     "prompts": _by_name(selection.variance_aware, trackers.tracker_variance),
     "budget": _by_name(budgets.knapsack),
-    "completions": _by_name(completions.drop_truncated, completions.right_only),
+    "completions": _by_name(completions.drop_truncated, completions.right_only, completions.max_variance),
     "token_advantages": _by_name(
         token_advantages.entropy_shaped,
         token_advantages.conflict_tokens,
         group_targets.optimal_baseline,
         group_targets.f_divergence,
         group_targets.preference,
+        steps.empg,
     ),
 }
 _TOKEN_INPUTS = frozenset(
@@ -142,7 +149,7 @@ INPUTS: dict[str, frozenset[str]] = {
         {
             *("advantages", "base_advantages", "old_logprobs", "old_entropy", "tokens", "mask"),
             *("prompt_of", "completion_of", "rewards", "accuracy", "finished", "state"),
-            "reference_logprobs",
+            *("pieces", "reference_logprobs"),
         }
     )
     | CLOCK,
