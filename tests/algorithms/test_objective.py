@@ -72,6 +72,8 @@ def run(objective, rows=slice(None), mask=MASK, **inputs):
 def slope(recipe, row, t):
     """d(term − penalty)/dℓ of one token, from the published formulas."""
     ell, a = LOG_RATIO[row, t].item(), ADVANTAGES[row].item()
+    if recipe.startswith("d3s") and (row, t) not in ((0, 1), (2, 1)):
+        return 0.0  # the two tokens with the largest |A|·H, a fifth of them at the run's beginning
     if recipe in GRADIENTS:
         return GRADIENTS[recipe](LOG_RATIO[row, : LENGTHS[row]].tolist(), t, a, OLD[row, t].item())
     r = math.exp(ell)
@@ -106,8 +108,19 @@ def slope(recipe, row, t):
     return gradient - drift
 
 
+GROUPED = ("copo", "d3s", "d3s_gspo")
+
+
 def weight(recipe, row):
-    if recipe.startswith("grpo") or recipe in ("gspo", "sapo", "gmpo", "deepseek_v32", "gdpo", "gtpo"):
+    if recipe.startswith("grpo") or recipe in (
+        "gspo",
+        "sapo",
+        "gmpo",
+        "deepseek_v32",
+        "gdpo",
+        "gtpo",
+        *GROUPED,
+    ):
         return 1 / (len(LENGTHS) * LENGTHS[row])
     if recipe in ("luspo", "f_dpg", "dpo_online", "copg"):
         return 1 / len(LENGTHS)

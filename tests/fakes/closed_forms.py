@@ -76,4 +76,5 @@ GRADIENTS = {
     "dppo": dppo,
     "luspo": gspo,
     "gspo": gspo,
+    "d3s_gspo": gspo,
 }
