@@ -56,7 +56,7 @@ KNOWN: dict[str, list[str]] = {
     "gtpo": ["gradient norm of at most 0.1"],
     "token_advantages.entropy_shaped": ["threshold of 0.7", "current policy's entropy"],
     "token_advantages.conflict_tokens": ["number of conflict tokens", "length limit cut off"],
-    "papo": ["a KL penalty take 0.02", "recipe: papo_both"],
+    "papo": ["with a KL penalty take 0.02", "recipe papo_both"],
     "vppo": ["between 0.01 and 0.99"],
     "noisyrollout": ["6 completions behind each picture", "one noise per picture"],
     "advantage.reinforce_pp": ["moments over tokens", "KL estimate from the reward"],
@@ -164,6 +164,12 @@ SETTINGS = [
     ),
     ("reinforce_pp", "regularizers=[{name: kl, coefficient: 0.01, estimator: k2}]"),
     ("reinforce_pp", "advantage={name: reinforce_pp, baseline: group}"),
+    ("noisyrollout", "noisy={middle: 10}"),
+    (
+        "papo",
+        "regularizers=[{name: implicit_perception, coefficient: 0.02}, "
+        "{name: entropy_penalty, coefficient: 0.05}, {name: kl, coefficient: 0.01}]",
+    ),
     ("configs/satori.yaml", "regularizers=[{name: kl, coefficient: 0.001}]"),
     ("configs/satori.yaml", "selection=[]"),
 ]

@@ -27,7 +27,7 @@ LARGEST_GAP = 20.0
     source="PAPO, arXiv 2507.06448; the authors' code",
     differs=(
         "The paper differentiates through both policies. The authors' code, as published, takes π_blind from "
-        "the policy before the update, without a gradient, and so does this part. For the paper's: "
+        "the policy before the update, without a gradient. Here it is likewise. For the paper's: "
         "blind_gradient true, which needs twice the tokens in the update.",
         "The authors blacken squares of 14 pixels of the file's image, which is scaled afterwards. Here the "
         "model's own patches are blackened, after scaling. No setting does this.",
@@ -189,7 +189,7 @@ def vppo_completions(
     use="as vppo_tokens, but no token is left out",
     source="PGPO, arXiv 2604.01840, equations 6 and 7, as two independent descriptions give them",
     differs=(
-        "The paper's text and code could not be read: its code is announced, not published. Formula and "
+        "The paper's text and code could not be read: its code is announced, not published. Here formula and "
         "numbers are those on which two published re-implementations agree; the logarithm and the estimate k "
         "of the sampled token are from one of them.",
         "The paper hides the visual tokens from the attention. Here the recipe's picture is blank, which "
