@@ -65,7 +65,7 @@ KNOWN: dict[str, list[str]] = {
     "empg": ["agents over many turns"],
     "token_advantages.empg": ["turns of an agent", "do not state over what"],
     "token_advantages.conflict_tokens": ["number of conflict tokens", "length limit cut off"],
-    "papo": ["a KL penalty of 0.01", "recipe: papo_both"],
+    "papo": ["with a KL penalty take 0.02", "recipe papo_both"],
     "vppo": ["between 0.01 and 0.99"],
     "noisyrollout": ["6 completions behind each picture", "one noise per picture"],
     "advantage.reinforce_pp": ["moments over tokens", "KL estimate from the reward"],
@@ -153,13 +153,6 @@ def test_the_note_of_a_recipe_ends_where_its_differences_begin() -> None:
 
 
 SETTINGS = [
-    ("noisyrollout", "noisy={middle: 10}"),
-    ("papo", "recipe=papo_both"),
-    (
-        "papo",
-        "regularizers=[{name: implicit_perception, coefficient: 0.02}, {name: entropy_penalty, "
-        "coefficient: 0.05}, {name: kl, coefficient: 0.01}]",
-    ),
     ("clip_cov", "selection=[{name: dynamic_sampling}]"),
     ("kl_cov", "regularizers=[{name: kl_cov, coefficient: 1.0, share: 0.0002}]"),
     ("kl_cov", "selection=[{name: dynamic_sampling}]"),
@@ -180,6 +173,12 @@ SETTINGS = [
     ),
     ("reinforce_pp", "regularizers=[{name: kl, coefficient: 0.01, estimator: k2}]"),
     ("reinforce_pp", "advantage={name: reinforce_pp, baseline: group}"),
+    ("noisyrollout", "noisy={middle: 10}"),
+    (
+        "papo",
+        "regularizers=[{name: implicit_perception, coefficient: 0.02}, "
+        "{name: entropy_penalty, coefficient: 0.05}, {name: kl, coefficient: 0.01}]",
+    ),
     ("configs/satori.yaml", "regularizers=[{name: kl, coefficient: 0.001}]"),
     ("configs/satori.yaml", "selection=[]"),
 ]
