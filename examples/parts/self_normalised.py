@@ -15,7 +15,7 @@ def share_of_group(log_ratios: Tensor) -> Tensor:
     return torch.where(known, shares * known.sum(dim=1, keepdim=True), 0.0)
 
 
-@described("S = sg(π(y)/π_old(y) as a share of the group's, times G)·A·ℓ", each_step=share_of_group)
+@described("S = sg(π(y)/π_old(y) as a share of the group's, times G)·A·ℓ", of_groups=share_of_group)
 def self_normalised(log_ratio: Tensor, advantages: Tensor, prepared: Tensor) -> Tensor:
     """Self-normalised importance weights of whole completions; terms (n, T)."""
     return prepared * advantages * log_ratio

@@ -32,6 +32,8 @@ def check_group(parts: Sequence[Part], completions: int) -> None:
 def _compares_group(part: Part) -> bool:
     if part.kind == "advantage":
         return part.name in _GROUP_BASELINES or part.options.get("baseline") == "group"
+    if part.kind == "completions":
+        return part.options.get("scope") == "group"
     return part.kind == "selection" or part.name in ("optimal_baseline", "f_divergence", "preference")
 
 
@@ -114,6 +116,28 @@ def check_row_scores(parts: Sequence[Part]) -> None:
             )
 
 
+def check_bundles(part: Part, parts: Sequence[Part]) -> None:
+    """Check that RiskPO's levels are in order and that no selection tears its bundles apart."""
+    low, high = part.options["low"], part.options["high"]
+    if low >= high:
+        raise UserError(f"{part.where}: low = {low} is not below high = {high}; swap them.")
+    selection = [one.where for one in parts if one.kind == "selection"]
+    if selection:
+        raise UserError(
+            f"{part.where} ties prompts that are drawn together into bundles; {selection[0]} would tear them "
+            "apart. Remove it."
+        )
+
+
+def check_counts(part: Part, counts: Sequence[int], prompts: int, completions: int) -> None:
+    """Check that a budget's numbers of completions are those of a rollout batch of P prompts."""
+    if len(counts) != prompts or min(counts) < 1 or sum(counts) != prompts * completions:
+        raise UserError(
+            f"{part.where} returned {list(counts)}; it has to return {prompts} whole numbers of at least 1 "
+            f"whose sum is {prompts * completions}, rollout.prompts times rollout.completions."
+        )
+
+
 def check_parts(parts: Sequence[Part], completions: int, max_new_tokens: int) -> None:
     """Run all checks of an objective's parts. Raises ``UserError`` for the first that fails."""
     check_no_repetition(parts)
@@ -126,6 +150,8 @@ def check_parts(parts: Sequence[Part], completions: int, max_new_tokens: int) ->
             check_overlong(part, max_new_tokens)
         elif part.name == "kl":
             check_kl(part)
+        elif part.name == "riskpo":
+            check_bundles(part, parts)
         elif part.name == "clip_cov":
             check_band(part)
         elif part.name == "f_divergence":

@@ -34,6 +34,7 @@ KIND_SUMMARIES = {
     "selection": "filters of prompts after the rollout",
     "shaping": "additions to a completion's reward",
     "prompts": "scores of the curriculum sampler",
+    "budget": "how many completions each prompt gets",
     "completions": "filters of completions, after their advantages",
     "token_advantages": "advantages of completions to those of tokens",
 }
@@ -82,7 +83,7 @@ def recipe_rows() -> Iterator[Row]:
     for name in recipe_names():
         recipe = load_recipe(name)
         more = [part["name"] for kind in _MORE for part in recipe.get(kind, [])]
-        more += [recipe["prompts"]["name"]] if "prompts" in recipe else []
+        more += [recipe[kind]["name"] for kind in ("prompts", "budget") if kind in recipe]
         lists = [
             ", ".join(part["name"] for part in recipe.get(kind, [])) or "–"
             for kind in ("regularizers", "token_weights")
@@ -197,8 +198,9 @@ def _lettered(objective: Objective) -> Iterator[tuple[Part, str]]:
     others = (objective.selection, objective.shaping, objective.completions, objective.token_advantages)
     for part in (part for several in others for part in several):
         yield part, ""
-    if objective.prompts:
-        yield objective.prompts, ""
+    for one in (objective.prompts, objective.budget):
+        if one:
+            yield one, ""
 
 
 def _letters(letter: str, parts: tuple[Part, ...]) -> list[str]:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from mm_cpgd.algorithms.checks import check_parts, check_surrogate_options
+from mm_cpgd.algorithms.checks import check_counts
 from mm_cpgd.algorithms.inputs.blind import BlindNeeds, blind_inputs
-from mm_cpgd.algorithms.inputs.initial import initial_memories, initial_states
 from mm_cpgd.algorithms.inputs.memory import Memory
 from mm_cpgd.algorithms.inputs.outcomes import Outcomes
 from mm_cpgd.algorithms.inputs.schedules import progress_of
 from mm_cpgd.algorithms.inputs.tokens import part_inputs, token_metrics
-from mm_cpgd.algorithms.parts import Part, make_part
+from mm_cpgd.algorithms.parts import Part
 from mm_cpgd.algorithms.regularizers import State
 
 if TYPE_CHECKING:
-    from mm_cpgd.config.schema import AlgorithmConfig, PartConfig
+    pass
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,7 @@ class Objective:
         iterations: iterations of the whole run, by which ``progress`` is measured.
         completions: filters of completions.
         token_advantages: advantages of completions to those of tokens, one after the other.
+        budget: completions of each prompt; None: as many for all.
         memories: memories of parts by the name of their factory, mutable likewise.
     """
 
@@ -58,6 +58,7 @@ class Objective:
     iterations: int = 1
     completions: tuple[Part, ...] = ()
     token_advantages: tuple[Part, ...] = ()
+    budget: Part | None = None
     memories: dict[str, Memory] = field(default_factory=dict)
 
     @property
@@ -72,6 +73,7 @@ class Objective:
             *self.selection,
             *self.shaping,
             *((self.prompts,) if self.prompts else ()),
+            *((self.budget,) if self.budget else ()),
             *self.completions,
             *self.token_advantages,
         )
@@ -101,7 +103,7 @@ class Objective:
     @property
     def step_parts(self) -> tuple[Part, ...]:
         """Parts that need whole groups at the current policy before each step, see ``prepare_step``."""
-        return tuple(part for part in self.parts if part.description.each_step)
+        return tuple(part for part in self.parts if part.description.of_groups)
 
     @property
     def old_policy_parts(self) -> tuple[Part, ...]:
@@ -230,6 +232,24 @@ class Objective:
         scores: Tensor = self._call(self.prompts, {"row_count": row_count, **self.clock(iteration)})
         return scores
 
+    def counts(self, rows: Sequence[int], completions: int, iteration: int = 1) -> list[int]:
+        """Return how many completions each of P prompts gets: P·G in all, at least 1 each.
+
+        Args:
+            rows: training row of each prompt, of all processes.
+            completions: G.
+            iteration: the running iteration, from 1.
+
+        Raises:
+            UserError: the budget part returns something else.
+        """
+        if self.budget is None:
+            return [completions] * len(rows)
+        known = {"rows": torch.tensor(rows), "completions": completions, **self.clock(iteration)}
+        found: list[int] = [int(count) for count in self._call(self.budget, known)]
+        check_counts(self.budget, found, len(rows), completions)
+        return found
+
     def note(self, outcomes: Outcomes) -> None:
         """Let the memories learn from an iteration's outcomes."""
         for memory in self.memories.values():
@@ -272,14 +292,14 @@ class Objective:
 
         Args:
             groups: tables (p, G) by name, of the mini-batch's prompts on this process at the current policy;
-                see ``Description.each_step``.
+                see ``Description.of_groups``.
             iteration: the running iteration, from 1.
 
         Returns:
             ``Part.where`` → (p, G).
         """
         available = {**groups, **self.clock(iteration)}
-        return {part.where: part.each_step(available) for part in self.step_parts}
+        return {part.where: part.of_groups(available) for part in self.step_parts}
 
     def observe(self, metrics: Mapping[str, float]) -> None:
         """Update the parts' states with the metrics of an optimizer step over all processes."""
@@ -403,40 +423,3 @@ class Objective:
             own = {"prepared": prepared[part.where]} if part.where in prepared else {}
             total = total + self._call(part, {**available, **own})
         return total
-
-
-def build_objective(
-    config: AlgorithmConfig, *, completions: int, max_new_tokens: int, iterations: int = 1
-) -> Objective:
-    """Compose the objective of a config whose recipe is already resolved.
-
-    Args:
-        config: the parts and their options.
-        completions: G, completions per prompt.
-        max_new_tokens: longest completion that may be sampled.
-        iterations: iterations of the whole run.
-
-    Raises:
-        UserError: an unknown part or option, an invalid value, or incompatible parts.
-    """
-    check_surrogate_options(config.surrogate.name, list(config.surrogate.options))
-
-    def make(kind: str, part: PartConfig) -> Part:
-        return make_part(kind, part.name, part.options)
-
-    composed = Objective(
-        advantage=make("advantage", config.advantage),
-        surrogate=make("surrogate", config.surrogate),
-        regularizers=tuple(make("regularizers", part) for part in config.regularizers),
-        aggregation=make("aggregation", config.aggregation),
-        selection=tuple(make("selection", part) for part in config.selection),
-        shaping=tuple(make("shaping", part) for part in config.shaping),
-        max_tokens=max_new_tokens,
-        token_weights=tuple(make("token_weights", part) for part in config.token_weights),
-        prompts=None if config.prompts is None else make("prompts", config.prompts),
-        iterations=iterations,
-        completions=tuple(make("completions", part) for part in config.completions),
-        token_advantages=tuple(make("token_advantages", part) for part in config.token_advantages),
-    )
-    check_parts(composed.parts, completions, max_new_tokens)
-    return replace(composed, states=initial_states(composed.parts), memories=initial_memories(composed.parts))

@@ -28,15 +28,15 @@ class Description:
         variants: value of that option → completion of the formula.
         prepare: function of all tokens of the mini-batch, called before its first step; its result is the
             part's input ``prepared``.
-        each_step: function of whole groups at the current policy, called before each optimizer step; its
+        of_groups: function of whole groups at the current policy, called before each optimizer step; its
             result is the part's input ``prepared``. Inputs: ``rewards``, ``lengths``, ``log_ratios`` and
             ``reference_log_ratios`` (sums over a completion), all (p, G), NaN where there is no completion.
         state: factory of the object whose ``value`` is the part's input ``state``, see
             ``regularizers.State``.
-        group: what parts of the kind it stands beside in the catalogue.
-        use: when to take it, in one line.
         memory: factory of the object that is the part's input ``memory``, shared by all parts that name the
             same one, see ``inputs.memory.Memory``.
+        group: what parts of the kind it stands beside in the catalogue.
+        use: when to take it, in one line.
         differs: where the part differs from its source, one text each: what the source does, what this part
             does, and the setting for the source's behaviour where there is one.
     """
@@ -47,11 +47,11 @@ class Description:
     choice: str = ""
     variants: Mapping[str, str] = field(default_factory=dict)
     prepare: Callable[..., Any] | None = None
-    each_step: Callable[..., Any] | None = None
+    of_groups: Callable[..., Any] | None = None
     state: Callable[..., Any] | None = None
+    memory: Callable[..., Any] | None = None
     group: str = ""
     use: str = ""
-    memory: Callable[..., Any] | None = None
     differs: tuple[str, ...] = ()
 
     def text(self, options: Mapping[str, Any] | None = None) -> str:

@@ -19,17 +19,26 @@ from mm_cpgd.algorithms import (
     advantages,
     aggregation,
     completions,
-    contrastive,
     regularizers,
     selection,
     surrogates,
     token_advantages,
     token_weights,
-    trackers,
 )
+from mm_cpgd.algorithms.by_row import budgets, trackers
 from mm_cpgd.algorithms.inputs.outcomes import CLOCK, OUTCOMES
 from mm_cpgd.algorithms.inputs.schedules import Schedule, is_schedule, options_at, schedule_of
-from mm_cpgd.algorithms.methods import entropy_band, group_targets, many_rewards, perception, trust_regions
+from mm_cpgd.algorithms.methods import (
+    bundles,
+    consistency,
+    contrastive,
+    entropy_band,
+    group_targets,
+    many_rewards,
+    perception,
+    steps,
+    trust_regions,
+)
 from mm_cpgd.algorithms.part_info import Description, description_of
 from mm_cpgd.errors import UserError
 from rewards.messages import closest
@@ -53,6 +62,8 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         many_rewards.scale_rl,
         advantages.one,
         trackers.spo,
+        consistency.copo,
+        bundles.riskpo,
     ),
     "surrogate": _by_name(
         surrogates.policy_gradient,
@@ -63,10 +74,10 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         surrogates.exp_advantage,
         surrogates.cispo,
         surrogates.gspo,
+        contrastive.copg,
         trust_regions.gmpo,
         trust_regions.sapo,
         trust_regions.dppo,
-        contrastive.copg,
     ),
     "regularizers": _by_name(
         regularizers.policy_drift,
@@ -82,6 +93,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     ),
     "token_weights": _by_name(
         token_weights.forking_tokens,
+        token_weights.impact_tokens,
         token_weights.clip_cov,
         token_weights.off_policy_mask,
         perception.vppo_tokens,
@@ -97,13 +109,15 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "selection": _by_name(selection.accuracy_filter, selection.dynamic_sampling),
     "shaping": _by_name(selection.overlong_penalty),
     "prompts": _by_name(selection.variance_aware, trackers.tracker_variance),
-    "completions": _by_name(completions.drop_truncated, completions.right_only),
+    "budget": _by_name(budgets.knapsack),
+    "completions": _by_name(completions.drop_truncated, completions.right_only, completions.max_variance),
     "token_advantages": _by_name(
         token_advantages.entropy_shaped,
         token_advantages.conflict_tokens,
         group_targets.optimal_baseline,
         group_targets.f_divergence,
         group_targets.preference,
+        steps.empg,
     ),
 }
 _TOKEN_INPUTS = frozenset(
@@ -129,12 +143,13 @@ INPUTS: dict[str, frozenset[str]] = {
     "selection": frozenset({"accuracy", "rewards", "lengths", "finished", "components"}) | CLOCK,
     "shaping": frozenset({"lengths", "max_tokens"}) | CLOCK,
     "prompts": frozenset({"accuracy", "diversity", "memory", "row_count"}) | CLOCK,
+    "budget": frozenset({"rows", "completions", "memory"}) | CLOCK,
     "completions": OUTCOMES | {"advantages", "memory"},
     "token_advantages": frozenset(
         {
             *("advantages", "base_advantages", "old_logprobs", "old_entropy", "tokens", "mask"),
             *("prompt_of", "completion_of", "rewards", "accuracy", "finished", "state"),
-            "reference_logprobs",
+            *("pieces", "reference_logprobs"),
         }
     )
     | CLOCK,
@@ -193,16 +208,16 @@ class Part:
 
     @property
     def step_inputs(self) -> tuple[str, ...]:
-        """Names of the inputs of the description's ``each_step``; none without one."""
-        function = self.description.each_step
+        """Names of the inputs of the description's ``of_groups``; none without one."""
+        function = self.description.of_groups
         if function is None:
             return ()
         parameters = inspect.signature(function).parameters.values()
         return tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
 
-    def each_step(self, available: Mapping[str, Any]) -> Any:
-        """Call the description's ``each_step`` with its inputs and the part's options."""
-        function = self.description.each_step
+    def of_groups(self, available: Mapping[str, Any]) -> Any:
+        """Call the description's ``of_groups`` with its inputs and the part's options."""
+        function = self.description.of_groups
         assert function is not None
         options = options_for(function, options_at(self.options, available.get("progress", 0.0)))
         return function(*(available[name] for name in self.step_inputs), **options)
@@ -269,7 +284,7 @@ def _check_inputs(part: Part) -> None:
             "are multiplied."
         )
     for name, keyword in (("prepared", "prepare"), ("state", "state"), ("memory", "memory")):
-        found = getattr(part.description, keyword) or (name == "prepared" and part.description.each_step)
+        found = getattr(part.description, keyword) or (name == "prepared" and part.description.of_groups)
         if name in part.inputs and not found:
             raise UserError(
                 f"{part.where} takes {name!r}; declare what computes it with @described(…, {keyword}=…)."

@@ -61,6 +61,9 @@ def curves(objective: Objective, log_ratios: Tensor, advantage: float) -> tuple[
         "lengths": torch.ones(len(log_ratios), dtype=torch.float64),
         "max_tokens": 1,
     }
+    if objective.surrogate.description.of_groups:
+        # What a completion is compared with is known of whole groups alone; it stands where advantages do.
+        available["prepared"] = available["advantages"]
     missing = set(objective.surrogate.inputs) - set(available)
     if missing:
         needs = ", ".join(sorted(missing))

@@ -8,6 +8,7 @@ gets as ``advantages`` what those before it returned. Values where ``mask`` is F
 ``tokens`` (ids), ``mask``, ``reference_logprobs`` (for which the run holds a reference policy): (N, T).
 ``prompt_of``, ``completion_of``, ``rewards``, ``accuracy``, ``finished``: (N,), the first two as numbers of
 the prompt among the iteration's and of the completion within its group.
+``pieces``: the text of each token id that occurs, by id.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from mm_cpgd.algorithms.part_info import OpenShare, described
+from mm_cpgd.algorithms.part_info import OpenShare, UpToOne, described
 
 
 @described(
@@ -44,6 +44,33 @@ def forking_tokens(old_entropy: Tensor, *, share: OpenShare = 0.2) -> Tensor:
         return old_entropy
     forking = (old_entropy >= quantile(old_entropy, 1 - share)) & (old_entropy > 0)
     return forking.to(old_entropy.dtype)
+
+
+@described(
+    "m = 1 for the {share} of the mini-batch's tokens with the largest |A|·H, if it is above 0, else 0; "
+    "1 for all at a share of 1",
+    source="D³S, arXiv 2509.22115",
+    group="before the first step",
+    use="with the completions part max_variance: few tokens early, nearly all late",
+)
+def impact_tokens(old_entropy: Tensor, advantages: Tensor, *, share: UpToOne = 0.2) -> Tensor:
+    """Use only tokens at which the policy was uncertain and much is to be gained or lost.
+
+    The threshold is the interpolated quantile 1 − share, inclusive. The aggregation's denominator still
+    counts all tokens.
+
+    Args:
+        old_entropy: (K,), nats.
+        advantages: (K,).
+        share: share of the tokens that are used; the default is a choice of this project.
+
+    Returns:
+        (K,), 0 or 1.
+    """
+    impact = advantages.abs() * old_entropy
+    if share == 1 or not impact.numel():
+        return torch.ones_like(impact)
+    return ((impact >= quantile(impact, 1 - share)) & (impact > 0)).to(old_entropy.dtype)
 
 
 @described(

@@ -90,7 +90,7 @@ def load_objective(name: str) -> Objective:
     Raises:
         UserError: there is no such recipe or file.
     """
-    from mm_cpgd.algorithms.objective import build_objective
+    from mm_cpgd.algorithms.composition import build_objective
     from mm_cpgd.config.loading import load_config
     from mm_cpgd.config.recipes import load_recipe
     from mm_cpgd.config.schema import AlgorithmConfig

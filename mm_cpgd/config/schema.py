@@ -166,6 +166,9 @@ class AlgorithmConfig(Section):
     prompts: PartConfig | None = Field(
         None, description="score of the curriculum sampler; null: prompts are drawn uniformly"
     )
+    budget: PartConfig | None = Field(
+        None, description="how many completions each prompt gets; null: rollout.completions"
+    )
     completions: list[PartConfig] = Field(
         default_factory=list, description="filters of completions, after their advantages"
     )

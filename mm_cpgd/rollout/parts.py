@@ -10,7 +10,7 @@ from mm_cpgd.policy.distribution import Sampling
 from mm_cpgd.rollout.engine import Group, RolloutEngine
 
 if TYPE_CHECKING:
-    from mm_cpgd.policy import EncodedPrompt
+    from mm_cpgd.policy import EncodedPrompt, Policy
 
 
 @runtime_checkable
@@ -77,3 +77,40 @@ class GroupsInParts:
     ) -> tuple[list[EncodedPrompt], Sampling, list[Sequence[int]]]:
         pairs = [(prompt, own) for prompt, own in zip(prompts, seeds, strict=True) if prompt is not None]
         return [prompt for prompt, _ in pairs], self.sampling, [own for _, own in pairs]
+
+
+class EqualCounts:
+    """An engine for prompts with different numbers of completions: one call for each number.
+
+    Args:
+        engine: samples equally many completions of each prompt of a call.
+        counts: completions of each prompt of the rollout batch, of all processes: all call equally often.
+    """
+
+    def __init__(self, engine: RolloutEngine, counts: Sequence[int]) -> None:
+        self.engine = engine
+        self.counts = sorted(set(counts))
+
+    def generate(
+        self, prompts: Sequence[EncodedPrompt], sampling: Sampling, seeds: Sequence[Sequence[int]]
+    ) -> list[Group]:
+        """See ``RolloutEngine.generate``."""
+        groups: list[Group] = [[] for _ in prompts]
+        for count in self.counts:
+            places = [place for place, own in enumerate(seeds) if len(own) == count]
+            chosen = [prompts[place] for place in places], sampling, [seeds[place] for place in places]
+            for place, group in zip(places, self.engine.generate(*chosen), strict=True):
+                groups[place] = group
+        return groups
+
+    def load_weights(self, policy: Policy) -> None:
+        """See ``RolloutEngine.load_weights``."""
+        self.engine.load_weights(policy)
+
+    def release(self) -> None:
+        """See ``RolloutEngine.release``."""
+        self.engine.release()
+
+    def close(self) -> None:
+        """See ``RolloutEngine.close``."""
+        self.engine.close()

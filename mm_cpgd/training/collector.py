@@ -23,6 +23,7 @@ from mm_cpgd.rollout import Group, GroupsInParts, KeptTokens, RolloutEngine, Sam
 from mm_cpgd.rollout.conversations.parts import ConversationsInParts
 from mm_cpgd.rollout.conversations.sampler import ConversationSampler, Seeds
 from mm_cpgd.rollout.noisy import NoiseSchedule, behind_noise
+from mm_cpgd.rollout.parts import EqualCounts
 from mm_cpgd.training.ahead.prefetch import (
     Pending,
     PromptPrefetcher,
@@ -178,14 +179,16 @@ class Collector:
             every = self.objective.row_scores(self.sampler.size, iteration)
             self.sampler.update_scores(range(self.sampler.size), every.tolist())
         drawn = self.sampler.take(self.config.prompts)
+        counts = self.objective.counts(drawn, self.config.completions, iteration)
         if sampled is None:
             # Without scores the next draws are known: those of a further batch, or of the next iteration.
             again = number + 1 < self.objective.max_rounds and not self.objective.prompts
             following = self.sampler.peek(self.config.prompts) if again else []
             sampled = together(
-                self.accelerator, lambda: self.sample(drawn, iteration, number, should_stop, following)
+                self.accelerator,
+                lambda: self.sample(drawn, iteration, number, should_stop, following, counts),
             )
-        stats = gather_stats(self.accelerator, sampled.groups, sampled.scored)
+        stats = gather_stats(self.accelerator, sampled.groups, sampled.scored, max(counts))
         check_rules(self.accelerator, sampled.failures, stats.silent_rules(self.scorer.names))
         if isinstance(self.sampler, ScoredPromptSampler) and not self.objective.scores_rows:
             part = self.objective.prompts
@@ -202,25 +205,26 @@ class Collector:
         number: int = 0,
         should_stop: ShouldStop = never,
         following: Sequence[int] = (),
+        counts: Sequence[int] | None = None,
     ) -> Sampled:
         """Sample and score this process's share of the prompts drawn.
 
         Neither this nor what it calls waits for other processes, ``should_stop`` aside, so that it may run in
         a thread; one call at a time. Meanwhile processes, if there are any, encode the prompts ``following``.
+        ``counts``: completions of each prompt drawn; None: as many for all.
         """
         self.rewards.failures.clear()
         indices = self.own(drawn)
+        counts = counts or [self.config.completions] * len(drawn)
+        engine = behind_noise(self.engine, self.policy, self.noise, iteration)
+        engine = EqualCounts(engine, counts) if len(set(counts)) > 1 else engine
         seeds = [
-            [
-                partial(turn_seed, self.seed, iteration, number, slot, k)
-                for k in range(self.config.completions)
-            ]
+            [partial(turn_seed, self.seed, iteration, number, slot, k) for k in range(counts[slot])]
             for slot in self.own(range(self.config.prompts))
         ]
         pending = self.prefetcher.take(indices)
         if following and self.prefetcher.in_processes:
             self.prefetcher.begin(self.own(following))
-        engine = behind_noise(self.engine, self.policy, self.noise, iteration)
         prompts, groups, scored, lost, seconds = self._sample(engine, indices, pending, seeds, should_stop)
         return Sampled(indices, prompts, groups, scored, lost, dict(self.rewards.failures), seconds)
 

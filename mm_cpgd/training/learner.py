@@ -167,7 +167,8 @@ class Learner:
             experience.old_logprobs, old_entropy = self._evaluate(experience, self.wrapped, everything)
             if self.objective.token_advantages:
                 experience.advantages = token_advantages(
-                    self.objective, experience, old_entropy, self.accelerator, iteration
+                    *(self.objective, experience, old_entropy, self.accelerator, iteration),
+                    tokenizer=self.policy.tokenizer,
                 )
             seed = f"{self.seed}/{iteration}"
             experience.prepared = prepare_parts(

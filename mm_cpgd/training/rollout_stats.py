@@ -69,7 +69,8 @@ class RolloutStats:
 
     def metrics(self, rules: Sequence[str]) -> dict[str, float]:
         """Return the metrics of all completions, whether they take part in the update or not."""
-        total, lengths, finished, failed, *scores = self.values[~self.lost].unbind(-1)
+        sampled = self.values[~self.lengths.isnan()]
+        total, lengths, finished, failed, *scores = sampled.unbind(-1)
         scored = total[~total.isnan()]
         return {
             "reward/mean": float(scored.mean()),
@@ -79,7 +80,7 @@ class RolloutStats:
             "reward/failed": float(failed.mean()),
             "data/lost": float(self.lost.sum()),
             "accuracy/train": float(self.accuracy.nanmean()),
-            "groups/no_signal": float(1 - has_signal(total).double().mean()),
+            "groups/no_signal": float(1 - has_signal(self.rewards[~self.lost]).double().mean()),
             "completion/length_mean": float(lengths.mean()),
             "completion/truncated": float(1 - finished.mean()),
             "tokens/sampled": float(lengths.sum()),
@@ -110,15 +111,20 @@ def check_rules(accelerator: Accelerator, failures: Mapping[str, str], silent: S
 
 
 def gather_stats(
-    accelerator: Accelerator, groups: Sequence[Group], scored: Sequence[Sequence[Scored]]
+    accelerator: Accelerator, groups: Sequence[Group], scored: Sequence[Sequence[Scored]], width: int
 ) -> RolloutStats:
-    """Gather the groups of all processes in prompt order; prompt j belongs to process j mod W."""
+    """Gather the groups of all processes in prompt order; prompt j belongs to process j mod W.
+
+    Groups of fewer than ``width`` completions, the most of all processes, are filled up with NaN.
+    """
     rows = [
         [_numbers(completion, score) for completion, score in zip(group, scores, strict=True)]
         if group
         else [[float("nan")] * (4 + len(score.components)) for score in scores]  # a lost row
         for group, scores in zip(groups, scored, strict=True)
     ]
+    for row in rows:
+        row += [[float("nan")] * len(row[0])] * (width - len(row))
     own = torch.tensor(rows, dtype=torch.float64, device=accelerator.device)
     gathered: Tensor = accelerator.gather(own)
     by_process = gathered.unflatten(0, (accelerator.num_processes, -1))

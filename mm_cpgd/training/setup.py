@@ -10,8 +10,9 @@ import torch
 from accelerate import Accelerator
 
 from data import Example, PromptSampler, ScoredPromptSampler
+from mm_cpgd.algorithms.composition import build_objective
 from mm_cpgd.algorithms.corrections import SEQUENCE_BOUNDS, TOKEN_BOUNDS, Correction
-from mm_cpgd.algorithms.objective import Objective, build_objective
+from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.config.rollout import EnvironmentConfig, RolloutConfig
 from mm_cpgd.config.schema import GuardConfig, RunConfig
 from mm_cpgd.errors import UserError

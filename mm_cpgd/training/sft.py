@@ -10,7 +10,8 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from data import Example, PromptSampler
-from mm_cpgd.algorithms.objective import Objective, build_objective
+from mm_cpgd.algorithms.composition import build_objective
+from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.config.schema import AlgorithmConfig, PartConfig, SftConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.interrupt import ShouldStop, never

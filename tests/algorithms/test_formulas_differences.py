@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from data.sampler import ScoredPromptSampler
 from mm_cpgd.algorithms import advantages, selection, token_weights
+from mm_cpgd.algorithms.composition import build_objective
 from mm_cpgd.algorithms.formulas import difference_rows
-from mm_cpgd.algorithms.objective import build_objective
 from mm_cpgd.cli.main import app
 from mm_cpgd.config.loading import SHIPPED, load_config
 from mm_cpgd.config.recipes import listed_differences, recipe_differences, recipe_note
@@ -51,12 +51,21 @@ KNOWN: dict[str, list[str]] = {
     "spo": ["1024 prompts", "no success rate"],
     "advantage.spo": ["how far the policy has moved", "8 completions of the initial policy"],
     "prompts.tracker_variance": ["next 14,000 rows"],
+    "budget.knapsack": ["dynamic programming", "approximation"],
     "copg": ["pairs of any origin"],
     "surrogate.copg": ["half of the gradient"],
     "gtpo": ["gradient norm of at most 0.1"],
     "token_advantages.entropy_shaped": ["threshold of 0.7", "current policy's entropy"],
+    "d3s": ["shape of the schedule"],
+    "d3s_gspo": ["shape of the schedule"],
+    "riskpo": ["1,024 prompts"],
+    "advantage.copo": ["two clipped losses", "could not be seen"],
+    "advantage.riskpo": ["plus 1e-6", "19 quantiles", "fourth division"],
+    "completions.max_variance": ["PODS computes"],
+    "empg": ["agents over many turns"],
+    "token_advantages.empg": ["turns of an agent", "do not state over what"],
     "token_advantages.conflict_tokens": ["number of conflict tokens", "length limit cut off"],
-    "papo": ["with a KL penalty take 0.02", "recipe papo_both"],
+    "papo": ["a KL penalty of 0.01", "recipe: papo_both"],
     "vppo": ["between 0.01 and 0.99"],
     "noisyrollout": ["6 completions behind each picture", "one noise per picture"],
     "advantage.reinforce_pp": ["moments over tokens", "KL estimate from the reward"],
@@ -144,6 +153,13 @@ def test_the_note_of_a_recipe_ends_where_its_differences_begin() -> None:
 
 
 SETTINGS = [
+    ("noisyrollout", "noisy={middle: 10}"),
+    ("papo", "recipe=papo_both"),
+    (
+        "papo",
+        "regularizers=[{name: implicit_perception, coefficient: 0.02}, {name: entropy_penalty, "
+        "coefficient: 0.05}, {name: kl, coefficient: 0.01}]",
+    ),
     ("clip_cov", "selection=[{name: dynamic_sampling}]"),
     ("kl_cov", "regularizers=[{name: kl_cov, coefficient: 1.0, share: 0.0002}]"),
     ("kl_cov", "selection=[{name: dynamic_sampling}]"),
@@ -164,12 +180,6 @@ SETTINGS = [
     ),
     ("reinforce_pp", "regularizers=[{name: kl, coefficient: 0.01, estimator: k2}]"),
     ("reinforce_pp", "advantage={name: reinforce_pp, baseline: group}"),
-    ("noisyrollout", "noisy={middle: 10}"),
-    (
-        "papo",
-        "regularizers=[{name: implicit_perception, coefficient: 0.02}, "
-        "{name: entropy_penalty, coefficient: 0.05}, {name: kl, coefficient: 0.01}]",
-    ),
     ("configs/satori.yaml", "regularizers=[{name: kl, coefficient: 0.001}]"),
     ("configs/satori.yaml", "selection=[]"),
 ]

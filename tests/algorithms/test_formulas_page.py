@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from mm_cpgd.algorithms.composition import build_objective
 from mm_cpgd.algorithms.formulas import markdown_table, update_tables
 from mm_cpgd.algorithms.inputs.outcomes import CLOCK
-from mm_cpgd.algorithms.objective import build_objective
 from mm_cpgd.algorithms.part_info import description_of
 from mm_cpgd.algorithms.parts import INPUTS, PARTS
 from mm_cpgd.config.recipes import load_recipe, recipe_names
@@ -49,6 +49,7 @@ def test_the_row_of_a_recipe_names_all_its_parts(name):
     parts = [config.advantage, config.surrogate, config.aggregation, *config.regularizers]
     parts += [*config.token_weights, *config.selection, *config.shaping]
     parts += [config.prompts] if config.prompts else []
+    parts += [config.budget] if config.budget else []
     parts += [*config.completions, *config.token_advantages]
     (row,) = [line for line in markdown_table("recipes").splitlines() if line.startswith(f"| `{name}` ")]
     assert [part.name for part in parts if f"`{part.name}`" not in row] == []

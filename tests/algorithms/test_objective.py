@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mm_cpgd.algorithms.objective import build_objective
+from mm_cpgd.algorithms.composition import build_objective
 from mm_cpgd.config.recipes import load_recipe, recipe_names
 from mm_cpgd.config.schema import AlgorithmConfig
 from tests.fakes.closed_forms import GRADIENTS
@@ -24,6 +24,9 @@ ENTROPY = torch.tensor(
     [[0.1, 2.0, 0.3, 0.4], [0.2, 0, 0, 0], [0.5, 1.5, 0.1, 0], [0.6, 0.7, 0, 0]], dtype=torch.float64
 )
 KL = {"name": "kl", "coefficient": 0.1}
+# Behind the changed picture every token was a little less likely before the update.
+GAP = 0.25
+BLIND = OLD - GAP
 
 
 # c = (log π − mean)·(A − mean): log π of the ten tokens sum to −14, A to 4·1.5 − 0.5 − 3 = 2.5, so that c of
@@ -40,10 +43,14 @@ def build(recipe="cpgd", **sections):
 def prepared(objective):
     """Results of ``prepare`` on the whole batch above, (4, 4) each."""
     by_token = ADVANTAGES[:, None].expand(4, 4)
-    found = objective.prepare(OLD[MASK], ENTROPY[MASK], by_token[MASK], seed=0)
     places = MASK.nonzero(as_tuple=True)
+    blind = {"blind_logprobs": BLIND[MASK], "completion": places[0]} if objective.blind.fixed else None
+    found = objective.prepare(OLD[MASK], ENTROPY[MASK], by_token[MASK], seed=0, blind=blind)
     empty = torch.full((4, 4), float("nan"), dtype=torch.float64)
-    return {name: empty.index_put(places, values) for name, values in found.items()}
+    steps = {
+        part.where: torch.full((4, 4), 0.5).masked_fill(~MASK, float("nan")) for part in objective.step_parts
+    }
+    return {name: empty.index_put(places, values) for name, values in found.items()} | steps
 
 
 def run(objective, rows=slice(None), mask=MASK, **inputs):
@@ -52,6 +59,8 @@ def run(objective, rows=slice(None), mask=MASK, **inputs):
     inputs.setdefault("entropy", ENTROPY[rows])
     if objective.needs_reference:
         inputs.setdefault("reference_logprobs", (OLD - 0.3)[rows])
+    if objective.blind.compares:
+        inputs |= {"blind_logprobs": BLIND[rows], "blind_entropy": ENTROPY[rows]}
     known = {name: values[rows] for name, values in prepared(objective).items()}
     loss, metrics = objective.loss(
         logprobs, OLD[rows], ADVANTAGES[rows], mask[rows], torch.tensor(LENGTHS), prepared=known, **inputs
@@ -63,20 +72,24 @@ def run(objective, rows=slice(None), mask=MASK, **inputs):
 def slope(recipe, row, t):
     """d(term − penalty)/dℓ of one token, from the published formulas."""
     ell, a = LOG_RATIO[row, t].item(), ADVANTAGES[row].item()
+    if recipe.startswith("d3s") and (row, t) not in ((0, 1), (2, 1)):
+        return 0.0  # the two tokens with the largest |A|·H, a fifth of them at the run's beginning
     if recipe in GRADIENTS:
         return GRADIENTS[recipe](LOG_RATIO[row, : LENGTHS[row]].tolist(), t, a, OLD[row, t].item())
     r = math.exp(ell)
-    low, high = 0.8, 1.28 if recipe in ("dapo", "forking_tokens", "bnpo") else 1.2
+    low, high = 0.8, 1.28 if recipe in ("dapo", "forking_tokens", "bnpo", "spo", "knapsack") else 1.2
     if recipe == "clip_cov":
         low, high = 0.0, 2.0
     stopped = (a > 0 and r > high) or (a < 0 and r < low)
     if recipe == "grpo_dual_clip":
         stopped = stopped or (a < 0 and r > 3)
-    if recipe in ("pg", "pgd", "dpo_online"):
+    if recipe in ("pg", "pgd", "dpo_online", "raft"):
         gradient = a
+    elif recipe == "copg":
+        gradient = 0.5  # as ``prepared`` says
     elif recipe.startswith("cp"):
         gradient = 0.0 if stopped else a
-    elif recipe in ("kl_cov", "f_dpg", "cispo"):
+    elif recipe in ("kl_cov", "f_dpg", "gtpo", "cispo"):
         gradient = min(r, 5.0) * a if recipe == "cispo" else r * a
     else:
         gradient = 0.0 if stopped else r * a
@@ -95,10 +108,21 @@ def slope(recipe, row, t):
     return gradient - drift
 
 
+GROUPED = ("copo", "d3s", "d3s_gspo")
+
+
 def weight(recipe, row):
-    if recipe.startswith("grpo") or recipe in ("gspo", "sapo", "gmpo", "deepseek_v32", "gdpo", "gtpo"):
+    if recipe.startswith("grpo") or recipe in (
+        "gspo",
+        "sapo",
+        "gmpo",
+        "deepseek_v32",
+        "gdpo",
+        "gtpo",
+        *GROUPED,
+    ):
         return 1 / (len(LENGTHS) * LENGTHS[row])
-    if recipe in ("luspo", "f_dpg", "dpo_online"):
+    if recipe in ("luspo", "f_dpg", "dpo_online", "copg"):
         return 1 / len(LENGTHS)
     if recipe in ("dr_grpo", "bnpo", "dppo"):
         return 1 / (len(LENGTHS) * MAX_TOKENS)
@@ -165,11 +189,14 @@ def test_masked_positions_have_no_influence_and_gradient_zero(recipe, garbage):
     logprobs = torch.where(MASK, OLD + LOG_RATIO, garbage).requires_grad_()
     old, entropy = torch.where(MASK, OLD, garbage), torch.where(MASK, ENTROPY, garbage)
     known = {name: torch.where(MASK, values, garbage) for name, values in prepared(objective).items()}
+    blind = (torch.where(MASK, BLIND, garbage), entropy) if objective.blind.compares else (None, None)
     loss, metrics = objective.loss(
         *(logprobs, old, ADVANTAGES, MASK, torch.tensor(LENGTHS)),
         reference_logprobs=old,
         entropy=entropy,
         prepared=known,
+        blind_logprobs=blind[0],
+        blind_entropy=blind[1],
     )
     (gradient,) = torch.autograd.grad(loss, logprobs)
     assert loss.item() == clean[0]

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mm_cpgd.algorithms.objective import build_objective
+from mm_cpgd.algorithms.composition import build_objective
 from mm_cpgd.config.recipes import load_recipe
 from mm_cpgd.config.schema import AlgorithmConfig
 

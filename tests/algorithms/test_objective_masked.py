@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mm_cpgd.algorithms.objective import Objective, build_objective
+from mm_cpgd.algorithms.composition import build_objective
+from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.config.recipes import load_recipe
 from mm_cpgd.config.schema import AlgorithmConfig
 

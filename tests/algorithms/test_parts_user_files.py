@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from mm_cpgd.algorithms.composition import build_objective
 from mm_cpgd.algorithms.formulas import composition_lines
-from mm_cpgd.algorithms.objective import build_objective
 from mm_cpgd.config.recipes import load_recipe
 from mm_cpgd.config.schema import AlgorithmConfig
 from mm_cpgd.errors import UserError

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mm_cpgd.algorithms.objective import build_objective
+from mm_cpgd.algorithms.composition import build_objective
 from mm_cpgd.config.recipes import load_recipe, recipe_names
 from mm_cpgd.config.schema import AlgorithmConfig
 from mm_cpgd.errors import UserError
@@ -29,7 +29,9 @@ def test_recipe_builds(name):
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_only_methods_of_a_reference_policy_need_one(name):
-    assert build(name).needs_reference == (name in ("deepseek_v32", "one_shot", "f_dpg", "dpo_online"))
+    assert build(name).needs_reference == (
+        name in ("copg", "deepseek_v32", "one_shot", "f_dpg", "dpo_online")
+    )
 
 
 def test_all_methods_of_the_study_exist():

@@ -41,7 +41,33 @@ def cispo(ells, t, a, old):
     return min(math.exp(ells[t]), 5.0) * a
 
 
+def dual_clip(ells, t, a, high):
+    ratio = math.exp(ells[t])
+    stopped = (a > 0 and ratio > 1 + high) or (a < 0 and not 0.8 <= ratio <= 3)
+    return 0.0 if stopped else ratio * a
+
+
+# Behind the changed picture every token is less likely by the same factor, e^−0.25, so that all tokens depend
+# on the picture alike: PGPO's weights are 1, VPPO takes the first tokens.
+
+
+def papo(ells, t, a, old):
+    return dual_clip(ells, t, a, 0.3) + 0.01 * (1 - math.exp(-(ells[t] + 0.25)))
+
+
+def vppo(ells, t, a, old):
+    return dual_clip(ells, t, a, 0.28) if t < 0.4 * len(ells) else 0.0
+
+
+def pgpo(ells, t, a, old):
+    return dual_clip(ells, t, a, 0.28)
+
+
 GRADIENTS = {
+    "papo": papo,
+    "papo_both": papo,
+    "vppo": vppo,
+    "pgpo": pgpo,
     "scale_rl": cispo,
     "mdpo": mdpo,
     "mdpo_forward": mdpo_forward,
@@ -50,4 +76,5 @@ GRADIENTS = {
     "dppo": dppo,
     "luspo": gspo,
     "gspo": gspo,
+    "d3s_gspo": gspo,
 }

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from data import Example, PromptSampler
-from mm_cpgd.algorithms.objective import build_objective
+from mm_cpgd.algorithms.composition import build_objective
 from mm_cpgd.config.rollout import RolloutConfig
 from mm_cpgd.config.schema import AlgorithmConfig, PartConfig
 from mm_cpgd.policy import EncodedPrompt
@@ -71,6 +71,12 @@ class Engine:
         self.script = script
         self.seeds: dict[int, list[int]] = {}
         self.calls: list[int] = []
+        self.copies = False
+
+    def answers(self, index: int, seeds: Sequence[int]) -> Sequence[str]:
+        """The script's answers; with ``copies`` as many as seeds, from the start again."""
+        script = self.script(index)
+        return [script[k % len(script)] for k in range(len(seeds))] if self.copies else script
 
     def load_weights(self, policy: Any) -> None:
         pass
@@ -87,9 +93,9 @@ class Engine:
         return [
             [
                 Completion(torch.full((k + 1,), i), torch.zeros(k + 1), text, finished=k > 0)
-                for k, text in enumerate(self.script(i))
+                for k, text in enumerate(self.answers(i, own))
             ]
-            for i in ids
+            for i, own in zip(ids, seeds, strict=True)
         ]
 
 

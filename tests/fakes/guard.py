@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mm_cpgd.algorithms.objective import Objective, build_objective
+from mm_cpgd.algorithms.composition import build_objective
+from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.config.schema import AlgorithmConfig
 
 DRIFT = {"name": "policy_drift", "alpha": 0.01}

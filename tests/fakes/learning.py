@@ -6,7 +6,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from mm_cpgd.algorithms.objective import build_objective
+from mm_cpgd.algorithms.composition import build_objective
 from mm_cpgd.config.recipes import load_recipe
 from mm_cpgd.config.schema import AlgorithmConfig, TrainingConfig
 from mm_cpgd.policy import Policy

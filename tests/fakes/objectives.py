@@ -2,7 +2,7 @@
 
 import pytest
 
-from mm_cpgd.algorithms.objective import build_objective
+from mm_cpgd.algorithms.composition import build_objective
 from mm_cpgd.config.recipes import load_recipe
 from mm_cpgd.config.schema import AlgorithmConfig
 from mm_cpgd.errors import UserError

@@ -1,1 +1,1 @@
-"""Inputs of parts by name beside tensors of the loss: outcomes of rollouts, the clock of the run."""
+"""Inputs that parts may ask for by name: outcomes of rollouts, the clock of the run, memory, tokens."""

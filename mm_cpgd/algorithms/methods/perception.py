@@ -26,9 +26,9 @@ LARGEST_GAP = 20.0
     use="where the policy answers without looking; beside an entropy penalty",
     source="PAPO, arXiv 2507.06448; the authors' code",
     differs=(
-        "The paper differentiates through both policies. The authors' code, as published, takes π_blind from "
-        "the policy before the update, without a gradient. Here it is likewise. For the paper's: "
-        "blind_gradient true, which needs twice the tokens in the update.",
+        "The paper differentiates through both policies. Here, as in the authors' code, π_blind is that of "
+        "the policy before the update, without a gradient. For the paper's: blind_gradient true, which needs "
+        "twice the tokens in the update.",
         "The authors blacken squares of 14 pixels of the file's image, which is scaled afterwards. Here the "
         "model's own patches are blackened, after scaling. No setting does this.",
     ),

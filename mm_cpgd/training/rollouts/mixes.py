@@ -24,3 +24,9 @@ def check_mixes(rollout: RolloutConfig, objective: Objective) -> None:
             "rollout.environment.returns=by_turn gives every turn an advantage of its own; choose another "
             "advantage, or set rollout.environment.returns=outcome"
         )
+    other = "selection: dynamic_sampling" if objective.max_rounds > 1 else "rollout.environment"
+    if objective.budget and (objective.max_rounds > 1 or chosen):
+        raise UserError(
+            f"{objective.budget.where} deals out the completions of one rollout batch of single turns, and "
+            f"does not go together with {other}; remove one of them"
+        )

@@ -46,6 +46,7 @@ def gather_outcomes(
     answers = None
     if objective.asks("answers"):
         answers = [group for batch in batches for group in gather_answers(accelerator, scorer, batch.scored)]
+        answers = [[*group, *[None] * (rewards.shape[1] - len(group))] for group in answers]
     return Outcomes(
         rewards=rewards,
         accuracy=stats.accuracy,

@@ -25,6 +25,7 @@ def build_noise(config: RunConfig) -> NoiseSchedule | None:
         f"rollout.completions={rollout.completions}, of which half see noise; take an even number": (
             rollout.completions % 2
         ),
+        "algorithm.budget, which gives prompts odd numbers of completions": config.algorithm.budget,
         "rollout.top_p, top_k or min_p, which cut other tokens behind each picture; leave them out": (
             rollout.top_p < 1 or rollout.top_k > 0 or rollout.min_p > 0
         ),

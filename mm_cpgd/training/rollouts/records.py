@@ -49,7 +49,7 @@ def records_of(
     """
     rows = iter(advantages)
     found = [
-        (examples[index], group, scores, next(rows))
+        (examples[index], group, scores, next(rows)[: len(group)])
         for batch in batches
         for index, group, scores in zip(batch.indices, batch.groups, batch.scored, strict=True)
     ]

@@ -21,6 +21,7 @@ def token_advantages(
     old_entropy: Tensor,
     accelerator: Accelerator,
     iteration: int,
+    tokenizer: Any = None,
 ) -> Tensor:
     """Return this process's advantages by token (n, T), float32.
 
@@ -30,8 +31,11 @@ def token_advantages(
         old_entropy: (n, T) nats, of the policy that sampled.
         accelerator: the run's accelerator.
         iteration: the running iteration, from 1.
+        tokenizer: needed only if a part asks for ``pieces``.
     """
     rows, own = gather_rows(experience, old_entropy, accelerator)
+    if objective.asks("pieces"):
+        rows["pieces"] = pieces_of(rows["tokens"], rows["mask"], tokenizer)
     found = objective.advantages_by_token(rows, iteration)[own]
     width = experience.tokens.shape[1]
     return torch.where(experience.mask, found[:, :width].float(), 0.0)
@@ -79,6 +83,11 @@ def gather_rows(
     found |= dict(zip(columns, by_column.unbind(1), strict=True))
     found |= {"tokens": found["tokens"].long(), "mask": found["mask"].bool()}
     return found, place[start : start + len(cells)]
+
+
+def pieces_of(tokens: Tensor, mask: Tensor, tokenizer: Any) -> dict[int, str]:
+    """Return the text of each id among the own tokens; parts of characters have placeholders."""
+    return {token: tokenizer.decode([token]) for token in tokens[mask].unique().tolist()}
 
 
 def group_tables(

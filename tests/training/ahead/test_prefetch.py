@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from data import Example, PromptSampler
-from mm_cpgd.algorithms.objective import build_objective
+from mm_cpgd.algorithms.composition import build_objective
 from mm_cpgd.config.rollout import RolloutConfig
 from mm_cpgd.config.schema import AlgorithmConfig, PartConfig
 from mm_cpgd.errors import RunEnded

@@ -20,3 +20,15 @@ def test_scores_of_rules_are_not_those_of_turns(tmp_path: Path) -> None:
     check_mixes(RolloutConfig(environment=environment), build())
     with pytest.raises(UserError, match=r"asks for components of whole completions.*returns=by_turn"):
         check_mixes(RolloutConfig(environment=environment), objective)
+
+
+def test_a_budget_is_of_one_rollout_batch_of_single_turns() -> None:
+    check_mixes(RolloutConfig(), build(recipe="knapsack"))
+    again = build(recipe="knapsack", selection=[{"name": "dynamic_sampling"}])
+    with pytest.raises(
+        UserError, match=r"knapsack deals out .* go together with selection: dynamic_sampling"
+    ):
+        check_mixes(RolloutConfig(), again)
+    environment = EnvironmentConfig(name="any")
+    with pytest.raises(UserError, match=r"together with rollout\.environment"):
+        check_mixes(RolloutConfig(environment=environment), build(recipe="knapsack"))

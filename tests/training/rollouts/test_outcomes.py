@@ -10,6 +10,7 @@ import torch
 
 from mm_cpgd.algorithms.inputs.outcomes import Outcomes
 from mm_cpgd.config.schema import PartConfig
+from mm_cpgd.errors import UserError
 from mm_cpgd.training.collector import Collector
 from tests.fakes.collecting import Accelerator, collector, drawn, in_turn, together
 
@@ -95,3 +96,29 @@ def test_several_processes_see_the_outcomes_of_one(tmp_path: Path, workers: int)
                 torch.testing.assert_close(found[name], expected[name], msg=name)
             else:
                 assert found[name] == expected[name]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_prompts_may_have_different_numbers_of_completions(workers: int) -> None:
+    part = PartConfig(name="examples/parts/first_half.py:first_half", more=1)
+
+    def make(process: Accelerator) -> Collector:
+        found = collector(lambda index: ["0", "1"], process=process, budget=part)
+        engine: Any = found.engine
+        engine.copies = True
+        return found
+
+    for found in together(make, workers):
+        # Two prompts of three completions, two of one, which have nothing to be compared with.
+        assert found.metrics["tokens/sampled"] == 2 * (1 + 2 + 3) + 2 * 1
+        assert found.metrics["reward/unscored"] == 0
+        assert found.metrics["groups/no_signal"] == 0.5
+        assert sorted(found.experience.lengths[0].tolist()) == [1, 1, 1, 1, 2, 2, 3, 3]
+        assert {len(one.completions) for one in found.rollouts} == {1, 3}
+
+
+def test_a_budget_of_another_sum_is_named(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text("def part(rows):\n    return rows * 0 + 3\n", encoding="utf-8")
+    made = collector(lambda _: ["0", "1"], budget=PartConfig(name=f"{tmp_path / 'one.py'}:part"))
+    with pytest.raises(UserError, match=r"returned \[3, 3, 3, 3\]; it has to return 4 whole numbers .* is 8"):
+        made.collect(1)

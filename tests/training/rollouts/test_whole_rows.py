@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mm_cpgd.policy import Policy
 from mm_cpgd.training.experience import Experience
-from mm_cpgd.training.rollouts.whole_rows import gather_rows, group_tables, token_advantages
+from mm_cpgd.training.rollouts.whole_rows import gather_rows, group_tables, pieces_of, token_advantages
 from tests.fakes.collecting import Accelerator
 from tests.fakes.learning import assert_same, gradient
 from tests.fakes.objectives import build
@@ -96,6 +96,15 @@ def test_micro_batches_leave_gtpos_gradient_unchanged(policy: Policy, rows: Expe
     found, others = gradient(policy, rows, "gtpo", tokens=40)
     assert_same(found, expected)
     assert others == pytest.approx(metrics, rel=1e-4, abs=1e-6)
+
+
+def test_pieces_are_texts_of_the_own_tokens_alone(policy: Policy) -> None:
+    ids = policy.tokenizer("<think>a</think>", add_special_tokens=False)["input_ids"]
+    tokens = torch.tensor([[*ids, policy.pad_id]])
+    mask = torch.tensor([[True] * len(ids) + [False]])
+    found = pieces_of(tokens, mask, policy.tokenizer)
+    assert sorted(found) == sorted(set(ids))
+    assert "".join(found[one] for one in ids) == "<think>a</think>"
 
 
 def test_sums_over_whole_completions_stand_at_their_places(rows: Experience) -> None:

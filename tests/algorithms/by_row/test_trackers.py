@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mm_cpgd.algorithms.advantages import reinforce_pp
+from mm_cpgd.algorithms.by_row.trackers import ValueTracker, spo, tracker_variance
 from mm_cpgd.algorithms.inputs.outcomes import Outcomes
-from mm_cpgd.algorithms.trackers import ValueTracker, spo, tracker_variance
 from mm_cpgd.errors import UserError
 
 ROW = torch.tensor([0])

@@ -79,6 +79,8 @@ class ValueTracker:
     "v = a / (a + b) of the prompt's row, before this reward; after the update a ← {rho}·a + r, "
     "b ← {rho}·b + 1 − r",
     source="SPO, arXiv 2509.13232, and its code",
+    group="by training row",
+    use="one completion for each prompt, rows that are seen several times",
     choice="normalise",
     variants={"batch": "centred and divided by the batch's std", "none": "A = d"},
     memory=ValueTracker,
@@ -130,6 +132,8 @@ def spo(
     "score = √(v·(1 − v)) + {epsilon}, v = a / (a + b) of the row; {share} of each batch is drawn in "
     "proportion to it, without replacement, from all rows",
     source="SPO, arXiv 2509.13232, and its code",
+    group="by training row",
+    use="with the advantage spo",
     memory=ValueTracker,
     differs=("The authors draw from the next 14,000 rows. Here it is from all rows.",),
 )

@@ -34,7 +34,9 @@ def regularised_differences(rewards: Tensor, reference_log_ratios: Tensor, *, be
     "S = sg(R̃ − mean R̃ of the group's others)·ℓ, R̃ = R − {beta}·log(π(y)/π_ref(y)) at the current policy",
     gradient="R̃ − mean R̃ of the group's others",
     source="CoPG, arXiv 2406.19185",
-    each_step=regularised_differences,
+    group="with whole completions",
+    use="several steps on one batch without a clip, and a reference policy to stay near",
+    of_groups=regularised_differences,
     differs=(
         "The paper states pairs. Here a completion is compared with the mean of its group's others, the mean "
         "over its pairs: half of the gradient of the mean over all pairs.",

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mm_cpgd.algorithms.contrastive import regularised_differences
+from mm_cpgd.algorithms.methods.contrastive import regularised_differences
 from tests.fakes.objectives import build
 
 NAN = float("nan")

@@ -1,0 +1,1 @@
+"""Parts that remember outcomes by training row: baselines, scores of rows, rollout budgets."""
