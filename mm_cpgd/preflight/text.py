@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from data import ExampleSet
@@ -193,13 +194,21 @@ def reward_lines(config: RunConfig) -> Lines:
         }
         options = ", ".join(f"{key} {value}" for key, value in settings.items())
         text = described.get(reward.rule, "a rule of your own")
-        name = f"{reward.name} ({reward.rule})" if reward.name else reward.rule
+        rule = _from_here(reward.rule)
+        name = f"{reward.name} ({rule})" if reward.name else rule
         yield f"{reward.weight:g} × {name}", f"({options}) {text}" if options else text
     chosen = config.rollout.environment
     for score, weight in (chosen.scores if chosen else {}).items():
         gate = chosen.gates.get(score) if chosen else None
         when = f", if {gate} is 1" if gate else ""
         yield f"{weight:g} × {score}", f"scored by the environment {chosen.name}{when}" if chosen else ""
+
+
+def _from_here(reference: str) -> str:
+    """Return a rule's name; the path of a user's file as it is from the current folder, if it is below it."""
+    path = Path(reference)
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else reference
 
 
 def result_lines(config: RunConfig) -> Lines:
