@@ -30,8 +30,11 @@ from tests.paths import DOCS
 Rows = Callable[[Path], list[dict[str, Any]]]
 QUICK = ("data.eval=null", "training.iterations=2")
 GROUPS = (resume.FREE, resume.NOTED, resume.FIXED, resume.BY_ROWS, resume.BY_MODEL)
-# Compared as a whole: lists, and sections that may be absent.
-WHOLE = {"rewards", "data.eval", "policy.lora", "policy.video", "rollout.environment"}
+# Compared as a whole: lists, and sections that may be absent or have several forms.
+WHOLE = {
+    *("rewards", "data.eval", "policy.lora", "policy.video", "rollout.environment"),
+    *("algorithm.blind", "algorithm.noisy"),
+}
 
 
 def settings(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
