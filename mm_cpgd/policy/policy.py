@@ -233,9 +233,8 @@ class Policy(nn.Module):
         """Return them from one sequence in which rows with the same prompt share it."""
         unique, prompt_of = unique_prompts(prompts)
         batch = pack(unique, prompt_of, completions, mask, suffixes)
-        read, place = batch.predictors.unique(return_inverse=True)
-        hidden = hidden_states(self.model, self.vision_cache, unique, batch, rows=read)
-        return hidden[place.to(self.device)], batch.rows, batch.columns
+        hidden = hidden_states(self.model, self.vision_cache, unique, batch)
+        return hidden[batch.predictors.to(self.device)], batch.rows, batch.columns
 
     def _padded_states(
         self, prompts: Sequence[EncodedPrompt], completions: Tensor, mask: Tensor, suffixes: Suffixes

@@ -100,11 +100,11 @@ class SharedDecoder:
         """See ``IncrementalDecoder``."""
         continued = [one for one in prompts if isinstance(one, ContinuedPrompt)]
         if len(continued) == len(prompts):
-            hidden = self._load_continued(continued, slots)
+            hidden, last = self._load_continued(continued, slots)
         else:
-            hidden = self._load_plain(prompts, slots)
+            hidden, last = self._load_plain(prompts, slots)
         device = hidden.device
-        logits = self.head(hidden)
+        logits = self.head(hidden[last.to(device)])
         if self.first is None:
             self._allocate(hidden, logits)
         assert self.first is not None
@@ -112,28 +112,25 @@ class SharedDecoder:
         self.first[index] = logits
         self.next_position[index] = torch.tensor([one.next_position for one in prompts], device=device)
 
-    def _load_plain(self, prompts: Sequence[EncodedPrompt], slots: Sequence[int]) -> Tensor:
-        """Return the hidden state (n, H) of each prompt's last token."""
+    def _load_plain(self, prompts: Sequence[EncodedPrompt], slots: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return hidden states, and the index of each prompt's last token."""
         nothing = torch.zeros(0, 1, dtype=torch.long)
         batch = pack(prompts, nothing[:, 0], nothing, nothing.bool())
         recorder = PrefixRecorder(batch.layout, preferred_attention(self.language))
-        last = torch.tensor(batch.layout.prefix_lengths).cumsum(0) - 1
-        model, vision = self.policy.model, self.policy.vision_cache
-        hidden = hidden_states(model, vision, prompts, batch, recorder, rows=last)
+        hidden = hidden_states(self.policy.model, self.policy.vision_cache, prompts, batch, recorder)
         self.cache.write(recorder, slots)
-        return hidden
+        return hidden, torch.tensor(batch.layout.prefix_lengths).cumsum(0) - 1
 
-    def _load_continued(self, prompts: Sequence[ContinuedPrompt], slots: Sequence[int]) -> Tensor:
+    def _load_continued(
+        self, prompts: Sequence[ContinuedPrompt], slots: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
         """Return the same; what conversations have in common at their beginning is computed once."""
         batch, tokens, lengths = pack_continued(prompts)
         recorder = PrefixRecorder(batch.layout, preferred_attention(self.language))
         unique, _ = unique_prompts([one.prompt for one in prompts])
-        last = batch.predictors[batch.rows.argsort()]
-        hidden = hidden_states(
-            self.policy.model, self.policy.vision_cache, unique, batch, recorder, rows=last
-        )
+        hidden = hidden_states(self.policy.model, self.policy.vision_cache, unique, batch, recorder)
         self.cache.write(recorder, slots, tokens, lengths)
-        return hidden
+        return hidden, batch.predictors[batch.rows.argsort()]
 
     def _allocate(self, hidden: Tensor, logits: Tensor) -> None:
         device = hidden.device

@@ -125,11 +125,10 @@ def _is_known(layer: Any) -> bool:
     if parts != OF_LAYER or any(map(_is_changed, layer.modules())):
         return False
     attention, mlp = layer.self_attn, layer.mlp
-    linear = list(_linear_parts(layer))
     return (
         {name for name, _ in attention.named_children()} == OF_ATTENTION
         and {name for name, _ in mlp.named_children()} == OF_MLP
-        and all(type(one) is nn.Linear for one in linear)
+        and all(type(one) is nn.Linear for one in _linear_parts(layer))
         and all(hasattr(attention, name) for name in ("head_dim", "scaling", "layer_idx"))
         and all(
             hasattr(norm, "variance_epsilon") and norm.weight is not None

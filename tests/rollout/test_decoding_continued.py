@@ -67,9 +67,9 @@ def test_a_prompt_that_several_continue_is_computed_once(
     prompts = continued(tiny_policy, noise_image)
     sizes: list[int] = []
 
-    def counting(model: Any, cache: Any, unique: Any, batch: Any, *rest: Any, rows: Any) -> Any:
+    def counting(model: Any, cache: Any, unique: Any, batch: Any, *rest: Any) -> Any:
         sizes.append(batch.layout.tokens)
-        return hidden_states(model, cache, unique, batch, *rest, rows=rows)
+        return hidden_states(model, cache, unique, batch, *rest)
 
     hidden_states = decoding.hidden_states
     monkeypatch.setattr(decoding, "hidden_states", counting)

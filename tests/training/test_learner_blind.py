@@ -9,7 +9,7 @@ import torch
 
 from mm_cpgd.checkpoint.serialization import load_state, save_state
 from mm_cpgd.policy import Policy
-from mm_cpgd.policy.visual.changed import PictureChange
+from mm_cpgd.policy.visual.changed import PictureChange, UnknownPixels
 from mm_cpgd.training.experience import Experience
 from tests.fakes.learning import assert_same, gradient, halves, learner
 
@@ -79,6 +79,22 @@ def test_the_metric_is_measured_when_due_and_leaves_the_gradient_alone(
     assert first["policy/visual_kl"] > 0
     assert "policy/visual_kl" not in second
     assert_same(recorder.steps[0], expected)
+
+
+def test_a_model_whose_pictures_cannot_be_changed_trains_without_the_metric(
+    policy: Policy, whole: Experience, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _ = learner(policy, "cpgd")
+    made.blind.every = 1
+
+    def refuse(*_: object) -> None:
+        raise UnknownPixels("its processor gives pixels of shape (2, 5)")
+
+    monkeypatch.setattr(made.blind, "prompts", refuse)
+    with pytest.warns(UserWarning, match="visual_kl is not measured: its processor gives"):
+        (first,) = made.update(fresh(whole), iteration=1)
+    (second,) = made.update(fresh(whole), iteration=2)
+    assert not {"policy/visual_kl", "seconds/blind"} & (first.keys() | second.keys())
 
 
 def test_a_measured_value_is_the_objectives_where_all_prompts_are_measured(

@@ -19,7 +19,6 @@ from mm_cpgd.policy.shared_prefix.attention import (
 )
 from mm_cpgd.policy.shared_prefix.choice import wants_flex
 from mm_cpgd.policy.shared_prefix.compiled import compiles, packed_tokens
-from mm_cpgd.policy.shared_prefix.last_layer import run_last_layer
 from mm_cpgd.policy.shared_prefix.operator import OperatorAttention, layout_lengths
 from mm_cpgd.policy.shared_prefix.packing import PackedBatch, PackedLayout
 from mm_cpgd.policy.vision import VisionFeatureCache
@@ -38,10 +37,8 @@ def hidden_states(
     prompts: Sequence[EncodedPrompt],
     batch: PackedBatch,
     backend: AttentionBackend | None = None,
-    *,
-    rows: Tensor,
 ) -> Tensor:
-    """Compute last hidden states (R, H) of a packed sequence.
+    """Compute the last hidden states (S, H) of a packed sequence.
 
     Args:
         model: with its language head.
@@ -49,8 +46,6 @@ def hidden_states(
         prompts: the distinct prompts, in packed order.
         batch: the sequence.
         backend: attention of the layers; by default each completion attends to its prefix and to itself.
-        rows: (R,) indices in the sequence of the tokens whose states are wanted; each once where gradients
-            are.
     """
     language = language_model(model)
     device = language.embed_tokens.weight.device
@@ -72,7 +67,7 @@ def hidden_states(
     cos_sin = rotary_cos_sin(language, embedded, batch.positions.to(device, non_blocking=True).unsqueeze(1))
     options = layer_options(language, layout, cos_sin, backend)
     deepstack = None if features is None or vision_tokens is None else (vision_tokens, features[1:])
-    return _run_layers(language, embedded, options, deepstack, rows.to(device)).squeeze(0)
+    return _run_layers(language, embedded, options, deepstack).squeeze(0)
 
 
 def appended_states(
@@ -150,25 +145,17 @@ def _run_layers(
     hidden: Tensor,
     options: Mapping[str, Any],
     deepstack: tuple[Tensor, Tensor] | None = None,
-    rows: Tensor | None = None,
 ) -> Tensor:
     """Run the layers, with these options, and the final norm.
 
     ``deepstack`` is indices (V,) in the sequence, and (K, V, H) to be added there after each of the first K
-    layers; ``rows`` (R,) are the tokens that are needed afterwards, by default all.
+    layers.
     """
-    added = 0 if deepstack is None else len(deepstack[1])
-    last = len(language.layers) - 1
     for number, layer in enumerate(language.layers):
-        if rows is not None and number == last and number >= added:
-            hidden, rows = run_last_layer(layer, hidden, options, rows), None
-            continue
         hidden = layer(hidden, **options)
         if isinstance(hidden, tuple):
             hidden = hidden[0]
-        if deepstack is not None and number < added:
+        if deepstack is not None and number < len(deepstack[1]):
             hidden = hidden.index_add(1, deepstack[0], deepstack[1][number : number + 1].to(hidden.dtype))
-    if rows is not None:
-        hidden = hidden.index_select(1, rows)
     normed: Tensor = language.norm(hidden)
     return normed

@@ -26,6 +26,10 @@ LARGEST_BETA, SMALLEST_BETA = 0.5e-2, 1e-5
 PATCH = 14
 
 
+class UnknownPixels(UserError):
+    """A processor's pixels, in a layout whose patches are not known."""
+
+
 @dataclass(frozen=True)
 class PictureChange:
     """What is done to the pictures of a prompt.
@@ -87,7 +91,7 @@ def changed_prompt(
         seed: of the draws; the result depends on nothing else.
 
     Raises:
-        UserError: pixels in a layout that is not known.
+        UnknownPixels: pixels in a layout that is not known.
     """
     names = [name for name in PIXELS if name in prompt.vision]
     if not names:
@@ -128,7 +132,7 @@ def _layout(pixels: Tensor, grid: Tensor | None, scale: PixelScale) -> _Layout:
         side = pixels.shape[-2] if pixels.shape[-1] > 4 * pixels.shape[-2] else scale.patch
         rows, columns = (-(-size // side) for size in pixels.shape[-2:])
         return _Layout(pixels.dim() - 3, (*pixels.shape[:-3], rows, columns), (), side)
-    raise UserError(
+    raise UnknownPixels(
         f"pictures of this model cannot be changed patch by patch: its processor gives pixels of shape "
         f"{tuple(pixels.shape)}; leave out the parts of algorithm that compare pictures, and set "
         "tracking.visual_kl_every=0"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from mm_cpgd.algorithms.inputs.blind import BlindNeeds
 from mm_cpgd.algorithms.methods.perception import visual_dependence
 from mm_cpgd.policy import EncodedPrompt, Policy
-from mm_cpgd.policy.visual.changed import PictureChange, PixelScale, changed_prompt
+from mm_cpgd.policy.visual.changed import PictureChange, PixelScale, UnknownPixels, changed_prompt
 from mm_cpgd.training.experience import Experience
 
 # Prompts, with all their completions, that ``policy/visual_kl`` is measured on.
@@ -73,14 +74,38 @@ class BlindPictures:
         chosen = self.probe_rows(experience, iteration)
         if chosen is None:
             return {}
+        changed = self._changed_or_none(experience, iteration, chosen)
+        if changed is None:
+            return {}
         few = replace(experience, mini_batch=torch.where(chosen, 0, -1))
-        behind = replace(few, prompts=self.prompts(experience, iteration, chosen))
+        behind = replace(few, prompts=changed)
         seen, blind = logprobs(few, [0]), logprobs(behind, [0])
         own = experience.mask & chosen.unsqueeze(1)
         found = visual_dependence(seen[own], blind[own]).double()
         total = torch.tensor([[float(found.sum()), float(len(found))]], device=self.accelerator.device)
         value, count = self.accelerator.gather(total).sum(0).tolist()
         return {"policy/visual_kl": value / max(count, 1), "seconds/blind": time.perf_counter() - started}
+
+    def _changed_or_none(
+        self, experience: Experience, iteration: int, chosen: Tensor
+    ) -> list[EncodedPrompt] | None:
+        """Return ``prompts``; None, from now on, where pixels of any process are in an unknown layout.
+
+        The metric is measured by default: what it cannot measure must not end a run.
+        """
+        changed, reason = None, ""
+        try:
+            changed = self.prompts(experience, iteration, chosen)
+        except UnknownPixels as error:
+            reason = str(error)
+        # A process whose rows have no pictures does not see the layout.
+        reasons = [one for one in gather_object([reason]) if one]
+        if not reasons:
+            return changed
+        self.every = 0
+        if self.accelerator.is_main_process:
+            warnings.warn(f"policy/visual_kl is not measured: {reasons[0]}", stacklevel=2)
+        return None
 
     def prompts(
         self, experience: Experience, iteration: int, chosen: Tensor | None = None
