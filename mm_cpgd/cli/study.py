@@ -1,4 +1,4 @@
-"""``mm-cpgd study``: run and report the stability study, and compare two studies."""
+"""``mm-cpgd study``: run and report the studies of stability and of methods, and compare two studies."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 study_app = typer.Typer(no_args_is_help=True, help="Test on your own machine which objectives collapse.")
 FOLDER = Path("runs/stability")
+METHODS_FOLDER = Path("runs/methods")
 
 
 @study_app.command("stability")
@@ -48,6 +49,50 @@ def stability(
     workers = choose_jobs(jobs)
     console = Console(stderr=True)
     print(run_study(grid, folder, workers, console))
+
+
+@study_app.command("methods")
+def methods(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="section.key=value … for every run, on top of the study's config"),
+    ] = None,
+    recipes: Annotated[
+        str | None,
+        typer.Option(help="recipes, for instance gspo,cpgd; grpo is always run; default: all shipped ones"),
+    ] = None,
+    conditions: Annotated[
+        str | None,
+        typer.Option(help="grids of conditions beside the plain runs: wrong,stale,drift,aggregation,lead"),
+    ] = None,
+    rates: Annotated[str, typer.Option(help="learning rates that every recipe is run at")] = "2e-5,6e-5,2e-4",
+    seeds: Annotated[str, typer.Option(help="seeds to run, for instance 1-5 or 1,2,7")] = "1-5",
+    updates: Annotated[int, typer.Option(help="optimizer steps per rollout batch, a square number")] = 4,
+    output: Annotated[
+        Path, typer.Option(help="folder of the study; an existing study is resumed")
+    ] = METHODS_FOLDER,
+    jobs: Annotated[int | None, typer.Option(help="runs at the same time; default: one per core")] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="page whose tables, between their marks, are also rewritten")
+    ] = None,
+) -> None:
+    """Compare recipes on the tiny policy at equal iterations and at equal tokens, with intervals over seeds.
+
+    The same command resumes it. Example: `mm-cpgd study methods --recipes cpgd,gspo --conditions wrong`
+    """
+    from mm_cpgd.study.conditions import conditions_named
+    from mm_cpgd.study.grid import Grid, rates_of, seeds_of
+    from mm_cpgd.study.methods import methods_of, report_methods, run_methods
+    from mm_cpgd.study.methods_page import write_methods
+    from mm_cpgd.study.run import choose_jobs
+
+    chosen = [name.strip() for name in recipes.split(",")] if recipes else None
+    names = methods_of(chosen, conditions_named(conditions) if conditions else ())
+    grid = Grid(names, rates_of(rates), (updates,), seeds_of(seeds), tuple(overrides or ()))
+    written = run_methods(grid, output, choose_jobs(jobs), Console(stderr=True))
+    if page:
+        write_methods(page, report_methods(output))
+    print(page or written)
 
 
 @study_app.command("report")

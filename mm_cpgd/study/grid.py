@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from mm_cpgd.config.loading import load_config
+from mm_cpgd.config.recipes import load_recipe
 from mm_cpgd.config.schema import RunConfig
 from mm_cpgd.errors import UserError
+from mm_cpgd.study.conditions import condition_named
 
 BASE = Path(__file__).with_name("run.yaml")
 TRAIN_SEED_OFFSET = 10_000
 """Training rows of seed s are generated with this plus s; held-out rows are the same for all runs."""
 PILOT_SEEDS = (101, 102, 103)
 """Seeds on which sizes and rates of the grid were chosen; they are not among the reported ones."""
+MAX_ROUNDS = 3
+"""Most batches that a recipe with dynamic sampling may sample per iteration."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ class Grid:
     """All runs of a study.
 
     Attributes:
-        methods: names out of ``METHODS``.
+        methods: names that ``method_named`` knows.
         rates: learning rates, ascending.
         updates: optimizer steps per rollout batch, squares.
         seeds: seeds of prompts, their order and the sampled tokens.
@@ -183,14 +187,50 @@ def seeds_of(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(seeds))
 
 
+def rates_of(text: str) -> tuple[float, ...]:
+    """Parse learning rates of the form ``2e-5,6e-5``; return them ascending.
+
+    Raises:
+        UserError: one is not a positive number.
+    """
+    try:
+        rates = sorted({float(piece) for piece in text.split(",")})
+    except ValueError:
+        rates = [0.0]
+    if not 0 < rates[0] <= rates[-1] < float("inf"):
+        raise UserError(f"--rates {text!r} is not a list of positive numbers; write them as 2e-5,6e-5")
+    return tuple(rates)
+
+
 def _span(text: str) -> Sequence[int]:
     first, dash, last = text.strip().partition("-")
     return range(int(first), int(last) + 1) if dash else [int(first)]
 
 
 def method_named(name: str) -> Method:
-    """Return the method of this name."""
-    return next(method for method in METHODS if method.name == name)
+    """Return the method of this name: one of ``METHODS``, or a recipe; ``recipe@condition`` changes it.
+
+    A recipe's dynamic sampling gets ``MAX_ROUNDS`` batches at most, as DAPO's does.
+
+    Raises:
+        UserError: there is no such recipe or condition; the nearest is named.
+    """
+    base, at, condition = name.partition("@")
+    method = next((one for one in METHODS if one.name == base), None) or _of_recipe(base)
+    if not at:
+        return method
+    found = condition_named(condition)
+    return Method(name, f"{method.label}, {found.label}", method.recipe, method.changes + found.changes)
+
+
+def _of_recipe(name: str) -> Method:
+    selection = load_recipe(name).get("selection", [])
+    changes = tuple(
+        f"algorithm.selection.{place}.max_rounds={MAX_ROUNDS}"
+        for place, part in enumerate(selection)
+        if part.get("max_rounds", 1) > MAX_ROUNDS
+    )
+    return Method(name, name, name, changes)
 
 
 def config_of(trial: Trial, output: Path, changes: Sequence[str] = ()) -> RunConfig:

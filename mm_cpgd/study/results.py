@@ -56,6 +56,7 @@ def key_of(config: RunConfig) -> str:
     """Return a hash of 12 digits of all settings, the starting weights and the versions of libraries."""
     settings = config.model_dump(mode="json", exclude={"output", "name"})
     content = json.dumps([settings, versions(), _weights(config.policy.model)], sort_keys=True)
+    content = content.replace(json.dumps(str(Path(__file__).resolve().parent))[1:-1], "")  # of its own rules
     return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 

@@ -33,7 +33,7 @@ def run_study(grid: Grid, folder: Path, jobs: int, console: Console) -> Path:
         UserError: the folder holds something else, or a config cannot be run.
         RunEnded: some runs failed repeatedly; everything else is done and written.
     """
-    _prepare_folder(folder, grid)
+    prepare_folder(folder, grid)
     failed = run_missing(grid.trials(), folder, grid.changes, jobs, console)
     page = report_study(folder)
     raise_if_failed(failed)
@@ -124,7 +124,7 @@ def read_study(folder: Path) -> tuple[Grid, list[StudyRun]]:
     return grid, [run for run in found if run]
 
 
-def _prepare_folder(folder: Path, grid: Grid) -> None:
+def prepare_folder(folder: Path, grid: Grid) -> None:
     """Write the grid; it may differ from an earlier one: results with equal settings still count."""
     if folder.exists() and not (folder / GRID_FILE).is_file() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no study; choose another --output")

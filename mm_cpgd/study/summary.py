@@ -157,19 +157,29 @@ def at_own_rate(runs: Sequence[TrialOutcome], updates: Sequence[int]) -> dict[st
 
 
 def _own_rate(runs: Sequence[TrialOutcome]) -> dict[str, Any]:
-    chosen: dict[int, float] = {}
-    for seed in sorted({run.trial.seed for run in runs}):
-        others = [run for run in runs if run.trial.seed != seed]
-        rates = {run.trial.stress.rate for run in others}
-        if rates:
-            # Of equally good rates, the lowest.
-            chosen[seed] = max(sorted(rates), key=lambda rate: _mean_final(others, rate))
-    finals = [run.outcome.final for run in runs if chosen.get(run.trial.seed) == run.trial.stress.rate]
+    values = {run.trial: run.outcome.final for run in runs}
+    chosen = chosen_rates(values)
+    finals = [value for trial, value in values.items() if chosen.get(trial.seed) == trial.stress.rate]
     return {**asdict(mean_of(finals, 0.0, 1.0)), "rates": sorted(set(chosen.values()))}
 
 
-def _mean_final(runs: Sequence[TrialOutcome], rate: float) -> float:
-    return fmean(run.outcome.final for run in runs if run.trial.stress.rate == rate)
+def chosen_rates(values: Mapping[Trial, float]) -> dict[int, float]:
+    """Return for each seed the learning rate with the highest mean value over the other seeds.
+
+    Of equally good rates it is the lowest; a seed without others is left out.
+
+    Args:
+        values: value of each run of one objective, all at the same number of updates.
+    """
+    chosen: dict[int, float] = {}
+    for seed in sorted({trial.seed for trial in values}):
+        by_rate: dict[float, list[float]] = {}
+        for trial, value in values.items():
+            if trial.seed != seed:
+                by_rate.setdefault(trial.stress.rate, []).append(value)
+        if by_rate:
+            chosen[seed] = max(sorted(by_rate), key=lambda rate: fmean(by_rate[rate]))
+    return chosen
 
 
 def difference(runs: Sequence[TrialOutcome], more: str, less: str, key: str = "final") -> Mean:

@@ -49,3 +49,12 @@ def test_with_one_update_the_ablations_are_the_same_computation(tmp_path, runner
         return [row[key] for key in ("optimizer/grad_norm", "policy/entropy", "completion/length_mean")]
 
     assert last("cpg") == last("cpgd") == last("pgd") == last("pg_std") != last("cpgd_equal")
+
+
+def test_wrong_rewards_change_the_training_and_not_the_held_out_accuracy(tmp_path, runner):
+    right, wrong = (
+        runner.run(Trial(name, Stress(1e-3, 1), 1), tmp_path / "w", SMALL).rows
+        for name in ("grpo", "grpo@wrong_30")
+    )
+    assert right[0]["eval/accuracy"] == wrong[0]["eval/accuracy"]
+    assert right[1]["reward/accuracy"] == wrong[1]["reward/accuracy"] != wrong[1]["reward/checked"]
