@@ -63,7 +63,7 @@ KNOWN: dict[str, list[str]] = {
     "advantage.riskpo": ["plus 1e-6", "19 quantiles", "fourth division"],
     "completions.max_variance": ["PODS computes"],
     "empg": ["agents over many turns"],
-    "token_advantages.empg": ["turns of an agent", "do not state over what"],
+    "token_advantages.empg": ["turns of an agent", "do not state over what", "below 0.001 nats"],
     "token_advantages.conflict_tokens": ["number of conflict tokens", "length limit cut off"],
     "papo": ["with a KL penalty take 0.02", "recipe papo_both"],
     "vppo": ["between 0.01 and 0.99"],

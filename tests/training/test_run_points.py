@@ -22,8 +22,8 @@ TOKENS = [
     "algorithm.regularizers=[{name: policy_drift, alpha: {from: 0.1, to: 0.001, shape: cosine}}]",
     *QUIET,
 ]
-# Every token has an advantage, and Adam makes large steps of the smallest: two processes differ by 2e-5 in
-# the largest ratio. tests/training/rollouts/test_whole_rows.py compares what the part is given there.
+# An untrained policy's steps differ by 0.02 nats, of which rounding is 1e-4, so that two processes differ by
+# 2e-5 in the largest ratio. tests/algorithms/methods/test_steps.py bounds what rounding of entropies does.
 STEPS = ["algorithm.recipe=empg", "training.learning_rate=1e-4", *QUIET]
 TARGETS = [
     "algorithm.recipe=f_dpg",

@@ -109,6 +109,25 @@ def test_a_group_without_a_signal_gets_the_bonus_only_as_published():
     assert by_step(mixed, bonus_without_signal=False) == by_step(mixed)
 
 
+@pytest.mark.parametrize("spread", [0.02, 1.0])
+def test_rounding_of_the_entropies_counts_by_their_range(spread):
+    given = random_rows()
+    given["old_entropy"] = 5.8 + spread * given["old_entropy"]
+    noise = 4e-6 * (2 * torch.rand(given["mask"].shape, dtype=torch.float64) - 1)
+    other = {**given, "old_entropy": given["old_entropy"] + noise}
+    difference = (empg(*other.values()) - empg(*given.values())).abs().max()
+    assert 0 < difference < 4 * 4e-6 / spread
+
+
+def test_steps_that_differ_by_rounding_alone_count_as_equal():
+    given = random_rows()
+    given["old_entropy"] = torch.full_like(given["old_entropy"], 5.8)
+    expected = empg(*given.values())
+    noise = 4e-6 * (2 * torch.rand(given["mask"].shape, dtype=torch.float64) - 1)
+    found = empg(*{**given, "old_entropy": given["old_entropy"] + noise}.values())
+    assert (found - expected).abs().max() < 4 * 4e-6 / 1e-3
+
+
 def test_marks_over_several_tokens_end_a_step():
     tokens = torch.tensor([0, 1, 2, 0, 3, 4, 0])
     ends = marked_ends(tokens, torch.ones(7, dtype=torch.bool), PIECES, ("</think>", "\n"))
