@@ -1,4 +1,4 @@
-"""What the builders of tiny models share: sizes, special tokens, chat templates."""
+"""Parts that the builders of tiny models share: sizes, special tokens, chat templates."""
 
 from __future__ import annotations
 

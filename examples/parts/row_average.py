@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from mm_cpgd.algorithms import described
-from mm_cpgd.algorithms.inputs.memory import RowTable
+from mm_cpgd.algorithms.inputs.memory import RowMemory
 from mm_cpgd.algorithms.inputs.outcomes import Outcomes
 
 
-class RowAverages:
+class RowAverages(RowMemory):
     """An exponential average of each row's mean reward.
 
     Args:
@@ -22,7 +19,7 @@ class RowAverages:
 
     def __init__(self, keep: float = 0.9) -> None:
         self.keep = keep
-        self.table = RowTable(average=0.0)
+        super().__init__(average=0.0)
 
     def note(self, outcomes: Outcomes) -> None:
         """Mix the rewards of this iteration in; a row that is drawn twice is noted twice."""
@@ -30,17 +27,6 @@ class RowAverages:
             if not mean.isnan():
                 before = self.table.get("average", row)
                 self.table.set("average", row, self.keep * before + (1 - self.keep) * mean)
-
-    def observe(self, metrics: Mapping[str, float]) -> None:
-        """Nothing is learned from an optimizer step."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the averages."""
-        return self.table.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the averages."""
-        self.table.load_state_dict(state)
 
 
 @described("A = R − the row's average over the run", memory=RowAverages)

@@ -70,26 +70,26 @@ def box_iou(a: Sequence[Box], b: Sequence[Box]) -> Fraction:
     return _ratio(both, either)
 
 
-MAX_BOXES = 50
-_NUMBER = r"([-+]?(?:[0-9]{1,7}(?:\.[0-9]{0,20})?|\.[0-9]{1,20}))"
-_GAP = r"\s{0,20}"
-_COMMA = r"(?:\s{0,20},\s{0,20}|\s{1,20})"
-_FOUR = _COMMA.join([_NUMBER] * 4)
-_POINT = rf"[\[(]{_GAP}{_NUMBER}{_COMMA}{_NUMBER}{_GAP}[\])]"
+MAX_PLACES = 50
+NUMBER = r"([-+]?(?:[0-9]{1,7}(?:\.[0-9]{0,20})?|\.[0-9]{1,20}))"
+GAP = r"\s{0,20}"
+COMMA = r"(?:\s{0,20},\s{0,20}|\s{1,20})"
+_FOUR = COMMA.join([NUMBER] * 4)
+_POINT = rf"[\[(]{GAP}{NUMBER}{COMMA}{NUMBER}{GAP}[\])]"
 
 
 def _named(*spellings: str) -> str:
-    return rf"""["']?(?:{"|".join(spellings)})["']?{_GAP}[:=]{_GAP}{_NUMBER}"""
+    return rf"""["']?(?:{"|".join(spellings)})["']?{GAP}[:=]{GAP}{NUMBER}"""
 
 
-_BY_NAME = _COMMA.join(
+_BY_NAME = COMMA.join(
     _named(*names) for names in (("x1", "x_?min"), ("y1", "y_?min"), ("x2", "x_?max"), ("y2", "y_?max"))
 )
 _BOX = re.compile(
-    rf"[\[(]{_GAP}{_FOUR}{_GAP}[\])]|{_POINT}{_GAP},?{_GAP}{_POINT}|<b?box>{_GAP}{_FOUR}{_GAP}</b?box>|{_BY_NAME}",
+    rf"[\[(]{GAP}{_FOUR}{GAP}[\])]|{_POINT}{GAP},?{GAP}{_POINT}|<b?box>{GAP}{_FOUR}{GAP}</b?box>|{_BY_NAME}",
     re.IGNORECASE,
 )
-_BARE = re.compile(rf"{_GAP}{_FOUR}{_GAP}")
+_BARE = re.compile(rf"{GAP}{_FOUR}{GAP}")
 
 
 def _box(numbers: list[str]) -> Box:
@@ -99,18 +99,33 @@ def _box(numbers: list[str]) -> Box:
     return x1, y1, x2, y2
 
 
+def as_text(value: Any) -> str:
+    """Return a text as it is, and lists and mappings as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def read_numbers(
+    text: str, form: re.Pattern[str], bare: re.Pattern[str], names: tuple[str, str]
+) -> list[list[str]]:
+    """Return the numbers of each place that has a form, or of a text that is bare numbers.
+
+    ``names`` are one such place and several, for messages. Raises ``Unreadable`` if there is none, or more
+    than 50.
+    """
+    matches = list(form.finditer(text)) or [match for match in [bare.fullmatch(text)] if match]
+    if not matches:
+        raise Unreadable(f"there is no {names[0]} in {text.strip()[:60]!r}")
+    if len(matches) > MAX_PLACES:
+        raise Unreadable(f"{len(matches)} {names[1]}, at most {MAX_PLACES} are read")
+    return [[group for group in match.groups() if group is not None] for match in matches]
+
+
 def read_boxes(value: Any) -> list[Box]:
     """Return the boxes of a text, or of lists and mappings as in JSON, in their order.
 
     Raises ``Unreadable`` if there is none, if there are more than 50, or if one has no area.
     """
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    matches = list(_BOX.finditer(text)) or [match for match in [_BARE.fullmatch(text)] if match]
-    if not matches:
-        raise Unreadable(f"there is no box in {text.strip()[:60]!r}")
-    if len(matches) > MAX_BOXES:
-        raise Unreadable(f"{len(matches)} boxes, at most {MAX_BOXES} are read")
-    return [_box([group for group in match.groups() if group is not None]) for match in matches]
+    return [_box(numbers) for numbers in read_numbers(as_text(value), _BOX, _BARE, ("box", "boxes"))]
 
 
 Coordinates = Literal["absolute", "fraction", "thousandths", "resized"]
@@ -159,6 +174,16 @@ class Frame:
         if form == "resized":
             sides = resized(*sides, self.factor, self.min_pixels, self.max_pixels)
         return Fraction(sides[0]), Fraction(sides[1])
+
+    def sizes(self, example: ExampleLike, form: Coordinates, gold_form: Coordinates) -> tuple[Size, Size]:
+        """Return the greatest x and y in the model's and in the gold coordinates. Raises ``Unreadable``.
+
+        Where both are the same, any scale does, and the image's size need not be known.
+        """
+        if form == gold_form:
+            same = Fraction(_LIMIT.get(form, 1))
+            return (same, same), (same, same)
+        return self.size(example, form), self.size(example, gold_form)
 
     def _sides(self, example: ExampleLike) -> tuple[int, int]:
         meta, images = getattr(example, "meta", {}), getattr(example, "images", ())
@@ -234,17 +259,11 @@ def boxes(
         max_pixels: greatest number of pixels of a resized image.
     """
     gold_form = gold_coordinates or coordinates
-
     frame = Frame(width, height, factor, min_pixels, max_pixels)
 
-    def size(form: Coordinates) -> Size:
-        # IoU is invariant to the scale of an axis: equal kinds of coordinates need no image size.
-        if gold_form == coordinates:
-            return Fraction(_LIMIT.get(form, 1)), Fraction(_LIMIT.get(form, 1))
-        return frame.size(example, form)
-
     def parse_gold(value: Any) -> tuple[list[Box], Size]:
-        return read_scaled(value, gold_form, size(gold_form)), size(coordinates)
+        own, of_gold = frame.sizes(example, coordinates, gold_form)
+        return read_scaled(value, gold_form, of_gold), own
 
     def compare(text: str, wanted: tuple[list[Box], Size]) -> Verdict:
         found = read_scaled(text, coordinates, wanted[1])

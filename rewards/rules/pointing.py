@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from fractions import Fraction
@@ -12,22 +11,28 @@ from rewards.example import ExampleLike
 from rewards.math.bounds import Unreadable
 from rewards.registry import rule
 from rewards.rules.common import Positive, Section, partial_credit, score_against_gold
-from rewards.rules.grounding import Box, Coordinates, Frame, Size, read_boxes, read_scaled
+from rewards.rules.grounding import (
+    COMMA,
+    GAP,
+    NUMBER,
+    Box,
+    Coordinates,
+    Frame,
+    Size,
+    as_text,
+    read_boxes,
+    read_numbers,
+    read_scaled,
+)
 from rewards.verdict import Verdict
 
 # x, y.
 Point = tuple[Fraction, Fraction]
 
-MAX_POINTS = 50
-_NUMBER = r"([-+]?(?:[0-9]{1,7}(?:\.[0-9]{0,20})?|\.[0-9]{1,20}))"
-_GAP = r"\s{0,20}"
-_COMMA = r"(?:\s{0,20},\s{0,20}|\s{1,20})"
-_TWO = rf"{_NUMBER}{_COMMA}{_NUMBER}"
-_BY_NAME = rf"""["']?x["']?{_GAP}[:=]{_GAP}{_NUMBER}{_COMMA}["']?y["']?{_GAP}[:=]{_GAP}{_NUMBER}"""
-_POINT = re.compile(
-    rf"[\[(]{_GAP}{_TWO}{_GAP}[\])]|<point>{_GAP}{_TWO}{_GAP}</point>|{_BY_NAME}", re.IGNORECASE
-)
-_BARE = re.compile(rf"{_GAP}{_TWO}{_GAP}")
+_TWO = rf"{NUMBER}{COMMA}{NUMBER}"
+_BY_NAME = rf"""["']?x["']?{GAP}[:=]{GAP}{NUMBER}{COMMA}["']?y["']?{GAP}[:=]{GAP}{NUMBER}"""
+_POINT = re.compile(rf"[\[(]{GAP}{_TWO}{GAP}[\])]|<point>{GAP}{_TWO}{GAP}</point>|{_BY_NAME}", re.IGNORECASE)
+_BARE = re.compile(rf"{GAP}{_TWO}{GAP}")
 
 
 def read_points(value: Any) -> list[Point]:
@@ -35,18 +40,13 @@ def read_points(value: Any) -> list[Point]:
 
     Raises ``Unreadable`` if there is neither, or if there are more than 50.
     """
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    text = as_text(value)
     try:
         # First, as two corners in brackets are a box and not two points.
         return [((x1 + x2) / 2, (y1 + y2) / 2) for x1, y1, x2, y2 in read_boxes(text)]
     except Unreadable:
-        matches = list(_POINT.finditer(text)) or [match for match in [_BARE.fullmatch(text)] if match]
-    if not matches:
-        raise Unreadable(f"there is no point in {text.strip()[:60]!r}")
-    if len(matches) > MAX_POINTS:
-        raise Unreadable(f"{len(matches)} points, at most {MAX_POINTS} are read")
-    pairs = [[Fraction(group) for group in match.groups() if group is not None] for match in matches]
-    return [(x, y) for x, y in pairs]
+        pass
+    return [(Fraction(x), Fraction(y)) for x, y in read_numbers(text, _POINT, _BARE, ("point", "points"))]
 
 
 def _is_inside(point: Point, boxes: Sequence[Box]) -> bool:
@@ -90,13 +90,9 @@ def point_in_box(
     gold_form = gold_coordinates or coordinates
     frame = Frame(width, height, factor, min_pixels, max_pixels)
 
-    def size(form: Coordinates) -> Size:
-        # Where both are in the same coordinates, any scale does.
-        return (Fraction(1), Fraction(1)) if gold_form == coordinates else frame.size(example, form)
-
     def parse_gold(value: Any) -> tuple[list[Box], Size]:
-        scale = size(gold_form)
-        return read_scaled(value, gold_form, scale), size(coordinates)
+        own, of_gold = frame.sizes(example, coordinates, gold_form)
+        return read_scaled(value, gold_form, of_gold), own
 
     def compare(text: str, wanted: tuple[list[Box], Size]) -> Verdict:
         boxes, (across, down) = wanted

@@ -8,41 +8,28 @@ alike.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from mm_cpgd.algorithms.inputs.memory import RowTable
+from mm_cpgd.algorithms.inputs.memory import RowMemory
 from mm_cpgd.algorithms.inputs.outcomes import Outcomes
 from mm_cpgd.algorithms.part_info import OpenShare, described
 from mm_cpgd.errors import UserError
 
 
-class SuccessRates:
+class SuccessRates(RowMemory):
     """Mean accuracy of each row's completions when it was last drawn."""
 
     def __init__(self) -> None:
-        self.table = RowTable(rate=math.nan)
+        super().__init__(rate=math.nan)
 
     def note(self, outcomes: Outcomes) -> None:
         """Replace the rates of the rows that were drawn; one without any score keeps its own."""
         rates = outcomes.accuracy.nanmean(1)
         known = ~rates.isnan()
         self.table.set("rate", outcomes.rows[known], rates[known])
-
-    def observe(self, metrics: Mapping[str, float]) -> None:
-        """Nothing is learned from an optimizer step."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the rates of all rows."""
-        return self.table.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the rates of all rows."""
-        self.table.load_state_dict(state)
 
 
 @described(

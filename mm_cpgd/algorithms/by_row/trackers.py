@@ -6,20 +6,19 @@ share. It is noted after an iteration's update, so that advantages use what was 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from mm_cpgd.algorithms.inputs.memory import RowTable
+from mm_cpgd.algorithms.inputs.memory import RowMemory
 from mm_cpgd.algorithms.inputs.outcomes import Outcomes
 from mm_cpgd.algorithms.part_info import OpenShare, Share, described
 from mm_cpgd.errors import UserError
 
 
-class ValueTracker:
+class ValueTracker(RowMemory):
     """A Beta distribution of each row's success rate, which forgets: a ← ρ·a + r, b ← ρ·b + 1 − r.
 
     Args:
@@ -33,7 +32,7 @@ class ValueTracker:
 
     def __init__(self, rho: float = 0.875, low: float = 0.0, high: float = 1.0) -> None:
         self.rho, self.low, self.high = rho, low, high
-        self.table = RowTable(a=0.5, b=0.5)
+        super().__init__(a=0.5, b=0.5)
 
     def values(self, rows: Tensor) -> Tensor:
         """Return a / (a + b) of these rows (P,), float64."""
@@ -61,17 +60,6 @@ class ValueTracker:
                 right, tried = known.sum(), float(known.numel())
                 self.table.set("a", place, self.rho * self.table.get("a", place) + right)
                 self.table.set("b", place, self.rho * self.table.get("b", place) + tried - right)
-
-    def observe(self, metrics: Mapping[str, float]) -> None:
-        """Nothing is learned from an optimizer step."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return a and b of all rows."""
-        return self.table.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a and b of all rows."""
-        self.table.load_state_dict(state)
 
 
 @described(

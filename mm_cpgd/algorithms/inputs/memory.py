@@ -68,3 +68,25 @@ class RowTable:
             if len(column) < size:
                 more = torch.full((size - len(column),), self.defaults[name], dtype=torch.float64)
                 self._columns[name] = torch.cat([column, more])
+
+
+class RowMemory:
+    """Base of memories that hold a ``RowTable`` and learn from outcomes alone: subclasses write ``note``.
+
+    Args:
+        defaults: the table's columns, with the values of rows that were never set.
+    """
+
+    def __init__(self, **defaults: float) -> None:
+        self.table = RowTable(**defaults)
+
+    def observe(self, metrics: Mapping[str, float]) -> None:
+        """Nothing is learned from an optimizer step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the table's content."""
+        return self.table.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the table's content."""
+        self.table.load_state_dict(state)
