@@ -16,6 +16,7 @@ from mm_cpgd.policy.shared_prefix.attention import preferred_attention
 from mm_cpgd.policy.shared_prefix.forward import hidden_states, rotary_cos_sin, run_layers
 from mm_cpgd.policy.shared_prefix.packing import pack, pack_continued, unique_prompts
 from mm_cpgd.rollout.merged_layers import MergedLayer, merged_layers
+from mm_cpgd.rollout.seat_table import SeatTable
 from mm_cpgd.rollout.shared_cache import PrefixRecorder, SharedCache
 
 # Tokens by which the cache grows. Doubling would copy less, but copying costs little compared with reading
@@ -65,6 +66,7 @@ class SharedDecoder:
         copies: G.
         limit: tokens of the longest completion.
         fixed: whether shapes stay as long as possible, for recorded kernels.
+        together: whether all completions begin at once, so that they always have equally many tokens.
     """
 
     def __init__(
@@ -77,8 +79,10 @@ class SharedDecoder:
         copies: int,
         limit: int,
         fixed: bool,
+        together: bool = False,
     ) -> None:
         self.policy = policy
+        self.together = together and not fixed
         self.language = language_model(policy.model)
         self.head = policy.model.get_output_embeddings()
         self.copies = copies
@@ -90,6 +94,7 @@ class SharedDecoder:
         self.slots = slots
         self.first: Tensor | None = None  # logits (P, V) of the first token after each prompt
         self.merged: list[MergedLayer] | None = None
+        self.table: SeatTable | None = None
 
     @property
     def version(self) -> int:
@@ -151,10 +156,14 @@ class SharedDecoder:
         slots = torch.tensor(seats, device=self.first.device) // self.copies
         index = torch.tensor(places, device=self.first.device)
         self.start_position[index] = self.next_position[slots]
+        if self.together and self.merged and SeatTable.suits(self.merged, self.cache, self.limit):
+            self.table = SeatTable(self.merged, self.cache, self.limit)
         return self.first[slots]
 
     def reserve(self, width: int, *, uniform: bool) -> None:
         """See ``IncrementalDecoder``."""
+        if self.table is not None:
+            return
         room = GRAPH_BLOCK if self.fixed else -(-width // CACHE_BLOCK) * CACHE_BLOCK
         while room < width:
             room *= 2
@@ -162,10 +171,14 @@ class SharedDecoder:
 
     def advance(self, tokens: Tensor, newest: Tensor) -> Tensor:
         """See ``IncrementalDecoder``; the packed sequence is one token of each completion."""
-        self.cache.begin(self.columns(newest))
         embedded = self.language.embed_tokens(tokens.unsqueeze(0))
         positions = self.start_position + newest
         cosines, sines = (values.index_select(-2, positions) for values in self.cos_sin)
+        if self.table is not None:
+            found = self.table.step(embedded[0], cosines[0], sines[0])
+            of_table: Tensor = self.head(self.language.norm(found))
+            return of_table
+        self.cache.begin(self.columns(newest))
         if self.merged is None:
             hidden = run_layers(self.language, embedded, (cosines, sines), self.cache)
         else:
@@ -188,7 +201,7 @@ class SharedDecoder:
 
     def keep(self, places: Sequence[int]) -> None:
         """See ``IncrementalDecoder``."""
-        self.cache.keep(places)
+        (self.cache if self.table is None else self.table).keep(places)
         self.start_position = self.start_position[torch.tensor(places, device=self.start_position.device)]
 
 

@@ -13,7 +13,6 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import rms_norm
 
 from mm_cpgd.policy.sharding.tensors import is_sharded
 from mm_cpgd.policy.shared_prefix.attention import AttentionBackend
@@ -45,24 +44,27 @@ class MergedLayer:
         attention, mlp = layer.self_attn, layer.mlp
         self.number = attention.layer_idx
         self.size = attention.head_dim
+        before, after = layer.input_layernorm, layer.post_attention_layernorm
         query, key, value = attention.q_proj, attention.k_proj, attention.v_proj
         self.heads = query.out_features // self.size
         self.rotated = query.out_features + key.out_features
         scale = attention.scaling
         rows = torch.cat([query.weight * scale, key.weight])
-        self.projection = _transposed(torch.cat([rows, _turned(rows, self.size), value.weight]))
+        rows = torch.cat([rows, _turned(rows, self.size), value.weight])
+        self.projection = _transposed(rows * _norm_weight(before))
         self.bias: Tensor | None = None
         if query.bias is not None:
             values = torch.cat([query.bias * scale, key.bias])
             self.bias = torch.cat([values, _turned(values, self.size), value.bias])
         self.output, self.output_bias = _transposed(attention.o_proj.weight), attention.o_proj.bias
         self.width = mlp.gate_proj.out_features
-        self.opening = _transposed(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]))
+        rows = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
+        self.opening = _transposed(rows * _norm_weight(after))
         self.closing = _transposed(mlp.down_proj.weight)
         self.act = mlp.act_fn
-        self.norms = [
-            (norm.weight, norm.variance_epsilon)
-            for norm in (layer.input_layernorm, layer.post_attention_layernorm)
+        # Of the sum of squares, not of their mean.
+        self.epsilons = [
+            torch.tensor(norm.weight.numel() * norm.variance_epsilon).sqrt() for norm in (before, after)
         ]
 
     def __call__(self, hidden: Tensor, cosines: Tensor, sines: Tensor, backend: AttentionBackend) -> Tensor:
@@ -74,7 +76,7 @@ class MergedLayer:
             sines: (N, 1, D).
             backend: attends to the tokens before.
         """
-        projected = _product(self._normed(hidden, 0), self.projection, self.bias)
+        projected = self.project(self.normed(hidden, 0))
         plain, turned, value = projected.split_with_sizes(
             [self.rotated, self.rotated, projected.shape[1] - 2 * self.rotated], 1
         )
@@ -84,15 +86,26 @@ class MergedLayer:
         query, key = both.tensor_split([self.heads], 1)
         value = value.unflatten(1, (-1, self.size))
         found = backend.attend(self.number, _heads_first(query), _heads_first(key), _heads_first(value), 1.0)
-        hidden = hidden.addmm(found.reshape(len(hidden), -1), self.output)
+        return self.close(hidden, found.reshape(len(hidden), -1))
+
+    def normed(self, hidden: Tensor, which: int) -> Tensor:
+        """Return hidden (N, C) divided by each row's size: the first or second norm, without its weights."""
+        size = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
+        return hidden / torch.hypot(size, self.epsilons[which])
+
+    def project(self, normed: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return queries and keys, both once more exchanged, and values: (N, (2 · (H + K) + K) · D)."""
+        if self.bias is None:
+            return torch.mm(normed, self.projection, out=out)
+        return torch.addmm(self.bias, normed, self.projection, out=out)
+
+    def close(self, hidden: Tensor, found: Tensor) -> Tensor:
+        """Return the layer's output from its input (N, C) and what attention has found (N, H · D)."""
+        hidden = hidden.addmm(found, self.output)
         if self.output_bias is not None:
             hidden = hidden + self.output_bias
-        gate, up = (self._normed(hidden, 1) @ self.opening).tensor_split([self.width], 1)
-        return hidden.addmm(self.act(gate) * up, self.closing)
-
-    def _normed(self, hidden: Tensor, which: int) -> Tensor:
-        weight, epsilon = self.norms[which]
-        return rms_norm(hidden, weight.shape, weight, epsilon)
+        gate, up = (self.normed(hidden, 1) @ self.opening).tensor_split([self.width], 1)
+        return hidden.addmm(self.act(gate).mul_(up), self.closing)
 
 
 @torch.no_grad()
@@ -179,8 +192,10 @@ def _agree(merged: MergedLayer, layer: Any) -> bool:
     return torch.allclose(found, expected[0], rtol=TOLERANCE, atol=TOLERANCE)
 
 
-def _product(values: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
-    return values @ matrix if bias is None else torch.addmm(bias, values, matrix)
+def _norm_weight(norm: Any) -> Tensor:
+    """Return what the columns of the next matrix are multiplied by: rows are divided by the root of their sum."""
+    weight: Tensor = norm.weight
+    return weight * weight.numel() ** 0.5
 
 
 def _turned(rows: Tensor, size: int) -> Tensor:

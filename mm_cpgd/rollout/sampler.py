@@ -73,7 +73,14 @@ class Sampler:
         self.decoder: IncrementalDecoder = PaddedDecoder(policy, copies)
         if policy.shared_prefix:
             self.decoder = SharedDecoder(
-                policy, prompts, places=count, slots=slots, copies=copies, limit=self.limit, fixed=self.graph
+                policy,
+                prompts,
+                places=count,
+                slots=slots,
+                copies=copies,
+                limit=self.limit,
+                fixed=self.graph,
+                together=len(prompts) <= batch_prompts,
             )
         self.step = GraphStep() if self.graph else EagerStep()
         self.uniforms = uniforms(seeds, self.limit)
