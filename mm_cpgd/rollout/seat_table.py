@@ -60,6 +60,7 @@ class SeatTable:
         rows = cache.slots * cache.seats
         return rows * layers[0].heads * cache.seats * limit <= MOST_SCORES
 
+    @torch.inference_mode()  # an operation starts sooner than with gradients merely disabled
     def step(self, embedded: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
         """Append a token of each completion; return what comes out of the last layer (N, C).
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mm_cpgd.policy.shared_prefix.attention import SharedPrefixAttention
+from mm_cpgd.policy.shared_prefix.blocks import Blocks
 from mm_cpgd.policy.shared_prefix.packing import PackedLayout
 
 
@@ -24,6 +26,31 @@ class PrefixRecorder(SharedPrefixAttention):
         self.keys.append(key[0].transpose(0, 1))
         self.values.append(value[0].transpose(0, 1))
         return super().attend(layer, query, key, value, scale)
+
+    def blocks(self, like: Tensor, head: int, scale: float) -> Blocks | None:
+        """See ``SharedPrefixAttention``; layers must come in order here too."""
+        found = super().blocks(like, head, scale)
+        return None if found is None else RecordingBlocks(found, self)
+
+
+@dataclass(frozen=True)
+class RecordingBlocks:
+    """Blocks whose forward pass records the keys and values."""
+
+    blocks: Blocks
+    recorder: PrefixRecorder
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``Blocks``."""
+        self.recorder.keys.append(key)
+        self.recorder.values.append(value)
+        return self.blocks.forward(query, key, value)
+
+    def backward(
+        self, grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor
+    ) -> tuple[Tensor, ...]:
+        """See ``Blocks``."""
+        return self.blocks.backward(grad, query, key, value, out, lse)
 
 
 class SharedCache:

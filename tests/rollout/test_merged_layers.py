@@ -12,8 +12,9 @@ from torch import nn
 
 from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.policy.families import language_model
+from mm_cpgd.policy.shared_prefix import known_layers
+from mm_cpgd.policy.shared_prefix.known_layers import are_small_and_known
 from mm_cpgd.rollout import decoding, merged_layers
-from mm_cpgd.rollout.merged_layers import can_be_merged
 from tests.fakes.sampling import flat, sampled
 
 SEEDS = [[1, 2], [3, 4], [5, 6]]
@@ -77,7 +78,7 @@ def test_layers_that_differ_in_their_results_are_kept(language: Any, no_gradient
             return super().forward(hidden) + hidden * 0.01
 
     language.layers[2].input_layernorm.__class__ = Shifted
-    assert can_be_merged(language)
+    assert are_small_and_known(language)
     assert merged_layers.merged_layers(language) is None
 
 
@@ -85,7 +86,7 @@ def test_layers_that_differ_in_their_results_are_kept(language: Any, no_gradient
 def test_layers_with_unknown_parts_are_kept(
     language: Any, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    assert can_be_merged(language)
+    assert are_small_and_known(language)
     layer = language.layers[1]
     if change == "hook":
         layer.mlp.register_forward_hook(lambda *args: None)
@@ -98,12 +99,12 @@ def test_layers_with_unknown_parts_are_kept(
     elif change == "dtype":
         layer.mlp.up_proj.to(torch.bfloat16)
     elif change == "size":
-        monkeypatch.setattr(merged_layers, "LARGEST_COPY", 1000)
+        monkeypatch.setattr(known_layers, "LARGEST_COPY", 1000)
     else:
         layer.forward = lambda *args, **options: None
-    assert not can_be_merged(language)
+    assert not are_small_and_known(language)
 
 
 def test_layers_under_autocast_are_kept(language: Any) -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        assert not can_be_merged(language)
+        assert not are_small_and_known(language)

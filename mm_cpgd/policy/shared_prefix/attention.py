@@ -15,6 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from mm_cpgd.policy.shared_prefix.blocks import BlockAttention, Blocks
 from mm_cpgd.policy.shared_prefix.choice import PREFERRED, attention_for
 from mm_cpgd.policy.shared_prefix.operator import OperatorAttention
 from mm_cpgd.policy.shared_prefix.packing import PackedLayout
@@ -87,3 +88,8 @@ class SharedPrefixAttention:
         attend = attention_for(self.preferred, query.device.type, query.dtype, query.shape[-1])
         query, key, value = (values.squeeze(0).transpose(0, 1) for values in (query, key, value))
         return attend(query, key, value, self.layout, scale).unsqueeze(0)
+
+    def blocks(self, like: Tensor, head: int, scale: float) -> Blocks | None:
+        """Return the same as blocks, for heads of this size; None where it is not by blocks."""
+        found = attention_for(self.preferred, like.device.type, like.dtype, head)
+        return found.blocks(self.layout, scale) if isinstance(found, BlockAttention) else None

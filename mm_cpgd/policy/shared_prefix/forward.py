@@ -19,6 +19,7 @@ from mm_cpgd.policy.shared_prefix.attention import (
 )
 from mm_cpgd.policy.shared_prefix.choice import wants_flex
 from mm_cpgd.policy.shared_prefix.compiled import compiles, packed_tokens
+from mm_cpgd.policy.shared_prefix.fused_layers import fused_layers
 from mm_cpgd.policy.shared_prefix.operator import OperatorAttention, layout_lengths
 from mm_cpgd.policy.shared_prefix.packing import PackedBatch, PackedLayout
 from mm_cpgd.policy.vision import VisionFeatureCache
@@ -104,13 +105,17 @@ def appended_states(
 def layer_options(
     language: Any, layout: PackedLayout, cos_sin: tuple[Tensor, Tensor], backend: AttentionBackend | None
 ) -> dict[str, Any]:
-    """Return the options of the layers' forward pass: compiled in the update if they can be."""
+    """Return the options of the layers' forward pass: compiled in the update if they can be, or ``fused``."""
     preferred = preferred_attention(language)
     if backend is None and compiles(language, layout.tokens, preferred):
         return {"packed": packed_tokens(layout, cos_sin, preferred)}
     attention: Any = backend or SharedPrefixAttention(layout, preferred)
     if backend is None and keeps_attention(language) and not wants_flex(preferred):
         attention = OperatorAttention(layout_lengths(layout), preferred)
+    elif isinstance(attention, SharedPrefixAttention):
+        fused = fused_layers(language, attention, cos_sin)
+        if fused is not None:
+            return {"fused": fused}
     return {"position_embeddings": cos_sin, "attention_mask": None, "attention_backend": attention}
 
 
@@ -146,13 +151,14 @@ def _run_layers(
     options: Mapping[str, Any],
     deepstack: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Run the layers, with these options, and the final norm.
+    """Run the layers, with these options or what they have as ``fused``, and the final norm.
 
     ``deepstack`` is indices (V,) in the sequence, and (K, V, H) to be added there after each of the first K
     layers.
     """
+    fused = options.get("fused")
     for number, layer in enumerate(language.layers):
-        hidden = layer(hidden, **options)
+        hidden = fused(layer, hidden) if fused else layer(hidden, **options)
         if isinstance(hidden, tuple):
             hidden = hidden[0]
         if deepstack is not None and number < len(deepstack[1]):
