@@ -1,8 +1,6 @@
 """Decoder layers of small models for one token at a time on a CPU: merged weights, fewer operations.
 
-A step of the tiny policy spends much of its time on starting small operations. Merged weights need a copy,
-and in larger models products take most of the time, so that these keep their layers. The results are those of
-the layers, rounding apart.
+The results are those of the layers, rounding apart.
 """
 
 from __future__ import annotations
@@ -143,7 +141,7 @@ def _agree(merged: MergedLayer, layer: Any) -> bool:
 
 
 def _norm_weight(norm: Any) -> Tensor:
-    """Return what the columns of the next matrix are multiplied by: rows are divided by the root of their sum."""
+    """Return what the next matrix's columns are multiplied by; ``normed`` divides by the sum's root."""
     weight: Tensor = norm.weight
     return weight * weight.numel() ** 0.5
 

@@ -1,9 +1,9 @@
-"""Decoding steps of small models on a CPU, in which prompts and completions have one table of keys and values.
+"""Decoding steps of small models on a CPU, with one table of keys for a prompt and its completions.
 
-A step of a small model is a few hundred small operations, and each costs more to start than to compute. Here a
-layer takes 20 of them: a prompt's completions lie side by side after it in one table, so that attention is two
-products and a softmax; and what an operation reads and writes has its place before the first step. Each
-completion is shown the others' tokens too, which a mask takes away: worth it while they are few.
+A step of a small model is a few hundred small operations, which cost more to start than to compute. Here a
+layer takes twenty: completions lie side by side after their prompt in one table, so that attention is two
+products and a softmax, and what an operation reads and writes has its place before the first step. A mask
+takes the other completions' tokens away, for which there must be few of them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import Tensor
 from mm_cpgd.rollout.merged_layers import MergedLayer
 from mm_cpgd.rollout.shared_cache import SharedCache
 
-# Most scores that completions have of each other's tokens in a layer: N · H · R · T. Beyond it they cost about
-# as much as the operations that are saved.
+# Most scores that completions have of each other's tokens in a layer: N · H · R · T. Beyond it they cost as
+# much as the operations that are saved.
 MOST_SCORES = 2**19
 
 
@@ -84,7 +84,7 @@ class SeatTable:
         return hidden if self.order is None else hidden[self.order]
 
     def _project(self, number: int, normed: Tensor, rotation: tuple[Tensor, Tensor], first: int) -> None:
-        """Compute the tokens' queries, and put their keys and values into the table from column ``first`` on."""
+        """Compute the tokens' queries; put their keys and values into the table, from column ``first`` on."""
         layer, (cosines, sines) = self.layers[number], rotation
         layer.project(normed, self.projected)
         torch.mul(self.plain, cosines, out=self.turning)
@@ -120,9 +120,7 @@ class SeatTable:
 
     def _kept(self, values: Tensor, slots: Tensor, sources: Tensor) -> Tensor:
         """Return (P', K, L + T · R', D) of (P, K, L + T · R, D): these prompts, and of each these seats."""
-        prompts, own = values[slots].split_with_sizes(
-            [self.longest, values.shape[2] - self.longest], 2
-        )
+        prompts, own = values[slots].split_with_sizes([self.longest, values.shape[2] - self.longest], 2)
         own = own.unflatten(2, (self.limit, self.seats))
         index = sources[:, None, None, :, None].expand(*own.shape[:3], -1, self.size)
         return torch.cat([prompts, own.gather(3, index).flatten(2, 3)], 2)
@@ -144,9 +142,9 @@ class SeatTable:
         self._lay_out_projection()
         heads = (self.prompts, self.groups, seats, self.heads, self.size)
         new = self.keys[0].new_empty
-        query, attended, found = new(heads), new(heads), new(self.prompts * seats, heads[1] * heads[3] * heads[4])
-        self.query, self.attended, self.found = query.flatten(2, 3).flatten(0, 1), attended, found
-        self.attended = attended.flatten(2, 3).flatten(0, 1)
+        query, attended = new(heads), new(heads)
+        self.query, self.attended = (one.flatten(2, 3).flatten(0, 1) for one in (query, attended))
+        found = self.found = new(self.prompts * seats, self.groups * self.heads * self.size)
         self.query_of_seat, self.attended_of_seat = query.transpose(1, 2), attended.transpose(1, 2)
         self.found_of_seat = found.view(self.query_of_seat.shape)
 
@@ -166,7 +164,7 @@ class SeatTable:
         self.turned_key = turned[:, :, queries:]
 
     def _mask(self) -> Tensor:
-        """Return what is added to scores (1 or P · K, R · H / K, L + T · R): 0, or -inf for what is not seen."""
+        """Return what is added to scores (1 or P · K, R · H / K, L + T · R): -inf for what is not seen."""
         own = torch.full((self.seats, self.seats), -torch.inf).fill_diagonal_(0.0)
         own = own.repeat_interleave(self.heads, 0).repeat(1, self.limit)
         prompt = torch.zeros(1, self.longest)

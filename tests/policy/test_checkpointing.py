@@ -57,6 +57,7 @@ def gradients(policy: Policy, examples: list[Example], count: Count | None = Non
     return {name: p.grad for name, p in policy.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.usefixtures("layers_as_they_are")
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("options", [{}, {"freeze_vision": False}, {"lora": {"rank": 4}}])
 def test_selective_checkpointing_gives_the_gradients_of_no_checkpointing(
@@ -72,6 +73,7 @@ def test_selective_checkpointing_gives_the_gradients_of_no_checkpointing(
         torch.testing.assert_close(results[1][name], gradient, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures("layers_as_they_are")
 def test_the_backward_pass_recomputes_half_of_the_large_products_and_no_attention(
     tiny_folder: Path, examples: list[Example]
 ) -> None:

@@ -87,9 +87,7 @@ def _agree(language: Any, attention: SharedPrefixAttention, cos_sin: tuple[Tenso
         blocks = plain.blocks(hidden, inner.head_dim, inner.scaling)
         if blocks is None:
             return False
-        expected = layer(
-            hidden, attention_mask=None, position_embeddings=cos_sin, attention_backend=plain
-        )
+        expected = layer(hidden, attention_mask=None, position_embeddings=cos_sin, attention_backend=plain)
         expected = expected[0] if isinstance(expected, tuple) else expected
         found = FusedLayers(cos_sin[0][0], cos_sin[1][0], blocks)(layer, hidden)
         if not torch.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE):
@@ -144,20 +142,20 @@ class _LayerFunction(torch.autograd.Function):
         shape: Shape,
         *weights: Tensor | None,
     ) -> Tensor:
-        values, out = _forward(hidden, cosines, sines, blocks, shape, weights)
+        values = _values(hidden, cosines, sines, blocks, shape, weights)
         ctx.blocks, ctx.shape = blocks, shape
         ctx.save_for_backward(hidden, cosines, sines, *weights, *(values if shape.keeps else ()))
-        return out
+        gated, other = values.opened.chunk(2, 1)
+        closing: Any = weights[-1]
+        return torch.addmm(values.middle, silu(gated).mul_(other), closing.t())
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden, cosines, sines, *saved = ctx.saved_tensors
         weights, kept = saved[: len(NAMES)], saved[len(NAMES) :]
-        if kept:
-            values = Values(*kept)
-        else:
-            values, _ = _forward(hidden, cosines, sines, ctx.blocks, ctx.shape, weights)
-        found = _backward(grads[0], hidden, cosines, sines, ctx.blocks, ctx.shape, weights, values)
+        rest = (cosines, sines, ctx.blocks, ctx.shape, weights)
+        values = Values(*kept) if kept else _values(hidden, *rest)
+        found = _backward(grads[0], hidden, *rest, values)
         return (found[0], None, None, None, None, *found[1:])
 
 
@@ -204,15 +202,15 @@ def _shape(layer: Any) -> Shape:
     )
 
 
-def _forward(
+def _values(
     hidden: Tensor,
     cosines: Tensor,
     sines: Tensor,
     blocks: Blocks,
     shape: Shape,
-    weights: Sequence[Tensor | None],
-) -> tuple[Values, Tensor]:
-    first, *projections, output, second, gate, up, closing = weights
+    weights: Sequence[Any],
+) -> Values:
+    first, *projections, output, second, gate, up, _ = weights
     matrix, bias = _joined(projections)
     size = _reciprocal(hidden, shape.epsilons[0])
     normed = _normed(hidden, size, first)
@@ -225,9 +223,7 @@ def _forward(
     middle = torch.addmm(hidden, found.flatten(1), output.t())
     middle_size = _reciprocal(middle, shape.epsilons[1])
     opened = _normed(middle, middle_size, second) @ torch.cat([gate, up]).t()
-    gated, other = opened.chunk(2, 1)
-    out = torch.addmm(middle, silu(gated).mul_(other), closing.t())
-    return Values(size, rotated, value, found, lse, middle, middle_size, opened), out
+    return Values(size, rotated, value, found, lse, middle, middle_size, opened)
 
 
 def _backward(
@@ -237,7 +233,7 @@ def _backward(
     sines: Tensor,
     blocks: Blocks,
     shape: Shape,
-    weights: Sequence[Tensor | None],
+    weights: Sequence[Any],
     values: Values,
 ) -> list[Tensor | None]:
     """Return the gradients of the input and of ``NAMES``."""
@@ -278,9 +274,9 @@ def _backward(
     ]  # fmt: skip
 
 
-def _joined(projections: Sequence[Tensor | None]) -> tuple[Tensor, Tensor | None]:
+def _joined(projections: Sequence[Any]) -> tuple[Tensor, Tensor | None]:
     """Return the matrix ((H + 2 · K) · D, C) and the bias of queries, keys and values together."""
-    matrices, biases = projections[:3], [one for one in projections[3:] if one is not None]
+    matrices, biases = list(projections[:3]), [one for one in projections[3:] if one is not None]
     return torch.cat(matrices), torch.cat(biases) if biases else None
 
 
@@ -304,7 +300,7 @@ def _norm_backward(grad: Tensor, values: Tensor, reciprocal: Tensor, weight: Ten
 
 
 def _rotate(heads: Tensor, cosines: Tensor, sines: Tensor, out: Tensor) -> None:
-    """Write heads (S, H, D) rotated by the angles of cosines and sines (S, D), both halves of which are equal."""
+    """Write heads (S, H, D) rotated by the angles of cosines and sines (S, D), whose halves are equal."""
     half = heads.shape[-1] // 2
     cosines, sines = cosines[:, None, :half], sines[:, None, :half]
     first, second = heads.split(half, -1)

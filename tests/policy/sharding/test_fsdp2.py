@@ -56,6 +56,7 @@ def gradients(policy: Policy, prompts: list[EncodedPrompt]) -> dict[str, torch.T
     return {name: full_value(value.grad) for name, value in named if value.grad is not None}
 
 
+@pytest.mark.usefixtures("layers_as_they_are")
 @pytest.mark.usefixtures("_one_process")
 @pytest.mark.parametrize("free", [True, False])
 def test_gradients_are_those_of_whole_weights_also_after_a_pass_of_the_reference(

@@ -69,6 +69,7 @@ def results(policy: Policy, batch: Case) -> tuple[Tensor, dict[str, Tensor]]:
     return values.detach(), {n: p.grad.clone() for n, p in policy.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.usefixtures("layers_as_they_are")
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_values_and_gradients_are_those_of_the_plain_layers(
     tiny_folder: Path, examples: list[Example], options: dict[str, Any]
@@ -162,6 +163,7 @@ def broken(*args: Any) -> Any:
     raise Broken("no such compiler\nmore")
 
 
+@pytest.mark.usefixtures("layers_as_they_are")
 @pytest.mark.parametrize("wanted", ["auto", True])
 def test_layers_that_cannot_be_compiled_run_plain_unless_compilation_is_required(
     tiny_folder: Path, examples: list[Example], monkeypatch: pytest.MonkeyPatch, wanted: bool | str
