@@ -59,9 +59,12 @@ def build_optimizer(policy: Policy, training: TrainingConfig) -> torch.optim.Opt
             stochastic=training.rounding == "stochastic",
             offload=training.offload_moments,
         )
-    # On a CPU the fused one gains nothing.
-    on_gpu = all(parameter.device.type == "cuda" for parameter in trained)
-    return torch.optim.AdamW(settings, betas=training.betas, fused=on_gpu or None)
+    # One operation for each weight in place of a dozen, where torch has it.
+    fused = not any(is_sharded(one) for one in trained) and (
+        all(one.device.type == "cuda" for one in trained)
+        or all(one.device.type == "cpu" and one.dtype == torch.float32 for one in trained)
+    )
+    return torch.optim.AdamW(settings, betas=training.betas, fused=fused or None)
 
 
 def is_compact(training: TrainingConfig) -> bool:
