@@ -8,7 +8,6 @@ from functools import partial
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor
 
 from data import Example, PromptSampler, ScoredPromptSampler
@@ -31,9 +30,10 @@ from mm_cpgd.training.ahead.prefetch import (
     encode_rows,
     lost_line,
 )
-from mm_cpgd.training.experience import Collected, Experience, RowsLost, pad_tokens, plan_mini_batches
+from mm_cpgd.training.experience import Collected, Experience, pad_tokens, plan_mini_batches
 from mm_cpgd.training.rollout_stats import RolloutStats, check_rules, gather_diversity, gather_stats
-from mm_cpgd.training.rollouts.batches import Rollouts, Sampled, batch_metrics, check_prompts
+from mm_cpgd.training.rollouts.batches import Rollouts, Sampled, batch_metrics, check_prompts, gather_lost
+from mm_cpgd.training.rollouts.elsewhere import OtherCompletions, beside
 from mm_cpgd.training.rollouts.outcomes import gather_outcomes
 from mm_cpgd.training.rollouts.records import records_of
 from mm_cpgd.training.rollouts.returns import (
@@ -146,7 +146,7 @@ class Collector:
         if sampled is None:
             self.engine.release()
         stats = RolloutStats(torch.cat([batch.stats.values for batch in batches]))
-        lost = _gather_lost(stats, batches)
+        lost = gather_lost(stats, batches)
         keep = self.keep(stats, iteration)
         rewards = self.objective.shape(stats.rewards, stats.lengths, iteration=iteration)
         outcomes = self.outcomes(batches, stats, rewards, iteration)
@@ -276,21 +276,29 @@ class Collector:
         )
 
     def experience(
-        self, batches: Sequence[Rollouts], outcomes: Outcomes, usable: Tensor, advantages: Tensor
+        self,
+        batches: Sequence[Rollouts],
+        outcomes: Outcomes,
+        usable: Tensor,
+        advantages: Tensor,
+        others: Sequence[OtherCompletions] = (),
     ) -> Experience:
-        """Return this process's usable completions as rows.
+        """Return this process's usable completions as rows, each prompt's one after the other.
 
         Args:
             batches: the iteration's rollout batches.
             outcomes: of all batches and processes.
             usable: (P, G) bool, completions that take part in the update.
             advantages: (P, G), or (P, G, turns) for one per turn.
+            others: completions of each other source.
         """
         mine = self._mine(len(usable))
-        plan = plan_mini_batches(usable, outcomes.lengths, self.mini_batch_prompts)
         groups = [group for batch in batches for group in batch.groups]
+        columns = beside(usable, outcomes.lengths, advantages, groups, others)
+        usable = columns.usable
+        plan = plan_mini_batches(usable, columns.lengths, self.mini_batch_prompts, columns.source_of)
         slot, place = usable[mine].nonzero(as_tuple=True)
-        own = [groups[s][k] for s, k in zip(slot.tolist(), place.tolist(), strict=True)]
+        own = [columns.completion(*at) for at in zip(slot.tolist(), place.tolist(), strict=True)]
         tokens, mask = pad_tokens([one.tokens for one in own], [one.own for one in own])
         suffixes = [one.talk.suffix if one.talk else None for one in own]
         reweights = self.sampling.has_cuts and self.config.cuts == "reweight"
@@ -310,7 +318,7 @@ class Collector:
             prompt_of=torch.searchsorted(torch.tensor(used), slot),
             tokens=tokens,
             mask=mask,
-            advantages=by_token(own, advantages[mine][usable[mine]].float()),
+            advantages=by_token(own, columns.advantages[mine][usable[mine]].float()),
             mini_batch=plan.step_of[mine][slot],
             lengths=plan.lengths,
             sampled_logprobs=sampled_logprobs,
@@ -318,6 +326,9 @@ class Collector:
             suffixes=suffixes if any(suffixes) else None,
             facts=outcomes.facts(usable & mine.unsqueeze(1)),
             outcomes=outcomes if self.objective.memories else None,
+            source=columns.source_of[place] if others else None,
+            other_lengths=plan.other_lengths,
+            given_logprobs=pad_tokens([one.logprobs for one in own])[0].float() if others else None,
         )
 
     def reencode(self, indices: Sequence[int]) -> list[EncodedPrompt]:
@@ -430,13 +441,3 @@ class Collector:
         """Return which of the prompts (count,), batch after batch, this process holds."""
         owner = torch.arange(count) % self.config.prompts % self.accelerator.num_processes
         return owner == self.accelerator.process_index
-
-
-def _gather_lost(stats: RolloutStats, batches: Sequence[Rollouts]) -> list[str]:
-    """Return a line for each lost row of all processes. Raises ``RowsLost`` if none is left."""
-    if not stats.lost.any():
-        return []
-    lost: list[str] = gather_object([line for batch in batches for line in batch.lost])
-    if stats.lost.all():
-        raise RowsLost(f"none of the {len(stats.lost):,} rows of this iteration can be read: {lost[0]}")
-    return lost
