@@ -33,15 +33,11 @@ from mm_cpgd.training.ahead.prefetch import (
 from mm_cpgd.training.experience import Collected, Experience, pad_tokens, plan_mini_batches
 from mm_cpgd.training.rollout_stats import RolloutStats, check_rules, gather_diversity, gather_stats
 from mm_cpgd.training.rollouts.batches import Rollouts, Sampled, batch_metrics, check_prompts, gather_lost
+from mm_cpgd.training.rollouts.demonstrations import Demonstrations, Mix
 from mm_cpgd.training.rollouts.elsewhere import OtherCompletions, beside
 from mm_cpgd.training.rollouts.outcomes import gather_outcomes
 from mm_cpgd.training.rollouts.records import records_of
-from mm_cpgd.training.rollouts.returns import (
-    by_token,
-    gather_turn_rewards,
-    turn_advantages,
-    turn_returns,
-)
+from mm_cpgd.training.rollouts.returns import by_token, credit_by_turn
 from mm_cpgd.training.rollouts.scorer import CompletionScorer
 from mm_cpgd.training.rollouts.seeds import turn_seed
 from rewards import RewardSum, Status, Verdict
@@ -69,6 +65,7 @@ class Collector:
         workers: processes that encode prompts; None: this process does.
         conversations: samples conversations with the config's environment; None: a completion is one turn.
         noise: of the pictures behind which half of the completions are sampled; None: all see the prompt's.
+        demonstrations: solutions of the rows, where a part of the objective teaches them; None: none are.
 
     Raises:
         UserError: P is not a multiple of the number of processes.
@@ -91,6 +88,7 @@ class Collector:
         workers: PromptWorkers | None = None,
         conversations: ConversationSampler | None = None,
         noise: NoiseSchedule | None = None,
+        demonstrations: Demonstrations | None = None,
     ) -> None:
         check_prompts(rollout.prompts, accelerator.num_processes)
         self.config = rollout
@@ -99,6 +97,7 @@ class Collector:
         self.engine = engine
         self.rewards = rewards
         self.conversations, self.noise = conversations, noise
+        self.demonstrations = demonstrations
         weights = rollout.environment.scores if conversations and rollout.environment else {}
         gates = rollout.environment.gates if weights and rollout.environment else {}
         self.scorer = CompletionScorer(rewards, weights, gates)
@@ -150,12 +149,12 @@ class Collector:
         keep = self.keep(stats, iteration)
         rewards = self.objective.shape(stats.rewards, stats.lengths, iteration=iteration)
         outcomes = self.outcomes(batches, stats, rewards, iteration)
-        learned = self._within_budget(keep)
-        advantages = self.advantages(outcomes, learned)
-        usable = self.usable(outcomes, learned, advantages)
-        credit = self._by_turn(batches, outcomes, learned, advantages)
-        experience = self.experience(batches, outcomes, usable, credit)
-        metrics = self.metrics(batches, stats, keep, time.perf_counter() - started)
+        mix = self.mix(outcomes, self._within_budget(keep))
+        advantages = self.advantages(outcomes, mix.learned, mix.factors)
+        usable = self.usable(outcomes, mix.learned, advantages)
+        credit = self._by_turn(batches, outcomes, mix.learned, advantages)
+        experience = self.experience(batches, outcomes, usable, credit, mix.others)
+        metrics = mix.metrics | self.metrics(batches, stats, keep, time.perf_counter() - started)
         # With ``ahead`` a thread may encode the next prompts itself, or have begun them.
         free = not self.config.ahead or (self.prefetcher.in_processes and sampled is None)
         if iteration < self.prefetch_until and free:
@@ -234,13 +233,18 @@ class Collector:
         kept = self.objective.keep(stats.accuracy, stats.rewards, more, iteration)
         return kept & ~stats.rewards.isnan().all(1)
 
-    def advantages(self, outcomes: Outcomes, keep: Tensor) -> Tensor:
+    def mix(self, outcomes: Outcomes, keep: Tensor) -> Mix:
+        """Return what is learned from: the rollouts of the kept prompts, solutions of rows, or both."""
+        found = self.demonstrations
+        return Mix(keep) if found is None else found.mix(outcomes, keep, self._mine(len(keep)))
+
+    def advantages(self, outcomes: Outcomes, keep: Tensor, factors: Tensor | None = None) -> Tensor:
         """Return advantages (P, G) of the shaped rewards; 0 for prompts that are not kept."""
         advantages = torch.zeros_like(outcomes.rewards)
         if keep.any():
             kept = outcomes.of(keep)
             advantages[keep] = self.objective.advantages(kept.rewards, kept).to(advantages)
-        return advantages
+        return advantages if factors is None else advantages * factors.unsqueeze(1)
 
     def outcomes(
         self, batches: Sequence[Rollouts], stats: RolloutStats, rewards: Tensor, iteration: int
@@ -260,20 +264,10 @@ class Collector:
         self, batches: Sequence[Rollouts], outcomes: Outcomes, keep: Tensor, advantages: Tensor
     ) -> Tensor:
         """Return the advantages (P, G, turns) of turns; ``advantages`` where a completion has one."""
-        chosen = self.config.environment
-        if self.conversations is None or chosen is None or chosen.returns != "by_turn":
+        if self.conversations is None or not self.config.environment:
             return advantages
-        scored = gather_turn_rewards(
-            self.accelerator,
-            [batch.groups for batch in batches],
-            chosen.scores,
-            completions=self.config.completions,
-            turns=chosen.max_turns,
-        )
-        returns = turn_returns(outcomes.rewards, scored, chosen.discount)
-        return turn_advantages(
-            returns, keep, lambda given, rows: self.objective.advantages(given, outcomes.of(rows))
-        )
+        known = (self.accelerator, self.config, [batch.groups for batch in batches], self.objective)
+        return credit_by_turn(*known, outcomes, keep, advantages)
 
     def experience(
         self,

@@ -130,7 +130,7 @@ class BlindPictures:
 
         The draw is over the prompts of all processes. None: none of them has a picture.
         """
-        used = set(experience.prompt_of.tolist())
+        used = set(experience.prompt_of[experience.sampled_mask.any(1)].tolist())
         keys = {
             number: random.Random(f"{seed}/probe").random()
             for number, seed in enumerate(self._seeds(experience, iteration))
