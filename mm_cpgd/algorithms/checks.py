@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from mm_cpgd.algorithms.inputs.schedules import Schedule
 from mm_cpgd.algorithms.methods.group_targets import UNBOUNDED
@@ -136,6 +140,24 @@ def check_counts(part: Part, counts: Sequence[int], prompts: int, completions: i
             f"{part.where} returned {list(counts)}; it has to return {prompts} whole numbers of at least 1 "
             f"whose sum is {prompts * completions}, rollout.prompts times rollout.completions."
         )
+
+
+def check_mixture(part: Part, found: Any, prompts: int) -> tuple[Tensor, Tensor]:
+    """Return a demonstrations part's factors and weights, (P,) float64, if they are numbers of at least 0."""
+    tables = found if isinstance(found, tuple) else ()
+    right = [
+        isinstance(one, Tensor) and one.shape == (prompts,) and bool(((one >= 0) & one.isfinite()).all())
+        for one in tables
+    ]
+    if right != [True, True]:
+        shown = [tuple(one.shape) if isinstance(one, Tensor) else type(one).__name__ for one in tables]
+        raise UserError(
+            f"{part.where} returned {shown or type(found).__name__}; it has to return two tables of "
+            f"{prompts} finite numbers of at least 0, one for each prompt: the factor of its rollouts and "
+            "the weight of its solution."
+        )
+    factors, weights = (torch.as_tensor(one).double() for one in tables)
+    return factors, weights
 
 
 def check_parts(parts: Sequence[Part], completions: int, max_new_tokens: int) -> None:

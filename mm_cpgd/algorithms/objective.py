@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mm_cpgd.algorithms.checks import check_counts
+from mm_cpgd.algorithms.checks import check_counts, check_mixture
 from mm_cpgd.algorithms.inputs.blind import BlindNeeds, blind_inputs
 from mm_cpgd.algorithms.inputs.memory import Memory
 from mm_cpgd.algorithms.inputs.outcomes import Outcomes
@@ -43,6 +43,7 @@ class Objective:
         token_advantages: advantages of completions to those of tokens, one after the other.
         budget: completions of each prompt; None: as many for all.
         memories: memories of parts by the name of their factory, mutable likewise.
+        demonstrations: which prompts are taught by their rows' solutions; None: none.
     """
 
     advantage: Part
@@ -60,6 +61,7 @@ class Objective:
     token_advantages: tuple[Part, ...] = ()
     budget: Part | None = None
     memories: dict[str, Memory] = field(default_factory=dict)
+    demonstrations: Part | None = None
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -74,6 +76,7 @@ class Objective:
             *self.shaping,
             *((self.prompts,) if self.prompts else ()),
             *((self.budget,) if self.budget else ()),
+            *((self.demonstrations,) if self.demonstrations else ()),
             *self.completions,
             *self.token_advantages,
         )
@@ -249,6 +252,21 @@ class Objective:
         found: list[int] = [int(count) for count in self._call(self.budget, known)]
         check_counts(self.budget, found, len(rows), completions)
         return found
+
+    def mix(self, outcomes: Outcomes, teachable: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the factors of the prompts' rollouts and the weights of their solutions, (P,) float64 each.
+
+        Args:
+            outcomes: of P prompts, over all processes.
+            teachable: (P,) bool, prompts with a usable solution.
+
+        Raises:
+            UserError: the demonstrations part returns something else.
+        """
+        if self.demonstrations is None:
+            return torch.ones(len(teachable)).double(), torch.zeros(len(teachable)).double()
+        found = self._call(self.demonstrations, {**outcomes.available(), "teachable": teachable})
+        return check_mixture(self.demonstrations, found, len(teachable))
 
     def note(self, outcomes: Outcomes) -> None:
         """Let the memories learn from an iteration's outcomes."""

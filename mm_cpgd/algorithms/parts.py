@@ -32,6 +32,7 @@ from mm_cpgd.algorithms.methods import (
     bundles,
     consistency,
     contrastive,
+    demonstrations,
     entropy_band,
     group_targets,
     many_rewards,
@@ -110,6 +111,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "shaping": _by_name(selection.overlong_penalty),
     "prompts": _by_name(selection.variance_aware, trackers.tracker_variance),
     "budget": _by_name(budgets.knapsack),
+    "demonstrations": _by_name(demonstrations.hpt, demonstrations.always),
     "completions": _by_name(completions.drop_truncated, completions.right_only, completions.max_variance),
     "token_advantages": _by_name(
         token_advantages.entropy_shaped,
@@ -144,6 +146,7 @@ INPUTS: dict[str, frozenset[str]] = {
     "shaping": frozenset({"lengths", "max_tokens"}) | CLOCK,
     "prompts": frozenset({"accuracy", "diversity", "memory", "row_count"}) | CLOCK,
     "budget": frozenset({"rows", "completions", "memory"}) | CLOCK,
+    "demonstrations": OUTCOMES | {"teachable", "memory"},
     "completions": OUTCOMES | {"advantages", "memory"},
     "token_advantages": frozenset(
         {

@@ -10,8 +10,8 @@ Sources, each overriding the previous one:
 4. ``algorithm.recipe: NAME`` fills in the algorithm keys that none of the above sets; where no algorithm is
    given at all, the recipe is cpgd.
 
-A part of the algorithm (``advantage``, ``surrogate``, ``aggregation``) merges only with a part of the same
-name: the options of one part have no meaning for another.
+A part of the algorithm (``advantage``, ``surrogate``, ``aggregation``, ``demonstrations``) merges only with a
+part of the same name: the options of one part have no meaning for another.
 
 Relative paths of models, data, rules and environments are resolved against the folder of the config file that
 contains them, then the current directory; names that exist in neither (a hub name, ``generated:clock``) are
@@ -40,7 +40,9 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 # Installed as mm_cpgd/configs; in a checkout the folder is in the repository root.
 SHIPPED = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
 _PATHS = (("policy", "model"), ("data", "train", "path"), ("data", "eval", "path"))
-_SINGLE_PARTS = tuple(("algorithm", kind) for kind in ("advantage", "surrogate", "aggregation"))
+_SINGLE_PARTS = tuple(
+    ("algorithm", kind) for kind in ("advantage", "surrogate", "aggregation", "demonstrations")
+)
 Location = tuple[int | str, ...]
 
 

@@ -169,6 +169,9 @@ class AlgorithmConfig(Section):
     budget: PartConfig | None = Field(
         None, description="how many completions each prompt gets; null: rollout.completions"
     )
+    demonstrations: PartConfig | None = Field(
+        None, description="which prompts learn from their rows' solutions; null: none"
+    )
     completions: list[PartConfig] = Field(
         default_factory=list, description="filters of completions, after their advantages"
     )
@@ -220,7 +223,7 @@ class TrainingConfig(Section):
 
 
 class SftConfig(Section):
-    """Supervised fine-tuning on solutions (``mm-cpgd sft``)."""
+    """Supervised fine-tuning on solutions (``mm-cpgd sft``); the template is that of demonstrations too."""
 
     epochs: PositiveFloat = Field(1.0, description="passes over the rows, unless steps is given")
     steps: PositiveInt | None = Field(None, description="optimizer steps; null: by epochs")

@@ -8,7 +8,6 @@ from functools import partial
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor
 
 from data import Example, PromptSampler, ScoredPromptSampler
@@ -31,17 +30,14 @@ from mm_cpgd.training.ahead.prefetch import (
     encode_rows,
     lost_line,
 )
-from mm_cpgd.training.experience import Collected, Experience, RowsLost, pad_tokens, plan_mini_batches
+from mm_cpgd.training.experience import Collected, Experience, pad_tokens, plan_mini_batches
 from mm_cpgd.training.rollout_stats import RolloutStats, check_rules, gather_diversity, gather_stats
-from mm_cpgd.training.rollouts.batches import Rollouts, Sampled, batch_metrics, check_prompts
+from mm_cpgd.training.rollouts.batches import Rollouts, Sampled, batch_metrics, check_prompts, gather_lost
+from mm_cpgd.training.rollouts.demonstrations import Demonstrations, Mix
+from mm_cpgd.training.rollouts.elsewhere import OtherCompletions, beside
 from mm_cpgd.training.rollouts.outcomes import gather_outcomes
 from mm_cpgd.training.rollouts.records import records_of
-from mm_cpgd.training.rollouts.returns import (
-    by_token,
-    gather_turn_rewards,
-    turn_advantages,
-    turn_returns,
-)
+from mm_cpgd.training.rollouts.returns import by_token, credit_by_turn
 from mm_cpgd.training.rollouts.scorer import CompletionScorer
 from mm_cpgd.training.rollouts.seeds import turn_seed
 from rewards import RewardSum, Status, Verdict
@@ -69,6 +65,7 @@ class Collector:
         workers: processes that encode prompts; None: this process does.
         conversations: samples conversations with the config's environment; None: a completion is one turn.
         noise: of the pictures behind which half of the completions are sampled; None: all see the prompt's.
+        demonstrations: solutions of the rows, where a part of the objective teaches them; None: none are.
 
     Raises:
         UserError: P is not a multiple of the number of processes.
@@ -91,6 +88,7 @@ class Collector:
         workers: PromptWorkers | None = None,
         conversations: ConversationSampler | None = None,
         noise: NoiseSchedule | None = None,
+        demonstrations: Demonstrations | None = None,
     ) -> None:
         check_prompts(rollout.prompts, accelerator.num_processes)
         self.config = rollout
@@ -99,6 +97,7 @@ class Collector:
         self.engine = engine
         self.rewards = rewards
         self.conversations, self.noise = conversations, noise
+        self.demonstrations = demonstrations
         weights = rollout.environment.scores if conversations and rollout.environment else {}
         gates = rollout.environment.gates if weights and rollout.environment else {}
         self.scorer = CompletionScorer(rewards, weights, gates)
@@ -146,16 +145,16 @@ class Collector:
         if sampled is None:
             self.engine.release()
         stats = RolloutStats(torch.cat([batch.stats.values for batch in batches]))
-        lost = _gather_lost(stats, batches)
+        lost = gather_lost(stats, batches)
         keep = self.keep(stats, iteration)
         rewards = self.objective.shape(stats.rewards, stats.lengths, iteration=iteration)
         outcomes = self.outcomes(batches, stats, rewards, iteration)
-        learned = self._within_budget(keep)
-        advantages = self.advantages(outcomes, learned)
-        usable = self.usable(outcomes, learned, advantages)
-        credit = self._by_turn(batches, outcomes, learned, advantages)
-        experience = self.experience(batches, outcomes, usable, credit)
-        metrics = self.metrics(batches, stats, keep, time.perf_counter() - started)
+        mix = self.mix(outcomes, self._within_budget(keep))
+        advantages = self.advantages(outcomes, mix.learned, mix.factors)
+        usable = self.usable(outcomes, mix.learned, advantages)
+        credit = self._by_turn(batches, outcomes, mix.learned, advantages)
+        experience = self.experience(batches, outcomes, usable, credit, mix.others)
+        metrics = mix.metrics | self.metrics(batches, stats, keep, time.perf_counter() - started)
         # With ``ahead`` a thread may encode the next prompts itself, or have begun them.
         free = not self.config.ahead or (self.prefetcher.in_processes and sampled is None)
         if iteration < self.prefetch_until and free:
@@ -234,13 +233,18 @@ class Collector:
         kept = self.objective.keep(stats.accuracy, stats.rewards, more, iteration)
         return kept & ~stats.rewards.isnan().all(1)
 
-    def advantages(self, outcomes: Outcomes, keep: Tensor) -> Tensor:
+    def mix(self, outcomes: Outcomes, keep: Tensor) -> Mix:
+        """Return what is learned from: the rollouts of the kept prompts, solutions of rows, or both."""
+        found = self.demonstrations
+        return Mix(keep) if found is None else found.mix(outcomes, keep, self._mine(len(keep)))
+
+    def advantages(self, outcomes: Outcomes, keep: Tensor, factors: Tensor | None = None) -> Tensor:
         """Return advantages (P, G) of the shaped rewards; 0 for prompts that are not kept."""
         advantages = torch.zeros_like(outcomes.rewards)
         if keep.any():
             kept = outcomes.of(keep)
             advantages[keep] = self.objective.advantages(kept.rewards, kept).to(advantages)
-        return advantages
+        return advantages if factors is None else advantages * factors.unsqueeze(1)
 
     def outcomes(
         self, batches: Sequence[Rollouts], stats: RolloutStats, rewards: Tensor, iteration: int
@@ -260,37 +264,35 @@ class Collector:
         self, batches: Sequence[Rollouts], outcomes: Outcomes, keep: Tensor, advantages: Tensor
     ) -> Tensor:
         """Return the advantages (P, G, turns) of turns; ``advantages`` where a completion has one."""
-        chosen = self.config.environment
-        if self.conversations is None or chosen is None or chosen.returns != "by_turn":
+        if self.conversations is None or not self.config.environment:
             return advantages
-        scored = gather_turn_rewards(
-            self.accelerator,
-            [batch.groups for batch in batches],
-            chosen.scores,
-            completions=self.config.completions,
-            turns=chosen.max_turns,
-        )
-        returns = turn_returns(outcomes.rewards, scored, chosen.discount)
-        return turn_advantages(
-            returns, keep, lambda given, rows: self.objective.advantages(given, outcomes.of(rows))
-        )
+        known = (self.accelerator, self.config, [batch.groups for batch in batches], self.objective)
+        return credit_by_turn(*known, outcomes, keep, advantages)
 
     def experience(
-        self, batches: Sequence[Rollouts], outcomes: Outcomes, usable: Tensor, advantages: Tensor
+        self,
+        batches: Sequence[Rollouts],
+        outcomes: Outcomes,
+        usable: Tensor,
+        advantages: Tensor,
+        others: Sequence[OtherCompletions] = (),
     ) -> Experience:
-        """Return this process's usable completions as rows.
+        """Return this process's usable completions as rows, each prompt's one after the other.
 
         Args:
             batches: the iteration's rollout batches.
             outcomes: of all batches and processes.
             usable: (P, G) bool, completions that take part in the update.
             advantages: (P, G), or (P, G, turns) for one per turn.
+            others: completions of each other source.
         """
         mine = self._mine(len(usable))
-        plan = plan_mini_batches(usable, outcomes.lengths, self.mini_batch_prompts)
         groups = [group for batch in batches for group in batch.groups]
+        columns = beside(usable, outcomes.lengths, advantages, groups, others)
+        usable = columns.usable
+        plan = plan_mini_batches(usable, columns.lengths, self.mini_batch_prompts, columns.source_of)
         slot, place = usable[mine].nonzero(as_tuple=True)
-        own = [groups[s][k] for s, k in zip(slot.tolist(), place.tolist(), strict=True)]
+        own = [columns.completion(*at) for at in zip(slot.tolist(), place.tolist(), strict=True)]
         tokens, mask = pad_tokens([one.tokens for one in own], [one.own for one in own])
         suffixes = [one.talk.suffix if one.talk else None for one in own]
         reweights = self.sampling.has_cuts and self.config.cuts == "reweight"
@@ -310,7 +312,7 @@ class Collector:
             prompt_of=torch.searchsorted(torch.tensor(used), slot),
             tokens=tokens,
             mask=mask,
-            advantages=by_token(own, advantages[mine][usable[mine]].float()),
+            advantages=by_token(own, columns.advantages[mine][usable[mine]].float()),
             mini_batch=plan.step_of[mine][slot],
             lengths=plan.lengths,
             sampled_logprobs=sampled_logprobs,
@@ -318,6 +320,9 @@ class Collector:
             suffixes=suffixes if any(suffixes) else None,
             facts=outcomes.facts(usable & mine.unsqueeze(1)),
             outcomes=outcomes if self.objective.memories else None,
+            source=columns.source_of[place] if others else None,
+            other_lengths=plan.other_lengths,
+            given_logprobs=pad_tokens([one.logprobs for one in own])[0].float() if others else None,
         )
 
     def reencode(self, indices: Sequence[int]) -> list[EncodedPrompt]:
@@ -430,13 +435,3 @@ class Collector:
         """Return which of the prompts (count,), batch after batch, this process holds."""
         owner = torch.arange(count) % self.config.prompts % self.accelerator.num_processes
         return owner == self.accelerator.process_index
-
-
-def _gather_lost(stats: RolloutStats, batches: Sequence[Rollouts]) -> list[str]:
-    """Return a line for each lost row of all processes. Raises ``RowsLost`` if none is left."""
-    if not stats.lost.any():
-        return []
-    lost: list[str] = gather_object([line for batch in batches for line in batch.lost])
-    if stats.lost.all():
-        raise RowsLost(f"none of the {len(stats.lost):,} rows of this iteration can be read: {lost[0]}")
-    return lost

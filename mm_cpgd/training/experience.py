@@ -37,6 +37,8 @@ class MicroBatch:
         suffixes: one per row as in ``Experience``, or None.
         blind_logprobs: (n, T), or None.
         blind_prompts: one per row, or None.
+        source: (n,) as in ``Experience``, or None.
+        given_logprobs: (n, T), or None.
     """
 
     prompts: list[EncodedPrompt]
@@ -52,6 +54,13 @@ class MicroBatch:
     suffixes: list[Suffix | None] | None = None
     blind_logprobs: Tensor | None = None
     blind_prompts: list[EncodedPrompt] | None = None
+    source: Tensor | None = None
+    given_logprobs: Tensor | None = None
+
+    @property
+    def sampled_mask(self) -> Tensor:
+        """As in ``Experience``."""
+        return sampled_only(self.mask, self.source)
 
     def behind_both(self) -> MicroBatch:
         """Return its rows twice: behind their pictures, then behind the changed ones; for the policy only."""
@@ -81,7 +90,7 @@ class Experience:
         mask: (n, T) True where a token is the completion's own.
         advantages: (n,), or (n, T) for one per token.
         mini_batch: (n,) which optimizer step of an inner epoch each row belongs to.
-        lengths: for each mini-batch the completion lengths of all processes, (M_k,).
+        lengths: for each mini-batch the lengths of its sampled completions of all processes, (M_k,).
         old_logprobs: (n, T) of the old policy; None while the policy still is the old one; NaN in rows whose
             values are taken from the first optimizer step, at which the policy is still the old one.
         reference_logprobs: (n, T), None without a reference policy.
@@ -101,6 +110,12 @@ class Experience:
         blind_logprobs: (n, T) of the policy before the update behind changed pictures, where a part of the
             objective compares with them; None elsewhere.
         blind_prompts: the prompts behind changed pictures, where the update runs them; None elsewhere.
+        source: (n,) 0 where a row was sampled in this iteration, s where it is of the s-th of the run's other
+            sources, whose loss is another; None: all were sampled.
+        other_lengths: for each mini-batch the lengths of each other source's rows of all processes; none
+            where ``source`` is None.
+        given_logprobs: (n, T) that rows of other sources are compared with in place of the old policy's; None
+            where ``source`` is None.
     """
 
     examples: list[int]
@@ -122,6 +137,14 @@ class Experience:
     outcomes: Outcomes | None = None
     blind_logprobs: Tensor | None = None
     blind_prompts: list[EncodedPrompt] | None = None
+    source: Tensor | None = None
+    other_lengths: list[list[Tensor]] = field(default_factory=list)
+    given_logprobs: Tensor | None = None
+
+    @property
+    def sampled_mask(self) -> Tensor:
+        """``mask`` (n, T) of the rows that were sampled in this iteration; False in the others."""
+        return sampled_only(self.mask, self.source)
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -174,6 +197,8 @@ class Experience:
             suffixes=self.suffixes and [self.suffixes[row] for row in rows.tolist()],
             blind_logprobs=None if self.blind_logprobs is None else cut(self.blind_logprobs),
             blind_prompts=self.blind_prompts and [self.blind_prompts[prompt] for prompt in prompt_of],
+            source=None if self.source is None else self.source[rows],
+            given_logprobs=None if self.given_logprobs is None else cut(self.given_logprobs),
         )
 
     def note_old_logprobs(self, rows: Tensor, values: Tensor) -> None:
@@ -190,7 +215,7 @@ class Experience:
         assert self.old_logprobs is not None
         assert self.sampled_logprobs is not None
         sampled = self.sampled_logprobs if self.kept_mass is None else self.sampled_logprobs + self.kept_mass
-        return (self.old_logprobs - sampled)[self.mask & ~self.old_logprobs.isnan()]
+        return (self.old_logprobs - sampled)[self.sampled_mask & ~self.old_logprobs.isnan()]
 
     def _stand_in(self) -> MicroBatch:
         nothing = torch.zeros(1, 1)
@@ -207,6 +232,8 @@ class Experience:
             prepared=self.prepared and dict.fromkeys(self.prepared, nothing),
             blind_logprobs=None if self.blind_logprobs is None else nothing,
             blind_prompts=self.blind_prompts and self.blind_prompts[:1],
+            source=None if self.source is None else nothing[0].long(),
+            given_logprobs=None if self.given_logprobs is None else nothing,
         )
 
     def state(self) -> dict[str, Any]:
@@ -272,6 +299,11 @@ class ExperienceSource(Protocol):
         ...
 
 
+def sampled_only(mask: Tensor, source: Tensor | None) -> Tensor:
+    """Return mask (n, T) with False in rows whose ``source`` (n,) is not 0; None: all are sampled."""
+    return mask if source is None else mask & (source == 0).unsqueeze(1)
+
+
 def pad_tokens(completions: Sequence[Tensor], own: Sequence[Tensor] | None = None) -> tuple[Tensor, Tensor]:
     """Return tokens (n, T) and completion_mask (n, T) of n completions (T_i,).
 
@@ -292,28 +324,40 @@ class MiniBatchPlan:
 
     Attributes:
         step_of: (P,) optimizer step of each prompt; arbitrary for prompts without usable completions.
-        lengths: for each step the lengths of its completions, (M_k,) float32, of all processes.
+        lengths: for each step the lengths of its sampled completions, (M_k,) float32, of all processes.
+        other_lengths: likewise of each other source.
     """
 
     step_of: Tensor
     lengths: list[Tensor]
+    other_lengths: list[list[Tensor]]
 
 
-def plan_mini_batches(usable: Tensor, lengths: Tensor, prompts_per_step: int) -> MiniBatchPlan:
+def plan_mini_batches(
+    usable: Tensor, lengths: Tensor, prompts_per_step: int, source_of: Tensor | None = None
+) -> MiniBatchPlan:
     """Assign prompts with usable completions to optimizer steps, in prompt order; the last may get fewer.
 
     Args:
-        usable: (P, G) bool, completions that take part in the update, of all processes.
-        lengths: (P, G) tokens.
+        usable: (P, C) bool, completions that take part in the update, of all processes.
+        lengths: (P, C) tokens.
         prompts_per_step: prompts per optimizer step.
+        source_of: (C,) source of each column, as in ``Experience``; None: all were sampled.
     """
     taking_part = usable.any(1)
     step_of = torch.div(taking_part.cumsum(0) - 1, prompts_per_step, rounding_mode="floor")
     steps = -(-int(taking_part.sum()) // prompts_per_step)
     members = [usable & (step_of == step).unsqueeze(1) for step in range(steps)]
+    columns = torch.zeros(usable.shape[1], dtype=torch.long) if source_of is None else source_of
+    others = range(1, int(columns.max()) + 1 if columns.numel() else 1)
+
+    def of(source: int, member: Tensor) -> Tensor:
+        return lengths[member & (columns == source)].float()
+
     return MiniBatchPlan(
         step_of=step_of,
-        lengths=[lengths[member].float() for member in members],
+        lengths=[of(0, member) for member in members],
+        other_lengths=[[of(source, member) for source in others] for member in members],
     )
 
 

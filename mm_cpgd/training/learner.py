@@ -19,9 +19,11 @@ from mm_cpgd.policy.distribution import KeptTokens, Sampling
 from mm_cpgd.policy.sharding.fsdp2 import reshard
 from mm_cpgd.policy.visual.changed import PictureChange
 from mm_cpgd.rollout.parity import EngineMismatch, ParityGate, compare_logprobs
-from mm_cpgd.training.experience import Experience
+from mm_cpgd.training.experience import Experience, MicroBatch
 from mm_cpgd.training.optimizer import OptimizerStep
-from mm_cpgd.training.rollouts.blind import BlindPictures, completion_numbers
+from mm_cpgd.training.rollouts.blind import BlindPictures
+from mm_cpgd.training.rollouts.elsewhere import Source, losses_elsewhere
+from mm_cpgd.training.rollouts.whole_batches import gather_columns, prepare_parts
 from mm_cpgd.training.rollouts.whole_rows import group_tables, token_advantages
 
 # The objective's names of its metrics, and the names under which they are logged (docs/metrics.md).
@@ -64,6 +66,7 @@ class Learner:
         reweighted_cuts: those of such an engine, if they are to be over all tokens.
         blind: changes pictures, for parts that compare and for ``policy/visual_kl``; None: as by default.
         visual_kl_every: iterations between measurements of that metric; 0: none.
+        sources: of the experience's rows that were not sampled in its iteration, in their numbers' order.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Learner:
         reweighted_cuts: Sampling | None = None,
         blind: PictureChange | None = None,
         visual_kl_every: int = 0,
+        sources: Sequence[Source] = (),
     ) -> None:
         self.config = training
         self.tokens = training.tokens_of_pass(on_gpu=accelerator.device.type != "cpu")
@@ -95,7 +99,9 @@ class Learner:
         self.objective = objective
         self.step = step
         self.seed = seed
-        self.metric_names = metric_names
+        self.sources = sources
+        own = (name for source in sources for name in source.metric_names)
+        self.metric_names = {**metric_names, **{name: name for name in own}}
         self.correction = correction
         self.parity = parity
         self.temperature = temperature
@@ -124,20 +130,20 @@ class Learner:
             {} if done else self.blind.metrics(experience, iteration, self.objective.blind, self._logprobs)
         )
         for number, mini_batch in enumerate(order[done:], done):
-            lengths = experience.lengths[mini_batch]
             micro_batches = self._micro_batches(experience, mini_batch)
             self.prepare_step(experience, mini_batch, iteration)
             sums: list[dict[str, Tensor]] = []
             for rows in micro_batches:
                 is_last = len(sums) + 1 == len(micro_batches)
                 with contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.wrapped):
-                    loss, metrics = self._loss(experience, rows, lengths, iteration)
+                    loss, metrics = self._loss(experience, rows, mini_batch, iteration)
                     # Data parallel training averages gradients over processes; the objective is a sum.
                     self.accelerator.backward(loss * self.accelerator.num_processes)
                 sums.append({"loss": loss.detach(), **metrics})
             total = combine(sums, self.accelerator)
             parity = self._compare(experience, iteration) if number == 0 else {}
-            self.objective.observe(total)
+            if len(experience.lengths[mini_batch]):
+                self.objective.observe(total)
             named = {self.metric_names[name]: total[name] for name in total if name in self.metric_names}
             yield named | self.step(total["loss"]) | parity | (extra if number == 0 else {})
 
@@ -207,9 +213,12 @@ class Learner:
         return rows + [torch.zeros(0, dtype=torch.long)] * (most - len(rows))
 
     def _loss(
-        self, experience: Experience, rows: Tensor, lengths: Tensor, iteration: int
+        self, experience: Experience, rows: Tensor, mini_batch: int, iteration: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the share of the mini-batch's loss and metrics that these rows contribute."""
+        """Return the share of the mini-batch's loss and metrics that these rows contribute.
+
+        Where no sampled completion is in the mini-batch, there are no metrics of the objective.
+        """
         batch = experience.select(rows)
         both = batch.behind_both() if self.objective.blind.gradient else batch
         logprobs, entropy = self.wrapped(
@@ -231,19 +240,17 @@ class Learner:
             old = torch.where(old.isnan(), logprobs.detach().float().cpu(), old)
             experience.note_old_logprobs(rows, old)
         old = logprobs.detach() if old is None else old.to(device)
-        mask, advantages = batch.mask.to(device), batch.advantages.to(device)
-        weighting: dict[str, Tensor] = {}
-        taking_part = None
-        if batch.sampled_logprobs is not None and self.correction is not None:
-            mass = None if batch.kept_mass is None else batch.kept_mass.to(device)
-            weights = importance_weights(
-                old, batch.sampled_logprobs.to(device), mask, self.correction, kept_mass=mass
-            )
-            weighting = weight_metrics(weights, mask, lengths, self.correction)
-            by_token = advantages.unsqueeze(1) if advantages.dim() == 1 else advantages
-            advantages = by_token * weights.values
-            taking_part = weights.taking_part if self.correction.masks else None
-        loss, metrics = self.objective.loss(
+        losses: list[Tensor] = []
+        metrics: dict[str, Tensor] = {}
+        if batch.source is not None:
+            others = experience.other_lengths[mini_batch]
+            losses, metrics = losses_elsewhere(self.sources, batch, logprobs, others, iteration)
+        lengths = experience.lengths[mini_batch]
+        if not len(lengths):
+            return sum(losses[1:], losses[0]), metrics
+        mask = batch.sampled_mask.to(device)
+        advantages, taking_part, weighting = self._corrected(batch, old, mask, lengths)
+        loss, found = self.objective.loss(
             logprobs,
             old,
             advantages,
@@ -257,7 +264,21 @@ class Learner:
             blind_logprobs=None if blind is None else blind.to(device),
             blind_entropy=blind_entropy,
         )
-        return loss, metrics | weighting
+        return sum(losses, loss), found | weighting | metrics
+
+    def _corrected(
+        self, batch: MicroBatch, old: Tensor, mask: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+        """Return the advantages with their weights, which tokens take part (None: all), and metrics."""
+        advantages = batch.advantages.to(old.device)
+        if batch.sampled_logprobs is None or self.correction is None:
+            return advantages, None, {}
+        mass = None if batch.kept_mass is None else batch.kept_mass.to(old.device)
+        sampled = batch.sampled_logprobs.to(old.device)
+        weights = importance_weights(old, sampled, mask, self.correction, kept_mass=mass)
+        by_token = advantages.unsqueeze(1) if advantages.dim() == 1 else advantages
+        taking_part = weights.taking_part if self.correction.masks else None
+        return by_token * weights.values, taking_part, weight_metrics(weights, mask, lengths, self.correction)
 
     def probe(self, experience: Experience, iteration: int) -> dict[str, float]:
         """Compare samples, not to be learned from, of the weights that the engine was just sent.
@@ -359,7 +380,8 @@ def combine(sums: Sequence[Mapping[str, Tensor]], accelerator: Accelerator) -> d
 def average(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return means over an iteration's optimizer steps; extremes of the ratio, the sum of skipped steps.
 
-    What only the first step has is of the whole iteration.
+    A name that not all steps have is averaged over those that have it; what only the first has is of the
+    whole iteration.
     """
     if not steps:
         return {"optimizer/skipped": 0.0}
@@ -369,67 +391,5 @@ def average(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
         "policy/ratio_min": min,
         "optimizer/skipped": sum,
     }
-    return {
-        name: reduce.get(name, fmean)([step[name] for step in steps if name in step]) for name in steps[0]
-    }
-
-
-def prepare_parts(
-    objective: Objective,
-    experience: Experience,
-    old_entropy: Tensor,
-    accelerator: Accelerator,
-    seed: str,
-    iteration: int = 1,
-) -> dict[str, Tensor]:
-    """Return what the objective's parts compute from each whole mini-batch, over all processes.
-
-    Args:
-        objective: an objective with ``prepared_parts``.
-        experience: this process's experience, with complete ``old_logprobs``.
-        old_entropy: (n, T) of the policy that sampled.
-        accelerator: the run's accelerator.
-        seed: seed of random choices, identical on all processes.
-        iteration: the running iteration, from 1.
-
-    Returns:
-        ``Part.where`` to (n, T), 0 where the mask is False.
-    """
-    assert experience.old_logprobs is not None
-    given = experience.advantages
-    advantages = given if given.dim() > 1 else given[:, None].expand(experience.mask.shape)
-    columns = [experience.old_logprobs, old_entropy, advantages]
-    if experience.blind_logprobs is not None:
-        columns += [experience.blind_logprobs, completion_numbers(experience, accelerator)]
-    values = torch.stack(columns)
-    prepared = {part.where: torch.zeros(experience.mask.shape) for part in objective.prepared_parts}
-    for mini_batch in range(len(experience.lengths)):
-        here = experience.mask & (experience.mini_batch == mini_batch)[:, None]
-        gathered_columns, own = gather_columns(values[:, here], accelerator)
-        number = random.Random(f"{seed}/{mini_batch}").getrandbits(62)
-        # In float64 the order of processes has no effect on means.
-        old_logprobs, entropy, advantage, *more = gathered_columns.double()
-        blind = {"blind_logprobs": more[0], "completion": more[1].long()} if more else None
-        found_by_part = objective.prepare(old_logprobs, entropy, advantage, number, iteration, blind)
-        for where, found in found_by_part.items():
-            prepared[where][here] = found[own].float()
-    return prepared
-
-
-def gather_columns(values: Tensor, accelerator: Accelerator) -> tuple[Tensor, slice]:
-    """Gather columns of all processes side by side.
-
-    Args:
-        values: (R, k); k may differ by process.
-        accelerator: the run's accelerator.
-
-    Returns:
-        (R, K) on the CPU, and which columns are this process's.
-    """
-    counts = accelerator.gather(torch.tensor([values.shape[1]], device=accelerator.device)).tolist()
-    padded = torch.zeros(1, len(values), max(counts), device=accelerator.device)
-    padded[0, :, : values.shape[1]] = values
-    gathered = accelerator.gather(padded).cpu()
-    gathered_columns = torch.cat([own[:, :count] for own, count in zip(gathered, counts, strict=True)], 1)
-    start = sum(counts[: accelerator.process_index])
-    return gathered_columns, slice(start, start + values.shape[1])
+    names = dict.fromkeys(name for step in steps for name in step)
+    return {name: reduce.get(name, fmean)([step[name] for step in steps if name in step]) for name in names}

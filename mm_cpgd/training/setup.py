@@ -42,6 +42,7 @@ from mm_cpgd.training.rollouts.build import (
     load_environment,
     longest_completion,
 )
+from mm_cpgd.training.rollouts.demonstrations import build_demonstrations, demonstration_source
 from mm_cpgd.training.rollouts.mixes import check_mixes
 from mm_cpgd.training.rollouts.pictures import blind_options, build_noise
 from mm_cpgd.training.rollouts.scorer import CompletionScorer
@@ -178,6 +179,7 @@ def build_trainer(
         workers=workers,
         conversations=build_conversations(config, policy, engine),
         noise=build_noise(config),
+        demonstrations=build_demonstrations(config, objective, policy, examples),
     )
     steps = schedule.iterations * schedule.steps_per_iteration
     identity = identify(config, examples, policy.model)
@@ -185,6 +187,8 @@ def build_trainer(
     if config.rollout.engine != "local":
         options["parity"] = build_parity(config.rollout, accelerator, policy, engine)
     options |= blind_options(config)
+    if objective.demonstrations:
+        options["sources"] = [demonstration_source(config.rollout.max_new_tokens)]
     learner = _build_learner(config, accelerator, policy, objective, steps, METRIC_NAMES, **options)
     rollback = build_rollback(config, accelerator, learner)
     state = TrainingState(

@@ -89,7 +89,7 @@ def slope(recipe, row, t):
         gradient = 0.5  # as ``prepared`` says
     elif recipe.startswith("cp"):
         gradient = 0.0 if stopped else a
-    elif recipe in ("kl_cov", "f_dpg", "gtpo", "cispo"):
+    elif recipe in ("kl_cov", "f_dpg", "gtpo", "cispo", "hpt"):
         gradient = min(r, 5.0) * a if recipe == "cispo" else r * a
     else:
         gradient = 0.0 if stopped else r * a
@@ -124,7 +124,7 @@ def weight(recipe, row):
         return 1 / (len(LENGTHS) * LENGTHS[row])
     if recipe in ("luspo", "f_dpg", "dpo_online", "copg"):
         return 1 / len(LENGTHS)
-    if recipe in ("dr_grpo", "bnpo", "dppo"):
+    if recipe in ("dr_grpo", "bnpo", "dppo", "hpt"):
         return 1 / (len(LENGTHS) * MAX_TOKENS)
     return 1 / sum(LENGTHS)
 

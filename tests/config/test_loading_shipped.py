@@ -32,6 +32,7 @@ RECIPES = (
     "gmpo",
     "grpo",
     "gspo",
+    "hpt",
     "kl_cov",
     "luspo",
     "maxrl",

@@ -59,6 +59,7 @@ def test_baselines_are_composed_as_published():
     assert composition("reinforce_pp") == ("reinforce_pp", "ppo_clip", [], "token_mean")
     assert composition("dr_grpo") == ("group_mean", "ppo_clip", [], "constant")
     assert composition("dapo") == ("grpo", "ppo_clip", [], "token_mean")
+    assert composition("hpt") == ("group_mean", "importance", ["entropy_bonus"], "constant")
 
 
 def test_dapo_clips_higher_and_samples_dynamically():

@@ -37,9 +37,17 @@ GROUPS = ["algorithm.recipe=copg", *QUIET]
 IMPACT = ["algorithm.recipe=d3s", *QUIET]
 AGREEMENT = ["algorithm.recipe=copo", *QUIET]
 BUNDLES = ["algorithm.recipe=riskpo", "algorithm.advantage={name: riskpo, bundle: 2}", *QUIET]
+# Accuracies of the default rule are shares of vowels; answers are short enough to be solutions.
+TAUGHT = [
+    "algorithm.recipe=hpt",
+    "algorithm.demonstrations={gamma: 0.1, coefficient: {from: 1.0, to: 0.5}}",
+    "sft.target_template=<{answer}>",
+    *QUIET,
+]
 BUDGET = ["algorithm.recipe=knapsack", "data.train.limit=6", *QUIET]
 CASES = {
     "budget": BUDGET,
+    "taught": TAUGHT,
     "impact": IMPACT,
     "agreement": AGREEMENT,
     "bundles": BUNDLES,

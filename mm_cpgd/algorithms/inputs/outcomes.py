@@ -62,9 +62,16 @@ class Outcomes:
         return replace(self, rewards=rewards)
 
     def facts(self, completions: Tensor) -> dict[str, Tensor]:
-        """Return what is known of each of the completions (P, G) bool, in order, (n,) each."""
+        """Return what is known of each of the completions (P, C) bool, in order, (n,) each.
+
+        Columns beyond G are of completions that were not sampled; they have neither reward nor accuracy.
+        """
         prompt, number = completions.nonzero(as_tuple=True)
-        values = {name: getattr(self, name)[completions] for name in ("rewards", "accuracy", "finished")}
+        more = (0, completions.shape[1] - self.rewards.shape[1])
+        values = {
+            name: torch.nn.functional.pad(getattr(self, name), more, value=torch.nan)[completions]
+            for name in ("rewards", "accuracy", "finished")
+        }
         return {"prompt_of": prompt, "completion_of": number, **values}
 
     def available(self) -> dict[str, Any]:

@@ -162,6 +162,9 @@ def _obstacles(rollout: RolloutConfig, objective: Objective) -> dict[str, bool]:
         "algorithm.budget, which deals completions out by the outcomes of the batch before": (
             objective.budget is not None
         ),
+        "algorithm.demonstrations, whose texts are tokenized while the thread tokenizes prompts": (
+            objective.demonstrations is not None
+        ),
         f"{prepared}, which needs a forward pass of the policy that sampled: its weights are gone when the "
         "batch arrives": bool(prepared),
         "rollout.top_p, top_k and min_p: vLLM does not report which tokens its cuts left, and the weights "

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import EncodedPrompt
 from mm_cpgd.rollout import Group
+from mm_cpgd.training.experience import RowsLost
 from mm_cpgd.training.rollout_stats import RolloutStats
 from mm_cpgd.training.rollouts.conversations import gather_conversations
 from rewards.compose import Scored
@@ -89,3 +91,13 @@ def check_prompts(prompts: int, processes: int) -> None:
     """Raise ``UserError`` unless an iteration's prompts can be divided among the processes."""
     if prompts % processes:
         raise UserError(f"rollout.prompts={prompts} must be a multiple of the {processes} processes")
+
+
+def gather_lost(stats: RolloutStats, batches: Sequence[Rollouts]) -> list[str]:
+    """Return a line for each lost row of all processes. Raises ``RowsLost`` if none is left."""
+    if not stats.lost.any():
+        return []
+    lost: list[str] = gather_object([line for batch in batches for line in batch.lost])
+    if stats.lost.all():
+        raise RowsLost(f"none of the {len(stats.lost):,} rows of this iteration can be read: {lost[0]}")
+    return lost

@@ -80,7 +80,7 @@ class BlindPictures:
         few = replace(experience, mini_batch=torch.where(chosen, 0, -1))
         behind = replace(few, prompts=changed)
         seen, blind = logprobs(few, [0]), logprobs(behind, [0])
-        own = experience.mask & chosen.unsqueeze(1)
+        own = experience.sampled_mask & chosen.unsqueeze(1)
         found = visual_dependence(seen[own], blind[own]).double()
         total = torch.tensor([[float(found.sum()), float(len(found))]], device=self.accelerator.device)
         value, count = self.accelerator.gather(total).sum(0).tolist()
@@ -130,7 +130,7 @@ class BlindPictures:
 
         The draw is over the prompts of all processes. None: none of them has a picture.
         """
-        used = set(experience.prompt_of.tolist())
+        used = set(experience.prompt_of[experience.sampled_mask.any(1)].tolist())
         keys = {
             number: random.Random(f"{seed}/probe").random()
             for number, seed in enumerate(self._seeds(experience, iteration))

@@ -32,3 +32,26 @@ def test_a_budget_is_of_one_rollout_batch_of_single_turns() -> None:
     environment = EnvironmentConfig(name="any")
     with pytest.raises(UserError, match=r"together with rollout\.environment"):
         check_mixes(RolloutConfig(environment=environment), build(recipe="knapsack"))
+
+
+def test_demonstrations_are_only_beside_parts_that_tell_them_from_rollouts() -> None:
+    check_mixes(RolloutConfig(), build(recipe="hpt"))
+    refused = [
+        ({"selection": [{"name": "accuracy_filter"}]}, r"selection: accuracy_filter, which drops"),
+        (
+            {"token_advantages": [{"name": "entropy_shaped"}]},
+            r"advantages: entropy_shaped, which would",
+        ),
+        ({"token_weights": [{"name": "forking_tokens"}]}, r"token_weights: forking_tokens, which would"),
+        ({"surrogate": {"name": "copg"}}, r"surrogate: copg, which would count"),
+        ({"regularizers": [{"name": "implicit_perception"}]}, r"that compare pictures"),
+    ]
+    for sections, words in refused:
+        with pytest.raises(UserError, match=rf"demonstrations: hpt does not go together with .*{words}"):
+            check_mixes(RolloutConfig(), build(recipe="hpt", **sections))
+    for rollout, words in (
+        (RolloutConfig(top_p=0.9), r"top_p, top_k and min_p"),
+        (RolloutConfig(environment=EnvironmentConfig(name="any")), r"rollout\.environment, whose"),
+    ):
+        with pytest.raises(UserError, match=words):
+            check_mixes(rollout, build(recipe="hpt"))
