@@ -25,7 +25,7 @@ from mm_cpgd.algorithms import (
     token_advantages,
     token_weights,
 )
-from mm_cpgd.algorithms.by_row import budgets, trackers
+from mm_cpgd.algorithms.by_row import budgets, replay, trackers
 from mm_cpgd.algorithms.inputs.outcomes import CLOCK, OUTCOMES
 from mm_cpgd.algorithms.inputs.schedules import Schedule, is_schedule, options_at, schedule_of
 from mm_cpgd.algorithms.methods import (
@@ -37,6 +37,7 @@ from mm_cpgd.algorithms.methods import (
     many_rewards,
     perception,
     steps,
+    tempered,
     trust_regions,
 )
 from mm_cpgd.algorithms.part_info import Description, description_of
@@ -110,6 +111,8 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "shaping": _by_name(selection.overlong_penalty),
     "prompts": _by_name(selection.variance_aware, trackers.tracker_variance),
     "budget": _by_name(budgets.knapsack),
+    "replay": _by_name(replay.spear),
+    "tempered": _by_name(tempered.aepo),
     "completions": _by_name(completions.drop_truncated, completions.right_only, completions.max_variance),
     "token_advantages": _by_name(
         token_advantages.entropy_shaped,
@@ -144,6 +147,8 @@ INPUTS: dict[str, frozenset[str]] = {
     "shaping": frozenset({"lengths", "max_tokens"}) | CLOCK,
     "prompts": frozenset({"accuracy", "diversity", "memory", "row_count"}) | CLOCK,
     "budget": frozenset({"rows", "completions", "memory"}) | CLOCK,
+    "replay": frozenset({"rewards", "advantages", "ages", "lengths", "rows", "memory", "seed"}) | CLOCK,
+    "tempered": frozenset({"state", "completions"}) | CLOCK,
     "completions": OUTCOMES | {"advantages", "memory"},
     "token_advantages": frozenset(
         {

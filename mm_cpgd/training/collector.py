@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -28,22 +29,25 @@ from mm_cpgd.training.ahead.prefetch import (
     PromptPrefetcher,
     background_thread,
     encode_rows,
-    lost_line,
 )
 from mm_cpgd.training.experience import Collected, Experience, pad_tokens, plan_mini_batches
 from mm_cpgd.training.rollout_stats import RolloutStats, check_rules, gather_diversity, gather_stats
-from mm_cpgd.training.rollouts.batches import Rollouts, Sampled, batch_metrics, check_prompts, gather_lost
+from mm_cpgd.training.rollouts.batches import (
+    Rollouts,
+    Sampled,
+    batch_metrics,
+    check_prompts,
+    gather_lost,
+    without_lost,
+)
 from mm_cpgd.training.rollouts.elsewhere import OtherCompletions, beside
 from mm_cpgd.training.rollouts.outcomes import gather_outcomes
 from mm_cpgd.training.rollouts.records import records_of
-from mm_cpgd.training.rollouts.returns import (
-    by_token,
-    gather_turn_rewards,
-    turn_advantages,
-    turn_returns,
-)
+from mm_cpgd.training.rollouts.replayed import Replay
+from mm_cpgd.training.rollouts.returns import by_token, credit_of_turns
 from mm_cpgd.training.rollouts.scorer import CompletionScorer
-from mm_cpgd.training.rollouts.seeds import turn_seed
+from mm_cpgd.training.rollouts.seeds import seed_of, turn_seed
+from mm_cpgd.training.rollouts.tempered import Further, Tempered
 from rewards import RewardSum, Status, Verdict
 from rewards.compose import Scored
 
@@ -69,6 +73,8 @@ class Collector:
         workers: processes that encode prompts; None: this process does.
         conversations: samples conversations with the config's environment; None: a completion is one turn.
         noise: of the pictures behind which half of the completions are sampled; None: all see the prompt's.
+        tempered: further completions at another temperature; None: there are none.
+        replay: rows of earlier iterations; None: there are none.
 
     Raises:
         UserError: P is not a multiple of the number of processes.
@@ -91,6 +97,8 @@ class Collector:
         workers: PromptWorkers | None = None,
         conversations: ConversationSampler | None = None,
         noise: NoiseSchedule | None = None,
+        tempered: Tempered | None = None,
+        replay: Replay | None = None,
     ) -> None:
         check_prompts(rollout.prompts, accelerator.num_processes)
         self.config = rollout
@@ -99,6 +107,7 @@ class Collector:
         self.engine = engine
         self.rewards = rewards
         self.conversations, self.noise = conversations, noise
+        self.tempered, self.replay = tempered, replay
         weights = rollout.environment.scores if conversations and rollout.environment else {}
         gates = rollout.environment.gates if weights and rollout.environment else {}
         self.scorer = CompletionScorer(rewards, weights, gates)
@@ -143,6 +152,7 @@ class Collector:
         while len(batches) < self.objective.max_rounds and kept < self.config.prompts:
             batches.append(self.rollout(iteration, len(batches), should_stop, sampled))
             kept += int(self.keep(batches[-1].stats, iteration).sum())
+        further = self._further(batches[0], iteration, should_stop)
         if sampled is None:
             self.engine.release()
         stats = RolloutStats(torch.cat([batch.stats.values for batch in batches]))
@@ -153,14 +163,21 @@ class Collector:
         learned = self._within_budget(keep)
         advantages = self.advantages(outcomes, learned)
         usable = self.usable(outcomes, learned, advantages)
-        credit = self._by_turn(batches, outcomes, learned, advantages)
-        experience = self.experience(batches, outcomes, usable, credit)
+        groups, mine = [batch.groups for batch in batches], self._mine(len(usable))
+        known = (self.config.environment if self.conversations else None, groups, outcomes)
+        credit = credit_of_turns(self.accelerator, self.objective, *known, learned, advantages)
+        others = further.columns(usable, mine) if further else []
+        experience = self.experience(batches, outcomes, usable, credit, others)
         metrics = self.metrics(batches, stats, keep, time.perf_counter() - started)
+        metrics |= further.metrics if further else {}
+        if self.replay:
+            flat = [group for own in groups for group in own]
+            metrics |= self.replay.add(experience, flat, usable, advantages, mine, iteration)
         # With ``ahead`` a thread may encode the next prompts itself, or have begun them.
         free = not self.config.ahead or (self.prefetcher.in_processes and sampled is None)
         if iteration < self.prefetch_until and free:
             self.prefetcher.begin(self.own(self.sampler.peek(self.config.prompts)))
-        logged = advantages.masked_fill(~usable, torch.nan)[self._mine(len(usable))]
+        logged = advantages.masked_fill(~usable, torch.nan)[mine]
         records, examples = records_of(self.examples, batches, logged.tolist())
         return Collected(experience, metrics, records, examples, lost)
 
@@ -228,6 +245,21 @@ class Collector:
         prompts, groups, scored, lost, seconds = self._sample(engine, indices, pending, seeds, should_stop)
         return Sampled(indices, prompts, groups, scored, lost, dict(self.rewards.failures), seconds)
 
+    def _further(self, batch: Rollouts, iteration: int, should_stop: ShouldStop) -> Further | None:
+        """Sample and score completions of the first prompts at the temperature that ``tempered`` asks for."""
+        if self.tempered is None or not self.tempered.weight:
+            return None
+        temperature, most = self.objective.temperature(self.tempered.completions, iteration)
+        slots, count = self.own(range(self.tempered.prompts)), self.config.completions
+        sampling = replace(self.sampling, temperature=self.sampling.temperature * temperature)
+        seed = partial(seed_of, self.seed, iteration, "tempered")
+        seeds = [[partial(seed, slot, k) for k in range(count)] for slot in slots]
+        own = slice(len(slots))
+        known = (batch.indices[own], None, seeds, should_stop, sampling, batch.prompts[own])
+        _, groups, scored, *_ = together(self.accelerator, lambda: self._sample(self.engine, *known))
+        stats = gather_stats(self.accelerator, groups, scored, count)
+        return Further(self.tempered, groups, stats, temperature, most)
+
     def keep(self, stats: RolloutStats, iteration: int = 1) -> Tensor:
         """Return (P,) bool: prompts that the objective selects and of which something could be scored."""
         more = {"lengths": stats.lengths, "finished": stats.finished, "components": stats.components}
@@ -255,25 +287,6 @@ class Collector:
         if keep.any():
             usable[keep] &= self.objective.keep_completions(advantages[keep], outcomes.of(keep))
         return usable
-
-    def _by_turn(
-        self, batches: Sequence[Rollouts], outcomes: Outcomes, keep: Tensor, advantages: Tensor
-    ) -> Tensor:
-        """Return the advantages (P, G, turns) of turns; ``advantages`` where a completion has one."""
-        chosen = self.config.environment
-        if self.conversations is None or chosen is None or chosen.returns != "by_turn":
-            return advantages
-        scored = gather_turn_rewards(
-            self.accelerator,
-            [batch.groups for batch in batches],
-            chosen.scores,
-            completions=self.config.completions,
-            turns=chosen.max_turns,
-        )
-        returns = turn_returns(outcomes.rewards, scored, chosen.discount)
-        return turn_advantages(
-            returns, keep, lambda given, rows: self.objective.advantages(given, outcomes.of(rows))
-        )
 
     def experience(
         self,
@@ -349,21 +362,25 @@ class Collector:
         pending: Sequence[Pending] | None,
         seeds: Sequence[Sequence[Seeds]],
         should_stop: ShouldStop,
+        sampling: Sampling | None = None,
+        encoded: Sequence[EncodedPrompt | None] = (),
     ) -> tuple[list[EncodedPrompt | None], list[Group], list[list[Scored]], list[str], float]:
         """Return prompts, groups, scores, lines about lost rows, and the seconds spent waiting for scores.
 
         The completions of a batch of prompts are scored in a second thread while the next are sampled.
+        ``encoded``: the prompts, if all are known.
         """
-        prompts: list[EncodedPrompt | None] = []
+        prompts = list(encoded)
+        sampling = sampling or self.sampling
         groups: list[Group] = []
         lost: list[str] = []
         parts = Parts()
         parted: GroupsInParts | ConversationsInParts
         if self.conversations is None:
-            parted = GroupsInParts(engine, self.sampling, [[seed(0) for seed in own] for own in seeds])
+            parted = GroupsInParts(engine, sampling, [[seed(0) for seed in own] for own in seeds])
         else:
             examples = [self.examples[index] for index in indices]
-            parted = ConversationsInParts(self.conversations, self.sampling, examples, seeds)
+            parted = ConversationsInParts(self.conversations, sampling, examples, seeds)
         with background_thread("scores") as thread, parted:
             scores = []
             for start in range(0, len(indices), self.config.batch_prompts):
@@ -379,7 +396,8 @@ class Collector:
                 present = prompts if parts.problem is None else [None] * len(prompts)
                 nothing: list[Group] = [[] for _ in prompts[batch]]
                 new = parts.run(partial(self._generate, parted, present, batch), nothing)
-                prompts[batch], gone = self._without_lost(indices[batch], prompts[batch], new)
+                own = [self.examples[index] for index in indices[batch]]
+                prompts[batch], gone = without_lost(own, prompts[batch], new)
                 lost += gone
                 groups += new
                 scores.append(thread.submit(self._score, indices[batch], new))
@@ -396,17 +414,6 @@ class Collector:
     ) -> list[Group]:
         with self.accelerator.autocast():
             return parted.take(prompts, batch)
-
-    def _without_lost(
-        self, indices: Sequence[int], prompts: Sequence[EncodedPrompt | None], groups: Sequence[Group]
-    ) -> tuple[list[EncodedPrompt | None], list[str]]:
-        """Return the prompts without those whose image the engine could not open, and lines about these."""
-        lost = [
-            lost_line(self.examples[index], "its image cannot be opened any more")
-            for index, prompt, group in zip(indices, prompts, groups, strict=True)
-            if prompt is not None and not group
-        ]
-        return [prompt if group else None for prompt, group in zip(prompts, groups, strict=True)], lost
 
     def _score(self, indices: Sequence[int], groups: Sequence[Group]) -> list[list[Scored]]:
         completions = [completion for group in groups for completion in group]

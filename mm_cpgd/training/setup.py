@@ -44,7 +44,9 @@ from mm_cpgd.training.rollouts.build import (
 )
 from mm_cpgd.training.rollouts.mixes import check_mixes
 from mm_cpgd.training.rollouts.pictures import blind_options, build_noise
+from mm_cpgd.training.rollouts.replayed import build_replay, run_sources
 from mm_cpgd.training.rollouts.scorer import CompletionScorer
+from mm_cpgd.training.rollouts.tempered import Tempered
 from mm_cpgd.training.rollouts.written import WrittenConversations
 from mm_cpgd.training.sft import SFT_METRIC_NAMES, SftSource, sft_objective
 from mm_cpgd.training.state import TrainingState
@@ -161,7 +163,7 @@ def build_trainer(
     workers: PromptWorkers | None = None,
 ) -> Trainer:
     """Return the trainer of a reinforcement learning run."""
-    objective, schedule = build_run_objective(config), step_schedule(config)
+    objective, schedule, chosen = build_run_objective(config), step_schedule(config), config.algorithm
     sampler = build_sampler(objective, len(examples), config.seed)
     collector = Collector(
         config.rollout,
@@ -178,13 +180,16 @@ def build_trainer(
         workers=workers,
         conversations=build_conversations(config, policy, engine),
         noise=build_noise(config),
+        tempered=Tempered.of(config.rollout, chosen.tempered) if chosen.tempered else None,
     )
+    sources = run_sources(config, objective)
+    collector.replay = build_replay(config, accelerator, objective, policy.encoder, examples, sources)
     steps = schedule.iterations * schedule.steps_per_iteration
     identity = identify(config, examples, policy.model)
     options = _sampling_options(config.rollout, collector.sampling)
     if config.rollout.engine != "local":
         options["parity"] = build_parity(config.rollout, accelerator, policy, engine)
-    options |= blind_options(config)
+    options |= blind_options(config) | {"sources": sources}
     learner = _build_learner(config, accelerator, policy, objective, steps, METRIC_NAMES, **options)
     rollback = build_rollback(config, accelerator, learner)
     state = TrainingState(
@@ -384,8 +389,8 @@ def check_sampling(config: RunConfig, objective: Objective) -> None:
     """Check guard and rollouts before anything is loaded.
 
     Raises:
-        UserError: as ``check_guard``, ``check_mixes``, ``check_ahead``, ``build_correction``,
-            ``check_servers`` and ``check_adapters``.
+        UserError: as ``check_guard``, ``check_mixes``, ``check_ahead``, ``run_sources``,
+            ``build_correction``, ``check_servers`` and ``check_adapters``.
     """
     check_guard(config.guard, objective)
     if load_environment(config) and config.rollout.environment:
@@ -393,6 +398,7 @@ def check_sampling(config: RunConfig, objective: Objective) -> None:
     check_mixes(config.rollout, objective)
     check_ahead(config.rollout, objective)
     build_noise(config)
+    run_sources(config, objective)
     build_correction(config.rollout)
     if config.rollout.engine == "vllm":
         from mm_cpgd.rollout.vllm.configured import check_adapters, check_servers

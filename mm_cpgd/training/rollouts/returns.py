@@ -15,9 +15,45 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from mm_cpgd.algorithms.inputs.outcomes import Outcomes
+from mm_cpgd.algorithms.objective import Objective
+from mm_cpgd.config.rollout import EnvironmentConfig
 from mm_cpgd.rollout import Completion, Group
 from mm_cpgd.training.experience import pad_tokens
 from rewards import Verdict
+
+
+def credit_of_turns(
+    accelerator: Accelerator,
+    objective: Objective,
+    environment: EnvironmentConfig | None,
+    groups: Sequence[Sequence[Group]],
+    outcomes: Outcomes,
+    keep: Tensor,
+    advantages: Tensor,
+) -> Tensor:
+    """Return the advantages (P, G, turns) of turns; ``advantages`` where a completion has one.
+
+    Args:
+        accelerator: the run's accelerator.
+        objective: whose advantages are compared by turn.
+        environment: of the run's conversations, if completions are conversations.
+        groups: this process's groups of each rollout batch.
+        outcomes: of all batches and processes.
+        keep: (P,) bool, prompts that are learned from.
+        advantages: (P, G) of whole completions.
+    """
+    if environment is None or environment.returns != "by_turn":
+        return advantages
+    scored = gather_turn_rewards(
+        accelerator,
+        groups,
+        environment.scores,
+        completions=outcomes.rewards.shape[1],
+        turns=environment.max_turns,
+    )
+    returns = turn_returns(outcomes.rewards, scored, environment.discount)
+    return turn_advantages(returns, keep, lambda given, rows: objective.advantages(given, outcomes.of(rows)))
 
 
 def gather_turn_rewards(
