@@ -106,8 +106,7 @@ class Collector:
         self.policy = policy
         self.engine = engine
         self.rewards = rewards
-        self.conversations, self.noise = conversations, noise
-        self.tempered, self.replay = tempered, replay
+        self.conversations, self.noise, self.tempered, self.replay = conversations, noise, tempered, replay
         weights = rollout.environment.scores if conversations and rollout.environment else {}
         gates = rollout.environment.gates if weights and rollout.environment else {}
         self.scorer = CompletionScorer(rewards, weights, gates)
@@ -171,8 +170,7 @@ class Collector:
         metrics = self.metrics(batches, stats, keep, time.perf_counter() - started)
         metrics |= further.metrics if further else {}
         if self.replay:
-            flat = [group for own in groups for group in own]
-            metrics |= self.replay.add(experience, flat, usable, advantages, mine, iteration)
+            metrics |= self.replay.add(experience, groups, usable, advantages, mine, iteration)
         # With ``ahead`` a thread may encode the next prompts itself, or have begun them.
         free = not self.config.ahead or (self.prefetcher.in_processes and sampled is None)
         if iteration < self.prefetch_until and free:
@@ -250,14 +248,16 @@ class Collector:
         if self.tempered is None or not self.tempered.weight:
             return None
         temperature, most = self.objective.temperature(self.tempered.completions, iteration)
-        slots, count = self.own(range(self.tempered.prompts)), self.config.completions
+        wanted, count = self.tempered.prompts, self.config.completions
+        # All processes have equally many; those beyond are as rows that are lost.
+        slots = self.own(range(self.config.prompts))[: -(-wanted // self.accelerator.num_processes)]
+        prompts = [batch.prompts[n] if slot < wanted else None for n, slot in enumerate(slots)]
         sampling = replace(self.sampling, temperature=self.sampling.temperature * temperature)
         seed = partial(seed_of, self.seed, iteration, "tempered")
         seeds = [[partial(seed, slot, k) for k in range(count)] for slot in slots]
-        own = slice(len(slots))
-        known = (batch.indices[own], None, seeds, should_stop, sampling, batch.prompts[own])
+        known = (batch.indices[: len(slots)], None, seeds, should_stop, sampling, prompts)
         _, groups, scored, *_ = together(self.accelerator, lambda: self._sample(self.engine, *known))
-        stats = gather_stats(self.accelerator, groups, scored, count)
+        stats = RolloutStats(gather_stats(self.accelerator, groups, scored, count).values[:wanted])
         return Further(self.tempered, groups, stats, temperature, most)
 
     def keep(self, stats: RolloutStats, iteration: int = 1) -> Tensor:

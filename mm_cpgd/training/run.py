@@ -34,7 +34,6 @@ from mm_cpgd.training.processes import ProcessWatch, check_rows, check_run_folde
 from mm_cpgd.training.processes.run_lock import RunLock
 from mm_cpgd.training.resume import Changes
 from mm_cpgd.training.rollouts.build import load_environment
-from mm_cpgd.training.rollouts.tempered import check_tempered
 from mm_cpgd.training.rollouts.written import turns_check
 from mm_cpgd.training.rows import load_rows
 from mm_cpgd.training.run_folder import (
@@ -114,9 +113,7 @@ def _check_before_start(config: RunConfig, sft: bool) -> None:
     build_rewards(config)
     if not sft:
         check_sampling(config, build_run_objective(config))
-        processes = int(os.environ.get("WORLD_SIZE", "1"))
-        check_processes(config.rollout, processes)
-        check_tempered(config, processes)
+        check_processes(config.rollout, int(os.environ.get("WORLD_SIZE", "1")))
     choose_strategy(config.distributed, os.environ)
 
 

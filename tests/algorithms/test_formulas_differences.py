@@ -52,6 +52,10 @@ KNOWN: dict[str, list[str]] = {
     "advantage.spo": ["how far the policy has moved", "8 completions of the initial policy"],
     "prompts.tracker_variance": ["next 14,000 rows"],
     "budget.knapsack": ["dynamic programming", "approximation"],
+    "spear": ["up to 2048", "reaches 1 after", "steps of their own", "reward for calls"],
+    "replay.spear": ["not bounded", "that the trainer computes"],
+    "aepo": ["up to 60"],
+    "tempered.aepo": ["take the places", "A > 0.05", "the number at 60"],
     "copg": ["pairs of any origin"],
     "surrogate.copg": ["half of the gradient"],
     "gtpo": ["gradient norm of at most 0.1"],
@@ -179,6 +183,9 @@ SETTINGS = [
         "regularizers=[{name: implicit_perception, coefficient: 0.02}, "
         "{name: entropy_penalty, coefficient: 0.05}, {name: kl, coefficient: 0.01}]",
     ),
+    ("spear", "replay={credit: {name: spear, size: 2048}}"),
+    ("spear", "completions=[{name: drop_truncated}]"),
+    ("aepo", "tempered={temperature: {name: aepo, most: 0.25}}"),
     ("configs/satori.yaml", "regularizers=[{name: kl, coefficient: 0.001}]"),
     ("configs/satori.yaml", "selection=[]"),
 ]

@@ -51,9 +51,16 @@ TEMPERED = [
     "rewards=[{rule: 'FOLDER/rules.py:odd'}]",
     *QUIET,
 ]
+# Parts of one's own.
+OWN = [
+    "algorithm.replay={credit: {name: examples/parts/rare_rows.py:rare_rows, count: 3}}",
+    "algorithm.tempered={temperature: {name: examples/parts/warm_start.py:warm_start}, share: 0.5}",
+    *TEMPERED[2:],
+]
 CASES = {
     "replay": REPLAY,
     "tempered": TEMPERED,
+    "both": OWN,
     "budget": BUDGET,
     "impact": IMPACT,
     "agreement": AGREEMENT,

@@ -30,15 +30,23 @@ class ReplayBuffer:
         tolerate: largest age in iterations at which an entry can be replayed.
         least: completions with A above this are taken up.
         history: number of groups whose mean and standard deviation are kept.
+        emptied: whether a replay drops all entries that were there, as SPEAR's does.
     """
 
     def __init__(
-        self, capacity: int = 8192, tolerate: int = 10, least: float = 0.0, history: int = 10_240
+        self,
+        capacity: int = 8192,
+        tolerate: int = 10,
+        least: float = 0.0,
+        history: int = 10_240,
+        *,
+        emptied: bool = True,
     ) -> None:
         self.capacity = capacity
         self.tolerate = tolerate
         self.least = least
         self.history = history
+        self.emptied = emptied
         self.entries = Entries.none()
         self.baselines = torch.zeros(0, 2, dtype=torch.float64)
 
@@ -47,16 +55,13 @@ class ReplayBuffer:
         return usable & (advantages > self.least)
 
     def note(self, outcomes: Outcomes) -> None:
-        """Take up an iteration's entries, add its groups to the history, and drop what is too old.
-
-        All entries that were there are dropped if some of them were replayed, as published.
-        """
+        """Take up an iteration's entries, add its groups to the history, and drop what is too old."""
         means = outcomes.rewards.nanmean(1)
         deviations = (outcomes.rewards - means[:, None]).square().nanmean(1).sqrt()
         known = ~means.isnan()
         groups = torch.stack([means, deviations], 1)[known].double()
         self.baselines = torch.cat([self.baselines, groups])[-self.history :].clone()
-        kept = Entries.none() if outcomes.replayed else self.entries
+        kept = Entries.none() if outcomes.replayed and self.emptied else self.entries
         new = Entries.none() if outcomes.entries is None else Entries(**outcomes.entries)
         found = Entries.joined([kept, new])
         fresh = (outcomes.iteration + 1 - found.iterations <= self.tolerate).nonzero().squeeze(1)

@@ -79,7 +79,7 @@ class Replay:
     def add(
         self,
         experience: Experience,
-        groups: Sequence[Group],
+        batches: Sequence[Sequence[Group]],
         usable: Tensor,
         advantages: Tensor,
         mine: Tensor,
@@ -89,7 +89,7 @@ class Replay:
 
         Args:
             experience: this process's, of the rollouts and of sources with smaller numbers.
-            groups: of each prompt of this process its completions.
+            batches: of each rollout batch and prompt of this process its completions.
             usable: (P, G) bool, completions that are learned from, of all processes.
             advantages: (P, G).
             mine: (P,) bool, the prompts of this process.
@@ -101,6 +101,7 @@ class Replay:
         assert experience.outcomes is not None
         admitted = self.memory.admits(advantages, usable)
         rows = experience.outcomes.rows, experience.outcomes.rewards, advantages
+        groups = [group for batch in batches for group in batch]
         taken_up = self._gather(own_entries(groups, admitted, mine, *rows, iteration=iteration))
         experience.other_lengths = [
             [*own, *[torch.zeros(0)] * (self.sources - len(own))] for own in experience.other_lengths

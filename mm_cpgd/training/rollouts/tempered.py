@@ -12,8 +12,7 @@ from torch.nn.functional import pad
 from mm_cpgd.algorithms.methods.tempered import imitated
 from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.config.rollout import RolloutConfig
-from mm_cpgd.config.schema import RunConfig, TemperedConfig
-from mm_cpgd.errors import UserError
+from mm_cpgd.config.schema import TemperedConfig
 from mm_cpgd.rollout import Completion, Group
 from mm_cpgd.training.rollout_stats import RolloutStats
 from mm_cpgd.training.rollouts.elsewhere import OtherCompletions, Source, surrogate_alone
@@ -101,14 +100,3 @@ class Further:
 def tempered_source(objective: Objective) -> Source:
     """Return the source of imitated rows: the run's surrogate and aggregation, from the old policy on."""
     return Source("tempered", surrogate_alone(objective), from_old=True)
-
-
-def check_tempered(config: RunConfig, processes: int) -> None:
-    """Raise ``UserError`` unless the prompts with further completions can be divided among the processes."""
-    chosen = config.algorithm.tempered
-    prompts = Tempered.of(config.rollout, chosen).prompts if chosen else 0
-    if prompts % processes:
-        raise UserError(
-            f"algorithm.tempered.share gives {prompts} of rollout.prompts further completions, and that is "
-            f"no multiple of the {processes} processes; change share or rollout.prompts"
-        )

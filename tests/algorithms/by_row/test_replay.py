@@ -109,6 +109,10 @@ def test_a_replay_empties_the_buffer_of_all_but_the_iterations_own():
     made.note(outcomes(1, entries(1, 2)))
     made.note(outcomes(2, entries(5, iteration=2), replayed=2))
     assert made.entries.lengths.tolist() == [5]
+    kept = ReplayBuffer(emptied=False)
+    kept.note(outcomes(1, entries(1, 2)))
+    kept.note(outcomes(2, entries(5, iteration=2), replayed=2))
+    assert kept.entries.lengths.tolist() == [1, 2, 5]
 
 
 def test_the_history_is_bounded_and_leaves_out_groups_without_a_score():
