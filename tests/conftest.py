@@ -36,6 +36,9 @@ def vowels(completion, example):
 def picky(completion, example):
     return Verdict(None, Status.UNPARSABLE_GOLD) if len(completion) % 2 else vowels(completion, example)
 
+def odd(completion, example):
+    return float(len(completion) % 2)
+
 def never(completion, example):
     return Verdict(None, Status.ERROR)
 """

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mm_cpgd.algorithms.by_row.replay import smallest_capacity
 from mm_cpgd.algorithms.inputs.schedules import Schedule
 from mm_cpgd.algorithms.methods.group_targets import UNBOUNDED
 from mm_cpgd.algorithms.parts import Part
@@ -101,6 +102,16 @@ def check_band(part: Part) -> None:
         raise UserError(f"{part.where}: low = {low} is not below high = {high}; no covariance lies between.")
 
 
+def check_replay(part: Part) -> None:
+    """Check that SPEAR's buffer can become full: it replays nothing before."""
+    least = smallest_capacity(part.options["size"], part.options["fill"])
+    if part.options["capacity"] < least:
+        raise UserError(
+            f"{part.where}: capacity = {part.options['capacity']} entries are never more than fill · size, "
+            f"so that nothing would be replayed; make it at least {least}, or lower size."
+        )
+
+
 def check_target(part: Part) -> None:
     """Check that f-DPG's divergence is finite where its target is 0."""
     if part.options["target"] == "right" and part.options["divergence"] in UNBOUNDED:
@@ -176,5 +187,7 @@ def check_parts(parts: Sequence[Part], completions: int, max_new_tokens: int) ->
             check_bundles(part, parts)
         elif part.name == "clip_cov":
             check_band(part)
+        elif part.name == "spear":
+            check_replay(part)
         elif part.name == "f_divergence":
             check_target(part)

@@ -44,6 +44,8 @@ def build_objective(
         token_weights=tuple(make("token_weights", part) for part in config.token_weights),
         prompts=None if config.prompts is None else make("prompts", config.prompts),
         iterations=iterations,
+        replay=None if config.replay is None else make("replay", config.replay.credit),
+        tempered=None if config.tempered is None else make("tempered", config.tempered.temperature),
         budget=None if config.budget is None else make("budget", config.budget),
         demonstrations=(
             None if config.demonstrations is None else make("demonstrations", config.demonstrations)

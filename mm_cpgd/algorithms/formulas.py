@@ -36,11 +36,15 @@ KIND_SUMMARIES = {
     "prompts": "scores of the curriculum sampler",
     "budget": "how many completions each prompt gets",
     "demonstrations": "which prompts learn from rollouts, from their rows' solutions, or from both",
+    "replay": "which earlier completions are learned from again",
+    "tempered": "temperature of further completions, of which right ones are imitated",
     "completions": "filters of completions, after their advantages",
     "token_advantages": "advantages of completions to those of tokens",
 }
 # Kinds in the recipes' last column of parts.
 _MORE = ("selection", "shaping", "completions", "token_advantages")
+# Sections whose part stands below a key of its own.
+_SECTIONS = {"replay": "credit", "tempered": "temperature"}
 _WITH_GRADIENT = ("surrogate", "regularizers")
 _TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Row = tuple[str, ...]
@@ -85,6 +89,7 @@ def recipe_rows() -> Iterator[Row]:
         recipe = load_recipe(name)
         more = [part["name"] for kind in _MORE for part in recipe.get(kind, [])]
         more += [recipe[kind]["name"] for kind in ("prompts", "budget", "demonstrations") if kind in recipe]
+        more += [recipe[kind][key]["name"] for kind, key in _SECTIONS.items() if kind in recipe]
         lists = [
             ", ".join(part["name"] for part in recipe.get(kind, [])) or "–"
             for kind in ("regularizers", "token_weights")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,9 +18,6 @@ from mm_cpgd.algorithms.inputs.schedules import progress_of
 from mm_cpgd.algorithms.inputs.tokens import part_inputs, token_metrics
 from mm_cpgd.algorithms.parts import Part
 from mm_cpgd.algorithms.regularizers import State
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -42,8 +39,10 @@ class Objective:
         completions: filters of completions.
         token_advantages: advantages of completions to those of tokens, one after the other.
         budget: completions of each prompt; None: as many for all.
-        memories: memories of parts by the name of their factory, mutable likewise.
+        replay: advantages of earlier completions; None: none are learned from.
+        tempered: temperature of further completions; None: none are sampled.
         demonstrations: which prompts are taught by their rows' solutions; None: none.
+        memories: memories of parts by the name of their factory, mutable likewise.
     """
 
     advantage: Part
@@ -60,12 +59,15 @@ class Objective:
     completions: tuple[Part, ...] = ()
     token_advantages: tuple[Part, ...] = ()
     budget: Part | None = None
-    memories: dict[str, Memory] = field(default_factory=dict)
+    replay: Part | None = None
+    tempered: Part | None = None
     demonstrations: Part | None = None
+    memories: dict[str, Memory] = field(default_factory=dict)
 
     @property
     def parts(self) -> tuple[Part, ...]:
         """All parts."""
+        single = (self.prompts, self.budget, self.demonstrations, self.replay, self.tempered)
         return (
             self.advantage,
             self.surrogate,
@@ -74,9 +76,7 @@ class Objective:
             self.aggregation,
             *self.selection,
             *self.shaping,
-            *((self.prompts,) if self.prompts else ()),
-            *((self.budget,) if self.budget else ()),
-            *((self.demonstrations,) if self.demonstrations else ()),
+            *(one for one in single if one),
             *self.completions,
             *self.token_advantages,
         )
@@ -267,6 +267,23 @@ class Objective:
             return torch.ones(len(teachable)).double(), torch.zeros(len(teachable)).double()
         found = self._call(self.demonstrations, {**outcomes.available(), "teachable": teachable})
         return check_mixture(self.demonstrations, found, len(teachable))
+
+    def replayed(self, entries: Mapping[str, Any], iteration: int = 1) -> Tensor:
+        """Return the advantages (E,) of earlier completions by ``replay``, NaN where one is left out.
+
+        Args:
+            entries: the inputs of such a part, the memory and the clock aside.
+            iteration: the running iteration, from 1.
+        """
+        assert self.replay is not None
+        found: Tensor = self._call(self.replay, {**entries, **self.clock(iteration)})
+        return found
+
+    def temperature(self, completions: int, iteration: int = 1) -> tuple[float, int]:
+        """Return temperature and number of the completions that ``tempered`` asks for; of P·G sampled."""
+        assert self.tempered is not None
+        found, most = self._call(self.tempered, {"completions": completions, **self.clock(iteration)})
+        return float(found), int(most)
 
     def note(self, outcomes: Outcomes) -> None:
         """Let the memories learn from an iteration's outcomes."""

@@ -25,7 +25,7 @@ from mm_cpgd.algorithms import (
     token_advantages,
     token_weights,
 )
-from mm_cpgd.algorithms.by_row import budgets, trackers
+from mm_cpgd.algorithms.by_row import budgets, replay, trackers
 from mm_cpgd.algorithms.inputs.outcomes import CLOCK, OUTCOMES
 from mm_cpgd.algorithms.inputs.schedules import Schedule, is_schedule, options_at, schedule_of
 from mm_cpgd.algorithms.methods import (
@@ -38,6 +38,7 @@ from mm_cpgd.algorithms.methods import (
     many_rewards,
     perception,
     steps,
+    tempered,
     trust_regions,
 )
 from mm_cpgd.algorithms.part_info import Description, description_of
@@ -112,6 +113,8 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "prompts": _by_name(selection.variance_aware, trackers.tracker_variance),
     "budget": _by_name(budgets.knapsack),
     "demonstrations": _by_name(demonstrations.hpt, demonstrations.always),
+    "replay": _by_name(replay.spear),
+    "tempered": _by_name(tempered.aepo),
     "completions": _by_name(completions.drop_truncated, completions.right_only, completions.max_variance),
     "token_advantages": _by_name(
         token_advantages.entropy_shaped,
@@ -147,6 +150,8 @@ INPUTS: dict[str, frozenset[str]] = {
     "prompts": frozenset({"accuracy", "diversity", "memory", "row_count"}) | CLOCK,
     "budget": frozenset({"rows", "completions", "memory"}) | CLOCK,
     "demonstrations": OUTCOMES | {"teachable", "memory"},
+    "replay": frozenset({"rewards", "advantages", "ages", "lengths", "rows", "memory", "seed"}) | CLOCK,
+    "tempered": frozenset({"state", "completions"}) | CLOCK,
     "completions": OUTCOMES | {"advantages", "memory"},
     "token_advantages": frozenset(
         {

@@ -150,6 +150,28 @@ class PartConfig(BaseModel):
         return dict(self.model_extra or {})
 
 
+class ReplayConfig(Section):
+    """Completions of earlier iterations that are learned from again (``docs/algorithms.md``)."""
+
+    credit: PartConfig = Field(description="which entries are replayed, and with which advantages")
+    weight: float | dict[str, Any] = Field(
+        1.0, description="factor on their loss, at least 0, or a schedule of it"
+    )
+    token_weights: list[PartConfig] = Field(
+        default_factory=list, description="weights of the surrogate by token, on their rows"
+    )
+
+
+class TemperedConfig(Section):
+    """Further completions at another temperature, of which right ones are imitated."""
+
+    temperature: PartConfig = Field(description="temperature and largest number of imitated completions")
+    share: float = Field(
+        0.25, gt=0, le=1, description="share of the prompts that get rollout.completions of them"
+    )
+    weight: NonNegativeFloat = Field(1.0, description="factor on the advantage n / (P·G) of n of them")
+
+
 class AlgorithmConfig(Section):
     """The objective as a composition of parts (``docs/algorithms.md``)."""
 
@@ -174,6 +196,10 @@ class AlgorithmConfig(Section):
     )
     completions: list[PartConfig] = Field(
         default_factory=list, description="filters of completions, after their advantages"
+    )
+    replay: ReplayConfig | None = Field(None, description="earlier completions; null: none")
+    tempered: TemperedConfig | None = Field(
+        None, description="completions at another temperature; null: none"
     )
     token_advantages: list[PartConfig] = Field(
         default_factory=list, description="advantages of completions to those of tokens, in this order"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -28,18 +29,26 @@ from mm_cpgd.training.ahead.prefetch import (
     PromptPrefetcher,
     background_thread,
     encode_rows,
-    lost_line,
 )
 from mm_cpgd.training.experience import Collected, Experience, pad_tokens, plan_mini_batches
 from mm_cpgd.training.rollout_stats import RolloutStats, check_rules, gather_diversity, gather_stats
-from mm_cpgd.training.rollouts.batches import Rollouts, Sampled, batch_metrics, check_prompts, gather_lost
+from mm_cpgd.training.rollouts.batches import (
+    Rollouts,
+    Sampled,
+    batch_metrics,
+    check_prompts,
+    gather_lost,
+    without_lost,
+)
 from mm_cpgd.training.rollouts.demonstrations import Demonstrations, Mix
 from mm_cpgd.training.rollouts.elsewhere import OtherCompletions, beside
 from mm_cpgd.training.rollouts.outcomes import gather_outcomes
 from mm_cpgd.training.rollouts.records import records_of
-from mm_cpgd.training.rollouts.returns import by_token, credit_by_turn
+from mm_cpgd.training.rollouts.replayed import Replay
+from mm_cpgd.training.rollouts.returns import by_token, credit_of_turns
 from mm_cpgd.training.rollouts.scorer import CompletionScorer
-from mm_cpgd.training.rollouts.seeds import turn_seed
+from mm_cpgd.training.rollouts.seeds import seed_of, turn_seed
+from mm_cpgd.training.rollouts.tempered import Further, Tempered
 from rewards import RewardSum, Status, Verdict
 from rewards.compose import Scored
 
@@ -66,6 +75,8 @@ class Collector:
         conversations: samples conversations with the config's environment; None: a completion is one turn.
         noise: of the pictures behind which half of the completions are sampled; None: all see the prompt's.
         demonstrations: solutions of the rows, where a part of the objective teaches them; None: none are.
+        tempered: further completions at another temperature; None: there are none.
+        replay: rows of earlier iterations; None: there are none.
 
     Raises:
         UserError: P is not a multiple of the number of processes.
@@ -89,6 +100,8 @@ class Collector:
         conversations: ConversationSampler | None = None,
         noise: NoiseSchedule | None = None,
         demonstrations: Demonstrations | None = None,
+        tempered: Tempered | None = None,
+        replay: Replay | None = None,
     ) -> None:
         check_prompts(rollout.prompts, accelerator.num_processes)
         self.config = rollout
@@ -97,7 +110,7 @@ class Collector:
         self.engine = engine
         self.rewards = rewards
         self.conversations, self.noise = conversations, noise
-        self.demonstrations = demonstrations
+        self.demonstrations, self.tempered, self.replay = demonstrations, tempered, replay
         weights = rollout.environment.scores if conversations and rollout.environment else {}
         gates = rollout.environment.gates if weights and rollout.environment else {}
         self.scorer = CompletionScorer(rewards, weights, gates)
@@ -142,6 +155,7 @@ class Collector:
         while len(batches) < self.objective.max_rounds and kept < self.config.prompts:
             batches.append(self.rollout(iteration, len(batches), should_stop, sampled))
             kept += int(self.keep(batches[-1].stats, iteration).sum())
+        further = self._further(batches[0], iteration, should_stop)
         if sampled is None:
             self.engine.release()
         stats = RolloutStats(torch.cat([batch.stats.values for batch in batches]))
@@ -152,14 +166,20 @@ class Collector:
         mix = self.mix(outcomes, self._within_budget(keep))
         advantages = self.advantages(outcomes, mix.learned, mix.factors)
         usable = self.usable(outcomes, mix.learned, advantages)
-        credit = self._by_turn(batches, outcomes, mix.learned, advantages)
-        experience = self.experience(batches, outcomes, usable, credit, mix.others)
+        groups, mine = [batch.groups for batch in batches], self._mine(len(usable))
+        known = (self.config.environment if self.conversations else None, groups, outcomes)
+        credit = credit_of_turns(self.accelerator, self.objective, *known, mix.learned, advantages)
+        others = [*mix.others, *(further.columns(usable, mine) if further else [])]
+        experience = self.experience(batches, outcomes, usable, credit, others)
         metrics = mix.metrics | self.metrics(batches, stats, keep, time.perf_counter() - started)
+        metrics |= further.metrics if further else {}
+        if self.replay:
+            metrics |= self.replay.add(experience, groups, usable, advantages, mine, iteration)
         # With ``ahead`` a thread may encode the next prompts itself, or have begun them.
         free = not self.config.ahead or (self.prefetcher.in_processes and sampled is None)
         if iteration < self.prefetch_until and free:
             self.prefetcher.begin(self.own(self.sampler.peek(self.config.prompts)))
-        logged = advantages.masked_fill(~usable, torch.nan)[self._mine(len(usable))]
+        logged = advantages.masked_fill(~usable, torch.nan)[mine]
         records, examples = records_of(self.examples, batches, logged.tolist())
         return Collected(experience, metrics, records, examples, lost)
 
@@ -227,6 +247,23 @@ class Collector:
         prompts, groups, scored, lost, seconds = self._sample(engine, indices, pending, seeds, should_stop)
         return Sampled(indices, prompts, groups, scored, lost, dict(self.rewards.failures), seconds)
 
+    def _further(self, batch: Rollouts, iteration: int, should_stop: ShouldStop) -> Further | None:
+        """Sample and score completions of the first prompts at the temperature that ``tempered`` asks for."""
+        if self.tempered is None or not self.tempered.weight:
+            return None
+        temperature, most = self.objective.temperature(self.tempered.completions, iteration)
+        wanted, count = self.tempered.prompts, self.config.completions
+        # All processes have equally many; those beyond are as rows that are lost.
+        slots = self.own(range(self.config.prompts))[: -(-wanted // self.accelerator.num_processes)]
+        prompts = [batch.prompts[n] if slot < wanted else None for n, slot in enumerate(slots)]
+        sampling = replace(self.sampling, temperature=self.sampling.temperature * temperature)
+        seed = partial(seed_of, self.seed, iteration, "tempered")
+        seeds = [[partial(seed, slot, k) for k in range(count)] for slot in slots]
+        known = (batch.indices[: len(slots)], None, seeds, should_stop, sampling, prompts)
+        _, groups, scored, *_ = together(self.accelerator, lambda: self._sample(self.engine, *known))
+        stats = RolloutStats(gather_stats(self.accelerator, groups, scored, count).values[:wanted])
+        return Further(self.tempered, groups, stats, temperature, most)
+
     def keep(self, stats: RolloutStats, iteration: int = 1) -> Tensor:
         """Return (P,) bool: prompts that the objective selects and of which something could be scored."""
         more = {"lengths": stats.lengths, "finished": stats.finished, "components": stats.components}
@@ -259,15 +296,6 @@ class Collector:
         if keep.any():
             usable[keep] &= self.objective.keep_completions(advantages[keep], outcomes.of(keep))
         return usable
-
-    def _by_turn(
-        self, batches: Sequence[Rollouts], outcomes: Outcomes, keep: Tensor, advantages: Tensor
-    ) -> Tensor:
-        """Return the advantages (P, G, turns) of turns; ``advantages`` where a completion has one."""
-        if self.conversations is None or not self.config.environment:
-            return advantages
-        known = (self.accelerator, self.config, [batch.groups for batch in batches], self.objective)
-        return credit_by_turn(*known, outcomes, keep, advantages)
 
     def experience(
         self,
@@ -343,21 +371,25 @@ class Collector:
         pending: Sequence[Pending] | None,
         seeds: Sequence[Sequence[Seeds]],
         should_stop: ShouldStop,
+        sampling: Sampling | None = None,
+        encoded: Sequence[EncodedPrompt | None] = (),
     ) -> tuple[list[EncodedPrompt | None], list[Group], list[list[Scored]], list[str], float]:
         """Return prompts, groups, scores, lines about lost rows, and the seconds spent waiting for scores.
 
         The completions of a batch of prompts are scored in a second thread while the next are sampled.
+        ``encoded``: the prompts, if all are known.
         """
-        prompts: list[EncodedPrompt | None] = []
+        prompts = list(encoded)
+        sampling = sampling or self.sampling
         groups: list[Group] = []
         lost: list[str] = []
         parts = Parts()
         parted: GroupsInParts | ConversationsInParts
         if self.conversations is None:
-            parted = GroupsInParts(engine, self.sampling, [[seed(0) for seed in own] for own in seeds])
+            parted = GroupsInParts(engine, sampling, [[seed(0) for seed in own] for own in seeds])
         else:
             examples = [self.examples[index] for index in indices]
-            parted = ConversationsInParts(self.conversations, self.sampling, examples, seeds)
+            parted = ConversationsInParts(self.conversations, sampling, examples, seeds)
         with background_thread("scores") as thread, parted:
             scores = []
             for start in range(0, len(indices), self.config.batch_prompts):
@@ -373,7 +405,8 @@ class Collector:
                 present = prompts if parts.problem is None else [None] * len(prompts)
                 nothing: list[Group] = [[] for _ in prompts[batch]]
                 new = parts.run(partial(self._generate, parted, present, batch), nothing)
-                prompts[batch], gone = self._without_lost(indices[batch], prompts[batch], new)
+                own = [self.examples[index] for index in indices[batch]]
+                prompts[batch], gone = without_lost(own, prompts[batch], new)
                 lost += gone
                 groups += new
                 scores.append(thread.submit(self._score, indices[batch], new))
@@ -390,17 +423,6 @@ class Collector:
     ) -> list[Group]:
         with self.accelerator.autocast():
             return parted.take(prompts, batch)
-
-    def _without_lost(
-        self, indices: Sequence[int], prompts: Sequence[EncodedPrompt | None], groups: Sequence[Group]
-    ) -> tuple[list[EncodedPrompt | None], list[str]]:
-        """Return the prompts without those whose image the engine could not open, and lines about these."""
-        lost = [
-            lost_line(self.examples[index], "its image cannot be opened any more")
-            for index, prompt, group in zip(indices, prompts, groups, strict=True)
-            if prompt is not None and not group
-        ]
-        return [prompt if group else None for prompt, group in zip(prompts, groups, strict=True)], lost
 
     def _score(self, indices: Sequence[int], groups: Sequence[Group]) -> list[list[Scored]]:
         completions = [completion for group in groups for completion in group]

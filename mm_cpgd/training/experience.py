@@ -241,7 +241,7 @@ class Experience:
         again = ("prompts", "blind_prompts")
         state = {name: value for name, value in vars(self).items() if name not in again}
         known = None if self.suffixes is None else [one.state() if one else None for one in self.suffixes]
-        outcomes = self.outcomes and self.outcomes.available()
+        outcomes = self.outcomes and dict(vars(self.outcomes))
         return state | {"kept": self.kept and vars(self.kept), "suffixes": known, "outcomes": outcomes}
 
     @classmethod

@@ -169,7 +169,9 @@ class Learner:
             with self.policy.as_reference() as reference:
                 experience.reference_logprobs = self._evaluate(experience, reference, everything)[0]
         self.blind.prepare(experience, iteration, self.objective.blind, self._logprobs)
-        if experience.prepared is None and self.objective.old_policy_parts:
+        elsewhere = [] if experience.source is None else [one.objective for one in self.sources]
+        needing = (self.objective.old_policy_parts, *(one.prepared_parts for one in elsewhere))
+        if experience.prepared is None and any(needing):
             experience.old_logprobs, old_entropy = self._evaluate(experience, self.wrapped, everything)
             if self.objective.token_advantages:
                 experience.advantages = token_advantages(
@@ -178,7 +180,7 @@ class Learner:
                 )
             seed = f"{self.seed}/{iteration}"
             experience.prepared = prepare_parts(
-                self.objective, experience, old_entropy, self.accelerator, seed, iteration
+                self.objective, experience, old_entropy, self.accelerator, seed, iteration, elsewhere
             )
         if experience.old_logprobs is None and (len(order) > 1 or self.parity or ahead):
             # At the first step the policy is still the old one: that step's values serve as the old ones.
@@ -244,7 +246,7 @@ class Learner:
         metrics: dict[str, Tensor] = {}
         if batch.source is not None:
             others = experience.other_lengths[mini_batch]
-            losses, metrics = losses_elsewhere(self.sources, batch, logprobs, others, iteration)
+            losses, metrics = losses_elsewhere(self.sources, batch, logprobs, old, others, iteration)
         lengths = experience.lengths[mini_batch]
         if not len(lengths):
             return sum(losses[1:], losses[0]), metrics

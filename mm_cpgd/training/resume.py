@@ -56,7 +56,9 @@ NOTED = frozenset(
     | _of("rollout", "ahead swap_midway environment")
     | _of("rollout.vllm", "options correction importance_cap importance_floor")
     | _of("algorithm", "recipe advantage surrogate regularizers token_weights aggregation selection shaping")
-    | _of("algorithm", "prompts budget demonstrations completions token_advantages blind noisy")
+    | _of(
+        "algorithm", "prompts budget demonstrations completions token_advantages blind noisy replay tempered"
+    )
     | _of("training", "inner_epochs mini_batch_prompts mixed_precision rounding")
     | _of("sft", "batch target_template")
     | _of("policy", "dtype min_pixels max_pixels video system_prompt system_turns")
@@ -234,6 +236,11 @@ def file_digests(config: RunConfig) -> dict[str, str]:
     lists = [algorithm.regularizers, algorithm.token_weights, algorithm.selection, algorithm.shaping]
     lists += [algorithm.completions, algorithm.token_advantages]
     names = [reward.rule for reward in config.rewards]
+    if algorithm.replay:
+        parts += [algorithm.replay.credit]
+        lists += [algorithm.replay.token_weights]
+    if algorithm.tempered:
+        parts += [algorithm.tempered.temperature]
     names += [part.name for part in [*parts, *(one for several in lists for one in several)] if part]
     names += [config.rollout.environment.name] if config.rollout.environment else []
     files = {Path(name.rpartition(":")[0]).expanduser() for name in names if ".py:" in name}

@@ -45,7 +45,9 @@ from mm_cpgd.training.rollouts.build import (
 from mm_cpgd.training.rollouts.demonstrations import build_demonstrations, demonstration_source
 from mm_cpgd.training.rollouts.mixes import check_mixes
 from mm_cpgd.training.rollouts.pictures import blind_options, build_noise
+from mm_cpgd.training.rollouts.replayed import build_replay, run_sources
 from mm_cpgd.training.rollouts.scorer import CompletionScorer
+from mm_cpgd.training.rollouts.tempered import Tempered
 from mm_cpgd.training.rollouts.written import WrittenConversations
 from mm_cpgd.training.sft import SFT_METRIC_NAMES, SftSource, sft_objective
 from mm_cpgd.training.state import TrainingState
@@ -162,7 +164,7 @@ def build_trainer(
     workers: PromptWorkers | None = None,
 ) -> Trainer:
     """Return the trainer of a reinforcement learning run."""
-    objective, schedule = build_run_objective(config), step_schedule(config)
+    objective, schedule, chosen = build_run_objective(config), step_schedule(config), config.algorithm
     sampler = build_sampler(objective, len(examples), config.seed)
     collector = Collector(
         config.rollout,
@@ -180,13 +182,16 @@ def build_trainer(
         conversations=build_conversations(config, policy, engine),
         noise=build_noise(config),
         demonstrations=build_demonstrations(config, objective, policy, examples),
+        tempered=Tempered.of(config.rollout, chosen.tempered) if chosen.tempered else None,
     )
+    sources = run_sources(config, objective)
+    collector.replay = build_replay(config, accelerator, objective, policy.encoder, examples, sources)
     steps = schedule.iterations * schedule.steps_per_iteration
     identity = identify(config, examples, policy.model)
     options = _sampling_options(config.rollout, collector.sampling)
     if config.rollout.engine != "local":
         options["parity"] = build_parity(config.rollout, accelerator, policy, engine)
-    options |= blind_options(config)
+    options |= blind_options(config) | {"sources": sources}
     if objective.demonstrations:
         options["sources"] = [demonstration_source(config.rollout.max_new_tokens)]
     learner = _build_learner(config, accelerator, policy, objective, steps, METRIC_NAMES, **options)
@@ -388,8 +393,8 @@ def check_sampling(config: RunConfig, objective: Objective) -> None:
     """Check guard and rollouts before anything is loaded.
 
     Raises:
-        UserError: as ``check_guard``, ``check_mixes``, ``check_ahead``, ``build_correction``,
-            ``check_servers`` and ``check_adapters``.
+        UserError: as ``check_guard``, ``check_mixes``, ``check_ahead``, ``run_sources``,
+            ``build_correction``, ``check_servers`` and ``check_adapters``.
     """
     check_guard(config.guard, objective)
     if load_environment(config) and config.rollout.environment:
@@ -397,6 +402,7 @@ def check_sampling(config: RunConfig, objective: Objective) -> None:
     check_mixes(config.rollout, objective)
     check_ahead(config.rollout, objective)
     build_noise(config)
+    run_sources(config, objective)
     build_correction(config.rollout)
     if config.rollout.engine == "vllm":
         from mm_cpgd.rollout.vllm.configured import check_adapters, check_servers

@@ -54,6 +54,10 @@ KNOWN: dict[str, list[str]] = {
     "budget.knapsack": ["dynamic programming", "approximation"],
     "hpt": ["coefficient of 0.3", "norm of 80"],
     "demonstrations.hpt": ["count right completions", "of a micro-batch", "once it was taught"],
+    "spear": ["up to 2048", "reaches 1 after", "steps of their own", "reward for calls"],
+    "replay.spear": ["not bounded", "that the trainer computes"],
+    "aepo": ["up to 60"],
+    "tempered.aepo": ["take the places", "A > 0.05", "the number at 60"],
     "copg": ["pairs of any origin"],
     "surrogate.copg": ["half of the gradient"],
     "gtpo": ["gradient norm of at most 0.1"],
@@ -182,6 +186,9 @@ SETTINGS = [
         "regularizers=[{name: implicit_perception, coefficient: 0.02}, "
         "{name: entropy_penalty, coefficient: 0.05}, {name: kl, coefficient: 0.01}]",
     ),
+    ("spear", "replay={credit: {name: spear, size: 2048}}"),
+    ("spear", "completions=[{name: drop_truncated}]"),
+    ("aepo", "tempered={temperature: {name: aepo, most: 0.25}}"),
     ("configs/satori.yaml", "regularizers=[{name: kl, coefficient: 0.001}]"),
     ("configs/satori.yaml", "selection=[]"),
 ]

@@ -77,7 +77,7 @@ def slope(recipe, row, t):
     if recipe in GRADIENTS:
         return GRADIENTS[recipe](LOG_RATIO[row, : LENGTHS[row]].tolist(), t, a, OLD[row, t].item())
     r = math.exp(ell)
-    low, high = 0.8, 1.28 if recipe in ("dapo", "forking_tokens", "bnpo", "spo", "knapsack") else 1.2
+    low, high = 0.8, 1.28 if recipe in ("dapo", "forking_tokens", "bnpo", "spo", "knapsack", "spear") else 1.2
     if recipe == "clip_cov":
         low, high = 0.0, 2.0
     stopped = (a > 0 and r > high) or (a < 0 and r < low)
@@ -124,7 +124,7 @@ def weight(recipe, row):
         return 1 / (len(LENGTHS) * LENGTHS[row])
     if recipe in ("luspo", "f_dpg", "dpo_online", "copg"):
         return 1 / len(LENGTHS)
-    if recipe in ("dr_grpo", "bnpo", "dppo", "hpt"):
+    if recipe in ("dr_grpo", "bnpo", "dppo", "hpt", "spear"):
         return 1 / (len(LENGTHS) * MAX_TOKENS)
     return 1 / sum(LENGTHS)
 

@@ -18,6 +18,7 @@ from tests.paths import DATASETS, DOCS
 CONFIGS = sorted(SHIPPED.rglob("*.yaml"))
 # Recipes that docs/training.md lists for the quickstart.
 RECIPES = (
+    "aepo",
     "bnpo",
     "cispo",
     "clip_cov",
@@ -45,6 +46,7 @@ RECIPES = (
     "rloo",
     "sapo",
     "scale_rl",
+    "spear",
     "vppo",
 )
 

@@ -45,7 +45,29 @@ TAUGHT = [
     *QUIET,
 ]
 BUDGET = ["algorithm.recipe=knapsack", "data.train.limit=6", *QUIET]
+# Of two and more successes at most two are replayed, from the second iteration on.
+REPLAY = [
+    "algorithm.recipe=spear",
+    "algorithm.replay={credit: {name: spear, size: 2, fill: 0.5}, weight: {from: 0.5, to: 1.0}}",
+    *QUIET,
+]
+# Half of the texts are right; the untrained policy's entropy is above 5 nats.
+TEMPERED = [
+    "algorithm.recipe=aepo",
+    "algorithm.tempered={share: 0.5, temperature: {name: aepo, target: 5.0, most: 0.25}}",
+    "rewards=[{rule: 'FOLDER/rules.py:odd'}]",
+    *QUIET,
+]
+# Parts of one's own.
+OWN = [
+    "algorithm.replay={credit: {name: examples/parts/rare_rows.py:rare_rows, count: 3}}",
+    "algorithm.tempered={temperature: {name: examples/parts/warm_start.py:warm_start}, share: 0.5}",
+    *TEMPERED[2:],
+]
 CASES = {
+    "replay": REPLAY,
+    "tempered": TEMPERED,
+    "both": OWN,
     "budget": BUDGET,
     "taught": TAUGHT,
     "impact": IMPACT,
@@ -65,11 +87,19 @@ def state(run: Path, iteration: int) -> dict[str, Any]:
     return objective
 
 
+def settings_of(case: list[str], folder: Path) -> list[str]:
+    return [one.replace("FOLDER", str(folder)) for one in case]
+
+
 @pytest.mark.parametrize("case", [*CASES, "steps"])
 def test_a_resumed_run_gives_the_numbers_of_an_uninterrupted_one(
     yaml: Path, tmp_path: Path, read_rows: Rows, case: str
 ) -> None:
-    settings = [*{**CASES, "steps": STEPS}[case], "checkpoint.every=1", "checkpoint.keep=9"]
+    settings = [
+        *settings_of({**CASES, "steps": STEPS}[case], tmp_path),
+        "checkpoint.every=1",
+        "checkpoint.keep=9",
+    ]
     trainer_jobs.run(yaml, [*settings, f"output={tmp_path / 'one'}"])
     rows = read_rows(tmp_path / "one")
     assert any(row.get("optimizer/grad_norm", 0) > 0 for row in rows)
@@ -87,8 +117,34 @@ def test_a_resumed_run_gives_the_numbers_of_an_uninterrupted_one(
 def test_two_processes_give_the_results_of_one(
     yaml: Path, tmp_path: Path, read_rows: Rows, case: str
 ) -> None:
-    settings = CASES[case]
+    settings = settings_of(CASES[case], tmp_path)
     trainer_jobs.run(yaml, [*settings, f"output={tmp_path / 'one'}"])
     assert trainer_jobs.in_two_processes(yaml, settings) == [0, 0]
     for found, expected in zip(read_rows(tmp_path / "run"), read_rows(tmp_path / "one"), strict=True):
         assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize(("case", "number"), [("replay", "replay/rows"), ("tempered", "tempered/imitated")])
+def test_rows_from_elsewhere_are_learned_from(
+    yaml: Path, tmp_path: Path, read_rows: Rows, case: str, number: str
+) -> None:
+    trainer_jobs.run(yaml, settings_of(CASES[case], tmp_path))
+    rows = read_rows(tmp_path / "run")
+    assert max(row[number] for row in rows) >= 2
+    assert all(row[f"{case}/loss"] != 0 for row in rows if row[number])
+
+
+@pytest.mark.parametrize(
+    ("case", "off"), [("replay", "algorithm.replay.weight=0"), ("tempered", "algorithm.tempered.weight=0")]
+)
+def test_with_a_weight_of_zero_nothing_is_changed_to_the_last_digit(
+    yaml: Path, tmp_path: Path, read_rows: Rows, case: str, off: str
+) -> None:
+    settings = settings_of(CASES[case], tmp_path)
+    trainer_jobs.run(yaml, [*settings, off, f"output={tmp_path / 'off'}"])
+    trainer_jobs.run(yaml, [*settings, f"algorithm.{case}=null"])
+    found = [
+        {name: value for name, value in row.items() if not name.startswith(case)}
+        for row in read_rows(tmp_path / "off")
+    ]
+    assert found == read_rows(tmp_path / "run")

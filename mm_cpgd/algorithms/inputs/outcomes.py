@@ -31,6 +31,9 @@ class Outcomes:
         iteration: the running iteration, from 1.
         progress: 0 in the first iteration of the run, 1 in the last.
         seed: of random choices, of this iteration; the same on all processes.
+        entries: completions that the memory of replay takes up, see ``by_row.entries.Entries.state``; None
+            without such a memory. No input of parts.
+        replayed: number of entries that were learned from in this iteration. No input of parts.
     """
 
     rewards: Tensor
@@ -46,6 +49,8 @@ class Outcomes:
     iteration: int = 1
     progress: float = 0.0
     seed: int = 0
+    entries: dict[str, Any] | None = None
+    replayed: int = 0
 
     def of(self, prompts: Tensor) -> Outcomes:
         """Return those of the prompts (P,) bool."""
@@ -76,7 +81,7 @@ class Outcomes:
 
     def available(self) -> dict[str, Any]:
         """Return the values by the names of parts' inputs."""
-        return dict(vars(self))
+        return {name: getattr(self, name) for name in OUTCOMES}
 
     @classmethod
     def of_rewards(cls, rewards: Tensor) -> Outcomes:
@@ -95,7 +100,7 @@ class Outcomes:
         )
 
 
-OUTCOMES = frozenset(Outcomes.__dataclass_fields__)
-"""Names of the inputs that ``Outcomes`` provides."""
+OUTCOMES = frozenset(Outcomes.__dataclass_fields__) - {"entries", "replayed"}
+"""Names of the inputs that ``Outcomes`` provides to parts."""
 CLOCK = frozenset({"iteration", "progress"})
 """Names of the inputs that a part of every kind may take."""

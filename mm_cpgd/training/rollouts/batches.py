@@ -9,9 +9,11 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from data import Example
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import EncodedPrompt
 from mm_cpgd.rollout import Group
+from mm_cpgd.training.ahead.prefetch import lost_line
 from mm_cpgd.training.experience import RowsLost
 from mm_cpgd.training.rollout_stats import RolloutStats
 from mm_cpgd.training.rollouts.conversations import gather_conversations
@@ -85,6 +87,18 @@ def batch_metrics(
         "seconds/reward": seconds_of_rewards,
         "seconds/rollout": seconds - seconds_of_rewards,
     }
+
+
+def without_lost(
+    examples: Sequence[Example], prompts: Sequence[EncodedPrompt | None], groups: Sequence[Group]
+) -> tuple[list[EncodedPrompt | None], list[str]]:
+    """Return the prompts without those whose image the engine could not open, and lines about these."""
+    lost = [
+        lost_line(example, "its image cannot be opened any more")
+        for example, prompt, group in zip(examples, prompts, groups, strict=True)
+        if prompt is not None and not group
+    ]
+    return [prompt if group else None for prompt, group in zip(prompts, groups, strict=True)], lost
 
 
 def check_prompts(prompts: int, processes: int) -> None:

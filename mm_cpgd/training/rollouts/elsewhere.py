@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from mm_cpgd.algorithms.inputs.schedules import Schedule, progress_of
 from mm_cpgd.algorithms.objective import Objective
+from mm_cpgd.algorithms.parts import Part
 from mm_cpgd.rollout import Completion, Group
 from mm_cpgd.training.experience import MicroBatch
 
@@ -20,16 +22,47 @@ class Source:
     Attributes:
         name: begins the names of its metrics.
         objective: its surrogate, regularizers and aggregation are the loss on its rows, whose denominators
-            count its rows alone; no other part of it acts.
+            count its rows alone; no other part of it acts but ``token_weights``.
+        weight: factor on its loss.
+        from_old: whether its rows are compared with the old policy, not with ``given_logprobs``.
+        more: further metrics of its objective that are logged.
     """
 
     name: str
     objective: Objective
+    weight: float | Schedule = 1.0
+    from_old: bool = False
+    more: tuple[str, ...] = ()
 
     @property
     def metric_names(self) -> list[str]:
         """Names of its metrics, in ``losses_elsewhere`` and in the log."""
-        return [f"{self.name}/loss", f"{self.name}/nll"]
+        return [f"{self.name}/{name}" for name in ("loss", "nll", *self.more)]
+
+    def weight_at(self, iteration: int) -> float:
+        """Return ``weight`` in an iteration, from 1."""
+        if isinstance(self.weight, Schedule):
+            return self.weight.at(progress_of(iteration, self.objective.iterations))
+        return self.weight
+
+
+def surrogate_alone(objective: Objective, token_weights: tuple[Part, ...] = ()) -> Objective:
+    """Return the objective's surrogate and aggregation, with other token weights, as a source's loss."""
+    return replace(
+        objective,
+        regularizers=(),
+        token_weights=token_weights,
+        selection=(),
+        shaping=(),
+        completions=(),
+        token_advantages=(),
+        prompts=None,
+        budget=None,
+        replay=None,
+        tempered=None,
+        states={},
+        memories={},
+    )
 
 
 @dataclass(frozen=True)
@@ -102,6 +135,7 @@ def losses_elsewhere(
     sources: Sequence[Source],
     batch: MicroBatch,
     logprobs: Tensor,
+    old_logprobs: Tensor,
     lengths: Sequence[Tensor],
     iteration: int,
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
@@ -111,6 +145,7 @@ def losses_elsewhere(
         sources: of all rows but the sampled ones.
         batch: rows of any source.
         logprobs: (n, T) of the current policy, with gradient.
+        old_logprobs: (n, T) of the old policy.
         lengths: of each source's rows in the whole mini-batch, over all processes.
         iteration: the running iteration, from 1.
 
@@ -129,8 +164,17 @@ def losses_elsewhere(
         if not len(own):
             continue
         mask = (batch.mask & (batch.source == number).unsqueeze(1)).to(device)
-        loss, _ = source.objective.loss(logprobs, given, advantages, mask, own, iteration=iteration)
+        objective, before = source.objective, old_logprobs if source.from_old else given
+        needed = [part.where for part in objective.prepared_parts]
+        prepared = {where: values.to(device) for where, values in (batch.prepared or {}).items()}
+        loss, found = objective.loss(
+            *(logprobs, before, advantages, mask, own),
+            prepared={where: prepared[where] for where in needed},
+            iteration=iteration,
+        )
+        loss = loss * source.weight_at(iteration)
         nll = -torch.where(mask, logprobs.detach(), 0.0).sum() / float(own.sum())
         losses.append(loss)
-        metrics |= dict(zip(source.metric_names, (loss.detach(), nll), strict=True))
+        logged = (loss.detach(), nll, *(found[name] for name in source.more))
+        metrics |= dict(zip(source.metric_names, logged, strict=True))
     return losses, metrics

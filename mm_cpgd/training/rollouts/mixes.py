@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from mm_cpgd.algorithms.by_row.replay import ReplayBuffer
+from mm_cpgd.algorithms.inputs.outcomes import CLOCK
 from mm_cpgd.algorithms.objective import Objective
+from mm_cpgd.algorithms.parts import Part
 from mm_cpgd.config.rollout import RolloutConfig
 from mm_cpgd.errors import UserError
 
 # What belongs to a whole completion and says nothing about one of its turns.
 _OF_COMPLETIONS = ("components", "shaping")
+
+
+# Inputs of a surrogate that rows from elsewhere have.
+_OF_ROWS = {"log_ratio", "old_logprobs", "advantages", "mask", "lengths", "max_tokens"} | CLOCK
 
 
 def check_mixes(rollout: RolloutConfig, objective: Objective) -> None:
@@ -30,6 +37,41 @@ def check_mixes(rollout: RolloutConfig, objective: Objective) -> None:
         raise UserError(
             f"{objective.budget.where} deals out the completions of one rollout batch of single turns, and "
             f"does not go together with {other}; remove one of them"
+        )
+    for part in (objective.replay, objective.tempered):
+        if part is not None:
+            _check_elsewhere(part, rollout, objective)
+
+
+def _check_elsewhere(part: Part, rollout: RolloutConfig, objective: Objective) -> None:
+    """Check what rows from elsewhere need: single turns, whole distributions, and an objective by token.
+
+    Raises:
+        UserError: names the part and everything that it does not go together with.
+    """
+    surrogate = objective.surrogate
+    strange = sorted(set(surrogate.inputs) - _OF_ROWS)
+    whole = ", ".join(one.where for one in (*objective.token_advantages, *objective.step_parts))
+    obstacles = {
+        "rollout.environment: conversations of several turns": rollout.environment is not None,
+        "rollout.top_p, top_k or min_p, which leave each policy and temperature other tokens": (
+            rollout.top_p < 1 or rollout.top_k > 0 or rollout.min_p > 0
+        ),
+        f"rollout.ahead={rollout.ahead}, which samples before the updates that decide on them": (
+            rollout.ahead > 0
+        ),
+        f"{surrogate.where}, which asks for {', '.join(strange)}": bool(strange),
+        f"{whole}, which compares the completions of a group": bool(whole),
+        "parts that compare pictures": objective.blind.compares,
+        "algorithm.demonstrations, rows of another source": objective.demonstrations is not None,
+    }
+    if found := [text for text, present in obstacles.items() if present]:
+        raise UserError(f"{part.where} does not go together with {'; nor with '.join(found)}")
+    memory = part.description.memory
+    if part.kind == "replay" and not (isinstance(memory, type) and issubclass(memory, ReplayBuffer)):
+        raise UserError(
+            f"{part.where} has no entries to choose from; declare @described(…, memory=ReplayBuffer), from "
+            "mm_cpgd.algorithms.by_row.replay, or a subclass of it"
         )
 
 

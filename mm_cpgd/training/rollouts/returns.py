@@ -17,10 +17,43 @@ from torch import Tensor
 
 from mm_cpgd.algorithms.inputs.outcomes import Outcomes
 from mm_cpgd.algorithms.objective import Objective
-from mm_cpgd.config.rollout import RolloutConfig
+from mm_cpgd.config.rollout import EnvironmentConfig
 from mm_cpgd.rollout import Completion, Group
 from mm_cpgd.training.experience import pad_tokens
 from rewards import Verdict
+
+
+def credit_of_turns(
+    accelerator: Accelerator,
+    objective: Objective,
+    environment: EnvironmentConfig | None,
+    groups: Sequence[Sequence[Group]],
+    outcomes: Outcomes,
+    keep: Tensor,
+    advantages: Tensor,
+) -> Tensor:
+    """Return the advantages (P, G, turns) of turns; ``advantages`` where a completion has one.
+
+    Args:
+        accelerator: the run's accelerator.
+        objective: whose advantages are compared by turn.
+        environment: of the run's conversations, if completions are conversations.
+        groups: this process's groups of each rollout batch.
+        outcomes: of all batches and processes.
+        keep: (P,) bool, prompts that are learned from.
+        advantages: (P, G) of whole completions.
+    """
+    if environment is None or environment.returns != "by_turn":
+        return advantages
+    scored = gather_turn_rewards(
+        accelerator,
+        groups,
+        environment.scores,
+        completions=outcomes.rewards.shape[1],
+        turns=environment.max_turns,
+    )
+    returns = turn_returns(outcomes.rewards, scored, environment.discount)
+    return turn_advantages(returns, keep, lambda given, rows: objective.advantages(given, outcomes.of(rows)))
 
 
 def gather_turn_rewards(
@@ -107,35 +140,6 @@ def turn_advantages(returns: Tensor, keep: Tensor, advantages: Callable[[Tensor,
             own = advantages(returns[rows, :, turn], rows)
             found[rows, :, turn] = own.to(found).masked_fill(~known[rows], 0.0)
     return found
-
-
-def credit_by_turn(
-    accelerator: Accelerator,
-    rollout: RolloutConfig,
-    groups: Sequence[Sequence[Group]],
-    objective: Objective,
-    outcomes: Outcomes,
-    keep: Tensor,
-    advantages: Tensor,
-) -> Tensor:
-    """Return the advantages (P, G, turns) of turns; ``advantages`` (P, G) where a conversation has one.
-
-    Args:
-        accelerator: the run's accelerator.
-        rollout: says which; with an environment.
-        groups: of each rollout batch the groups of this process.
-        objective: makes advantages of returns.
-        outcomes: of all batches and processes.
-        keep: (P,) prompts that are learned from.
-        advantages: (P, G) of whole conversations.
-    """
-    chosen = rollout.environment
-    if chosen is None or chosen.returns != "by_turn":
-        return advantages
-    size = {"completions": rollout.completions, "turns": chosen.max_turns}
-    scored = gather_turn_rewards(accelerator, groups, chosen.scores, **size)
-    returns = turn_returns(outcomes.rewards, scored, chosen.discount)
-    return turn_advantages(returns, keep, lambda given, rows: objective.advantages(given, outcomes.of(rows)))
 
 
 def by_token(completions: Sequence[Completion], advantages: Tensor) -> Tensor:

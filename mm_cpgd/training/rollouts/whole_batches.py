@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from itertools import product
 
 import torch
 from accelerate import Accelerator
@@ -20,6 +22,7 @@ def prepare_parts(
     accelerator: Accelerator,
     seed: str,
     iteration: int = 1,
+    elsewhere: Sequence[Objective] = (),
 ) -> dict[str, Tensor]:
     """Return what the objective's parts compute from each whole mini-batch, over all processes.
 
@@ -30,9 +33,10 @@ def prepare_parts(
         accelerator: the run's accelerator.
         seed: seed of random choices, identical on all processes.
         iteration: the running iteration, from 1.
+        elsewhere: of the rows of each other source.
 
     Returns:
-        ``Part.where`` to (n, T), 0 where the mask is False.
+        ``Part.where`` to (n, T), of each row by its own source's objective, 0 where the mask is False.
     """
     assert experience.old_logprobs is not None
     given = experience.advantages
@@ -41,15 +45,23 @@ def prepare_parts(
     if experience.blind_logprobs is not None:
         columns += [experience.blind_logprobs, completion_numbers(experience, accelerator)]
     values = torch.stack(columns)
-    prepared = {part.where: torch.zeros(experience.mask.shape) for part in objective.prepared_parts}
-    for mini_batch in range(len(experience.lengths)):
-        here = experience.mask & (experience.mini_batch == mini_batch)[:, None]
+    objectives = [objective, *elsewhere]
+    parts = [part for one in objectives for part in one.prepared_parts]
+    prepared = {part.where: torch.zeros(experience.mask.shape) for part in parts}
+    for mini_batch, (source, one) in product(range(len(experience.lengths)), enumerate(objectives)):
+        if source and not one.prepared_parts:
+            continue
+        here = experience.sampled_mask
+        if source and experience.source is not None:
+            here = experience.mask & (experience.source == source)[:, None]
+        here = here & (experience.mini_batch == mini_batch)[:, None]
         gathered_columns, own = gather_columns(values[:, here], accelerator)
-        number = random.Random(f"{seed}/{mini_batch}").getrandbits(62)
+        place = f"{seed}/{mini_batch}/{source}" if source else f"{seed}/{mini_batch}"
+        number = random.Random(place).getrandbits(62)
         # In float64 the order of processes has no effect on means.
         old_logprobs, entropy, advantage, *more = gathered_columns.double()
         blind = {"blind_logprobs": more[0], "completion": more[1].long()} if more else None
-        found_by_part = objective.prepare(old_logprobs, entropy, advantage, number, iteration, blind)
+        found_by_part = one.prepare(old_logprobs, entropy, advantage, number, iteration, blind)
         for where, found in found_by_part.items():
             prepared[where][here] = found[own].float()
     return prepared

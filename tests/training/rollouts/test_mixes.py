@@ -1,6 +1,7 @@
 """Mixes of parts and rollouts that are refused before a run starts."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,3 +56,31 @@ def test_demonstrations_are_only_beside_parts_that_tell_them_from_rollouts() -> 
     ):
         with pytest.raises(UserError, match=words):
             check_mixes(rollout, build(recipe="hpt"))
+
+
+@pytest.mark.parametrize(
+    ("rollout", "sections", "words"),
+    [
+        ({"environment": EnvironmentConfig(name="any")}, {}, r"rollout\.environment"),
+        ({"top_p": 0.9}, {}, r"rollout\.top_p, top_k or min_p"),
+        ({"ahead": 2}, {}, r"rollout\.ahead=2"),
+        ({}, {"surrogate": {"name": "copg"}}, r"algorithm\.surrogate: copg, which asks for prepared"),
+        ({}, {"token_advantages": [{"name": "entropy_shaped"}]}, "entropy_shaped, which compares"),
+        ({}, {"token_weights": [{"name": "vppo_tokens"}]}, "parts that compare pictures"),
+        ({}, {"demonstrations": {"name": "always"}}, r"algorithm\.demonstrations, rows of another source"),
+    ],
+)
+@pytest.mark.parametrize("recipe", ["spear", "aepo"])
+def test_rows_from_elsewhere_are_of_single_turns_and_of_an_objective_by_token(
+    recipe: str, rollout: dict[str, Any], sections: dict[str, Any], words: str
+) -> None:
+    check_mixes(RolloutConfig(), build(recipe=recipe))
+    with pytest.raises(UserError, match=rf"{recipe} does not go together with .*{words}"):
+        check_mixes(RolloutConfig(**rollout), build(recipe=recipe, **sections))
+
+
+def test_a_part_of_replay_needs_a_buffer(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text("def part(rewards):\n    return rewards\n", encoding="utf-8")
+    objective = build(replay={"credit": {"name": f"{tmp_path / 'one.py'}:part"}})
+    with pytest.raises(UserError, match=r"no entries to choose from.*memory=ReplayBuffer"):
+        check_mixes(RolloutConfig(), objective)

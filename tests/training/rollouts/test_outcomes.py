@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from mm_cpgd.algorithms.inputs.outcomes import Outcomes
+from mm_cpgd.algorithms.inputs.outcomes import OUTCOMES, Outcomes
 from mm_cpgd.config.schema import PartConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.training.collector import Collector
@@ -20,7 +20,7 @@ def part({names}):
     return rewards.nan_to_num(0.0)
 seen = []
 """
-NAMES = sorted(set(Outcomes.__dataclass_fields__) - {"answers"})
+NAMES = sorted(OUTCOMES - {"answers"})
 
 
 def asking(folder: Path, *names: str) -> str:
