@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mm_cpgd.algorithms.checks import check_counts
 from mm_cpgd.algorithms.inputs.blind import BlindNeeds, blind_inputs
+from mm_cpgd.algorithms.inputs.draws import Drawn, Draws, drawn_inputs, draws_of
 from mm_cpgd.algorithms.inputs.memory import Memory
 from mm_cpgd.algorithms.inputs.outcomes import Outcomes
 from mm_cpgd.algorithms.inputs.schedules import progress_of
@@ -93,6 +94,10 @@ class Objective:
     def blind(self) -> BlindNeeds:
         """What the parts need of passes behind changed pictures."""
         return BlindNeeds.of(self.parts, self.prepared_parts)
+
+    def draws(self, iteration: int = 1) -> Draws | None:
+        """Return which tokens ``loss`` needs drawn at every position; None if it needs none."""
+        return draws_of(self.surrogate, self.clock(iteration)["progress"])
 
     @property
     def prepared_parts(self) -> tuple[Part, ...]:
@@ -336,6 +341,7 @@ class Objective:
         iteration: int = 1,
         blind_logprobs: Tensor | None = None,
         blind_entropy: Tensor | None = None,
+        drawn: Drawn | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the contribution of these rows to the mini-batch's loss, to be minimised.
 
@@ -359,6 +365,7 @@ class Objective:
             iteration: the running iteration, from 1.
             blind_logprobs: (n, T) behind changed pictures, required and with gradient as ``blind`` says.
             blind_entropy: (n, T), nats, likewise; required if ``blind.gradient``.
+            drawn: required if ``draws`` asks for them.
 
         Returns:
             The scalar loss, and metrics without gradient: to be summed over micro-batches and processes,
@@ -373,6 +380,7 @@ class Objective:
         )
         available |= {"max_tokens": self.max_tokens, **self.clock(iteration)}
         available |= blind_inputs(self.blind, logprobs, mask, blind_logprobs, blind_entropy)
+        available |= drawn_inputs(drawn, mask)
         zero = torch.zeros_like(available["log_ratio"])
         prepared = {name: torch.where(mask, values.to(zero), zero) for name, values in prepared.items()}
         terms, clipped = self._surrogate(available, prepared)

@@ -26,6 +26,7 @@ from mm_cpgd.algorithms import (
     token_weights,
 )
 from mm_cpgd.algorithms.by_row import budgets, trackers
+from mm_cpgd.algorithms.inputs.draws import DRAWN
 from mm_cpgd.algorithms.inputs.outcomes import CLOCK, OUTCOMES
 from mm_cpgd.algorithms.inputs.schedules import Schedule, is_schedule, options_at, schedule_of
 from mm_cpgd.algorithms.methods import (
@@ -35,6 +36,7 @@ from mm_cpgd.algorithms.methods import (
     entropy_band,
     group_targets,
     many_rewards,
+    one_token,
     perception,
     steps,
     trust_regions,
@@ -78,6 +80,8 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         trust_regions.gmpo,
         trust_regions.sapo,
         trust_regions.dppo,
+        one_token.one_token,
+        one_token.one_token_exact,
     ),
     "regularizers": _by_name(
         regularizers.policy_drift,
@@ -130,7 +134,7 @@ _TOKEN_INPUTS = frozenset(
 )
 INPUTS: dict[str, frozenset[str]] = {
     "advantage": OUTCOMES | {"state", "memory"},
-    "surrogate": _TOKEN_INPUTS,
+    "surrogate": _TOKEN_INPUTS | DRAWN,
     "regularizers": _TOKEN_INPUTS,
     "token_weights": frozenset(
         {
@@ -283,7 +287,8 @@ def _check_inputs(part: Part) -> None:
             "which only a part that is computed before the first step gets; write two parts, whose weights "
             "are multiplied."
         )
-    for name, keyword in (("prepared", "prepare"), ("state", "state"), ("memory", "memory")):
+    keywords = {"prepared": "prepare", "state": "state", "memory": "memory", **dict.fromkeys(DRAWN, "draws")}
+    for name, keyword in keywords.items():
         found = getattr(part.description, keyword) or (name == "prepared" and part.description.of_groups)
         if name in part.inputs and not found:
             raise UserError(

@@ -228,6 +228,10 @@ class SftConfig(Section):
     target_template: str = Field(
         "{solution}", description="text to learn; {solution} and {answer} are filled in"
     )
+    surrogate: PartConfig = Field(
+        default_factory=lambda: PartConfig(name="policy_gradient"),
+        description="term maximised for each token, with an advantage of 1; policy_gradient: the likelihood",
+    )
 
 
 class EvaluationConfig(Section):

@@ -58,7 +58,7 @@ NOTED = frozenset(
     | _of("algorithm", "recipe advantage surrogate regularizers token_weights aggregation selection shaping")
     | _of("algorithm", "prompts budget completions token_advantages blind noisy")
     | _of("training", "inner_epochs mini_batch_prompts mixed_precision rounding")
-    | _of("sft", "batch target_template")
+    | _of("sft", "batch target_template surrogate")
     | _of("policy", "dtype min_pixels max_pixels video system_prompt system_turns")
     | _of("policy", "prompt_template")
 )
@@ -230,7 +230,7 @@ def file_digests(config: RunConfig) -> dict[str, str]:
     """Return a digest of each file that the config names as ``path/to/file.py:function``."""
     algorithm = config.algorithm
     parts = [algorithm.advantage, algorithm.surrogate, algorithm.aggregation, algorithm.prompts]
-    parts += [algorithm.budget]
+    parts += [algorithm.budget, config.sft.surrogate]
     lists = [algorithm.regularizers, algorithm.token_weights, algorithm.selection, algorithm.shaping]
     lists += [algorithm.completions, algorithm.token_advantages]
     names = [reward.rule for reward in config.rewards]

@@ -53,6 +53,8 @@ KNOWN: dict[str, list[str]] = {
     "prompts.tracker_variance": ["next 14,000 rows"],
     "budget.knapsack": ["dynamic programming", "approximation"],
     "copg": ["pairs of any origin"],
+    "surrogate.one_token": ["could not be seen", "has no advantage"],
+    "surrogate.one_token_exact": ["The paper draws"],
     "surrogate.copg": ["half of the gradient"],
     "gtpo": ["gradient norm of at most 0.1"],
     "token_advantages.entropy_shaped": ["threshold of 0.7", "current policy's entropy"],

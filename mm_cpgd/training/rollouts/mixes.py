@@ -24,6 +24,11 @@ def check_mixes(rollout: RolloutConfig, objective: Objective) -> None:
             "rollout.environment.returns=by_turn gives every turn an advantage of its own; choose another "
             "advantage, or set rollout.environment.returns=outcome"
         )
+    if objective.draws() and objective.blind.gradient:
+        raise UserError(
+            f"{objective.surrogate.where} draws tokens behind the prompt's picture alone, and another part "
+            "runs the update behind changed pictures too; remove one of them"
+        )
     other = "selection: dynamic_sampling" if objective.max_rounds > 1 else "rollout.environment"
     if objective.budget and (objective.max_rounds > 1 or chosen):
         raise UserError(
