@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,15 +13,12 @@ from torch import Tensor
 from mm_cpgd.algorithms.checks import check_counts
 from mm_cpgd.algorithms.inputs.blind import BlindNeeds, blind_inputs
 from mm_cpgd.algorithms.inputs.draws import Drawn, Draws, drawn_inputs, draws_of
-from mm_cpgd.algorithms.inputs.memory import Memory
+from mm_cpgd.algorithms.inputs.memory import Memory, Reporting
 from mm_cpgd.algorithms.inputs.outcomes import Outcomes
 from mm_cpgd.algorithms.inputs.schedules import progress_of
 from mm_cpgd.algorithms.inputs.tokens import part_inputs, token_metrics
 from mm_cpgd.algorithms.parts import Part
 from mm_cpgd.algorithms.regularizers import State
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -259,6 +256,11 @@ class Objective:
         """Let the memories learn from an iteration's outcomes."""
         for memory in self.memories.values():
             memory.note(outcomes)
+
+    def memory_metrics(self) -> dict[str, float]:
+        """Return what memories with a method ``metrics`` report of themselves, as ``memory/NAME``."""
+        reporting = (memory for memory in self.memories.values() if isinstance(memory, Reporting))
+        return {f"memory/{name}": value for memory in reporting for name, value in memory.metrics().items()}
 
     def prepare(
         self,

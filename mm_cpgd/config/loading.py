@@ -40,7 +40,11 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 # Installed as mm_cpgd/configs; in a checkout the folder is in the repository root.
 SHIPPED = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
 _PATHS = (("policy", "model"), ("data", "train", "path"), ("data", "eval", "path"))
-_SINGLE_PARTS = tuple(("algorithm", kind) for kind in ("advantage", "surrogate", "aggregation"))
+_SINGLE_PARTS = (
+    *(("algorithm", kind) for kind in ("advantage", "surrogate", "aggregation", "prompts", "budget")),
+    ("algorithm", "reward_weights"),
+    ("sft", "surrogate"),
+)
 Location = tuple[int | str, ...]
 
 

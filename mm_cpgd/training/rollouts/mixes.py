@@ -29,6 +29,12 @@ def check_mixes(rollout: RolloutConfig, objective: Objective) -> None:
             f"{objective.surrogate.where} draws tokens behind the prompt's picture alone, and another part "
             "runs the update behind changed pictures too; remove one of them"
         )
+    bundle = objective.advantage.options.get("bundle", 1)
+    if rollout.prompts < bundle:
+        raise UserError(
+            f"{objective.advantage.where}: bundle = {bundle} prompts are tied together, and an iteration has "
+            f"rollout.prompts={rollout.prompts}; lower bundle, or raise rollout.prompts"
+        )
     other = "selection: dynamic_sampling" if objective.max_rounds > 1 else "rollout.environment"
     if objective.budget and (objective.max_rounds > 1 or chosen):
         raise UserError(

@@ -32,3 +32,14 @@ def test_a_budget_is_of_one_rollout_batch_of_single_turns() -> None:
     environment = EnvironmentConfig(name="any")
     with pytest.raises(UserError, match=r"together with rollout\.environment"):
         check_mixes(RolloutConfig(environment=environment), build(recipe="knapsack"))
+
+
+def test_an_iteration_without_a_whole_bundle_is_refused() -> None:
+    check_mixes(RolloutConfig(prompts=7), build(recipe="riskpo"))
+    with pytest.raises(UserError, match=r"bundle = 5 prompts .* rollout\.prompts=4; lower bundle"):
+        check_mixes(RolloutConfig(prompts=4), build(recipe="riskpo"))
+
+
+def test_draws_are_not_made_behind_changed_pictures_too() -> None:
+    with pytest.raises(UserError, match="draws tokens behind the prompt's picture alone"):
+        check_mixes(RolloutConfig(), build(recipe="papo_both", surrogate={"name": "one_token"}))
