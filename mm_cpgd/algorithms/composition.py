@@ -45,6 +45,9 @@ def build_objective(
         prompts=None if config.prompts is None else make("prompts", config.prompts),
         iterations=iterations,
         budget=None if config.budget is None else make("budget", config.budget),
+        reward_weights=None
+        if config.reward_weights is None
+        else make("reward_weights", config.reward_weights),
         completions=tuple(make("completions", part) for part in config.completions),
         token_advantages=tuple(make("token_advantages", part) for part in config.token_advantages),
     )

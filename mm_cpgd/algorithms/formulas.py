@@ -35,6 +35,7 @@ KIND_SUMMARIES = {
     "shaping": "additions to a completion's reward",
     "prompts": "scores of the curriculum sampler",
     "budget": "how many completions each prompt gets",
+    "reward_weights": "weights of the rules that change over the run",
     "completions": "filters of completions, after their advantages",
     "token_advantages": "advantages of completions to those of tokens",
 }
@@ -83,7 +84,7 @@ def recipe_rows() -> Iterator[Row]:
     for name in recipe_names():
         recipe = load_recipe(name)
         more = [part["name"] for kind in _MORE for part in recipe.get(kind, [])]
-        more += [recipe[kind]["name"] for kind in ("prompts", "budget") if kind in recipe]
+        more += [recipe[kind]["name"] for kind in ("prompts", "budget", "reward_weights") if kind in recipe]
         lists = [
             ", ".join(part["name"] for part in recipe.get(kind, [])) or "–"
             for kind in ("regularizers", "token_weights")
@@ -198,7 +199,7 @@ def _lettered(objective: Objective) -> Iterator[tuple[Part, str]]:
     others = (objective.selection, objective.shaping, objective.completions, objective.token_advantages)
     for part in (part for several in others for part in several):
         yield part, ""
-    for one in (objective.prompts, objective.budget):
+    for one in (objective.prompts, objective.budget, objective.reward_weights):
         if one:
             yield one, ""
 

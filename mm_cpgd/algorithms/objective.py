@@ -40,6 +40,7 @@ class Objective:
         completions: filters of completions.
         token_advantages: advantages of completions to those of tokens, one after the other.
         budget: completions of each prompt; None: as many for all.
+        reward_weights: weights of the rules in this iteration; None: their own.
         memories: memories of parts by the name of their factory, mutable likewise.
     """
 
@@ -57,6 +58,7 @@ class Objective:
     completions: tuple[Part, ...] = ()
     token_advantages: tuple[Part, ...] = ()
     budget: Part | None = None
+    reward_weights: Part | None = None
     memories: dict[str, Memory] = field(default_factory=dict)
 
     @property
@@ -72,6 +74,7 @@ class Objective:
             *self.shaping,
             *((self.prompts,) if self.prompts else ()),
             *((self.budget,) if self.budget else ()),
+            *((self.reward_weights,) if self.reward_weights else ()),
             *self.completions,
             *self.token_advantages,
         )
@@ -165,6 +168,13 @@ class Objective:
         available = {**(more or {}), "accuracy": accuracy, "rewards": rewards, **self.clock(iteration)}
         return reduce(torch.logical_and, (part(available) for part in self.selection), everything)
 
+    def weigh(self, outcomes: Outcomes) -> Outcomes:
+        """Return outcomes with rewards mixed, and advantages scaled, as the ``reward_weights`` part says."""
+        if self.reward_weights is None:
+            return outcomes
+        found = self._call(self.reward_weights, outcomes.available())
+        return outcomes.mixed(*found) if isinstance(found, tuple) else outcomes.mixed(found)
+
     def advantages(self, rewards: Tensor, outcomes: Outcomes | None = None) -> Tensor:
         """Return advantages (P, G) of rewards (P, G) over all kept prompts; 0 where a reward is NaN.
 
@@ -174,7 +184,7 @@ class Objective:
         """
         known = Outcomes.of_rewards(rewards) if outcomes is None else outcomes.with_rewards(rewards)
         advantages: Tensor = self._call(self.advantage, known.available())
-        return advantages.masked_fill(rewards.isnan(), 0.0)
+        return advantages.masked_fill(rewards.isnan(), 0.0) * known.scale
 
     def keep_completions(self, advantages: Tensor, outcomes: Outcomes) -> Tensor:
         """Return which completions the ``completions`` parts keep, (P, G) bool; all without such parts.

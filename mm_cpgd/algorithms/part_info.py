@@ -115,5 +115,6 @@ def format_value(value: Any) -> str:
 
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 AboveOne = Annotated[float, Field(gt=1)]
 UpToOne = Annotated[float, Field(gt=0, le=1)]

@@ -34,7 +34,9 @@ from mm_cpgd.algorithms.methods import (
     consistency,
     contrastive,
     entropy_band,
+    front,
     group_targets,
+    influence,
     many_rewards,
     one_token,
     perception,
@@ -114,6 +116,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "shaping": _by_name(selection.overlong_penalty),
     "prompts": _by_name(selection.variance_aware, trackers.tracker_variance),
     "budget": _by_name(budgets.knapsack),
+    "reward_weights": _by_name(front.hypervolume_scale, influence.advantage_influence),
     "completions": _by_name(completions.drop_truncated, completions.right_only, completions.max_variance),
     "token_advantages": _by_name(
         token_advantages.entropy_shaped,
@@ -148,6 +151,7 @@ INPUTS: dict[str, frozenset[str]] = {
     "shaping": frozenset({"lengths", "max_tokens"}) | CLOCK,
     "prompts": frozenset({"accuracy", "diversity", "memory", "row_count"}) | CLOCK,
     "budget": frozenset({"rows", "completions", "memory"}) | CLOCK,
+    "reward_weights": OUTCOMES | {"memory"},
     "completions": OUTCOMES | {"advantages", "memory"},
     "token_advantages": frozenset(
         {

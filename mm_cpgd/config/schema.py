@@ -169,6 +169,9 @@ class AlgorithmConfig(Section):
     budget: PartConfig | None = Field(
         None, description="how many completions each prompt gets; null: rollout.completions"
     )
+    reward_weights: PartConfig | None = Field(
+        None, description="weights of the rules that change over the run; null: their own"
+    )
     completions: list[PartConfig] = Field(
         default_factory=list, description="filters of completions, after their advantages"
     )

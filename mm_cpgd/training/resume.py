@@ -56,7 +56,7 @@ NOTED = frozenset(
     | _of("rollout", "ahead swap_midway environment")
     | _of("rollout.vllm", "options correction importance_cap importance_floor")
     | _of("algorithm", "recipe advantage surrogate regularizers token_weights aggregation selection shaping")
-    | _of("algorithm", "prompts budget completions token_advantages blind noisy")
+    | _of("algorithm", "prompts budget reward_weights completions token_advantages blind noisy")
     | _of("training", "inner_epochs mini_batch_prompts mixed_precision rounding")
     | _of("sft", "batch target_template surrogate")
     | _of("policy", "dtype min_pixels max_pixels video system_prompt system_turns")
@@ -230,7 +230,7 @@ def file_digests(config: RunConfig) -> dict[str, str]:
     """Return a digest of each file that the config names as ``path/to/file.py:function``."""
     algorithm = config.algorithm
     parts = [algorithm.advantage, algorithm.surrogate, algorithm.aggregation, algorithm.prompts]
-    parts += [algorithm.budget, config.sft.surrogate]
+    parts += [algorithm.budget, algorithm.reward_weights, config.sft.surrogate]
     lists = [algorithm.regularizers, algorithm.token_weights, algorithm.selection, algorithm.shaping]
     lists += [algorithm.completions, algorithm.token_advantages]
     names = [reward.rule for reward in config.rewards]

@@ -61,6 +61,8 @@ KNOWN: dict[str, list[str]] = {
     "d3s": ["shape of the schedule"],
     "d3s_gspo": ["shape of the schedule"],
     "riskpo": ["1,024 prompts"],
+    "reward_weights.hypervolume_scale": ["scale the rewards", "validation rows"],
+    "reward_weights.advantage_influence": ["over some layers", "its own influences", "no smallest weight"],
     "advantage.copo": ["two clipped losses", "could not be seen"],
     "advantage.riskpo": ["plus 1e-6", "19 quantiles", "fourth division"],
     "completions.max_variance": ["PODS computes"],

@@ -50,6 +50,7 @@ def test_the_row_of_a_recipe_names_all_its_parts(name):
     parts += [*config.token_weights, *config.selection, *config.shaping]
     parts += [config.prompts] if config.prompts else []
     parts += [config.budget] if config.budget else []
+    parts += [config.reward_weights] if config.reward_weights else []
     parts += [*config.completions, *config.token_advantages]
     (row,) = [line for line in markdown_table("recipes").splitlines() if line.startswith(f"| `{name}` ")]
     assert [part.name for part in parts if f"`{part.name}`" not in row] == []

@@ -37,9 +37,17 @@ GROUPS = ["algorithm.recipe=copg", *QUIET]
 IMPACT = ["algorithm.recipe=d3s", *QUIET]
 AGREEMENT = ["algorithm.recipe=copo", *QUIET]
 BUNDLES = ["algorithm.recipe=riskpo", "algorithm.advantage={name: riskpo, bundle: 2}", *QUIET]
+FRONT = ["algorithm.recipe=drw_hypervolume", *QUIET]
+INFLUENCE = [
+    "algorithm.recipe=drw_influence",
+    "algorithm.reward_weights={name: advantage_influence, step: 2.0, every: 2}",
+    *QUIET,
+]
 BUDGET = ["algorithm.recipe=knapsack", "data.train.limit=6", *QUIET]
 CASES = {
     "budget": BUDGET,
+    "front": FRONT,
+    "influence": INFLUENCE,
     "impact": IMPACT,
     "agreement": AGREEMENT,
     "bundles": BUNDLES,

@@ -31,6 +31,7 @@ class Outcomes:
         iteration: the running iteration, from 1.
         progress: 0 in the first iteration of the run, 1 in the last.
         seed: of random choices, of this iteration; the same on all processes.
+        scale: factor of the advantages, as a part of ``reward_weights`` has set it.
     """
 
     rewards: Tensor
@@ -46,6 +47,7 @@ class Outcomes:
     iteration: int = 1
     progress: float = 0.0
     seed: int = 0
+    scale: float = 1.0
 
     def of(self, prompts: Tensor) -> Outcomes:
         """Return those of the prompts (P,) bool."""
@@ -60,6 +62,15 @@ class Outcomes:
     def with_rewards(self, rewards: Tensor) -> Outcomes:
         """Return the same with other rewards (P, G), as of one turn of conversations."""
         return replace(self, rewards=rewards)
+
+    def mixed(self, weights: Tensor, scale: float = 1.0) -> Outcomes:
+        """Return the same with rewards mixed by other weights (R,) of the rules, and advantages scaled.
+
+        What could not be scored stays so; a rule's missing score counts 0 elsewhere, as its weight was 0.
+        """
+        total = (self.components.nan_to_num(0.0) * weights).sum(2) + self.shaping
+        rewards = total.to(self.rewards).masked_fill(self.rewards.isnan(), float("nan"))
+        return replace(self, rewards=rewards, weights=weights, scale=scale)
 
     def facts(self, completions: Tensor) -> dict[str, Tensor]:
         """Return what is known of each of the completions (P, G) bool, in order, (n,) each."""
@@ -88,7 +99,7 @@ class Outcomes:
         )
 
 
-OUTCOMES = frozenset(Outcomes.__dataclass_fields__)
+OUTCOMES = frozenset(Outcomes.__dataclass_fields__) - {"scale"}
 """Names of the inputs that ``Outcomes`` provides."""
 CLOCK = frozenset({"iteration", "progress"})
 """Names of the inputs that a part of every kind may take."""

@@ -113,8 +113,9 @@ def riskpo(
     """RiskPO: the mean over the middle of the bundles' scores, and that of the worst, are raised.
 
     Bundles are prompts that stand beside each other in the batch; a rest of fewer than ``bundle`` has
-    advantage 0, which the metric ``memory/unbundled`` counts. All advantages are at most 0, and 0 above the upper quantile. An unscored
-    completion leaves the k-th completions of its whole bundle without an advantage.
+    advantage 0, which the metric ``memory/unbundled`` counts. All advantages are at most 0, and
+    0 above the upper quantile. An unscored completion leaves the k-th completions of its whole bundle without
+    an advantage.
 
     Args:
         rewards: (P, G), NaN where unscored.

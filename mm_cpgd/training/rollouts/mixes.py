@@ -24,6 +24,12 @@ def check_mixes(rollout: RolloutConfig, objective: Objective) -> None:
             "rollout.environment.returns=by_turn gives every turn an advantage of its own; choose another "
             "advantage, or set rollout.environment.returns=outcome"
         )
+    if objective.reward_weights and chosen and chosen.returns == "by_turn":
+        raise UserError(
+            f"{objective.reward_weights.where} mixes the rules' scores of whole completions anew, and "
+            "rollout.environment.returns=by_turn learns from what each turn scored; set "
+            "returns=outcome, or remove the part"
+        )
     if objective.draws() and objective.blind.gradient:
         raise UserError(
             f"{objective.surrogate.where} draws tokens behind the prompt's picture alone, and another part "

@@ -43,3 +43,11 @@ def test_an_iteration_without_a_whole_bundle_is_refused() -> None:
 def test_draws_are_not_made_behind_changed_pictures_too() -> None:
     with pytest.raises(UserError, match="draws tokens behind the prompt's picture alone"):
         check_mixes(RolloutConfig(), build(recipe="papo_both", surrogate={"name": "one_token"}))
+
+
+@pytest.mark.parametrize("recipe", ["drw_hypervolume", "drw_influence"])
+def test_rules_are_not_mixed_anew_for_single_turns(recipe: str) -> None:
+    check_mixes(RolloutConfig(), build(recipe=recipe))
+    environment = EnvironmentConfig(name="any", returns="by_turn")
+    with pytest.raises(UserError, match=r"algorithm\.reward_weights: .* set returns=outcome"):
+        check_mixes(RolloutConfig(environment=environment), build(recipe=recipe))
