@@ -144,6 +144,21 @@ def check_bundles(part: Part, parts: Sequence[Part]) -> None:
         )
 
 
+# Advantages that divide by the rewards' spread or mean.
+_WITHOUT_SCALE = ("grpo", "reinforce_pp", "gdpo", "scale_rl", "copo", "maxrl", "spo")
+
+
+def check_scale(part: Part, parts: Sequence[Part]) -> None:
+    """Check that a factor of all rewards is not divided out again."""
+    (advantage,) = (one for one in parts if one.kind == "advantage")
+    scaleless = advantage.name in _WITHOUT_SCALE or advantage.options.get("weight") == "std"
+    if part.options["apply"] == "rewards" and scaleless:
+        raise UserError(
+            f"{part.where}: apply = 'rewards' has no effect: {advantage.where} divides by the rewards' "
+            "scale. Write apply: advantages, or take an advantage that keeps the scale, such as rloo."
+        )
+
+
 def check_counts(part: Part, counts: Sequence[int], prompts: int, completions: int) -> None:
     """Check that a budget's numbers of completions are those of a rollout batch of P prompts."""
     if len(counts) != prompts or min(counts) < 1 or sum(counts) != prompts * completions:
@@ -185,6 +200,8 @@ def check_parts(parts: Sequence[Part], completions: int, max_new_tokens: int) ->
             check_kl(part)
         elif part.name == "riskpo":
             check_bundles(part, parts)
+        elif part.name == "hypervolume_scale":
+            check_scale(part, parts)
         elif part.name == "clip_cov":
             check_band(part)
         elif part.name == "spear":

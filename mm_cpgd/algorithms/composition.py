@@ -50,6 +50,9 @@ def build_objective(
         demonstrations=(
             None if config.demonstrations is None else make("demonstrations", config.demonstrations)
         ),
+        reward_weights=None
+        if config.reward_weights is None
+        else make("reward_weights", config.reward_weights),
         completions=tuple(make("completions", part) for part in config.completions),
         token_advantages=tuple(make("token_advantages", part) for part in config.token_advantages),
     )

@@ -38,6 +38,7 @@ KIND_SUMMARIES = {
     "demonstrations": "which prompts learn from rollouts, from their rows' solutions, or from both",
     "replay": "which earlier completions are learned from again",
     "tempered": "temperature of further completions, of which right ones are imitated",
+    "reward_weights": "weights of the rules that change over the run",
     "completions": "filters of completions, after their advantages",
     "token_advantages": "advantages of completions to those of tokens",
 }
@@ -88,7 +89,8 @@ def recipe_rows() -> Iterator[Row]:
     for name in recipe_names():
         recipe = load_recipe(name)
         more = [part["name"] for kind in _MORE for part in recipe.get(kind, [])]
-        more += [recipe[kind]["name"] for kind in ("prompts", "budget", "demonstrations") if kind in recipe]
+        singles = ("prompts", "budget", "demonstrations", "reward_weights")
+        more += [recipe[kind]["name"] for kind in singles if kind in recipe]
         more += [recipe[kind][key]["name"] for kind, key in _SECTIONS.items() if kind in recipe]
         lists = [
             ", ".join(part["name"] for part in recipe.get(kind, [])) or "–"
@@ -204,7 +206,7 @@ def _lettered(objective: Objective) -> Iterator[tuple[Part, str]]:
     others = (objective.selection, objective.shaping, objective.completions, objective.token_advantages)
     for part in (part for several in others for part in several):
         yield part, ""
-    for one in (objective.prompts, objective.budget, objective.demonstrations):
+    for one in (objective.prompts, objective.budget, objective.demonstrations, objective.reward_weights):
         if one:
             yield one, ""
 

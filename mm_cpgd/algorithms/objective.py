@@ -12,7 +12,8 @@ from torch import Tensor
 
 from mm_cpgd.algorithms.checks import check_counts, check_mixture
 from mm_cpgd.algorithms.inputs.blind import BlindNeeds, blind_inputs
-from mm_cpgd.algorithms.inputs.memory import Memory
+from mm_cpgd.algorithms.inputs.draws import Drawn, Draws, drawn_inputs, draws_of
+from mm_cpgd.algorithms.inputs.memory import Memory, Reporting
 from mm_cpgd.algorithms.inputs.outcomes import Outcomes
 from mm_cpgd.algorithms.inputs.schedules import progress_of
 from mm_cpgd.algorithms.inputs.tokens import part_inputs, token_metrics
@@ -42,6 +43,7 @@ class Objective:
         replay: advantages of earlier completions; None: none are learned from.
         tempered: temperature of further completions; None: none are sampled.
         demonstrations: which prompts are taught by their rows' solutions; None: none.
+        reward_weights: weights of the rules in this iteration; None: their own.
         memories: memories of parts by the name of their factory, mutable likewise.
     """
 
@@ -62,12 +64,13 @@ class Objective:
     replay: Part | None = None
     tempered: Part | None = None
     demonstrations: Part | None = None
+    reward_weights: Part | None = None
     memories: dict[str, Memory] = field(default_factory=dict)
 
     @property
     def parts(self) -> tuple[Part, ...]:
         """All parts."""
-        single = (self.prompts, self.budget, self.demonstrations, self.replay, self.tempered)
+        single = (self.prompts, self.budget, self.demonstrations, self.reward_weights)
         return (
             self.advantage,
             self.surrogate,
@@ -76,7 +79,7 @@ class Objective:
             self.aggregation,
             *self.selection,
             *self.shaping,
-            *(one for one in single if one),
+            *(one for one in (*single, self.replay, self.tempered) if one),
             *self.completions,
             *self.token_advantages,
         )
@@ -96,6 +99,10 @@ class Objective:
     def blind(self) -> BlindNeeds:
         """What the parts need of passes behind changed pictures."""
         return BlindNeeds.of(self.parts, self.prepared_parts)
+
+    def draws(self, iteration: int = 1) -> Draws | None:
+        """Return which tokens ``loss`` needs drawn at every position; None if it needs none."""
+        return draws_of(self.surrogate, self.clock(iteration)["progress"])
 
     @property
     def prepared_parts(self) -> tuple[Part, ...]:
@@ -166,6 +173,13 @@ class Objective:
         available = {**(more or {}), "accuracy": accuracy, "rewards": rewards, **self.clock(iteration)}
         return reduce(torch.logical_and, (part(available) for part in self.selection), everything)
 
+    def weigh(self, outcomes: Outcomes) -> Outcomes:
+        """Return outcomes with rewards mixed, and advantages scaled, as the ``reward_weights`` part says."""
+        if self.reward_weights is None:
+            return outcomes
+        found = self._call(self.reward_weights, outcomes.available())
+        return outcomes.mixed(*found) if isinstance(found, tuple) else outcomes.mixed(found)
+
     def advantages(self, rewards: Tensor, outcomes: Outcomes | None = None) -> Tensor:
         """Return advantages (P, G) of rewards (P, G) over all kept prompts; 0 where a reward is NaN.
 
@@ -175,7 +189,7 @@ class Objective:
         """
         known = Outcomes.of_rewards(rewards) if outcomes is None else outcomes.with_rewards(rewards)
         advantages: Tensor = self._call(self.advantage, known.available())
-        return advantages.masked_fill(rewards.isnan(), 0.0)
+        return advantages.masked_fill(rewards.isnan(), 0.0) * known.scale
 
     def keep_completions(self, advantages: Tensor, outcomes: Outcomes) -> Tensor:
         """Return which completions the ``completions`` parts keep, (P, G) bool; all without such parts.
@@ -290,6 +304,11 @@ class Objective:
         for memory in self.memories.values():
             memory.note(outcomes)
 
+    def memory_metrics(self) -> dict[str, float]:
+        """Return what memories with a method ``metrics`` report of themselves, as ``memory/NAME``."""
+        reporting = (memory for memory in self.memories.values() if isinstance(memory, Reporting))
+        return {f"memory/{name}": value for memory in reporting for name, value in memory.metrics().items()}
+
     def prepare(
         self,
         old_logprobs: Tensor,
@@ -371,6 +390,7 @@ class Objective:
         iteration: int = 1,
         blind_logprobs: Tensor | None = None,
         blind_entropy: Tensor | None = None,
+        drawn: Drawn | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the contribution of these rows to the mini-batch's loss, to be minimised.
 
@@ -394,6 +414,7 @@ class Objective:
             iteration: the running iteration, from 1.
             blind_logprobs: (n, T) behind changed pictures, required and with gradient as ``blind`` says.
             blind_entropy: (n, T), nats, likewise; required if ``blind.gradient``.
+            drawn: required if ``draws`` asks for them.
 
         Returns:
             The scalar loss, and metrics without gradient: to be summed over micro-batches and processes,
@@ -408,6 +429,7 @@ class Objective:
         )
         available |= {"max_tokens": self.max_tokens, **self.clock(iteration)}
         available |= blind_inputs(self.blind, logprobs, mask, blind_logprobs, blind_entropy)
+        available |= drawn_inputs(drawn, mask)
         zero = torch.zeros_like(available["log_ratio"])
         prepared = {name: torch.where(mask, values.to(zero), zero) for name, values in prepared.items()}
         terms, clipped = self._surrogate(available, prepared)

@@ -33,6 +33,10 @@ class Description:
             ``reference_log_ratios`` (sums over a completion), all (p, G), NaN where there is no completion.
         state: factory of the object whose ``value`` is the part's input ``state``, see
             ``regularizers.State``.
+        draws: names of the options that hold how many tokens are drawn from the policy's distribution at each
+            position, and the temperature of the draws; of surrogates that take ``drawn_logprobs``.
+        without_old: whether a surrogate means something where there is no old policy, its log-probabilities
+            being 0, as in fine-tuning on solutions.
         memory: factory of the object that is the part's input ``memory``, shared by all parts that name the
             same one, see ``inputs.memory.Memory``.
         group: what parts of the kind it stands beside in the catalogue.
@@ -49,6 +53,8 @@ class Description:
     prepare: Callable[..., Any] | None = None
     of_groups: Callable[..., Any] | None = None
     state: Callable[..., Any] | None = None
+    draws: tuple[str, str] | None = None
+    without_old: bool = False
     memory: Callable[..., Any] | None = None
     group: str = ""
     use: str = ""
@@ -109,5 +115,6 @@ def format_value(value: Any) -> str:
 
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 AboveOne = Annotated[float, Field(gt=1)]
 UpToOne = Annotated[float, Field(gt=0, le=1)]

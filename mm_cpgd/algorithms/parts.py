@@ -26,6 +26,7 @@ from mm_cpgd.algorithms import (
     token_weights,
 )
 from mm_cpgd.algorithms.by_row import budgets, replay, trackers
+from mm_cpgd.algorithms.inputs.draws import DRAWN
 from mm_cpgd.algorithms.inputs.outcomes import CLOCK, OUTCOMES
 from mm_cpgd.algorithms.inputs.schedules import Schedule, is_schedule, options_at, schedule_of
 from mm_cpgd.algorithms.methods import (
@@ -34,8 +35,11 @@ from mm_cpgd.algorithms.methods import (
     contrastive,
     demonstrations,
     entropy_band,
+    front,
     group_targets,
+    influence,
     many_rewards,
+    one_token,
     perception,
     steps,
     tempered,
@@ -80,6 +84,8 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         trust_regions.gmpo,
         trust_regions.sapo,
         trust_regions.dppo,
+        one_token.one_token,
+        one_token.one_token_exact,
     ),
     "regularizers": _by_name(
         regularizers.policy_drift,
@@ -115,6 +121,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "demonstrations": _by_name(demonstrations.hpt, demonstrations.always),
     "replay": _by_name(replay.spear),
     "tempered": _by_name(tempered.aepo),
+    "reward_weights": _by_name(front.hypervolume_scale, influence.advantage_influence),
     "completions": _by_name(completions.drop_truncated, completions.right_only, completions.max_variance),
     "token_advantages": _by_name(
         token_advantages.entropy_shaped,
@@ -135,7 +142,7 @@ _TOKEN_INPUTS = frozenset(
 )
 INPUTS: dict[str, frozenset[str]] = {
     "advantage": OUTCOMES | {"state", "memory"},
-    "surrogate": _TOKEN_INPUTS,
+    "surrogate": _TOKEN_INPUTS | DRAWN,
     "regularizers": _TOKEN_INPUTS,
     "token_weights": frozenset(
         {
@@ -152,6 +159,7 @@ INPUTS: dict[str, frozenset[str]] = {
     "demonstrations": OUTCOMES | {"teachable", "memory"},
     "replay": frozenset({"rewards", "advantages", "ages", "lengths", "rows", "memory", "seed"}) | CLOCK,
     "tempered": frozenset({"state", "completions"}) | CLOCK,
+    "reward_weights": OUTCOMES | {"memory"},
     "completions": OUTCOMES | {"advantages", "memory"},
     "token_advantages": frozenset(
         {
@@ -291,7 +299,8 @@ def _check_inputs(part: Part) -> None:
             "which only a part that is computed before the first step gets; write two parts, whose weights "
             "are multiplied."
         )
-    for name, keyword in (("prepared", "prepare"), ("state", "state"), ("memory", "memory")):
+    keywords = {"prepared": "prepare", "state": "state", "memory": "memory", **dict.fromkeys(DRAWN, "draws")}
+    for name, keyword in keywords.items():
         found = getattr(part.description, keyword) or (name == "prepared" and part.description.of_groups)
         if name in part.inputs and not found:
             raise UserError(

@@ -23,6 +23,7 @@ from mm_cpgd.algorithms.part_info import AboveOne, OpenShare, UpToOne, described
     source="REINFORCE, Williams 1992",
     group="without a ratio",
     use="one optimizer step for each rollout batch",
+    without_old=True,
 )
 def policy_gradient(log_ratio: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
     """Plain policy gradient; nothing is clipped.

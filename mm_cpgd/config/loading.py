@@ -40,8 +40,18 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 # Installed as mm_cpgd/configs; in a checkout the folder is in the repository root.
 SHIPPED = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
 _PATHS = (("policy", "model"), ("data", "train", "path"), ("data", "eval", "path"))
-_SINGLE_PARTS = tuple(
-    ("algorithm", kind) for kind in ("advantage", "surrogate", "aggregation", "demonstrations")
+_SINGLE = (
+    "advantage",
+    "surrogate",
+    "aggregation",
+    "prompts",
+    "budget",
+    "demonstrations",
+    "reward_weights",
+)
+_SINGLE_PARTS = (
+    *(("algorithm", kind) for kind in _SINGLE),
+    ("sft", "surrogate"),
 )
 Location = tuple[int | str, ...]
 

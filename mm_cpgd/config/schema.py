@@ -194,6 +194,9 @@ class AlgorithmConfig(Section):
     demonstrations: PartConfig | None = Field(
         None, description="which prompts learn from their rows' solutions; null: none"
     )
+    reward_weights: PartConfig | None = Field(
+        None, description="weights of the rules that change over the run; null: their own"
+    )
     completions: list[PartConfig] = Field(
         default_factory=list, description="filters of completions, after their advantages"
     )
@@ -256,6 +259,10 @@ class SftConfig(Section):
     batch: PositiveInt = Field(64, description="examples per optimizer step, over all processes")
     target_template: str = Field(
         "{solution}", description="text to learn; {solution} and {answer} are filled in"
+    )
+    surrogate: PartConfig = Field(
+        default_factory=lambda: PartConfig(name="policy_gradient"),
+        description="term maximised for each token, with an advantage of 1; policy_gradient: the likelihood",
     )
 
 

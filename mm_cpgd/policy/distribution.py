@@ -127,6 +127,20 @@ def take_ragged(counts: Tensor, values: Tensor, order: Tensor) -> Tensor:
     return values[torch.arange(int(chosen.sum()), device=values.device) + shift.repeat_interleave(chosen)]
 
 
+def draw_several(logits: Tensor, uniforms: Tensor) -> Tensor:
+    """Draw K tokens (N, K) from each softmax by inverting its cumulative distribution.
+
+    Args:
+        logits: (N, V), -inf for tokens that are never drawn.
+        uniforms: (N, K) in [0, 1), which determine the tokens.
+    """
+    # In float64: a float32 sum over a large vocabulary is inaccurate, and u · total could round up to total.
+    cumulative = logits.softmax(-1).cumsum(-1, dtype=torch.float64)
+    drawn = torch.searchsorted(cumulative, uniforms * cumulative[:, -1:], right=True)
+    # Only non-finite logits lead past the end; the loss is then not finite either.
+    return drawn.clamp(max=logits.shape[-1] - 1)
+
+
 def kept_of(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Return how many tokens (N,) of ``sampling_logits`` (N, V) are left, and which, row by row."""
     left = logits > -torch.inf

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from mm_cpgd.policy.distribution import kept_mask
+from mm_cpgd.policy.distribution import draw_several, kept_mask
 
 # Counts (M,) and ids of the tokens kept at M positions, see ``KeptTokens.at``.
 Kept = tuple[Tensor, Tensor]
@@ -62,6 +62,54 @@ def token_logprobs(
             chunks.append(_chunk(*arguments, False))
     logprobs, entropies = zip(*chunks, strict=True)
     return torch.cat(logprobs), torch.cat(entropies)
+
+
+def drawn_logprobs(
+    hidden: Tensor,
+    head: nn.Module,
+    targets: Tensor,
+    uniforms: Tensor,
+    *,
+    draw_temperature: float = 1.0,
+    chunk: int = 1024,
+    entropy_gradient: bool = False,
+    temperature: float = 1.0,
+    forbidden: Tensor | None = None,
+    kept: Kept | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Draw K tokens at each position too, and compute their log π, chunk by chunk as ``token_logprobs``.
+
+    The draws are from softmax(z / (T·draw_temperature)), without gradient; their log π is that of π itself.
+    The backward pass computes logits and draws again: a position's uniform numbers determine its tokens.
+
+    Args:
+        hidden: (M, H), as all further arguments like those of ``token_logprobs``.
+        head: maps (m, H) to logits (m, V).
+        targets: (M,) token ids.
+        uniforms: (M, K) in [0, 1), one for each token to be drawn.
+        draw_temperature: of the draws alone.
+        chunk: positions whose logits exist at a time.
+        entropy_gradient: whether the entropy carries a gradient.
+        temperature: T.
+        forbidden: ids of tokens that are never drawn.
+        kept: the tokens that the sampler's cuts left at each position.
+
+    Returns:
+        log-probabilities and entropies (M,) as of ``token_logprobs``; log π (M, K) of the drawn tokens, and
+        whether each of them is the target, (M, K) bool.
+    """
+    options = _Options(temperature, forbidden, kept, chunk, entropy_gradient)
+    found = []
+    for (states, tokens, own), numbers in zip(
+        _parts(hidden, targets, options), uniforms.split(chunk), strict=True
+    ):
+        arguments = (states, head, tokens, numbers, draw_temperature, temperature, forbidden, own)
+        if torch.is_grad_enabled():
+            found.append(checkpoint(_drawn_chunk, *arguments, entropy_gradient, use_reentrant=False))
+        else:
+            found.append(_drawn_chunk(*arguments, False))
+    logprobs, entropies, drawn, own_drawn = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return logprobs, entropies, drawn, own_drawn
 
 
 @dataclass(frozen=True)
@@ -219,6 +267,27 @@ def _chunk(
     entropy_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
     return _values(allowed_logits(head(states), temperature, forbidden, kept), tokens, entropy_gradient)
+
+
+def _drawn_chunk(
+    states: Tensor,
+    head: nn.Module,
+    tokens: Tensor,
+    uniforms: Tensor,
+    draw_temperature: float,
+    temperature: float,
+    forbidden: Tensor | None,
+    kept: Kept | None,
+    entropy_gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    logits = allowed_logits(head(states), temperature, forbidden, kept)
+    with torch.no_grad():
+        drawn = draw_several(logits.to(_precise(logits)) / draw_temperature, uniforms)
+    all_logprobs = logits.log_softmax(-1, dtype=_precise(logits))
+    logprobs = all_logprobs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
+        entropies = entropy_of(all_logprobs)
+    return logprobs, entropies, all_logprobs.gather(-1, drawn), drawn == tokens.unsqueeze(-1)
 
 
 def allowed_logits(

@@ -15,7 +15,7 @@ from mm_cpgd.policy.batch import EncodedPrompt, collate_rows
 from mm_cpgd.policy.conversation.suffix import Suffix, extend_rows, suffix_lengths
 from mm_cpgd.policy.distribution import KeptTokens, Sampling, kept_mass, kept_of, sampling_logits
 from mm_cpgd.policy.families import base_model, control_token_ids
-from mm_cpgd.policy.logprobs import allowed_logits, token_logprobs
+from mm_cpgd.policy.logprobs import allowed_logits, drawn_logprobs, token_logprobs
 from mm_cpgd.policy.lora.adapters import adapter_files
 from mm_cpgd.policy.lora.layers import is_quantized, merged_weights
 from mm_cpgd.policy.prompts import PromptEncoder
@@ -132,7 +132,8 @@ class Policy(nn.Module):
         temperature: float = 1.0,
         kept: KeptTokens | None = None,
         suffixes: Suffixes = None,
-    ) -> tuple[Tensor, Tensor]:
+        draws: tuple[Tensor, float] | None = None,
+    ) -> tuple[Tensor, ...]:
         """Compute log π and entropy of completion tokens, in the distribution that they were sampled from.
 
         Args:
@@ -146,24 +147,32 @@ class Policy(nn.Module):
                 forbidden ones.
             suffixes: of each row whose completion has observations, whose tokens are False in the mask; None:
                 no row has any.
+            draws: uniform numbers (n, T, K) in [0, 1) and a temperature, to draw K tokens at each position
+                from π at that temperature; None: none are drawn.
 
         Returns:
-            log-probabilities (n, T) and entropies in nats (n, T); 0 where the mask is False.
+            log-probabilities (n, T) and entropies in nats (n, T); 0 where the mask is False. With ``draws``
+            also log π (n, T, K) of the drawn tokens and whether each is the completion's own, (n, T, K) bool.
         """
         hidden, rows, columns = self._hidden_states(prompts, completions, mask, suffixes)
-        values, entropies = token_logprobs(
-            hidden,
-            self.model.get_output_embeddings(),
-            completions[rows, columns].to(self.device),
-            chunk=self.logprob_chunk,
-            entropy_gradient=entropy_gradient,
-            temperature=temperature,
-            forbidden=self.forbidden,
-            kept=None if kept is None else _to_device(kept.at(rows, columns), self.device),
-        )
-        zeros = torch.zeros(mask.shape, dtype=values.dtype, device=self.device)
+        head, targets = self.model.get_output_embeddings(), completions[rows, columns].to(self.device)
+        options: dict[str, Any] = {
+            "chunk": self.logprob_chunk,
+            "entropy_gradient": entropy_gradient,
+            "temperature": temperature,
+            "forbidden": self.forbidden,
+            "kept": None if kept is None else _to_device(kept.at(rows, columns), self.device),
+        }
+        found: tuple[Tensor, ...]
+        if draws is None:
+            found = token_logprobs(hidden, head, targets, **options)
+        else:
+            uniforms = draws[0][rows, columns].to(self.device)
+            found = drawn_logprobs(hidden, head, targets, uniforms, draw_temperature=draws[1], **options)
         indices = (rows.to(self.device), columns.to(self.device))
-        return zeros.index_put(indices, values), zeros.index_put(indices, entropies)
+        return tuple(
+            values.new_zeros(*mask.shape, *values.shape[1:]).index_put(indices, values) for values in found
+        )
 
     @torch.no_grad()
     def kept_tokens(

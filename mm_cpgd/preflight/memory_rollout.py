@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mm_cpgd.algorithms.parts import make_part
 from mm_cpgd.config.schema import RunConfig
 from mm_cpgd.policy.vision import MAX_PATCHES
 from mm_cpgd.preflight.memory_item import MemoryItem
@@ -67,8 +68,10 @@ def _local_items(
     """Return what sampling by the policy itself needs beside the weights: for rollouts or for evaluation."""
     rollout = config.rollout
     share = -(-rollout.prompts // setting.machines.processes)
-    batch, copies = min(rollout.batch_prompts, share), rollout.completions
-    cases = [("rollout", batch, _prefixes(config, setting, batch, share), copies, rollout.max_new_tokens)]
+    cases = [
+        ("rollout", batch, _prefixes(config, setting, batch, copies, share), copies, rollout.max_new_tokens)
+        for batch, copies in engine_calls(config, share)
+    ]
     evaluation = config.evaluation
     if config.data.eval and (evaluation.before or evaluation.after or evaluation.every):
         prompts = min(evaluation.batch_prompts, config.data.eval.limit or evaluation.batch_prompts)
@@ -86,10 +89,35 @@ def _local_items(
     return max(found, key=lambda items: sum(item.rollout for item in items))
 
 
-def _prefixes(config: RunConfig, setting: Setting, batch: int, share: int) -> int:
+def engine_calls(config: RunConfig, share: int) -> list[tuple[int, int]]:
+    """Return prompts, and completions of each, of the calls of the engine that may be largest.
+
+    A budget part may give one prompt what the others leave; prompts with equally many completions are sampled
+    together.
+    """
+    rollout = config.rollout
+    even = min(rollout.batch_prompts, share), rollout.completions
+    if config.algorithm.budget is None:
+        return [even]
+    most = most_completions(config)
+    together = max(1, rollout.prompts * rollout.completions // most)
+    return [even, (min(rollout.batch_prompts, share, together), most)]
+
+
+def most_completions(config: RunConfig) -> int:
+    """Return how many completions a prompt has at most."""
+    rollout, budget = config.rollout, config.algorithm.budget
+    if budget is None:
+        return rollout.completions
+    options = make_part("budget", budget.name, budget.options).options
+    left = rollout.prompts * (rollout.completions - 1) + 1  # each of the others has at least one
+    return min(left, max(int(options.get("high", left)), rollout.completions))
+
+
+def _prefixes(config: RunConfig, setting: Setting, batch: int, copies: int, share: int) -> int:
     """Return how many prefixes the cache holds, of ``share`` prompts sampled ``batch`` at a time."""
     if not config.rollout.shared_prefix:
-        return batch * config.rollout.completions
+        return batch * copies
     return min(share, SLOTS * batch) if setting.machines.on_gpu else batch
 
 

@@ -13,6 +13,9 @@ def mini_batch_tokens(config: RunConfig, setting: Setting, prompt_tokens: int) -
     mini = min(step_schedule(config).mini_batch_prompts, rollout.prompts)
     prompts = -(-mini // setting.machines.processes)
     copies = 1 if rollout.shared_prefix else rollout.completions
+    if config.algorithm.budget:  # one process may have nearly all completions
+        rows = rollout.prompts * rollout.completions
+        return (prompts if rollout.shared_prefix else rows) * prompt_tokens + rows * rollout.most_tokens
     return prompts * (copies * prompt_tokens + rollout.completions * rollout.most_tokens)
 
 

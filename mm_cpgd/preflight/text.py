@@ -14,6 +14,7 @@ from mm_cpgd.config.rollout import RolloutConfig
 from mm_cpgd.config.schema import RunConfig, SourceConfig, TrainingConfig
 from mm_cpgd.policy import PromptEncoder
 from mm_cpgd.preflight.data import quantiles, reasons_table
+from mm_cpgd.preflight.memory_rollout import most_completions
 from mm_cpgd.preflight.model_size import ModelSize
 from mm_cpgd.preflight.setting import Machines, Setting
 from mm_cpgd.training.setup import step_schedule
@@ -129,14 +130,23 @@ def step_lines(config: RunConfig, objective: Objective, machines: Machines) -> L
     rollout, training, schedule = config.rollout, config.training, step_schedule(config)
     processes = machines.processes
     completions = rollout.prompts * rollout.completions
-    each = "" if processes == 1 else f", {completions // processes:,} on each of {processes} processes"
+    budget = objective.budget
+    even = f", {completions // processes:,} on each of {processes} processes"
+    each = "" if processes == 1 or budget else even
+    times = f"prompts × {rollout.completions} completions = {completions:,}"
+    dealt = f"prompts, {completions:,} completions dealt out by {budget.name}" if budget else times
     yield (
         "rollout",
         (
-            f"{rollout.prompts:,} prompts × {rollout.completions} completions = {completions:,}{each}; "
+            f"{rollout.prompts:,} {dealt}{each}; "
             f"at most {rollout.max_new_tokens:,} tokens, temperature {rollout.temperature:g}{_cuts(rollout)}"
         ),
     )
+    if budget:
+        yield (
+            "",
+            f"1 to {most_completions(config):,} completions of a prompt, in {completions:,} of an iteration",
+        )
     if chosen := rollout.environment:
         yield (
             "conversations",
@@ -148,7 +158,9 @@ def step_lines(config: RunConfig, objective: Objective, machines: Machines) -> L
     if objective.max_rounds > 1:
         yield "", f"again, up to {objective.max_rounds} times, until enough prompts are kept"
     mini = min(schedule.mini_batch_prompts, rollout.prompts)
-    yield "mini-batch", f"{mini:,} prompts = {mini * rollout.completions:,} completions per optimizer step"
+    average = "on average " if budget else ""
+    per_step = f"{average}{mini * rollout.completions:,} completions per optimizer step"
+    yield "mini-batch", f"{mini:,} prompts{', ' if budget else ' = '}{per_step}"
     tokens = training.tokens_of_pass(on_gpu=machines.on_gpu)
     yield "micro-batch", f"{tokens:,} tokens per forward pass and process"
     steps = schedule.steps_per_iteration

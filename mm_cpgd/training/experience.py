@@ -105,7 +105,7 @@ class Experience:
         prepared: values that parts of the objective computed from whole mini-batches, (n, T) each, or None.
         facts: what is known of each row, (n,) each: ``prompt_of`` and ``completion_of``, its prompt's place
             among those of the iteration and its own in the group; ``rewards``, ``accuracy``, ``finished``.
-            None where no completions were sampled.
+            Of solutions the first two alone.
         outcomes: what is noted in the parts' memory after the update; None where none has one.
         blind_logprobs: (n, T) of the policy before the update behind changed pictures, where a part of the
             objective compares with them; None elsewhere.

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from mm_cpgd.algorithms.corrections import Correction, importance_weights, weight_metrics
+from mm_cpgd.algorithms.inputs.draws import Drawn
 from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.config.schema import TrainingConfig
 from mm_cpgd.policy import Policy
@@ -22,6 +23,7 @@ from mm_cpgd.rollout.parity import EngineMismatch, ParityGate, compare_logprobs
 from mm_cpgd.training.experience import Experience, MicroBatch
 from mm_cpgd.training.optimizer import OptimizerStep
 from mm_cpgd.training.rollouts.blind import BlindPictures
+from mm_cpgd.training.rollouts.draws import uniforms_of
 from mm_cpgd.training.rollouts.elsewhere import Source, losses_elsewhere
 from mm_cpgd.training.rollouts.whole_batches import gather_columns, prepare_parts
 from mm_cpgd.training.rollouts.whole_rows import group_tables, token_advantages
@@ -33,6 +35,7 @@ METRIC_NAMES = {
     "policy_drift": "policy/drift",
     "clip_fraction": "policy/clip_fraction",
     "token_weight": "policy/token_weight",
+    "drawn_own": "policy/drawn_own",
     "visual_kl": "policy/visual_kl",
     "entropy": "policy/entropy",
     "ratio": "policy/ratio_mean",
@@ -136,7 +139,7 @@ class Learner:
             for rows in micro_batches:
                 is_last = len(sums) + 1 == len(micro_batches)
                 with contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.wrapped):
-                    loss, metrics = self._loss(experience, rows, mini_batch, iteration)
+                    loss, metrics = self._loss(experience, rows, mini_batch, iteration, number)
                     # Data parallel training averages gradients over processes; the objective is a sum.
                     self.accelerator.backward(loss * self.accelerator.num_processes)
                 sums.append({"loss": loss.detach(), **metrics})
@@ -215,15 +218,15 @@ class Learner:
         return rows + [torch.zeros(0, dtype=torch.long)] * (most - len(rows))
 
     def _loss(
-        self, experience: Experience, rows: Tensor, mini_batch: int, iteration: int
+        self, experience: Experience, rows: Tensor, mini_batch: int, iteration: int, number: int = 0
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the share of the mini-batch's loss and metrics that these rows contribute.
+        """Return these rows' share of the loss and the metrics of optimizer step ``number``.
 
         Where no sampled completion is in the mini-batch, there are no metrics of the objective.
         """
-        batch = experience.select(rows)
+        batch, draws = experience.select(rows), self.objective.draws(iteration)
         both = batch.behind_both() if self.objective.blind.gradient else batch
-        logprobs, entropy = self.wrapped(
+        logprobs, entropy, *drawn = self.wrapped(
             both.prompts,
             both.tokens,
             both.mask,
@@ -231,6 +234,7 @@ class Learner:
             self.temperature,
             both.kept,
             both.suffixes,
+            draws and (uniforms_of(experience, rows, draws, self.seed, iteration, number), draws.temperature),
         )
         blind, blind_entropy = batch.blind_logprobs, None
         if both is not batch:
@@ -265,6 +269,7 @@ class Learner:
             iteration=iteration,
             blind_logprobs=None if blind is None else blind.to(device),
             blind_entropy=blind_entropy,
+            drawn=Drawn(*drawn) if drawn else None,
         )
         return sum(losses, loss), found | weighting | metrics
 

@@ -56,11 +56,10 @@ NOTED = frozenset(
     | _of("rollout", "ahead swap_midway environment")
     | _of("rollout.vllm", "options correction importance_cap importance_floor")
     | _of("algorithm", "recipe advantage surrogate regularizers token_weights aggregation selection shaping")
-    | _of(
-        "algorithm", "prompts budget demonstrations completions token_advantages blind noisy replay tempered"
-    )
+    | _of("algorithm", "prompts budget demonstrations reward_weights completions token_advantages")
+    | _of("algorithm", "blind noisy replay tempered")
     | _of("training", "inner_epochs mini_batch_prompts mixed_precision rounding")
-    | _of("sft", "batch target_template")
+    | _of("sft", "batch target_template surrogate")
     | _of("policy", "dtype min_pixels max_pixels video system_prompt system_turns")
     | _of("policy", "prompt_template")
 )
@@ -232,7 +231,7 @@ def file_digests(config: RunConfig) -> dict[str, str]:
     """Return a digest of each file that the config names as ``path/to/file.py:function``."""
     algorithm = config.algorithm
     parts = [algorithm.advantage, algorithm.surrogate, algorithm.aggregation, algorithm.prompts]
-    parts += [algorithm.budget, algorithm.demonstrations]
+    parts += [algorithm.budget, algorithm.demonstrations, algorithm.reward_weights, config.sft.surrogate]
     lists = [algorithm.regularizers, algorithm.token_weights, algorithm.selection, algorithm.shaping]
     lists += [algorithm.completions, algorithm.token_advantages]
     names = [reward.rule for reward in config.rewards]

@@ -54,7 +54,7 @@ from mm_cpgd.training.setup import (
     check_sampling,
     held_out_evaluator,
 )
-from mm_cpgd.training.sft import solution_check
+from mm_cpgd.training.sft import sft_objective, solution_check
 from mm_cpgd.training.trainer import Trainer
 
 
@@ -111,7 +111,9 @@ def _command(existing: ExistingRun, sft: bool) -> str:
 def _check_before_start(config: RunConfig, sft: bool) -> None:
     """Raise the user errors that need nothing loaded: an unknown rule, an impossible guard or launch."""
     build_rewards(config)
-    if not sft:
+    if sft:
+        sft_objective(config.sft.surrogate, config.rollout.max_new_tokens)
+    else:
         check_sampling(config, build_run_objective(config))
         check_processes(config.rollout, int(os.environ.get("WORLD_SIZE", "1")))
     choose_strategy(config.distributed, os.environ)

@@ -243,7 +243,7 @@ def build_sft_trainer(
     conversations = build_conversations(config, policy, LocalEngine(policy))
     written = WrittenConversations(conversations, config.seed) if conversations else None
     source = SftSource(config.sft, accelerator, policy, examples, sampler, workers, steps, written)
-    objective = sft_objective(config.rollout.max_new_tokens)
+    objective = sft_objective(config.sft.surrogate, config.rollout.max_new_tokens, steps)
     identity = identify(config, examples, policy.model, sft=True)
     one_epoch = config.training.model_copy(update={"inner_epochs": 1})
     learner = _build_learner(

@@ -12,6 +12,8 @@ from torch import Tensor
 from data import Example, PromptSampler
 from mm_cpgd.algorithms.composition import build_objective
 from mm_cpgd.algorithms.objective import Objective
+from mm_cpgd.algorithms.part_info import description_of
+from mm_cpgd.algorithms.parts import PARTS
 from mm_cpgd.config.schema import AlgorithmConfig, PartConfig, SftConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.interrupt import ShouldStop, never
@@ -23,18 +25,35 @@ from mm_cpgd.training.experience import Collected, Experience, RowsLost, pad_tok
 from mm_cpgd.training.rollouts.written import WrittenConversations, turn_tokens, turns_of_row
 
 # Old log-probabilities are set to 0, so ratio and drift mean nothing and are not logged.
-SFT_METRIC_NAMES = {"loss": "sft/loss", "entropy": "policy/entropy"}
+SFT_METRIC_NAMES = {"loss": "sft/loss", "entropy": "policy/entropy", "drawn_own": "policy/drawn_own"}
 
 
-def sft_objective(max_new_tokens: int) -> Objective:
-    """Return the objective that maximises the mean log-likelihood per token of the solutions."""
+def sft_objective(surrogate: PartConfig, max_new_tokens: int, steps: int = 1) -> Objective:
+    """Return the objective of fine-tuning: the mean over the solutions' tokens of the surrogate with A = 1.
+
+    Args:
+        surrogate: ``policy_gradient`` for the log-likelihood.
+        max_new_tokens: longest solution.
+        steps: of the whole run, over which its schedules move.
+
+    Raises:
+        UserError: the surrogate compares with an old policy, or it cannot be built.
+    """
     config = AlgorithmConfig(
         advantage=PartConfig(name="group_mean"),
-        surrogate=PartConfig(name="policy_gradient"),
+        surrogate=surrogate,
         aggregation=PartConfig(name="token_mean"),
     )
     # No advantage is ever computed from a group here; 2 satisfies the check of the group baseline.
-    return build_objective(config, completions=2, max_new_tokens=max_new_tokens)
+    objective = build_objective(config, completions=2, max_new_tokens=max_new_tokens, iterations=steps)
+    if not objective.surrogate.description.without_old:
+        possible = [name for name, part in PARTS["surrogate"].items() if description_of(part).without_old]
+        raise UserError(
+            f"sft.surrogate: {surrogate.name} compares with the policy that sampled, and solutions are not "
+            f"sampled; possible: {', '.join(possible)}, and parts of your own that are declared with "
+            "@described(…, without_old=True)"
+        )
+    return objective
 
 
 class SftSource:
@@ -117,6 +136,11 @@ class SftSource:
             lengths=[lengths],
             old_logprobs=torch.zeros(tokens.shape),
             suffixes=suffixes if any(suffixes) else None,
+            facts={
+                "prompt_of": torch.tensor(present, dtype=torch.long) * self.accelerator.num_processes
+                + self.accelerator.process_index,
+                "completion_of": torch.zeros(rows, dtype=torch.long),
+            },
         )
         metrics = {"completion/length_mean": float(lengths.mean()), "tokens/sampled": float(lengths.sum())}
         return Collected(experience, metrics, lost=gather_object(lost) if gone.any() else [])

@@ -246,7 +246,8 @@ class Trainer:
         if pending.experience.outcomes is not None:
             self.learner.objective.note(pending.experience.outcomes)
         extra["seconds/update"] = time.perf_counter() - started
-        return {**pending.metrics, **average(pending.steps), **extra}
+        reported = self.learner.objective.memory_metrics()
+        return {**pending.metrics, **average(pending.steps), **reported, **extra}
 
     def _evaluation_is_due(self, number: int) -> bool:
         if self.evaluator is None:

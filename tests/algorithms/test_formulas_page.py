@@ -53,6 +53,7 @@ def test_the_row_of_a_recipe_names_all_its_parts(name):
     parts += [config.demonstrations] if config.demonstrations else []
     parts += [config.replay.credit] if config.replay else []
     parts += [config.tempered.temperature] if config.tempered else []
+    parts += [config.reward_weights] if config.reward_weights else []
     parts += [*config.completions, *config.token_advantages]
     (row,) = [line for line in markdown_table("recipes").splitlines() if line.startswith(f"| `{name}` ")]
     assert [part.name for part in parts if f"`{part.name}`" not in row] == []

@@ -42,6 +42,24 @@ def test_every_conversation_may_have_a_prefix_with_all_that_came_before(
     assert found.rollout == (8 * (10 + 100) + 8 * 64) * 3 * 2 * 4 * 4
 
 
+@pytest.mark.parametrize(("high", "tokens"), [(2, 4 * 10 + 8 * 64), (9, 4 * 10 + 8 * 64)])
+def test_a_budget_changes_the_cache_only_where_one_call_has_more_completions(
+    configured: Configured, toy: ModelSize, high: int, tokens: int
+) -> None:
+    budget = f"algorithm.budget={{name: knapsack, low: 1, high: {high}}}"
+    found = items(configured("toy", budget), toy)["rollout: KV cache"]
+    assert found.rollout == tokens * 3 * 2 * 4 * 4
+
+
+def test_a_budget_may_give_one_prompt_of_a_small_batch_what_the_others_leave(
+    configured: Configured, toy: ModelSize
+) -> None:
+    # One prompt at a time: 5 of the 8 completions, as each of the 3 others has at least one.
+    overrides = ["rollout.batch_prompts=1", "algorithm.budget={name: knapsack, low: 1}"]
+    found = items(configured("toy", *overrides), toy)["rollout: KV cache"]
+    assert found.rollout == (10 + 5 * 64) * 3 * 2 * 4 * 4
+
+
 def test_processes_share_the_prompts(configured: Configured, toy: ModelSize) -> None:
     found = items(configured("toy"), toy, replace(ONE, machines=Machines(4)))
     assert found["rollout: KV cache"].rollout == (10 + 2 * 64) * 3 * 2 * 4 * 4

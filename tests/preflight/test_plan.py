@@ -232,6 +232,18 @@ def test_the_plan_says_how_cuts_are_trained(
     assert expected in planned(configured(tiny_folder, *overrides))
 
 
+def test_a_budget_is_counted_as_it_deals_completions_out(
+    tiny_folder: Path, configured: Callable[..., RunConfig]
+) -> None:
+    overrides = ["rollout.prompts=4", "rollout.completions=4", "algorithm.recipe=knapsack"]
+    text = planned(configured(tiny_folder, *overrides))
+    assert "4 prompts, 16 completions dealt out by knapsack" in text
+    assert "1 to 13 completions of a prompt, in 16 of an iteration" in text
+    assert "on average 16 completions per optimizer step" in text
+    few = planned(configured(tiny_folder, *overrides, "algorithm.budget={name: knapsack, high: 6}"))
+    assert "1 to 6 completions of a prompt" in few
+
+
 def test_several_processes_share_the_completions(
     tiny_folder: Path, configured: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,12 @@ TAUGHT = [
     "sft.target_template=<{answer}>",
     *QUIET,
 ]
+FRONT = ["algorithm.recipe=drw_hypervolume", *QUIET]
+INFLUENCE = [
+    "algorithm.recipe=drw_influence",
+    "algorithm.reward_weights={name: advantage_influence, step: 2.0, every: 2}",
+    *QUIET,
+]
 BUDGET = ["algorithm.recipe=knapsack", "data.train.limit=6", *QUIET]
 # Of two and more successes at most two are replayed, from the second iteration on.
 REPLAY = [
@@ -70,6 +76,8 @@ CASES = {
     "both": OWN,
     "budget": BUDGET,
     "taught": TAUGHT,
+    "front": FRONT,
+    "influence": INFLUENCE,
     "impact": IMPACT,
     "agreement": AGREEMENT,
     "bundles": BUNDLES,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -29,6 +29,14 @@ class Memory(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the content."""
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """A memory that reports numbers of its own, logged after each iteration's ``note``."""
+
+    def metrics(self) -> dict[str, float]:
+        """Return values by name, logged as ``memory/NAME``; the same names in every iteration."""
 
 
 class RowTable:

@@ -34,6 +34,7 @@ class Outcomes:
         entries: completions that the memory of replay takes up, see ``by_row.entries.Entries.state``; None
             without such a memory. No input of parts.
         replayed: number of entries that were learned from in this iteration. No input of parts.
+        scale: factor of the advantages, as a part of ``reward_weights`` has set it.
     """
 
     rewards: Tensor
@@ -51,6 +52,7 @@ class Outcomes:
     seed: int = 0
     entries: dict[str, Any] | None = None
     replayed: int = 0
+    scale: float = 1.0
 
     def of(self, prompts: Tensor) -> Outcomes:
         """Return those of the prompts (P,) bool."""
@@ -65,6 +67,15 @@ class Outcomes:
     def with_rewards(self, rewards: Tensor) -> Outcomes:
         """Return the same with other rewards (P, G), as of one turn of conversations."""
         return replace(self, rewards=rewards)
+
+    def mixed(self, weights: Tensor, scale: float = 1.0) -> Outcomes:
+        """Return the same with rewards mixed by other weights (R,) of the rules, and advantages scaled.
+
+        What could not be scored stays so; a rule's missing score counts 0 elsewhere, as its weight was 0.
+        """
+        total = (self.components.nan_to_num(0.0) * weights).sum(2) + self.shaping
+        rewards = total.to(self.rewards).masked_fill(self.rewards.isnan(), float("nan"))
+        return replace(self, rewards=rewards, weights=weights, scale=scale)
 
     def facts(self, completions: Tensor) -> dict[str, Tensor]:
         """Return what is known of each of the completions (P, C) bool, in order, (n,) each.
@@ -100,7 +111,7 @@ class Outcomes:
         )
 
 
-OUTCOMES = frozenset(Outcomes.__dataclass_fields__) - {"entries", "replayed"}
+OUTCOMES = frozenset(Outcomes.__dataclass_fields__) - {"entries", "replayed", "scale"}
 """Names of the inputs that ``Outcomes`` provides to parts."""
 CLOCK = frozenset({"iteration", "progress"})
 """Names of the inputs that a part of every kind may take."""

@@ -57,6 +57,8 @@ def token_metrics(available: Mapping[str, Any], clipped: Tensor) -> dict[str, Te
         by_token["visual_kl"] = kl_estimate(available["blind_log_ratio"], "k3").clamp(max=LARGEST_KL)
     if "token_weight" in available:
         by_token["token_weight"] = available["token_weight"]
+    if "drawn_own" in available:
+        by_token["drawn_own"] = available["drawn_own"].to(ratio).mean(2)
     metrics = {name: (values * mask).sum() / tokens for name, values in by_token.items()}
     # An infinite fill is the neutral element of the reduction, for rows without any token.
     metrics["max/ratio"] = ratio.masked_fill(~mask, float("-inf")).amax()

@@ -12,7 +12,6 @@ from torch import Tensor
 from mm_cpgd.algorithms.inputs.outcomes import Outcomes
 from mm_cpgd.algorithms.part_info import OpenShare, described
 from mm_cpgd.algorithms.token_weights import quantile
-from mm_cpgd.errors import UserError
 
 # Below it a standard deviation counts as none, as in the authors' code.
 SMALLEST_STD = 1e-3
@@ -29,12 +28,14 @@ class QuantileTracker:
 
     Attributes:
         values: both quantiles; None before the first iteration has been noted.
+        unbundled: share of the newest iteration's prompts that no whole bundle was left for.
     """
 
     def __init__(self, low: float = 0.2, high: float = 0.8, eta: float = 0.1, bundle: int = 5) -> None:
         self.levels = (low, high)
         self.eta, self.bundle = eta, bundle
         self.values: tuple[float, float] | None = None
+        self.unbundled = 0.0
 
     def of(self, scores: Tensor) -> tuple[float, float]:
         """Return the quantiles as they are before these scores (n,): tracked, or their own at first."""
@@ -45,8 +46,9 @@ class QuantileTracker:
 
     def note(self, outcomes: Outcomes) -> None:
         """Move both quantiles by an iteration's scores; the first iteration's are their start."""
-        rewards = outcomes.rewards
-        scores = bundle_scores(rewards[~rewards.isnan().all(1)], self.bundle).flatten()
+        rewards = outcomes.rewards[~outcomes.rewards.isnan().all(1)]
+        self.unbundled = len(rewards) % self.bundle / max(1, len(rewards))
+        scores = bundle_scores(rewards, self.bundle).flatten()
         scores = scores[~scores.isnan()]
         if not scores.numel():
             return
@@ -62,6 +64,11 @@ class QuantileTracker:
 
     def observe(self, metrics: Mapping[str, float]) -> None:
         """Nothing is learned from an optimizer step."""
+
+    def metrics(self) -> dict[str, float]:
+        """Return the share of prompts without a bundle, and both quantiles once there are some."""
+        low, high = self.values or (float("nan"), float("nan"))
+        return {"unbundled": self.unbundled, "quantile_low": low, "quantile_high": high}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the quantiles."""
@@ -106,8 +113,9 @@ def riskpo(
     """RiskPO: the mean over the middle of the bundles' scores, and that of the worst, are raised.
 
     Bundles are prompts that stand beside each other in the batch; a rest of fewer than ``bundle`` has
-    advantage 0. All advantages are at most 0, and 0 above the upper quantile. An unscored
-    completion leaves the k-th completions of its whole bundle without an advantage.
+    advantage 0, which the metric ``memory/unbundled`` counts. All advantages are at most 0, and
+    0 above the upper quantile. An unscored completion leaves the k-th completions of its whole bundle without
+    an advantage.
 
     Args:
         rewards: (P, G), NaN where unscored.
@@ -125,14 +133,7 @@ def riskpo(
     Returns:
         (P, G).
 
-    Raises:
-        UserError: fewer prompts than one bundle.
     """
-    if len(rewards) < bundle:
-        raise UserError(
-            f"algorithm.advantage: riskpo: bundle = {bundle} prompts are tied together, and this iteration "
-            f"has {len(rewards)}; lower bundle, or raise rollout.prompts."
-        )
     scores = bundle_scores(rewards, bundle)
     known = scores[~scores.isnan()]
     if not known.numel():

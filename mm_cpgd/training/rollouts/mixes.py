@@ -32,6 +32,23 @@ def check_mixes(rollout: RolloutConfig, objective: Objective) -> None:
             "advantage, or set rollout.environment.returns=outcome"
         )
     check_demonstrations(rollout, objective)
+    if objective.reward_weights and chosen and chosen.returns == "by_turn":
+        raise UserError(
+            f"{objective.reward_weights.where} mixes the rules' scores of whole completions anew, and "
+            "rollout.environment.returns=by_turn learns from what each turn scored; set "
+            "returns=outcome, or remove the part"
+        )
+    if objective.draws() and objective.blind.gradient:
+        raise UserError(
+            f"{objective.surrogate.where} draws tokens behind the prompt's picture alone, and another part "
+            "runs the update behind changed pictures too; remove one of them"
+        )
+    bundle = objective.advantage.options.get("bundle", 1)
+    if rollout.prompts < bundle:
+        raise UserError(
+            f"{objective.advantage.where}: bundle = {bundle} prompts are tied together, and an iteration has "
+            f"rollout.prompts={rollout.prompts}; lower bundle, or raise rollout.prompts"
+        )
     other = "selection: dynamic_sampling" if objective.max_rounds > 1 else "rollout.environment"
     if objective.budget and (objective.max_rounds > 1 or chosen):
         raise UserError(
@@ -101,6 +118,7 @@ def _beside_demonstrations(rollout: RolloutConfig, objective: Objective) -> dict
         f"algorithm.selection: {selection}, which drops prompts before they can be taught": bool(selection),
         f"{names}, which would count the solutions among the policy's completions": bool(whole),
         "algorithm.regularizers or token_weights that compare pictures": objective.blind.compares,
+        f"{objective.surrogate.where}, which draws tokens of completions": objective.draws() is not None,
         "rollout.top_p, top_k and min_p, which leave no probability to some tokens of a solution": cuts,
         "rollout.environment, whose completions are conversations": rollout.environment is not None,
     }

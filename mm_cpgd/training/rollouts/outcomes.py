@@ -39,7 +39,7 @@ def gather_outcomes(
         scorer: names and weights of the rules.
         batches: the rollout batches, with this process's groups.
         stats: their statistics over all processes.
-        rewards: (P, G) shaped.
+        rewards: (P, G) shaped; mixed anew where a part weights the rules.
         iteration: the running iteration, from 1.
         seed: of the run.
     """
@@ -47,7 +47,7 @@ def gather_outcomes(
     if objective.asks("answers"):
         answers = [group for batch in batches for group in gather_answers(accelerator, scorer, batch.scored)]
         answers = [[*group, *[None] * (rewards.shape[1] - len(group))] for group in answers]
-    return Outcomes(
+    found = Outcomes(
         rewards=rewards,
         accuracy=stats.accuracy,
         lengths=stats.lengths,
@@ -61,6 +61,7 @@ def gather_outcomes(
         seed=seed_of(seed, iteration, "outcomes"),
         **objective.clock(iteration),
     )
+    return objective.weigh(found)
 
 
 def gather_answers(

@@ -5,7 +5,6 @@ import torch
 
 from mm_cpgd.algorithms.inputs.outcomes import Outcomes
 from mm_cpgd.algorithms.methods.bundles import QuantileTracker, mixed_risk, riskpo
-from mm_cpgd.errors import UserError
 from tests.fakes.objectives import build, message
 
 NAN = float("nan")
@@ -97,9 +96,19 @@ def test_an_unscored_completion_takes_its_score_out_and_equal_scores_do_not_expl
     assert not riskpo(torch.full((2, 3), NAN), QuantileTracker(bundle=2), bundle=2).any()
 
 
-def test_too_few_prompts_levels_out_of_order_and_selection_are_refused():
-    with pytest.raises(UserError, match=r"bundle = 5 .* has 2; lower bundle"):
-        riskpo(PAIR, QuantileTracker())
+def test_prompts_without_a_whole_bundle_have_no_advantage_and_are_counted():
+    assert not riskpo(PAIR, QuantileTracker()).any()
+    tracker = QuantileTracker(bundle=3)
+    rewards = torch.rand(5, 4, dtype=torch.float64)
+    assert not riskpo(rewards, tracker, bundle=3)[3:].any()
+    tracker.note(Outcomes.of_rewards(rewards))
+    assert tracker.metrics()["unbundled"] == 0.4
+    tracker.note(Outcomes.of_rewards(rewards[:3]))
+    assert tracker.metrics()["unbundled"] == 0
+    assert tracker.metrics()["quantile_low"] < tracker.metrics()["quantile_high"]
+
+
+def test_levels_out_of_order_and_selection_are_refused():
     assert "low = 0.9 is not below high = 0.2" in message(
         recipe="riskpo", advantage={"name": "riskpo", "low": 0.9, "high": 0.2}
     )

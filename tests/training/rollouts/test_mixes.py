@@ -84,3 +84,22 @@ def test_a_part_of_replay_needs_a_buffer(tmp_path: Path) -> None:
     objective = build(replay={"credit": {"name": f"{tmp_path / 'one.py'}:part"}})
     with pytest.raises(UserError, match=r"no entries to choose from.*memory=ReplayBuffer"):
         check_mixes(RolloutConfig(), objective)
+
+
+def test_an_iteration_without_a_whole_bundle_is_refused() -> None:
+    check_mixes(RolloutConfig(prompts=7), build(recipe="riskpo"))
+    with pytest.raises(UserError, match=r"bundle = 5 prompts .* rollout\.prompts=4; lower bundle"):
+        check_mixes(RolloutConfig(prompts=4), build(recipe="riskpo"))
+
+
+def test_draws_are_not_made_behind_changed_pictures_too() -> None:
+    with pytest.raises(UserError, match="draws tokens behind the prompt's picture alone"):
+        check_mixes(RolloutConfig(), build(recipe="papo_both", surrogate={"name": "one_token"}))
+
+
+@pytest.mark.parametrize("recipe", ["drw_hypervolume", "drw_influence"])
+def test_rules_are_not_mixed_anew_for_single_turns(recipe: str) -> None:
+    check_mixes(RolloutConfig(), build(recipe=recipe))
+    environment = EnvironmentConfig(name="any", returns="by_turn")
+    with pytest.raises(UserError, match=r"algorithm\.reward_weights: .* set returns=outcome"):
+        check_mixes(RolloutConfig(environment=environment), build(recipe=recipe))
