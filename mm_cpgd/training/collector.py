@@ -8,18 +8,19 @@ from functools import partial
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor
 
 from data import Example, PromptSampler, ScoredPromptSampler
 from mm_cpgd.algorithms.inputs.outcomes import Outcomes
 from mm_cpgd.algorithms.objective import Objective
+from mm_cpgd.config.given import EmptyThoughtConfig
 from mm_cpgd.config.rollout import RolloutConfig
 from mm_cpgd.distributed import Parts, together
 from mm_cpgd.interrupt import ShouldStop, check, never
 from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.policy.prompt_workers import PromptWorkers
 from mm_cpgd.rollout import Group, GroupsInParts, KeptTokens, RolloutEngine, Sampling
+from mm_cpgd.rollout.conversations.given import BegunEngine
 from mm_cpgd.rollout.conversations.parts import ConversationsInParts
 from mm_cpgd.rollout.conversations.sampler import ConversationSampler, Seeds
 from mm_cpgd.rollout.noisy import NoiseSchedule, behind_noise
@@ -29,11 +30,19 @@ from mm_cpgd.training.ahead.prefetch import (
     PromptPrefetcher,
     background_thread,
     encode_rows,
-    lost_line,
+    without_lost,
 )
-from mm_cpgd.training.experience import Collected, Experience, RowsLost, pad_tokens, plan_mini_batches
+from mm_cpgd.training.experience import Collected, Experience, pad_tokens, plan_mini_batches
 from mm_cpgd.training.rollout_stats import RolloutStats, check_rules, gather_diversity, gather_stats
-from mm_cpgd.training.rollouts.batches import Rollouts, Sampled, batch_metrics, check_prompts
+from mm_cpgd.training.rollouts.batches import (
+    Rollouts,
+    Sampled,
+    batch_metrics,
+    check_prompts,
+    gather_lost,
+)
+from mm_cpgd.training.rollouts.early import Early, EarlyAnswers, EarlySampled
+from mm_cpgd.training.rollouts.given import given_facts
 from mm_cpgd.training.rollouts.outcomes import gather_outcomes
 from mm_cpgd.training.rollouts.records import records_of
 from mm_cpgd.training.rollouts.returns import (
@@ -44,7 +53,7 @@ from mm_cpgd.training.rollouts.returns import (
 )
 from mm_cpgd.training.rollouts.scorer import CompletionScorer
 from mm_cpgd.training.rollouts.seeds import turn_seed
-from rewards import RewardSum, Status, Verdict
+from rewards import RewardSum
 from rewards.compose import Scored
 
 
@@ -68,6 +77,8 @@ class Collector:
         prefetch_until: last iteration whose prompts may be encoded during the update before it; 0: none.
         workers: processes that encode prompts; None: this process does.
         conversations: samples conversations with the config's environment; None: a completion is one turn.
+        early: asks for answers at budgets of the thinking; None: nothing does.
+        begun: given beginning of half of the completions; None: all are sampled whole.
         noise: of the pictures behind which half of the completions are sampled; None: all see the prompt's.
 
     Raises:
@@ -91,6 +102,8 @@ class Collector:
         workers: PromptWorkers | None = None,
         conversations: ConversationSampler | None = None,
         noise: NoiseSchedule | None = None,
+        early: EarlyAnswers | None = None,
+        begun: EmptyThoughtConfig | None = None,
     ) -> None:
         check_prompts(rollout.prompts, accelerator.num_processes)
         self.config = rollout
@@ -99,6 +112,7 @@ class Collector:
         self.engine = engine
         self.rewards = rewards
         self.conversations, self.noise = conversations, noise
+        self.early, self.begun = early, begun
         weights = rollout.environment.scores if conversations and rollout.environment else {}
         gates = rollout.environment.gates if weights and rollout.environment else {}
         self.scorer = CompletionScorer(rewards, weights, gates)
@@ -146,7 +160,7 @@ class Collector:
         if sampled is None:
             self.engine.release()
         stats = RolloutStats(torch.cat([batch.stats.values for batch in batches]))
-        lost = _gather_lost(stats, batches)
+        lost = gather_lost(stats, batches)
         keep = self.keep(stats, iteration)
         rewards = self.objective.shape(stats.rewards, stats.lengths, iteration=iteration)
         outcomes = self.outcomes(batches, stats, rewards, iteration)
@@ -217,6 +231,8 @@ class Collector:
         indices = self.own(drawn)
         counts = counts or [self.config.completions] * len(drawn)
         engine = behind_noise(self.engine, self.policy, self.noise, iteration)
+        if self.begun:
+            engine = BegunEngine(engine, self.policy, self.begun.text, self.begun.max_new_tokens)
         engine = EqualCounts(engine, counts) if len(set(counts)) > 1 else engine
         seeds = [
             [partial(turn_seed, self.seed, iteration, number, slot, k) for k in range(counts[slot])]
@@ -225,8 +241,11 @@ class Collector:
         pending = self.prefetcher.take(indices)
         if following and self.prefetcher.in_processes:
             self.prefetcher.begin(self.own(following))
-        prompts, groups, scored, lost, seconds = self._sample(engine, indices, pending, seeds, should_stop)
-        return Sampled(indices, prompts, groups, scored, lost, dict(self.rewards.failures), seconds)
+        prompts, groups, scored, lost, seconds, early = self._sample(
+            engine, indices, pending, seeds, should_stop
+        )
+        failures = dict(self.rewards.failures)
+        return Sampled(indices, prompts, groups, scored, lost, failures, seconds, early=early)
 
     def keep(self, stats: RolloutStats, iteration: int = 1) -> Tensor:
         """Return (P,) bool: prompts that the objective selects and of which something could be scored."""
@@ -300,6 +319,8 @@ class Collector:
             sampled_logprobs = pad_tokens([one.logprobs for one in own])[0].float()
         if not reweights and own and all(one.kept for one in own):
             kept = KeptTokens.stack([one.kept for one in own if one.kept])
+        early = [group for batch in batches for group in batch.early or []]
+        given = given_facts(self.early, self.begun, own, early, slot.tolist(), place.tolist())
         # Prompts without a row are dropped: their images may be large. One stays as the stand-in's prompt.
         indices = [index for batch in batches for index in batch.indices]
         prompts = [prompt for batch in batches for prompt in batch.prompts]
@@ -316,7 +337,7 @@ class Collector:
             sampled_logprobs=sampled_logprobs,
             kept=kept,
             suffixes=suffixes if any(suffixes) else None,
-            facts=outcomes.facts(usable & mine.unsqueeze(1)),
+            facts=outcomes.facts(usable & mine.unsqueeze(1)) | given,
             outcomes=outcomes if self.objective.memories else None,
         )
 
@@ -338,8 +359,8 @@ class Collector:
         pending: Sequence[Pending] | None,
         seeds: Sequence[Sequence[Seeds]],
         should_stop: ShouldStop,
-    ) -> tuple[list[EncodedPrompt | None], list[Group], list[list[Scored]], list[str], float]:
-        """Return prompts, groups, scores, lines about lost rows, and the seconds spent waiting for scores.
+    ) -> tuple[list[EncodedPrompt | None], list[Group], list[list[Scored]], list[str], float, Early]:
+        """Return what ``Sampled`` holds; the seconds are those spent waiting for scores.
 
         The completions of a batch of prompts are scored in a second thread while the next are sampled.
         """
@@ -353,29 +374,45 @@ class Collector:
         else:
             examples = [self.examples[index] for index in indices]
             parted = ConversationsInParts(self.conversations, self.sampling, examples, seeds)
-        with background_thread("scores") as thread, parted:
-            scores = []
-            for start in range(0, len(indices), self.config.batch_prompts):
-                check(should_stop)
-                batch = slice(start, start + self.config.batch_prompts)
-                if len(prompts) == start:
-                    part = slice(start, None) if parted.needs_all else batch
-                    rows = [self.examples[index] for index in indices[part]]
-                    encoded, gone = encode_rows(self.policy.encoder, rows, pending and pending[part])
-                    prompts += encoded
+        with background_thread("scores") as thread:
+            with parted:
+                scores = []
+                for start in range(0, len(indices), self.config.batch_prompts):
+                    check(should_stop)
+                    batch = slice(start, start + self.config.batch_prompts)
+                    if len(prompts) == start:
+                        part = slice(start, None) if parted.needs_all else batch
+                        rows = [self.examples[index] for index in indices[part]]
+                        encoded, gone = encode_rows(self.policy.encoder, rows, pending and pending[part])
+                        prompts += encoded
+                        lost += gone
+                    # After an error the others still meet this process before each batch.
+                    present = prompts if parts.problem is None else [None] * len(prompts)
+                    nothing: list[Group] = [[] for _ in prompts[batch]]
+                    new = parts.run(partial(self._generate, parted, present, batch), nothing)
+                    rows = [self.examples[index] for index in indices[batch]]
+                    prompts[batch], gone = without_lost(rows, prompts[batch], new)
                     lost += gone
-                # After an error the others still meet this process before each batch.
-                present = prompts if parts.problem is None else [None] * len(prompts)
-                nothing: list[Group] = [[] for _ in prompts[batch]]
-                new = parts.run(partial(self._generate, parted, present, batch), nothing)
-                prompts[batch], gone = self._without_lost(indices[batch], prompts[batch], new)
-                lost += gone
-                groups += new
-                scores.append(thread.submit(self._score, indices[batch], new))
+                    groups += new
+                    scores.append(thread.submit(self.scorer.score_groups, new, rows, self.config.completions))
+            asked = parts.run(partial(self._ask_early, prompts, groups, seeds), None)
             parts.end()
             ended = time.perf_counter()
             scored = [group for chunk in scores for group in chunk.result()]
-        return prompts, groups, scored, lost, time.perf_counter() - ended
+            rows = [self.examples[index] for index in indices]
+            early = self.early.score(asked, rows) if self.early and asked else None
+        return prompts, groups, scored, lost, time.perf_counter() - ended, early
+
+    def _ask_early(
+        self,
+        prompts: Sequence[EncodedPrompt | None],
+        groups: Sequence[Group],
+        seeds: Sequence[Sequence[Seeds]],
+    ) -> EarlySampled | None:
+        with self.accelerator.autocast():
+            return self.early and self.early.sample(
+                self.engine, prompts, groups, [[seed(0) for seed in own] for own in seeds]
+            )
 
     def _generate(
         self,
@@ -385,27 +422,6 @@ class Collector:
     ) -> list[Group]:
         with self.accelerator.autocast():
             return parted.take(prompts, batch)
-
-    def _without_lost(
-        self, indices: Sequence[int], prompts: Sequence[EncodedPrompt | None], groups: Sequence[Group]
-    ) -> tuple[list[EncodedPrompt | None], list[str]]:
-        """Return the prompts without those whose image the engine could not open, and lines about these."""
-        lost = [
-            lost_line(self.examples[index], "its image cannot be opened any more")
-            for index, prompt, group in zip(indices, prompts, groups, strict=True)
-            if prompt is not None and not group
-        ]
-        return [prompt if group else None for prompt, group in zip(prompts, groups, strict=True)], lost
-
-    def _score(self, indices: Sequence[int], groups: Sequence[Group]) -> list[list[Scored]]:
-        completions = [completion for group in groups for completion in group]
-        pairs = zip(indices, groups, strict=True)
-        owners = [self.examples[index] for index, group in pairs for _ in group]
-        flat = iter(self.scorer.score(completions, owners))
-        nothing = Scored(None, dict.fromkeys(self.scorer.names, Verdict(None, Status.NOT_JUDGED)))
-        return [
-            [next(flat) for _ in group] if group else [nothing] * self.config.completions for group in groups
-        ]
 
     def stand_in(self) -> EncodedPrompt:
         """Return a prompt for a process that has lost all its rows; no completion of it is trained on."""
@@ -420,7 +436,9 @@ class Collector:
     ) -> dict[str, float]:
         """Return the metrics of the iteration's rollouts."""
         known = (self.accelerator, batches, stats, keep, self.scorer.names, seconds)
-        return batch_metrics(*known, conversations=self.conversations is not None)
+        return batch_metrics(
+            *known, conversations=self.conversations is not None, early=self.early, mine=self._mine(len(keep))
+        )
 
     def own(self, slots: Sequence[int]) -> list[int]:
         """Return this process's share of one value per prompt of a rollout batch."""
@@ -430,13 +448,3 @@ class Collector:
         """Return which of the prompts (count,), batch after batch, this process holds."""
         owner = torch.arange(count) % self.config.prompts % self.accelerator.num_processes
         return owner == self.accelerator.process_index
-
-
-def _gather_lost(stats: RolloutStats, batches: Sequence[Rollouts]) -> list[str]:
-    """Return a line for each lost row of all processes. Raises ``RowsLost`` if none is left."""
-    if not stats.lost.any():
-        return []
-    lost: list[str] = gather_object([line for batch in batches for line in batch.lost])
-    if stats.lost.all():
-        raise RowsLost(f"none of the {len(stats.lost):,} rows of this iteration can be read: {lost[0]}")
-    return lost

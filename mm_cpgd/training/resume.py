@@ -57,6 +57,7 @@ NOTED = frozenset(
     | _of("rollout.vllm", "options correction importance_cap importance_floor")
     | _of("algorithm", "recipe advantage surrogate regularizers token_weights aggregation selection shaping")
     | _of("algorithm", "prompts budget completions token_advantages blind noisy")
+    | _of("algorithm", "early_answers empty_thought")
     | _of("training", "inner_epochs mini_batch_prompts mixed_precision rounding")
     | _of("sft", "batch target_template")
     | _of("policy", "dtype min_pixels max_pixels video system_prompt system_turns")

@@ -42,6 +42,7 @@ from mm_cpgd.training.rollouts.build import (
     load_environment,
     longest_completion,
 )
+from mm_cpgd.training.rollouts.given import build_early, check_given
 from mm_cpgd.training.rollouts.mixes import check_mixes
 from mm_cpgd.training.rollouts.pictures import blind_options, build_noise
 from mm_cpgd.training.rollouts.scorer import CompletionScorer
@@ -178,7 +179,9 @@ def build_trainer(
         workers=workers,
         conversations=build_conversations(config, policy, engine),
         noise=build_noise(config),
+        begun=config.algorithm.empty_thought,
     )
+    collector.early = build_early(config, policy, collector.scorer, collector.sampling)
     steps = schedule.iterations * schedule.steps_per_iteration
     identity = identify(config, examples, policy.model)
     options = _sampling_options(config.rollout, collector.sampling)
@@ -393,6 +396,7 @@ def check_sampling(config: RunConfig, objective: Objective) -> None:
     check_mixes(config.rollout, objective)
     check_ahead(config.rollout, objective)
     build_noise(config)
+    check_given(config)
     build_correction(config.rollout)
     if config.rollout.engine == "vllm":
         from mm_cpgd.rollout.vllm.configured import check_adapters, check_servers
