@@ -410,9 +410,8 @@ class Collector:
         seeds: Sequence[Sequence[Seeds]],
     ) -> EarlySampled | None:
         with self.accelerator.autocast():
-            return self.early and self.early.sample(
-                self.engine, prompts, groups, [[seed(0) for seed in own] for own in seeds]
-            )
+            firsts = [[seed(0) for seed in own] for own in seeds]
+            return self.early.sample(self.engine, prompts, groups, firsts) if self.early else None
 
     def _generate(
         self,

@@ -19,6 +19,8 @@ CONFIGS = sorted(SHIPPED.rglob("*.yaml"))
 # Recipes that docs/training.md lists for the quickstart.
 RECIPES = (
     "bnpo",
+    "brpo",
+    "bvpo",
     "cispo",
     "clip_cov",
     "cpgd_entropy",
