@@ -47,7 +47,7 @@ def test_completions_after_a_given_beginning_are_requests_of_tokens(
     begun = BegunEngine(engine, tiny_policy, "<think></think><answer>")
     groups = begun.generate(vllm_prompts, SAMPLING, [[2, 3], [4, 5]])
     assert llm.calls == ["chat", "generate"]
-    assert [one.seed for one in llm.params] == [3, 5]
+    assert [one.seed for one in llm.params] == [2, 4, 3, 5]
     for whole, after in groups:
         assert whole.own.all()
         assert after.tokens[~after.own].tolist() == given_tokens(tiny_policy, begun.text).tolist()
