@@ -15,6 +15,7 @@ from mm_cpgd.algorithms.parts import Part
 from mm_cpgd.errors import UserError
 
 _GROUP_BASELINES = ("cpgd", "grpo", "rloo", "group_mean", "bnpo", "maxrl", "gdpo", "scale_rl")
+_GROUP_TARGETS = ("optimal_baseline", "f_divergence", "preference", "brpo", "bvpo")
 _LOG_RATIO_SURROGATES = ("policy_gradient", "cpgd")
 
 
@@ -39,7 +40,7 @@ def _compares_group(part: Part) -> bool:
         return part.name in _GROUP_BASELINES or part.options.get("baseline") == "group"
     if part.kind == "completions":
         return part.options.get("scope") == "group"
-    return part.kind == "selection" or part.name in ("optimal_baseline", "f_divergence", "preference")
+    return part.kind == "selection" or part.name in _GROUP_TARGETS
 
 
 def check_surrogate_options(name: str, options: Sequence[str]) -> None:
@@ -157,6 +158,17 @@ def check_scale(part: Part, parts: Sequence[Part]) -> None:
             f"{part.where}: apply = 'rewards' has no effect: {advantage.where} divides by the rewards' "
             "scale. Write apply: advantages, or take an advantage that keeps the scale, such as rloo."
         )
+
+
+def check_given(parts: Sequence[Part], early_answers: bool, empty_thought: bool) -> None:
+    """Check that what parts need of completions with given tokens is sampled."""
+    for name, key, sampled in (
+        ("early_scores", "algorithm.early_answers", early_answers),
+        ("empty_thought", "algorithm.empty_thought", empty_thought),
+    ):
+        for part in parts:
+            if name in part.inputs and not sampled:
+                raise UserError(f"{part.where} needs {key}, which is null; set {key}: {{}} for its defaults.")
 
 
 def check_counts(part: Part, counts: Sequence[int], prompts: int, completions: int) -> None:

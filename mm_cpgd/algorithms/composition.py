@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mm_cpgd.algorithms.checks import check_parts, check_surrogate_options
+from mm_cpgd.algorithms.checks import check_given, check_parts, check_surrogate_options
 from mm_cpgd.algorithms.inputs.initial import initial_memories, initial_states
 from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.algorithms.parts import Part, make_part
@@ -57,4 +57,5 @@ def build_objective(
         token_advantages=tuple(make("token_advantages", part) for part in config.token_advantages),
     )
     check_parts(composed.parts, completions, max_new_tokens)
+    check_given(composed.parts, config.early_answers is not None, config.empty_thought is not None)
     return replace(composed, states=initial_states(composed.parts), memories=initial_memories(composed.parts))

@@ -36,6 +36,7 @@ from mm_cpgd.algorithms.methods import (
     demonstrations,
     entropy_band,
     front,
+    given,
     group_targets,
     influence,
     many_rewards,
@@ -129,6 +130,8 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         group_targets.optimal_baseline,
         group_targets.f_divergence,
         group_targets.preference,
+        given.brpo,
+        given.bvpo,
         steps.empg,
     ),
 }
@@ -166,6 +169,7 @@ INPUTS: dict[str, frozenset[str]] = {
             *("advantages", "base_advantages", "old_logprobs", "old_entropy", "tokens", "mask"),
             *("prompt_of", "completion_of", "rewards", "accuracy", "finished", "state"),
             *("pieces", "reference_logprobs"),
+            *("early_scores", "early_budgets", "thinking", "empty_thought"),
         }
     )
     | CLOCK,

@@ -9,6 +9,10 @@ gets as ``advantages`` what those before it returned. Values where ``mask`` is F
 ``prompt_of``, ``completion_of``, ``rewards``, ``accuracy``, ``finished``: (N,), the first two as numbers of
 the prompt among the iteration's and of the completion within its group.
 ``pieces``: the text of each token id that occurs, by id.
+With ``algorithm.early_answers``: ``thinking`` (N,), tokens until the thinking has ended; ``early_budgets``
+(N, S), the same S budgets in each row, the last one the length limit; ``early_scores`` (N, S − 1), the total
+reward of the answers at the others, NaN where there is none. With ``algorithm.empty_thought``:
+``empty_thought`` (N,), 1 where a completion begins with a given thought.
 """
 
 from __future__ import annotations

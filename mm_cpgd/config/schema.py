@@ -19,6 +19,7 @@ from pydantic import (
     PositiveInt,
 )
 
+from mm_cpgd.config.given import EarlyAnswersConfig, EmptyThoughtConfig
 from mm_cpgd.config.pictures import BlindConfig, NoisyConfig
 from mm_cpgd.config.rollout import RolloutConfig
 from mm_cpgd.config.section import Section
@@ -209,6 +210,12 @@ class AlgorithmConfig(Section):
     )
     blind: BlindConfig = Field(default_factory=BlindConfig)
     noisy: NoisyConfig | None = Field(None, description="noised pictures in rollouts; null: none")
+    early_answers: EarlyAnswersConfig | None = Field(
+        None, description="answers asked for at budgets of the thinking; null: none"
+    )
+    empty_thought: EmptyThoughtConfig | None = Field(
+        None, description="half of the completions after an empty thought; null: none"
+    )
 
 
 class TrainingConfig(Section):

@@ -14,12 +14,14 @@ from torch import Tensor
 from data import Example, PromptSampler, ScoredPromptSampler
 from mm_cpgd.algorithms.inputs.outcomes import Outcomes
 from mm_cpgd.algorithms.objective import Objective
+from mm_cpgd.config.given import EmptyThoughtConfig
 from mm_cpgd.config.rollout import RolloutConfig
 from mm_cpgd.distributed import Parts, together
 from mm_cpgd.interrupt import ShouldStop, check, never
 from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.policy.prompt_workers import PromptWorkers
 from mm_cpgd.rollout import Group, GroupsInParts, KeptTokens, RolloutEngine, Sampling
+from mm_cpgd.rollout.conversations.given import BegunEngine
 from mm_cpgd.rollout.conversations.parts import ConversationsInParts
 from mm_cpgd.rollout.conversations.sampler import ConversationSampler, Seeds
 from mm_cpgd.rollout.noisy import NoiseSchedule, behind_noise
@@ -29,6 +31,7 @@ from mm_cpgd.training.ahead.prefetch import (
     PromptPrefetcher,
     background_thread,
     encode_rows,
+    without_lost,
 )
 from mm_cpgd.training.experience import Collected, Experience, pad_tokens, plan_mini_batches
 from mm_cpgd.training.rollout_stats import RolloutStats, check_rules, gather_diversity, gather_stats
@@ -38,10 +41,11 @@ from mm_cpgd.training.rollouts.batches import (
     batch_metrics,
     check_prompts,
     gather_lost,
-    without_lost,
 )
 from mm_cpgd.training.rollouts.demonstrations import Demonstrations, Mix
+from mm_cpgd.training.rollouts.early import Early, EarlyAnswers, EarlySampled
 from mm_cpgd.training.rollouts.elsewhere import OtherCompletions, beside
+from mm_cpgd.training.rollouts.given import given_facts
 from mm_cpgd.training.rollouts.outcomes import gather_outcomes
 from mm_cpgd.training.rollouts.records import records_of
 from mm_cpgd.training.rollouts.replayed import Replay
@@ -49,7 +53,7 @@ from mm_cpgd.training.rollouts.returns import by_token, credit_of_turns
 from mm_cpgd.training.rollouts.scorer import CompletionScorer
 from mm_cpgd.training.rollouts.seeds import seed_of, turn_seed
 from mm_cpgd.training.rollouts.tempered import Further, Tempered
-from rewards import RewardSum, Status, Verdict
+from rewards import RewardSum
 from rewards.compose import Scored
 
 
@@ -73,6 +77,8 @@ class Collector:
         prefetch_until: last iteration whose prompts may be encoded during the update before it; 0: none.
         workers: processes that encode prompts; None: this process does.
         conversations: samples conversations with the config's environment; None: a completion is one turn.
+        early: asks for answers at budgets of the thinking; None: nothing does.
+        begun: given beginning of half of the completions; None: all are sampled whole.
         noise: of the pictures behind which half of the completions are sampled; None: all see the prompt's.
         demonstrations: solutions of the rows, where a part of the objective teaches them; None: none are.
         tempered: further completions at another temperature; None: there are none.
@@ -102,6 +108,8 @@ class Collector:
         demonstrations: Demonstrations | None = None,
         tempered: Tempered | None = None,
         replay: Replay | None = None,
+        early: EarlyAnswers | None = None,
+        begun: EmptyThoughtConfig | None = None,
     ) -> None:
         check_prompts(rollout.prompts, accelerator.num_processes)
         self.config = rollout
@@ -111,6 +119,7 @@ class Collector:
         self.rewards = rewards
         self.conversations, self.noise = conversations, noise
         self.demonstrations, self.tempered, self.replay = demonstrations, tempered, replay
+        self.early, self.begun = early, begun
         weights = rollout.environment.scores if conversations and rollout.environment else {}
         gates = rollout.environment.gates if weights and rollout.environment else {}
         self.scorer = CompletionScorer(rewards, weights, gates)
@@ -236,6 +245,8 @@ class Collector:
         indices = self.own(drawn)
         counts = counts or [self.config.completions] * len(drawn)
         engine = behind_noise(self.engine, self.policy, self.noise, iteration)
+        if self.begun:
+            engine = BegunEngine(engine, self.policy, self.begun.text, self.begun.max_new_tokens)
         engine = EqualCounts(engine, counts) if len(set(counts)) > 1 else engine
         seeds = [
             [partial(turn_seed, self.seed, iteration, number, slot, k) for k in range(counts[slot])]
@@ -244,8 +255,11 @@ class Collector:
         pending = self.prefetcher.take(indices)
         if following and self.prefetcher.in_processes:
             self.prefetcher.begin(self.own(following))
-        prompts, groups, scored, lost, seconds = self._sample(engine, indices, pending, seeds, should_stop)
-        return Sampled(indices, prompts, groups, scored, lost, dict(self.rewards.failures), seconds)
+        prompts, groups, scored, lost, seconds, early = self._sample(
+            engine, indices, pending, seeds, should_stop
+        )
+        failures = dict(self.rewards.failures)
+        return Sampled(indices, prompts, groups, scored, lost, failures, seconds, early=early)
 
     def _further(self, batch: Rollouts, iteration: int, should_stop: ShouldStop) -> Further | None:
         """Sample and score completions of the first prompts at the temperature that ``tempered`` asks for."""
@@ -330,6 +344,8 @@ class Collector:
             sampled_logprobs = pad_tokens([one.logprobs for one in own])[0].float()
         if not reweights and own and all(one.kept for one in own):
             kept = KeptTokens.stack([one.kept for one in own if one.kept])
+        early = [group for batch in batches for group in batch.early or []]
+        given = given_facts(self.early, self.begun, own, early, slot.tolist(), place.tolist())
         # Prompts without a row are dropped: their images may be large. One stays as the stand-in's prompt.
         indices = [index for batch in batches for index in batch.indices]
         prompts = [prompt for batch in batches for prompt in batch.prompts]
@@ -346,7 +362,7 @@ class Collector:
             sampled_logprobs=sampled_logprobs,
             kept=kept,
             suffixes=suffixes if any(suffixes) else None,
-            facts=outcomes.facts(usable & mine.unsqueeze(1)),
+            facts=outcomes.facts(usable & mine.unsqueeze(1)) | given,
             outcomes=outcomes if self.objective.memories else None,
             source=columns.source_of[place] if others else None,
             other_lengths=plan.other_lengths,
@@ -373,8 +389,8 @@ class Collector:
         should_stop: ShouldStop,
         sampling: Sampling | None = None,
         encoded: Sequence[EncodedPrompt | None] = (),
-    ) -> tuple[list[EncodedPrompt | None], list[Group], list[list[Scored]], list[str], float]:
-        """Return prompts, groups, scores, lines about lost rows, and the seconds spent waiting for scores.
+    ) -> tuple[list[EncodedPrompt | None], list[Group], list[list[Scored]], list[str], float, Early]:
+        """Return what ``Sampled`` holds; the seconds are those spent waiting for scores.
 
         The completions of a batch of prompts are scored in a second thread while the next are sampled.
         ``encoded``: the prompts, if all are known.
@@ -390,30 +406,44 @@ class Collector:
         else:
             examples = [self.examples[index] for index in indices]
             parted = ConversationsInParts(self.conversations, sampling, examples, seeds)
-        with background_thread("scores") as thread, parted:
-            scores = []
-            for start in range(0, len(indices), self.config.batch_prompts):
-                check(should_stop)
-                batch = slice(start, start + self.config.batch_prompts)
-                if len(prompts) == start:
-                    part = slice(start, None) if parted.needs_all else batch
-                    rows = [self.examples[index] for index in indices[part]]
-                    encoded, gone = encode_rows(self.policy.encoder, rows, pending and pending[part])
-                    prompts += encoded
+        with background_thread("scores") as thread:
+            with parted:
+                scores = []
+                for start in range(0, len(indices), self.config.batch_prompts):
+                    check(should_stop)
+                    batch = slice(start, start + self.config.batch_prompts)
+                    if len(prompts) == start:
+                        part = slice(start, None) if parted.needs_all else batch
+                        rows = [self.examples[index] for index in indices[part]]
+                        encoded, gone = encode_rows(self.policy.encoder, rows, pending and pending[part])
+                        prompts += encoded
+                        lost += gone
+                    # After an error the others still meet this process before each batch.
+                    present = prompts if parts.problem is None else [None] * len(prompts)
+                    nothing: list[Group] = [[] for _ in prompts[batch]]
+                    new = parts.run(partial(self._generate, parted, present, batch), nothing)
+                    rows = [self.examples[index] for index in indices[batch]]
+                    prompts[batch], gone = without_lost(rows, prompts[batch], new)
                     lost += gone
-                # After an error the others still meet this process before each batch.
-                present = prompts if parts.problem is None else [None] * len(prompts)
-                nothing: list[Group] = [[] for _ in prompts[batch]]
-                new = parts.run(partial(self._generate, parted, present, batch), nothing)
-                own = [self.examples[index] for index in indices[batch]]
-                prompts[batch], gone = without_lost(own, prompts[batch], new)
-                lost += gone
-                groups += new
-                scores.append(thread.submit(self._score, indices[batch], new))
+                    groups += new
+                    scores.append(thread.submit(self.scorer.score_groups, new, rows, self.config.completions))
+            asked = parts.run(partial(self._ask_early, prompts, groups, seeds), None)
             parts.end()
             ended = time.perf_counter()
             scored = [group for chunk in scores for group in chunk.result()]
-        return prompts, groups, scored, lost, time.perf_counter() - ended
+            rows = [self.examples[index] for index in indices]
+            early = self.early.score(asked, rows) if self.early and asked else None
+        return prompts, groups, scored, lost, time.perf_counter() - ended, early
+
+    def _ask_early(
+        self,
+        prompts: Sequence[EncodedPrompt | None],
+        groups: Sequence[Group],
+        seeds: Sequence[Sequence[Seeds]],
+    ) -> EarlySampled | None:
+        with self.accelerator.autocast():
+            firsts = [[seed(0) for seed in own] for own in seeds]
+            return self.early.sample(self.engine, prompts, groups, firsts) if self.early else None
 
     def _generate(
         self,
@@ -423,16 +453,6 @@ class Collector:
     ) -> list[Group]:
         with self.accelerator.autocast():
             return parted.take(prompts, batch)
-
-    def _score(self, indices: Sequence[int], groups: Sequence[Group]) -> list[list[Scored]]:
-        completions = [completion for group in groups for completion in group]
-        pairs = zip(indices, groups, strict=True)
-        owners = [self.examples[index] for index, group in pairs for _ in group]
-        flat = iter(self.scorer.score(completions, owners))
-        nothing = Scored(None, dict.fromkeys(self.scorer.names, Verdict(None, Status.NOT_JUDGED)))
-        return [
-            [next(flat) for _ in group] if group else [nothing] * self.config.completions for group in groups
-        ]
 
     def stand_in(self) -> EncodedPrompt:
         """Return a prompt for a process that has lost all its rows; no completion of it is trained on."""
@@ -447,7 +467,9 @@ class Collector:
     ) -> dict[str, float]:
         """Return the metrics of the iteration's rollouts."""
         known = (self.accelerator, batches, stats, keep, self.scorer.names, seconds)
-        return batch_metrics(*known, conversations=self.conversations is not None)
+        return batch_metrics(
+            *known, conversations=self.conversations is not None, early=self.early, mine=self._mine(len(keep))
+        )
 
     def own(self, slots: Sequence[int]) -> list[int]:
         """Return this process's share of one value per prompt of a rollout batch."""

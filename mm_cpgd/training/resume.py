@@ -57,7 +57,7 @@ NOTED = frozenset(
     | _of("rollout.vllm", "options correction importance_cap importance_floor")
     | _of("algorithm", "recipe advantage surrogate regularizers token_weights aggregation selection shaping")
     | _of("algorithm", "prompts budget demonstrations reward_weights completions token_advantages")
-    | _of("algorithm", "blind noisy replay tempered")
+    | _of("algorithm", "blind noisy replay tempered early_answers empty_thought")
     | _of("training", "inner_epochs mini_batch_prompts mixed_precision rounding")
     | _of("sft", "batch target_template surrogate")
     | _of("policy", "dtype min_pixels max_pixels video system_prompt system_turns")

@@ -43,6 +43,7 @@ from mm_cpgd.training.rollouts.build import (
     longest_completion,
 )
 from mm_cpgd.training.rollouts.demonstrations import build_demonstrations, demonstration_source
+from mm_cpgd.training.rollouts.given import build_early, check_given
 from mm_cpgd.training.rollouts.mixes import check_mixes
 from mm_cpgd.training.rollouts.pictures import blind_options, build_noise
 from mm_cpgd.training.rollouts.replayed import build_replay, run_sources
@@ -183,9 +184,11 @@ def build_trainer(
         noise=build_noise(config),
         demonstrations=build_demonstrations(config, objective, policy, examples),
         tempered=Tempered.of(config.rollout, chosen.tempered) if chosen.tempered else None,
+        begun=config.algorithm.empty_thought,
     )
     sources = run_sources(config, objective)
     collector.replay = build_replay(config, accelerator, objective, policy.encoder, examples, sources)
+    collector.early = build_early(config, policy, collector.scorer, collector.sampling)
     steps = schedule.iterations * schedule.steps_per_iteration
     identity = identify(config, examples, policy.model)
     options = _sampling_options(config.rollout, collector.sampling)
@@ -403,6 +406,7 @@ def check_sampling(config: RunConfig, objective: Objective) -> None:
     check_ahead(config.rollout, objective)
     build_noise(config)
     run_sources(config, objective)
+    check_given(config)
     build_correction(config.rollout)
     if config.rollout.engine == "vllm":
         from mm_cpgd.rollout.vllm.configured import check_adapters, check_servers

@@ -43,6 +43,9 @@ KNOWN: dict[str, list[str]] = {
     "token_advantages.optimal_baseline": ["from the logits", "second longest"],
     "token_advantages.preference": ["empty thought", "one pair for each prompt"],
     "token_advantages.f_divergence": ["last 1,024"],
+    "brpo": ["4 answers at each", "could not be seen"],
+    "token_advantages.brpo": ["learn from the answers", "the end of the thinking"],
+    "token_advantages.bvpo": ["one pair for each prompt", "least squared error"],
     "dppo": ["rollout engine reports"],
     "bnpo": ["undivided by the largest length", "dual clip at 10", "10 steps of warm-up", "accuracy alone"],
     "dapo": ["overlong filtering", "two thirds"],
@@ -185,6 +188,7 @@ SETTINGS = [
     ("reinforce_pp", "regularizers=[{name: kl, coefficient: 0.01, estimator: k2}]"),
     ("reinforce_pp", "advantage={name: reinforce_pp, baseline: group}"),
     ("noisyrollout", "noisy={middle: 10}"),
+    ("brpo", "early_answers={answers: 4}"),
     (
         "papo",
         "regularizers=[{name: implicit_perception, coefficient: 0.02}, "

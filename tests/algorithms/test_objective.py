@@ -83,7 +83,7 @@ def slope(recipe, row, t):
     stopped = (a > 0 and r > high) or (a < 0 and r < low)
     if recipe == "grpo_dual_clip":
         stopped = stopped or (a < 0 and r > 3)
-    if recipe in ("pg", "pgd", "dpo_online", "raft"):
+    if recipe in ("pg", "pgd", "dpo_online", "bvpo", "raft"):
         gradient = a
     elif recipe == "copg":
         gradient = 0.5  # as ``prepared`` says
@@ -122,9 +122,9 @@ def weight(recipe, row):
         *GROUPED,
     ):
         return 1 / (len(LENGTHS) * LENGTHS[row])
-    if recipe in ("luspo", "f_dpg", "dpo_online", "copg"):
+    if recipe in ("luspo", "f_dpg", "dpo_online", "bvpo", "copg"):
         return 1 / len(LENGTHS)
-    if recipe in ("dr_grpo", "bnpo", "dppo", "hpt", "spear"):
+    if recipe in ("dr_grpo", "bnpo", "dppo", "hpt", "spear", "brpo"):
         return 1 / (len(LENGTHS) * MAX_TOKENS)
     return 1 / sum(LENGTHS)
 

@@ -20,6 +20,8 @@ CONFIGS = sorted(SHIPPED.rglob("*.yaml"))
 RECIPES = (
     "aepo",
     "bnpo",
+    "brpo",
+    "bvpo",
     "cispo",
     "clip_cov",
     "cpgd_entropy",

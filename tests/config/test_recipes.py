@@ -30,7 +30,7 @@ def test_recipe_builds(name):
 @pytest.mark.parametrize("name", recipe_names())
 def test_only_methods_of_a_reference_policy_need_one(name):
     assert build(name).needs_reference == (
-        name in ("copg", "deepseek_v32", "one_shot", "f_dpg", "dpo_online")
+        name in ("copg", "deepseek_v32", "one_shot", "f_dpg", "dpo_online", "bvpo")
     )
 
 

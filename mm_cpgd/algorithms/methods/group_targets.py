@@ -59,7 +59,7 @@ def optimal_baseline(
     norm = torch.maximum(1 - 2 * probability + (-old_entropy).exp(), (1 - probability).square())
     weight = torch.where(mask, torch.where(mask, norm, 0.0).cumsum(1), 0.0)
     found = torch.zeros_like(weight)
-    for rows in _groups(prompt_of):
+    for rows in groups_of(prompt_of):
         reward, own = rewards[rows, None].to(weight), mask[rows]
         total = weight[rows].sum(0)
         # Certain tokens alone have no weight: there every completion counts alike.
@@ -79,7 +79,7 @@ def optimal_baseline(
     use="rewards that only order answers; a bounded gradient for answers already told apart",
     differs=(
         "BVPO mixes this loss with that of answers after an empty thought. Here there is the former alone; "
-        "no setting does the other.",
+        "the part bvpo does both.",
         "The authors make one pair for each prompt by a reward model. Here all pairs of different rewards "
         "count, each prompt as one.",
     ),
@@ -112,13 +112,25 @@ def preference(
     """
     margin = torch.where(mask, old_logprobs - reference_logprobs, 0.0).sum(1)
     found = torch.zeros_like(margin)
-    for rows in _groups(prompt_of):
-        better = rewards[rows, None] > rewards[None, rows]
-        if not better.any():
-            continue
-        weight = beta * torch.sigmoid(-beta * (margin[rows, None] - margin[None, rows])) * better
-        found[rows] = (weight.sum(1) - weight.sum(0)) * len(rows) / better.sum()
+    for rows in groups_of(prompt_of):
+        found[rows] = pair_advantages(rewards[rows], margin[rows], beta, len(rows))
     return torch.where(mask, found[:, None], 0.0)
+
+
+def pair_advantages(rewards: Tensor, margin: Tensor, beta: float, count: int) -> Tensor:
+    """Return ±count·mean over the pairs of different rewards of β·σ(−β·m); 0 without a pair.
+
+    Args:
+        rewards: (n,).
+        margin: (n,) ln π_old(y) − ln π_ref(y).
+        beta: DPO's β.
+        count: completions over which an aggregation takes the mean.
+    """
+    better = rewards[:, None] > rewards[None]
+    if not better.any():
+        return torch.zeros_like(margin)
+    weight = beta * torch.sigmoid(-beta * (margin[:, None] - margin[None])) * better
+    return (weight.sum(1) - weight.sum(0)) * count / better.sum()
 
 
 Divergence = Literal["forward_kl", "reverse_kl", "js", "tv", "chi2", "reverse_chi2"]
@@ -183,7 +195,7 @@ def f_divergence(
     bonus = rewards / beta if target == "tilted" else torch.where(accuracy >= least, 0.0, wrong)
     log_weight = bonus.to(drift) - drift
     found = torch.zeros_like(drift)
-    for rows in _groups(prompt_of):
+    for rows in groups_of(prompt_of):
         log_z = log_weight[rows].logsumexp(0) - math.log(len(rows))
         if len(rows) < 2 or log_z.isinf():
             continue
@@ -206,6 +218,6 @@ def divergence_slope(log_t: Tensor, divergence: str) -> Tensor:
     return 1 - (-2 * log_t).exp() if divergence == "chi2" else 2 * torch.expm1(log_t)
 
 
-def _groups(prompt_of: Tensor) -> list[Tensor]:
+def groups_of(prompt_of: Tensor) -> list[Tensor]:
     """Return the rows of each prompt."""
     return [(prompt_of == prompt).nonzero().squeeze(1) for prompt in sorted(set(prompt_of.tolist()))]

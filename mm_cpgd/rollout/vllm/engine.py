@@ -142,7 +142,7 @@ class VllmEngine:
             UserError: the backend takes no videos, or none beside images.
         """
         if isinstance(prompt, ContinuedPrompt):
-            return _as_tokens(prompt)
+            return self.token_request(prompt)
         if prompt.conversation is None:
             raise ValueError(
                 "a prompt without its conversation cannot be sent to vLLM; encode it with PromptEncoder"

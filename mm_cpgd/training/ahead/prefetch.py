@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from data import DataError, Example
 from mm_cpgd.policy import EncodedPrompt, PromptEncoder
 from mm_cpgd.policy.prompt_workers import PromptWorkers
+from mm_cpgd.rollout import Group
 from rewards.workers.pool import usable_cores
 
 Encode = Callable[[int], EncodedPrompt | None]
@@ -59,6 +60,18 @@ def _result(pending: Pending) -> EncodedPrompt | None:
 def lost_line(example: Example, reason: object) -> str:
     """Return the line about a row that is left out."""
     return f"row {example.id!r} ({example.source}) is left out: {reason}"
+
+
+def without_lost(
+    examples: Sequence[Example], prompts: Sequence[EncodedPrompt | None], groups: Sequence[Group]
+) -> tuple[list[EncodedPrompt | None], list[str]]:
+    """Return the prompts without those whose image the engine could not open, and lines about these."""
+    lost = [
+        lost_line(example, "its image cannot be opened any more")
+        for example, prompt, group in zip(examples, prompts, groups, strict=True)
+        if prompt is not None and not group
+    ]
+    return [prompt if group else None for prompt, group in zip(prompts, groups, strict=True)], lost
 
 
 @contextmanager

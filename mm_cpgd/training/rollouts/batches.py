@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from data import Example
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import EncodedPrompt
 from mm_cpgd.rollout import Group
-from mm_cpgd.training.ahead.prefetch import lost_line
 from mm_cpgd.training.experience import RowsLost
 from mm_cpgd.training.rollout_stats import RolloutStats
 from mm_cpgd.training.rollouts.conversations import gather_conversations
+from mm_cpgd.training.rollouts.early import Early, EarlyAnswers
 from rewards.compose import Scored
 
 
@@ -32,6 +31,7 @@ class Sampled:
         lost: a line for each row whose image has vanished.
         failures: of each rule that has failed, its newest error and traceback.
         seconds_of_rewards: time spent waiting for scores after the last completion.
+        early: scores of answers asked for at budgets of the thinking, if any are.
     """
 
     indices: list[int]
@@ -41,6 +41,7 @@ class Sampled:
     lost: list[str]
     failures: dict[str, str]
     seconds_of_rewards: float
+    early: Early = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ def batch_metrics(
     seconds: float,
     *,
     conversations: bool = False,
+    early: EarlyAnswers | None = None,
+    mine: Tensor | None = None,
 ) -> dict[str, float]:
     """Return the metrics of an iteration's rollout batches over all processes.
 
@@ -76,29 +79,24 @@ def batch_metrics(
         rules: names of the rules.
         seconds: since the iteration began.
         conversations: whether completions are conversations.
+        early: asks for early answers, whose tokens count as sampled.
+        mine: (P,) bool, prompts of this process; needed with ``early``.
     """
     groups = [group for batch in batches for group in batch.groups]
     seconds_of_rewards = sum(batch.seconds_of_rewards for batch in batches)
+    metrics = stats.metrics(rules)
+    if early and mine is not None:
+        scores = [group for batch in batches for group in batch.early or []]
+        metrics |= early.metrics(accelerator, scores, stats.accuracy[mine])
+        metrics["tokens/sampled"] += metrics["early/tokens"]
     return {
-        **stats.metrics(rules),
+        **metrics,
         **(gather_conversations(accelerator, groups) if conversations else {}),
         "groups/kept": float(keep.double().mean()),
         "groups/rounds": float(len(batches)),
         "seconds/reward": seconds_of_rewards,
         "seconds/rollout": seconds - seconds_of_rewards,
     }
-
-
-def without_lost(
-    examples: Sequence[Example], prompts: Sequence[EncodedPrompt | None], groups: Sequence[Group]
-) -> tuple[list[EncodedPrompt | None], list[str]]:
-    """Return the prompts without those whose image the engine could not open, and lines about these."""
-    lost = [
-        lost_line(example, "its image cannot be opened any more")
-        for example, prompt, group in zip(examples, prompts, groups, strict=True)
-        if prompt is not None and not group
-    ]
-    return [prompt if group else None for prompt, group in zip(prompts, groups, strict=True)], lost
 
 
 def check_prompts(prompts: int, processes: int) -> None:

@@ -64,6 +64,15 @@ class CompletionScorer:
         scored = self.rewards.score(texts, examples)
         return [self._with_environment(*pair) for pair in zip(scored, completions, strict=True)]
 
+    def score_groups(
+        self, groups: Sequence[Sequence[Completion]], examples: Sequence[Any], width: int
+    ) -> list[list[Scored]]:
+        """Score the groups of several examples; an empty one, of a lost row, gets ``width`` non-scores."""
+        owners = [example for example, group in zip(examples, groups, strict=True) for _ in group]
+        flat = iter(self.score([one for group in groups for one in group], owners))
+        nothing = Scored(None, dict.fromkeys(self.names, Verdict(None, Status.NOT_JUDGED)))
+        return [[next(flat) for _ in group] if group else [nothing] * width for group in groups]
+
     def _with_environment(self, scored: Scored, completion: Completion) -> Scored:
         if completion.talk is None:
             return scored

@@ -47,8 +47,8 @@ def gather_rows(
     """Return the completions of all processes in the order of the draws, and which are this process's.
 
     Returns:
-        ``COLUMNS``, and ``reference_logprobs`` if known, (N, T) and each of ``Experience.facts`` (N,),
-        float64 but for ids and masks; and (n,), the place of each own row among them.
+        ``COLUMNS``, and ``reference_logprobs`` if known, (N, T) and each of ``Experience.facts``, (N,) or
+        (N, k), float64 but for ids and masks; and (n,), the place of each own row among them.
     """
     assert experience.old_logprobs is not None
     assert experience.facts is not None
@@ -61,17 +61,21 @@ def gather_rows(
         columns = (*COLUMNS, "reference_logprobs")
     cells = torch.stack([torch.where(mask, table.double(), 0.0) for table in tables], 1)
     names = sorted(experience.facts)
-    facts = torch.stack([experience.facts[name].double() for name in names], 1)
+    own = [experience.facts[name].double() for name in names]
+    facts = torch.cat([one if one.dim() > 1 else one[:, None] for one in own], 1)
     device = accelerator.device
     sizes = accelerator.gather(torch.tensor([cells.shape[0], cells.shape[2]], device=device)).view(-1, 2)
     count, width = sizes.amax(0).tolist()
-    padded = torch.zeros(count, len(columns) * width + len(names), dtype=torch.float64, device=device)
+    padded = torch.zeros(count, len(columns) * width + facts.shape[1], dtype=torch.float64, device=device)
     values = torch.nn.functional.pad(cells, (0, width - cells.shape[2])).flatten(1)
     padded[: len(cells)] = torch.cat([values, facts], 1).to(device)
     everyone = accelerator.gather(padded).cpu().unflatten(0, (accelerator.num_processes, count))
     counts = sizes[:, 0].tolist()
     table = torch.cat([part[:size] for part, size in zip(everyone, counts, strict=True)])
-    numbers = dict(zip(names, table[:, len(columns) * width :].unbind(1), strict=True))
+    known = table[:, len(columns) * width :].split([1 if one.dim() < 2 else one.shape[1] for one in own], 1)
+    numbers = {
+        name: part if one.dim() > 1 else part[:, 0] for name, one, part in zip(names, own, known, strict=True)
+    }
     largest = numbers["completion_of"].max() + 1 if len(table) else 1
     order = (numbers["prompt_of"] * largest + numbers["completion_of"]).argsort()
     place = torch.empty_like(order)

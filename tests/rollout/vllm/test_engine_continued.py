@@ -9,8 +9,9 @@ import pytest
 
 from data import ImageRef
 from mm_cpgd.errors import DataError, EngineFailed, UserError
-from mm_cpgd.policy import Policy
+from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.policy.conversation.suffix import ContinuedPrompt, extend
+from mm_cpgd.rollout.conversations.given import BegunEngine, given_tokens
 from tests.fakes.conversations import Scripted, rows_of, scripts
 from tests.fakes.vllm import SAMPLING, colocated
 from tests.fakes.vllm_server import TOKENS, running, served
@@ -37,6 +38,20 @@ def test_tokens_and_images_arrive_as_the_policy_has_them(
     assert llm.calls == ["generate"]
     assert [group[0].tokens[:2].tolist() for group in groups] == [[42, 54], [43, 53], [44, 51]]
     assert [one.seed for one in llm.params] == [2, 3, 4]
+
+
+def test_completions_after_a_given_beginning_are_requests_of_tokens(
+    tiny_policy: Policy, vllm_prompts: list[EncodedPrompt]
+) -> None:
+    engine, llm = colocated(tiny_policy)
+    begun = BegunEngine(engine, tiny_policy, "<think></think><answer>")
+    groups = begun.generate(vllm_prompts, SAMPLING, [[2, 3], [4, 5]])
+    assert llm.calls == ["chat", "generate"]
+    assert [one.seed for one in llm.params] == [2, 4, 3, 5]
+    for whole, after in groups:
+        assert whole.own.all()
+        assert after.tokens[~after.own].tolist() == given_tokens(tiny_policy, begun.text).tolist()
+        assert 0 < after.length < after.tokens.numel()
 
 
 def test_a_prompt_that_vllm_expands_otherwise_is_noticed(

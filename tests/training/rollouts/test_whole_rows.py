@@ -30,6 +30,7 @@ def rows(whole: Experience) -> Experience:
         "rewards": torch.arange(8).double(),
         "accuracy": torch.ones(8).double(),
         "finished": torch.ones(8).double(),
+        "early_scores": torch.arange(16).double().view(8, 2),
     }
     generator = torch.Generator().manual_seed(1)
     return replace(whole, facts=facts, old_logprobs=-torch.rand(whole.mask.shape, generator=generator))
