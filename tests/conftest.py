@@ -5,6 +5,7 @@ The runs' completions differ in length; their reward costs nothing. Imports wait
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
 # Tiny tensors: more threads than idle cores make every test many times slower. Read when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+with contextlib.suppress(ImportError):  # the environment of tests/vllm has no Hypothesis
+    from hypothesis import settings
+
+    # An example that takes longer than usual shows that the machine is busy, and no error.
+    settings.register_profile("without_clock", deadline=None)
+    settings.load_profile("without_clock")
 
 
 RULES = """\
@@ -32,6 +39,9 @@ from rewards import Status, Verdict
 
 def vowels(completion, example):
     return sum(letter in "aeiou" for letter in completion) / max(len(completion), 1)
+
+def many_vowels(completion, example):
+    return float(vowels(completion, example) >= 0.2)
 
 def picky(completion, example):
     return Verdict(None, Status.UNPARSABLE_GOLD) if len(completion) % 2 else vowels(completion, example)

@@ -127,6 +127,7 @@ class Learner:
             Diverged: too many steps in a row were not finite.
             EngineMismatch: the engine sampled from another policy; before the first step.
         """
+        fresh = experience.old_logprobs is None
         self.prepare(experience, iteration)
         order = self._order(len(experience.lengths), iteration)
         extra = (
@@ -134,7 +135,9 @@ class Learner:
         )
         for number, mini_batch in enumerate(order[done:], done):
             micro_batches = self._micro_batches(experience, mini_batch)
-            self.prepare_step(experience, mini_batch, iteration)
+            # What was computed just now, and no step has changed, need not be computed again.
+            known = experience.old_logprobs if fresh and number == 0 else None
+            self.prepare_step(experience, mini_batch, iteration, known)
             sums: list[dict[str, Tensor]] = []
             for rows in micro_batches:
                 is_last = len(sums) + 1 == len(micro_batches)
@@ -190,13 +193,25 @@ class Learner:
             others = [index for index in everything if ahead or index != order[0]]
             experience.old_logprobs = self._evaluate(experience, self.wrapped, others)[0]
 
-    def prepare_step(self, experience: Experience, mini_batch: int, iteration: int) -> None:
-        """Compute what parts need of whole groups at the current policy, before an optimizer step."""
+    def prepare_step(
+        self, experience: Experience, mini_batch: int, iteration: int, known: Tensor | None = None
+    ) -> None:
+        """Compute what parts need of whole groups at the current policy, before an optimizer step.
+
+        Args:
+            experience: this process's experience.
+            mini_batch: the mini-batch of the step.
+            iteration: the running iteration, from 1.
+            known: (n, T) log-probabilities of the current policy, NaN in rows where they are unknown; None:
+                everywhere.
+        """
         if not self.objective.step_parts:
             return
-        current = self._evaluate(experience, self.wrapped, [mini_batch])[0]
         own = experience.mini_batch == mini_batch
-        groups, place = group_tables(experience, own, current)
+        # Evaluated by all processes or by none, also by one without a row of this mini-batch.
+        if known is None or not self.objective.old_policy_parts:
+            known = self._evaluate(experience, self.wrapped, [mini_batch])[0]
+        groups, place = group_tables(experience, own, known)
         prepared = dict(experience.prepared or {})
         for where, found in self.objective.prepare_step(groups, iteration).items():
             values = torch.zeros(experience.mask.shape)

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -98,6 +98,46 @@ def in_each_process(
     )
 
 
+def one_after_another(yaml: Path, runs: Sequence[Sequence[str]], seconds: float) -> list[str]:
+    """Carry out runs on the same two processes, which saves all starts but one.
+
+    Args:
+        yaml: the config of all runs.
+        runs: overrides of each.
+        seconds: after which they should all have ended.
+
+    Returns:
+        The end of what each process has written, if one did not carry out all runs; else nothing.
+    """
+    from torch.distributed.elastic.utils.distributed import get_free_port
+
+    # Of each run its own: a process may be a run ahead of the other.
+    ports = [get_free_port() for _ in runs]
+    current = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+    count = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    places = [{**current, **count, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    processes = [_context().Process(target=_work_on, args=(yaml, runs, ports, place)) for place in places]
+    for process in processes:
+        process.start()
+    with suppress(AssertionError):  # one that hangs, as the other has failed
+        if not any(_all_ended(processes, seconds)):
+            return []
+    return [yaml.with_name(f"stderr-{rank}").read_text()[-4000:] for rank in range(2)]
+
+
+def _work_on(
+    yaml: Path, runs: Sequence[Sequence[str]], ports: Sequence[int], environment: Mapping[str, str]
+) -> None:
+    import sys
+
+    sys.stderr = open(yaml.with_name(f"stderr-{environment['RANK']}"), "w", buffering=1)  # noqa: SIM115
+    os.environ.update(environment)
+    for overrides, port in zip(runs, ports, strict=True):
+        os.environ["MASTER_PORT"] = str(port)
+        sys.stderr.write(f"{' '.join(overrides)}\n")
+        run(yaml, overrides)
+
+
 class OnRank:
     """Sabotage of some processes of several; picklable."""
 
@@ -111,6 +151,15 @@ class OnRank:
             self.sabotage()
 
 
+def _context() -> multiprocessing.context.ForkServerContext:
+    """Return a server that has imported everything and has run nothing: its children start at once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["mm_cpgd.training.run", "mm_cpgd.cli.main", "eval", "tests.fakes.training_runs"]
+    )
+    return context
+
+
 def _child(
     yaml: Path,
     overrides: Sequence[str],
@@ -118,14 +167,9 @@ def _child(
     environment: Mapping[str, str],
     options: Mapping[str, bool],
 ) -> Any:
-    # A server that has imported everything and has run nothing: its children start at once.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["mm_cpgd.training.run", "mm_cpgd.cli.main", "eval", "tests.fakes.training_runs"]
-    )
     # The server has the environment of when it was started, perhaps by a test without these.
     current = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-    process = context.Process(
+    process = _context().Process(
         target=_work, args=(yaml, overrides, sabotage, {**current, **environment}, options)
     )
     process.start()
@@ -157,9 +201,9 @@ def _work(
 WHOLE, SOON = 240.0, 60.0
 
 
-def _all_ended(processes: Sequence[Any]) -> list[int]:
+def _all_ended(processes: Sequence[Any], seconds: float = WHOLE) -> list[int]:
     """Return the exit codes; after the first failure, the others have to end soon."""
-    end, running = time.monotonic() + WHOLE, list(processes)
+    end, running = time.monotonic() + seconds, list(processes)
     while running and time.monotonic() < end:
         multiprocessing.connection.wait([process.sentinel for process in running], end - time.monotonic())
         running = [process for process in running if process.exitcode is None]

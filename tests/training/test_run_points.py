@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mm_cpgd.checkpoint.serialization import load_state
+from mm_cpgd.training.learner import Learner
 from tests.fakes import training_runs as trainer_jobs
 
 Rows = Callable[[Path], list[dict[str, Any]]]
@@ -156,3 +157,26 @@ def test_with_a_weight_of_zero_nothing_is_changed_to_the_last_digit(
         for row in read_rows(tmp_path / "off")
     ]
     assert found == read_rows(tmp_path / "run")
+
+
+def test_groups_known_at_the_old_policy_are_not_evaluated_again(
+    yaml: Path, tmp_path: Path, read_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [*GROUPS, "algorithm.token_weights=[{name: forking_tokens, share: 0.5}]"]
+    evaluate, prepare_step, passes = Learner._evaluate, Learner.prepare_step, [0]
+
+    def counted(learner: Learner, *arguments: Any) -> Any:
+        passes[-1] += 1
+        return evaluate(learner, *arguments)
+
+    def without_known(learner: Learner, experience: Any, mini_batch: int, iteration: int, _: Any) -> None:
+        prepare_step(learner, experience, mini_batch, iteration)
+
+    monkeypatch.setattr(Learner, "_evaluate", counted)
+    trainer_jobs.run(yaml, settings)
+    passes.append(0)
+    monkeypatch.setattr(Learner, "prepare_step", without_known)
+    trainer_jobs.run(yaml, [*settings, f"output={tmp_path / 'again'}"])
+    assert read_rows(tmp_path / "run") == read_rows(tmp_path / "again")
+    # One in each of three iterations.
+    assert passes[1] - passes[0] == 3
