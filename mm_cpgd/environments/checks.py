@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import numbers
+import sysconfig
+import traceback
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from data.example import Example, ImageRef
@@ -12,6 +15,9 @@ from mm_cpgd.environments.protocol import ROLES, Environment, Message, Observati
 from mm_cpgd.errors import UserError
 from rewards.messages import short
 from rewards.verdict import Verdict
+
+# Folders of code in which somebody who has written an environment does not look for a mistake.
+_OTHERS = (str(Path(__file__).parents[1]), *(sysconfig.get_path(name) for name in ("stdlib", "purelib")))
 
 
 class CheckedEnvironment:
@@ -131,3 +137,12 @@ def _named(where: str, what: str, values: Any) -> list[tuple[str, Any]]:
     if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
         raise UserError(f"{where}: {what} is {values!r}; allowed: a mapping by name")
     return list(values.items())
+
+
+def place_of(error: BaseException) -> str:
+    """Return where an error was raised, " (file.py, line 3)": in the user's own code if that was called."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith((*_OTHERS, "<"))]
+    if not (last := (own or frames)[-1:]):
+        return ""
+    return f" ({Path(last[0].filename).name}, line {last[0].lineno})"
