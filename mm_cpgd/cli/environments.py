@@ -169,8 +169,15 @@ class _Shown:
         self.console.print(Text(text), soft_wrap=True)
 
     def message(self, message: Any) -> None:
-        pieces = [piece if isinstance(piece, str) else self._image(piece) for piece in message.content]
-        self.text(message.role, "".join(pieces))
+        self.text(message.role, "".join(map(self._piece, message.content)))
+
+    def _piece(self, piece: Any) -> str:
+        from data import VideoRef
+
+        if isinstance(piece, VideoRef):
+            timeline = piece.timeline()
+            return f"[video: {timeline.duration:g} s, {timeline.width} × {timeline.height}, {piece.origin}]"
+        return piece if isinstance(piece, str) else self._image(piece)
 
     def _image(self, image: Any) -> str:
         self._images += 1

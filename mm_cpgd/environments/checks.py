@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data.example import Example, ImageRef
+from data.videos.timeline import VideoRef
 from mm_cpgd.environments.protocol import ROLES, Environment, Message, Observation, template_tools
 from mm_cpgd.errors import UserError
 from rewards.messages import short
@@ -65,7 +66,7 @@ def check_messages(where: str, messages: Any) -> tuple[Message, ...]:
     """Return the messages as a tuple.
 
     Raises:
-        UserError: not a sequence of messages with a known role, and texts and images as content.
+        UserError: not a sequence of messages with a known role, and texts, images and videos as content.
     """
     if not isinstance(messages, Sequence) or isinstance(messages, (str, bytes)):
         raise UserError(
@@ -79,13 +80,13 @@ def check_messages(where: str, messages: Any) -> tuple[Message, ...]:
         if not isinstance(message.content, tuple) or not message.content:
             raise UserError(
                 f"{where}: the content of a message is {short(repr(message.content))}; "
-                "allowed: a tuple of texts and images"
+                "allowed: a tuple of texts, images and videos"
             )
         for piece in message.content:
-            if not isinstance(piece, (str, ImageRef)):
+            if not isinstance(piece, (str, ImageRef, VideoRef)):
                 raise UserError(
                     f"{where}: the content of a message holds {type(piece).__name__}; "
-                    "allowed: str and ImageRef (Message.of takes PIL images too)"
+                    "allowed: str, ImageRef and VideoRef (Message.of takes PIL images too)"
                 )
     return tuple(messages)
 
@@ -98,8 +99,8 @@ def check_observation(where: str, observation: Any) -> Observation:
     """Return the observation, its messages as a tuple.
 
     Raises:
-        UserError: not an observation, messages although it is done or none although it is not, a score that
-            is neither a finite number nor a verdict, or a count that is no whole number.
+        UserError: not an observation, messages although it is done or none although it is not, a video in a
+            message, a score that is neither a finite number nor a verdict, or a count that is not whole.
     """
     if not isinstance(observation, Observation):
         raise UserError(
@@ -112,6 +113,10 @@ def check_observation(where: str, observation: Any) -> Observation:
         )
     if not observation.done and not messages:
         raise UserError(f"{where}: the observation has no messages and is not done; reply, or set done=True")
+    if any(message.videos for message in messages):
+        raise UserError(
+            f"{where}: a message has a video, which only the prompt may have; show images, such as its frames"
+        )
     if any(message.role == "assistant" for message in messages):
         raise UserError(
             f"{where}: a message has the role assistant, which only the policy has; use user or tool"

@@ -73,6 +73,16 @@ def test_a_conversation_is_played_with_written_turns(tmp_path: Path) -> None:
     assert crop.tobytes() == source.resize(crop.size, Image.Resampling.BICUBIC).tobytes()
 
 
+def test_a_conversation_about_a_video_shows_a_frame_again(tmp_path: Path) -> None:
+    turns = ["--turn", 'frame_at {"seconds": 2}', "--turn", "red"]
+    played = run(
+        "try", "tools", "generated:motion", "--option", "tools=[frame_at]", *turns, "--save", str(tmp_path)
+    )
+    assert "[video: 4 s, 112 × 112, drawn: motion-0-0]" in played
+    assert "frame at 2.00 s of drawn: motion-0-0" in played
+    assert (tmp_path / "image-1.png").is_file()
+
+
 def test_arguments_that_are_no_json_are_told() -> None:
     with pytest.raises(UserError, match="the arguments are not JSON"):
         run("try", "tools", "generated:detail", "--option", "tools=[zoom]", "--turn", "zoom {box}")
