@@ -12,6 +12,7 @@ from torch.distributed.elastic.utils.distributed import get_free_port
 from mm_cpgd.tracking import read_rollouts
 from tests.fakes.training_runs import run
 from tests.paths import ROOT
+from tests.vllm.conftest import vllm_options
 from tests.vllm.serving import Serving
 
 pytest.importorskip("vllm")
@@ -32,11 +33,7 @@ rollout:
   environment: {{name: "{root}/tests/fakes/environments.py:Looking", scores: {{seen: 1.0}}}}
   vllm:
     max_model_len: 512
-    options:
-      dtype: float32
-      enforce_eager: true
-      enable_chunked_prefill: false
-      max_num_batched_tokens: 65536
+    options: {options}
 rewards: [{{rule: accuracy}}]
 algorithm: {{recipe: cpgd}}
 training: {{iterations: 1, learning_rate: 1.0e-5, threads: 1, mixed_precision: "no"}}
@@ -49,7 +46,9 @@ def config(tmp_path: Path, wordy_folder: Path, on_cpu: None) -> Callable[[int], 
 
     def write(top_k: int) -> Path:
         path = tmp_path / "conversations.yaml"
-        path.write_text(CONFIG.format(folder=tmp_path, model=wordy_folder, root=ROOT, top_k=top_k))
+        path.write_text(
+            CONFIG.format(folder=tmp_path, model=wordy_folder, root=ROOT, top_k=top_k, options=vllm_options())
+        )
         return path
 
     return write
