@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mm_cpgd.cli.common import Columns, Name, Split
-from mm_cpgd.errors import UserError
+from mm_cpgd.errors import USER_ERRORS, UserError
 
 environments_app = typer.Typer(no_args_is_help=True, help="List, show and try environments and their tools.")
 
@@ -110,18 +111,37 @@ def try_command(
         seed=seed,
     )
     shown = _Shown(Console(), save)
-    for message in made.reset(rows.examples[0]):
+    with _its_errors_in_one_line(environment):
+        prompt = made.reset(rows.examples[0])
+    for message in prompt:
         shown.message(message)
     tools = getattr(made.environment, "tools", {})
     for turn in turns or []:
         completion = _completion(turn, tools, getattr(made.environment, "call_format", "json"))
         shown.text("policy", completion)
-        observation = made.step(completion)
+        with _its_errors_in_one_line(environment):
+            observation = made.step(completion)
         for message in observation.messages:
             shown.message(message)
         shown.observation(observation)
         if observation.done:
             break
+
+
+@contextmanager
+def _its_errors_in_one_line(environment: str) -> Iterator[None]:
+    """Tell what the environment raises, and where, without the traceback of this command."""
+    from mm_cpgd.environments.checks import place_of
+
+    try:
+        yield
+    except USER_ERRORS:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"environment {environment!r} raised {type(error).__name__}: {error}{place_of(error)}; in a run "
+            "that costs the completion its score"
+        ) from error
 
 
 def _completion(turn: str, tools: Any, call_format: Any) -> str:
@@ -149,8 +169,15 @@ class _Shown:
         self.console.print(Text(text), soft_wrap=True)
 
     def message(self, message: Any) -> None:
-        pieces = [piece if isinstance(piece, str) else self._image(piece) for piece in message.content]
-        self.text(message.role, "".join(pieces))
+        self.text(message.role, "".join(map(self._piece, message.content)))
+
+    def _piece(self, piece: Any) -> str:
+        from data import VideoRef
+
+        if isinstance(piece, VideoRef):
+            timeline = piece.timeline()
+            return f"[video: {timeline.duration:g} s, {timeline.width} × {timeline.height}, {piece.origin}]"
+        return piece if isinstance(piece, str) else self._image(piece)
 
     def _image(self, image: Any) -> str:
         self._images += 1

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import math
 import numbers
+import sysconfig
+import traceback
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from data.example import Example, ImageRef
+from data.videos.timeline import VideoRef
 from mm_cpgd.environments.protocol import ROLES, Environment, Message, Observation, template_tools
 from mm_cpgd.errors import UserError
 from rewards.messages import short
 from rewards.verdict import Verdict
+
+# Folders of code in which somebody who has written an environment does not look for a mistake.
+_OTHERS = (str(Path(__file__).parents[1]), *(sysconfig.get_path(name) for name in ("stdlib", "purelib")))
 
 
 class CheckedEnvironment:
@@ -59,7 +66,7 @@ def check_messages(where: str, messages: Any) -> tuple[Message, ...]:
     """Return the messages as a tuple.
 
     Raises:
-        UserError: not a sequence of messages with a known role, and texts and images as content.
+        UserError: not a sequence of messages with a known role, and texts, images and videos as content.
     """
     if not isinstance(messages, Sequence) or isinstance(messages, (str, bytes)):
         raise UserError(
@@ -73,13 +80,13 @@ def check_messages(where: str, messages: Any) -> tuple[Message, ...]:
         if not isinstance(message.content, tuple) or not message.content:
             raise UserError(
                 f"{where}: the content of a message is {short(repr(message.content))}; "
-                "allowed: a tuple of texts and images"
+                "allowed: a tuple of texts, images and videos"
             )
         for piece in message.content:
-            if not isinstance(piece, (str, ImageRef)):
+            if not isinstance(piece, (str, ImageRef, VideoRef)):
                 raise UserError(
                     f"{where}: the content of a message holds {type(piece).__name__}; "
-                    "allowed: str and ImageRef (Message.of takes PIL images too)"
+                    "allowed: str, ImageRef and VideoRef (Message.of takes PIL images too)"
                 )
     return tuple(messages)
 
@@ -92,8 +99,8 @@ def check_observation(where: str, observation: Any) -> Observation:
     """Return the observation, its messages as a tuple.
 
     Raises:
-        UserError: not an observation, messages although it is done or none although it is not, a score that
-            is neither a finite number nor a verdict, or a count that is no whole number.
+        UserError: not an observation, messages although it is done or none although it is not, a video in a
+            message, a score that is neither a finite number nor a verdict, or a count that is not whole.
     """
     if not isinstance(observation, Observation):
         raise UserError(
@@ -106,6 +113,10 @@ def check_observation(where: str, observation: Any) -> Observation:
         )
     if not observation.done and not messages:
         raise UserError(f"{where}: the observation has no messages and is not done; reply, or set done=True")
+    if any(message.videos for message in messages):
+        raise UserError(
+            f"{where}: a message has a video, which only the prompt may have; show images, such as its frames"
+        )
     if any(message.role == "assistant" for message in messages):
         raise UserError(
             f"{where}: a message has the role assistant, which only the policy has; use user or tool"
@@ -131,3 +142,12 @@ def _named(where: str, what: str, values: Any) -> list[tuple[str, Any]]:
     if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
         raise UserError(f"{where}: {what} is {values!r}; allowed: a mapping by name")
     return list(values.items())
+
+
+def place_of(error: BaseException) -> str:
+    """Return where an error was raised, " (file.py, line 3)": in the user's own code if that was called."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith((*_OTHERS, "<"))]
+    if not (last := (own or frames)[-1:]):
+        return ""
+    return f" ({Path(last[0].filename).name}, line {last[0].lineno})"

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import random
-import traceback
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 
 from data.example import Example, ImageRef
 from mm_cpgd.environments.call_formats import CallFormat, ParsedCall, find_calls, instructions, neutral
+from mm_cpgd.environments.checks import place_of
 from mm_cpgd.environments.coordinates import Coordinates, ToolError, View
 from mm_cpgd.environments.images import DEFAULT_PIXELS, LEAST_PIXELS
 from mm_cpgd.environments.protocol import Content, Message, Observation, prompt_messages
@@ -173,7 +172,9 @@ class ToolEnvironment:
         except ToolError as error:
             return refused("invalid", str(error))
         except Exception as error:  # of a tool of the user, or an image that cannot be opened
-            return refused("failed", f"{parsed.name} failed: {type(error).__name__}: {error}", _place(error))
+            return refused(
+                "failed", f"{parsed.name} failed: {type(error).__name__}: {error}", place_of(error)
+            )
         images = tuple(piece for piece in content if isinstance(piece, ImageRef))
         return Call(self._turn, parsed.name, "ok", "", arguments, images), self._admitted(content)
 
@@ -235,12 +236,6 @@ class ToolEnvironment:
 def _told(call: Call) -> str:
     """Return what became of a call; the reason of one that failed says so itself."""
     return call.reason.partition(" ")[2] if call.status == "failed" else f"{call.status}: {call.reason}"
-
-
-def _place(error: Exception) -> str:
-    """Return where an error was raised, for people."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f" ({Path(last.filename).name}, line {last.lineno})"
 
 
 def _reason(progress: Progress) -> str:

@@ -1,4 +1,4 @@
-"""Protocol of environments: messages with text and images, observations, and the plain environment.
+"""Protocol of environments: messages with text, images and videos, observations, and the plain environment.
 
 An environment holds the conversation about one example: it writes the prompt, and replies to each turn of the
 policy until it is done. One instance serves one completion and has a state of its own.
@@ -12,8 +12,9 @@ from typing import Any, Literal, Protocol, get_args
 
 from PIL import Image
 
-from data.example import Example, ImageRef, fill_template, split_at_images
+from data.example import Example, ImageRef, fill_template, split_at_media
 from data.images import image_ref
+from data.videos.timeline import VideoRef
 from rewards.verdict import Verdict
 
 # Text, or an image that is opened late.
@@ -28,14 +29,14 @@ class Message:
 
     Attributes:
         role: who speaks; "tool" for the result of a tool call.
-        content: texts and images, in the order in which the model reads them.
+        content: texts and images, in the order in which the model reads them; in a prompt videos, too.
     """
 
     role: Role
-    content: tuple[Content, ...]
+    content: tuple[Content | VideoRef, ...]
 
     @classmethod
-    def of(cls, role: Role, *content: str | ImageRef | Image.Image) -> Message:
+    def of(cls, role: Role, *content: Content | VideoRef | Image.Image) -> Message:
         """Return a message of texts and images; a PIL image becomes a reference, which holds its pixels."""
         pieces = (image_ref(one) if isinstance(one, Image.Image) else one for one in content)
         return cls(role, tuple(pieces))
@@ -49,6 +50,11 @@ class Message:
     def images(self) -> tuple[ImageRef, ...]:
         """The images, in order."""
         return tuple(piece for piece in self.content if isinstance(piece, ImageRef))
+
+    @property
+    def videos(self) -> tuple[VideoRef, ...]:
+        """The videos, in order."""
+        return tuple(piece for piece in self.content if isinstance(piece, VideoRef))
 
 
 @dataclass(frozen=True)
@@ -97,15 +103,20 @@ def prompt_messages(
     """Return the example as messages: its system turn or else ``system_prompt``, and its question.
 
     Args:
-        example: the row; its images stand where ``<image>`` marks them, or else before the text.
+        example: the row; its images and videos stand where ``<image>`` and ``<video>`` mark them, or else
+            before the text.
         template: text with the placeholders ``{question}`` and ``{choices}``.
         system_prompt: text of the system message for examples without one; None: no system message.
 
     Raises:
-        DataError: a marker without an image.
+        DataError: a marker without an image or a video.
     """
-    pieces = split_at_images(fill_template(template, example), len(example.images))
-    content = tuple(example.images[piece] if isinstance(piece, int) else piece for piece in pieces)
+    pieces = split_at_media(fill_template(template, example), len(example.images), len(example.videos))
+    images, videos = example.images, example.videos
+    content = tuple(
+        one if isinstance(one, str) else images[one.index] if one.kind == "image" else videos[one.index]
+        for one in pieces
+    )
     system = example.system or system_prompt
     head = (Message("system", (system,)),) if system else ()
     return (*head, Message("user", content))

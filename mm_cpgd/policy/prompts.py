@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from data import DataError, Example, VideoLimits
+from data import DataError, Example, ImageRef, VideoLimits, VideoRef
 from data.example import Place, fill_template, split_at_media
 from data.images import image_size
 from mm_cpgd.config.schema import PolicyConfig
@@ -176,7 +176,7 @@ class PromptEncoder:
         ``system_prompt`` comes first unless they have a system message.
 
         Raises:
-            DataError: control tokens in the text.
+            DataError: control tokens in the text, or a video for a model that reads none.
         """
         turns = list(messages)
         if self.system_prompt and all(turn.role != "system" for turn in turns):
@@ -186,13 +186,18 @@ class PromptEncoder:
             {
                 "role": turn.role,
                 "content": [
-                    {"type": "text", "text": piece} if isinstance(piece, str) else {"type": "image"}
+                    {"type": "text", "text": piece} if isinstance(piece, str) else {"type": _kind(piece)}
                     for piece in turn.content
                 ],
             }
             for turn in turns
         ]
-        return Conversation(rendered, tuple(image for turn in turns for image in turn.images))
+        videos = [video for turn in turns for video in turn.videos]
+        return Conversation(
+            rendered,
+            tuple(image for turn in turns for image in turn.images),
+            videos=prompt_videos(self.processor, self.video, videos),
+        )
 
     def for_environment(self, example: Example) -> Example:
         """Return the example as an environment gets it: with its system turn or without."""
@@ -207,8 +212,6 @@ class PromptEncoder:
 
     def _written_by(self, factory: EnvironmentFactory, example: Example) -> Conversation:
         """Return an environment's prompt; the last example's is not written again."""
-        if example.videos:
-            raise DataError("rollout.environment is for rows with images; this one has videos")
         key = (example, factory, self.system_prompt, self.system_turns)
         known = self._written
         if known is None or any(one is not other for one, other in zip(known[0], key, strict=True)):
@@ -273,6 +276,10 @@ class PromptEncoder:
             add_generation_prompt=True,
             tokenize=False,
         )
+
+
+def _kind(piece: ImageRef | VideoRef) -> str:
+    return "image" if isinstance(piece, ImageRef) else "video"
 
 
 def _indices(pieces: list[str | Place], kind: Literal["image", "video"]) -> list[int]:

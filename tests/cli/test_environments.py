@@ -73,6 +73,34 @@ def test_a_conversation_is_played_with_written_turns(tmp_path: Path) -> None:
     assert crop.tobytes() == source.resize(crop.size, Image.Resampling.BICUBIC).tobytes()
 
 
+def test_a_conversation_about_a_video_shows_a_frame_again(tmp_path: Path) -> None:
+    turns = ["--turn", 'frame_at {"seconds": 2}', "--turn", "red"]
+    played = run(
+        "try", "tools", "generated:motion", "--option", "tools=[frame_at]", *turns, "--save", str(tmp_path)
+    )
+    assert "[video: 4 s, 112 × 112, drawn: motion-0-0]" in played
+    assert "frame at 2.00 s of drawn: motion-0-0" in played
+    assert (tmp_path / "image-1.png").is_file()
+
+
 def test_arguments_that_are_no_json_are_told() -> None:
     with pytest.raises(UserError, match="the arguments are not JSON"):
         run("try", "tools", "generated:detail", "--option", "tools=[zoom]", "--turn", "zoom {box}")
+
+
+@pytest.mark.parametrize(("method", "line"), [("reset", 3), ("step", 5)])
+def test_what_an_environment_raises_is_one_message_with_its_line(
+    tmp_path: Path, method: str, line: int
+) -> None:
+    lines = ["class Broken:", "    def __init__(self, seed): pass"]
+    lines += [
+        "    def reset(self, example): return (Message.of('user', 'Why?'),)",
+        "    def step(self, text):",
+    ]
+    lines += ["        return Image.new('RGB', (-1, 1))"]
+    if method == "reset":
+        lines[2] = "    def reset(self, example): return example.missing"
+    head = "from PIL import Image; from mm_cpgd.environments import Message; "
+    (tmp_path / "mine.py").write_text("\n".join([head + "pass", *lines]))
+    with pytest.raises(UserError, match=rf"raised \w+Error: .* \(mine.py, line {line + 1}\); in a run"):
+        run("try", f"{tmp_path}/mine.py:Broken", "generated:clock", "--turn", "12:00")

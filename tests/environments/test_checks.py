@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
-from data import Example
+from data import Example, VideoRef
+from data.videos.pictures import PictureSequence
 from mm_cpgd.environments import Message, Observation, PlainEnvironment
 from mm_cpgd.environments.checks import CheckedEnvironment
 from mm_cpgd.errors import UserError
 from rewards import Status, Verdict
 
+VIDEO = VideoRef("clip", PictureSequence("clip", (), 1.0))
 REPLY = (Message("user", ("more?",)),)
 
 
@@ -56,6 +58,7 @@ def test_a_prompt_that_is_none_is_refused(prompt: Any, message: str, example: Ex
         (Observation(), "no messages and is not done"),
         (Observation(REPLY, done=True), "is done and has messages"),
         (Observation((Message("assistant", ("x",)),)), "which only the policy has"),
+        (Observation((Message("user", (VIDEO,)),)), "has a video, which only the prompt may have"),
         (Observation(done=True, scores={"a": float("nan")}), "score 'a' is nan"),
         (Observation(done=True, scores={"a": "1"}), "score 'a' is '1'"),
         (Observation(done=True, scores={"a": None}), "score 'a' is None"),

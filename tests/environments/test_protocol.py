@@ -8,7 +8,8 @@ import sys
 import pytest
 from PIL import Image
 
-from data import DataError, Example, ImageRef
+from data import DataError, Example, ImageRef, VideoRef
+from data.videos.pictures import PictureSequence
 from mm_cpgd.environments import (
     Message,
     Observation,
@@ -27,6 +28,15 @@ def test_images_stand_where_the_question_marks_them() -> None:
     assert message == Message("user", ("Is ", BLUE, " left of ", RED, "?"))
     assert message.text == "Is  left of ?"
     assert message.images == (BLUE, RED)
+
+
+def test_videos_stand_where_the_question_marks_them_or_after_images() -> None:
+    video = VideoRef("clip", PictureSequence("clip", (RED,), 1.0))
+    (message,) = prompt_messages(Example("1", "Is <video> like it?", "no", images=(RED,), videos=(video,)))
+    assert message == Message("user", (RED, "Is ", video, " like it?"))
+    assert message.videos == (video,)
+    with pytest.raises(DataError, match="no video"):
+        prompt_messages(Example("1", "<video> what?", "A"))
 
 
 def test_the_examples_own_system_turn_comes_before_the_configured_one() -> None:

@@ -9,14 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data import Example, ImageRef
+from data import Example, ImageRef, VideoRef
+from data.videos.pictures import PictureSequence
 from mm_cpgd.environments.protocol import Message
 from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.policy.conversation.observations import ObservationEncoder
 from mm_cpgd.policy.conversation.suffix import EncodedObservation, Suffix, join_parts, suffix_of
 from mm_cpgd.policy.families import prompt_positions
+from mm_cpgd.policy.visual.videos import processor_options, prompt_videos, with_video_places
 
 END = "<|im_end|>"
+OF_PICTURES = ("pixel", "image", "video", "second_per_grid_ts")
 
 
 @dataclass
@@ -45,6 +48,21 @@ def scripts(noise_image: Callable[..., ImageRef]) -> list[Scripted]:
         Scripted(first, ("zoom", "a", "4"), [(text,), (crop,)], (True, False, False)),
         Scripted(first, ("it is 7",), [], (True,)),
         Scripted(second, ("show", "two", "it is 1 or 2"), [(other,), (text,)], (False, True, True)),
+    ]
+
+
+def scripts_about_videos(noise_image: Callable[..., ImageRef]) -> list[Scripted]:
+    """Two conversations about a video with frames shown again, and one about an image and a video."""
+    frames = [noise_image(112, 84, seed) for seed in range(6)]
+    video = VideoRef("frames", PictureSequence("frames", tuple(frames), 1.5))
+    first = Example("a", "When does it move?", "3", videos=(video,))
+    both = Example("b", "<image> Is this in <video>?", "3", images=(noise_image(56, 84, 9),), videos=(video,))
+    frame, text = Message.of("tool", "at 2 s ", frames[3]), Message.of("user", "look again")
+    every = (True, True, True)
+    return [
+        Scripted(first, ("look at 3", "once more", "it is 3"), [(frame,), (text, frame)], every),
+        Scripted(first, ("show", "it is 7"), [(text,)], (False, True)),
+        Scripted(both, ("show", "two", "it is 1 or 2"), [(frame,), (text,)], (False, True, True)),
     ]
 
 
@@ -89,7 +107,8 @@ def flattened(policy: Policy, script: Scripted) -> tuple[dict[str, Any], Tensor]
     """
     encoder = policy.encoder
     images = list(script.example.images)
-    text = encoder.chat(script.example)
+    videos = prompt_videos(encoder.processor, encoder.video, script.example.videos)
+    text = with_video_places(encoder.processor, encoder.chat(script.example))
     for number, turn in enumerate(script.turns):
         text += turn
         if number < len(script.observations) or script.closed[number]:
@@ -103,7 +122,8 @@ def flattened(policy: Policy, script: Scripted) -> tuple[dict[str, Any], Tensor]
                 images += message.images
             text += "\n<|im_start|>assistant\n"
     opened = [image.open() for image in images]
-    inputs = dict(encoder.processor(text=[text], images=opened or None, return_tensors="pt"))
+    options = processor_options(encoder.processor, [video.frames() for video in videos])
+    inputs = dict(encoder.processor(text=[text], images=opened or None, return_tensors="pt", **options))
     ids = inputs["input_ids"][0].tolist()
     header = policy.tokenizer("<|im_start|>assistant\n", add_special_tokens=False)["input_ids"]
     end = policy.tokenizer(END, add_special_tokens=False)["input_ids"][0]
@@ -118,7 +138,8 @@ def flattened(policy: Policy, script: Scripted) -> tuple[dict[str, Any], Tensor]
             if at < len(ids):
                 mask[at] = bool(script.closed[turn])
             turn += 1
-    vision = {name: value for name, value in inputs.items() if name.startswith(("pixel", "image"))}
+    vision = {name: value for name, value in inputs.items() if name.startswith(OF_PICTURES)}
     types = inputs["mm_token_type_ids"][0]
+    inputs.pop("second_per_grid_ts", None)
     inputs["position_ids"] = prompt_positions(policy.model, inputs["input_ids"][0], types, vision)[:, None]
     return inputs, torch.tensor(mask)

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from data import Example
-from mm_cpgd.environments import Message, Observation
+from data import Example, ImageRef
+from mm_cpgd.environments import Message, Observation, View, prompt_messages
+from mm_cpgd.environments.tools.watch import frame_at
 
 Text = Message.of
 
@@ -44,8 +45,22 @@ class Looking:
             return Observation(
                 done=True, scores={**scores, "patience": 0.1 * self.turn}, reason="seen enough"
             )
-        picture = Image.new(
-            "RGB", (56, 28 * self.random.randint(2, 4)), f"hsl({self.random.randint(0, 359)}, 80%, 50%)"
-        )
-        reply = Text("tool", f"Look {self.turn}: ", picture, completion[:5])
+        reply = Text("tool", f"Look {self.turn}: ", self.picture(), completion[:5])
         return Observation((reply,), scores=scores, counts={"looks": 1})
+
+    def picture(self) -> Image.Image | ImageRef:
+        """Return what is shown next."""
+        size = (56, 28 * self.random.randint(2, 4))
+        return Image.new("RGB", size, f"hsl({self.random.randint(0, 359)}, 80%, 50%)")
+
+
+class Watching(Looking):
+    """Asks the row's question about a video, and shows frames of it again."""
+
+    def reset(self, example: Example) -> Sequence[Message]:
+        self.example = example
+        return prompt_messages(example)
+
+    def picture(self) -> ImageRef:
+        """Return a frame of the video."""
+        return frame_at(4 * self.random.random(), self.example, View())

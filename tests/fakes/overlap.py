@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.rollout import Group, LocalEngine, Sampling
+from mm_cpgd.rollout.conversations.local_session import LocalSession
 
 AS_VLLM = ("rollout.engine=vllm",)
 
@@ -58,13 +60,26 @@ class CopyEngine:
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, seeds: Sequence[Sequence[int]]
     ) -> list[Group]:
         """Sample; two threads at a time are an error."""
+        with self._sampling():
+            return self.engine.generate(prompts, sampling, seeds)
+
+    @contextmanager
+    def session(
+        self, prompts: Sequence[EncodedPrompt], copies: int, sampling: Sampling, longest: int
+    ) -> Iterator[LocalSession]:
+        """Sample turns of conversations; counts as a call, as ``generate`` does."""
+        with self._sampling(), self.engine.session(prompts, copies, sampling, longest) as session:  # type: ignore[union-attr]
+            yield session
+
+    @contextmanager
+    def _sampling(self) -> Iterator[None]:
         assert self._busy.acquire(blocking=False), "two batches are sampled at a time"
         try:
             thread = threading.current_thread().name.rsplit("_", 1)[0]
             self.calls.append((thread, self._is_current()))
             self.before(len(self.calls) - 1)
             time.sleep(self.seconds)
-            return self.engine.generate(prompts, sampling, seeds)
+            yield
         finally:
             self._busy.release()
 

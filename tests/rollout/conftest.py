@@ -8,6 +8,9 @@ import pytest
 
 from data import Example, ImageRef
 from mm_cpgd.policy import EncodedPrompt, Policy
+from mm_cpgd.rollout import decoding, sampler, steps
+from mm_cpgd.rollout.conversations import local_session
+from tests.fakes import recorded_steps
 from tests.fakes.sampling import MANY_ENDS
 
 
@@ -26,6 +29,23 @@ def many_ends(tiny_policy: Policy, monkeypatch: pytest.MonkeyPatch) -> list[int]
     """Make the policy's completions end early: many tokens count as end tokens."""
     monkeypatch.setattr(tiny_policy.model.generation_config, "eos_token_id", MANY_ENDS)
     return tiny_policy.end_ids
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Record steps on the CPU, several between two looks; has a 1 for each recording."""
+    counts: list[int] = []
+
+    def record(step: Callable[[], None]) -> Callable[[], None]:
+        replay = recorded_steps.record(step)
+        counts.append(1)
+        return replay
+
+    monkeypatch.setattr(steps, "record", record)
+    for module in (sampler, local_session):
+        monkeypatch.setattr(module, "STEPS_ON_CPU", 3)
+    monkeypatch.setattr(decoding, "GRAPH_BLOCK", 8)
+    return counts
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from mm_cpgd.rollout import Completion, Group, LocalEngine, Sampling, decoding, 
 from mm_cpgd.rollout.kept import KeptSteps
 from mm_cpgd.rollout.shared_cache import SharedCache
 from mm_cpgd.rollout.steps import HostReads
-from tests.fakes import recorded_steps
 from tests.fakes.sampling import flat
 
 SEEDS = [list(range(i, i + 5)) for i in range(0, 45, 5)]
@@ -49,22 +47,6 @@ def kept(completion: Completion) -> tuple[list[int], list[int]] | None:
 @pytest.fixture
 def nine_prompts(prompts: list[EncodedPrompt]) -> list[EncodedPrompt]:
     return prompts * 3
-
-
-@pytest.fixture
-def recorded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Record steps on the CPU, several between two looks; the number of operations of each recording."""
-    counts: list[int] = []
-
-    def record(step: Callable[[], None]) -> Callable[[], None]:
-        replay = recorded_steps.record(step)
-        counts.append(1)
-        return replay
-
-    monkeypatch.setattr(steps, "record", record)
-    monkeypatch.setattr(sampler, "STEPS_ON_CPU", 3)
-    monkeypatch.setattr(decoding, "GRAPH_BLOCK", 8)
-    return counts
 
 
 @pytest.mark.parametrize("options", OPTIONS)

@@ -19,12 +19,17 @@ from mm_cpgd.policy import load_policy
 from mm_cpgd.training.saving.shards import FOLDER
 from tests.fakes import training_runs as jobs
 from tests.fakes.draws import clear_draws
+from tests.paths import ROOT
 
 Rows = Callable[[Path], list[dict[str, Any]]]
 SHARDED = "distributed.strategy=fsdp2"
 # Micro-batches of one or two rows: processes have different numbers of them, and some have no image.
 SMALL = ("training.micro_batch_tokens=60", "training.iterations=2", "evaluation.after=false")
 KL = "algorithm.regularizers=[{name: kl, coefficient: 0.1}]"
+CONVERSATIONS = (
+    f"rollout.environment.name={ROOT}/tests/fakes/environments.py:Looking",
+    "rollout.environment.scores={seen: 1.0}",
+)
 ROLLBACK = ("guard.action=rollback", "guard.settle=0", "training.learning_rate=3e-2")
 
 
@@ -229,4 +234,21 @@ def test_shards_keep_the_adapters_of_the_start_as_reference(
     with clear_draws():
         jobs.run(yaml, [*options, f"output={tmp_path / 'one'}"])
     assert jobs.in_processes(2, yaml, [*options, SHARDED]) == [0, 0]
+    assert_same_run(tmp_path / "run", tmp_path / "one", read_rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [("policy.freeze_vision=false",), ("policy.lora={rank: 4}", KL, "rollout.environment.returns=by_turn")],
+    ids=["vision", "lora"],
+)
+def test_conversations_in_shards_are_those_of_one_process(
+    yaml: Path, tmp_path: Path, read_rows: Rows, options: tuple[str, ...]
+) -> None:
+    every = [*SMALL, *CONVERSATIONS, *options]
+    jobs.run(yaml, [*every, f"output={tmp_path / 'one'}"])
+    assert jobs.in_two_processes(yaml, [*every, SHARDED]) == [0, 0]
+    # Their lengths differ by process, and so does whether a micro-batch has pictures that tools show.
+    assert all(row["conversation/images"] > 0 for row in read_rows(tmp_path / "run") if row["iteration"])
     assert_same_run(tmp_path / "run", tmp_path / "one", read_rows)

@@ -15,12 +15,20 @@ from mm_cpgd.report.page import write_report
 from mm_cpgd.tracking.rollouts import read_rollouts, rollout_files
 from tests.fakes import training_runs
 from tests.fakes.videos import write_video
+from tests.paths import ROOT
 
 Rows = Callable[[Path], list[dict[str, Any]]]
 MOTION = [
     "data.train={path: 'generated:motion', limit: 8, seed: 1}",
     "data.eval=null",
     "training.iterations=2",
+]
+
+
+WATCHING = [
+    *MOTION,
+    f"rollout.environment.name={ROOT}/tests/fakes/environments.py:Watching",
+    "rollout.environment.scores={seen: 1.0}",
 ]
 
 
@@ -60,6 +68,33 @@ def test_a_resumed_run_on_videos_is_the_run_that_never_stopped(yaml: Path, tmp_p
     training_runs.run(yaml, MOTION, resume=True)
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "run")
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+def test_conversations_about_videos_survive_a_resume(yaml: Path, tmp_path: Path, read_rows: Rows) -> None:
+    training_runs.run(yaml, [*WATCHING, f"output={tmp_path / 'whole'}"])
+    rows = read_rows(tmp_path / "whole")
+    assert all(row["conversation/images"] > 0 for row in rows)
+    assert all(row["conversation/failed"] == row["optimizer/skipped"] == 0 for row in rows)
+    training_runs.run(yaml, [*WATCHING, "training.iterations=1"])
+    training_runs.run(yaml, WATCHING, resume=True)
+    assert read_rows(tmp_path / "run")[-1]["policy/drift"] == pytest.approx(
+        rows[-1]["policy/drift"], rel=1e-6
+    )
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "run")
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_conversations_about_videos_of_one(
+    yaml: Path, tmp_path: Path, read_rows: Rows
+) -> None:
+    trained = "policy.freeze_vision=false"
+    training_runs.run(yaml, [*WATCHING, trained, f"output={tmp_path / 'one'}"])
+    assert training_runs.in_two_processes(yaml, [*WATCHING, trained, f"output={tmp_path / 'two'}"]) == [0, 0]
+    one, two = (read_rows(tmp_path / name) for name in ("one", "two"))
+    for mine, other in zip(two, one, strict=True):
+        assert mine == pytest.approx(other, rel=1e-4, abs=1e-6, nan_ok=True)
 
 
 def test_rows_with_unusable_videos_are_quarantined_and_the_others_train(yaml: Path, tmp_path: Path) -> None:

@@ -67,6 +67,15 @@ class Ended:
 Train = Callable[..., Ended]
 
 
+def vllm_options(dtype: str = "float32") -> str:
+    """Return ``rollout.vllm.options`` of a run in the test's own process.
+
+    vLLM's build for CPUs cannot compute a prompt in parts if requests have seeds of their own.
+    """
+    whole = "enable_chunked_prefill: false, max_num_batched_tokens: 65536"
+    return f"{{dtype: {dtype}, enforce_eager: true, {whole}}}"
+
+
 def environment() -> dict[str, str]:
     return {
         **os.environ,

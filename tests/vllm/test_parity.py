@@ -10,6 +10,7 @@ import pytest
 
 from mm_cpgd.errors import RunEnded
 from tests.fakes.training_runs import run
+from tests.vllm.conftest import vllm_options
 
 pytest.importorskip("vllm")
 
@@ -29,11 +30,7 @@ rollout:
   vllm:
     mode: colocated
     max_model_len: 512
-    options:
-      dtype: {dtype}
-      enforce_eager: true
-      enable_chunked_prefill: false
-      max_num_batched_tokens: 65536
+    options: {options}
 rewards: [{{rule: accuracy}}]
 algorithm: {{recipe: cpgd}}
 training: {{iterations: 1, mini_batch_prompts: 4, learning_rate: 1.0e-5, threads: 1, mixed_precision: "no"}}
@@ -51,7 +48,7 @@ def config(tmp_path: Path, on_cpu: None) -> Callable[[str], Path]:
 
     def write(dtype: str) -> Path:
         path = tmp_path / "parity.yaml"
-        path.write_text(CONFIG.format(folder=tmp_path, dtype=dtype))
+        path.write_text(CONFIG.format(folder=tmp_path, options=vllm_options(dtype)))
         return path
 
     return write

@@ -2,76 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from torch.distributed.elastic.utils.distributed import get_free_port
 
-from tests.paths import ROOT
-from tests.vllm.conftest import BOUND, Ended, Train, environment
+from tests.vllm.conftest import BOUND, Ended, Train
+from tests.vllm.serving import Serving
 
 pytest.importorskip("vllm", reason="needs a real vLLM: make test-vllm")
-
-# vLLM's build for CPUs cannot compute a prompt in parts if requests have seeds of their own.
-FLAGS = ["--no-enable-chunked-prefill", "--max-num-batched-tokens", "8192", "--max-num-seqs", "64"]
-FLAGS += ["--dtype", "float32", "--enforce-eager", "--max-model-len", "512"]
-
-
-@dataclass
-class Serving:
-    """A vLLM server in a process group of its own, which also holds its engine."""
-
-    port: int
-    log: Path
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *FLAGS]
-        command += ["--model", str(ROOT / "mm_cpgd/tiny/assets"), "--served-model-name", "tiny"]
-        command += ["--logprobs-mode", "processed_logprobs", "--host", "127.0.0.1", "--port", str(self.port)]
-        with self.log.open("ab") as stream:
-            self.process = subprocess.Popen(
-                command,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                env={**environment(), "VLLM_SERVER_DEV_MODE": "1"},
-                start_new_session=True,
-            )
-
-    def wait(self) -> None:
-        deadline = time.monotonic() + 270
-        while time.monotonic() < deadline:
-            assert self.process is not None
-            assert self.process.poll() is None, self.log.read_text(errors="replace")[-3000:]
-            try:
-                urllib.request.urlopen(f"{self.url}/health", timeout=5).close()
-                return
-            except OSError:
-                time.sleep(0.5)
-        raise AssertionError(f"{self.url} does not start: {self.log.read_text(errors='replace')[-3000:]}")
-
-    def kill(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(60)
-
-    def completions(self) -> int:
-        """Return how many completions it has answered since it was first started."""
-        return self.log.read_text(errors="replace").count('"POST /v1/chat/completions HTTP/1.1" 200')
 
 
 @pytest.fixture(scope="module")
@@ -137,10 +80,10 @@ def test_adapters_and_cuts_count_on_both_sides(train: Train, servers: Any, more:
 
 def test_two_servers_share_the_prompts_of_the_same_run(train: Train, servers: Any) -> None:
     alone = train(on(servers[0]), "training.iterations=4")
-    before = [server.completions() for server in servers]
+    before = [server.answered() for server in servers]
     ended = train(on(*servers), "training.iterations=4")
     assert max(ended.differences) <= BOUND
-    shares = [server.completions() - count for server, count in zip(servers, before, strict=True)]
+    shares = [server.answered() - count for server, count in zip(servers, before, strict=True)]
     assert sum(shares) == 4 * 8 * 4
     assert min(shares) >= 4 * 8
     for row, expected in zip(rows_of(ended), rows_of(alone), strict=True):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.training_runs import run
+from tests.vllm.conftest import vllm_options
 
 pytest.importorskip("vllm")
 
@@ -27,11 +28,7 @@ rollout:
   max_new_tokens: 8
   vllm:
     max_model_len: 1024
-    options:
-      dtype: float32
-      enforce_eager: true
-      enable_chunked_prefill: false
-      max_num_batched_tokens: 65536
+    options: {options}
 rewards: [{{rule: video_answer}}]
 algorithm: {{recipe: cpgd}}
 training: {{iterations: 2, learning_rate: 1.0e-5, threads: 1, mixed_precision: "no"}}
@@ -45,7 +42,7 @@ def test_log_probabilities_behind_a_video_are_those_of_the_trainer(
     read_rows: Callable[[Path], list[dict[str, Any]]],
 ) -> None:
     path = tmp_path / "videos.yaml"
-    path.write_text(CONFIG.format(folder=tmp_path, model=wordy_folder))
+    path.write_text(CONFIG.format(folder=tmp_path, model=wordy_folder, options=vllm_options()))
     run(path, ["data.eval=null"])
     for row in read_rows(tmp_path / "run"):
         assert row["rollout/logprob_missing"] == 0

@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar
 
 from data.example import Example
 from data.images import image_ref
+from data.videos.timeline import VideoRef
 from mm_cpgd.environments.call_formats import write_call
 from mm_cpgd.environments.conversation import ToolEnvironment
 from mm_cpgd.environments.protocol import Observation
@@ -122,12 +123,13 @@ def _example(columns: Mapping[str, Any], answer: str) -> Example:
 
 def _reply(observation: Observation) -> Any:
     """Return an observation as TRL's tools return it: a text, or content blocks if there are images."""
-    pieces = [piece for message in observation.messages for piece in message.content]
+    pieces = [one for message in observation.messages for one in message.content]
     if all(isinstance(piece, str) for piece in pieces):
         return "".join(map(str, pieces)) or observation.reason
     return [
         {"type": "text", "text": one} if isinstance(one, str) else {"type": "image", "image": one.open()}
         for one in pieces
+        if not isinstance(one, VideoRef)  # observations have none
     ]
 
 

@@ -16,6 +16,7 @@ from mm_cpgd.environments.tools.look import compare, image_zoom_in_tool, rotate,
 from mm_cpgd.environments.tools.mark import draw_box, draw_line
 from mm_cpgd.environments.tools.measure import measure_distance, read_colour
 from mm_cpgd.environments.tools.table import lookup
+from mm_cpgd.environments.tools.watch import frame_at
 from mm_cpgd.errors import UserError
 
 TOOLS: dict[str, Tool] = {
@@ -31,6 +32,7 @@ TOOLS: dict[str, Tool] = {
         calculator,
         lookup,
         image_zoom_in_tool,
+        frame_at,
     )
 }
 

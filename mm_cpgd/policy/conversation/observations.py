@@ -87,9 +87,7 @@ class ObservationEncoder:
     def _rendered(self, message: Message) -> dict[str, Any]:
         """Return a message in the format of chat templates."""
         content = [
-            {"type": "image"}
-            if isinstance(piece, ImageRef)
-            else {"type": "text", "text": self.harmless(piece)}
+            {"type": "text", "text": self.harmless(piece)} if isinstance(piece, str) else {"type": "image"}
             for piece in message.content
         ]
         return {"role": message.role, "content": content}

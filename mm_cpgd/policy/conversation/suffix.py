@@ -110,14 +110,9 @@ def suffix_of(model: nn.Module, prompt: EncodedPrompt, parts: Sequence[Part]) ->
         types = torch.cat([_types(part, prompt.token_types) for part in parts])
     pictures = [one for one in observations if one.vision]
     vision = concatenate_vision(pictures)
-    whole = torch.cat([prompt.input_ids, tokens])
-    whole_types = (
-        None if types is None or prompt.token_types is None else torch.cat([prompt.token_types, types])
-    )
-    with_images: list[HasImages] = [prompt, *pictures] if prompt.vision else [*pictures]
-    everything = concatenate_vision(with_images)
-    positions = prompt_positions(model, whole, whole_types, everything)[:, len(prompt) :]
-    return Suffix(positions.clone(), types, vision, _join_features(pictures))
+    # A suffix begins with text, which goes on where the prompt has ended on all axes.
+    positions = prompt_positions(model, tokens, types, vision) + prompt.next_position
+    return Suffix(positions, types, vision, _join_features(pictures))
 
 
 def extend(prompt: EncodedPrompt, tokens: Tensor, suffix: Suffix) -> ContinuedPrompt:

@@ -10,6 +10,7 @@ from functools import partial
 from data import DataError, Example
 from mm_cpgd.environments.protocol import EnvironmentFactory, Observation
 from mm_cpgd.errors import UserError
+from mm_cpgd.policy.batch import Conversation as Written
 from mm_cpgd.policy.batch import EncodedPrompt
 from mm_cpgd.policy.conversation.observations import ObservationEncoder
 from mm_cpgd.policy.distribution import Sampling
@@ -167,10 +168,7 @@ class ConversationSampler:
             encoder = self.policy.encoder
             written = encoder.conversation_of(environment.reset(encoder.for_environment(one.example)))
             known = one.prompt.conversation
-            if known is not None and (written.messages, _names(written.images)) != (
-                known.messages,
-                _names(known.images),
-            ):
+            if known is not None and _told(written) != _told(known):
                 raise UserError(
                     f"rollout.environment: reset writes another prompt for another seed (row "
                     f"{one.example.id!r}); the prompt has to be equal for all completions of an example"
@@ -198,5 +196,7 @@ class ConversationSampler:
             cache.encode([part for part in parts if part is not None])  # type: ignore[misc]
 
 
-def _names(images: Sequence[object]) -> list[str]:
-    return [getattr(image, "origin", "") for image in images]
+def _told(prompt: Written) -> tuple[object, ...]:
+    """Return what two prompts have in common if they are the same."""
+    images = [image.origin for image in prompt.images]
+    return prompt.messages, images, [video.ref.origin for video in prompt.videos]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import Generic, TypeVar
 
+from mm_cpgd.environments.checks import place_of
 from mm_cpgd.errors import UserError
 from rewards import Status
 
@@ -146,5 +147,6 @@ def _outcome(one: _Ended[Result]) -> Result | StepFailed:
         raise one.error
     if one.error is not None or one.result is None:
         kind = type(one.error).__name__
-        return StepFailed(Status.ERROR, f"{kind}: {one.error}".splitlines()[0][:500])
+        place = "" if one.error is None else place_of(one.error)
+        return StepFailed(Status.ERROR, f"{kind}: {one.error}".splitlines()[0][:500] + place)
     return one.result

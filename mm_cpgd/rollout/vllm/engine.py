@@ -121,13 +121,9 @@ class VllmEngine:
         Raises:
             UserError: it has videos and observations, or the backend takes no videos.
         """
-        begun = prompt.prompt.conversation if isinstance(prompt, ContinuedPrompt) else prompt.conversation
-        if begun is None or not begun.videos:
+        begun = prompt.conversation
+        if isinstance(prompt, ContinuedPrompt) or begun is None or not begun.videos:
             return _as_tokens(prompt)
-        if isinstance(prompt, ContinuedPrompt):
-            raise UserError(
-                "vLLM does not continue conversations about a video; set rollout.engine=local for such rows"
-            )
         try:
             return self._video_request(begun)
         except DataError:
@@ -139,7 +135,7 @@ class VllmEngine:
         A prompt that ends with tokens that were sampled is returned as tokens.
 
         Raises:
-            UserError: the backend takes no videos, or none beside images.
+            UserError: the backend takes no videos, or none beside images or observations.
         """
         if isinstance(prompt, ContinuedPrompt):
             return self.token_request(prompt)
@@ -233,10 +229,18 @@ def video_request(processor: Any, conversation: Conversation) -> VideoRequest:
 
 
 def _as_tokens(prompt: EncodedPrompt) -> TokenPrompt | None:
-    """Return a prompt as tokens, one for each image; None if an image cannot be opened any more."""
+    """Return a prompt as tokens, one for each image; None if an image cannot be opened any more.
+
+    Raises:
+        UserError: it has videos and observations.
+    """
     begun, observed = prompt.conversation, tuple[ImageRef, ...]()
     if isinstance(prompt, ContinuedPrompt):
         begun, observed = prompt.prompt.conversation, prompt.images
+    if begun is not None and begun.videos:
+        raise UserError(
+            "vLLM does not continue conversations about a video; set rollout.engine=local for such rows"
+        )
     references = (*(begun.images if begun else ()), *observed)
     try:
         images = tuple(reference.open() for reference in references)

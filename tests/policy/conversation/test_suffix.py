@@ -14,7 +14,7 @@ from data import ImageRef
 from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.policy import Policy, load_policy
 from mm_cpgd.policy.conversation.suffix import extend, suffix_lengths
-from tests.fakes.conversations import Rows, Scripted, flattened, rows_of, scripts
+from tests.fakes.conversations import Rows, Scripted, flattened, rows_of, scripts, scripts_about_videos
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
@@ -61,7 +61,20 @@ def test_gradients_are_those_of_the_flattened_text(
 ) -> None:
     folder = build_family(family, tiny_folder, tmp_path)
     policy = load_policy(PolicyConfig(model=str(folder), dtype="float32", freeze_vision=frozen)).train()
-    scripted = scripts(noise_image)
+    check_gradients(policy, scripts(noise_image))
+
+
+@pytest.mark.parametrize("frozen", [True, False], ids=["frozen tower", "trained tower"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_after_a_video_are_those_of_the_flattened_text(
+    family: str, frozen: bool, tiny_folder: Path, tmp_path: Path, noise_image: Callable[..., ImageRef]
+) -> None:
+    folder = build_family(family, tiny_folder, tmp_path)
+    policy = load_policy(PolicyConfig(model=str(folder), dtype="float32", freeze_vision=frozen)).train()
+    check_gradients(policy, scripts_about_videos(noise_image))
+
+
+def check_gradients(policy: Policy, scripted: list[Scripted]) -> None:
     rows = rows_of(policy, scripted)
     wanted, slopes = by_hand(policy, scripted)
     for shared in (True, False):

@@ -16,15 +16,17 @@ import torch
 
 from benchmarks.families.build import build_family
 from data import Example, ImageRef
+from data.generated import generate
 from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.environments import Observation
 from mm_cpgd.policy import EncodedPrompt, Policy, load_policy
 from mm_cpgd.policy.distribution import Sampling
-from mm_cpgd.rollout import Completion, LocalEngine, local
+from mm_cpgd.rollout import Completion, LocalEngine, local, steps
 from mm_cpgd.rollout.conversations import local_session
 from mm_cpgd.rollout.conversations.sampler import ENVIRONMENT, ConversationSampler
 from mm_cpgd.rollout.conversations.state import Limits
-from tests.fakes.environments import Looking
+from mm_cpgd.rollout.steps import HostReads
+from tests.fakes.environments import Looking, Watching
 from tests.fakes.sampling import MANY_ENDS
 
 LIMITS = Limits(turns=5, tokens=600, images=8)
@@ -116,6 +118,48 @@ def test_they_are_those_of_rounds_whatever_the_order_of_the_replies(
     assert len(set(turns)) > 1
     for _ in range(2):
         assert_same(converse(LocalEngine(policy, graph=graph), sampling), wanted)
+
+
+@pytest.mark.parametrize("graph", [False, True], ids=["eager", "fixed"])
+def test_after_a_video_they_are_those_of_rounds_too(
+    graph: bool, policy: Policy, converse: Callable[..., list[Completion]], examples: list[Example]
+) -> None:
+    examples[:] = generate(("motion",), 3, seed=3)
+    sampling = Sampling(8)
+    wanted = converse(NoSession(LocalEngine(policy)), sampling, Watching)
+    assert max(len(one.talk.turns) for one in wanted if one.talk) > 1
+    assert_same(converse(LocalEngine(policy, graph=graph), sampling, Watching), wanted)
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"top_k": 5}], ids=str)
+@pytest.mark.parametrize("room", [None, 20_000])
+def test_recorded_steps_change_no_conversation(
+    options: dict[str, Any],
+    room: int | None,
+    policy: Policy,
+    converse: Callable[..., list[Completion]],
+    recorded: list[int],
+) -> None:
+    sampling = Sampling(12, **options)
+    wanted = converse(NoSession(LocalEngine(policy, graph=False)), sampling)
+    assert_same(converse(LocalEngine(policy, graph=True, held_bytes=room), sampling), wanted)
+    assert recorded
+
+
+def test_a_step_of_conversations_needs_nothing_on_the_host(
+    policy: Policy, converse: Callable[..., list[Completion]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[str] = []
+
+    class Checked(steps.GraphStep):
+        def __call__(self, step: steps.Step, version: int) -> None:
+            with HostReads() as reads:
+                step()
+            found.extend(reads.found)
+
+    monkeypatch.setattr(local_session, "GraphStep", Checked)
+    converse(LocalEngine(policy, graph=True), Sampling(4, top_k=5))
+    assert found == []
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,9 @@ def fail() -> int:
     raise ZeroDivisionError("by nothing\nand more")
 
 
+PLACE = f"(test_stepping.py, line {fail.__code__.co_firstlineno + 1})"
+
+
 def test_results_come_in_the_order_of_the_tasks() -> None:
     delays = [0.05, 0.0, 0.02, 0.01]
 
@@ -34,7 +37,7 @@ def test_results_come_in_the_order_of_the_tasks() -> None:
 def test_one_that_raises_or_ends_the_interpreter_fails_alone() -> None:
     found = run_steps([lambda: 1, fail, lambda: sys.exit(3), lambda: 4], seconds=10, threads=2)
     assert found[0] == 1
-    assert found[1] == StepFailed(Status.ERROR, "ZeroDivisionError: by nothing")
+    assert found[1] == StepFailed(Status.ERROR, f"ZeroDivisionError: by nothing {PLACE}")
     assert isinstance(found[2], StepFailed)
     assert found[3] == 4
 
@@ -57,7 +60,7 @@ def test_results_are_handed_out_as_they_come_and_later_tasks_join() -> None:
     assert pool.poll(wait=True) == [(8, 2)]
     assert pool.poll(wait=False) == []
     pool.submit(9, fail)
-    assert pool.poll(wait=True) == [(9, StepFailed(Status.ERROR, "ZeroDivisionError: by nothing"))]
+    assert pool.poll(wait=True) == [(9, StepFailed(Status.ERROR, f"ZeroDivisionError: by nothing {PLACE}"))]
     assert pool.busy
     gate.set()
     assert pool.poll(wait=True) == [(7, 1)]

@@ -12,7 +12,7 @@ from mm_cpgd.errors import DataError, EngineFailed, UserError
 from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.policy.conversation.suffix import ContinuedPrompt, extend
 from mm_cpgd.rollout.conversations.given import BegunEngine, given_tokens
-from tests.fakes.conversations import Scripted, rows_of, scripts
+from tests.fakes.conversations import Scripted, rows_of, scripts, scripts_about_videos
 from tests.fakes.vllm import SAMPLING, colocated
 from tests.fakes.vllm_server import TOKENS, running, served
 
@@ -74,6 +74,15 @@ def test_without_one_of_its_images_a_conversation_has_no_turn(
     lost = replace(first, images=(ImageRef("gone", gone),))  # type: ignore[arg-type]
     groups = engine.generate([lost, second], SAMPLING, [[2], [2]])
     assert [len(group) for group in groups] == [0, 1]
+
+
+def test_conversations_about_a_video_are_refused_with_what_to_do(
+    tiny_policy: Policy, noise_image: Callable[..., ImageRef]
+) -> None:
+    engine, llm = colocated(tiny_policy)
+    with pytest.raises(UserError, match=r"about a video; set rollout\.engine=local"):
+        engine.generate(continued(tiny_policy, scripts_about_videos(noise_image)[:1]), SAMPLING, [[2]])
+    assert not llm.calls
 
 
 def test_servers_get_the_same_tokens_and_images(

@@ -35,6 +35,7 @@ from tests.fakes.overlap import (
     use_copy_engine,
     use_engine_that_fails_on_the_second_process,
 )
+from tests.paths import ROOT
 
 Rows = Callable[[Path], list[dict[str, Any]]]
 Engine = type[CopyEngine]
@@ -74,6 +75,23 @@ def test_sampling_during_the_update_gives_the_results_of_sampling_before_it(
     assert copy_engine.newest.loads == 4 + 1 + (2 if ahead == 1 else 1)
     local, overlapped = (read_rows(tmp_path / name) for name in ("local", "run"))
     assert ages(overlapped) == ages(local) == ([0, 1, 1] if ahead == 1 else [0, 1, 2])
+    for one, other in zip(overlapped, local, strict=True):
+        shared = {name: value for name, value in one.items() if "logprob" not in name}
+        assert shared == pytest.approx({name: other[name] for name in shared}, rel=1e-3, abs=1e-5)
+
+
+def test_conversations_held_during_the_update_are_those_held_before_it(
+    yaml: Path, tmp_path: Path, copy_engine: Engine, read_rows: Rows
+) -> None:
+    environment = f"{ROOT}/tests/fakes/environments.py:Looking"
+    options = ["rollout.ahead=1", "evaluation.every=1", f"rollout.environment.name={environment}"]
+    options.append("rollout.environment.scores={seen: 1.0}")
+    trainer_jobs.run(yaml, [*options, f"output={tmp_path / 'local'}"])
+    trainer_jobs.run(yaml, [*AS_VLLM, *options])
+    assert [name for name, _ in copy_engine.newest.calls if name == "ahead"] == ["ahead"] * 4
+    local, overlapped = (read_rows(tmp_path / name) for name in ("local", "run"))
+    assert ages(overlapped) == ages(local) == [0, 1, 1]
+    assert all(row["conversation/turns"] > 1 for row in overlapped if row["iteration"])
     for one, other in zip(overlapped, local, strict=True):
         shared = {name: value for name, value in one.items() if "logprob" not in name}
         assert shared == pytest.approx({name: other[name] for name in shared}, rel=1e-3, abs=1e-5)
