@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from mm_cpgd.algorithms.inputs.schedules import Schedule
 from mm_cpgd.algorithms.methods.group_targets import UNBOUNDED
 from mm_cpgd.algorithms.parts import Part
 from mm_cpgd.errors import UserError
+
+if TYPE_CHECKING:
+    from mm_cpgd.algorithms.objective import Objective
 
 _GROUP_BASELINES = ("cpgd", "grpo", "rloo", "group_mean", "bnpo", "maxrl", "gdpo", "scale_rl")
 _GROUP_TARGETS = ("optimal_baseline", "f_divergence", "preference", "brpo", "bvpo")
@@ -220,3 +223,23 @@ def check_parts(parts: Sequence[Part], completions: int, max_new_tokens: int) ->
             check_replay(part)
         elif part.name == "f_divergence":
             check_target(part)
+
+
+def check_values(
+    objective: Objective,
+    mask: Tensor,
+    reference_logprobs: Tensor | None,
+    entropy: Tensor | None,
+    prepared: Mapping[str, Tensor],
+) -> None:
+    """Raise ``TypeError`` or ``ValueError`` unless an objective's ``loss`` is given what it needs."""
+    if mask.dtype is not torch.bool:
+        raise TypeError(f"mask must be bool, True at tokens of the completion; it is {mask.dtype}")
+    if objective.needs_reference and reference_logprobs is None:
+        raise ValueError("this objective needs reference_logprobs (needs_reference is True)")
+    if objective.needs_entropy_gradient and entropy is None:
+        raise ValueError("this objective needs entropy (needs_entropy_gradient is True)")
+    needed = (*objective.prepared_parts, *objective.step_parts)
+    missing = [part.where for part in needed if part.where not in prepared]
+    if missing:
+        raise ValueError(f"this objective needs prepared values of {', '.join(missing)}; see prepare()")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mm_cpgd.algorithms.checks import check_counts, check_mixture
+from mm_cpgd.algorithms.checks import check_counts, check_mixture, check_values
 from mm_cpgd.algorithms.inputs.blind import BlindNeeds, blind_inputs
 from mm_cpgd.algorithms.inputs.draws import Drawn, Draws, drawn_inputs, draws_of
 from mm_cpgd.algorithms.inputs.memory import Memory, Reporting
@@ -177,7 +177,7 @@ class Objective:
         """Return outcomes with rewards mixed, and advantages scaled, as the ``reward_weights`` part says."""
         if self.reward_weights is None:
             return outcomes
-        found = self._call(self.reward_weights, outcomes.available())
+        found = self.call(self.reward_weights, outcomes.available())
         return outcomes.mixed(*found) if isinstance(found, tuple) else outcomes.mixed(found)
 
     def advantages(self, rewards: Tensor, outcomes: Outcomes | None = None) -> Tensor:
@@ -188,7 +188,7 @@ class Objective:
             outcomes: what else is known of the same prompts; None: nothing.
         """
         known = Outcomes.of_rewards(rewards) if outcomes is None else outcomes.with_rewards(rewards)
-        advantages: Tensor = self._call(self.advantage, known.available())
+        advantages: Tensor = self.call(self.advantage, known.available())
         return advantages.masked_fill(rewards.isnan(), 0.0) * known.scale
 
     def keep_completions(self, advantages: Tensor, outcomes: Outcomes) -> Tensor:
@@ -201,7 +201,7 @@ class Objective:
         available = {**outcomes.available(), "advantages": advantages}
         everything = torch.ones(advantages.shape, dtype=torch.bool)
         return reduce(
-            torch.logical_and, (self._call(part, available) for part in self.completions), everything
+            torch.logical_and, (self.call(part, available) for part in self.completions), everything
         )
 
     def advantages_by_token(self, rows: Mapping[str, Any], iteration: int = 1) -> Tensor:
@@ -214,10 +214,10 @@ class Objective:
         found: Tensor = rows["advantages"]
         for part in self.token_advantages:
             known = {**rows, "base_advantages": rows["advantages"], "advantages": found}
-            found = self._call(part, {**known, **self.clock(iteration)})
+            found = self.call(part, {**known, **self.clock(iteration)})
         return found
 
-    def _call(self, part: Part, available: Mapping[str, Any]) -> Any:
+    def call(self, part: Part, available: Mapping[str, Any]) -> Any:
         """Call a part with the available inputs, its own state among them."""
         state, memory = self.states.get(part.where), part.description.memory
         own = {} if state is None else {"state": state.value}
@@ -246,7 +246,7 @@ class Objective:
     def row_scores(self, row_count: int, iteration: int = 1) -> Tensor:
         """Return the scores (row_count,) of all training rows, if ``scores_rows``."""
         assert self.prompts is not None
-        scores: Tensor = self._call(self.prompts, {"row_count": row_count, **self.clock(iteration)})
+        scores: Tensor = self.call(self.prompts, {"row_count": row_count, **self.clock(iteration)})
         return scores
 
     def counts(self, rows: Sequence[int], completions: int, iteration: int = 1) -> list[int]:
@@ -263,7 +263,7 @@ class Objective:
         if self.budget is None:
             return [completions] * len(rows)
         known = {"rows": torch.tensor(rows), "completions": completions, **self.clock(iteration)}
-        found: list[int] = [int(count) for count in self._call(self.budget, known)]
+        found: list[int] = [int(count) for count in self.call(self.budget, known)]
         check_counts(self.budget, found, len(rows), completions)
         return found
 
@@ -279,25 +279,8 @@ class Objective:
         """
         if self.demonstrations is None:
             return torch.ones(len(teachable)).double(), torch.zeros(len(teachable)).double()
-        found = self._call(self.demonstrations, {**outcomes.available(), "teachable": teachable})
+        found = self.call(self.demonstrations, {**outcomes.available(), "teachable": teachable})
         return check_mixture(self.demonstrations, found, len(teachable))
-
-    def replayed(self, entries: Mapping[str, Any], iteration: int = 1) -> Tensor:
-        """Return the advantages (E,) of earlier completions by ``replay``, NaN where one is left out.
-
-        Args:
-            entries: the inputs of such a part, the memory and the clock aside.
-            iteration: the running iteration, from 1.
-        """
-        assert self.replay is not None
-        found: Tensor = self._call(self.replay, {**entries, **self.clock(iteration)})
-        return found
-
-    def temperature(self, completions: int, iteration: int = 1) -> tuple[float, int]:
-        """Return temperature and number of the completions that ``tempered`` asks for; of P·G sampled."""
-        assert self.tempered is not None
-        found, most = self._call(self.tempered, {"completions": completions, **self.clock(iteration)})
-        return float(found), int(most)
 
     def note(self, outcomes: Outcomes) -> None:
         """Let the memories learn from an iteration's outcomes."""
@@ -423,7 +406,7 @@ class Objective:
         prepared = prepared or {}
         if taking_part is not None:
             logprobs = torch.where(taking_part, logprobs, logprobs.detach())
-        self._check(mask, reference_logprobs, entropy, prepared)
+        check_values(self, mask, reference_logprobs, entropy, prepared)
         available = part_inputs(
             logprobs, old_logprobs, advantages, mask, lengths, reference_logprobs, entropy
         )
@@ -442,28 +425,10 @@ class Objective:
         metrics["penalty"] = (weights * penalty).detach().sum()
         return loss, metrics
 
-    def _check(
-        self,
-        mask: Tensor,
-        reference_logprobs: Tensor | None,
-        entropy: Tensor | None,
-        prepared: Mapping[str, Tensor],
-    ) -> None:
-        if mask.dtype is not torch.bool:
-            raise TypeError(f"mask must be bool, True at tokens of the completion; it is {mask.dtype}")
-        if self.needs_reference and reference_logprobs is None:
-            raise ValueError("this objective needs reference_logprobs (needs_reference is True)")
-        if self.needs_entropy_gradient and entropy is None:
-            raise ValueError("this objective needs entropy (needs_entropy_gradient is True)")
-        needed = (*self.prepared_parts, *self.step_parts)
-        missing = [part.where for part in needed if part.where not in prepared]
-        if missing:
-            raise ValueError(f"this objective needs prepared values of {', '.join(missing)}; see prepare()")
-
     def _surrogate(self, available: dict[str, Any], prepared: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return weighted terms and clip flags, (n, T) each; adds ``token_weight`` to ``available``."""
         own = {"prepared": prepared[self.surrogate.where]} if self.surrogate.where in prepared else {}
-        result = self._call(self.surrogate, {**available, **own})
+        result = self.call(self.surrogate, {**available, **own})
         # A user's function may return the terms alone.
         no_clip = torch.zeros_like(available["mask"])
         terms, clipped = result if isinstance(result, tuple) else (result, no_clip)
@@ -478,5 +443,5 @@ class Objective:
         total = torch.zeros_like(available["log_ratio"])
         for part in self.regularizers:
             own = {"prepared": prepared[part.where]} if part.where in prepared else {}
-            total = total + self._call(part, {**available, **own})
+            total = total + self.call(part, {**available, **own})
         return total

@@ -16,22 +16,18 @@ from mm_cpgd.algorithms.inputs.outcomes import Outcomes
 from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.config.given import EmptyThoughtConfig
 from mm_cpgd.config.rollout import RolloutConfig
-from mm_cpgd.distributed import Parts, together
-from mm_cpgd.interrupt import ShouldStop, check, never
+from mm_cpgd.distributed import together
+from mm_cpgd.interrupt import ShouldStop, never
 from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.policy.prompt_workers import PromptWorkers
-from mm_cpgd.rollout import Group, GroupsInParts, KeptTokens, RolloutEngine, Sampling
+from mm_cpgd.rollout import Group, KeptTokens, RolloutEngine, Sampling
 from mm_cpgd.rollout.conversations.given import BegunEngine
-from mm_cpgd.rollout.conversations.parts import ConversationsInParts
 from mm_cpgd.rollout.conversations.sampler import ConversationSampler, Seeds
 from mm_cpgd.rollout.noisy import NoiseSchedule, behind_noise
 from mm_cpgd.rollout.parts import EqualCounts
 from mm_cpgd.training.ahead.prefetch import (
     Pending,
     PromptPrefetcher,
-    background_thread,
-    encode_rows,
-    without_lost,
 )
 from mm_cpgd.training.experience import Collected, Experience, pad_tokens, plan_mini_batches
 from mm_cpgd.training.rollout_stats import RolloutStats, check_rules, gather_diversity, gather_stats
@@ -42,17 +38,18 @@ from mm_cpgd.training.rollouts.batches import (
     check_prompts,
     gather_lost,
 )
-from mm_cpgd.training.rollouts.demonstrations import Demonstrations, Mix
-from mm_cpgd.training.rollouts.early import Early, EarlyAnswers, EarlySampled
-from mm_cpgd.training.rollouts.elsewhere import OtherCompletions, beside
-from mm_cpgd.training.rollouts.given import given_facts
+from mm_cpgd.training.rollouts.beside.demonstrations import Demonstrations, Mix
+from mm_cpgd.training.rollouts.beside.early import Early, EarlyAnswers
+from mm_cpgd.training.rollouts.beside.elsewhere import OtherCompletions, beside
+from mm_cpgd.training.rollouts.beside.given import given_facts
+from mm_cpgd.training.rollouts.beside.replayed import Replay
+from mm_cpgd.training.rollouts.beside.tempered import Further, Tempered
 from mm_cpgd.training.rollouts.outcomes import gather_outcomes
 from mm_cpgd.training.rollouts.records import records_of
-from mm_cpgd.training.rollouts.replayed import Replay
 from mm_cpgd.training.rollouts.returns import by_token, credit_of_turns
+from mm_cpgd.training.rollouts.sampling import SamplingInBatches
 from mm_cpgd.training.rollouts.scorer import CompletionScorer
 from mm_cpgd.training.rollouts.seeds import seed_of, turn_seed
-from mm_cpgd.training.rollouts.tempered import Further, Tempered
 from rewards import RewardSum
 from rewards.compose import Scored
 
@@ -150,10 +147,8 @@ class Collector:
             sampled: the iteration's only rollout batch, if it was sampled before.
 
         Raises:
-            Interrupted: between two batches; the caller has to undo the draws of prompts.
-            RuleError: a rule failed on every completion; likewise.
-            RowsLost: the images of all rows have vanished; likewise.
-            EngineFailed: the sampling engine has ended; likewise.
+            Interrupted: between two batches; the caller has to undo the draws of prompts, also after these:
+            RuleError, RowsLost, EngineFailed: of a rule on every completion, of all images, of the engine.
         """
         started = time.perf_counter()
         if sampled is None:
@@ -175,19 +170,14 @@ class Collector:
         mix = self.mix(outcomes, self._within_budget(keep))
         advantages = self.advantages(outcomes, mix.learned, mix.factors)
         usable = self.usable(outcomes, mix.learned, advantages)
-        groups, mine = [batch.groups for batch in batches], self._mine(len(usable))
-        known = (self.config.environment if self.conversations else None, groups, outcomes)
-        credit = credit_of_turns(self.accelerator, self.objective, *known, mix.learned, advantages)
+        credit = self._credit(batches, outcomes, mix.learned, advantages)
+        mine = self._mine(len(usable))
         others = [*mix.others, *(further.columns(usable, mine) if further else [])]
         experience = self.experience(batches, outcomes, usable, credit, others)
-        metrics = mix.metrics | self.metrics(batches, stats, keep, time.perf_counter() - started)
-        metrics |= further.metrics if further else {}
-        if self.replay:
-            metrics |= self.replay.add(experience, groups, usable, advantages, mine, iteration)
-        # With ``ahead`` a thread may encode the next prompts itself, or have begun them.
-        free = not self.config.ahead or (self.prefetcher.in_processes and sampled is None)
-        if iteration < self.prefetch_until and free:
-            self.prefetcher.begin(self.own(self.sampler.peek(self.config.prompts)))
+        metrics = self.metrics(batches, stats, keep, time.perf_counter() - started)
+        metrics |= mix.metrics | (further.metrics if further else {})
+        metrics |= self._replayed(experience, batches, usable, advantages, iteration)
+        self._prefetch(iteration, sampled)
         logged = advantages.masked_fill(~usable, torch.nan)[mine]
         records, examples = records_of(self.examples, batches, logged.tolist())
         return Collected(experience, metrics, records, examples, lost)
@@ -265,7 +255,7 @@ class Collector:
         """Sample and score completions of the first prompts at the temperature that ``tempered`` asks for."""
         if self.tempered is None or not self.tempered.weight:
             return None
-        temperature, most = self.objective.temperature(self.tempered.completions, iteration)
+        temperature, most = self.tempered.temperature(self.objective, iteration)
         wanted, count = self.tempered.prompts, self.config.completions
         # All processes have equally many; those beyond are as rows that are lost.
         slots = self.own(range(self.config.prompts))[: -(-wanted // self.accelerator.num_processes)]
@@ -369,6 +359,35 @@ class Collector:
             given_logprobs=pad_tokens([one.logprobs for one in own])[0].float() if others else None,
         )
 
+    def _credit(
+        self, batches: Sequence[Rollouts], outcomes: Outcomes, keep: Tensor, advantages: Tensor
+    ) -> Tensor:
+        """Return the advantages (P, G, turns) of turns; ``advantages`` where a completion has one."""
+        environment = self.config.environment if self.conversations else None
+        known = (environment, [batch.groups for batch in batches], outcomes)
+        return credit_of_turns(self.accelerator, self.objective, *known, keep, advantages)
+
+    def _replayed(
+        self,
+        experience: Experience,
+        batches: Sequence[Rollouts],
+        usable: Tensor,
+        advantages: Tensor,
+        iteration: int,
+    ) -> dict[str, float]:
+        """Add rows of earlier iterations; return their metrics."""
+        if self.replay is None:
+            return {}
+        groups, mine = [batch.groups for batch in batches], self._mine(len(usable))
+        return self.replay.add(experience, groups, usable, advantages, mine, iteration)
+
+    def _prefetch(self, iteration: int, sampled: Sampled | None) -> None:
+        """Begin to encode the next iteration's prompts, if they may be encoded meanwhile."""
+        # With ``ahead`` a thread may encode them itself, or have begun them.
+        free = not self.config.ahead or (self.prefetcher.in_processes and sampled is None)
+        if iteration < self.prefetch_until and free:
+            self.prefetcher.begin(self.own(self.sampler.peek(self.config.prompts)))
+
     def reencode(self, indices: Sequence[int]) -> list[EncodedPrompt]:
         """Encode the prompts of these examples."""
         return [self.policy.encoder.encode(self.examples[index]) for index in indices]
@@ -390,69 +409,11 @@ class Collector:
         sampling: Sampling | None = None,
         encoded: Sequence[EncodedPrompt | None] = (),
     ) -> tuple[list[EncodedPrompt | None], list[Group], list[list[Scored]], list[str], float, Early]:
-        """Return what ``Sampled`` holds; the seconds are those spent waiting for scores.
-
-        The completions of a batch of prompts are scored in a second thread while the next are sampled.
-        ``encoded``: the prompts, if all are known.
-        """
-        prompts = list(encoded)
-        sampling = sampling or self.sampling
-        groups: list[Group] = []
-        lost: list[str] = []
-        parts = Parts()
-        parted: GroupsInParts | ConversationsInParts
-        if self.conversations is None:
-            parted = GroupsInParts(engine, sampling, [[seed(0) for seed in own] for own in seeds])
-        else:
-            examples = [self.examples[index] for index in indices]
-            parted = ConversationsInParts(self.conversations, sampling, examples, seeds)
-        with background_thread("scores") as thread:
-            with parted:
-                scores = []
-                for start in range(0, len(indices), self.config.batch_prompts):
-                    check(should_stop)
-                    batch = slice(start, start + self.config.batch_prompts)
-                    if len(prompts) == start:
-                        part = slice(start, None) if parted.needs_all else batch
-                        rows = [self.examples[index] for index in indices[part]]
-                        encoded, gone = encode_rows(self.policy.encoder, rows, pending and pending[part])
-                        prompts += encoded
-                        lost += gone
-                    # After an error the others still meet this process before each batch.
-                    present = prompts if parts.problem is None else [None] * len(prompts)
-                    nothing: list[Group] = [[] for _ in prompts[batch]]
-                    new = parts.run(partial(self._generate, parted, present, batch), nothing)
-                    rows = [self.examples[index] for index in indices[batch]]
-                    prompts[batch], gone = without_lost(rows, prompts[batch], new)
-                    lost += gone
-                    groups += new
-                    scores.append(thread.submit(self.scorer.score_groups, new, rows, self.config.completions))
-            asked = parts.run(partial(self._ask_early, prompts, groups, seeds), None)
-            parts.end()
-            ended = time.perf_counter()
-            scored = [group for chunk in scores for group in chunk.result()]
-            rows = [self.examples[index] for index in indices]
-            early = self.early.score(asked, rows) if self.early and asked else None
-        return prompts, groups, scored, lost, time.perf_counter() - ended, early
-
-    def _ask_early(
-        self,
-        prompts: Sequence[EncodedPrompt | None],
-        groups: Sequence[Group],
-        seeds: Sequence[Sequence[Seeds]],
-    ) -> EarlySampled | None:
-        with self.accelerator.autocast():
-            firsts = [[seed(0) for seed in own] for own in seeds]
-            return self.early.sample(self.engine, prompts, groups, firsts) if self.early else None
-
-    def _generate(
-        self,
-        parted: GroupsInParts | ConversationsInParts,
-        prompts: Sequence[EncodedPrompt | None],
-        batch: slice,
-    ) -> list[Group]:
-        with self.accelerator.autocast():
-            return parted.take(prompts, batch)
+        """See ``SamplingInBatches``; ``sampling`` None: that of the run."""
+        known = (self.config.batch_prompts, self.config.completions, self.accelerator, self.policy.encoder)
+        chosen = sampling or self.sampling
+        run = SamplingInBatches(*known, self.examples, self.scorer, self.conversations, chosen, self.early)
+        return run(engine, self.engine, indices, pending, seeds, should_stop, encoded)
 
     def stand_in(self) -> EncodedPrompt:
         """Return a prompt for a process that has lost all its rows; no completion of it is trained on."""

@@ -22,9 +22,9 @@ from mm_cpgd.policy.visual.changed import PictureChange
 from mm_cpgd.rollout.parity import EngineMismatch, ParityGate, compare_logprobs
 from mm_cpgd.training.experience import Experience, MicroBatch
 from mm_cpgd.training.optimizer import OptimizerStep
+from mm_cpgd.training.rollouts.beside.elsewhere import Source, losses_elsewhere
 from mm_cpgd.training.rollouts.blind import BlindPictures
 from mm_cpgd.training.rollouts.draws import uniforms_of
-from mm_cpgd.training.rollouts.elsewhere import Source, losses_elsewhere
 from mm_cpgd.training.rollouts.whole_batches import gather_columns, prepare_parts
 from mm_cpgd.training.rollouts.whole_rows import group_tables, token_advantages
 

@@ -36,19 +36,19 @@ from mm_cpgd.training.optimizer import OptimizerStep, build_optimizer, build_sch
 from mm_cpgd.training.placement import PlacedPolicy
 from mm_cpgd.training.resume import identify
 from mm_cpgd.training.rollouts.batches import check_prompts
+from mm_cpgd.training.rollouts.beside.demonstrations import build_demonstrations, demonstration_source
+from mm_cpgd.training.rollouts.beside.given import build_early, check_given
+from mm_cpgd.training.rollouts.beside.replayed import build_replay, run_sources
+from mm_cpgd.training.rollouts.beside.tempered import Tempered
 from mm_cpgd.training.rollouts.build import (
     build_conversations,
     held_bytes,
     load_environment,
     longest_completion,
 )
-from mm_cpgd.training.rollouts.demonstrations import build_demonstrations, demonstration_source
-from mm_cpgd.training.rollouts.given import build_early, check_given
 from mm_cpgd.training.rollouts.mixes import check_mixes
 from mm_cpgd.training.rollouts.pictures import blind_options, build_noise
-from mm_cpgd.training.rollouts.replayed import build_replay, run_sources
 from mm_cpgd.training.rollouts.scorer import CompletionScorer
-from mm_cpgd.training.rollouts.tempered import Tempered
 from mm_cpgd.training.rollouts.written import WrittenConversations
 from mm_cpgd.training.sft import SFT_METRIC_NAMES, SftSource, sft_objective
 from mm_cpgd.training.state import TrainingState

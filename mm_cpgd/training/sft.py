@@ -28,6 +28,10 @@ from mm_cpgd.training.rollouts.written import WrittenConversations, turn_tokens,
 SFT_METRIC_NAMES = {"loss": "sft/loss", "entropy": "policy/entropy", "drawn_own": "policy/drawn_own"}
 
 
+LIKELIHOOD = PartConfig(name="policy_gradient")
+"""The surrogate whose mean with A = 1 is the log-likelihood."""
+
+
 def sft_objective(surrogate: PartConfig, max_new_tokens: int, steps: int = 1) -> Objective:
     """Return the objective of fine-tuning: the mean over the solutions' tokens of the surrogate with A = 1.
 

@@ -10,6 +10,7 @@ import pytest
 from mm_cpgd.rollout import GroupsInParts
 from mm_cpgd.training.collector import Collector
 from mm_cpgd.training.learner import Learner
+from mm_cpgd.training.rollouts.sampling import SamplingInBatches
 from tests.paths import DOCS
 
 PAGE = (DOCS / "algorithms.md").read_text(encoding="utf-8")
@@ -23,7 +24,8 @@ CODE = {
         Collector.advantages,
         Collector.usable,
         Collector._sample,
-        Collector._generate,
+        SamplingInBatches.__call__,
+        SamplingInBatches._generate,
         GroupsInParts.take,
     ],
     "update": [Learner.update, Learner.prepare, Learner._loss],

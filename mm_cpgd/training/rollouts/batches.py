@@ -14,8 +14,8 @@ from mm_cpgd.policy import EncodedPrompt
 from mm_cpgd.rollout import Group
 from mm_cpgd.training.experience import RowsLost
 from mm_cpgd.training.rollout_stats import RolloutStats
+from mm_cpgd.training.rollouts.beside.early import Early, EarlyAnswers
 from mm_cpgd.training.rollouts.conversations import gather_conversations
-from mm_cpgd.training.rollouts.early import Early, EarlyAnswers
 from rewards.compose import Scored
 
 

@@ -11,7 +11,7 @@ from mm_cpgd.algorithms.inputs.outcomes import Outcomes
 from mm_cpgd.algorithms.methods.demonstrations import always, hpt
 from mm_cpgd.algorithms.objective import Objective
 from mm_cpgd.errors import UserError
-from mm_cpgd.training.sft import sft_objective
+from mm_cpgd.training.sft import LIKELIHOOD, sft_objective
 from tests.fakes.objectives import build, message
 
 NAN = float("nan")
@@ -66,7 +66,7 @@ def test_the_loss_of_a_solution_is_the_mean_of_its_negative_log_likelihoods():
     mask, given_logprobs = torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 2)
     for weight in (1.0, 0.3):
         advantages, lengths = torch.tensor([weight]), torch.tensor([2.0])
-        loss, _ = sft_objective(8).loss(logprobs, given_logprobs, advantages, mask, lengths)
+        loss, _ = sft_objective(LIKELIHOOD, 8).loss(logprobs, given_logprobs, advantages, mask, lengths)
         assert loss.item() == pytest.approx(weight * 1.039721, abs=1e-6)
     assert pytest.approx(1.039721, abs=1e-6) == (math.log(2) + math.log(4)) / 2
 
@@ -83,7 +83,10 @@ def test_rollouts_and_solutions_together_follow_the_gradient_of_their_common_obj
     logprobs = logits.log_softmax(0).unsqueeze(1)
     mask, lengths = torch.ones(5, 1, dtype=torch.bool), torch.ones(5).double()
     rollouts = build(recipe="pg", completions=5, max_new_tokens=1)
-    weighted = [(rollouts, probabilities.detach() * rewards), (sft_objective(1), mu * demonstrator)]
+    weighted = [
+        (rollouts, probabilities.detach() * rewards),
+        (sft_objective(LIKELIHOOD, 1), mu * demonstrator),
+    ]
     total = torch.zeros(()).double()
     for objective, advantages in weighted:
         loss, _ = objective.loss(logprobs, logprobs.detach(), advantages, mask, lengths)

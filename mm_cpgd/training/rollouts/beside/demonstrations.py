@@ -11,12 +11,12 @@ from torch import Tensor
 from data import Example
 from mm_cpgd.algorithms.inputs.outcomes import Outcomes
 from mm_cpgd.algorithms.objective import Objective
-from mm_cpgd.config.schema import PartConfig, RunConfig
+from mm_cpgd.config.schema import RunConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import Policy
 from mm_cpgd.rollout import Completion
-from mm_cpgd.training.rollouts.elsewhere import OtherCompletions, Source
-from mm_cpgd.training.sft import sft_objective, target_tokens
+from mm_cpgd.training.rollouts.beside.elsewhere import OtherCompletions, Source
+from mm_cpgd.training.sft import LIKELIHOOD, sft_objective, target_tokens
 
 
 @dataclass(frozen=True)
@@ -129,4 +129,4 @@ def build_demonstrations(
 
 def demonstration_source(max_new_tokens: int) -> Source:
     """Return the loss on demonstrations: that of ``mm-cpgd sft``, each row times its weight."""
-    return Source("demonstrations", sft_objective(PartConfig(name="policy_gradient"), max_new_tokens))
+    return Source("demonstrations", sft_objective(LIKELIHOOD, max_new_tokens))

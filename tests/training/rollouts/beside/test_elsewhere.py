@@ -11,8 +11,8 @@ from torch import Tensor
 from mm_cpgd.policy import Policy
 from mm_cpgd.rollout import Completion
 from mm_cpgd.training.experience import Experience, plan_mini_batches
-from mm_cpgd.training.rollouts.elsewhere import OtherCompletions, Source, beside
-from mm_cpgd.training.sft import sft_objective
+from mm_cpgd.training.rollouts.beside.elsewhere import OtherCompletions, Source, beside
+from mm_cpgd.training.sft import LIKELIHOOD, sft_objective
 from tests.fakes.learning import LENGTHS, assert_same, learner
 
 # Rows of the shared experience that came from elsewhere, one for each of two prompts.
@@ -74,7 +74,7 @@ def only(whole: Experience, rows: Tensor, advantages: Tensor) -> Experience:
 
 def step(policy: Policy, rows: Experience, tokens: int = 4096) -> tuple[dict[str, Tensor], dict[str, float]]:
     made, recorder = learner(policy, tokens=tokens)
-    made.sources = [Source("elsewhere", sft_objective(8))]
+    made.sources = [Source("elsewhere", sft_objective(LIKELIHOOD, 8))]
     made.metric_names = {**made.metric_names, "elsewhere/loss": "loss", "elsewhere/nll": "nll"}
     (metrics,) = made.update(rows, 1)
     return recorder.steps[0], metrics

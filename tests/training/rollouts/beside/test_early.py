@@ -13,7 +13,7 @@ from data import Example
 from mm_cpgd.policy import EncodedPrompt, Policy
 from mm_cpgd.rollout import Completion, Group, LocalEngine, Sampling
 from mm_cpgd.rollout.conversations.given import given_tokens
-from mm_cpgd.training.rollouts.early import EarlyAnswers, EarlyScores
+from mm_cpgd.training.rollouts.beside.early import EarlyAnswers, EarlyScores
 from rewards.compose import Scored
 from rewards.verdict import Status, Verdict
 

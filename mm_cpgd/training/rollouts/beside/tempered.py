@@ -15,7 +15,7 @@ from mm_cpgd.config.rollout import RolloutConfig
 from mm_cpgd.config.schema import TemperedConfig
 from mm_cpgd.rollout import Completion, Group
 from mm_cpgd.training.rollout_stats import RolloutStats
-from mm_cpgd.training.rollouts.elsewhere import OtherCompletions, Source, surrogate_alone
+from mm_cpgd.training.rollouts.beside.elsewhere import OtherCompletions, Source, surrogate_alone
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,13 @@ class Tempered:
         # Less a rounding error, so that 0.1 of 30 are 3.
         prompts = math.ceil(chosen.share * rollout.prompts - 1e-9)
         return cls(prompts, chosen.weight, rollout.prompts * rollout.completions)
+
+    def temperature(self, objective: Objective, iteration: int) -> tuple[float, int]:
+        """Return temperature and number of the completions that the objective's part asks for."""
+        assert objective.tempered is not None
+        known = {"completions": self.completions, **objective.clock(iteration)}
+        found, most = objective.call(objective.tempered, known)
+        return float(found), int(most)
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ from mm_cpgd.policy.prompts import PromptEncoder
 from mm_cpgd.rollout import Group
 from mm_cpgd.training.ahead.prefetch import encode_rows
 from mm_cpgd.training.experience import Experience, pad_tokens
-from mm_cpgd.training.rollouts.elsewhere import Source, surrogate_alone
+from mm_cpgd.training.rollouts.beside.elsewhere import Source, surrogate_alone
+from mm_cpgd.training.rollouts.beside.tempered import tempered_source
 from mm_cpgd.training.rollouts.seeds import seed_of
-from mm_cpgd.training.rollouts.tempered import tempered_source
 
 # Prompts of training rows, None for a row that cannot be read any more.
 Encode = Callable[[Sequence[int]], Sequence[EncodedPrompt | None]]
@@ -138,7 +138,10 @@ class Replay:
             "rows": held.rows,
             "seed": seed_of(self.seed, iteration, "replay"),
         }
-        advantages = self.objective.replayed(known, iteration)
+        assert self.objective.replay is not None
+        advantages: Tensor = self.objective.call(
+            self.objective.replay, {**known, **self.objective.clock(iteration)}
+        )
         chosen = (~advantages.isnan()).nonzero().squeeze(1)
         return held.at(chosen), advantages[chosen]
 

@@ -22,7 +22,7 @@ from mm_cpgd.errors import UserError
 from mm_cpgd.policy import Policy
 from mm_cpgd.training.collector import Collector
 from mm_cpgd.training.experience import Experience
-from mm_cpgd.training.rollouts.demonstrations import (
+from mm_cpgd.training.rollouts.beside.demonstrations import (
     Demonstrations,
     build_demonstrations,
     demonstration_source,

@@ -16,8 +16,8 @@ from mm_cpgd.errors import UserError
 from mm_cpgd.policy import EncodedPrompt
 from mm_cpgd.rollout import Completion
 from mm_cpgd.training.experience import Experience, MicroBatch
-from mm_cpgd.training.rollouts.elsewhere import Source, losses_elsewhere, surrogate_alone
-from mm_cpgd.training.rollouts.replayed import add_rows, own_entries, run_sources, stacked, weight_of
+from mm_cpgd.training.rollouts.beside.elsewhere import Source, losses_elsewhere, surrogate_alone
+from mm_cpgd.training.rollouts.beside.replayed import add_rows, own_entries, run_sources, stacked, weight_of
 from mm_cpgd.training.setup import build_run_objective
 from tests.fakes.objectives import build
 

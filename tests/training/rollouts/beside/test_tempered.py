@@ -8,7 +8,7 @@ from mm_cpgd.config.rollout import RolloutConfig
 from mm_cpgd.config.schema import PartConfig, TemperedConfig
 from mm_cpgd.rollout import Completion
 from mm_cpgd.training.rollout_stats import RolloutStats
-from mm_cpgd.training.rollouts.tempered import Further, Tempered
+from mm_cpgd.training.rollouts.beside.tempered import Further, Tempered
 
 USABLE = torch.ones(4, 2, dtype=torch.bool)
 MINE = torch.ones(4, dtype=torch.bool)

@@ -13,7 +13,7 @@ from mm_cpgd.config.schema import RunConfig
 from mm_cpgd.errors import UserError
 from mm_cpgd.policy import Policy
 from mm_cpgd.rollout import Completion, Sampling
-from mm_cpgd.training.rollouts.early import EarlyAnswers, EarlyScores
+from mm_cpgd.training.rollouts.beside.early import EarlyAnswers, EarlyScores
 from mm_cpgd.training.rollouts.scorer import CompletionScorer
 
 

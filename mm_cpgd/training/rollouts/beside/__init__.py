@@ -1,0 +1,1 @@
+"""Completions beside the rollouts: of other sources, of earlier iterations, of given beginnings."""
