@@ -9,14 +9,16 @@ import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from data import Example
+from data import Example, VideoRef
 from data.checks import CONTROL_TOKENS
 from data.images import image_size
+from data.videos.pictures import PictureSequence
 from mm_cpgd.environments import ToolEnvironment
 from mm_cpgd.environments.call_formats import write_call
 from mm_cpgd.environments.checks import check_observation
@@ -52,6 +54,8 @@ SOUND = {
     "colour": "red",
     "bbox_2d": [100, 100, 900, 900],
     "label": "the plate",
+    "seconds": 1.5,
+    "video": 1,
 }
 
 
@@ -126,6 +130,8 @@ def attacks() -> Iterator[tuple[int, str]]:
 
 @pytest.mark.slow
 def test_a_thousand_hostile_calls_cost_neither_run_nor_memory(example: Example) -> None:
+    video = VideoRef("clip", PictureSequence("clip", example.images * 3, 1.0))
+    watched = replace(example, videos=(video,))
     statuses: Counter[str] = Counter()
     kept = []
     tracemalloc.start()
@@ -135,7 +141,7 @@ def test_a_thousand_hostile_calls_cost_neither_run_nor_memory(example: Example) 
         made = ToolEnvironment(
             seed, list(TOOLS), image_pixels=PIXELS, scores={"crop_iou": {}, "call_cost": {}}
         )
-        made.reset(example)
+        made.reset(watched)
         began = time.process_time()
         observation = check_observation(f"call {seed}", made.step(turn))
         assert time.process_time() - began < 5, turn[:200]
