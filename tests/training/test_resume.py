@@ -33,7 +33,7 @@ GROUPS = (resume.FREE, resume.NOTED, resume.FIXED, resume.BY_ROWS, resume.BY_MOD
 # Compared as a whole: lists, and sections that may be absent or have several forms.
 WHOLE = {
     *("rewards", "data.eval", "policy.lora", "policy.video", "rollout.environment"),
-    *("algorithm.blind", "algorithm.noisy"),
+    *("algorithm.blind", "algorithm.noisy", "algorithm.replay", "algorithm.tempered"),
 }
 
 
