@@ -34,6 +34,7 @@ GROUPS = (resume.FREE, resume.NOTED, resume.FIXED, resume.BY_ROWS, resume.BY_MOD
 WHOLE = {
     *("rewards", "data.eval", "policy.lora", "policy.video", "rollout.environment"),
     *("algorithm.blind", "algorithm.noisy", "algorithm.early_answers", "algorithm.empty_thought"),
+    *("algorithm.blind", "algorithm.noisy", "algorithm.replay", "algorithm.tempered"),
 }
 
 
