@@ -36,7 +36,7 @@ def draw(axes: Any, result: dict[str, Any]) -> None:
         for phase, seconds in side["phases"].items():
             axes.barh(row, seconds, left=left, color=COLOURS[phase], height=0.6)
             left += seconds
-        axes.text(side["seconds"], row, f" {side['seconds']:.2f} s", va="center", fontsize=9)
+        axes.text(max(left, side["seconds"]), row, f" {side['seconds']:.2f} s", va="center", fontsize=9)
     axes.set_yticks(range(len(sides)), list(sides))
     axes.invert_yaxis()
     axes.set_xlim(0, 1.22 * max(side["seconds"] for side in sides.values()))

@@ -66,6 +66,8 @@ def test_early_answers_that_nothing_learns_from_change_no_step(
         ("bvpo", "algorithm.early_answers={}", "a thought that is empty"),
         ("bvpo", "algorithm.noisy={}", "two pictures"),
         ("brpo", "rollout.environment={name: plain}", "several turns"),
+        ("brpo", "algorithm.demonstrations={name: always}", "completions are from elsewhere"),
+        ("bvpo", "algorithm.tempered={temperature: {name: aepo}}", "completions are from elsewhere"),
         ("brpo", "algorithm.early_answers={budgets: [4, 8]}", r"must be below rollout.max_new_tokens=8"),
         ("brpo", "algorithm.early_answers={budgets: [4, 4]}", "rising numbers"),
     ],

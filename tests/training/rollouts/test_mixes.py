@@ -45,6 +45,7 @@ def test_demonstrations_are_only_beside_parts_that_tell_them_from_rollouts() -> 
         ),
         ({"token_weights": [{"name": "forking_tokens"}]}, r"token_weights: forking_tokens, which would"),
         ({"surrogate": {"name": "copg"}}, r"surrogate: copg, which would count"),
+        ({"surrogate": {"name": "one_token"}}, r"surrogate: one_token, which draws tokens"),
         ({"regularizers": [{"name": "implicit_perception"}]}, r"that compare pictures"),
     ]
     for sections, words in refused:
