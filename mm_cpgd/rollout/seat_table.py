@@ -52,6 +52,7 @@ class SeatTable:
             mine[..., : self.longest] = its.transpose(2, 3)
         for mine, its in zip(self.values, cache.values, strict=True):
             mine[:, :, : self.longest] = its
+        cache.keys, cache.values = [], []  # from now on they are here
         self._lay_out(cache.seats, cache.seat_of)
 
     @staticmethod

@@ -15,7 +15,7 @@ from torch import nn
 from mm_cpgd.policy.sharding.tensors import is_sharded
 
 # Largest copy of the layers' weights.
-LARGEST_COPY = 32 * 2**20
+LARGEST_COPY = 16 * 2**20
 OF_LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 OF_ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 OF_MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
