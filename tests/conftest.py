@@ -187,3 +187,9 @@ def jsonl(tmp_path: Path) -> Callable[[Iterable[Any]], Path]:
         return file
 
     return write
+
+
+@pytest.fixture
+def layers_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not fuse small layers: for comparisons with what cannot be fused, to the last digits."""
+    monkeypatch.setattr("mm_cpgd.policy.shared_prefix.forward.fused_layers", lambda *args: None)

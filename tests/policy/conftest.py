@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 
 from data import Example, ImageRef
-from mm_cpgd.policy.shared_prefix import forward
 
 
 @pytest.fixture(scope="session")
@@ -18,9 +17,3 @@ def examples(noise_image: Callable[..., ImageRef]) -> list[Example]:
         Example("two", "Is <image2> higher than <image1>, or not?", "3", images=two),
         Example("text", "How much is 1 + 2?", "3"),
     ]
-
-
-@pytest.fixture
-def layers_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do not fuse small layers: for comparisons with what cannot be fused, to the last digits."""
-    monkeypatch.setattr(forward, "fused_layers", lambda *args: None)

@@ -21,12 +21,12 @@ from mm_cpgd.errors import RunEnded, UserError
 from mm_cpgd.guard.guard import Review
 from mm_cpgd.guard.rollback import RollbackController
 from mm_cpgd.interrupt import never
-from mm_cpgd.training import collector as collecting
 from mm_cpgd.training.ahead import overlapped
 from mm_cpgd.training.ahead.overlapped import OverlappedBatches
 from mm_cpgd.training.ahead.source import AheadSource
 from mm_cpgd.training.experience import Collected, Experience
 from mm_cpgd.training.optimizer import OptimizerStep
+from mm_cpgd.training.rollouts import sampling
 from rewards import RuleError
 from tests.fakes import training_runs as trainer_jobs
 from tests.fakes.overlap import (
@@ -301,14 +301,14 @@ def test_a_rule_that_fails_in_the_background_leaves_a_checkpoint(
 def test_rows_that_vanish_in_the_background_end_the_run_with_a_checkpoint(
     yaml: Path, tmp_path: Path, copy_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encode = collecting.encode_rows
+    encode = sampling.encode_rows
 
     def vanished(encoder: Any, examples: Any, pending: Any) -> Any:
         if threading.current_thread() is threading.main_thread():
             return encode(encoder, examples, pending)
         return [None] * len(examples), ["the file is gone"] * len(examples)
 
-    monkeypatch.setattr(collecting, "encode_rows", vanished)
+    monkeypatch.setattr(sampling, "encode_rows", vanished)
     with pytest.raises(RunEnded, match=r"iteration 2: none of the 4 rows .* the file is gone.*--resume"):
         trainer_jobs.run(yaml, [*AHEAD, NO_EVALUATION])
     assert [one.name for one in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-1"]
