@@ -149,5 +149,6 @@ ACROSS = {
     "rewards/test_hostile_inputs.py",
     "rewards/test_import.py",
     "rewards/test_properties.py",
+    "training/test_every_recipe.py",
     "training/test_step_page.py",
 }
