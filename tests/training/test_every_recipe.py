@@ -28,7 +28,12 @@ class Special(NamedTuple):
     tolerance: float = TOLERANCE
 
 
-SPECIAL: dict[str, Special] = {}
+SPECIAL: dict[str, Special] = {
+    "cpgd_forking": Special(
+        "with its share of 0.2 two tokens' entropies at the threshold differ by less than rounding does",
+        ("algorithm.token_weights=[{name: forking_tokens, share: 0.3}]",),
+    ),
+}
 ORDINARY = Special("")
 
 
