@@ -132,3 +132,37 @@ class RolloutEngine(Protocol):
     def close(self) -> None:
         """End what the engine has started; nothing can be sampled afterwards."""
         ...
+
+
+class WrappedEngine:
+    """An engine by which another samples something else; weights and resources are the other's.
+
+    Args:
+        engine: the other.
+    """
+
+    def __init__(self, engine: RolloutEngine) -> None:
+        self.engine = engine
+
+    def load_weights(self, policy: Policy) -> None:
+        """See ``RolloutEngine.load_weights``."""
+        self.engine.load_weights(policy)
+
+    def release(self) -> None:
+        """See ``RolloutEngine.release``."""
+        self.engine.release()
+
+    def close(self) -> None:
+        """See ``RolloutEngine.close``."""
+        self.engine.close()
+
+
+def in_halves(seeds: Sequence[Sequence[int]]) -> tuple[list[Sequence[int]], list[Sequence[int]]]:
+    """Return the seeds of the first and of the second half of each prompt's completions.
+
+    Raises:
+        ValueError: a prompt has an odd number of seeds.
+    """
+    if any(len(own) % 2 for own in seeds):
+        raise ValueError(f"{[len(own) for own in seeds]} seeds; halves need an even number")
+    return [own[: len(own) // 2] for own in seeds], [own[len(own) // 2 :] for own in seeds]

@@ -10,7 +10,7 @@ from mm_cpgd.policy.batch import EncodedPrompt
 from mm_cpgd.policy.distribution import Sampling
 from mm_cpgd.policy.policy import Policy
 from mm_cpgd.policy.visual.changed import PictureChange, PixelScale, changed_prompt
-from mm_cpgd.rollout.engine import Group, RolloutEngine
+from mm_cpgd.rollout.engine import Group, RolloutEngine, WrappedEngine, in_halves
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def behind_noise(
     return engine if schedule is None else NoisyEngine(engine, policy, schedule.at(iteration))
 
 
-class NoisyEngine:
+class NoisyEngine(WrappedEngine):
     """Samples the second half of each prompt's completions behind a noised picture.
 
     Both halves are one group, scored and compared together, and the policy learns from both behind the clean
@@ -55,33 +55,18 @@ class NoisyEngine:
     """
 
     def __init__(self, engine: RolloutEngine, policy: Policy, steps: int) -> None:
-        self.engine = engine
+        super().__init__(engine)
         self.steps = steps
         self.scale = PixelScale.of(policy.processor, policy.model)
-
-    def load_weights(self, policy: Policy) -> None:
-        """See ``RolloutEngine``."""
-        self.engine.load_weights(policy)
-
-    def release(self) -> None:
-        """See ``RolloutEngine``."""
-        self.engine.release()
-
-    def close(self) -> None:
-        """See ``RolloutEngine``."""
-        self.engine.close()
 
     def generate(
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, seeds: Sequence[Sequence[int]]
     ) -> list[Group]:
         """See ``RolloutEngine.generate``; every prompt needs an even number of seeds."""
-        if any(len(own) % 2 for own in seeds):
-            raise ValueError(f"{[len(own) for own in seeds]} seeds; halves need an even number")
         change = PictureChange("noise", steps=self.steps)
         pairs, halves = [], []
-        for prompt, own in zip(prompts, seeds, strict=True):
-            pairs += [prompt, changed_prompt(prompt, change, self.scale, f"noise/{own[0]}")]
-            middle = len(own) // 2
-            halves += [own[:middle], own[middle:]]
+        for prompt, clean, noisy in zip(prompts, *in_halves(seeds), strict=True):
+            pairs += [prompt, changed_prompt(prompt, change, self.scale, f"noise/{clean[0]}")]
+            halves += [clean, noisy]
         groups = self.engine.generate(pairs, sampling, halves)
         return [[*clean, *noisy] for clean, noisy in zip(groups[::2], groups[1::2], strict=True)]

@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from mm_cpgd.policy.distribution import Sampling
-from mm_cpgd.rollout.engine import Group, RolloutEngine
+from mm_cpgd.rollout.engine import Group, RolloutEngine, WrappedEngine
 
 if TYPE_CHECKING:
-    from mm_cpgd.policy import EncodedPrompt, Policy
+    from mm_cpgd.policy import EncodedPrompt
 
 
 @runtime_checkable
@@ -79,7 +79,7 @@ class GroupsInParts:
         return [prompt for prompt, _ in pairs], self.sampling, [own for _, own in pairs]
 
 
-class EqualCounts:
+class EqualCounts(WrappedEngine):
     """An engine for prompts with different numbers of completions: one call for each number.
 
     Args:
@@ -88,7 +88,7 @@ class EqualCounts:
     """
 
     def __init__(self, engine: RolloutEngine, counts: Sequence[int]) -> None:
-        self.engine = engine
+        super().__init__(engine)
         self.counts = sorted(set(counts))
 
     def generate(
@@ -102,15 +102,3 @@ class EqualCounts:
             for place, group in zip(places, self.engine.generate(*chosen), strict=True):
                 groups[place] = group
         return groups
-
-    def load_weights(self, policy: Policy) -> None:
-        """See ``RolloutEngine.load_weights``."""
-        self.engine.load_weights(policy)
-
-    def release(self) -> None:
-        """See ``RolloutEngine.release``."""
-        self.engine.release()
-
-    def close(self) -> None:
-        """See ``RolloutEngine.close``."""
-        self.engine.close()

@@ -12,7 +12,15 @@ from mm_cpgd.policy.batch import EncodedPrompt
 from mm_cpgd.policy.conversation.suffix import ContinuedPrompt, extend, suffix_of
 from mm_cpgd.policy.distribution import KeptTokens, Sampling
 from mm_cpgd.policy.policy import Policy
-from mm_cpgd.rollout.engine import Completion, Group, RolloutEngine, Talk, Turn
+from mm_cpgd.rollout.engine import (
+    Completion,
+    Group,
+    RolloutEngine,
+    Talk,
+    Turn,
+    WrappedEngine,
+    in_halves,
+)
 
 
 def given_tokens(policy: Policy, text: str) -> Tensor:
@@ -29,7 +37,7 @@ def continued(model: nn.Module, prompt: EncodedPrompt, tokens: Tensor) -> Contin
     return extend(prompt, tokens, suffix_of(model, prompt, [tokens]))
 
 
-class BegunEngine:
+class BegunEngine(WrappedEngine):
     """Samples the second half of each prompt's completions after a given beginning.
 
     Both halves are one group. The beginning is part of these completions, and not their own: it is in the
@@ -45,34 +53,21 @@ class BegunEngine:
     def __init__(
         self, engine: RolloutEngine, policy: Policy, text: str, max_new_tokens: int | None = None
     ) -> None:
-        self.engine = engine
+        super().__init__(engine)
         self.policy = policy
         self.text = text
         self.max_new_tokens = max_new_tokens
-
-    def load_weights(self, policy: Policy) -> None:
-        """See ``RolloutEngine``."""
-        self.engine.load_weights(policy)
-
-    def release(self) -> None:
-        """See ``RolloutEngine``."""
-        self.engine.release()
-
-    def close(self) -> None:
-        """See ``RolloutEngine``."""
-        self.engine.close()
 
     def generate(
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, seeds: Sequence[Sequence[int]]
     ) -> list[Group]:
         """See ``RolloutEngine.generate``; every prompt needs an even number of seeds."""
-        if any(len(own) % 2 for own in seeds):
-            raise ValueError(f"{[len(own) for own in seeds]} seeds; halves need an even number")
+        first_seeds, second_seeds = in_halves(seeds)
         given = given_tokens(self.policy, self.text)
         begun = [continued(self.policy.model, prompt, given) for prompt in prompts]
         limit = replace(sampling, max_new_tokens=self.max_new_tokens or sampling.max_new_tokens)
-        whole = self.engine.generate(prompts, sampling, [own[: len(own) // 2] for own in seeds])
-        after = self.engine.generate(begun, limit, [own[len(own) // 2 :] for own in seeds])
+        whole = self.engine.generate(prompts, sampling, first_seeds)
+        after = self.engine.generate(begun, limit, second_seeds)
         return [
             [*first, *(with_beginning(prompt, self.text, one) for one in second)] if first and second else []
             for first, prompt, second in zip(whole, begun, after, strict=True)
