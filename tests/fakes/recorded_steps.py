@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from mm_cpgd.rollout.steps import GraphStep, HostReads, Step
+
 
 class Recording(TorchDispatchMode):
     """Records the operations of the ``with`` block, and undoes their changes of tensors at its end."""
@@ -51,3 +53,20 @@ def record(step: Callable[[], None]) -> Callable[[], None]:
     with torch.no_grad(), recording:
         step()
     return recording.replay
+
+
+class CheckedStep(GraphStep):
+    """Calls each step, and notes the operations in it for which the host waits.
+
+    Args:
+        found: receives their names.
+    """
+
+    def __init__(self, found: list[str]) -> None:
+        super().__init__()
+        self.found = found
+
+    def __call__(self, step: Step, version: int) -> None:
+        with HostReads() as reads:
+            step()
+        self.found.extend(reads.found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import weakref
 from typing import Any
@@ -10,10 +11,10 @@ import pytest
 import torch
 
 from mm_cpgd.policy import EncodedPrompt, Policy
-from mm_cpgd.rollout import Completion, Group, LocalEngine, Sampling, decoding, sampler, steps
+from mm_cpgd.rollout import Completion, Group, LocalEngine, Sampling, decoding, sampler
 from mm_cpgd.rollout.kept import KeptSteps
 from mm_cpgd.rollout.shared_cache import SharedCache
-from mm_cpgd.rollout.steps import HostReads
+from tests.fakes.recorded_steps import CheckedStep
 from tests.fakes.sampling import flat
 
 SEEDS = [list(range(i, i + 5)) for i in range(0, 45, 5)]
@@ -93,14 +94,7 @@ def test_a_step_needs_nothing_on_the_host(
     options: dict[str, Any],
 ) -> None:
     found: list[str] = []
-
-    class Checked(steps.GraphStep):
-        def __call__(self, step: steps.Step, version: int) -> None:
-            with HostReads() as reads:
-                step()
-            found.extend(reads.found)
-
-    monkeypatch.setattr(sampler, "GraphStep", Checked)
+    monkeypatch.setattr(sampler, "GraphStep", functools.partial(CheckedStep, found))
     sampling = Sampling(**{"max_new_tokens": 4, **options})
     LocalEngine(tiny_policy, graph=True).generate(prompts, sampling, SEEDS[:3])
     assert found == []

@@ -21,12 +21,12 @@ from mm_cpgd.config.schema import PolicyConfig
 from mm_cpgd.environments import Observation
 from mm_cpgd.policy import EncodedPrompt, Policy, load_policy
 from mm_cpgd.policy.distribution import Sampling
-from mm_cpgd.rollout import Completion, LocalEngine, local, steps
+from mm_cpgd.rollout import Completion, LocalEngine, local
 from mm_cpgd.rollout.conversations import local_session
 from mm_cpgd.rollout.conversations.sampler import ENVIRONMENT, ConversationSampler
 from mm_cpgd.rollout.conversations.state import Limits
-from mm_cpgd.rollout.steps import HostReads
 from tests.fakes.environments import Looking, Watching
+from tests.fakes.recorded_steps import CheckedStep
 from tests.fakes.sampling import MANY_ENDS
 
 LIMITS = Limits(turns=5, tokens=600, images=8)
@@ -150,14 +150,7 @@ def test_a_step_of_conversations_needs_nothing_on_the_host(
     policy: Policy, converse: Callable[..., list[Completion]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: list[str] = []
-
-    class Checked(steps.GraphStep):
-        def __call__(self, step: steps.Step, version: int) -> None:
-            with HostReads() as reads:
-                step()
-            found.extend(reads.found)
-
-    monkeypatch.setattr(local_session, "GraphStep", Checked)
+    monkeypatch.setattr(local_session, "GraphStep", partial(CheckedStep, found))
     converse(LocalEngine(policy, graph=True), Sampling(4, top_k=5))
     assert found == []
 
